@@ -1,0 +1,33 @@
+# Two commands for everybody: `make demo` and `make test`. Each sets up all it needs on a machine with Python 3.11+.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+	  echo "raystp needs Python 3.11 to 3.13, $(PYTHON) is $$($(PYTHON) --version 2>&1); name one: make PYTHON=python3.11"; exit 1; }
+	@echo "setting up $(VENV) (once; a few minutes and about 2.5 GB) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -c constraints-cpu.txt -e '.[cpu,s3,dev]' >$(VENV)/install.log 2>&1 || { \
+	  tail -n 20 $(VENV)/install.log; echo "the installation failed; its log is $(VENV)/install.log"; exit 1; }
+	@touch $@
+
+demo: $(STAMP)  ## draw a synthetic cohort, run the whole path on it, print the scores and the report's path
+	@$(BIN)/raystp demo
+
+test: $(STAMP)  ## the fast tests and those that start Ray
+	@$(BIN)/python -m pytest -m 'not faults'
+
+check: $(STAMP)  ## format, lint, types, floors
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+clean:  ## remove the environment and what the demo left
+	@rm -rf $(VENV) demo

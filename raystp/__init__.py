@@ -1,0 +1,1 @@
+"""Spatial gene expression from H&E slides, for whole cohorts, on Ray."""

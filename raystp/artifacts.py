@@ -1,0 +1,215 @@
+"""Artifacts: what a step leaves behind, and how the next one finds it.
+
+An artifact is a folder `<store>/<step>/<name>-<fingerprint>/` with its data and a `manifest.json` that is written
+LAST: a folder without one is unfinished and can be resumed. The fingerprint covers what is computed (the config
+without its `run` part, the inputs' fingerprints, digests of files), never how wide, so equal work lands in the same
+place and is not done twice.
+
+A config names an input as `<step>/<name>` (the newest finished artifact of that name in the store) or as the path or
+URI of the artifact's folder.
+"""
+
+import datetime as dt
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from raystp import tables
+from raystp.errors import ArtifactError
+from raystp.storage import Place
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+"""Version of the manifest and of the layout of an artifact's folder."""
+
+PACKAGES = ("raystp", "ray", "torch", "timm", "numpy", "pyarrow", "anndata", "openslide-python")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is, where it came from, and what is missing from it."""
+
+    step: str
+    name: str
+    fingerprint: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Role of each input -> `<step>/<name>-<fingerprint>`, or a digest for a plain file."""
+    config: dict[str, Any] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    failures: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What the step wants its readers to know, as plain JSON values (shapes, genes, sections, statistics)."""
+    created: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def folder(self) -> str:
+        """The artifact's path under its store: `<step>/<name>-<fingerprint>`."""
+        return f"{self.step}/{self.name}-{self.fingerprint}"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: its folder and its manifest."""
+
+    place: Place
+    manifest: Manifest
+
+    def table(self, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+        """Read one of its tables after checking that it is the wanted one, in the wanted version."""
+        file = self.place / name
+        tables.check(file.read_schema(), schema, str(file))
+        return file.read_table(columns)
+
+    def failures(self) -> pa.Table:
+        """Return its failures table; without failures, an empty one."""
+        if not self.manifest.failures:
+            return tables.FAILURES.empty_table()
+        return self.table("failures.parquet", tables.FAILURES)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An artifact in the making: a folder, and what is known before the work."""
+
+    place: Place
+    step: str
+    name: str
+    fingerprint: str
+    inputs: dict[str, str]
+    config: dict[str, Any]
+
+    def finish(
+        self,
+        rows: Mapping[str, int],
+        failures: list[dict[str, object]],
+        notes: Mapping[str, Any] | None = None,
+    ) -> Artifact:
+        """Write the failures table, then the manifest, last: from here on the artifact exists."""
+        if failures:
+            (self.place / "failures.parquet").write_table(tables.of_rows(failures, tables.FAILURES))
+        manifest = Manifest(
+            step=self.step,
+            name=self.name,
+            fingerprint=self.fingerprint,
+            inputs=self.inputs,
+            config=self.config,
+            packages=_packages(),
+            rows=dict(rows),
+            failures=len(failures),
+            notes=dict(notes or {}),
+            created=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
+        )
+        (self.place / MANIFEST).write_bytes(json.dumps(asdict(manifest), indent=1, sort_keys=True).encode())
+        return Artifact(self.place, manifest)
+
+
+def fingerprint(step: str, what: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Return 12 hexadecimal digits that name this work: step, config without `run`, inputs, and the schema version."""
+    text = json.dumps([SCHEMA_VERSION, step, what, dict(inputs)], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def begin(store: str, step: str, name: str, what: Mapping[str, Any], *, inputs: Mapping[str, str]) -> Draft | Artifact:
+    """Return the finished artifact where this very work was done before, else a draft to fill.
+
+    Raises StorageError, before any work, where the store cannot be written.
+    """
+    mark = fingerprint(step, what, inputs)
+    place = Place.of(store) / step / f"{name}-{mark}"
+    if (place / MANIFEST).exists():
+        return open_place(place, step)
+    Place.of(store).check_writable()
+    return Draft(place, step, name, mark, dict(inputs), dict(what))
+
+
+def find(store: str, reference: str, step: str) -> Artifact:
+    """Open the artifact that a config names: `<step>/<name>`, `<step>/<name>-<fingerprint>`, or a path or URI.
+
+    Raises ArtifactError where there is none, where it is not finished, or where another step made it.
+    """
+    head, _, name = reference.partition("/")
+    if head != step or "/" in name or not name:
+        return open_place(Place.of(reference), step)
+    folder = Place.of(store) / step
+    found = [n for n in folder.names() if n == name or n.rpartition("-")[0] == name]
+    finished = [open_place(folder / n, step) for n in found if (folder / n / MANIFEST).exists()]
+    if finished:
+        return max(finished, key=lambda artifact: artifact.manifest.created)
+    if found:
+        return open_place(folder / found[-1], step)
+    known = sorted({n.rpartition("-")[0] for n in folder.names()})
+    msg = (
+        f"no artifact '{reference}' in {Place.of(store)}: "
+        + (
+            f"the '{step}' step left {', '.join(known)} there; "
+            if known
+            else f"the '{step}' step has left nothing there; "
+        )
+        + f"run `raystp {step}` first, or name another artifact or store (--set run.store=...)"
+    )
+    raise ArtifactError(msg)
+
+
+def open_place(place: Place, step: str) -> Artifact:
+    """Open the finished artifact in a folder; raises ArtifactError in a sentence where that cannot be."""
+    file = place / MANIFEST
+    if not file.exists():
+        what = "has no manifest.json: the step has not finished there" if place.exists() else "is not there"
+        msg = f"{place} {what}; run `raystp {step}` first"
+        raise ArtifactError(msg)
+    try:
+        values = json.loads(file.read_bytes())
+        version = values["schema_version"]
+        if version != SCHEMA_VERSION:
+            msg = (
+                f"{file} is of schema version {version}, this raystp reads version {SCHEMA_VERSION}: "
+                f"run `raystp {step}` again with this version"
+            )
+            raise ArtifactError(msg)
+        manifest = Manifest(**values)
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{file} is not a manifest ({type(error).__name__}: {error}): a damaged or altered file"
+        raise ArtifactError(msg) from None
+    if manifest.step != step:
+        msg = f"{place} was left by the '{manifest.step}' step, an artifact of the '{step}' step was wanted"
+        raise ArtifactError(msg)
+    return Artifact(place, manifest)
+
+
+def digest(place: Place) -> str:
+    """Return the sha256 of a file's whole content, in hexadecimal."""
+    total = hashlib.sha256()
+    with place.open() as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def content_id(place: Place, *, edge: int = 1 << 20) -> str:
+    """Return an id of a large file's content from its size, first and last `edge` bytes: cheap over a network.
+
+    A file changed in its middle alone, at equal size, keeps its id; formats keep their tables at either end.
+    """
+    size = place.size()
+    with place.open() as file:
+        head = file.read(edge)
+        file.seek(max(0, size - edge))
+        tail = file.read(edge)
+    return hashlib.sha256(str(size).encode() + head + tail).hexdigest()[:16]
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found

@@ -1,0 +1,1 @@
+"""Ray and MLflow: the only room that knows them. Thin, and without science: it moves work, it does not do it."""

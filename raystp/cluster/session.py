@@ -1,0 +1,77 @@
+"""One Ray for a run: the cluster that is named, or a local one that starts by itself and stops at the end.
+
+A local Ray is given at least four logical CPUs: with two, Ray Train's workers hold every CPU and Ray Data's tasks
+behind them wait for ever. It listens on loopback, with Ray's token authentication on unless the caller's environment
+says otherwise.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+from ray.data import DataContext
+
+from raystp.errors import ConfigError
+
+LOGICAL_CPUS = 4
+"""The least number of logical CPUs of a local Ray."""
+
+
+@contextlib.contextmanager
+def session(address: str | None = None) -> Iterator[None]:
+    """Join the cluster at `address`, or start a local Ray that ends with this.
+
+    Without an address, Ray's own RAY_ADDRESS counts; inside another session, this is that session. Raises ConfigError
+    where no cluster answers at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address:
+        _join(address)
+    else:
+        _start()
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # the steps print their own
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        msg = f"run.address: no Ray cluster answers at {address!r} ({reason}); leave it out for a local Ray"
+        raise ConfigError(msg) from error
+
+
+def _start() -> None:
+    ray.init(
+        address="local",
+        num_cpus=max(LOGICAL_CPUS, os.cpu_count() or 1),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def cluster_cpus() -> int:
+    """Return the logical CPUs of the cluster that this session is on."""
+    return _resource("CPU")
+
+
+def cluster_gpus() -> int:
+    """Return the GPUs of the cluster that this session is on."""
+    return _resource("GPU")
+
+
+def _resource(name: str) -> int:
+    return int(ray.cluster_resources().get(name, 0))  # type: ignore[no-untyped-call]  # Ray ships it without types

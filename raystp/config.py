@@ -1,0 +1,131 @@
+"""Configs: frozen, closed, small. Pydantic at the door, plain values in the house.
+
+A step's config says WHAT is computed; its `run` part says where and how wide, and never changes the result. Defaults
+live in the class; a YAML file holds differences only; `--set a.b=value` overrides one field, the value read as YAML.
+Every fault of a file and its overrides is in one message.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from raystp.errors import ConfigError
+
+
+class Config(BaseModel):
+    """A frozen, closed value: an unknown key is an error, and a field is never changed after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Run(Config):
+    """Where and how wide: never part of a result's name."""
+
+    store: str = "store"
+    """Folder or URI under which artifacts lie, `<store>/<step>/<name>-<fingerprint>/`."""
+
+    address: str | None = None
+    """Address of a running Ray cluster; without one, a local Ray starts by itself."""
+
+
+R = TypeVar("R", bound=Run)
+
+
+class StepConfig(Config, Generic[R]):
+    """What every step's config has: a name for its artifact, and the bill."""
+
+    name: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """The artifact's folder begins with it; the rest is the fingerprint."""
+
+    run: R
+
+    @classmethod
+    def load(cls, path: str | Path | None, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file (or nothing) and `key=value` overrides; raise ConfigError with every fault at once."""
+        where = str(path) if path is not None else "the command line"
+        values = _read_yaml(Path(path)) if path is not None else {}
+        for override in overrides:
+            _set(values, override)
+        return cls.of(values, where)
+
+    @classmethod
+    def of(cls, values: dict[str, Any], where: str = "the config") -> Self:
+        """Build the config from plain values; raise ConfigError with every fault at once."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [f"  {_sentence(cls, fault)}" for fault in error.errors()]
+            msg = "\n".join([f"{where} does not describe {_article(cls.__name__)} {cls.__name__}:", *lines])
+            raise ConfigError(msg) from None
+
+    def what(self) -> dict[str, Any]:
+        """Return what is computed, as plain JSON values: all but `run` and `name`."""
+        return self.model_dump(mode="json", exclude={"run", "name"})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        beside = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f"; beside it there are {', '.join(beside)}" if beside else ""
+        msg = f"no config file {path}{hint}"
+        raise ConfigError(msg) from None
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read as text: {error}"
+        raise ConfigError(msg) from None
+    except yaml.YAMLError as error:
+        msg = f"{path} is not YAML: {error}"
+        raise ConfigError(msg) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        msg = f"{path} holds a {type(values).__name__}, a config is a mapping of fields to values"
+        raise ConfigError(msg)
+    return values
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        msg = f"--set {override!r} is not key=value, such as --set run.store=/data/store"
+        raise ConfigError(msg)
+    *path, last = key.split(".")
+    for part in path:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            msg = f"--set {override!r}: {part!r} is a single value in the file, not a group of fields"
+            raise ConfigError(msg)
+        values = inner
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"--set {override!r}: the value is not YAML: {error}"
+        raise ConfigError(msg) from None
+
+
+def _sentence(cls: type[BaseModel], fault: Any) -> str:
+    place = ".".join(str(part) for part in fault["loc"]) or "the whole"
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(fault["loc"][-1]), _fields(cls, fault["loc"][:-1]), n=1)
+        return f"{place}: there is no such field" + (f"; did you mean {near[0]!r}?" if near else "")
+    if fault["type"] == "missing":
+        return f"{place}: must be given"
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')}, got {fault['input']!r}"
+
+
+def _fields(cls: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+    """Return the field names at a place inside a config class, as far as the place names plain nested configs."""
+    at: Any = cls
+    for part in place:
+        field = getattr(at, "model_fields", {}).get(part)
+        at = field.annotation if field is not None else None
+    return list(getattr(at, "model_fields", {}))
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "AEIOU" else "a"

@@ -1,0 +1,192 @@
+"""Places: a folder or file on this machine, or under s3:// or gs://, behind the same few verbs.
+
+A write becomes visible whole or not at all: locally it is written aside and renamed, on an object store an upload
+appears when it closes. Credentials and endpoints come from the standard places (environment, profile, the URI's own
+query); a place prints without its query, so none of them reaches a log.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from raystp.errors import StorageError
+
+_REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://")
+_SAFE_NAME = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
+_ASIDE = ".aside-"
+
+
+def is_safe_name(name: str) -> bool:
+    """Say whether a slide or section id can be a file's name: letters, digits, `.`, `_`, `-`, and no dots alone."""
+    return bool(_SAFE_NAME.match(name)) and set(name) != {"."}
+
+
+@dataclass(frozen=True)
+class Place:
+    """One file or folder. `uri` is an absolute local path, or `s3://bucket/key` / `gs://bucket/key`."""
+
+    uri: str
+
+    @classmethod
+    def of(cls, text: str | Path) -> "Place":
+        """Return the place that a path or URI names; a relative path is taken from the working directory."""
+        text = str(text)
+        if text.startswith("file://"):
+            text = text.removeprefix("file://")
+        return cls(text if _REMOTE.match(text) else str(Path(text).expanduser().absolute()))
+
+    def __str__(self) -> str:
+        return self.uri.partition("?")[0]
+
+    def __truediv__(self, name: str) -> "Place":
+        head, mark, query = self.uri.partition("?")
+        return Place(f"{head.rstrip('/')}/{name}{mark}{query}")
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return str(self).rstrip("/").rpartition("/")[2]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a path on this machine."""
+        return not _REMOTE.match(self.uri)
+
+    @property
+    def path(self) -> Path:
+        """The local path; raises StorageError for an object store's place."""
+        if not self.is_local:
+            msg = f"{self} is on an object store, a path on this machine was wanted"
+            raise StorageError(msg)
+        return Path(self.uri)
+
+    def exists(self) -> bool:
+        """Say whether there is a file or folder here."""
+        return bool(self._info().type != pafs.FileType.NotFound)
+
+    def size(self) -> int:
+        """Return the file's size in bytes; raises StorageError where there is no file."""
+        info = self._info()
+        if info.type != pafs.FileType.File:
+            msg = f"no file at {self}"
+            raise StorageError(msg)
+        return int(info.size)
+
+    def names(self) -> list[str]:
+        """Return the names in this folder, sorted; none where there is no folder. Files being written are left out."""
+        fs, path = self._fs()
+        with self._named("list"):
+            found = fs.get_file_info(pafs.FileSelector(path, recursive=False, allow_not_found=True))
+        return sorted(f.base_name for f in found if not f.base_name.startswith(_ASIDE))
+
+    def open(self) -> pa.NativeFile:
+        """Open the file for random access; raises StorageError where there is none."""
+        fs, path = self._fs()
+        with self._named("read"):
+            return fs.open_input_file(path)
+
+    def read_bytes(self) -> bytes:
+        """Return the file's content."""
+        with self._named("read"), self.open() as file:
+            return cast("bytes", file.read())
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write the file; readers see the old content or the new, never a part."""
+        if self.is_local:
+            self.write_file(lambda path: path.write_bytes(content))
+            return
+        fs, path = self._fs()
+        with self._named("write"), fs.open_output_stream(path) as file:
+            file.write(content)
+
+    def write_file(self, write: Callable[[Path], Any]) -> None:
+        """Let `write` make a local file, then publish it here in one move."""
+        if not self.is_local:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / self.name
+                write(path)
+                self.write_bytes(path.read_bytes())
+            return
+        with self._named("write"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # The ending is kept: some writers (FAISS, h5ad, PNG) look at it.
+            aside = self.path.with_name(f"{_ASIDE}{uuid.uuid4().hex}-{self.path.name}")
+            try:
+                write(aside)
+                os.replace(aside, self.path)  # noqa: PTH105 -- the atomic rename, by its own name
+            finally:
+                aside.unlink(missing_ok=True)
+
+    def read_table(self, columns: list[str] | None = None) -> pa.Table:
+        """Read a parquet file."""
+        with self._named("read"), self.open() as file:
+            return pq.read_table(file, columns=columns)
+
+    def read_schema(self) -> pa.Schema:
+        """Read a parquet file's schema alone."""
+        with self._named("read"), self.open() as file:
+            return pq.read_schema(file)
+
+    def write_table(self, table: pa.Table) -> None:
+        """Write a parquet file (zstd), whole or not at all."""
+        self.write_file(lambda path: pq.write_table(table, path, compression="zstd"))
+
+    @contextlib.contextmanager
+    def local(self) -> Iterator[Path]:
+        """Give a local path that holds this file's content: itself, or a download that goes away afterwards."""
+        if self.is_local:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / self.name
+            with self.open() as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            yield path
+
+    def remove(self) -> None:
+        """Remove the file or folder, if there is one."""
+        fs, path = self._fs()
+        with self._named("remove"):
+            kind = self._info().type
+            if kind == pafs.FileType.Directory:
+                fs.delete_dir(path)
+            elif kind == pafs.FileType.File:
+                fs.delete_file(path)
+
+    def check_writable(self) -> None:
+        """Raise StorageError, saying why, where nothing can be written under this folder."""
+        probe = self / f"probe-{uuid.uuid4().hex}"
+        probe.write_bytes(b"")
+        probe.remove()
+
+    def _info(self) -> pafs.FileInfo:
+        fs, path = self._fs()
+        with self._named("look at"):
+            return fs.get_file_info(path)
+
+    def _fs(self) -> tuple[pafs.FileSystem, str]:
+        if self.is_local:
+            return pafs.LocalFileSystem(), self.uri
+        with self._named("reach"):
+            return cast("tuple[pafs.FileSystem, str]", pafs.FileSystem.from_uri(self.uri))
+
+    @contextlib.contextmanager
+    def _named(self, verb: str) -> Iterator[None]:
+        """Turn what the operating system or the store says into a sentence with the place in it."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            msg = f"cannot {verb} {self}: {reason}"
+            raise StorageError(msg) from error

@@ -1,0 +1,130 @@
+"""The tables that pass between steps: one Arrow schema each, with a version.
+
+A table on disk carries its name and version in the schema's metadata, and a reader refuses another version in a
+sentence, before anything is computed from it. Places are in level-0 pixels of the slide: (x, y) is the top-left
+corner, x the column, y the row.
+"""
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from raystp.errors import ArtifactError
+
+NAME, VERSION = b"raystp.table", b"raystp.version"
+
+
+def _schema(name: str, version: int, fields: list[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={NAME: name.encode(), VERSION: str(version).encode()})
+
+
+SLIDES = _schema(
+    "slides",
+    1,
+    [
+        pa.field("slide", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("patient", pa.string(), nullable=False),
+        pa.field("content", pa.string(), nullable=False),  # content id: size and digest of head and tail
+        pa.field("mpp", pa.float64(), nullable=False),  # um/px in force
+        pa.field("mpp_from", pa.string(), nullable=False),  # table | slide | spots
+        pa.field("width", pa.int64(), nullable=False),  # level-0 px
+        pa.field("height", pa.int64(), nullable=False),
+        pa.field("native", pa.bool_(), nullable=False),  # read without resampling
+        pa.field("tissue", pa.float64(), nullable=False),  # share of the slide's area
+        pa.field("tiles", pa.int64(), nullable=False),
+    ],
+)
+
+TILES = _schema(
+    "tiles",
+    1,
+    [
+        pa.field("slide", pa.string(), nullable=False),
+        pa.field("tile", pa.int64(), nullable=False),  # 0..n-1 within the slide, in reading order
+        pa.field("x", pa.float64(), nullable=False),
+        pa.field("y", pa.float64(), nullable=False),
+        pa.field("side", pa.float64(), nullable=False),
+        pa.field("spot", pa.string()),  # null for a tile of the grid
+    ],
+)
+
+FAILURES = _schema(
+    "failures",
+    1,
+    [
+        pa.field("slide", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ],
+)
+
+EPOCHS = _schema(
+    "epochs",
+    1,
+    [
+        pa.field("epoch", pa.int64(), nullable=False),
+        pa.field("train_loss", pa.float64(), nullable=False),
+        pa.field("validation_loss", pa.float64()),
+        pa.field("validation_pcc", pa.float64()),
+        pa.field("seconds", pa.float64(), nullable=False),
+    ],
+)
+
+SCORES = _schema(
+    "scores",
+    1,
+    [
+        pa.field("protocol", pa.string(), nullable=False),
+        pa.field("panel", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("section", pa.string(), nullable=False),  # a section's name, `mean` over sections, or `pooled`
+        pa.field("genes", pa.string(), nullable=False),  # all | HEG-50 | HVG-50 | planted | ...
+        pa.field("metric", pa.string(), nullable=False),  # PCC | MSE | MAE | RVD | spot-PCC
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("low", pa.float64()),  # bootstrap 95 % interval
+        pa.field("high", pa.float64()),
+        pa.field("null_mean", pa.float64()),  # permuted training labels
+        pa.field("null_sd", pa.float64()),
+        pa.field("constant", pa.int64(), nullable=False),  # predictions without spread, whose PCC counts as 0
+        pa.field("n", pa.int64(), nullable=False),  # spots
+    ],
+)
+
+
+def embeddings(dim: int, *, precision: str = "float32") -> pa.Schema:
+    """Return the schema of an embeddings table: a tile and its vector of `dim` values.
+
+    `precision` is `float32` or `float16`, and is stated by the schema itself (`fixed_size_list<...>[dim]`).
+    """
+    value = {"float32": pa.float32(), "float16": pa.float16()}[precision]
+    return _schema("embeddings", 1, [*TILES, pa.field("vector", pa.list_(value, dim), nullable=False)])
+
+
+def predictions(genes: int) -> pa.Schema:
+    """Return the schema of a cohort's predictions: a tile and its expression over the model's `genes` genes."""
+    return _schema("predictions", 1, [*TILES, pa.field("expression", pa.list_(pa.float32(), genes), nullable=False)])
+
+
+def check(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
+    """Raise ArtifactError where a table read from `where` is not the wanted table in the wanted version."""
+    seen, want = _label(found), _label(wanted)
+    if seen != want:
+        msg = f"{where} holds {seen}, this raystp reads {want}: run the step that wrote it again with this version"
+        raise ArtifactError(msg)
+    if not found.equals(wanted):
+        differ = [f.name for f in wanted if f.name not in found.names or not found.field(f.name).equals(f)]
+        msg = f"{where} is labelled {want}, but its columns differ: {differ or found.names} (a damaged or altered file)"
+        raise ArtifactError(msg)
+
+
+def _label(schema: pa.Schema) -> str:
+    metadata = schema.metadata or {}
+    if NAME not in metadata:
+        return "a table without raystp's label"
+    return f"table '{metadata[NAME].decode()}' version {metadata.get(VERSION, b'?').decode()}"
+
+
+def of_rows(rows: Iterable[dict[str, object]], schema: pa.Schema) -> pa.Table:
+    """Return a table of plain dictionaries in the given schema, columns in the schema's order."""
+    return pa.Table.from_pylist(list(rows), schema=schema)

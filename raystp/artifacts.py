@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from raystp import tables
+from raystp.config import StepConfig
 from raystp.errors import ArtifactError
 from raystp.storage import Place
 
@@ -110,23 +111,32 @@ class Draft:
         return Artifact(self.place, manifest)
 
 
+def digest_of(values: Any) -> str:
+    """Return 16 hexadecimal digits for plain JSON values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
+
+
 def fingerprint(step: str, what: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """Return 12 hexadecimal digits that name this work: step, config without `run`, inputs, and the schema version."""
     text = json.dumps([SCHEMA_VERSION, step, what, dict(inputs)], sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def begin(store: str, step: str, name: str, what: Mapping[str, Any], *, inputs: Mapping[str, str]) -> Draft | Artifact:
+def begin(config: StepConfig[Any], step: str, inputs: Mapping[str, Artifact | str]) -> Draft | Artifact:
     """Return the finished artifact where this very work was done before, else a draft to fill.
 
-    Raises StorageError, before any work, where the store cannot be written.
+    An input is an artifact, or the digest of a plain file. Raises StorageError, before any work, where the store
+    cannot be written.
     """
-    mark = fingerprint(step, what, inputs)
-    place = Place.of(store) / step / f"{name}-{mark}"
+    marks = {role: one.manifest.fingerprint if isinstance(one, Artifact) else one for role, one in inputs.items()}
+    names = {role: one.manifest.folder if isinstance(one, Artifact) else one for role, one in inputs.items()}
+    mark = fingerprint(step, config.what(), marks)
+    store = Place.of(config.run.store)
+    place = store / step / f"{config.name}-{mark}"
     if (place / MANIFEST).exists():
         return open_place(place, step)
-    Place.of(store).check_writable()
-    return Draft(place, step, name, mark, dict(inputs), dict(what))
+    store.check_writable()
+    return Draft(place, step, config.name, mark, names, config.said())
 
 
 def find(store: str, reference: str, step: str) -> Artifact:
@@ -195,8 +205,14 @@ def digest(place: Place) -> str:
 def content_id(place: Place, *, edge: int = 1 << 20) -> str:
     """Return an id of a large file's content from its size, first and last `edge` bytes: cheap over a network.
 
-    A file changed in its middle alone, at equal size, keeps its id; formats keep their tables at either end.
+    A file changed in its middle alone, at equal size, keeps its id; formats keep their tables at either end. A
+    folder's id is that of the names and ids in it; what is absent has the id `absent`.
     """
+    if not place.exists():
+        return "absent"
+    if place.is_folder():
+        text = json.dumps([[name, content_id(place / name, edge=edge)] for name in place.names()])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
     size = place.size()
     with place.open() as file:
         head = file.read(edge)

@@ -8,7 +8,7 @@ Every fault of a file and its overrides is in one message.
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -33,10 +33,14 @@ class Run(Config):
 
 
 R = TypeVar("R", bound=Run)
+C = TypeVar("C", bound="StepConfig[Any]")
 
 
 class StepConfig(Config, Generic[R]):
     """What every step's config has: a name for its artifact, and the bill."""
+
+    where: ClassVar[frozenset[str]] = frozenset()
+    """Fields that only say where an input lies; the input's own fingerprint counts instead of its path."""
 
     name: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """The artifact's folder begins with it; the rest is the fingerprint."""
@@ -44,7 +48,7 @@ class StepConfig(Config, Generic[R]):
     run: R
 
     @classmethod
-    def load(cls, path: str | Path | None, overrides: Sequence[str] = ()) -> Self:
+    def load(cls: type[C], path: str | Path | None, overrides: Sequence[str] = ()) -> C:
         """Read a YAML file (or nothing) and `key=value` overrides; raise ConfigError with every fault at once."""
         where = str(path) if path is not None else "the command line"
         values = _read_yaml(Path(path)) if path is not None else {}
@@ -53,7 +57,7 @@ class StepConfig(Config, Generic[R]):
         return cls.of(values, where)
 
     @classmethod
-    def of(cls, values: dict[str, Any], where: str = "the config") -> Self:
+    def of(cls: type[C], values: dict[str, Any], where: str = "the config") -> C:
         """Build the config from plain values; raise ConfigError with every fault at once."""
         try:
             return cls.model_validate(values)
@@ -63,8 +67,12 @@ class StepConfig(Config, Generic[R]):
             raise ConfigError(msg) from None
 
     def what(self) -> dict[str, Any]:
-        """Return what is computed, as plain JSON values: all but `run` and `name`."""
-        return self.model_dump(mode="json", exclude={"run", "name"})
+        """Return what is computed, as plain JSON values: all but `run`, `name` and the fields in `where`."""
+        return self.model_dump(mode="json", exclude={"run", "name", *self.where})
+
+    def said(self) -> dict[str, Any]:
+        """Return the config as the manifest records it: all but `run`, which may hold a store's address."""
+        return self.model_dump(mode="json", exclude={"run"})
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -75,6 +75,10 @@ class Place:
         """Say whether there is a file or folder here."""
         return bool(self._info().type != pafs.FileType.NotFound)
 
+    def is_folder(self) -> bool:
+        """Say whether there is a folder here."""
+        return bool(self._info().type == pafs.FileType.Directory)
+
     def size(self) -> int:
         """Return the file's size in bytes; raises StorageError where there is no file."""
         info = self._info()
@@ -153,6 +157,13 @@ class Place:
             with self.open() as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
             yield path
+
+    def for_ray(self) -> dict[str, Any]:
+        """Return this folder as Ray's run configs take it: `storage_path`, with a filesystem for an object store."""
+        if self.is_local:
+            return {"storage_path": self.uri}
+        fs, path = self._fs()
+        return {"storage_path": path, "storage_filesystem": fs}
 
     def remove(self) -> None:
         """Remove the file or folder, if there is one."""

@@ -5,9 +5,11 @@ sentence, before anything is computed from it. Places are in level-0 pixels of t
 corner, x the column, y the row.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pyarrow as pa
+from jaxtyping import Float, Float32
 
 from raystp.errors import ArtifactError
 
@@ -128,3 +130,27 @@ def _label(schema: pa.Schema) -> str:
 def of_rows(rows: Iterable[dict[str, object]], schema: pa.Schema) -> pa.Table:
     """Return a table of plain dictionaries in the given schema, columns in the schema's order."""
     return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def of_columns(columns: Sequence[object], schema: pa.Schema) -> pa.Table:
+    """Return a table of whole columns, in the order of the given schema."""
+    arrays = [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def vectors(values: Float[np.ndarray, "row dim"], precision: str = "float32") -> pa.FixedSizeListArray:
+    """Return rows of numbers as one Arrow column of fixed-size lists in the given precision."""
+    flat = pa.array(np.ascontiguousarray(values, dtype=precision).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def matrix(column: pa.ChunkedArray) -> Float32[np.ndarray, "row dim"]:
+    """Return a column of fixed-size lists as float32 rows."""
+    dim = column.type.list_size
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float32).reshape(-1, dim)
+
+
+def strings(values: Sequence[str]) -> pa.Array:
+    """Return names as an Arrow column."""
+    return pa.array(list(values), pa.string())

@@ -16,7 +16,7 @@ starts.
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -161,6 +161,7 @@ class EncodeUnit:
         finally:
             for future in waiting:
                 future.cancel()
+            wait(waiting)  # a read that has begun ends before the reader turns to another slide
 
 
 class ReadUnit:

@@ -1,0 +1,8 @@
+"""The embed step as a Ray job: ray job submit -- python jobs/embed.py --config conf/embed/smoke.yaml --set run.store=/data/store."""
+
+import sys
+
+from raystp.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["embed", *sys.argv[1:]]))

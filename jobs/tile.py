@@ -1,0 +1,8 @@
+"""The tile step as a Ray job: ray job submit -- python jobs/tile.py --config conf/tile/smoke.yaml --set run.store=/data/store."""
+
+import sys
+
+from raystp.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["tile", *sys.argv[1:]]))

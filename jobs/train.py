@@ -1,0 +1,8 @@
+"""The train step as a Ray job: ray job submit -- python jobs/train.py --config conf/train/smoke.yaml --set run.store=/data/store."""
+
+import sys
+
+from raystp.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,163 @@
+"""Training over processes, on Ray Train: one worker or many, restarted from the last checkpoint when one dies.
+
+What is trained is passed in as a `Work`; this room gives each of its workers a `Worker`: who it is, how to gather rows
+from all the others with their gradient, how to wrap a network so that gradients are averaged, and where to save.
+"""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+from raystp.errors import ModelError, RaystpError
+from raystp.storage import Place
+
+RESTARTS = 2
+"""How often the group of workers is started again before the training is given up."""
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all ranks, in rank order; the gradient of a row is the sum of what every rank made of it."""
+
+    @staticmethod
+    def forward(_ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        everyone = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(everyone, rows.contiguous())
+        return torch.cat(everyone)
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        (gradient,) = gradients
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient, op=dist.ReduceOp.SUM)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather(rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows of all ranks, (rank pair) x dim, with gradient; every rank brings equally many.
+
+    With the mean over ranks that DDP takes afterwards, a loss that every rank computes on the gathered rows has exactly
+    the gradient of that loss in one process.
+    """
+    return _Gather.apply(rows)  # type: ignore[no-any-return, no-untyped-call]  # torch types `apply` as Any
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One process of a training, as the work sees it."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
+        """Put a network on this worker's device; with several workers, average its gradients over them."""
+        return ray.train.torch.prepare_model(network)
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Average a tensor over the workers, without gradient."""
+        if self.world == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values, op=dist.ReduceOp.SUM)
+        return values / self.world
+
+    @contextlib.contextmanager
+    def resume(self) -> Iterator[Path | None]:
+        """Give the folder of the last checkpoint, or None at a start."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            yield None
+            return
+        with checkpoint.as_directory() as folder:
+            yield Path(folder)
+
+    def report(self, metrics: dict[str, float | None], folder: Path) -> None:
+        """Publish a checkpoint folder, written by rank 0; a barrier: every rank calls it, equally often."""
+        checkpoint = Checkpoint.from_directory(str(folder)) if self.rank == 0 else None
+        ray.train.report(metrics, checkpoint=checkpoint)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a folder on this machine that goes away."""
+        folder = Path(tempfile.mkdtemp(prefix="raystp-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Work(Protocol):
+    """What one worker does; it travels to the workers, so it holds names and configs."""
+
+    def __call__(self, worker: Worker) -> dict[str, Any]:
+        """Train to the end and return what the driver needs to know, as plain values (rank 0's counts)."""
+
+
+@dataclass(frozen=True)
+class Width:
+    """How many workers, and what each is given; nothing here changes the result beyond rounding."""
+
+    workers: int = 1
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+
+
+def train(work: Work, width: Width, *, folder: Place, name: str) -> dict[str, Any]:
+    """Run the work on every worker and return rank 0's answer.
+
+    Checkpoints lie in `folder`/`name`; where some are already, an earlier training of this name goes on from the last.
+    Raises ModelError with the workers' own sentence where they failed with one.
+    """
+    trainer = TorchTrainer(
+        _run,  # type: ignore[arg-type]  # a loop's return value is newer than Ray's annotation
+        train_loop_config={"work": work},
+        scaling_config=ScalingConfig(
+            num_workers=width.workers,
+            use_gpu=width.gpus_per_worker > 0,
+            resources_per_worker={"CPU": width.cpus_per_worker}
+            | ({"GPU": width.gpus_per_worker} if width.gpus_per_worker else {}),
+        ),
+        run_config=RunConfig(
+            name=name,
+            **folder.for_ray(),
+            failure_config=FailureConfig(max_failures=RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise ModelError(_sentence(error)) from error
+    answer: dict[str, Any] = result.return_value  # type: ignore[attr-defined]  # as above
+    return answer
+
+
+def _run(config: dict[str, Any]) -> dict[str, Any]:
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device()
+    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
+    work: Work = config["work"]
+    return work(worker)
+
+
+def _sentence(error: TrainingFailedError) -> str:
+    failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    for failure in failures.values():
+        cause: BaseException | None = failure
+        while cause is not None:
+            if isinstance(cause, RaystpError):
+                return str(cause)
+            cause = cause.__cause__
+    return f"the training failed, after {RESTARTS} restarts: {error}"

@@ -1,0 +1,1 @@
+"""Encoders: pixels of tiles in, embeddings out."""

@@ -1,0 +1,1 @@
+"""Predictions to scores: metrics per gene, intervals, named protocols, pictures and a report."""

@@ -1,0 +1,1 @@
+"""Measured sections to expression: readers per layout, one schema, gene panels, normalisation, splits."""

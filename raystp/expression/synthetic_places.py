@@ -1,0 +1,66 @@
+"""Where a synthetic section is measured: Visium's honeycomb of spots, and what tissue lies below each."""
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+from raystp.errors import SectionError
+from raystp.units import Level0Pixels, Microns, MicronsPerPixel, to_level0
+
+PITCH = Microns(100.0)
+"""Distance between neighbouring Visium spots; a spot is 55 um wide."""
+MARGIN = 0.6
+"""Spots keep this many pitches from the slide's edge: 60 um, so that a tile of 112 um (224 px at 0.5 um/px) fits."""
+POINTS_PER_CELL = 4
+"""A disc's area is counted on points this much denser than the map, in each direction."""
+
+
+def visium_places(
+    width: int, height: int, *, mpp: MicronsPerPixel, pitch: Microns = PITCH
+) -> tuple[Float64[np.ndarray, "spot 2"], Int64[np.ndarray, " spot"], Int64[np.ndarray, " spot"]]:
+    """Return spot centres (x, y) in level-0 pixels, array_row and array_col, row by row from the top left.
+
+    As on a Visium array, odd rows are shifted by half a pitch, rows are `pitch * sqrt(3) / 2` apart, and array_col
+    counts half pitches, so that it is odd in odd rows and even in even ones.
+
+    Raises:
+        SectionError: the slide has no room for a spot.
+    """
+    step, down = to_level0(pitch, mpp), to_level0(pitch, mpp) * np.sqrt(3.0) / 2.0
+    margin = MARGIN * step
+    if min(width, height) < 2.0 * margin:
+        msg = f"a slide of {width} x {height} px has no room for a spot: {2 * margin:.0f} px each way would do"
+        raise SectionError(msg)
+    rows = int((height - 2.0 * margin) / down) + 1
+    cols = int((width - 2.0 * margin) / (0.5 * step)) + 1
+    row, col = (part.ravel() for part in np.indices((rows, cols)))
+    kept = (row + col) % 2 == 0
+    row, col = row[kept].astype(np.int64), col[kept].astype(np.int64)
+    return np.stack([margin + col * step / 2.0, margin + row * down], axis=1), row, col
+
+
+def type_fractions(
+    tissue_map: UInt8[np.ndarray, "row col"],
+    xy: Float64[np.ndarray, "spot 2"],
+    *,
+    cell: int,
+    radius_px: Level0Pixels,
+    types: int,
+) -> Float64[np.ndarray, "spot {types}+1"]:
+    """Return the share of each spot's disc that lies on each type, glass first; what lies off the slide is glass.
+
+    `cell` is the side of a square of the map in level-0 pixels. Shares are counted on a grid of points, and sum to 1.
+
+    Raises:
+        SectionError: the map names a type beyond `types`.
+    """
+    if int(tissue_map.max(initial=0)) > types:
+        msg = f"the tissue map names type {tissue_map.max()}, but only {types} types are asked for"
+        raise SectionError(msg)
+    step = min(cell, radius_px) / POINTS_PER_CELL
+    line = np.arange(-int(radius_px / step), int(radius_px / step) + 1) * step
+    disc = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    disc = disc[np.hypot(*disc.T) <= radius_px]
+    at = np.floor((xy[:, None, :] + disc[None, :, :]) / cell).astype(np.int64)  # (spot, point, 2)
+    inside = ((at >= 0) & (at < (tissue_map.shape[1], tissue_map.shape[0]))).all(axis=2)
+    kinds = np.where(inside, tissue_map[at[..., 1] * inside, at[..., 0] * inside], 0)
+    return np.stack([(kinds == kind).mean(axis=1) for kind in range(types + 1)], axis=1)

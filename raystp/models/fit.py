@@ -1,0 +1,215 @@
+"""The training loop: the same function on one process, and on each of several that train together.
+
+A model here is a module whose `forward(images, expression)` returns tensors with one row per pair, and a loss is a
+function of all rows of a contrast set; whatever crosses between workers comes in as functions (`Ranks`). All that
+changes while training is one value, `Training`, so a checkpoint is that value and a resumed run equals an undisturbed
+one: the plan and the dropout depend on (seed, epoch, step, set) only. Two things depend on the number of workers, and
+only where sets are split over them (`Ranks.gather`): the dropout drawn, and what a tower's batch normalisation sees.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from raystp.errors import ModelError
+from raystp.models.pairs import Pairs
+from raystp.models.plan import ALONE, Ranks, check_width, epoch_plan, share, validation_sets
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How long and in which geometry a model is trained; the defaults are the paper's (AdamW, 4 sets of 128)."""
+
+    epochs: int = 150
+    lr: float = 1e-3
+    weight_decay: float = 1e-3
+    contrast: int = 128
+    """Pairs that are told apart from each other."""
+    step: int = 4
+    """Contrast sets per optimiser step, their losses averaged."""
+    seed: int = 0
+    select: Literal["last", "best"] = "last"
+    """`best` keeps the weights of the epoch with the lowest validation loss, the earliest of equals."""
+    patience: int | None = None
+    """Stop after so many epochs in a row without a lower validation loss."""
+
+
+@dataclass
+class Training:
+    """All that changes while a model is trained; what a checkpoint holds."""
+
+    model: nn.Module
+    """The bare module: its parameters' names are the checkpoint's."""
+    loss: Callable[..., Tensor]
+    """Takes what `model.forward` returns, each with all rows of a contrast set, and returns a scalar."""
+    optimizer: torch.optim.Optimizer
+    wrapped: nn.Module | None = None
+    """The same module inside DDP, where several ranks train."""
+    epoch: int = 0
+    """The epoch to run next."""
+    best_epoch: int | None = None
+    best_loss: float | None = None
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """Weights of the best epoch, on the CPU; kept only for `select="best"`."""
+
+    @classmethod
+    def start(cls, model: nn.Module, loss: Callable[..., Tensor], options: FitOptions) -> "Training":
+        """Return the state before the first epoch, with AdamW on all parameters that ask for a gradient."""
+        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(wanted, lr=options.lr, weight_decay=options.weight_decay)
+        return cls(model, loss, optimizer)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the selected weights: the best epoch's where they were kept, else the last's."""
+        return dict(self.best) if self.best else _snapshot(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+
+def fit(
+    training: Training,
+    train: Pairs,
+    options: FitOptions,
+    *,
+    validation: Pairs | None = None,
+    ranks: Ranks = ALONE,
+    score: Callable[[nn.Module], float] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Train from `training.epoch` on; give after each epoch a row of the `epochs` table.
+
+    `training` is changed in place, and when a row is given it is ready to be saved; `Training.weights` are the result.
+    `score` turns the model (in eval mode) into the row's `validation_pcc`. The validation loss is taken whole on every
+    rank. Raises ModelError at once where the pairs, the options and the workers do not fit, and later where the loss is
+    no number.
+    """
+    check_width(options.contrast, options.step, ranks)
+    epoch_plan(len(train), contrast=options.contrast, step=options.step, seed=options.seed, epoch=0)
+    if validation is None and (options.select == "best" or options.patience is not None):
+        msg = (
+            f'select="{options.select}" and patience {options.patience} go by the validation loss, and there is no '
+            'validation section: name one, or train with select="last" and no patience'
+        )
+        raise ModelError(msg)
+    if validation is not None:
+        validation_sets(len(validation), contrast=options.contrast, seed=options.seed)
+    return _epochs(training, train, options, validation=validation, ranks=ranks, score=score)
+
+
+def _epochs(
+    training: Training,
+    train: Pairs,
+    options: FitOptions,
+    *,
+    validation: Pairs | None,
+    ranks: Ranks,
+    score: Callable[[nn.Module], float] | None,
+) -> Iterator[dict[str, Any]]:
+    while training.epoch < options.epochs and not _is_stale(training, options):
+        began, epoch = time.perf_counter(), training.epoch
+        losses = [train_epoch(training, train, options, ranks)]
+        if validation is not None:
+            losses.append(validation_loss(training, validation, options))
+        losses = ranks.mean(torch.tensor(losses, dtype=torch.float32, device=training.device)).tolist()
+        if not all(math.isfinite(loss) for loss in losses):
+            msg = f"the loss of epoch {epoch} is {losses}: lower lr ({options.lr}), or look for nan in the features"
+            raise ModelError(msg)
+        training.epoch += 1
+        if validation is not None:
+            _keep_best(training, epoch, losses[1], options)
+        yield {
+            "epoch": epoch,
+            "train_loss": losses[0],
+            "validation_loss": losses[1] if validation is not None else None,
+            "validation_pcc": score(training.model.eval()) if score is not None else None,
+            "seconds": time.perf_counter() - began,
+        }
+
+
+def train_epoch(training: Training, train: Pairs, options: FitOptions, ranks: Ranks = ALONE) -> float:
+    """Take the optimiser steps of epoch `training.epoch`; return the mean loss of this rank's sets."""
+    plan = epoch_plan(len(train), contrast=options.contrast, step=options.step, seed=options.seed, epoch=training.epoch)
+    (training.wrapped or training.model).train()
+    total = torch.zeros((), device=training.device)
+    with _own_randomness(training.device):
+        for number, sets in enumerate(plan):
+            training.optimizer.zero_grad(set_to_none=True)
+            total += accumulate(training, train, sets, ranks, key=(options.seed, training.epoch, number))
+            training.optimizer.step()
+    return float(total) / len(plan)
+
+
+def accumulate(
+    training: Training,
+    train: Pairs,
+    sets: Int64[np.ndarray, "set pair"],
+    ranks: Ranks = ALONE,
+    *,
+    key: tuple[int, ...] = (),
+) -> Float[Tensor, ""]:
+    """Add the gradient of this rank's part of one step to the parameters; return its mean loss, without gradient.
+
+    With `key`, dropout is drawn from (key, set), and from the rank as well where a set is split over ranks.
+    """
+    forward = training.wrapped or training.model
+    parts = share(sets, ranks)
+    total = torch.zeros((), device=training.device)
+    for number, rows in parts.items():
+        if key:
+            _seed(training.device, (*key, number, ranks.rank if ranks.gather is not None else 0))
+        with ranks.no_sync() if number != max(parts) else contextlib.nullcontext():
+            outputs = forward(*train.at(rows))
+            if ranks.gather is not None:
+                outputs = tuple(ranks.gather(output) for output in outputs)
+            loss = training.loss(*outputs) / len(parts)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        total += loss.detach()
+    return total
+
+
+def validation_loss(training: Training, validation: Pairs, options: FitOptions) -> float:
+    """Return the mean loss over the validation's contrast sets, without dropout."""
+    sets = validation_sets(len(validation), contrast=options.contrast, seed=options.seed)
+    training.model.eval()
+    with torch.inference_mode():
+        losses = [training.loss(*training.model(*validation.at(rows))) for rows in sets]
+    return float(torch.stack(losses).mean())
+
+
+def _keep_best(training: Training, epoch: int, loss: float, options: FitOptions) -> None:
+    if training.best_loss is None or loss < training.best_loss:
+        training.best_epoch, training.best_loss = epoch, loss
+        training.best = _snapshot(training.model) if options.select == "best" else {}
+
+
+def _is_stale(training: Training, options: FitOptions) -> bool:
+    if options.patience is None or training.best_epoch is None:
+        return False
+    return training.epoch - 1 - training.best_epoch >= options.patience
+
+
+def _snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+
+
+def _own_randomness(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Put torch's generators back afterwards: dropout reads the global ones, and they are not ours to move."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def _seed(device: torch.device, key: tuple[int, ...]) -> None:
+    value = int(np.random.SeedSequence(key).generate_state(1)[0])
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(value)

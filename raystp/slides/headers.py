@@ -1,0 +1,75 @@
+"""What a file's first bytes and its TIFF directories say, read in Python before any C decoder sees the file.
+
+A damaged header can make a C library abort the process (a tile side of 65,520) or give blank glass (fewer tiles than
+the size needs) without a word. Tiles of zero bytes are let through: Philips stores glass so, and some Aperio scanners.
+"""
+
+import math
+import struct
+from pathlib import Path
+
+import tifffile
+
+from raystp.errors import SlideError
+
+MAX_TILE_SIDE = 4096
+"""Stored tiles are 64 to 2048 px wide in practice; beyond 4096 the header is damaged."""
+
+MAX_PAGES = 256
+"""Directories that are looked at; a slide has up to about 20."""
+
+TIFF_FAULTS = (OSError, ValueError, LookupError, RuntimeError, TypeError, struct.error, tifffile.TiffFileError)
+"""What tifffile and imagecodecs raise on damaged files."""
+
+_MAGIC = {
+    b"\xff\xd8\xff": "jpeg",
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"II*\x00": "tiff",
+    b"MM\x00*": "tiff",
+    b"II+\x00": "tiff",
+    b"MM\x00+": "tiff",
+}
+
+
+def kind(where: str, path: Path) -> str:
+    """Return `jpeg`, `png`, `tiff` or `other` from the first bytes; raises SlideError where no file can be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        msg = f"{where} cannot be opened: {error.strerror}"
+        raise SlideError(msg) from None
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "other")
+
+
+def check_tiff(where: str, path: Path) -> None:
+    """Raise SlideError where a TIFF's directories cannot be true for this file."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if tiff.is_ndpi:
+                return  # one JPEG stream per level, with offsets beyond 4 GB in tags of Hamamatsu's own
+            pages = [tiff.pages.get(i, aspage=True) for i in range(min(len(tiff.pages), MAX_PAGES))]
+            faults = [_fault(page, tiff.filehandle.size) for page in pages if isinstance(page, tifffile.TiffPage)]
+    except TIFF_FAULTS as error:
+        msg = f"{where} has a damaged TIFF header: {type(error).__name__}: {error}"
+        raise SlideError(msg) from None
+    found = next(((i, fault) for i, fault in enumerate(faults) if fault), None)
+    if found is not None:
+        msg = f"{where} has a damaged TIFF header: image {found[0]} {found[1]}; copy the file again from its source"
+        raise SlideError(msg)
+
+
+def _fault(page: tifffile.TiffPage, size: int) -> str | None:
+    """Return what is wrong with one directory of a file of `size` bytes, or None."""
+    if page.is_tiled:
+        if max(page.tilewidth, page.tilelength) > MAX_TILE_SIDE or min(page.tilewidth, page.tilelength) < 1:
+            return f"has tiles of {page.tilewidth} x {page.tilelength} px, at most {MAX_TILE_SIDE} is believed"
+        across, down = math.ceil(page.imagewidth / page.tilewidth), math.ceil(page.imagelength / page.tilelength)
+        if len(page.dataoffsets) < across * down:
+            return f"is {page.imagewidth} x {page.imagelength} px in {len(page.dataoffsets)} tiles, not {across * down}"
+    if len(page.dataoffsets) != len(page.databytecounts):
+        return f"has {len(page.dataoffsets)} offsets for {len(page.databytecounts)} byte counts"
+    end = max((o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True) if n), default=0)
+    if end > size:
+        return f"reaches to byte {end} of a file of {size} bytes: it was cut off"
+    return None

@@ -1,0 +1,149 @@
+"""Opening a slide, and reading squares of it.
+
+OpenSlide is asked first; what it does not know is tried as a flat picture (JPEG, PNG, plain TIFF). The frame is the
+stored pixels of level 0: x is the column, y the row. A slide on an object store is read from a local copy that lives
+until `close`.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+from raystp.errors import SlideError
+from raystp.slides.decode import open_picture
+from raystp.slides.flat_slide import FlatSlide
+from raystp.slides.headers import check_tiff, kind
+from raystp.slides.openslide_slide import OpenSlideSlide, open_handle, own_mpp
+from raystp.slides.places import Framing, squares_around
+from raystp.slides.scale import Claims, in_force
+from raystp.storage import Place
+from raystp.units import Level0Pixels, Microns, MicronsPerPixel, TilePixels
+
+MANY_FILES = (".mrxs", ".dcm", ".vms", ".vmu")
+"""Formats of several files, of which a download would bring one: a DICOM level alone would pass for a whole slide."""
+
+
+@runtime_checkable
+class Slide(Protocol):
+    """An open slide, whatever its format."""
+
+    name: str
+    width: int
+    """Columns of level 0."""
+    height: int
+    """Rows of level 0."""
+    mpp: MicronsPerPixel
+    mpp_from: str
+    """Whose word the um/px is: `table`, `slide` or `spots`."""
+
+    def read(
+        self, x: Level0Pixels, y: Level0Pixels, side: Level0Pixels, pixels: TilePixels
+    ) -> UInt8[np.ndarray, "pixel pixel 3"]:
+        """Return the square with top-left corner (x, y) and `side` level-0 px, as `pixels` x `pixels`, antialiased.
+
+        Where `side` equals `pixels` and x, y are whole, these are the stored pixels. Outside the slide it is white.
+        Raises SlideError that names the slide and the place.
+        """
+        ...
+
+    def thumbnail(self, longest: int) -> UInt8[np.ndarray, "row col 3"]:
+        """Return the whole slide with `longest` (at least 1) px along its longer side, never enlarged."""
+        ...
+
+    def close(self) -> None:
+        """Give up what is held; reads fail from here on."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def open_slide(name: str, place: Place, *, given_mpp: float | None = None, derived_mpp: float | None = None) -> Slide:
+    """Open a slide by its id and its place.
+
+    Its um/px is `given_mpp` (the slide table's), else the slide's own, else `derived_mpp` (from the spots' pitch). A
+    picture's dpi tag is not asked, but OpenSlide takes a tiled TIFF's resolution for its um/px.
+
+    Raises SlideError for a file that is none, damaged, or without a plausible um/px; StorageError for a remote place.
+    """
+    where = f"slide {name!r} ({place})"
+    if not place.is_local and place.name.lower().endswith(MANY_FILES):
+        msg = (
+            f"{where} belongs to a format of several files, which is read from this machine's disk only; copy it there"
+        )
+        raise SlideError(msg)
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(place.local())
+        return _open_path(name, path, where=where, claims=Claims(given=given_mpp, derived=derived_mpp), stack=stack)
+
+
+def _open_path(name: str, path: Path, *, where: str, claims: Claims, stack: contextlib.ExitStack) -> Slide:
+    """Open a local file; what it holds open, and all of `stack`, passes to the slide."""
+    what = kind(where, path)
+    if what == "tiff":
+        check_tiff(where, path)
+    handle = open_handle(where, path)
+    if handle is not None:
+        stack.enter_context(handle)
+        scale = in_force(where, Claims(claims.given, own_mpp(where, handle), claims.derived))
+        return OpenSlideSlide(name, handle, where=where, scale=scale, keep=stack.pop_all())
+    picture = open_picture(where, path, what)
+    if picture is None:
+        msg = f"{where} is no slide: neither OpenSlide nor the readers of JPEG, PNG and TIFF know its format"
+        raise SlideError(msg)
+    return FlatSlide(name, picture, where=where, scale=in_force(where, claims), keep=stack.pop_all())
+
+
+def read_tiles(
+    slide: Slide, squares: Float64[np.ndarray, "tile 3"], pixels: TilePixels, *, threads: int = 1
+) -> UInt8[np.ndarray, "tile pixel pixel 3"]:
+    """Read squares (x, y, side) in level-0 px as `pixels` x `pixels` each, in the order given, whatever `threads` is.
+
+    Raises SlideError naming the slide and the place of the first tile, in that order, that cannot be read.
+    """
+    tiles = np.empty((len(squares), pixels, pixels, 3), np.uint8)
+
+    def fill(tile: int, square: list[float]) -> None:
+        x, y, side = square
+        try:
+            tiles[tile] = slide.read(Level0Pixels(x), Level0Pixels(y), Level0Pixels(side), pixels)
+        except SlideError as error:
+            msg = f"tile {tile} (x {x:.1f}, y {y:.1f}, side {side:.1f} px) of slide {slide.name!r}: {error}"
+            raise SlideError(msg) from error
+
+    places = squares.tolist()
+    if threads <= 1:
+        for tile, square in enumerate(places):
+            fill(tile, square)
+        return tiles
+    with _pool(threads) as pool:
+        for _ in pool.map(fill, range(len(places)), places):
+            pass
+    return tiles
+
+
+@contextlib.contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Give threads whose waiting work is dropped at the first error, not done first."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_microns(
+    slide: Slide, x: Level0Pixels, y: Level0Pixels, *, side: Microns, pixels: TilePixels
+) -> UInt8[np.ndarray, "pixel pixel 3"]:
+    """Read the square of `side` um of tissue around (x, y) in level-0 px, at side / pixels um/px.
+
+    Native pixels where the scan is within `NATIVE_TOLERANCE` of that: exactly `pixels` level-0 px from a whole corner.
+    """
+    ((left, top, length),) = squares_around(np.array([[x, y]]), Framing(side, pixels, slide.mpp)).tolist()
+    return slide.read(Level0Pixels(left), Level0Pixels(top), Level0Pixels(length), pixels)

@@ -1,0 +1,180 @@
+"""evaluate: predictions + measured spots -> a scores table, and a report with pictures."""
+
+import json
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow.compute as pc
+from jaxtyping import Float32, Float64
+from pydantic import Field
+
+from raystp import tables
+from raystp.artifacts import Artifact, begin, content_id, find
+from raystp.config import Run, StepConfig
+from raystp.errors import SectionError, some
+from raystp.evaluate.board import score_table_text
+from raystp.evaluate.genes import gene_sets
+from raystp.evaluate.protocols import protocol_of
+from raystp.evaluate.report import build_report
+from raystp.evaluate.score import Label, Outcome, Row, Sets, score_model
+from raystp.models.baselines import fit_log_total, predict_log_total
+from raystp.steps.evaluation_report import Shown, compose
+from raystp.steps.null import permuted
+from raystp.steps.pairs import Counts, load_counts, sections_of
+from raystp.steps.scored import Scored, open_models
+from raystp.storage import Place
+
+STEP = "evaluate"
+CEILING = "planted mean"
+CONTROLS = ("log total counts", "section mean")
+
+
+class EvaluateConfig(StepConfig[Run]):
+    """Which predictions to score against which measured spots."""
+
+    where: ClassVar[frozenset[str]] = frozenset({"spots", "predictions", "planted"})
+
+    spots: str
+    """The measured spots, `spots/<name>`."""
+
+    predictions: list[str] = Field(min_length=1)
+    """`impute/<name>`, one per model, of one protocol and one panel; the first is the one that the report is about."""
+
+    genes: list[str] = Field(default_factory=list)
+    """Genes to draw in any case."""
+
+    permutations: int = Field(default=20, ge=0)
+    """Models trained on shuffled measurements, for the null; 0 for none."""
+
+    draws: int = Field(default=1000, ge=100)
+    """Bootstrap draws of the intervals."""
+
+    seed: int = 0
+
+    planted: str | None = None
+    """Folder with what a synthetic cohort planted: its gene sets, and the expected expression, whose score is a
+    ceiling."""
+
+    run: Run = Field(default_factory=Run)
+
+
+CONFIG = EvaluateConfig
+
+
+def run(config: EvaluateConfig) -> Artifact:
+    """Score every prediction on the same spots, and leave `scores.parquet`, `scores.txt` and `report.html`."""
+    store = config.run.store
+    spots = find(store, config.spots, "spots")
+    predictions = [find(store, reference, "impute") for reference in config.predictions]
+    inputs: dict[str, Artifact | str] = {"spots": spots}
+    inputs |= {f"prediction {number}": one for number, one in enumerate(predictions)}
+    if config.planted is not None:
+        inputs["planted"] = content_id(Place.of(config.planted))
+    draft = begin(config, STEP, inputs)
+    if isinstance(draft, Artifact):
+        return draft
+    models = open_models(predictions, store)
+    measured = _measured(spots, models)
+    genes = tuple(models[0].meta["genes"])
+    sets = _sets(config, models[0].meta, genes)
+    outcomes = {one.name: _outcomes(one, measured, genes) for one in models}
+    nulls = permuted(models, spots, tuple(measured), config.permutations, run=config.run)
+    controls = _controls(config, spots, models[0].meta, measured, genes)
+    label = models[0].prediction.manifest.notes
+    rows: list[Row] = []
+    for name, of_sections in {**controls, **outcomes}.items():
+        rng = np.random.default_rng(config.seed)
+        mark = Label(label["protocol"], label["panel"], name)
+        rows += score_model(mark, of_sections, sets, rng=rng, nulls=nulls.get(name), draws=config.draws)
+    rows = _in_order(rows, [*outcomes, *controls])
+    (draft.place / "scores.parquet").write_table(tables.of_rows(rows, tables.SCORES))
+    text = score_table_text(rows)
+    (draft.place / "scores.txt").write_bytes(text.encode())
+    shown = Shown(rows, outcomes, measured, genes, config.genes, config.permutations)
+    content = compose(shown, spots, models, protocol_of(label["protocol"]), store=Place.of(store))
+    (draft.place / "report.html").write_bytes(build_report(content).encode())
+    failed = [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in content.failures]
+    summary = "\n".join([text, *failed, f"report: {draft.place / 'report.html'}"])
+    return draft.finish({"scores": len(rows), "models": len(models)}, [], {"summary": summary})
+
+
+def _measured(spots: Artifact, models: list[Scored]) -> dict[str, Counts]:
+    """Return the measured sections that every model has predicted; raises SectionError where there is none."""
+    slides = [set(one.prediction.manifest.notes["slides"]) for one in models]
+    common = set.intersection(*slides)
+    names = [name for name, one in sections_of(spots).items() if one["slide"] in common]
+    if not names:
+        predicted = some(sorted(set.union(*slides)))
+        msg = f"no measured section of {spots.place} lies on a slide that every model has predicted ({predicted})"
+        raise SectionError(msg)
+    return {name: load_counts(spots, name) for name in names}
+
+
+def _outcomes(one: Scored, measured: dict[str, Counts], genes: tuple[str, ...]) -> dict[str, Outcome]:
+    """Return predicted beside measured expression, on the spots that have a tile."""
+    found = {}
+    for name, counts in measured.items():
+        file = one.prediction.place / "predictions" / f"{counts.slide}.parquet"
+        tables.check(file.read_schema(), tables.predictions(len(genes)), str(file))
+        table = file.read_table()
+        table = table.filter(pc.is_in(table["spot"], value_set=tables.strings(counts.spots)))
+        at = {spot: row for row, spot in enumerate(counts.spots)}
+        order = [at[spot] for spot in table["spot"].to_pylist()]
+        if not order:
+            msg = f"{file} predicts no spot of section '{name}': tile around the measured spots, then embed and impute"
+            raise SectionError(msg)
+        kept = counts.only(order)
+        found[name] = Outcome(tables.matrix(table["expression"]), kept.expression(genes), kept.xy, counts.patient)
+    return found
+
+
+def _sets(config: EvaluateConfig, meta: dict[str, Any], genes: tuple[str, ...]) -> Sets:
+    """Return all, HEG and HVG from the training side, and the sets that were planted, as far as the panel holds
+    them."""
+    sets = gene_sets(np.asarray(meta["training_mean"]), np.asarray(meta["training_variance"]), genes)
+    if config.planted is None:
+        return sets
+    planted = json.loads((Place.of(config.planted) / "genes.json").read_bytes())
+    at = {gene: number for number, gene in enumerate(genes)}
+    named = {name: [at[gene] for gene in members if gene in at] for name, members in planted.items()}
+    return sets | {name: np.asarray(found, np.int64) for name, found in named.items() if found}
+
+
+def _controls(
+    config: EvaluateConfig,
+    spots: Artifact,
+    meta: dict[str, Any],
+    measured: dict[str, Counts],
+    genes: tuple[str, ...],
+) -> dict[str, dict[str, Outcome]]:
+    """Return what reads no picture but the test measurement itself: depth alone, and the section's own mean.
+
+    For a synthetic cohort also the planted mean: no model can know more.
+    """
+    train = [load_counts(spots, name) for name in meta["train"]]
+    line = fit_log_total(
+        np.concatenate([c.totals for c in train]), np.concatenate([c.expression(genes) for c in train])
+    )
+    controls: dict[str, dict[str, Outcome]] = {name: {} for name in CONTROLS}
+    for name, counts in measured.items():
+        truth = counts.expression(genes)
+        flat = np.repeat(truth.mean(axis=0, keepdims=True), len(truth), axis=0)
+        for control, values in zip(CONTROLS, (predict_log_total(line, counts.totals), flat), strict=True):
+            controls[control][name] = Outcome(values, truth, counts.xy, counts.patient)
+        if config.planted is not None:
+            ceiling = _planted(Place.of(config.planted), counts, genes)
+            controls.setdefault(CEILING, {})[name] = Outcome(ceiling, truth, counts.xy, counts.patient)
+    return controls
+
+
+def _planted(folder: Place, counts: Counts, genes: tuple[str, ...]) -> Float32[np.ndarray, "spot gene"]:
+    """Return log1p CP10k of the planted mean, spots in the order of the counts."""
+    table = (folder / f"{counts.section}.parquet").read_table()
+    at = {spot: row for row, spot in enumerate(table["spot"].to_pylist())}
+    rows = [at[spot] for spot in counts.spots]
+    share: Float64[np.ndarray, "spot gene"] = np.stack([table[gene].to_numpy()[rows] for gene in genes], axis=1)
+    return np.log1p(share * 1e4).astype(np.float32)
+
+
+def _in_order(rows: list[Row], names: list[str]) -> list[Row]:
+    return sorted(rows, key=lambda row: names.index(row["model"]))

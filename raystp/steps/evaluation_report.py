@@ -1,0 +1,134 @@
+"""What the report of an evaluation shows: which genes on which sections, whose curves, which manifests."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from raystp import tables
+from raystp.artifacts import Artifact, open_place
+from raystp.evaluate.board import boards
+from raystp.evaluate.charts import curve_figure, scores_figure
+from raystp.evaluate.genes import pcc_per_gene, shown
+from raystp.evaluate.intervals import interval_kind
+from raystp.evaluate.page import Picture
+from raystp.evaluate.pictures import GeneMap, Spots, Thumbnail, maps_figure, png, whole_slide_figure
+from raystp.evaluate.protocols import EvaluationProtocol
+from raystp.evaluate.report import Report, SectionPictures
+from raystp.evaluate.score import Outcome, Row
+from raystp.steps.impute import thumbnail_of
+from raystp.steps.pairs import Counts, sections_of
+from raystp.steps.scored import Scored
+from raystp.storage import Place
+from raystp.units import Level0Pixels
+
+GENES_OF_A_SLIDE = 3
+"""Genes that are drawn over a slide that was never measured."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The figures of an evaluation, and what to show of them."""
+
+    rows: list[Row]
+    outcomes: dict[str, dict[str, Outcome]]
+    measured: dict[str, Counts]
+    genes: tuple[str, ...]
+    named: Sequence[str]
+    permutations: int
+
+
+def compose(
+    shown_: Shown, spots: Artifact, models: list[Scored], protocol: EvaluationProtocol, *, store: Place
+) -> Report:
+    """Return the report's content; the first model is the one that it is about."""
+    first = models[0]
+    chain = _chain(first, spots, store)
+    names = [one.name for one in models]
+    against = "ridge" if "ridge" in names else names[-1]
+    return Report(
+        title=f"{first.name}: {', '.join(shown_.measured)}",
+        protocol=protocol,
+        model=first.name,
+        against=against,
+        trained=_whose(spots, first.meta["train"]),
+        tested=_whose(spots, list(shown_.measured)),
+        interval=interval_kind([counts.patient for counts in shown_.measured.values()]),
+        rows=shown_.rows,
+        permutations=shown_.permutations,
+        charts=[_chart(board, first.name) for board in boards(shown_.rows)],
+        sections=[_section(name, shown_, first, chain["embeddings"]) for name in shown_.measured]
+        + _unmeasured(shown_, spots, first, chain["embeddings"]),
+        curves=_curves(models),
+        failures=[row for one in chain.values() for row in one.failures().to_pylist()],
+        manifests={role: asdict(one.manifest) for role, one in chain.items()},
+    )
+
+
+def _chain(first: Scored, spots: Artifact, store: Place) -> dict[str, Artifact]:
+    """Return the artifacts that the first model's figures came from, by role."""
+    chain = {"prediction": first.prediction, "model": first.model}
+    for role, step in (("index", "index"), ("embeddings", "embed")):
+        if role in first.prediction.manifest.inputs:
+            chain[role] = open_place(store / first.prediction.manifest.inputs[role], step)
+    chain["tiles"] = open_place(Place(chain["embeddings"].manifest.notes["tiles"]), "tile")
+    return chain | {"spots": spots}
+
+
+def _whose(spots: Artifact, sections: Sequence[str]) -> list[str]:
+    known = sections_of(spots)
+    return [f"{name} (patient {known[name]['patient']}, {known[name]['spots']} spots)" for name in sections]
+
+
+def _chart(board: Any, highlight: str) -> Picture:
+    return Picture(f"Scores, panel {board.panel}", png(scores_figure(board, highlight)))
+
+
+def _curves(models: list[Scored]) -> list[Picture]:
+    curves = {one.name: one.model.table("epochs.parquet", tables.EPOCHS).to_pylist() for one in models}
+    curves = {name: rows for name, rows in curves.items() if rows}
+    return [Picture("Loss and validation PCC by epoch", png(curve_figure(curves)))] if curves else []
+
+
+def _section(name: str, content: Shown, first: Scored, embed: Artifact) -> SectionPictures:
+    """Draw the best, the median and the named genes of a section, measured beside predicted."""
+    outcome, counts = content.outcomes[first.name][name], content.measured[name]
+    pcc, _ = pcc_per_gene(outcome.predicted, outcome.measured)
+    picture = _whole(embed, counts.slide)
+    drawn = []
+    for gene, reason in shown(pcc, content.genes, content.named):
+        values = outcome.measured[:, gene], outcome.predicted[:, gene]
+        one = GeneMap(content.genes[gene], *values, pcc=float(pcc[gene]))
+        figure = maps_figure(picture, Spots(outcome.xy, Level0Pixels(counts.diameter_px)), one)
+        drawn.append(Picture(f"{one.gene} on {name}", png(figure), f"{one.gene}: {reason}"))
+    note = f"Slide {counts.slide}, patient {counts.patient}, {len(outcome.xy)} spots."
+    return SectionPictures(name, drawn, note)
+
+
+def _unmeasured(content: Shown, spots: Artifact, first: Scored, embed: Artifact) -> list[SectionPictures]:
+    """Draw a few genes over each predicted slide that has no measured spots."""
+    with_spots = {one["slide"] for one in sections_of(spots).values()}
+    slides = [slide for slide in first.prediction.manifest.notes["slides"] if slide not in with_spots]
+    genes = [gene for gene in content.named if gene in content.genes][:GENES_OF_A_SLIDE]
+    genes = genes or [content.genes[int(np.argmax(first.meta["training_variance"]))]]
+    return [_slide(slide, genes, content.genes, first, embed) for slide in slides]
+
+
+def _slide(slide: str, genes: list[str], panel: tuple[str, ...], first: Scored, embed: Artifact) -> SectionPictures:
+    table = first.prediction.table(f"predictions/{slide}.parquet", tables.predictions(len(panel)))
+    squares = np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1)
+    values, picture = tables.matrix(table["expression"]), _whole(embed, slide)
+    drawn = [
+        Picture(
+            f"{gene} on {slide}", png(whole_slide_figure(picture, squares, values[:, panel.index(gene)], gene=gene))
+        )
+        for gene in genes
+    ]
+    return SectionPictures(slide, drawn, f"{len(squares)} tiles of a slide that was never measured.")
+
+
+def _whole(embed: Artifact, slide: str) -> Thumbnail:
+    small = thumbnail_of(embed, slide)
+    height, width = small.pixels.shape[:2]
+    return Thumbnail(small.pixels, Level0Pixels(width / small.scale), Level0Pixels(height / small.scale))

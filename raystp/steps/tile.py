@@ -1,0 +1,176 @@
+"""tile: slides [+ spots] -> a tiles table, a tissue mask and a thumbnail per slide."""
+
+import io
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float64
+from PIL import Image
+from pydantic import Field
+
+from raystp import tables
+from raystp.artifacts import Artifact, begin, content_id, digest_of, find
+from raystp.cluster.progress import Progress
+from raystp.cluster.session import session
+from raystp.cluster.tasks import each
+from raystp.config import Run, StepConfig
+from raystp.errors import RaystpError, SectionError
+from raystp.expression.schema import read_section
+from raystp.slides.open import Slide, open_slide
+from raystp.slides.pictures import overview
+from raystp.slides.places import Framing, check_inside, grid, squares_around
+from raystp.slides.tissue import tissue_mask
+from raystp.steps.slide_table import SlideRow, read_slide_table
+from raystp.storage import Place
+from raystp.units import Microns, TilePixels
+
+STEP = "tile"
+THUMBNAIL_PX = 1024
+
+
+class TileConfig(StepConfig[Run]):
+    """Which squares of tissue to look at: around measured spots, and over the tissue of slides without any."""
+
+    where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "spots"})
+
+    slides: str
+    """The slide table, a CSV."""
+
+    root: str | None = None
+    """Folder or URI that relative paths of the table start from; by default the table's own folder."""
+
+    spots: str | None = None
+    """The measured spots, `spots/<name>`; without them every slide is tiled as a grid over its tissue."""
+
+    side: float = Field(default=112.0, gt=0)
+    """Side of a tile in micrometres of tissue."""
+
+    pixels: int = Field(default=224, ge=16, le=4096)
+    """Side of a tile in pixels, as an encoder sees it; side / pixels is the um/px at which tissue is read."""
+
+    stride: float | None = Field(default=None, gt=0)
+    """Step of the grid in micrometres; by default the tile's side, so that tiles neither overlap nor leave gaps."""
+
+    min_tissue: float = Field(default=0.5, ge=0, le=1)
+    """Least share of tissue under a tile of the grid."""
+
+    run: Run = Field(default_factory=Run)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    row: SlideRow
+    config: TileConfig
+    target: Place
+    section: Place | None
+    derived_mpp: float | None
+
+
+CONFIG = TileConfig
+
+
+def run(config: TileConfig) -> Artifact:
+    """Tile every slide of the table; a slide that fails is a row in the failures table."""
+    rows = read_slide_table(config.slides, config.root)
+    spots = find(config.run.store, config.spots, "spots") if config.spots else None
+    contents = {row.slide: content_id(row.path) for row in rows}
+    inputs: dict[str, Artifact | str] = {
+        "slides": digest_of([[r.slide, r.patient, r.mpp, contents[r.slide]] for r in rows])
+    }
+    draft = begin(config, STEP, inputs | ({"spots": spots} if spots else {}))
+    if isinstance(draft, Artifact):
+        return draft
+    slides: dict[str, dict[str, object]] = {}
+    failures: list[dict[str, object]] = []
+    work = [_work(row, config, draft.place, spots) for row in rows]
+    with session(config.run.address), Progress(STEP, len(work), "slide") as progress:
+        for position, answer in each(_tile, work):
+            row = rows[position]
+            if isinstance(answer, str):
+                failures.append({"slide": row.slide, "stage": STEP, "reason": answer})
+            else:
+                slides[row.slide] = {"content": contents[row.slide], **answer}
+            progress.add(1, failed=isinstance(answer, str))
+    ordered = [slides[row.slide] for row in rows if row.slide in slides]
+    (draft.place / "slides.parquet").write_table(tables.of_rows(ordered, tables.SLIDES))
+    count = sum(int(str(one["tiles"])) for one in ordered)
+    return draft.finish(
+        {"slides": len(ordered), "tiles": count}, failures, {"side": config.side, "pixels": config.pixels}
+    )
+
+
+def _work(row: SlideRow, config: TileConfig, target: Place, spots: Artifact | None) -> _Tile:
+    sections = spots.manifest.notes["sections"] if spots else {}
+    measured = row.layout is not None and spots is not None
+    known = sections.get(row.section)
+    place = spots.place / "sections" / f"{row.section}.h5ad" if measured and spots else None
+    return _Tile(row, config, target, place, float(known["mpp"]) if known else None)
+
+
+def _tile(work: _Tile) -> dict[str, Any] | str:
+    """Tile one slide; return its row of the slides table, or the sentence of a failure."""
+    row, target = work.row, work.target
+    try:
+        if work.section is not None and not work.section.exists():
+            msg = f"the measured section of slide '{row.slide}' is not among the spots: see that artifact's failures table"
+            raise SectionError(msg)
+        with open_slide(row.slide, row.path, given_mpp=row.mpp, derived_mpp=work.derived_mpp) as slide:
+            thumbnail = slide.thumbnail(THUMBNAIL_PX)
+            mask = tissue_mask(thumbnail)
+            squares, spots = _squares(slide, mask, work)
+            table = _table(row.slide, squares, spots)
+            (target / "tiles" / f"{row.slide}.parquet").write_table(table)
+            _save(target / "thumbnails" / f"{row.slide}.png", Image.fromarray(thumbnail))
+            _save(target / "masks" / f"{row.slide}.png", Image.fromarray(mask.astype(np.uint8) * 255))
+            _save(target / "overviews" / f"{row.slide}.png", overview(thumbnail, mask, squares, width=slide.width))
+            return _slide_row(row, slide, work.config, float(mask.mean())) | {"tiles": len(squares)}
+    except RaystpError as error:
+        return str(error)
+
+
+def _squares(
+    slide: Slide, mask: Bool[np.ndarray, "row col"], work: _Tile
+) -> tuple[Float64[np.ndarray, "tile 3"], list[str] | None]:
+    """Return the squares around the slide's spots and their ids, or a grid over its tissue."""
+    framing = _framing(work.config, slide)
+    if work.section is None:
+        stride = None if work.config.stride is None else Microns(work.config.stride)
+        least = work.config.min_tissue
+        return grid(mask, framing, width=slide.width, height=slide.height, stride=stride, min_tissue=least), None
+    section = read_section(work.section)
+    centres = np.asarray(section.obsm["spatial"], np.float64)
+    names = [str(name) for name in section.obs_names]
+    check_inside(slide.name, names, centres, width=slide.width, height=slide.height)
+    return squares_around(centres, framing), names
+
+
+def _framing(config: TileConfig, slide: Slide) -> Framing:
+    return Framing(Microns(config.side), TilePixels(config.pixels), slide.mpp)
+
+
+def _table(slide: str, squares: Float64[np.ndarray, "tile 3"], spots: list[str] | None) -> Any:
+    count = len(squares)
+    names: list[str | None] = [*spots] if spots is not None else [None] * count
+    columns = [[slide] * count, np.arange(count), squares[:, 0], squares[:, 1], squares[:, 2], names]
+    return tables.of_columns(columns, tables.TILES)
+
+
+def _slide_row(row: SlideRow, slide: Slide, config: TileConfig, tissue: float) -> dict[str, object]:
+    return {
+        "slide": row.slide,
+        "path": row.path.uri,
+        "patient": row.patient,
+        "mpp": float(slide.mpp),
+        "mpp_from": slide.mpp_from,
+        "width": slide.width,
+        "height": slide.height,
+        "native": _framing(config, slide).native,
+        "tissue": tissue,
+    }
+
+
+def _save(place: Place, image: Image.Image) -> None:
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    place.write_bytes(content.getvalue())

@@ -1,0 +1,296 @@
+"""Training: a planted signal is learned, a width changes nothing, a seed decides, and a resumed run is the same run."""
+
+import copy
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raystp.errors import ModelError
+from raystp.models.bleep import Bleep, BleepOptions, seeded_bleep
+from raystp.models.fit import FitOptions, Training, accumulate, fit, train_epoch
+from raystp.models.pairs import Pairs
+from raystp.models.plan import Ranks, epoch_plan
+from raystp.models.store import load_state, save_state
+from raystp.storage import Place
+
+SMALL = FitOptions(epochs=4, contrast=8, step=4, seed=3)
+
+
+def _pairs(rows: int = 70, seed: int = 0) -> Pairs:
+    """Return features and an expression that is linear in them, plus a little noise."""
+    rng = np.random.default_rng(seed)
+    weights = np.random.default_rng(99).normal(size=(10, 6))
+    features = rng.normal(size=(rows, 10))
+    expression = features @ weights + 0.1 * rng.normal(size=(rows, 6))
+    return Pairs.of(torch.tensor(features, dtype=torch.float32), torch.tensor(expression, dtype=torch.float32))
+
+
+def _model(*, dropout: float = 0.1) -> Bleep:
+    return seeded_bleep(10, 6, BleepOptions(dim=16, dropout=dropout), seed=5)
+
+
+def _start(options: FitOptions = SMALL, *, dropout: float = 0.1) -> Training:
+    model = _model(dropout=dropout)
+    return Training.start(model, model.loss, options)
+
+
+def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+
+
+def _gradients(training: Training) -> list[Tensor]:
+    return [parameter.grad.clone() for parameter in training.model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_four_sets_on_one_rank_give_the_mean_of_the_ranks_gradients_dropout_and_all(world: int) -> None:
+    pairs, sets = _pairs(512), epoch_plan(512, contrast=128, step=4, seed=0, epoch=0)[0]
+    alone = _start()
+    loss = accumulate(alone, pairs, sets, key=(0, 0, 0))
+    many = [_start() for _ in range(world)]
+    losses = [accumulate(one, pairs, sets, Ranks(rank, world), key=(0, 0, 0)) for rank, one in enumerate(many)]
+    torch.testing.assert_close(torch.stack(losses).mean(), loss)
+    for mine, *theirs in zip(_gradients(alone), *(_gradients(one) for one in many), strict=True):
+        torch.testing.assert_close(torch.stack(theirs).mean(dim=0), mine, atol=1e-6, rtol=1e-5)
+
+
+def test_dropout_is_another_in_each_epoch_step_and_set() -> None:
+    rows = np.arange(16).reshape(1, 16)
+    keys = [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0)]
+    losses = [float(accumulate(_start(), _pairs(), rows, key=key)) for key in keys]
+    losses.append(float(accumulate(_start(), _pairs(), np.repeat(rows, 2, axis=0), key=keys[0])))
+    assert len(set(losses)) == 5
+    assert float(accumulate(_start(), _pairs(), rows, key=keys[0])) == losses[0]
+
+
+def test_one_large_set_is_not_four_small_ones() -> None:
+    pairs, sets = _pairs(512), epoch_plan(512, contrast=128, step=4, seed=0, epoch=0)[0]
+    small, large = _start(dropout=0.0), _start(dropout=0.0)
+    accumulate(small, pairs, sets)
+    accumulate(large, pairs, sets.reshape(1, 512))
+    differ = [float((a - b).abs().max()) for a, b in zip(_gradients(small), _gradients(large), strict=True)]
+    assert max(differ) > 1e-3
+
+
+class _Meeting:
+    """Ranks as threads of this process: each hands in a tensor and sees all of them, as in a collective."""
+
+    def __init__(self, world: int) -> None:
+        self.world, self.barrier, self.seats = world, threading.Barrier(world), [torch.empty(0)] * world
+
+    def all(self, rank: int, value: Tensor) -> list[Tensor]:
+        self.seats[rank] = value
+        self.barrier.wait(timeout=30)
+        seen = list(self.seats)
+        self.barrier.wait(timeout=30)
+        return seen
+
+    def gather(self, rank: int) -> Callable[[Tensor], Tensor]:
+        meeting = self
+
+        class Gather(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, rows: Tensor) -> Tensor:
+                ctx.rows = len(rows)
+                return torch.cat(meeting.all(rank, rows.detach().clone()))
+
+            @staticmethod
+            def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+                total = torch.stack(meeting.all(rank, gradients[0])).sum(dim=0)
+                return total[rank * ctx.rows : (rank + 1) * ctx.rows]
+
+        return Gather.apply
+
+    def mean(self, rank: int) -> Callable[[Tensor], Tensor]:
+        return lambda value: torch.stack(self.all(rank, value.clone())).mean(dim=0)
+
+
+class _SharedSGD(torch.optim.SGD):
+    """SGD that first averages the gradients over ranks, as DDP does."""
+
+    def __init__(self, model: nn.Module, mean: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(model.parameters(), lr=0.05, momentum=0.9)
+        self.mean_over_ranks = mean
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure, no loss
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad = self.mean_over_ranks(parameter.grad)
+        super().step(closure)
+
+
+def _train_together(world: int, *, gathered: bool) -> tuple[list[Training], list[list[dict[str, Any]]]]:
+    meeting, pairs, check = _Meeting(world), _pairs(), _pairs(20, seed=1)
+    models = [_model(dropout=0.0) for _ in range(world)]
+    runs = [Training(m, m.loss, _SharedSGD(m, meeting.mean(rank))) for rank, m in enumerate(models)]
+    records: list[list[dict[str, Any]]] = [[] for _ in range(world)]
+
+    def work(rank: int) -> None:
+        ranks = Ranks(rank, world, meeting.gather(rank) if gathered else None, meeting.mean(rank))
+        records[rank] = _timeless(list(fit(runs[rank], pairs, SMALL, validation=check, ranks=ranks)))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return runs, records
+
+
+@pytest.mark.parametrize("gathered", [False, True])
+@pytest.mark.parametrize("world", [2, 4])
+def test_width_changes_neither_the_weights_nor_the_losses(world: int, *, gathered: bool) -> None:
+    (alone,), (wanted,) = _train_together(1, gathered=False)
+    runs, records = _train_together(world, gathered=gathered)
+    assert len(wanted) == SMALL.epochs
+    for run, seen in zip(runs, records, strict=True):
+        assert seen == records[0]
+        for name in ("train_loss", "validation_loss"):
+            assert [row[name] for row in seen] == pytest.approx([row[name] for row in wanted], abs=1e-5)
+        for key, value in alone.model.state_dict().items():
+            torch.testing.assert_close(run.model.state_dict()[key], value, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_resumed_run_equals_the_undisturbed_one(tmp_path: Path, select: str) -> None:
+    options = {
+        "last": FitOptions(epochs=6, contrast=8, step=2),
+        "best": FitOptions(epochs=6, contrast=8, step=2, select="best", patience=5),
+    }[select]
+    pairs, check, place = _pairs(), _pairs(20, seed=1), Place.of(tmp_path / "state")
+    undisturbed = _start(options)
+    wanted = list(fit(undisturbed, pairs, options, validation=check))
+
+    first = _start(options)
+    seen = []
+    for record in fit(first, pairs, options, validation=check):
+        seen.append(record)
+        if record["epoch"] == 2:
+            save_state(place, first)
+            break
+    torch.manual_seed(1234)
+    second = _start(options)
+    load_state(place, second)
+    seen += list(fit(second, pairs, options, validation=check))
+
+    assert _timeless(seen) == _timeless(wanted)
+    assert _equal(second.weights(), undisturbed.weights())
+    assert _equal(second.model.state_dict(), undisturbed.model.state_dict())
+
+
+def test_seed_decides_the_result_whatever_torch_drew_before_and_other_randomness_is_untouched() -> None:
+    torch.manual_seed(1)
+    first = _start()
+    before = torch.get_rng_state()
+    list(fit(first, _pairs(), SMALL))
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    second, other = _start(), _start()
+    list(fit(second, _pairs(), SMALL))
+    list(fit(other, _pairs(), FitOptions(epochs=4, contrast=8, step=4, seed=4)))
+    assert _equal(first.weights(), second.weights())
+    assert not _equal(first.weights(), other.weights())
+
+
+def _retrieved(model: Bleep, bank: Tensor, queries: Pairs, k: int = 10) -> float:
+    """Return the mean correlation per gene of the mean of each query's k nearest spots."""
+    model.eval()
+    with torch.inference_mode():
+        spots = functional.normalize(model.embed_spots(bank))
+        images = functional.normalize(model.embed_images(queries.images(np.arange(len(queries)))))
+        predicted = bank[(images @ spots.T).topk(k).indices].mean(dim=1)
+    per_gene = [np.corrcoef(p, t)[0, 1] for p, t in zip(predicted.T, queries.expression.T, strict=True)]
+    return float(np.mean(per_gene))
+
+
+def test_planted_signal_is_learned_and_shuffled_labels_are_not() -> None:
+    options = FitOptions(epochs=20, contrast=64, step=1)
+    train, test = _pairs(400), _pairs(300, seed=1)
+    shuffle = torch.from_numpy(np.random.default_rng(0).permutation(400))
+    shuffled = Pairs(train.images, train.expression[shuffle])
+    scores = []
+    for pairs in (train, shuffled):
+        training = _start(options)
+        list(fit(training, pairs, options))
+        scores.append(_retrieved(training.model, pairs.expression, test))  # type: ignore[arg-type]  # a Bleep
+    assert scores[0] > 0.7
+    assert abs(scores[1]) < 0.15
+
+
+def test_best_keeps_the_weights_of_the_lowest_validation_loss_and_patience_stops_after_it() -> None:
+    options = FitOptions(epochs=60, lr=0.02, contrast=8, step=2, select="best", patience=3)
+    pairs, check = _pairs(40), _pairs(30, seed=1)
+    training = _start(options)
+    after = [
+        (record["validation_loss"], copy.deepcopy(training.model.state_dict()))
+        for record in fit(training, pairs, options, validation=check)
+    ]
+    losses = [loss for loss, _ in after]
+    best = int(np.argmin(losses))
+    assert (training.best_epoch, training.best_loss) == (best, losses[best])
+    assert len(losses) == best + 1 + 3 < 60
+    assert _equal(training.weights(), after[best][1])
+    assert list(fit(training, pairs, options, validation=check)) == []
+
+
+def test_score_of_each_epoch_comes_from_the_model_at_rest() -> None:
+    asleep = []
+
+    def score(model: nn.Module) -> float:
+        asleep.append(not model.training)
+        return 0.25
+
+    records = list(fit(_start(), _pairs(), SMALL, score=score))
+    assert asleep == [True] * 4
+    assert [record["epoch"] for record in records] == [0, 1, 2, 3]
+    assert {record["validation_pcc"] for record in records} == {0.25}
+    assert {record["validation_loss"] for record in records} == {None}
+
+
+def test_what_cannot_be_trained_is_refused_before_the_first_step() -> None:
+    with pytest.raises(ModelError, match="needs 32 training pairs, there are 20"):
+        fit(_start(), _pairs(20), SMALL)
+    with pytest.raises(ModelError, match="3 workers cannot share"):
+        fit(_start(), _pairs(), SMALL, ranks=Ranks(0, 3))
+    with pytest.raises(ModelError, match="there is no validation section"):
+        fit(_start(), _pairs(), FitOptions(contrast=8, select="best"))
+
+
+def test_values_that_are_no_numbers_are_refused_by_name() -> None:
+    features, expression = torch.zeros(3, 2), torch.zeros(3, 2)
+    expression[1, 0] = torch.nan
+    with pytest.raises(ModelError, match="expression of 1 of 3 spots"):
+        Pairs.of(features, expression)
+
+
+def test_loss_that_is_no_number_stops_the_training_with_a_sentence() -> None:
+    pairs = Pairs(lambda rows: torch.full((len(rows), 10), torch.nan), _pairs().expression)
+    with pytest.raises(ModelError, match="the loss of epoch 0 is"):
+        list(fit(_start(), pairs, SMALL))
+
+
+def test_any_model_and_loss_of_whole_sets_can_be_trained() -> None:
+    class Regression(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(10, 6)
+
+        def forward(self, images: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
+            return self.line(images), expression
+
+    options = FitOptions(lr=0.1, contrast=8, step=1)
+    training = Training.start(Regression(), functional.mse_loss, options)
+    first = train_epoch(training, _pairs(), options)
+    for training.epoch in range(1, 12):
+        last = train_epoch(training, _pairs(), options)
+    assert last < 0.05 * first

@@ -1,4 +1,4 @@
-"""The embed step as a Ray job: ray job submit -- python jobs/embed.py --config conf/embed/smoke.yaml --set run.store=/data/store."""
+"""The embed step as a Ray job: ray job submit -- python jobs/embed.py --config FILE --set key=value."""
 
 import sys
 

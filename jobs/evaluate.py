@@ -1,4 +1,4 @@
-"""The evaluate step as a Ray job: ray job submit -- python jobs/evaluate.py --config conf/evaluate/smoke.yaml --set run.store=/data/store."""
+"""The evaluate step as a Ray job: ray job submit -- python jobs/evaluate.py --config FILE --set key=value."""
 
 import sys
 

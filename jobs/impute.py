@@ -1,4 +1,4 @@
-"""The impute step as a Ray job: ray job submit -- python jobs/impute.py --config conf/impute/smoke.yaml --set run.store=/data/store."""
+"""The impute step as a Ray job: ray job submit -- python jobs/impute.py --config FILE --set key=value."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The index step as a Ray job: ray job submit -- python jobs/index.py --config conf/index/smoke.yaml --set run.store=/data/store."""
+"""The index step as a Ray job: ray job submit -- python jobs/index.py --config FILE --set key=value."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The spots step as a Ray job: ray job submit -- python jobs/spots.py --config conf/spots/smoke.yaml --set run.store=/data/store."""
+"""The spots step as a Ray job: ray job submit -- python jobs/spots.py --config FILE --set key=value."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The tile step as a Ray job: ray job submit -- python jobs/tile.py --config conf/tile/smoke.yaml --set run.store=/data/store."""
+"""The tile step as a Ray job: ray job submit -- python jobs/tile.py --config FILE --set key=value."""
 
 import sys
 

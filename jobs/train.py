@@ -1,4 +1,4 @@
-"""The train step as a Ray job: ray job submit -- python jobs/train.py --config conf/train/smoke.yaml --set run.store=/data/store."""
+"""The train step as a Ray job: ray job submit -- python jobs/train.py --config FILE --set key=value."""
 
 import sys
 

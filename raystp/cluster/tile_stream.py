@@ -14,6 +14,7 @@ starts.
 """
 
 import itertools
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -31,8 +32,8 @@ from raystp.errors import RaystpError
 Pixels = UInt8[np.ndarray, "tile pixel pixel 3"]
 Vectors = Float[np.ndarray, "tile dim"]
 
-RESTARTS = 3
-"""How often an actor may die and be started again; Ray's own default is without end, which hides a crashing slide."""
+RETRIES = 3
+"""How often a unit whose actor died is tried again; Ray's own default is without end, which hides a crashing slide."""
 
 
 @dataclass(frozen=True)
@@ -109,21 +110,22 @@ def build_plan(work: Work, units: list[Unit], width: Width) -> "ray.data.Dataset
         "compute": ActorPoolStrategy(size=width.encoders),
         "num_cpus": width.cpus_per_encoder,
         "num_gpus": width.gpus_per_encoder,
-        "max_restarts": RESTARTS,
-        "max_task_retries": RESTARTS,
+        "max_task_retries": RETRIES,
     }
-    if width.readers == 0:
-        return source.map_batches(EncodeUnit, fn_constructor_args=(work, width), **pool)
-    parts = source.map_batches(
-        ReadUnit,
-        fn_constructor_args=(work, width),
-        batch_size=1,
-        compute=ActorPoolStrategy(size=width.readers),
-        num_cpus=0.5,  # unlike the encoders' share, or Ray fuses both into one operator
-        max_restarts=RESTARTS,
-        max_task_retries=RESTARTS,
-    )
-    return parts.map_batches(EncodePart, fn_constructor_args=(work,), **pool)
+    with warnings.catch_warnings():
+        # Ray means to drop extra actor options in 2.64; in 2.60 there is no other way to bound the retries.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        if width.readers == 0:
+            return source.map_batches(EncodeUnit, fn_constructor_args=(work, width), **pool)
+        parts = source.map_batches(
+            ReadUnit,
+            fn_constructor_args=(work, width),
+            batch_size=1,
+            compute=ActorPoolStrategy(size=width.readers),
+            num_cpus=0.5,  # unlike the encoders' share, or Ray fuses both into one operator
+            max_task_retries=RETRIES,
+        )
+        return parts.map_batches(EncodePart, fn_constructor_args=(work,), **pool)
 
 
 class EncodeUnit:

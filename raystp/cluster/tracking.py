@@ -6,11 +6,13 @@ epoch as the step, so an epoch that is computed twice after a crash overwrites i
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import mlflow
-from mlflow.entities import RunStatus
+from mlflow.entities import Metric, Param, RunStatus
 from mlflow.tracking import MlflowClient
 
 TAG = "raystp.fingerprint"
@@ -26,56 +28,69 @@ class Run:
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Log a nested config as flat parameters; one that stands already (a resumed run) is left as it is."""
         stand = self._client.get_run(self.run_id).data.params
-        for key, value in _flat(values):
-            if key not in stand:
-                self._client.log_param(self.run_id, key, str(value)[:LONGEST_PARAMETER])
+        new = [Param(key, str(value)[:LONGEST_PARAMETER]) for key, value in _flat(values) if key not in stand]
+        self._client.log_batch(self.run_id, params=new)
 
     def metrics(self, values: Mapping[str, float | None], step: int) -> None:
         """Log numbers at an epoch; None is left out."""
-        for key, value in values.items():
-            if value is not None:
-                self._client.log_metric(self.run_id, key, float(value), step=step)
+        now = int(time.time() * 1000)
+        batch = [Metric(key, float(value), now, step) for key, value in values.items() if value is not None]
+        self._client.log_batch(self.run_id, metrics=batch)
+
+
+@dataclass(frozen=True)
+class Logbook:
+    """Where a training is logged, and as what."""
+
+    uri: str
+    experiment: str
+    name: str
+    fingerprint: str
+    parameters: Mapping[str, Any]
 
 
 @contextlib.contextmanager
-def tracked(uri: str, experiment: str, name: str, *, fingerprint: str) -> Iterator[Run]:
+def tracked(book: Logbook) -> Iterator[Run]:
     """Open the run of this fingerprint, the earlier one if there is one, and close it with the outcome."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    client = MlflowClient(tracking_uri=uri)
-    run_id = _find(client, experiment, fingerprint) or _create(client, experiment, name, fingerprint)
+    client = MlflowClient(tracking_uri=book.uri)
+    run_id = _find(client, book) or _create(client, book)
     client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    run = Run(client, run_id)
+    run.parameters(book.parameters)
     try:
-        yield Run(client, run_id)
+        yield run
     except BaseException:
         client.set_terminated(run_id, status="FAILED")
         raise
     client.set_terminated(run_id, status="FINISHED")
 
 
-def _find(client: MlflowClient, experiment: str, fingerprint: str) -> str | None:
-    known = client.get_experiment_by_name(experiment)
+def _find(client: MlflowClient, book: Logbook) -> str | None:
+    known = client.get_experiment_by_name(book.experiment)
     if known is None:
         return None
-    runs = client.search_runs([known.experiment_id], filter_string=f"tags.`{TAG}` = '{fingerprint}'", max_results=1)
+    runs = client.search_runs(
+        [known.experiment_id], filter_string=f"tags.`{TAG}` = '{book.fingerprint}'", max_results=1
+    )
     return str(runs[0].info.run_id) if runs else None
 
 
-def _create(client: MlflowClient, experiment: str, name: str, fingerprint: str) -> str:
-    known = client.get_experiment_by_name(experiment)
+def _create(client: MlflowClient, book: Logbook) -> str:
+    known = client.get_experiment_by_name(book.experiment)
     if known is None:
-        try:
-            experiment_id = client.create_experiment(experiment)
-        except mlflow.MlflowException:  # another process made it in between
-            experiment_id = client.get_experiment_by_name(experiment).experiment_id  # type: ignore[union-attr]  # it is there
-    else:
-        experiment_id = known.experiment_id
-    return str(client.create_run(experiment_id, run_name=name, tags={TAG: fingerprint}).info.run_id)
+        # Another process may make it in between: then it is there to be found.
+        with contextlib.suppress(mlflow.MlflowException):
+            client.create_experiment(book.experiment)
+        known = client.get_experiment_by_name(book.experiment)
+    assert known is not None  # just made, here or elsewhere
+    return str(client.create_run(known.experiment_id, run_name=book.name, tags={TAG: book.fingerprint}).info.run_id)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
-        else:
+        elif value is not None:
             yield f"{prefix}{key}", value

@@ -1,7 +1,8 @@
-"""One schema for a measured section, whatever it was read from: an AnnData that scanpy and squidpy plot unchanged.
+"""One schema for a measured section, whatever it was read from: an AnnData in the form that scverse's tools expect.
 
 `X` is raw counts, CSR float32 (whole numbers); `obs_names` are the spots; `obsm["spatial"]` is (x = column, y = row) of
 the spots' centres in full-resolution (level-0) pixels; `uns["raystp"]` says whose tissue it is, and the um of a pixel.
+No image is kept inside, so scanpy draws it with `sc.pl.spatial(section, img_key=None)`; the default wants an image.
 A section is checked when it is made, written and read, so that a step may trust what it holds.
 """
 

@@ -47,7 +47,8 @@ def neighbour_spread(
 ) -> Float32[np.ndarray, "query gene"]:
     """Return, per query and gene, the weighted standard deviation of the neighbours around their weighted mean.
 
-    It is 0 for k = 1, and within rounding where all neighbours agree. Weights add to 1. One query's k rows are held at a time. Raises ModelError as `impute` does.
+    It is 0 for k = 1, and within rounding where all neighbours agree. Weights add to 1. One query's k rows are held
+    at a time. Raises ModelError as `impute` does.
     """
     _check(rows, len(expression))
     spread = np.empty((len(rows), expression.shape[1]), np.float32)

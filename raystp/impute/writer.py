@@ -2,6 +2,7 @@
 
 X holds the prediction, `layers["measured"]` the truth where there is one, `obsm["spatial"]` the centres (x = column,
 y = row) in level-0 px, `uns["spatial"][library]` a thumbnail and its scale, `uns["raystp"]` where it all came from.
+Without a thumbnail `sc.pl.spatial` wants `img_key=None`; `sc.pl.embedding(basis="spatial")` draws either.
 """
 
 from collections import Counter

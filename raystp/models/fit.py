@@ -36,10 +36,11 @@ class FitOptions:
     step: int = 4
     """Contrast sets per optimiser step, their losses averaged."""
     seed: int = 0
-    select: Literal["last", "best"] = "last"
-    """`best` keeps the weights of the epoch with the lowest validation loss, the earliest of equals."""
+    select: Literal["last", "best", "best_pcc"] = "last"
+    """`best` keeps the weights of the epoch with the lowest validation loss, `best_pcc` with the highest validation PCC;
+    the earliest of equals. A contrastive loss may rise for long while what is retrieved still gets better."""
     patience: int | None = None
-    """Stop after so many epochs in a row without a lower validation loss."""
+    """Stop after so many epochs in a row that were not the best so far."""
 
 
 @dataclass
@@ -56,7 +57,8 @@ class Training:
     epoch: int = 0
     """The epoch to run next."""
     best_epoch: int | None = None
-    best_loss: float | None = None
+    best_value: float | None = None
+    """The lowest validation loss so far, or the highest PCC with its sign turned."""
     best: dict[str, Tensor] = field(default_factory=dict)
     """Weights of the best epoch, on the CPU; kept only for `select="best"`."""
 
@@ -89,16 +91,17 @@ def fit(
     """Train from `training.epoch` on; give after each epoch a row of the `epochs` table.
 
     `training` is changed in place, and when a row is given it is ready to be saved; `Training.weights` are the result.
-    `score` turns the model (in eval mode) into the row's `validation_pcc`. The validation loss is taken whole on every
-    rank. Raises ModelError at once where the pairs, the options and the workers do not fit, and later where the loss is
+    `score` turns the model (in eval mode) into the row's `validation_pcc`. Validation is taken whole on every rank, which
+    all come to the same values. Raises ModelError at once where the pairs, the options and the workers do not fit, and later where the loss is
     no number.
     """
     check_width(options.contrast, options.step, ranks)
     epoch_plan(len(train), contrast=options.contrast, step=options.step, seed=options.seed, epoch=0)
-    if validation is None and (options.select == "best" or options.patience is not None):
+    lacking = "section" if validation is None else "score" if options.select == "best_pcc" and score is None else None
+    if lacking and (options.select != "last" or options.patience is not None):
         msg = (
-            f'select="{options.select}" and patience {options.patience} go by the validation loss, and there is no '
-            'validation section: name one, or train with select="last" and no patience'
+            f'select="{options.select}" and patience {options.patience} go by the validation, and there is no '
+            f'validation {lacking}: name one, or train with select="last" and no patience'
         )
         raise ModelError(msg)
     if validation is not None:
@@ -124,14 +127,16 @@ def _epochs(
         if not all(math.isfinite(loss) for loss in losses):
             msg = f"the loss of epoch {epoch} is {losses}: lower lr ({options.lr}), or look for nan in the features"
             raise ModelError(msg)
+        pcc = score(training.model.eval()) if score is not None else None
         training.epoch += 1
         if validation is not None:
-            _keep_best(training, epoch, losses[1], options)
+            value = -pcc if options.select == "best_pcc" and pcc is not None else losses[1]
+            _keep_best(training, epoch, value, options)
         yield {
             "epoch": epoch,
             "train_loss": losses[0],
             "validation_loss": losses[1] if validation is not None else None,
-            "validation_pcc": score(training.model.eval()) if score is not None else None,
+            "validation_pcc": pcc,
             "seconds": time.perf_counter() - began,
         }
 
@@ -186,10 +191,10 @@ def validation_loss(training: Training, validation: Pairs, options: FitOptions) 
     return float(torch.stack(losses).mean())
 
 
-def _keep_best(training: Training, epoch: int, loss: float, options: FitOptions) -> None:
-    if training.best_loss is None or loss < training.best_loss:
-        training.best_epoch, training.best_loss = epoch, loss
-        training.best = _snapshot(training.model) if options.select == "best" else {}
+def _keep_best(training: Training, epoch: int, value: float, options: FitOptions) -> None:
+    if training.best_value is None or value < training.best_value:
+        training.best_epoch, training.best_value = epoch, value
+        training.best = _snapshot(training.model) if options.select != "last" else {}
 
 
 def _is_stale(training: Training, options: FitOptions) -> bool:

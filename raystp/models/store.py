@@ -59,7 +59,7 @@ def save_state(place: Place, training: Training) -> None:
     for number, moments in training.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{name}": value for name, value in moments.items()}
     content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    words = {"epoch": training.epoch, "best_epoch": training.best_epoch, "best_loss": training.best_loss}
+    words = {"epoch": training.epoch, "best_epoch": training.best_epoch, "best_value": training.best_value}
     _write(place, "state", content, words)
 
 
@@ -85,7 +85,7 @@ def load_state(place: Place, training: Training) -> None:
     groups = training.optimizer.state_dict()["param_groups"]
     training.optimizer.load_state_dict({"state": state, "param_groups": groups})
     training.epoch, training.best = words["epoch"], _under(tensors, "best/")
-    training.best_epoch, training.best_loss = words["best_epoch"], words["best_loss"]
+    training.best_epoch, training.best_value = words["best_epoch"], words["best_value"]
 
 
 def _write(place: Place, name: str, content: bytes, words: Mapping[str, Any]) -> None:

@@ -23,6 +23,9 @@ from raystp.slides.resample import WHITE
 MAX_PIXELS = 2**30
 """A flat picture is held whole, 3 bytes a px (8 while it is decoded); a larger one belongs in a pyramidal TIFF."""
 
+MAX_SAMPLES = 5
+"""RGB, alpha and one more; a header that says more is damaged, or no H&E image."""
+
 _PILLOW_FAULTS = (OSError, SyntaxError, ValueError, EOFError)
 _PLUGINS = {"jpeg": JpegImageFile, "png": PngImageFile}
 _ENDS = {"jpeg": b"\xff\xd9", "png": b"IEND"}
@@ -126,7 +129,9 @@ def _refusal(page: tifffile.TiffPage, axes: str) -> str | None:
     if axes not in ("YX", "YXS", "SYX"):
         return f"with axes {axes}, a stack and not one picture"
     if page.photometric not in (*_GREY, *_PALETTE, *_COLOUR):
-        return f"of colour model {page.photometric}"
+        return f"of colour model {tifffile.PHOTOMETRIC(page.photometric).name}"
+    if page.samplesperpixel > MAX_SAMPLES:
+        return f"with {page.samplesperpixel} values a pixel"
     if page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression != tifffile.COMPRESSION.JPEG:
         return "of uncompressed YCbCr"  # tifffile gives its numbers as they are
     return None
@@ -161,6 +166,9 @@ def _over_white(
 
 
 def _check_size(where: str, width: int, height: int) -> None:
+    if min(width, height) < 1:
+        msg = f"{where} says that it is {width} x {height} px: a damaged header"
+        raise SlideError(msg)
     if width * height > MAX_PIXELS:
         msg = (
             f"{where} is a flat picture of {width} x {height} px, it would be held whole in memory and at most "

@@ -5,7 +5,6 @@ Three bytes a pixel stay in memory until `close`: 276 MB for a legacy ST section
 
 import contextlib
 import threading
-from typing import Self
 
 import numpy as np
 from jaxtyping import UInt8
@@ -48,7 +47,7 @@ class FlatSlide:
             self._open, self._pixels = False, None
         self._keep.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "FlatSlide":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,7 +58,8 @@ class FlatSlide:
         if not box.touches(self.width, self.height):
             return np.full((rows, columns, 3), WHITE, np.uint8)
         check_region(self._where, box, region)
-        return resample(_cut(self._decoded(), region), box.moved(-region.left, -region.top), columns, rows)
+        inner = box.moved(-float(region.left), -float(region.top))
+        return resample(_cut(self._decoded(), region), inner, columns, rows)
 
     def _decoded(self) -> UInt8[np.ndarray, "row col 3"]:
         with self._lock:

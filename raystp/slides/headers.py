@@ -18,7 +18,7 @@ MAX_TILE_SIDE = 4096
 MAX_PAGES = 256
 """Directories that are looked at; a slide has up to about 20."""
 
-TIFF_FAULTS = (OSError, ValueError, LookupError, RuntimeError, TypeError, struct.error, tifffile.TiffFileError)
+TIFF_FAULTS = (OSError, ValueError, LookupError, RuntimeError, TypeError, ArithmeticError, struct.error)
 """What tifffile and imagecodecs raise on damaged files."""
 
 _MAGIC = {

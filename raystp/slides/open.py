@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -59,7 +59,7 @@ class Slide(Protocol):
         """Give up what is held; reads fail from here on."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> "Slide": ...
 
     def __exit__(self, *_: object) -> None: ...
 

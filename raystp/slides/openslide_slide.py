@@ -6,7 +6,6 @@ glass: white. A handle that has failed once stays broken in OpenSlide: every lat
 
 import contextlib
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import openslide
@@ -83,7 +82,7 @@ class OpenSlideSlide:
         self._open = False
         self._keep.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "OpenSlideSlide":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,10 +101,16 @@ class OpenSlideSlide:
         if not box.touches(self.width, self.height):
             return np.full((rows, columns, 3), WHITE, np.uint8)
         check_region(self._where, box, region)
-        # OpenSlide wants the corner in whole level-0 px; what it returns begins there, up to half a px off the region.
-        x, y = round(region.left * downsample), round(region.top * downsample)
-        pixels = self._region((x, y), level, (region.width, region.height))
-        return resample(pixels, box.moved(-x, -y).scaled(1.0 / downsample), columns, rows)
+        # OpenSlide moves what is read from a negative place by up to a px of a level, so none is asked for.
+        left, top = max(0, region.left), max(0, region.top)
+        before = left - region.left, top - region.top
+        # It takes the corner in whole level-0 px: what it returns begins there, up to half of one off the region.
+        corner = round(left * downsample), round(top * downsample)
+        pixels = self._region(corner, level, (region.width - before[0], region.height - before[1]))
+        if max(before) > 0:
+            pixels = np.pad(pixels, ((before[1], 0), (before[0], 0), (0, 0)), constant_values=WHITE)
+        x, y = (place / downsample - added for place, added in zip(corner, before, strict=True))
+        return resample(pixels, inner.moved(-x, -y), columns, rows)
 
     def _region(
         self, corner: tuple[int, int], level: int, size: tuple[int, int]

@@ -55,7 +55,7 @@ class Box:
         whole = float(self.left).is_integer() and float(self.top).is_integer()
         return whole and self.width == columns and self.height == rows
 
-    def touches(self, width: float, height: float) -> bool:
+    def touches(self, width: int, height: int) -> bool:
         """Say whether any of a picture of `width` x `height` px lies in it."""
         return self.left < width and self.top < height and self.right > 0 and self.bottom > 0
 

@@ -1,8 +1,8 @@
 """demo: a synthetic cohort, and the whole path on it, in one Ray session.
 
-Four patients' sections are drawn, measured by planted programs and noise, and predicted across patients; a fifth slide is
-never measured, a sixth is damaged on purpose. The noise is that of `expression.synthetic`, set before any model was
-trained on it.
+Four patients' sections are drawn, measured by planted programs and noise, and predicted across patients; a fifth
+slide is never measured, a sixth is damaged on purpose. The noise is that of `expression.synthetic`, set before any
+model was trained on it.
 """
 
 import json
@@ -52,7 +52,7 @@ class DemoConfig(StepConfig[DemoRun]):
     pixels: int = Field(default=4096, ge=1024, multiple_of=CELL)
     """Side of each slide in level-0 pixels, at 0.5 um/px."""
 
-    epochs: int = Field(default=60, ge=1)
+    epochs: int = Field(default=100, ge=1)
     """Epochs of BLEEP, of which the best on the validation patient counts."""
 
     contrast: int = Field(default=128, ge=2)
@@ -175,7 +175,13 @@ def _train_and_impute(model: str, config: DemoConfig, cohort: Place) -> None:
         "model": model,
         "panel": {"name": "all genes", "file": (cohort / "genes.txt").uri},
         "split": {"test": patients[-1:], "validation": patients[-2:-1]},
-        "fit": {"epochs": config.epochs, "contrast": config.contrast, "step": 1, "select": "best", "seed": config.seed},
+        "fit": {
+            "epochs": config.epochs,
+            "contrast": config.contrast,
+            "step": 1,
+            "select": "best_pcc",
+            "seed": config.seed,
+        },
         "run": where,
     }
     train.run(train.CONFIG.of(trained))

@@ -79,7 +79,7 @@ def run(config: EvaluateConfig) -> Artifact:
     sets = _sets(config, models[0].meta, genes)
     outcomes = {one.name: _outcomes(one, measured, genes) for one in models}
     nulls = permuted(models, spots, tuple(measured), config.permutations, run=config.run)
-    controls = _controls(config, spots, models[0].meta, measured, genes)
+    controls = _controls(config, spots, meta=models[0].meta, measured=measured, genes=genes)
     label = models[0].prediction.manifest.notes
     rows: list[Row] = []
     for name, of_sections in {**controls, **outcomes}.items():
@@ -129,8 +129,7 @@ def _outcomes(one: Scored, measured: dict[str, Counts], genes: tuple[str, ...]) 
 
 
 def _sets(config: EvaluateConfig, meta: dict[str, Any], genes: tuple[str, ...]) -> Sets:
-    """Return all, HEG and HVG from the training side, and the sets that were planted, as far as the panel holds
-    them."""
+    """Return all, HEG and HVG from the training side, and the planted sets as far as the panel holds them."""
     sets = gene_sets(np.asarray(meta["training_mean"]), np.asarray(meta["training_variance"]), genes)
     if config.planted is None:
         return sets
@@ -143,6 +142,7 @@ def _sets(config: EvaluateConfig, meta: dict[str, Any], genes: tuple[str, ...]) 
 def _controls(
     config: EvaluateConfig,
     spots: Artifact,
+    *,
     meta: dict[str, Any],
     measured: dict[str, Counts],
     genes: tuple[str, ...],

@@ -112,10 +112,10 @@ def _unmeasured(content: Shown, spots: Artifact, first: Scored, embed: Artifact)
     slides = [slide for slide in first.prediction.manifest.notes["slides"] if slide not in with_spots]
     genes = [gene for gene in content.named if gene in content.genes][:GENES_OF_A_SLIDE]
     genes = genes or [content.genes[int(np.argmax(first.meta["training_variance"]))]]
-    return [_slide(slide, genes, content.genes, first, embed) for slide in slides]
+    return [_slide(slide, genes, content.genes, first=first, embed=embed) for slide in slides]
 
 
-def _slide(slide: str, genes: list[str], panel: tuple[str, ...], first: Scored, embed: Artifact) -> SectionPictures:
+def _slide(slide: str, genes: list[str], panel: tuple[str, ...], *, first: Scored, embed: Artifact) -> SectionPictures:
     table = first.prediction.table(f"predictions/{slide}.parquet", tables.predictions(len(panel)))
     squares = np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1)
     values, picture = tables.matrix(table["expression"]), _whole(embed, slide)

@@ -1,5 +1,4 @@
-"""impute: embeddings + a model [+ index] -> predicted expression, per slide as AnnData and for the cohort as
-parquet."""
+"""impute: embeddings + a model [+ index] -> predicted expression: AnnData per slide, parquet for the cohort."""
 
 import functools
 import io
@@ -102,7 +101,7 @@ def run(config: ImputeConfig) -> Artifact:
     kind, _, meta = load_model(model.place)
     _check_index(kind, model, index)
     protocol = protocol_of(config.protocol or meta["protocol"])
-    slides, shared = _allowed(config, embed, meta, index, protocol)
+    slides, shared = _allowed(config, embed, meta, index=index, protocol=protocol)
     sections = {one["slide"]: name for name, one in spots.manifest.notes["sections"].items()} if spots else {}
     work = [
         _Impute(s, sections.get(s), model, embed, index, spots, config.k, config.weights, protocol.name, draft.place)
@@ -155,7 +154,12 @@ def _check_index(kind: str, model: Artifact, index: Artifact | None) -> None:
 
 
 def _allowed(
-    config: ImputeConfig, embed: Artifact, meta: dict[str, Any], index: Artifact | None, protocol: EvaluationProtocol
+    config: ImputeConfig,
+    embed: Artifact,
+    meta: dict[str, Any],
+    *,
+    index: Artifact | None,
+    protocol: EvaluationProtocol,
 ) -> tuple[list[str], list[str]]:
     """Return the slides to predict and the patients that they share with the training side, as the protocol allows.
 

@@ -28,7 +28,8 @@ from raystp.models.pairs import Pairs
 from raystp.models.predictor import predictor
 from raystp.models.store import load_model
 from raystp.steps.scored import Scored
-from raystp.steps.train import TrainConfig, fit_baseline
+from raystp.steps.train import fit_baseline
+from raystp.steps.train_config import TrainConfig
 from raystp.steps.training_set import Recipe, Stack, assemble, join, stack
 from raystp.storage import Place
 
@@ -47,7 +48,7 @@ class NullWork:
     seed: int
 
 
-def null_pcc(work: NullWork) -> dict[str, Float64[np.ndarray, "gene"]]:
+def null_pcc(work: NullWork) -> dict[str, Float64[np.ndarray, " gene"]]:
     """Return the PCC of each gene in each test section, and pooled, under one permutation."""
     config, train, test = _data(work.model, work.spots, work.embed, work.test)
     shuffled = train.shuffled(np.random.default_rng([work.seed, 0xB1EE9]))
@@ -78,17 +79,19 @@ def _refit(
         ready = predictor(config.model, fit_baseline(config, train), meta)
         return ready.predict(features)  # type: ignore[union-attr]  # every baseline answers by itself
     options = FitOptions(**{**config.model_dump()["fit"], "epochs": work.epochs, "select": "last", "patience": None})
-    return _refit_bleep(config, options, train, features, work)
+    return _refit_bleep(config, options, train, features=features, work=work)
 
 
 def _refit_bleep(
     config: TrainConfig,
     options: FitOptions,
     train: Stack,
+    *,
     features: Float32[np.ndarray, "query feature"],
     work: NullWork,
 ) -> Float32[np.ndarray, "query gene"]:
     model = seeded_bleep(features.shape[1], train.expression.shape[1], config.bleep, seed=options.seed)
+    model.standardize(train.features)
     training = Training.start(model, model.loss, options)
     pairs = Pairs.of(torch.from_numpy(train.features), torch.from_numpy(train.expression))
     for _ in fit(training, pairs, options):
@@ -113,7 +116,7 @@ def permuted(
         if _has_null(one)
         for seed in range(permutations)
     ]
-    answers: list[dict[str, Float64[np.ndarray, "gene"]]] = [{}] * len(work)
+    answers: list[dict[str, Float64[np.ndarray, " gene"]]] = [{}] * len(work)
     with session(run.address), Progress("null", len(work), "permutation") as progress:
         for position, answer in each(null_pcc, [one for _, one in work]):
             answers[position] = answer

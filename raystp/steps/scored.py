@@ -35,7 +35,8 @@ def open_models(predictions: list[Artifact], store: str) -> list[Scored]:
         for what in ("protocol", "panel"):
             first, second = (x.prediction.manifest.notes[what] for x in (scored[0], other))
             if first != second:
-                msg = f"predictions: {scored[0].name} is of {what} '{first}', {other.name} of '{second}'; score them apart"
+                names = f"{scored[0].name} is of {what} '{first}', {other.name} of '{second}'"
+                msg = f"predictions: {names}; score them apart"
                 raise ConfigError(msg)
         if other.meta["genes"] != scored[0].meta["genes"]:
             msg = f"predictions: {scored[0].name} and {other.name} predict other genes; train both on one panel"

@@ -75,10 +75,8 @@ def run(config: TileConfig) -> Artifact:
     rows = read_slide_table(config.slides, config.root)
     spots = find(config.run.store, config.spots, "spots") if config.spots else None
     contents = {row.slide: content_id(row.path) for row in rows}
-    inputs: dict[str, Artifact | str] = {
-        "slides": digest_of([[r.slide, r.patient, r.mpp, contents[r.slide]] for r in rows])
-    }
-    draft = begin(config, STEP, inputs | ({"spots": spots} if spots else {}))
+    table = digest_of([[row.slide, row.patient, row.mpp, contents[row.slide]] for row in rows])
+    draft = begin(config, STEP, {"slides": table, **({"spots": spots} if spots else {})})
     if isinstance(draft, Artifact):
         return draft
     slides: dict[str, dict[str, object]] = {}
@@ -95,9 +93,8 @@ def run(config: TileConfig) -> Artifact:
     ordered = [slides[row.slide] for row in rows if row.slide in slides]
     (draft.place / "slides.parquet").write_table(tables.of_rows(ordered, tables.SLIDES))
     count = sum(int(str(one["tiles"])) for one in ordered)
-    return draft.finish(
-        {"slides": len(ordered), "tiles": count}, failures, {"side": config.side, "pixels": config.pixels}
-    )
+    notes = {"side": config.side, "pixels": config.pixels, "patients": {s["slide"]: s["patient"] for s in ordered}}
+    return draft.finish({"slides": len(ordered), "tiles": count}, failures, notes)
 
 
 def _work(row: SlideRow, config: TileConfig, target: Place, spots: Artifact | None) -> _Tile:
@@ -113,7 +110,7 @@ def _tile(work: _Tile) -> dict[str, Any] | str:
     row, target = work.row, work.target
     try:
         if work.section is not None and not work.section.exists():
-            msg = f"the measured section of slide '{row.slide}' is not among the spots: see that artifact's failures table"
+            msg = f"the measured section of slide '{row.slide}' is not among the spots: see their failures table"
             raise SectionError(msg)
         with open_slide(row.slide, row.path, given_mpp=row.mpp, derived_mpp=work.derived_mpp) as slide:
             thumbnail = slide.thumbnail(THUMBNAIL_PX)

@@ -34,8 +34,7 @@ class TilePixelSource:
         return (pixels - mean) / std
 
     def augmented(self, rows: Int64[np.ndarray, "pair"]) -> Float[torch.Tensor, "pair 3 pixel pixel"]:
-        """Return normalised tiles, each turned by a multiple of 90 degrees and mirrored at random (torch's
-        generator)."""
+        """Return normalised tiles, each turned by quarter turns and mirrored at random (torch's generator)."""
         tiles = self.plain(rows)
         turns, mirrored = torch.randint(4, (len(tiles),)).tolist(), torch.randint(2, (len(tiles),)).tolist()
         return torch.stack(

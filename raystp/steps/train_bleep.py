@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch.nn.parallel import DistributedDataParallel
 
-from raystp.cluster.tracking import Run, tracked
+from raystp.cluster.tracking import Logbook, Run, tracked
 from raystp.cluster.train_workers import Worker, gather
 from raystp.encoders.encoder import EncoderSpec
 from raystp.encoders.registry import build
@@ -36,17 +36,6 @@ NEIGHBOURS = 50
 
 
 @dataclass(frozen=True)
-class Tracking:
-    """Where a training is logged, and as what."""
-
-    uri: str
-    experiment: str
-    name: str
-    fingerprint: str
-    parameters: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class BleepWork:
     """All that a worker needs to know; it travels there, so it holds names and configs."""
 
@@ -60,7 +49,7 @@ class BleepWork:
     checkpoint_every: int
     target: Place
     meta: dict[str, Any]
-    tracking: Tracking
+    logbook: Logbook
 
     def __call__(self, worker: Worker) -> dict[str, Any]:
         """Train to the end; rank 0 writes the model and returns the rows of the epochs table."""
@@ -69,7 +58,7 @@ class BleepWork:
         training = Training.start(model, model.loss, self.fit)
         training.wrapped = worker.wrap(model) if worker.world > 1 else None
         rows = _resume(training, worker)
-        scored = self.encoder is None and stacks[1] is not None and worker.rank == 0
+        scored = self.encoder is None and stacks[1] is not None
         loop = fit(
             training,
             pairs,
@@ -78,7 +67,7 @@ class BleepWork:
             ranks=_ranks(training, worker, spread=self.spread_sets),
             score=_scorer(stacks[0], stacks[1], worker) if scored and stacks[1] is not None else None,
         )
-        with _logged(self.tracking, worker) as run:
+        with _logged(self.logbook, worker) as run:
             for row in loop:
                 rows.append(row)
                 if run is not None:
@@ -97,6 +86,8 @@ class BleepWork:
         tower = encoder.network if encoder is not None else None
         width = int(self.meta["d_image"])
         model = seeded_bleep(width, len(self.recipe.genes), self.options, seed=self.fit.seed, tower=tower)
+        if tower is None:
+            model.standardize(train.features)
         pairs: list[Pairs | None] = []
         for stack in (train, validation):
             if stack is None:
@@ -139,13 +130,12 @@ def _ranks(training: Training, worker: Worker, *, spread: bool) -> Ranks:
 
 
 @contextlib.contextmanager
-def _logged(tracking: Tracking, worker: Worker) -> Iterator[Run | None]:
+def _logged(logbook: Logbook, worker: Worker) -> Iterator[Run | None]:
     """Open the training's run on rank 0; on the others, nothing."""
     if worker.rank != 0:
         yield None
         return
-    with tracked(tracking.uri, tracking.experiment, tracking.name, fingerprint=tracking.fingerprint) as run:
-        run.parameters(tracking.parameters)
+    with tracked(logbook) as run:
         yield run
 
 

@@ -106,7 +106,7 @@ def _blocks(train: Stack, share: float) -> Bool[np.ndarray, "spot"]:
 def _check(train: Stack, validation: Stack, recipe: Recipe) -> None:
     if not len(train.group) or not len(validation.group):
         msg = (
-            f"validation_block {recipe.block} leaves {len(train.group)} training and {len(validation.group)} validation "
-            f"spots of {', '.join(recipe.train)}: another share is needed"
+            f"validation_block {recipe.block} leaves {len(train.group)} training and {len(validation.group)} validation"
+            f" spots of {', '.join(recipe.train)}: another share is needed"
         )
         raise ModelError(msg)

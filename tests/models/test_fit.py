@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,7 @@ def test_best_keeps_the_weights_of_the_lowest_validation_loss_and_patience_stops
     ]
     losses = [loss for loss, _ in after]
     best = int(np.argmin(losses))
-    assert (training.best_epoch, training.best_loss) == (best, losses[best])
+    assert (training.best_epoch, training.best_value) == (best, losses[best])
     assert len(losses) == best + 1 + 3 < 60
     assert _equal(training.weights(), after[best][1])
     assert list(fit(training, pairs, options, validation=check)) == []
@@ -294,3 +295,16 @@ def test_any_model_and_loss_of_whole_sets_can_be_trained() -> None:
     for training.epoch in range(1, 12):
         last = train_epoch(training, _pairs(), options)
     assert last < 0.05 * first
+
+
+def test_best_pcc_keeps_the_epoch_that_scored_highest_whatever_its_loss() -> None:
+    training, scores = _start(), iter([0.1, 0.4, 0.2])
+    options = replace(SMALL, epochs=3, select="best_pcc")
+    list(fit(training, _pairs(), options, validation=_pairs(), score=lambda _: next(scores)))
+    assert (training.best_epoch, training.best_value) == (1, -0.4)
+    assert training.best
+
+
+def test_best_pcc_without_a_score_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ModelError, match="no validation score"):
+        fit(_start(), _pairs(), replace(SMALL, select="best_pcc"), validation=_pairs())

@@ -157,7 +157,7 @@ def test_checkpoint_of_an_untouched_training_loads(tmp_path: Path) -> None:
     save_state(place, _training())
     other = _training()
     load_state(place, other)
-    assert (other.epoch, other.best_epoch, other.best_loss, other.best) == (0, None, None, {})
+    assert (other.epoch, other.best_epoch, other.best_value, other.best) == (0, None, None, {})
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["state.json", "state.safetensors"]
 
 

@@ -1,0 +1,91 @@
+"""Where an encoder comes from: the registry, or the image tower that a model was trained with."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from raystp.artifacts import find
+from raystp.config import Config
+from raystp.encoders.encoder import Encoder, EncoderSpec
+from raystp.encoders.registry import build, describe, identity
+from raystp.errors import EncoderError
+from raystp.models.predictor import tower_weights
+from raystp.models.store import load_model
+from raystp.storage import Place
+
+
+class EncoderConfig(Config):
+    """Which encoder, and where its weights are."""
+
+    name: str = "tiny"
+    """A name of the registry, or `timm:<model>`."""
+
+    weights: str | None = None
+    """A local safetensors file (or URI) with the encoder's weights."""
+
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """The digest that the weights file must have."""
+
+    random: bool = False
+    """Ask for untrained weights, by name: a control, never a default."""
+
+    seed: int = 0
+    """Seed of random weights."""
+
+    trained: str | None = None
+    """Instead of all this: the image tower of a model that was trained end to end, `train/<name>`."""
+
+    def what(self) -> dict[str, Any]:
+        """Return what is computed: all but where the weights lie, since their digest counts instead."""
+        return self.model_dump(mode="json", exclude={"weights", "trained"})
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """What a worker builds an encoder from; it travels there, so it holds no weights."""
+
+    spec: EncoderSpec
+    identity: str
+    """Which weights they are, for a fingerprint."""
+    model: Place | None = None
+    """The model whose tower is taken; None for the registry's own weights."""
+
+    def build(self) -> Encoder:
+        """Build the encoder; raises EncoderError where the model has no tower, or one of another shape."""
+        encoder = build(self.spec)
+        if self.model is None:
+            return encoder
+        _, arrays, _ = load_model(self.model)
+        weights = {name: torch.from_numpy(value) for name, value in tower_weights(arrays).items()}
+        try:
+            encoder.network.load_state_dict(weights)
+        except RuntimeError as error:
+            msg = f"the tower of {self.model} does not fit encoder '{self.spec.name}': {error}"
+            raise EncoderError(msg) from None
+        return dataclasses.replace(encoder, name=f"tower of {self.model.name}", digest=self.identity)
+
+
+def source_of(config: EncoderConfig, store: str) -> EncoderSource:
+    """Resolve a config: check the weights' digest, or find the model; raises EncoderError or ArtifactError."""
+    if config.trained is None:
+        spec = spec_of(config)
+        return EncoderSource(spec, identity(spec))
+    model = find(store, config.trained, "train")
+    _, _, meta = load_model(model.place)
+    if not meta["trained_tower"]:
+        msg = f"{model.place} was trained on cached embeddings and has no image tower: name its encoder instead"
+        raise EncoderError(msg)
+    return EncoderSource(spec_of(EncoderConfig(**meta["encoder"])), f"tower:{model.manifest.fingerprint}", model.place)
+
+
+def spec_of(config: EncoderConfig) -> EncoderSpec:
+    """Return the plain value that the encoders' room takes."""
+    return EncoderSpec(config.name, config.weights, config.sha256, config.random, config.seed)
+
+
+def dim_of(config: EncoderConfig) -> int:
+    """Return the length of an encoder's rows, without building it."""
+    return describe(spec_of(config)).dim

@@ -1,0 +1,107 @@
+"""The config of `train`: what is learned, from whom, and who is held out."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from raystp.config import Config, Run, StepConfig
+from raystp.errors import ConfigError
+from raystp.models.bleep import BleepOptions
+from raystp.models.fit import FitOptions
+from raystp.steps.encoder_source import EncoderConfig
+from raystp.steps.panel import PanelConfig
+from raystp.storage import Place
+
+
+class SplitConfig(Config):
+    """Who is learned from and who is held out."""
+
+    protocol: str = "patient"
+    """`patient` holds out whole patients; `section` holds out sections, whose patients may be trained on."""
+
+    test: list[str] = Field(min_length=1)
+    """Held out: sections, or patients, which stand for all their sections."""
+
+    validation: list[str] = Field(default_factory=list)
+    """Sections or patients of the training side that pick the epoch instead of being learned from."""
+
+    train: list[str] | None = None
+    """Sections or patients to learn from; by default all the rest."""
+
+    validation_block: float = Field(default=0.0, ge=0, lt=1)
+    """Instead of `validation`: the share of each training section's spots, one spatial block, that validates."""
+
+
+class TrainRun(Run):
+    """How wide to train; nothing here changes the result beyond rounding."""
+
+    workers: int = Field(default=1, ge=1)
+    """Training processes."""
+
+    gather: bool = False
+    """Spread each contrast set over the workers and gather its embeddings; by default whole sets are dealt to them."""
+
+    use_gpu: bool = False
+    """One GPU for each worker."""
+
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    """Logical CPUs that each worker holds."""
+
+    checkpoint_every: int = Field(default=25, ge=1)
+    """Epochs between checkpoints."""
+
+    tracking: str | None = None
+    """MLflow's tracking URI; by default `mlflow.db` (SQLite) in a local store."""
+
+    experiment: str = "raystp"
+    """MLflow's experiment."""
+
+    def tracking_uri(self) -> str:
+        """Return MLflow's URI: the one that is named, else SQLite in the local store."""
+        if self.tracking is not None:
+            return self.tracking
+        store = Place.of(self.store)
+        if not store.is_local:
+            msg = f"run.tracking must be given with the remote store {store}: a server's URI, or sqlite:///<path>"
+            raise ConfigError(msg)
+        return f"sqlite:///{store.path / 'mlflow.db'}"
+
+
+class TrainConfig(StepConfig[TrainRun]):
+    """Which model to train, on what, and who is held out."""
+
+    where: ClassVar[frozenset[str]] = frozenset({"spots", "embeddings", "tiles"})
+
+    spots: str
+    """The measured spots, `spots/<name>`."""
+
+    embeddings: str | None = None
+    """Cached features, `embed/<name>`: the frozen tower."""
+
+    tiles: str | None = None
+    """Tiles as pixels, `tile/<name>`: the tower `encoder` is trained along, end to end."""
+
+    encoder: EncoderConfig | None = None
+    """The tower to train with `tiles`."""
+
+    model: Literal["bleep", "ridge", "knn", "gene_mean"] = "bleep"
+
+    panel: PanelConfig = Field(default_factory=PanelConfig)
+
+    split: SplitConfig
+
+    bleep: BleepOptions = Field(default_factory=BleepOptions)
+
+    fit: FitOptions = Field(default_factory=FitOptions)
+
+    k: int = Field(default=50, ge=1)
+    """Neighbours of the `knn` baseline."""
+
+    run: TrainRun = Field(default_factory=TrainRun)
+
+    def what(self) -> dict[str, Any]:
+        """Return what is computed; paths of weights and panel are left out, their digests are inputs."""
+        values = super().what()
+        encoder = self.encoder.what() if self.encoder is not None else None
+        panel = {key: value for key, value in values["panel"].items() if key != "file"}
+        return {**values, "encoder": encoder, "panel": {**panel, "listed": self.panel.file is not None}}

@@ -1,0 +1,150 @@
+"""A bank on disk: rows, vectors and expression stay together, over any number of shards."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raystp.errors import ArtifactError, ModelError
+from raystp.index import exact
+from raystp.index.bank import Bank, open_bank, write_bank
+from raystp.index.expression import share_of_sum
+from raystp.index.reference import Reference
+from raystp.index.score import METRICS, Metric
+from raystp.storage import Place
+
+ROWS, JOINT, GENES = 90, 12, 5
+
+
+def reference() -> Reference:
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((ROWS, JOINT), dtype=np.float32) * 3
+    vectors[60:70] = vectors[:10]  # the same vectors again, another patient's
+    return Reference(
+        vectors=vectors,
+        expression=np.arange(ROWS * GENES, dtype=np.float32).reshape(ROWS, GENES),
+        genes=[f"gene{number}" for number in range(GENES)],
+        sections=[f"section{row // 15}" for row in range(ROWS)],
+        spots=[f"spot{row}" for row in range(ROWS)],
+        patients=["ABC"[row // 30] for row in range(ROWS)],
+    )
+
+
+def bank_of(folder: Path, *, shards: int, metric: Metric = "cosine") -> Bank:
+    description = write_bank(Place.of(folder), reference(), shards=shards, metric=metric)
+    return open_bank(Place.of(folder), json.loads(json.dumps(description)))
+
+
+def queries() -> Any:
+    return np.random.default_rng(1).standard_normal((20, JOINT), dtype=np.float32)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("shards", [1, 2, 7])
+def test_a_bank_answers_as_the_exact_search_over_its_reference(tmp_path: Path, shards: int, metric: Metric) -> None:
+    bank = bank_of(tmp_path, shards=shards, metric=metric)
+    for asked in (queries(), reference().vectors):
+        found, truth = bank.search(asked, 25), exact.search(reference().vectors, asked, 25, metric=metric)
+        assert np.array_equal(found[0], truth[0])
+        assert np.array_equal(found[1], truth[1])
+
+
+def test_the_nearest_row_to_each_row_is_itself_or_its_lower_double(tmp_path: Path) -> None:
+    rows = bank_of(tmp_path, shards=3).search(reference().vectors, 1)[1][:, 0]
+    assert rows.tolist() == [*range(60), *range(10), *range(70, 90)]
+
+
+@pytest.mark.parametrize("shards", [1, 3, 7])
+def test_a_patient_left_out_never_appears(tmp_path: Path, shards: int) -> None:
+    bank = bank_of(tmp_path, shards=shards)
+    allowed = bank.rows_without(["A"])
+    rows = bank.search(reference().vectors, 60, allowed=allowed)[1]
+    assert set(rows.ravel().tolist()) == set(range(30, 90))
+    assert rows[:10, 0].tolist() == list(range(60, 70))  # A's own vectors, found with another patient
+    with pytest.raises(ModelError, match="k = 61 neighbours were asked of a bank with 60 rows"):
+        bank.search(queries(), 61, allowed=allowed)
+
+
+def test_a_mask_of_another_bank_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the mask of allowed rows has 89 places for a bank of 90 rows"):
+        bank_of(tmp_path, shards=2).search(queries(), 3, allowed=np.ones(89, bool))
+
+
+@pytest.mark.parametrize("shards", [1, 2, 7])
+def test_expression_and_its_sums_follow_the_rows_over_shards(tmp_path: Path, shards: int) -> None:
+    bank = bank_of(tmp_path, shards=shards)
+    random = np.random.default_rng(2)
+    rows = random.integers(0, ROWS, (8, 6))
+    weights = random.random((8, 6), dtype=np.float32)
+    whole = reference().expression
+    assert np.array_equal(bank.expression(rows[0]), whole[rows[0]])
+    true = np.einsum("qk,qkg->qg", weights.astype(np.float64), whole[rows])
+    np.testing.assert_allclose(bank.weighted_sum(weights, rows), true, rtol=1e-5)
+
+
+def test_rows_outside_a_shard_add_nothing_to_its_share() -> None:
+    expression = np.array([[1, 10], [2, 20]], np.float32)
+    rows, weights = np.array([[5, 6], [6, 99], [0, 7]]), np.full((3, 2), 0.5, np.float32)
+    assert share_of_sum(weights, rows, expression, 5).tolist() == [[1.5, 15], [1, 10], [0, 0]]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_distances_are_between_vectors_as_the_model_gave_them(tmp_path: Path, metric: Metric) -> None:
+    bank = bank_of(tmp_path, shards=2, metric=metric)
+    rows = np.random.default_rng(3).integers(0, ROWS, (20, 7))
+    apart = queries()[:, None].astype(np.float64) - reference().vectors[rows]
+    np.testing.assert_allclose(bank.squared_distances(queries(), rows), (apart**2).sum(axis=2), rtol=1e-5)
+
+
+def test_a_bank_says_where_each_row_came_from(tmp_path: Path) -> None:
+    description = write_bank(Place.of(tmp_path), reference(), shards=4, metric="l2")
+    assert (description["patients"], len(description["sections"])) == (["A", "B", "C"], 6)
+    assert [shard["rows"] for shard in description["shards"]] == [23, 23, 22, 22]
+    rows = open_bank(Place.of(tmp_path), description).rows
+    assert rows.slice(31, 1).to_pylist()[0] == {
+        "row": 31,
+        "section": "section2",
+        "spot": "spot31",
+        "patient": "B",
+        "length": pytest.approx(float(np.linalg.norm(reference().vectors[31].astype(np.float64)))),
+    }
+
+
+@pytest.mark.parametrize("name", ["shard-00001.faiss", "shard-00001.expression.npy", "rows.parquet"])
+@pytest.mark.parametrize("damage", ["cut short", "one bit"])
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, damage: str) -> None:
+    description = write_bank(Place.of(tmp_path), reference(), shards=2, metric="cosine")
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content if damage == "one bit" else content[:-5])
+    with pytest.raises(ArtifactError, match=f"{name} is not the file that its index was written with"):
+        open_bank(Place.of(tmp_path), description)
+
+
+def test_a_description_that_does_not_fit_its_files_is_refused(tmp_path: Path) -> None:
+    description = write_bank(Place.of(tmp_path), reference(), shards=2, metric="cosine")
+    with pytest.raises(ArtifactError, match="a bank of version 9, this raystp reads version 1"):
+        open_bank(Place.of(tmp_path), {**description, "version": 9})
+    for wrong in ({"genes": ["one"]}, {"metric": "l2"}, {"joint": 3}):
+        with pytest.raises(ArtifactError, match="was described"):
+            open_bank(Place.of(tmp_path), {**description, **wrong})
+
+
+def test_what_is_changed_in_memory_never_reaches_the_file(tmp_path: Path) -> None:
+    description = write_bank(Place.of(tmp_path), reference(), shards=1, metric="l2")
+    open_bank(Place.of(tmp_path), description).shards[0].expression[:] = -1
+    again = open_bank(Place.of(tmp_path), description)
+    assert np.array_equal(again.shards[0].expression, reference().expression)
+
+
+def test_a_reference_that_is_not_of_one_piece_is_refused(tmp_path: Path) -> None:
+    whole = reference()
+    with pytest.raises(ModelError, match=r"one row per spot in every field.*'spots': 1"):
+        Reference(whole.vectors, whole.expression, whole.genes, whole.sections, ["one"], whole.patients)
+    whole.expression[17, 2] = np.nan
+    with pytest.raises(ModelError, match=r"not finite in 1 of its rows \('17'\)"):
+        write_bank(Place.of(tmp_path), whole, shards=1, metric="l2")
+    with pytest.raises(ModelError, match="rows 0 to 90 were asked of a bank whose rows are 0 to 89"):
+        bank_of(tmp_path, shards=2).expression(np.array([0, 90]))

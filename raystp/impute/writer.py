@@ -88,8 +88,8 @@ def prediction_to_anndata(
 def write_prediction(place: Place, adata: ad.AnnData) -> None:
     """Write an h5ad, whole or not at all, without compression.
 
-    Predicted values are means over neighbours, without repeats: lzf made them no smaller (1.00) and was 29 times slower
-    (81 against 2,330 MB/s), gzip saved 12 % at 21 MB/s.
+    Means over 50 neighbours hardly compress: on made-up expression (4,000 x 3,467, 12 % dense before, one run)
+    lzf wrote 81 MB/s at 1.00 of the size and gzip 21 MB/s at 0.88, against 2,330 MB/s without.
     """
     place.write_file(adata.write_h5ad)
 

@@ -37,7 +37,7 @@ class FitOptions:
     """Contrast sets per optimiser step, their losses averaged."""
     seed: int = 0
     select: Literal["last", "best", "best_pcc"] = "last"
-    """`best` keeps the weights of the epoch with the lowest validation loss, `best_pcc` with the highest validation PCC;
+    """`best` keeps the weights of the epoch with the lowest validation loss, `best_pcc` of that with the highest PCC,
     the earliest of equals. A contrastive loss may rise for long while what is retrieved still gets better."""
     patience: int | None = None
     """Stop after so many epochs in a row that were not the best so far."""
@@ -90,10 +90,10 @@ def fit(
 ) -> Iterator[dict[str, Any]]:
     """Train from `training.epoch` on; give after each epoch a row of the `epochs` table.
 
-    `training` is changed in place, and when a row is given it is ready to be saved; `Training.weights` are the result.
-    `score` turns the model (in eval mode) into the row's `validation_pcc`. Validation is taken whole on every rank, which
-    all come to the same values. Raises ModelError at once where the pairs, the options and the workers do not fit, and later where the loss is
-    no number.
+    `training` is changed in place, and when a row is given it is ready to be saved; `Training.weights` are the
+    result. `score` turns the model (in eval mode) into the row's `validation_pcc`. Validation is taken whole on every
+    rank, which all come to the same values. Raises ModelError at once where the pairs, the options and the workers do
+    not fit, and later where the loss is no number.
     """
     check_width(options.contrast, options.step, ranks)
     epoch_plan(len(train), contrast=options.contrast, step=options.step, seed=options.seed, epoch=0)

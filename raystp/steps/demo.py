@@ -7,7 +7,7 @@ model was trained on it.
 
 import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,12 +39,14 @@ class DemoRun(Run):
     """Where the demo leaves its cohort and its artifacts."""
 
     store: str = "demo"
+    """A folder of its own, so that it can be thrown away."""
 
 
 class DemoConfig(StepConfig[DemoRun]):
     """How large a cohort to draw."""
 
-    where: ClassVar[frozenset[str]] = frozenset()
+    name: str = Field(default="demo", pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    """Begins the names of the cohort and of all that is made of it."""
 
     patients: int = Field(default=4, ge=3, le=26)
     """Measured patients: the last tests, the one before validates, the others train."""
@@ -57,6 +59,9 @@ class DemoConfig(StepConfig[DemoRun]):
 
     contrast: int = Field(default=128, ge=2)
     """Pairs that BLEEP tells apart from each other."""
+
+    neighbours: int = Field(default=50, ge=1)
+    """Neighbours that BLEEP and kNN take the mean of."""
 
     permutations: int = Field(default=20, ge=0)
     """Permutations of each model's null."""
@@ -147,17 +152,17 @@ def _patients(config: DemoConfig) -> list[str]:
 
 def _path(config: DemoConfig, cohort: Place) -> Artifact:
     """Run the steps one after the other."""
-    where = {"store": config.run.store}
+    where, name = {"store": config.run.store}, config.name
     table = (cohort / "slides.csv").uri
-    spots.run(spots.CONFIG.of({"slides": table, "name": "demo", "run": where}))
-    tile.run(tile.CONFIG.of({"slides": table, "spots": "spots/demo", "name": "demo", "run": where}))
-    embed.run(embed.CONFIG.of({"tiles": "tile/demo", "name": "demo", "run": where}))
+    spots.run(spots.CONFIG.of({"slides": table, "name": name, "run": where}))
+    tile.run(tile.CONFIG.of({"slides": table, "spots": f"spots/{name}", "name": name, "run": where}))
+    embed.run(embed.CONFIG.of({"tiles": f"tile/{name}", "name": name, "run": where}))
     for model in MODELS:
         _train_and_impute(model, config, cohort)
     wanted: dict[str, Any] = {
-        "name": "demo",
-        "spots": "spots/demo",
-        "predictions": [f"impute/demo-{model}" for model in MODELS],
+        "name": name,
+        "spots": f"spots/{name}",
+        "predictions": [f"impute/{name}-{model}" for model in MODELS],
         "genes": ["TUM_UP01", "IMM_UP01", "STR_DN01"],
         "permutations": config.permutations,
         "planted": (cohort / "planted").uri,
@@ -168,11 +173,13 @@ def _path(config: DemoConfig, cohort: Place) -> Artifact:
 
 def _train_and_impute(model: str, config: DemoConfig, cohort: Place) -> None:
     patients, where = _patients(config), {"store": config.run.store}
-    sources = {"spots": "spots/demo", "embeddings": "embed/demo"}
+    sources = {"spots": f"spots/{config.name}", "embeddings": f"embed/{config.name}"}
+    name = f"{config.name}-{model}"
     trained: dict[str, Any] = {
         **sources,
-        "name": f"demo-{model}",
+        "name": name,
         "model": model,
+        "k": config.neighbours,
         "panel": {"name": "all genes", "file": (cohort / "genes.txt").uri},
         "split": {"test": patients[-1:], "validation": patients[-2:-1]},
         "fit": {
@@ -185,8 +192,9 @@ def _train_and_impute(model: str, config: DemoConfig, cohort: Place) -> None:
         "run": where,
     }
     train.run(train.CONFIG.of(trained))
-    asked: dict[str, Any] = {**sources, "name": f"demo-{model}", "model": f"train/demo-{model}", "run": where}
+    asked: dict[str, Any] = {**sources, "name": name, "model": f"train/{name}", "run": where}
     if model == "bleep":
         index.run(index.CONFIG.of({**asked, "shards": 2}))
-        asked["index"] = f"index/demo-{model}"
+        asked["k"] = config.neighbours
+        asked["index"] = f"index/{name}"
     impute.run(impute.CONFIG.of(asked))

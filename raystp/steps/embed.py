@@ -10,8 +10,10 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.tile_stream import Unit, Width, stream
 from raystp.config import Run, StepConfig
+from raystp.encoders.registry import describe
+from raystp.errors import ConfigError
 from raystp.steps.embed_work import EmbedWork
-from raystp.steps.encoder_source import EncoderConfig, source_of
+from raystp.steps.encoder_source import EncoderConfig, EncoderSource, source_of
 
 STEP = "embed"
 
@@ -65,6 +67,7 @@ def run(config: EmbedConfig) -> Artifact:
     """Embed every tile; what was committed before is not computed again, and a slide that fails is named."""
     tiles = find(config.run.store, config.tiles, "tile")
     source = source_of(config.encoder, config.run.store)
+    _check_side(source, tiles)
     draft = begin(config, STEP, {"tiles": tiles, "encoder": source.identity})
     if isinstance(draft, Artifact):
         return draft
@@ -88,6 +91,17 @@ def run(config: EmbedConfig) -> Artifact:
         "tiles": tiles.place.uri,
     }
     return _finish(draft, slides, units, errors=errors, notes=notes)
+
+
+def _check_side(source: EncoderSource, tiles: Artifact) -> None:
+    """Raise ConfigError, before any pixel is read, where the tiles are not of the encoder's side."""
+    wanted, seen = describe(source.spec).pixels, int(tiles.manifest.notes["pixels"])
+    if wanted != seen:
+        msg = (
+            f"encoder '{source.spec.name}' takes tiles of {wanted} px, {tiles.place} has {seen} px: "
+            f"run `raystp tile` with pixels={wanted}; its `side` in um may stay"
+        )
+        raise ConfigError(msg)
 
 
 def _plan(slides: list[dict[str, Any]], unit_tiles: int) -> list[Unit]:

@@ -11,6 +11,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from raystp.artifacts import find
 from raystp.errors import ConfigError, some
 from raystp.storage import Place, is_safe_name
 
@@ -33,9 +34,12 @@ class SlideRow:
     spot_px: float | None
 
 
-def read_slide_table(table: str, root: str | None = None) -> list[SlideRow]:
-    """Read the table; raises ConfigError with the row and the column where something is amiss."""
-    place = Place.of(table)
+def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]:
+    """Read the table; `demo/<name>` is that of a cohort that the demo drew into the store.
+
+    Raises ConfigError with the row and the column where something is amiss.
+    """
+    place = find(store, table, "demo").place / "slides.csv" if table.startswith("demo/") else Place.of(table)
     base = Place.of(root) if root is not None else _parent(place)
     if not place.exists():
         msg = f"slides: no slide table at {place}; it is a CSV with the columns {', '.join(REQUIRED + OPTIONAL)}"

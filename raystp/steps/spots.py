@@ -26,7 +26,7 @@ class SpotsConfig(StepConfig[Run]):
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root"})
 
     slides: str
-    """The slide table, a CSV; rows with `layout` and `counts` are measured sections."""
+    """The slide table, a CSV; rows with `layout` and `counts` are measured sections. `demo/<name>`: a demo's own."""
 
     root: str | None = None
     """Folder or URI that relative paths of the table start from; by default the table's own folder."""
@@ -45,7 +45,7 @@ CONFIG = SpotsConfig
 
 def run(config: SpotsConfig) -> Artifact:
     """Read every measured section of the slide table and leave `sections/<section>.h5ad`."""
-    rows = [row for row in read_slide_table(config.slides, config.root) if row.layout]
+    rows = [row for row in read_slide_table(config.slides, config.root, config.run.store) if row.layout]
     if not rows:
         msg = f"slides: no row of {config.slides} has a `layout`; a measured section needs `layout` and `counts`"
         raise ConfigError(msg)

@@ -35,7 +35,7 @@ class TileConfig(StepConfig[Run]):
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "spots"})
 
     slides: str
-    """The slide table, a CSV."""
+    """The slide table, a CSV. `demo/<name>`: a demo's own."""
 
     root: str | None = None
     """Folder or URI that relative paths of the table start from; by default the table's own folder."""
@@ -72,7 +72,7 @@ CONFIG = TileConfig
 
 def run(config: TileConfig) -> Artifact:
     """Tile every slide of the table; a slide that fails is a row in the failures table."""
-    rows = read_slide_table(config.slides, config.root)
+    rows = read_slide_table(config.slides, config.root, config.run.store)
     spots = find(config.run.store, config.spots, "spots") if config.spots else None
     contents = {row.slide: content_id(row.path) for row in rows}
     table = digest_of([[row.slide, row.patient, row.mpp, contents[row.slide]] for row in rows])

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from raystp import tables
-from raystp.config import StepConfig
+from raystp.config import R, StepConfig
 from raystp.errors import ArtifactError
 from raystp.storage import Place
 
@@ -122,7 +122,7 @@ def fingerprint(step: str, what: Mapping[str, Any], inputs: Mapping[str, str]) -
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def begin(config: StepConfig[Any], step: str, inputs: Mapping[str, Artifact | str]) -> Draft | Artifact:
+def begin(config: StepConfig[R], step: str, inputs: Mapping[str, Artifact | str]) -> Draft | Artifact:
     """Return the finished artifact where this very work was done before, else a draft to fill.
 
     An input is an artifact, or the digest of a plain file. Raises StorageError, before any work, where the store

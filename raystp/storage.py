@@ -178,8 +178,13 @@ class Place:
     def check_writable(self) -> None:
         """Raise StorageError, saying why, where nothing can be written under this folder."""
         probe = self / f"probe-{uuid.uuid4().hex}"
-        probe.write_bytes(b"")
-        probe.remove()
+        try:
+            probe.write_bytes(b"")
+            probe.remove()
+        except StorageError as error:
+            reason = str(error).rpartition(": ")[2]
+            msg = f"nothing can be written under {self}: {reason}; name another store with --set run.store=..."
+            raise StorageError(msg) from error
 
     def _info(self) -> pafs.FileInfo:
         fs, path = self._fs()

@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import ray
@@ -56,6 +56,7 @@ class Receipt:
     error: str
 
 
+@runtime_checkable
 class Work(Protocol):
     """What is done with a unit.
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ray.train
 import ray.train.torch
@@ -98,6 +98,7 @@ class Worker:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@runtime_checkable
 class Work(Protocol):
     """What one worker does; it travels to the workers, so it holds names and configs."""
 

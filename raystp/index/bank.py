@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from raystp import artifacts, tables
 from raystp.errors import ArtifactError, ModelError
-from raystp.index import score
+from raystp.index import exact, score
 from raystp.index.cut import cut
 from raystp.index.expression import open_expression, share_of_sum, write_expression
 from raystp.index.merge import merge_top_k
@@ -65,6 +65,19 @@ class Bank:
         for shard in self.shards:
             own = None if allowed is None else allowed[shard.first : shard.first + shard.index.ntotal]
             parts.append(search_shard(shard.index, queries, k, shard.first, allowed=own))
+        return merge_top_k(parts, k)
+
+    def search_exactly(
+        self, queries: Float32[np.ndarray, "query joint"], k: int
+    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        """Return what `search` returns, without FAISS: the truth, for a check or a small bank. Raises as it does."""
+        score.check_k(k, self.rows.num_rows, "a bank")
+        score.check_joint(self.shards[0].index.d, queries.shape[1])
+        prepared = score.prepare(queries, self.metric, "query")
+        parts = []
+        for shard in self.shards:
+            scores, rows = exact.top_k(vectors_of(shard.index), prepared, k, metric=self.metric)
+            parts.append((scores, np.where(rows < 0, rows, rows + shard.first)))
         return merge_top_k(parts, k)
 
     def rows_without(self, patients: Iterable[str]) -> Bool[np.ndarray, "row"]:

@@ -17,7 +17,7 @@ from raystp.evaluate.pictures import GeneMap, Spots, Thumbnail, maps_figure, png
 from raystp.evaluate.protocols import EvaluationProtocol
 from raystp.evaluate.report import Report, SectionPictures
 from raystp.evaluate.score import Outcome, Row
-from raystp.steps.impute import thumbnail_of
+from raystp.steps.impute_work import thumbnail_of
 from raystp.steps.pairs import Counts, sections_of
 from raystp.steps.scored import Scored
 from raystp.storage import Place

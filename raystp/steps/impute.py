@@ -1,41 +1,32 @@
 """impute: embeddings + a model [+ index] -> predicted expression: AnnData per slide, parquet for the cohort."""
 
-import functools
-import io
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-import anndata as ad
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-from jaxtyping import Float32
-from PIL import Image
 from pydantic import Field
 
-from raystp import tables
-from raystp.artifacts import Artifact, Draft, begin, find, open_place
+from raystp.artifacts import Artifact, Draft, begin, find
 from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import session
 from raystp.cluster.tasks import each
 from raystp.config import Run, StepConfig
-from raystp.errors import ConfigError, LeakError, ModelError, RaystpError, some
+from raystp.errors import ConfigError, LeakError, ModelError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
-from raystp.expression.schema import read_section
 from raystp.impute.leak import check_patients
 from raystp.impute.weights import WEIGHTS
-from raystp.impute.writer import Places, Thumbnail, prediction_to_anndata, write_prediction
-from raystp.index.bank import Bank, open_bank
-from raystp.models.predictor import Contrastive, Predictor, predictor
 from raystp.models.store import load_model
-from raystp.steps.pairs import embeddings_of, load_counts
-from raystp.storage import Place
-from raystp.units import Level0Pixels
+from raystp.steps.impute_work import ImputeWork, impute_slide
 
 STEP = "impute"
 
 
-class ImputeConfig(StepConfig[Run]):
+class ImputeRun(Run):
+    """Where and by which search; nothing here changes a row."""
+
+    search: Literal["faiss", "exact"] = "faiss"
+    """FAISS's flat shards, or exact search without FAISS: the same answers, to the bit."""
+
+
+class ImputeConfig(StepConfig[ImputeRun]):
     """Which slides to predict, by which model, under which protocol."""
 
     where: ClassVar[frozenset[str]] = frozenset({"embeddings", "model", "index", "spots"})
@@ -64,26 +55,10 @@ class ImputeConfig(StepConfig[Run]):
     weights: str = "mean"
     """How neighbours are weighed: mean, top1, softmax or bleep."""
 
-    run: Run = Field(default_factory=Run)
+    run: ImputeRun = Field(default_factory=ImputeRun)
 
 
 CONFIG = ImputeConfig
-
-
-@dataclass(frozen=True)
-class _Impute:
-    """One slide to predict, and all that is needed for it."""
-
-    slide: str
-    section: str | None
-    model: Artifact
-    embed: Artifact
-    index: Artifact | None
-    spots: Artifact | None
-    k: int
-    weights: str
-    protocol: str
-    target: Place
 
 
 def run(config: ImputeConfig) -> Artifact:
@@ -104,17 +79,29 @@ def run(config: ImputeConfig) -> Artifact:
     slides, shared = _allowed(config, embed, meta, index=index, protocol=protocol)
     sections = {one["slide"]: name for name, one in spots.manifest.notes["sections"].items()} if spots else {}
     work = [
-        _Impute(s, sections.get(s), model, embed, index, spots, config.k, config.weights, protocol.name, draft.place)
-        for s in slides
+        ImputeWork(
+            slide=slide,
+            section=sections.get(slide),
+            model=model,
+            embed=embed,
+            index=index,
+            spots=spots,
+            k=config.k,
+            weights=config.weights,
+            exactly=config.run.search == "exact",
+            protocol=protocol.name,
+            target=draft.place,
+        )
+        for slide in slides
     ]
     return _predict(draft, config, work, {"kind": kind, "shared_patients": shared} | _about(embed, meta, protocol))
 
 
-def _predict(draft: Draft, config: ImputeConfig, work: list[_Impute], notes: dict[str, Any]) -> Artifact:
+def _predict(draft: Draft, config: ImputeConfig, work: list[ImputeWork], notes: dict[str, Any]) -> Artifact:
     rows: dict[str, int] = {}
     failures: list[dict[str, object]] = []
     with session(config.run.address), Progress(STEP, len(work), "slide") as progress:
-        for position, answer in each(_impute, work):
+        for position, answer in each(impute_slide, work):
             slide = work[position].slide
             if isinstance(answer, str):
                 failures.append({"slide": slide, "stage": STEP, "reason": answer})
@@ -194,77 +181,3 @@ def _allowed(
     if shared:
         say(f"impute, protocol `{protocol.name}`: the bank or model knows other sections of patient {some(shared)}")
     return slides, shared
-
-
-def _impute(work: _Impute) -> int | str:
-    """Predict one slide and write it; return its rows, or the sentence of a failure."""
-    try:
-        table = embeddings_of(work.embed, work.slide)
-        ready, bank = _ready(work.model.place, work.index.place if work.index else None)
-        expression = answer(ready, bank, tables.matrix(table["vector"]), k=work.k, weights=work.weights)
-        spots = expression.shape[0]
-        columns = [*(table[name].combine_chunks() for name in tables.TILES.names), tables.vectors(expression)]
-        cohort = pa.Table.from_arrays(columns, schema=tables.predictions(len(ready.genes)))
-        (work.target / "predictions" / f"{work.slide}.parquet").write_table(cohort)
-        write_prediction(work.target / "anndata" / f"{work.slide}.h5ad", _anndata(work, table, expression, ready.genes))
-    except RaystpError as error:
-        return str(error)
-    return int(spots)
-
-
-@functools.lru_cache(maxsize=2)
-def _ready(model: Place, index: Place | None) -> tuple[Predictor, Bank | None]:
-    """Open a model and its bank once per process."""
-    kind, arrays, meta = load_model(model)
-    bank = open_bank(index, open_place(index, "index").manifest.notes["bank"]) if index else None
-    return predictor(kind, arrays, meta), bank
-
-
-def answer(
-    ready: Predictor, bank: Bank | None, features: Float32[np.ndarray, "query feature"], *, k: int, weights: str
-) -> Float32[np.ndarray, "query gene"]:
-    """Predict expression from features: directly, or through the k nearest rows of the bank."""
-    if not isinstance(ready, Contrastive):
-        return ready.predict(features)
-    assert bank is not None  # checked before any slide was begun
-    queries = ready.embed_images(features)
-    scores, rows = bank.search(queries, k)
-    way = WEIGHTS[weights]
-    read = scores if way.reads == "scores" else bank.squared_distances(queries, rows)
-    return bank.weighted_sum(way.weigh(read), rows)
-
-
-def _anndata(
-    work: _Impute, table: pa.Table, expression: Float32[np.ndarray, "tile gene"], genes: list[str]
-) -> ad.AnnData:
-    x, y, side = (table[name].to_numpy() for name in ("x", "y", "side"))
-    spots = table["spot"].to_pylist()
-    names = [spot or f"{work.slide}-{tile:06d}" for spot, tile in zip(spots, table["tile"].to_pylist(), strict=True)]
-    centres = np.stack([x + side / 2, y + side / 2], axis=1)
-    measured, diameter = None, float(side[0]) if len(side) else 1.0
-    if work.spots is not None and work.section is not None and all(spots):
-        counts = load_counts(work.spots, work.section)
-        diameter = counts.diameter_px
-        at = {spot: row for row, spot in enumerate(counts.spots)}
-        centres = counts.xy[[at[name] for name in names]]  # as measured; a tile's corner is rounded to a whole pixel
-        source = read_section(work.spots.place / "sections" / f"{work.section}.h5ad")
-        measured = ad.AnnData(counts.expression(genes), obs=source.obs, var=pd.DataFrame(index=pd.Index(genes)))
-    places = Places(
-        library=work.slide,
-        names=names,
-        centres=centres,
-        diameter=Level0Pixels(diameter),
-        thumbnail=thumbnail_of(work.embed, work.slide),
-    )
-    provenance = {"model": work.model.manifest.folder, "protocol": work.protocol, "schema_version": 1}
-    return prediction_to_anndata(expression, genes, places, measured=measured, provenance=provenance)
-
-
-def thumbnail_of(embed: Artifact, slide: str) -> Thumbnail:
-    """Return the slide's small picture, from the tiles that the embeddings were made of."""
-    tile = open_place(Place(embed.manifest.notes["tiles"]), "tile")
-    content = (tile.place / "thumbnails" / f"{slide}.png").read_bytes()
-    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    rows = tile.table("slides.parquet", tables.SLIDES).to_pylist()
-    width = next(row["width"] for row in rows if row["slide"] == slide)
-    return Thumbnail(pixels, pixels.shape[1] / width)

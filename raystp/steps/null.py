@@ -136,6 +136,6 @@ def _has_null(one: Scored) -> bool:
 
 def _work(one: Scored, spots: Artifact, test: tuple[str, ...], *, seed: int, store: Place) -> NullWork:
     config = one.prediction.manifest.config
-    epochs = (one.meta.get("best_epoch") or one.model.manifest.rows["epochs"] - 1) + 1
+    epochs = int(one.meta.get("epoch", 0)) + 1  # a baseline has none
     images = store / one.prediction.manifest.inputs["embeddings"]
     return NullWork(one.model.place, spots.place, images, test, epochs, config["k"], config["weights"], seed)

@@ -76,7 +76,8 @@ class BleepWork:
                     _checkpoint(training, worker, rows)
         if worker.rank == 0:
             weights = training.weights()
-            save_model(self.target, "bleep", weights, self.meta | {"best_epoch": training.best_epoch})
+            chosen = training.best_epoch if self.fit.select != "last" else training.epoch - 1
+            save_model(self.target, "bleep", weights, self.meta | {"epoch": chosen})
         return {"epochs": rows}
 
     def _prepare(self, stacks: tuple[Stack, Stack | None], worker: Worker) -> tuple[Bleep, Pairs, Pairs | None]:

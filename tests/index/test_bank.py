@@ -51,6 +51,14 @@ def test_a_bank_answers_as_the_exact_search_over_its_reference(tmp_path: Path, s
         assert np.array_equal(found[1], truth[1])
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("shards", [1, 2, 7])
+def test_a_bank_answers_alike_with_and_without_faiss(tmp_path: Path, shards: int, metric: Metric) -> None:
+    bank = bank_of(tmp_path, shards=shards, metric=metric)
+    for found, truth in zip(bank.search(queries(), 25), bank.search_exactly(queries(), 25), strict=True):
+        assert np.array_equal(found, truth)
+
+
 def test_the_nearest_row_to_each_row_is_itself_or_its_lower_double(tmp_path: Path) -> None:
     rows = bank_of(tmp_path, shards=3).search(reference().vectors, 1)[1][:, 0]
     assert rows.tolist() == [*range(60), *range(10), *range(70, 90)]

@@ -92,9 +92,10 @@ class Draft:
         failures: list[dict[str, object]],
         notes: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """Write the failures table, then the manifest, last: from here on the artifact exists."""
+        """Write the failures table, by slide, then the manifest, last: from here on the artifact exists."""
         if failures:
-            (self.place / "failures.parquet").write_table(tables.of_rows(failures, tables.FAILURES))
+            by_slide = sorted(failures, key=lambda row: str(row["slide"]))
+            (self.place / "failures.parquet").write_table(tables.of_rows(by_slide, tables.FAILURES))
         manifest = Manifest(
             step=self.step,
             name=self.name,
@@ -136,7 +137,7 @@ def begin(config: StepConfig[R], step: str, inputs: Mapping[str, Artifact | str]
     if (place / MANIFEST).exists():
         return open_place(place, step)
     store.check_writable()
-    return Draft(place, step, config.name, mark, names, config.said())
+    return Draft(place, step, config.name, mark, names, _shown(config.said()))
 
 
 def find(store: str, reference: str, step: str) -> Artifact:
@@ -149,29 +150,31 @@ def find(store: str, reference: str, step: str) -> Artifact:
         return open_place(Place.of(reference), step)
     folder = Place.of(store) / step
     found = [n for n in folder.names() if n == name or n.rpartition("-")[0] == name]
-    finished = [open_place(folder / n, step) for n in found if (folder / n / MANIFEST).exists()]
+    finished = [folder / n for n in found if (folder / n / MANIFEST).exists()]
+    # What an older raystp left does not hide what this one made since.
+    finished = [place for place in finished if not _is_of_another_version(place)] or finished
     if finished:
-        return max(finished, key=lambda artifact: artifact.manifest.created)
+        return max((open_place(place, step) for place in finished), key=lambda one: one.manifest.created)
     if found:
         return open_place(folder / found[-1], step)
-    known = sorted({n.rpartition("-")[0] for n in folder.names()})
-    msg = (
-        f"no artifact '{reference}' in {Place.of(store)}: "
-        + (
-            f"the '{step}' step left {', '.join(known)} there; "
-            if known
-            else f"the '{step}' step has left nothing there; "
-        )
-        + f"run `raystp {step}` first, or name another artifact or store (--set run.store=...)"
+    raise ArtifactError(_none(Place.of(store), reference, step))
+
+
+def _none(store: Place, reference: str, step: str) -> str:
+    known = sorted({n.rpartition("-")[0] for n in (store / step).names()} - {""})
+    left = f"left {', '.join(known)} there" if known else "has left nothing there"
+    return (
+        f"no artifact '{reference}' in {store}: the '{step}' step {left}; "
+        f"run `raystp {step}` first, or name another artifact or store (--set run.store=...)"
     )
-    raise ArtifactError(msg)
 
 
 def open_place(place: Place, step: str) -> Artifact:
     """Open the finished artifact in a folder; raises ArtifactError in a sentence where that cannot be."""
     file = place / MANIFEST
     if not file.exists():
-        what = "has no manifest.json: the step has not finished there" if place.exists() else "is not there"
+        unfinished, absent = "has no manifest.json: the step has not finished there", "is not there"
+        what = unfinished if place.exists() else f"{absent} (one in the store is named {step}/<name>)"
         msg = f"{place} {what}; run `raystp {step}` first"
         raise ArtifactError(msg)
     try:
@@ -191,6 +194,15 @@ def open_place(place: Place, step: str) -> Artifact:
         msg = f"{place} was left by the '{manifest.step}' step, an artifact of the '{step}' step was wanted"
         raise ArtifactError(msg)
     return Artifact(place, manifest)
+
+
+def _is_of_another_version(place: Place) -> bool:
+    """Say whether a manifest is of another schema version; of a damaged one, `open_place` tells what is the matter."""
+    try:
+        values = json.loads((place / MANIFEST).read_bytes())
+    except ValueError:
+        return False
+    return isinstance(values, dict) and values.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION
 
 
 def digest(place: Place) -> str:
@@ -219,6 +231,15 @@ def content_id(place: Place, *, edge: int = 1 << 20) -> str:
         file.seek(max(0, size - edge))
         tail = file.read(edge)
     return hashlib.sha256(str(size).encode() + head + tail).hexdigest()[:16]
+
+
+def _shown(values: Any) -> Any:
+    """Return a config's values with each URI as a place prints it: a manifest is copied about, a secret must not be."""
+    if isinstance(values, dict):
+        return {key: _shown(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_shown(value) for value in values]
+    return str(Place.of(values)) if isinstance(values, str) and "://" in values else values
 
 
 def _packages() -> dict[str, str]:

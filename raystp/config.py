@@ -5,7 +5,10 @@ live in the class; a YAML file holds differences only; `--set a.b=value` overrid
 Every fault of a file and its overrides is in one message.
 """
 
+import dataclasses
 import difflib
+import reprlib
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -19,7 +22,7 @@ from raystp.errors import ConfigError
 class Config(BaseModel):
     """A frozen, closed value: an unknown key is an error, and a field is never changed after loading."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Run(Config):
@@ -77,7 +80,7 @@ class StepConfig(Config, Generic[R]):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _plain(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         beside = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = f"; beside it there are {', '.join(beside)}" if beside else ""
@@ -94,6 +97,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         msg = f"{path} holds a {type(values).__name__}, a config is a mapping of fields to values"
         raise ConfigError(msg)
+    strange = [key for key in values if not isinstance(key, str)]
+    if strange:
+        msg = f"{path}: {strange[0]!r} is no field's name, fields are named by words"
+        raise ConfigError(msg)
     return values
 
 
@@ -104,34 +111,67 @@ def _set(values: dict[str, Any], override: str) -> None:
         raise ConfigError(msg)
     *path, last = key.split(".")
     for part in path:
-        inner = values.setdefault(part, {})
+        if values.get(part) is None:  # absent, or a heading with nothing under it
+            values[part] = {}
+        inner = values[part]
         if not isinstance(inner, dict):
             msg = f"--set {override!r}: {part!r} is a single value in the file, not a group of fields"
             raise ConfigError(msg)
         values = inner
     try:
-        values[last] = yaml.safe_load(text)
+        values[last] = _plain(text)
     except yaml.YAMLError as error:
         msg = f"--set {override!r}: the value is not YAML: {error}"
         raise ConfigError(msg) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, plain values alone, but a key that is given twice is an error, not lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- PyYAML's signature
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is there twice", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _plain(text: str) -> Any:
+    """Return the plain values that a text in YAML holds; raises YAMLError for anything else, a Python object too."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        msg = "it is nested too deeply for a config"
+        raise yaml.YAMLError(msg) from None
+
+
+_SHORT = reprlib.Repr()
+"""Of a wrong value its beginning is shown: a few lines of YAML's aliases can stand for millions of values."""
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
+
+
 def _sentence(cls: type[BaseModel], fault: Any) -> str:
     place = ".".join(str(part) for part in fault["loc"]) or "the whole"
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:  # of a Config, of a plain dataclass
         near = difflib.get_close_matches(str(fault["loc"][-1]), _fields(cls, fault["loc"][:-1]), n=1)
         return f"{place}: there is no such field" + (f"; did you mean {near[0]!r}?" if near else "")
     if fault["type"] == "missing":
         return f"{place}: must be given"
-    return f"{place}: {fault['msg'].removeprefix('Value error, ')}, got {fault['input']!r}"
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')}, got {_SHORT.repr(fault['input'])}"
 
 
 def _fields(cls: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
-    """Return the field names at a place inside a config class, as far as the place names plain nested configs."""
+    """Return the field names at a place inside a config class: of a nested config or dataclass, `| None` or not."""
     at: Any = cls
     for part in place:
-        field = getattr(at, "model_fields", {}).get(part)
-        at = field.annotation if field is not None else None
+        hints = typing.get_type_hints(at) if isinstance(at, type) else {}
+        at = hints.get(str(part))
+        at = next((one for one in typing.get_args(at) if one is not type(None)), at)
+    if dataclasses.is_dataclass(at):
+        return [field.name for field in dataclasses.fields(at)]
     return list(getattr(at, "model_fields", {}))
 
 

@@ -2,7 +2,7 @@
 
 A write becomes visible whole or not at all: locally it is written aside and renamed, on an object store an upload
 appears when it closes. Credentials and endpoints come from the standard places (environment, profile, the URI's own
-query); a place prints without its query, so none of them reaches a log.
+query); a place prints without its query and without `key:secret@`, so none of them reaches a log.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ import pyarrow.parquet as pq
 from raystp.errors import StorageError
 
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://")
-_SAFE_NAME = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ASIDE = ".aside-"
 
 
 def is_safe_name(name: str) -> bool:
     """Say whether a slide or section id can be a file's name: letters, digits, `.`, `_`, `-`, and no dots alone."""
-    return bool(_SAFE_NAME.match(name)) and set(name) != {"."}
+    return bool(_SAFE_NAME.fullmatch(name)) and set(name) != {"."} and not name.startswith(_ASIDE)
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,25 @@ class Place:
         return cls(text if _REMOTE.match(text) else str(Path(text).expanduser().absolute()))
 
     def __str__(self) -> str:
-        return self.uri.partition("?")[0]
+        return re.sub(r"^([^/]*//)[^/]*@", r"\1", self._parts()[0])
+
+    def __repr__(self) -> str:
+        return f"Place({str(self)!r})"
 
     def __truediv__(self, name: str) -> "Place":
-        head, mark, query = self.uri.partition("?")
-        return Place(f"{head.rstrip('/')}/{name}{mark}{query}")
+        head, query = self._parts()
+        return Place(f"{head.rstrip('/')}/{name}{query}")
+
+    def _parts(self) -> tuple[str, str]:
+        """Return the address and the query with its mark; on this machine a `?` is a letter like any other."""
+        head, mark, query = (self.uri, "", "") if self.is_local else self.uri.partition("?")
+        return head, mark + query
+
+    @property
+    def parent(self) -> "Place":
+        """The folder that this is in."""
+        head, query = self._parts()
+        return Place(f"{head.rstrip('/').rpartition('/')[0] or '/'}{query}")
 
     @property
     def name(self) -> str:
@@ -182,7 +196,7 @@ class Place:
             probe.write_bytes(b"")
             probe.remove()
         except StorageError as error:
-            reason = str(error).rpartition(": ")[2]
+            reason = str(error).partition(f"{probe}: ")[2]
             msg = f"nothing can be written under {self}: {reason}; name another store with --set run.store=..."
             raise StorageError(msg) from error
 
@@ -204,5 +218,5 @@ class Place:
             yield
         except (OSError, pa.ArrowException) as error:
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-            msg = f"cannot {verb} {self}: {reason}"
+            msg = f"cannot {verb} {self}: {reason.replace(self.uri, str(self))}"
             raise StorageError(msg) from error

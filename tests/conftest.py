@@ -5,27 +5,33 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {
-    # A cluster on loopback that lives as long as the tests: no token file is left in the home folder.
+    # A cluster on loopback that lives as long as the tests: no token is left in the home folder.
     "RAY_AUTH_MODE": "disabled",
     # The newer parquet reader starts 32 actors per read, which stall two cores.
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Toy matrices on two cores that Ray's workers share: a second thread only waits for the first.
+    # Ray's workers are what a test waits for; by default they give way to every other process.
+    "RAY_worker_niceness": "0",
+    # Toy matrices, on cores that Ray's workers share: a second thread only waits for the first.
     "OMP_NUM_THREADS": "1",
+    # A worker imports a test's own class by its module's name, `tests.cluster.test_tile_stream`.
+    "PYTHONPATH": str(ROOT),
 }
 os.environ.update(ENVIRONMENT)
 
-import pytest  # noqa: E402 -- what is imported from here on reads the environment at import
+import pytest  # noqa: E402 -- whatever is imported from here on reads the environment
 
-ROOT = Path(__file__).parents[1]
 STORE_BYTES = 300 << 20
 
 WARNINGS = [
     # Ray sets each of its own deprecated fields when it makes a DataContext.
     r"ignore:`use_\w+` is deprecated:DeprecationWarning:ray.data.context",
+    # MLflow's tables still use a way of loading that SQLAlchemy means to drop.
+    "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning:mlflow.store.tracking.sqlalchemy_store",
 ]
-"""What libraries warn about in their own code, which no call of ours can change; all else is an error."""
+"""What libraries say of their own code, and no call of ours can change; every other warning is an error."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,8 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One local Ray of four logical CPUs for the whole run of pytest; every step joins it."""
-    import ray
-    from ray.data import DataContext
+    import ray  # noqa: PLC0415 -- only the tests that start Ray pay for its import
+    from ray.data import DataContext  # noqa: PLC0415 -- the same
 
     ray.init(
         address="local",
@@ -46,7 +52,6 @@ def ray_session() -> Iterator[None]:
         log_to_driver=False,
         logging_level=logging.ERROR,
         object_store_memory=STORE_BYTES,
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},  # a worker imports a test's own `Work` by its module
     )
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -57,9 +62,9 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def smoke_store(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 -- it must run
-    """A store in which the smoke demo has run: read it, and leave what is in it as it is."""
-    from raystp.steps import demo
+def smoke_store(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 -- Ray must be up
+    """A store in which the smoke demo has run. It is for all tests: add under names of your own, or copy it."""
+    from raystp.steps import demo  # noqa: PLC0415 -- imports Ray
 
     store = tmp_path_factory.mktemp("smoke") / "demo"
     demo.run(demo.CONFIG.load(ROOT / "conf" / "demo" / "smoke.yaml", [f"run.store={store}"]))

@@ -32,6 +32,8 @@ from raystp.errors import RaystpError
 Pixels = UInt8[np.ndarray, "tile pixel pixel 3"]
 Vectors = Float[np.ndarray, "tile dim"]
 
+JOIN_THREADS = 4
+
 RETRIES = 3
 """How often a unit whose actor died is tried again; Ray's own default is without end, which hides a crashing slide."""
 
@@ -207,31 +209,48 @@ class EncodePart:
         return {"unit": [unit.unit], "part": [part], "parts": [int(batch["parts"][0])], "error": [error]}
 
 
+class JoinParts:
+    """An actor that joins whole units: one process for all of them, since each process imports anew what it needs."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def join(self, unit: Unit, parts: int) -> str:
+        """Publish a unit from its parts; return the sentence of a failure, or nothing."""
+        try:
+            self._work.join(unit, parts)
+        except RaystpError as error:
+            return str(error)
+        return ""
+
+
 def _join_parts(work: Work, units: dict[str, Unit], plan: "ray.data.Dataset") -> Iterator[Receipt]:
-    """Join each unit in a task of its own once all its parts are aside; yield its receipt."""
-    join = ray.remote(_join_one).options(num_cpus=0)
+    """Join each unit once all its parts are aside; yield its receipt as soon as it is there."""
+    # No CPU of its own: the encoders may hold all of them until the last part is encoded.
+    options = {"num_cpus": 0, "max_restarts": RETRIES, "max_task_retries": RETRIES, "max_concurrency": JOIN_THREADS}
+    joiner: Any = ray.remote(JoinParts).options(**options).remote(work)
     seen: dict[str, set[int]] = defaultdict(set)
-    waiting: dict[ray.ObjectRef[str], Unit] = {}
+    failed: set[str] = set()
+    joining: dict[ray.ObjectRef[str], Unit] = {}
     for row in plan.iter_rows():
         unit = units[row["unit"]]
-        if row["error"]:
+        if row["error"] and unit.unit not in failed:
+            failed.add(unit.unit)
             yield Receipt(unit.unit, unit.slide, 0, row["error"])
-            continue
         seen[unit.unit].add(row["part"])
-        if len(seen[unit.unit]) == row["parts"]:
-            waiting[join.remote(work, unit, row["parts"])] = unit
-            del seen[unit.unit]
-    for reference, unit in waiting.items():
-        error = ray.get(reference)
+        if len(seen[unit.unit]) == row["parts"] and unit.unit not in failed:
+            joining[joiner.join.remote(unit, row["parts"])] = unit
+        yield from _joined(joining, timeout_s=0.0)
+    while joining:
+        yield from _joined(joining, timeout_s=None)
+
+
+def _joined(joining: "dict[ray.ObjectRef[str], Unit]", timeout_s: float | None) -> Iterator[Receipt]:
+    """Yield the receipts of units whose joining is over, after waiting for one if there is no timeout."""
+    ready, _ = ray.wait(list(joining), timeout=timeout_s) if joining else ([], [])
+    for reference in ready:
+        unit, error = joining.pop(reference), ray.get(reference)
         yield Receipt(unit.unit, unit.slide, 0 if error else unit.rows, error)
-
-
-def _join_one(work: Work, unit: Unit, parts: int) -> str:
-    try:
-        work.join(unit, parts)
-    except RaystpError as error:
-        return str(error)
-    return ""
 
 
 def _spans(rows: int, batch: int) -> list[tuple[int, int]]:

@@ -46,6 +46,8 @@ class Report:
     permutations: int = 0
     """How many permutations each null is a mean of."""
     against: str = "ridge"
+    footnotes: Sequence[str] = ()
+    """What a reader of the table must know of its lines."""
     charts: Sequence[Picture] = ()
     sections: Sequence[SectionPictures] = ()
     curves: Sequence[Picture] = ()
@@ -88,7 +90,7 @@ def _scores(content: Report) -> list[str]:
     parts = [text("h2", "Scores")]
     for board in boards(content.rows, more=MORE):
         parts += [text("h3", f"Protocol {board.protocol}, panel {board.panel}"), _board(board, content.model)]
-    parts += [text("p", line, "dim") for line in _legend(content)]
+    parts += [text("p", line, "dim") for line in (*_legend(content), *content.footnotes)]
     parts += [figure(picture) for picture in content.charts]
     for board in boards(content.rows, section=POOLED, more=MORE):
         parts.append(fold(f"Pooled over all spots, panel {board.panel}", _board(board, content.model)))

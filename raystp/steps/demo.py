@@ -6,11 +6,9 @@ model was trained on it.
 """
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from raystp.artifacts import Artifact, begin
@@ -18,20 +16,13 @@ from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import session
 from raystp.cluster.tasks import each
 from raystp.config import Run, StepConfig
-from raystp.expression.schema import About, Spots, make_section, write_section
-from raystp.expression.synthetic import Programs, expected_expression, measure, plant_programs, type_fractions
-from raystp.expression.synthetic_places import PITCH, visium_places
-from raystp.slides.synthetic import TISSUES, damage, draw_slide, draw_stain, tissue_map, write_slide
+from raystp.expression.synthetic import plant_programs
+from raystp.slides.synthetic import TISSUES
 from raystp.steps import embed, evaluate, impute, index, spots, tile, train
+from raystp.steps.demo_draw import CELL, DAMAGED, UNMEASURED, Draw, draw
 from raystp.storage import Place
-from raystp.units import Level0Pixels, MicronsPerPixel
 
 STEP = "demo"
-MPP = MicronsPerPixel(0.5)
-CELL = 16
-SPOT_UM = 55.0
-LEAST_TISSUE = 0.5
-UNMEASURED, DAMAGED = "unmeasured", "damaged"
 MODELS = ("bleep", "ridge", "knn", "gene_mean")
 
 
@@ -74,18 +65,6 @@ class DemoConfig(StepConfig[DemoRun]):
 CONFIG = DemoConfig
 
 
-@dataclass(frozen=True)
-class _Draw:
-    """One slide to draw."""
-
-    slide: str
-    number: int
-    pixels: int
-    seed: int
-    programs: Programs
-    folder: Place
-
-
 def run(config: DemoConfig) -> Artifact:
     """Draw the cohort, run every step on it, and return the evaluation; the damaged slide is expected to fail."""
     with session(config.run.address):
@@ -102,9 +81,9 @@ def _cohort(config: DemoConfig) -> Artifact:
     programs = plant_programs(np.random.default_rng([config.seed, 0]), [tissue.name for tissue in TISSUES])
     patients = _patients(config)
     names = [*patients, UNMEASURED, DAMAGED]
-    work = [_Draw(name, n, config.pixels, config.seed, programs, draft.place) for n, name in enumerate(names)]
+    work = [Draw(name, n, config.pixels, config.seed, programs, draft.place) for n, name in enumerate(names)]
     with Progress("draw", len(work), "slide") as progress:
-        for _ in each(_draw, work):
+        for _ in each(draw, work):
             progress.add(1)
     rows = ["slide,path,patient,layout,counts"]
     rows += [f"{name},slides/{name}.svs,{name},scverse,counts/{name}.h5ad" for name in patients]
@@ -117,84 +96,44 @@ def _cohort(config: DemoConfig) -> Artifact:
     return draft.finish({"slides": len(work), "genes": len(programs.genes)}, [])
 
 
-def _draw(work: _Draw) -> int:
-    """Draw one slide and, where it is a patient's, measure it; return its spots."""
-    rng = np.random.default_rng([work.seed, 1, work.number])
-    side = work.pixels
-    kinds = tissue_map(rng, width=side, height=side, mpp=MPP, cell=CELL)
-    image = draw_slide(rng, kinds, cell=CELL, mpp=MPP, stain=draw_stain(rng))
-    slides = work.folder / "slides" / f"{work.slide}.svs"
-    slides.write_file(lambda path: write_slide(path, image, mpp=MPP))
-    if work.slide == DAMAGED:
-        damage(slides.path)
-    if work.slide in (UNMEASURED, DAMAGED):
-        return 0
-    xy, row, col = visium_places(side, side, mpp=MPP)
-    radius = Level0Pixels(SPOT_UM / MPP / 2)
-    shares = type_fractions(kinds, xy, cell=CELL, radius_px=radius, types=len(TISSUES))
-    kept = shares[:, 0] < LEAST_TISSUE
-    expected = expected_expression(work.programs, shares[kept, 1:])
-    counts = measure(rng, expected)
-    names = [f"{r}x{c}" for r, c in zip(row[kept].tolist(), col[kept].tolist(), strict=True)]
-    about = About(work.slide, work.slide, work.slide, float(MPP), SPOT_UM, float(PITCH), "scverse")
-    places = Spots(names, xy[kept], row[kept].astype(np.float64), col[kept].astype(np.float64))
-    write_section(
-        work.folder / "counts" / f"{work.slide}.h5ad", make_section(counts, work.programs.genes, places, about)
-    )
-    columns = {"spot": names, **{gene: expected[:, n] for n, gene in enumerate(work.programs.genes)}}
-    (work.folder / "planted" / f"{work.slide}.parquet").write_table(pa.table(columns))
-    return len(names)
-
-
 def _patients(config: DemoConfig) -> list[str]:
     return [f"patient-{chr(ord('A') + number)}" for number in range(config.patients)]
 
 
 def _path(config: DemoConfig, cohort: Place) -> Artifact:
-    """Run the steps one after the other."""
-    where, name = {"store": config.run.store}, config.name
+    """Run the steps one after the other, each on the very artifacts that the ones before it returned."""
+    named: dict[str, Any] = {"name": config.name, "run": {"store": config.run.store}}
     table = (cohort / "slides.csv").uri
-    spots.run(spots.CONFIG.of({"slides": table, "name": name, "run": where}))
-    tile.run(tile.CONFIG.of({"slides": table, "spots": f"spots/{name}", "name": name, "run": where}))
-    embed.run(embed.CONFIG.of({"tiles": f"tile/{name}", "name": name, "run": where}))
-    for model in MODELS:
-        _train_and_impute(model, config, cohort)
+    measured = spots.run(spots.CONFIG.of({**named, "slides": table})).place.uri
+    tiles = tile.run(tile.CONFIG.of({**named, "slides": table, "spots": measured})).place.uri
+    embeddings = embed.run(embed.CONFIG.of({**named, "tiles": tiles})).place.uri
+    sources = {"spots": measured, "embeddings": embeddings}
+    predictions = [_train_and_impute(model, config, cohort, sources).place.uri for model in MODELS]
     wanted: dict[str, Any] = {
-        "name": name,
-        "spots": f"spots/{name}",
-        "predictions": [f"impute/{name}-{model}" for model in MODELS],
+        **named,
+        "spots": measured,
+        "predictions": predictions,
         "genes": ["TUM_UP01", "IMM_UP01", "STR_DN01"],
         "permutations": config.permutations,
         "planted": (cohort / "planted").uri,
-        "run": where,
     }
     return evaluate.run(evaluate.CONFIG.of(wanted))
 
 
-def _train_and_impute(model: str, config: DemoConfig, cohort: Place) -> None:
-    patients, where = _patients(config), {"store": config.run.store}
-    sources = {"spots": f"spots/{config.name}", "embeddings": f"embed/{config.name}"}
-    name = f"{config.name}-{model}"
+def _train_and_impute(model: str, config: DemoConfig, cohort: Place, sources: dict[str, str]) -> Artifact:
+    patients = _patients(config)
+    named: dict[str, Any] = {"name": f"{config.name}-{model}", "run": {"store": config.run.store}, **sources}
+    fit = {"epochs": config.epochs, "contrast": config.contrast, "step": 1, "select": "best_pcc", "seed": config.seed}
     trained: dict[str, Any] = {
-        **sources,
-        "name": name,
+        **named,
         "model": model,
         "k": config.neighbours,
         "panel": {"name": "all genes", "file": (cohort / "genes.txt").uri},
         "split": {"test": patients[-1:], "validation": patients[-2:-1]},
-        "fit": {
-            "epochs": config.epochs,
-            "contrast": config.contrast,
-            "step": 1,
-            "select": "best_pcc",
-            "seed": config.seed,
-        },
-        "run": where,
+        "fit": fit,
     }
-    train.run(train.CONFIG.of(trained))
-    asked: dict[str, Any] = {**sources, "name": name, "model": f"train/{name}", "run": where}
+    asked: dict[str, Any] = {**named, "model": train.run(train.CONFIG.of(trained)).place.uri}
     if model == "bleep":
-        index.run(index.CONFIG.of({**asked, "shards": 2}))
+        asked["index"] = index.run(index.CONFIG.of({**asked, "shards": 2})).place.uri
         asked["k"] = config.neighbours
-        asked["index"] = f"index/{name}"
-    impute.run(impute.CONFIG.of(asked))
+    return impute.run(impute.CONFIG.of(asked))

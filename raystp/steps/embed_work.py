@@ -68,8 +68,9 @@ class EmbedWork:
     def join(self, unit: Unit, parts: int) -> None:
         """Commit a unit from its parts, in order, and remove them."""
         folder = self.target / "parts" / unit.unit
-        contents = [(folder / f"{part:06d}.npy").read_bytes() for part in range(parts)]
-        self.commit(unit, np.concatenate([np.load(io.BytesIO(one), allow_pickle=False) for one in contents]))
+        if not (self.target / "commits" / f"{unit.unit}.json").exists():  # else a worker died after it had committed
+            contents = [(folder / f"{part:06d}.npy").read_bytes() for part in range(parts)]
+            self.commit(unit, np.concatenate([np.load(io.BytesIO(one), allow_pickle=False) for one in contents]))
         folder.remove()
 
 

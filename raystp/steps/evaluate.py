@@ -26,7 +26,11 @@ from raystp.storage import Place
 
 STEP = "evaluate"
 CEILING = "planted mean"
-CONTROLS = ("log total counts", "section mean")
+CONTROLS = {
+    "log total counts": "reads no picture but the depth measured at each test spot",
+    "section mean": "reads no picture but the mean measured over the test section",
+}
+CEILING_NOTE = "is what the cohort was drawn from: noise leaves no more to be had"
 
 
 class EvaluateConfig(StepConfig[Run]):
@@ -90,11 +94,12 @@ def run(config: EvaluateConfig) -> Artifact:
     (draft.place / "scores.parquet").write_table(tables.of_rows(rows, tables.SCORES))
     text = score_table_text(rows)
     (draft.place / "scores.txt").write_bytes(text.encode())
-    shown = Shown(rows, outcomes, measured, genes, config.genes, config.permutations)
+    notes = [f"`{name}` {note}." for name, note in {**CONTROLS, CEILING: CEILING_NOTE}.items() if name in controls]
+    shown = Shown(rows, outcomes, measured, genes, config.genes, config.permutations, notes)
     content = compose(shown, spots, models, protocol_of(label["protocol"]), store=Place.of(store))
     (draft.place / "report.html").write_bytes(build_report(content).encode())
     failed = [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in content.failures]
-    summary = "\n".join([text, *failed, f"report: {draft.place / 'report.html'}"])
+    summary = "\n".join([text, "", *notes, *failed, f"report: {draft.place / 'report.html'}"])
     return draft.finish({"scores": len(rows), "models": len(models)}, [], {"summary": summary})
 
 

@@ -37,6 +37,7 @@ class Shown:
     genes: tuple[str, ...]
     named: Sequence[str]
     permutations: int
+    footnotes: Sequence[str]
 
 
 def compose(
@@ -57,6 +58,7 @@ def compose(
         interval=interval_kind([counts.patient for counts in shown_.measured.values()]),
         rows=shown_.rows,
         permutations=shown_.permutations,
+        footnotes=shown_.footnotes,
         charts=[_chart(board, first.name) for board in boards(shown_.rows)],
         sections=[_section(name, shown_, first, chain["embeddings"]) for name in shown_.measured]
         + _unmeasured(shown_, spots, first, chain["embeddings"]),

@@ -8,8 +8,11 @@ out as, where they are, and for legacy ST without positions the pixels per array
 
 import csv
 import io
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from raystp.artifacts import find
 from raystp.errors import ConfigError, some
@@ -40,16 +43,17 @@ def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]
     Raises ConfigError with the row and the column where something is amiss.
     """
     place = find(store, table, "demo").place / "slides.csv" if table.startswith("demo/") else Place.of(table)
-    base = Place.of(root) if root is not None else _parent(place)
+    base = Place.of(root) if root is not None else place.parent
     if not place.exists():
         msg = f"slides: no slide table at {place}; it is a CSV with the columns {', '.join(REQUIRED + OPTIONAL)}"
         raise ConfigError(msg)
-    reader = csv.DictReader(io.StringIO(place.read_bytes().decode("utf-8-sig")))
-    _check_columns(place, reader.fieldnames or [])
-    rows = [
-        _row(place, number, {k: (v or "").strip() for k, v in row.items() if k}, base)
-        for number, row in enumerate(reader, 2)
-    ]
+    try:
+        reader = csv.DictReader(io.StringIO(place.read_bytes().decode("utf-8-sig")))
+        _check_columns(place, reader.fieldnames or [])
+        rows = [_row(f"{place}, line {reader.line_num}", row, base) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        msg = f"{place} is not a CSV in UTF-8 ({error}): save it as one"
+        raise ConfigError(msg) from None
     _check_rows(place, rows)
     return rows
 
@@ -57,9 +61,11 @@ def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]
 def _check_columns(place: Place, columns: Sequence[str]) -> None:
     missing = [name for name in REQUIRED if name not in columns]
     unknown = [name for name in columns if name not in REQUIRED + OPTIONAL]
-    if missing or unknown:
+    twice = [name for name, times in Counter(columns).items() if times > 1]
+    if missing or unknown or twice:
         said = [f"lacks the column {some(missing)}"] if missing else []
         said += [f"has a column {some(unknown)} that means nothing here"] if unknown else []
+        said += [f"has the column {some(twice)} more than once"] if twice else []
         msg = (
             f"{place} {' and '.join(said)}; a slide table has {', '.join(REQUIRED)} and may have {', '.join(OPTIONAL)}"
         )
@@ -72,14 +78,17 @@ def _check_rows(place: Place, rows: list[SlideRow]) -> None:
         raise ConfigError(msg)
     for what in ("slide", "section"):
         names = [getattr(row, what) for row in rows]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
         if twice:
             msg = f"{place} names the {what} {some(twice)} more than once; each needs an id of its own"
             raise ConfigError(msg)
 
 
-def _row(place: Place, number: int, values: dict[str, str], base: Place) -> SlideRow:
-    where = f"{place}, line {number}"
+def _row(where: str, cells: dict[Any, Any], base: Place) -> SlideRow:
+    if None in cells:
+        msg = f"{where}: there are more cells than columns, {some(cells[None])} too many; quote a cell that has a comma"
+        raise ConfigError(msg)
+    values = {column: (cell or "").strip() for column, cell in cells.items()}
     for name in REQUIRED:
         if not values.get(name):
             msg = f"{where}: the column {name!r} is empty"
@@ -112,17 +121,15 @@ def _number(values: dict[str, str], column: str, where: str) -> float | None:
     if not text:
         return None
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        msg = f"{where}: {column} is {text!r}, a number was wanted, such as 0.5"
-        raise ConfigError(msg) from None
+        number = math.nan
+    if not 0 < number < math.inf:
+        msg = f"{where}: {column} is {text!r}, a number above 0 was wanted, such as 0.5"
+        raise ConfigError(msg)
+    return number
 
 
 def _place(text: str, base: Place) -> Place:
     absolute = "://" in text or text.startswith(("/", "~"))
     return Place.of(text) if absolute else base / text
-
-
-def _parent(place: Place) -> Place:
-    head, mark, query = place.uri.partition("?")
-    return Place(f"{head.rpartition('/')[0]}{mark}{query}")

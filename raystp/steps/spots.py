@@ -47,7 +47,8 @@ def run(config: SpotsConfig) -> Artifact:
     """Read every measured section of the slide table and leave `sections/<section>.h5ad`."""
     rows = [row for row in read_slide_table(config.slides, config.root, config.run.store) if row.layout]
     if not rows:
-        msg = f"slides: no row of {config.slides} has a `layout`; a measured section needs `layout` and `counts`"
+        table = config.slides.partition("?")[0]
+        msg = f"slides: no row of {table} has a `layout`; a measured section needs `layout` and `counts`"
         raise ConfigError(msg)
     draft = begin(config, STEP, {"sections": digest_of([_identity(row) for row in rows])})
     if isinstance(draft, Artifact):

@@ -1,8 +1,10 @@
 """The config of `train`: what is learned, from whom, and who is held out."""
 
+import dataclasses
+import math
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raystp.config import Config, Run, StepConfig
 from raystp.errors import ConfigError
@@ -11,6 +13,19 @@ from raystp.models.fit import FitOptions
 from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.panel import PanelConfig
 from raystp.storage import Place
+
+LEAST = {
+    "epochs": 1,
+    "lr": 0,
+    "weight_decay": 0,
+    "contrast": 2,
+    "step": 1,
+    "seed": 0,
+    "patience": 1,
+    "dropout": 0,
+    "dim": 1,
+}
+"""The least value of the numbers of `fit` and of `bleep`: with less, no training can be done."""
 
 
 class SplitConfig(Config):
@@ -98,6 +113,20 @@ class TrainConfig(StepConfig[TrainRun]):
     """Neighbours of the `knn` baseline."""
 
     run: TrainRun = Field(default_factory=TrainRun)
+
+    @field_validator("fit", "bleep")
+    @classmethod
+    def _possible(cls, options: FitOptions | BleepOptions) -> FitOptions | BleepOptions:
+        """Refuse, before any work, numbers that no training can be done with."""
+        values = dataclasses.asdict(options)
+        wrong = [
+            f"{name} must be finite and at least {least}"
+            for name, least in LEAST.items()
+            if values.get(name) is not None and not least <= values[name] < math.inf
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return options
 
     def what(self) -> dict[str, Any]:
         """Return what is computed; paths of weights and panel are left out, their digests are inputs."""

@@ -1,0 +1,99 @@
+"""Writes a tiny archive of everything that this raystp stores: `python tests/archives/make.py tests/archives/vN`.
+
+Run once for each version of a stored thing, into a folder that is not there yet; what stands is never written again.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raystp import tables
+from raystp.artifacts import Draft
+from raystp.expression.schema import About, Spots, make_section, write_section
+from raystp.impute.writer import Places, Thumbnail, prediction_to_anndata, write_prediction
+from raystp.index.bank import write_bank
+from raystp.index.reference import Reference
+from raystp.models.baselines import fit_gene_mean
+from raystp.models.bleep import BleepOptions, seeded_bleep
+from raystp.models.fit import FitOptions, Training
+from raystp.models.store import save_model, save_state
+from raystp.storage import Place
+from raystp.units import Level0Pixels
+
+GENES = ["A", "B", "C"]
+SPOTS = ["s0", "s1"]
+SQUARES = np.array([[0.0, 8.0, 4.0], [4.0, 8.0, 4.0]])
+EXPRESSION = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+FAILURE: list[object] = ["S3", "tile", "no slide"]
+ROW_OF: Mapping[str, tuple[pa.Schema, list[object]]] = {
+    "failures.parquet": (tables.FAILURES, FAILURE),
+    "epochs.parquet": (tables.EPOCHS, [0, 2.5, None, 0.25, 1.0]),
+    "slides.parquet": (
+        tables.SLIDES,
+        ["S1", "/data/S1.svs", "P1", "00ff", 0.5, "slide", 64, 32, True, 0.5, 2],
+    ),
+    "scores.parquet": (
+        tables.SCORES,
+        ["patient", "p", "ridge", "S1", "all", "PCC", 0.5, 0.25, 0.75, 0.0, None, 0, 2],
+    ),
+}
+
+
+def main(folder: Path) -> None:
+    """Write the archive."""
+    if folder.exists():
+        sys.exit(f"{folder} is there already, and an archive is never written again")
+    place = Place.of(folder)
+    draft = Draft(place, "tile", "archive", "0123456789ab", {"slides": "ff00"}, {"side": 112.0})
+    _tables(place)
+    _section(place)
+    _models(place)
+    reference = Reference(EXPRESSION[:, :2], EXPRESSION, GENES, ["S1", "S1"], SPOTS, ["P1", "P1"])
+    notes = {"bank": write_bank(place / "bank", reference, shards=2, metric="l2"), "pixels": 224}
+    draft.finish({"slides": 1, "tiles": 2}, [dict(zip(tables.FAILURES.names, FAILURE, strict=True))], notes)
+
+
+def _tables(place: Place) -> None:
+    for name, (schema, row) in ROW_OF.items():
+        (place / name).write_table(tables.of_columns([[value] for value in row], schema))
+    tiles = [["S1", "S1"], [0, 1], *SQUARES.T, ["s0", None]]
+    (place / "tiles.parquet").write_table(tables.of_columns(tiles, tables.TILES))
+    for precision in ("float32", "float16"):
+        schema = tables.embeddings(3, precision=precision)
+        table = tables.of_columns([*tiles, tables.vectors(EXPRESSION, precision)], schema)
+        (place / f"embeddings-{precision}.parquet").write_table(table)
+    predictions = tables.of_columns([*tiles, tables.vectors(EXPRESSION)], tables.predictions(3))
+    (place / "predictions.parquet").write_table(predictions)
+
+
+def _section(place: Place) -> None:
+    at = np.arange(2.0)
+    spots = Spots(SPOTS, SQUARES[:, :2] + 2, at, at)
+    about = About("S1", "P1", "S1", mpp=0.5, spot_diameter_um=55.0, pitch_um=100.0, layout="toy")
+    write_section(place / "section.h5ad", make_section(EXPRESSION + 1, GENES, spots, about))
+    places = Places("S1", SPOTS, spots.xy, Level0Pixels(110.0), Thumbnail(np.zeros((2, 4, 3), np.uint8), 0.0625))
+    prediction = prediction_to_anndata(EXPRESSION, GENES, places, provenance={"model": "m", "schema_version": 1})
+    write_prediction(place / "prediction.h5ad", prediction)
+
+
+def _models(place: Place) -> None:
+    meta = {"genes": GENES, "d_image": 2}
+    save_model(place / "gene_mean", "gene_mean", fit_gene_mean(EXPRESSION), meta)
+    bleep = seeded_bleep(2, 3, BleepOptions(dim=4), seed=0)
+    save_model(place / "bleep", "bleep", bleep.state_dict(), {**meta, "options": {"dim": 4}})
+    training = Training.start(bleep, bleep.loss, FitOptions())
+    for parameter in bleep.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    training.optimizer.step()  # so that there are moments to store
+    training.epoch, training.best_epoch, training.best_value = 1, 0, -0.5
+    training.best = {name: value.clone() for name, value in bleep.state_dict().items()}
+    save_state(place / "checkpoint", training)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

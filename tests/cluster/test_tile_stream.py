@@ -1,0 +1,119 @@
+"""The stream on slides of numbers: no width moves a row, and a unit is there once, or named with a reason."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raystp.cluster.tile_stream import Pixels, Receipt, Unit, Vectors, Width, build_plan, stream
+from raystp.errors import SlideError
+
+pytestmark = pytest.mark.ray
+
+SIDE = 4
+UNITS = [Unit("one.0", "one", 0, 100), Unit("one.1", "one", 100, 64), Unit("two.0", "two", 0, 7)]
+BROKEN = Unit("broken.0", "broken", 0, 90)
+FATAL = Unit("fatal.0", "fatal", 0, 20)
+SENTENCE = "slide 'broken' ends after 70 tiles"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A tile's pixels are its own number; a vector is that number and its square. What is committed is a file."""
+
+    folder: Path
+
+    def reader(self) -> Callable[[Unit, int, int], Pixels]:
+        return self._read
+
+    def _read(self, unit: Unit, start: int, stop: int) -> Pixels:
+        if unit.slide == BROKEN.slide and stop > 70:
+            raise SlideError(SENTENCE)
+        if unit.slide == FATAL.slide and start > 0 and not (self.folder / "died").exists():
+            (self.folder / "died").touch()
+            os._exit(1)
+        numbers = np.arange(unit.first + start, unit.first + stop, dtype=np.uint8)
+        return np.broadcast_to(numbers[:, None, None, None], (stop - start, SIDE, SIDE, 3)).copy()
+
+    def encoder(self) -> Callable[[Pixels], Vectors]:
+        def encode(tiles: Pixels) -> Vectors:
+            mean = tiles.mean(axis=(1, 2, 3), dtype=np.float32)
+            return np.stack([mean, mean**2], axis=1)
+
+        return encode
+
+    def commit(self, unit: Unit, vectors: Vectors) -> None:
+        with (self.folder / "log.txt").open("a") as log:
+            log.write(f"{unit.unit}\n")
+        np.save(self.folder / f"{unit.unit}.npy", vectors)
+
+    def keep(self, unit: Unit, part: int, vectors: Vectors) -> None:
+        np.save(self.folder / f"part-{unit.unit}-{part}.npy", vectors)
+
+    def join(self, unit: Unit, parts: int) -> None:
+        self.commit(unit, np.concatenate([np.load(self.folder / f"part-{unit.unit}-{n}.npy") for n in range(parts)]))
+
+
+def _numbers(unit: Unit) -> np.ndarray:
+    number = np.arange(unit.first, unit.first + unit.rows, dtype=np.float32)
+    return np.stack([number, number**2], axis=1)
+
+
+def _check_whole(folder: Path, units: list[Unit]) -> None:
+    """Every unit holds its own rows in their order, was committed once, and nothing else was."""
+    assert sorted((folder / "log.txt").read_text().split()) == sorted(unit.unit for unit in units)
+    for unit in units:
+        np.testing.assert_array_equal(np.load(folder / f"{unit.unit}.npy"), _numbers(unit))
+
+
+def _plan(readers: int, capsys: pytest.CaptureFixture[str]) -> str:
+    plan = build_plan(Numbers(Path()), UNITS, Width(encoders=1, batch_tiles=7, threads=1, readers=readers))
+    plan.explain()  # type: ignore[no-untyped-call]  # Ray ships it without types
+    return capsys.readouterr().out.partition("Physical Plan (Optimized)")[2]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_readers_apart_are_an_operator_of_their_own_and_inside_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    inside, apart = _plan(0, capsys), _plan(1, capsys)
+    assert inside.count("ActorPoolMapOperator[MapBatches(EncodeUnit)]") == inside.count("Operator[") == 1
+    assert apart.count("ActorPoolMapOperator[MapBatches(ReadUnit)]") == 1
+    assert apart.count("ActorPoolMapOperator[MapBatches(EncodePart)]") == 1
+    assert apart.count("Operator[") == 2
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    "width",
+    [
+        Width(encoders=1, batch_tiles=64, threads=1),
+        Width(encoders=2, batch_tiles=7, threads=2),
+        Width(encoders=1, batch_tiles=7, threads=1, readers=2),
+        Width(encoders=2, batch_tiles=64, threads=1, readers=1),
+    ],
+    ids=["one inside", "two inside", "two readers apart", "two encoders apart"],
+)
+def test_any_width_commits_the_same_rows_and_a_unit_that_fails_is_a_receipt_with_its_sentence(
+    width: Width, tmp_path: Path
+) -> None:
+    receipts = list(stream(Numbers(tmp_path), [BROKEN, *UNITS], width))
+    done = [Receipt(unit.unit, unit.slide, unit.rows, "") for unit in UNITS]
+    assert sorted(receipts, key=str) == sorted([*done, Receipt("broken.0", "broken", 0, SENTENCE)], key=str)
+    _check_whole(tmp_path, UNITS)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("readers", [0, 1])
+def test_unit_whose_actor_died_once_is_tried_again_and_is_there_once(readers: int, tmp_path: Path) -> None:
+    width = Width(encoders=1, batch_tiles=7, threads=1, readers=readers)
+    receipts = list(stream(Numbers(tmp_path), [FATAL, *UNITS], width))
+    assert (tmp_path / "died").exists()
+    assert {receipt.unit: receipt.rows for receipt in receipts} == {unit.unit: unit.rows for unit in [FATAL, *UNITS]}
+    assert len(receipts) == 4
+    _check_whole(tmp_path, [FATAL, *UNITS])
+
+
+def test_no_units_make_no_stream(tmp_path: Path) -> None:
+    assert list(stream(Numbers(tmp_path), [], Width(encoders=1, batch_tiles=7, threads=1))) == []

@@ -1,0 +1,92 @@
+"""The whole path on the smoke cohort, by the configs that stand in conf/, through the command line's own door."""
+
+import re
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from raystp import cli, tables
+from raystp.artifacts import Artifact, find
+
+CONF = Path(__file__).parents[2] / "conf"
+STEPS = ("spots", "tile", "embed", "train", "index", "impute", "evaluate")
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def statuses(smoke_store: Path) -> dict[str, int]:
+    """Run every step by its smoke config, in order; return the exit statuses."""
+    store = f"run.store={smoke_store}"
+    return {step: cli.main([step, "--config", str(CONF / step / "smoke.yaml"), "--set", store]) for step in STEPS}
+
+
+@pytest.fixture(scope="module")
+def store(smoke_store: Path, statuses: dict[str, int]) -> str:
+    assert set(statuses) == set(STEPS)
+    return str(smoke_store)
+
+
+def test_only_the_step_at_which_a_slide_failed_ends_with_status_3(statuses: dict[str, int]) -> None:
+    assert statuses == dict.fromkeys(STEPS, cli.DONE) | {"tile": cli.INCOMPLETE}
+
+
+def test_the_damaged_slide_is_a_row_of_the_failures_table(store: str) -> None:
+    (row,) = find(store, "tile/smoke", "tile").failures().to_pylist()
+    assert (row["slide"], row["stage"]) == ("damaged", "tile")
+    assert "damaged.svs" in row["reason"]
+
+
+def test_a_finished_step_run_again_computes_nothing_and_says_so(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = _files(Path(store))
+    for step in STEPS:
+        cli.main([step, "--config", str(CONF / step / "smoke.yaml"), "--set", f"run.store={store}"])
+        assert "nothing was computed" in capsys.readouterr().out
+    assert _files(Path(store)) == before
+
+
+def test_predictions_follow_the_conventions_of_scanpy_and_squidpy(store: str) -> None:
+    prediction = find(store, "impute/smoke", "impute")
+    adata = ad.read_h5ad(prediction.place.path / "anndata" / "patient-C.h5ad")
+    measured = ad.read_h5ad(find(store, "spots/smoke", "spots").place.path / "sections" / "patient-C.h5ad")
+    assert adata.obs_names.tolist() == measured.obs_names.tolist()
+    np.testing.assert_array_equal(adata.obsm["spatial"], measured.obsm["spatial"])
+    assert {"in_tissue", "array_row", "array_col"} <= set(adata.obs.columns)
+    (library,) = adata.uns["spatial"].values()
+    assert {"tissue_hires_scalef", "spot_diameter_fullres"} <= set(library["scalefactors"])
+    assert library["images"]["hires"].ndim == 3
+    assert adata.layers["measured"].shape == adata.shape
+
+
+def test_a_slide_that_was_never_measured_is_predicted_over_its_tissue(store: str) -> None:
+    prediction = find(store, "impute/smoke", "impute")
+    table = prediction.table("predictions/unmeasured.parquet", tables.predictions(50))
+    assert table.num_rows > 50
+    assert set(table["spot"].to_pylist()) == {None}
+
+
+def test_the_report_is_one_page_that_fetches_nothing(store: str) -> None:
+    page = _report(find(store, "evaluate/smoke", "evaluate"))
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+    assert "log total counts" in page
+    assert "damaged" in page
+
+
+def test_the_demo_ends_well_although_a_slide_is_damaged(smoke_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["demo", "--config", str(CONF / "demo" / "smoke.yaml"), "--set", f"run.store={smoke_store}"]
+    assert cli.main(arguments) == cli.DONE
+    told = capsys.readouterr().out
+    assert "planted mean" in told
+    assert "damaged" in told
+    assert "report.html" in told
+
+
+def _report(artifact: Artifact) -> str:
+    return (artifact.place / "report.html").read_bytes().decode()
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Return the time of every file but the tracking database, which is opened in passing."""
+    return {str(p): p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file() and "mlflow" not in p.name}

@@ -1,0 +1,134 @@
+"""embed on the smoke cohort: one artifact whatever the width, nothing done twice, and a kill in the midst of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from raystp.artifacts import Artifact, find
+from raystp.steps import embed
+
+pytestmark = pytest.mark.ray
+
+UNIT_TILES = 16
+SEED = 0
+
+
+def _config(smoke_store: Path, store: Path, **run: Any) -> embed.EmbedConfig:
+    values = {"tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "run": {"store": str(store), **run}}
+    return embed.CONFIG.of(values)
+
+
+def _tiles(smoke_store: Path) -> str:
+    """Return the folder of the tiles that the demo itself made."""
+    return find(str(smoke_store), "embed/smoke", "embed").manifest.notes["tiles"]
+
+
+def _tables(artifact: Artifact) -> dict[str, Any]:
+    """Return each unit's table by name: the ids in their order, and the vectors."""
+    files = Path(artifact.place.uri).glob("embeddings/*/*.parquet")
+    return {file.stem: pq.read_table(file) for file in sorted(files)}
+
+
+def _vectors(table: Any) -> np.ndarray:
+    return np.stack(table["vector"].to_numpy())
+
+
+def _check_equal(found: Artifact, wanted: Artifact) -> None:
+    """The same folder's name, units, ids and order; vectors within 1e-5."""
+    assert found.manifest.folder == wanted.manifest.folder
+    assert found.manifest.rows == wanted.manifest.rows
+    assert found.manifest.notes == wanted.manifest.notes
+    ours, theirs = _tables(found), _tables(wanted)
+    assert list(ours) == list(theirs)
+    for name, table in ours.items():
+        assert table.drop_columns("vector").equals(theirs[name].drop_columns("vector"))
+        np.testing.assert_allclose(_vectors(table), _vectors(theirs[name]), atol=1e-5, rtol=0)
+
+
+def _times(store: Path) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def alone(smoke_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """One actor that reads and encodes 64 tiles at a time."""
+    store = tmp_path_factory.mktemp("alone")
+    return embed.run(_config(smoke_store, store, encoders=1, batch_tiles=64))
+
+
+def test_every_tile_has_a_finite_vector_in_its_slides_order(alone: Artifact, smoke_store: Path) -> None:
+    slides = alone.manifest.notes["units"]
+    assert list(slides) == ["patient-A", "patient-B", "patient-C", "unmeasured"]
+    tables = _tables(alone)
+    for slide, units in slides.items():
+        rows = [tables[unit] for unit in units]
+        wanted = pq.read_table(Path(_tiles(smoke_store)) / "tiles" / f"{slide}.parquet")
+        assert [tile for table in rows for tile in table["tile"].to_pylist()] == wanted["tile"].to_pylist()
+        vectors = np.concatenate([_vectors(table) for table in rows])
+        assert np.isfinite(vectors).all()
+        assert len(np.unique(vectors, axis=0)) > 0.9 * len(vectors)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [{"encoders": 2, "batch_tiles": 7, "threads": 2}, {"encoders": 2, "batch_tiles": 7, "readers": 1}],
+    ids=["two inside", "a reader apart"],
+)
+def test_any_width_leaves_the_same_artifact(
+    run: dict[str, Any], alone: Artifact, smoke_store: Path, tmp_path: Path
+) -> None:
+    found = embed.run(_config(smoke_store, tmp_path, **run))
+    _check_equal(found, alone)
+    assert not (Path(found.place.uri) / "parts").exists()
+
+
+def test_finished_step_does_nothing_and_a_lost_unit_alone_is_computed_again(
+    smoke_store: Path, tmp_path: Path, alone: Artifact
+) -> None:
+    config = _config(smoke_store, tmp_path, encoders=1, batch_tiles=64)
+    folder = tmp_path / alone.manifest.folder
+    folder.parent.mkdir()
+    subprocess.run(["cp", "-a", alone.place.uri, str(folder)], check=True)
+    before = _times(tmp_path)
+    embed.run(config)
+    assert _times(tmp_path) == before
+
+    (folder / "manifest.json").unlink()
+    (folder / "commits" / "patient-B.00001.json").unlink()
+    _check_equal(embed.run(config), alone)
+    changed = {str(file.relative_to(folder)) for file, when in _times(tmp_path).items() if before[file] != when}
+    lost = {"commits/patient-B.00001.json", "embeddings/patient-B/patient-B.00001.parquet"}
+    assert changed == {"manifest.json", *lost}
+
+
+def test_killed_run_goes_on_from_what_was_committed(alone: Artifact, smoke_store: Path, tmp_path: Path) -> None:
+    store, config = tmp_path / "store", _config(smoke_store, tmp_path / "store", encoders=1, batch_tiles=1)
+    file, folder = tmp_path / "killed.yaml", store / alone.manifest.folder
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    enough = int(np.random.default_rng(SEED).integers(1, 4))
+    command = [str(Path(sys.executable).with_name("raystp")), "embed", "--config", str(file)]
+    with (tmp_path / "output.txt").open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    try:
+        while len(list(folder.glob("commits/*.json"))) < enough:
+            assert process.poll() is None, (tmp_path / "output.txt").read_text()
+            time.sleep(0.002)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (folder / "manifest.json").exists()
+    kept = {one: when for one, when in _times(store).items() if one.parent.name == "commits"}
+    assert enough <= len(kept) < len(_tables(alone))
+
+    _check_equal(embed.run(config), alone)
+    after = _times(store)
+    assert {one: after[one] for one in kept} == kept

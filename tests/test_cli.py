@@ -1,0 +1,192 @@
+"""The command line: one sentence and one of four exit statuses; jobs and conf say the same as the steps."""
+
+import ast
+import contextlib
+import copy
+import functools
+import importlib
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raystp import cli
+from raystp.artifacts import Artifact, Draft, begin, digest_of
+from raystp.config import StepConfig
+from raystp.errors import ConfigError
+from raystp.steps import spots
+from raystp.steps.slide_table import read_slide_table
+
+ROOT = Path(__file__).parents[1]
+JOBS = sorted(ROOT.glob("jobs/*.py"))
+CONFIGS = sorted(path for step in cli.STEPS for path in ROOT.glob(f"conf/{step}/*.yaml"))
+
+
+def _config_of(step: str) -> type[StepConfig[Any]]:
+    config: type[StepConfig[Any]] = importlib.import_module(f"raystp.steps.{step}").CONFIG
+    return config
+
+
+def _spots_done(tmp_path: Path, failures: list[dict[str, object]]) -> list[str]:
+    """Finish the artifact of a `spots` run as the step itself would name it; return the run's command line."""
+    (tmp_path / "slides.csv").write_text("slide,path,patient,layout,counts\nA,A.svs,P,scverse,A.h5ad\n")
+    arguments = ["spots", "--set", f"slides={tmp_path / 'slides.csv'}", "--set", f"run.store={tmp_path / 'store'}"]
+    (row,) = read_slide_table(str(tmp_path / "slides.csv"), None, "store")
+    config = spots.CONFIG.load(None, arguments[2::2])
+    draft = begin(config, "spots", {"sections": digest_of([spots._identity(row)])})  # the step's own naming
+    assert isinstance(draft, Draft)
+    draft.finish({"sections": 1, "spots": 7}, failures, {"sections": {}})
+    return arguments
+
+
+def test_what_was_done_before_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(_spots_done(tmp_path, [])) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"spots: {tmp_path / 'store' / 'spots' / 'default-'}")
+    assert said[1:3] == ["  1 sections", "  7 spots"]
+    assert "done before" in said[3]
+
+
+def test_failures_are_told_and_make_the_exit_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failures: list[dict[str, object]] = [{"slide": "A", "stage": "spots", "reason": "A.h5ad is damaged"}]
+    assert cli.main(_spots_done(tmp_path, failures)) == 3
+    assert "  failed at spots: A: A.h5ad is damaged\n" in capsys.readouterr().out
+
+
+def test_an_error_is_one_sentence_and_the_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "none.csv"
+    assert cli.main(["spots", "--set", f"slides={table}"]) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith(
+        f"ConfigError: slides: no slide table at {table}; it is a CSV with the columns slide, path"
+    )
+    assert (told.err.count("\n"), told.out) == (1, "")
+
+
+def test_an_unknown_key_is_told_with_the_nearest_known_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tile", "--set", "slides=a.csv", "--set", "sied=64"]) == 1
+    told = capsys.readouterr().err
+    assert told == (
+        "ConfigError: the command line does not describe a TileConfig:\n"
+        "  sied: there is no such field; did you mean 'side'?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["tiles"], ["tile", "--store", "x"], ["tile", "slides.csv"], ["tile", "--set"]]
+)
+def test_a_wrong_command_line_has_the_exit_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: raystp" in capsys.readouterr().err
+
+
+def test_an_unknown_step_is_told_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["tiles"])
+    told = capsys.readouterr().err
+    assert "invalid choice: 'tiles'" in told
+    assert all(f"'{step}'" in told for step in cli.STEPS)
+
+
+def test_a_run_that_is_stopped_says_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(_: object) -> Artifact:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(spots, "run", stopped)
+    assert cli.main(["spots", "--set", "slides=a.csv"]) == 1
+    assert "what was finished is kept" in capsys.readouterr().err
+
+
+def test_a_fault_that_nobody_foresaw_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> Artifact:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(spots, "run", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["spots", "--set", "slides=a.csv"])
+
+
+def test_help_needs_neither_ray_nor_torch() -> None:
+    code = "import sys, raystp.cli as c\ntry: c.main(['--help'])\nfinally: print({'ray', 'torch'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert all(words[:20] in done.stdout for words in cli.STEPS.values())
+
+
+def test_every_step_is_a_module_with_a_config_of_its_name_and_a_run() -> None:
+    for step in cli.STEPS:
+        module = importlib.import_module(f"raystp.steps.{step}")
+        assert step == module.STEP
+        assert issubclass(module.CONFIG, StepConfig)
+        assert module.CONFIG.__name__ == f"{step.capitalize()}Config"
+        assert callable(module.run)
+
+
+def test_every_field_of_a_config_is_described_unless_its_name_says_it_all() -> None:
+    for step in cli.STEPS:
+        fields = _config_of(step).model_fields
+        bare = [name for name, field in fields.items() if not field.description]
+        assert set(bare) <= {"run", "seed", "encoder", "model", "metric", "panel", "split", "bleep", "fit", "name"}, (
+            step
+        )
+
+
+def test_every_step_but_the_demo_has_a_job_and_none_is_left_over() -> None:
+    assert {job.stem for job in JOBS} == set(cli.STEPS) - {"demo"}
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda path: path.stem)
+def test_a_job_is_short_and_does_nothing_when_imported(job: Path) -> None:
+    text = job.read_text()
+    assert len(text.splitlines()) <= 15
+    *_, last = ast.parse(text).body
+    assert isinstance(last, ast.If)
+    assert ast.unparse(last.test) == "__name__ == '__main__'"
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda path: path.stem)
+def test_a_job_is_its_step(job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", [str(job), "--set", "no.such=1"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(job), run_name="__main__")
+    assert caught.value.code == 1
+    assert f"does not describe {'an' if job.stem[0] in 'aeiou' else 'a'} {job.stem.capitalize()}Config" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("step", cli.STEPS)
+def test_every_step_has_a_smoke_config(step: str) -> None:
+    assert (ROOT / "conf" / step / "smoke.yaml").is_file()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_config_file_describes_its_step_and_holds_differences_only(path: Path) -> None:
+    assert 5 <= len(path.read_text().splitlines()) <= 25
+    config = _config_of(path.parent.name)
+    loaded, values = config.load(path), yaml.safe_load(path.read_text())
+    for leaf in _leaves({name: value for name, value in values.items() if name != "run"}):
+        without = copy.deepcopy(values)
+        *way, last = leaf
+        del functools.reduce(lambda at, key: at[key], way, without)[last]
+        with contextlib.suppress(ConfigError):  # a field that must be given
+            assert config.of(without) != loaded, f"{'.'.join(leaf)} is the default"
+
+
+def test_no_config_file_belongs_to_no_step() -> None:
+    assert sorted(ROOT.glob("conf/**/*.yaml")) == CONFIGS
+
+
+def _leaves(values: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the way to each single value."""
+    return [
+        (key, *rest) for key, value in values.items() for rest in (_leaves(value) if isinstance(value, dict) else [()])
+    ]

@@ -1,0 +1,216 @@
+"""Configs: frozen, closed, read from plain YAML; a name for what is computed, and none for where or how wide."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import Field, ValidationError
+
+from raystp.config import Config, Run, StepConfig
+from raystp.errors import ConfigError
+from raystp.steps.encoder_source import EncoderConfig
+from raystp.steps.train_config import TrainConfig
+
+
+class Part(Config):
+    size: float = Field(default=1.0, gt=0)
+    weights: str | None = None
+
+
+class ToyRun(Run):
+    workers: int = Field(default=1, ge=1)
+
+
+class Toy(StepConfig[ToyRun]):
+    where: ClassVar[frozenset[str]] = frozenset({"tiles"})
+    tiles: str
+    side: float = 112.0
+    part: Part = Field(default_factory=Part)
+    other: Part | None = None
+    run: ToyRun = Field(default_factory=ToyRun)
+
+
+TRAIN = ["spots=spots/a", "embeddings=embed/a", "split.test=[B]"]
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "toy.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _refused(tmp_path: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Toy.load(_file(tmp_path, text), overrides)
+    return str(caught.value)
+
+
+def test_a_file_holds_differences_and_the_class_the_rest(tmp_path: Path) -> None:
+    config = Toy.load(_file(tmp_path, "tiles: tile/a\npart:\n  size: 2\n"))
+    assert (config.tiles, config.part.size, config.side, config.run.store) == ("tile/a", 2.0, 112.0, "store")
+    assert Toy.load(_file(tmp_path, "# nothing but a comment\n"), ["tiles=tile/a"]) == Toy(tiles="tile/a", run=ToyRun())
+
+
+def test_an_override_wins_over_the_file_field_by_field(tmp_path: Path) -> None:
+    file = _file(tmp_path, "tiles: tile/a\npart: {size: 2, weights: w}\nrun:\n")
+    overrides = ["part.size=3", "run.store=/data/a=b", "run.workers=4", "other.size=5", "tiles=tile/b"]
+    config = Toy.load(file, overrides)
+    assert (config.part, config.other) == (Part(size=3, weights="w"), Part(size=5))
+    assert (config.run.store, config.run.workers, config.tiles) == ("/data/a=b", 4, "tile/b")
+
+
+def test_a_config_is_never_changed() -> None:
+    config = Toy.of({"tiles": "tile/a", "run": {}})
+    with pytest.raises(ValidationError, match="frozen"):
+        config.side = 4.0  # type: ignore[misc]  # mypy knows it too
+    with pytest.raises(ValidationError, match="frozen"):
+        config.run.workers = 4  # type: ignore[misc]  # the same
+
+
+def test_every_fault_is_in_one_message_that_names_the_file(tmp_path: Path) -> None:
+    said = _refused(tmp_path, "sidee: 3\npart: {size: -1}\n", "run.workers=none")
+    assert said.splitlines() == [
+        f"{tmp_path / 'toy.yaml'} does not describe a Toy:",
+        "  run.workers: Input should be a valid integer, unable to parse string as an integer, got 'none'",
+        "  tiles: must be given",
+        "  part.size: Input should be greater than 0, got -1",
+        "  sidee: there is no such field; did you mean 'side'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("encodr=1", "encodr: there is no such field; did you mean 'encoder'?"),
+        ("run.wokers=1", "run.wokers: there is no such field; did you mean 'workers'?"),
+        ("encoder.nmae=1", "encoder.nmae: there is no such field; did you mean 'name'?"),  # of `EncoderConfig | None`
+        ("fit.epohcs=1", "fit.epohcs: there is no such field; did you mean 'epochs'?"),  # of a plain dataclass
+        ("zzz=1", "zzz: there is no such field"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig.load(None, [*TRAIN, override])
+    assert str(caught.value).splitlines() == ["the command line does not describe a TrainConfig:", f"  {said}"]
+
+
+@pytest.mark.parametrize("override", ["tiles", "=3", "part..size=3", ".size=3"])
+def test_an_override_that_is_no_key_and_value_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not key=value, such as --set run.store=/data/store"):
+        Toy.load(None, [override])
+
+
+def test_an_override_below_a_single_value_is_refused(tmp_path: Path) -> None:
+    assert "'tiles' is a single value in the file, not a group" in _refused(tmp_path, "tiles: a", "tiles.b=1")
+
+
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan"])
+def test_a_number_is_finite(number: str) -> None:
+    with pytest.raises(ConfigError, match="side: Input should be a finite number"):
+        Toy.load(None, ["tiles=a", f"side={number}"])
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", "a b", "ü", "x" * 65, '"a\\n"'])
+def test_an_artifacts_name_is_one_that_a_folder_can_have(name: str) -> None:
+    with pytest.raises(ConfigError, match="name: "):
+        Toy.load(None, ["tiles=a", f"name={name}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("fit.epochs=0", "epochs must be finite and at least 1"),
+        ("fit.contrast=1", "contrast must be finite and at least 2"),
+        ("fit.lr=-1", "lr must be finite and at least 0"),
+        ("fit.lr=.inf", "Input should be a finite number"),
+        ("bleep.dim=0", "dim must be finite and at least 1"),
+    ],
+)
+def test_numbers_that_no_training_can_be_done_with_are_refused_at_the_door(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        TrainConfig.load(None, [*TRAIN, override])
+
+
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:os.system ['exit 1']", "!!python/name:os.system", "!!python/tuple [1]", "!mine 3"]
+)
+def test_nothing_but_plain_values_is_made_of_yaml(tmp_path: Path, tag: str) -> None:
+    assert "is not YAML: could not determine a constructor for the tag" in _refused(tmp_path, f"tiles: {tag}")
+    with pytest.raises(ConfigError, match="could not determine a constructor"):
+        Toy.load(None, [f"tiles={tag}"])
+
+
+def test_a_bomb_of_aliases_is_refused_in_a_short_message(tmp_path: Path) -> None:
+    lines = ["a: &a [x,x,x,x,x,x,x,x,x]"]
+    lines += [
+        f"{name}: &{name} [{','.join([f'*{below}'] * 9)}]" for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
+    said = _refused(tmp_path, "\n".join([*lines, "tiles: *i"]))
+    assert "tiles: Input should be a valid string, got [[" in said
+    assert len(said) < 2000
+
+
+def test_yaml_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    assert "is nested too deeply for a config" in _refused(tmp_path, "tiles: " + "[" * 500 + "]" * 500)
+    assert "got [[[...]]]" in _refused(tmp_path, "tiles: &a [*a]")
+
+
+def test_a_key_that_is_given_twice_is_not_lost(tmp_path: Path) -> None:
+    said = _refused(tmp_path, "tiles: a\npart: {size: 1}\npart: {weights: w}\n")
+    assert "the key 'part' is there twice" in said
+    assert "line 3" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"- a\n", "holds a list, a config is a mapping"),
+        (b"\xff\xfe", "cannot be read as text"),
+        (b"tiles: [", "is not YAML"),
+        (b"1: x\ntiles: a", "1 is no field.s name"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "toy.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        Toy.load(path)
+
+
+def test_a_file_that_is_absent_is_refused_with_those_beside_it(tmp_path: Path) -> None:
+    beside = _file(tmp_path, "tiles: a")
+    with pytest.raises(ConfigError, match=f"no config file {tmp_path / 'toi.yaml'}; beside it there are {beside}"):
+        Toy.load(tmp_path / "toi.yaml")
+    with pytest.raises(ConfigError, match="cannot be read as text"):
+        Toy.load(tmp_path)
+
+
+def _what(*overrides: str) -> dict[str, Any]:
+    return Toy.load(None, ["tiles=tile/a", *overrides]).what()
+
+
+def test_where_and_how_wide_and_by_what_name_are_not_what_is_computed() -> None:
+    assert _what() == _what("run.store=/elsewhere", "run.workers=8", "run.address=ray://x") == _what("name=other")
+    assert _what() == _what("tiles=/another/path/to/the/same")
+    assert _what() != _what("side=113")
+
+
+def test_what_the_manifest_says_holds_no_store() -> None:
+    said = Toy.load(None, ["tiles=tile/a", "run.store=s3://bucket/secret", "name=n"]).said()
+    assert said == {
+        "name": "n",
+        "tiles": "tile/a",
+        "side": 112.0,
+        "part": {"size": 1.0, "weights": None},
+        "other": None,
+    }
+
+
+def test_the_weights_path_is_not_what_is_computed_but_their_digest_is() -> None:
+    here, there = (EncoderConfig(name="tiny", weights=path, sha256="a" * 64).what() for path in ("a.x", "b.x"))
+    assert here == there != EncoderConfig(name="tiny", weights="a.x", sha256="b" * 64).what()
+
+
+def test_the_panels_path_is_not_what_a_training_computes_but_that_one_is_given_is() -> None:
+    here, there = (TrainConfig.load(None, [*TRAIN, f"panel.file={path}"]).what() for path in ("a.txt", "b.txt"))
+    assert here == there != TrainConfig.load(None, TRAIN).what()

@@ -1,0 +1,269 @@
+"""Places: written whole or not at all, on this machine and on an object store, and printed without their secrets."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pytest
+from moto.server import ThreadedMotoServer
+
+from raystp import tables
+from raystp.artifacts import Artifact, begin, find
+from raystp.config import Run
+from raystp.errors import ArtifactError, StorageError
+from raystp.expression.schema import About, Spots, make_section, read_section, write_section
+from raystp.index.bank import open_bank, write_bank
+from raystp.index.reference import Reference
+from raystp.models.baselines import fit_gene_mean
+from raystp.models.store import load_model, save_model
+from raystp.steps.slide_table import read_slide_table
+from raystp.steps.spots import SpotsConfig
+from raystp.storage import Place, is_safe_name
+
+CANARY = "canary-in-the-mine"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """An object store on this machine, spoken to over HTTP; the query of its URIs."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    _, port = moto.get_host_and_port()
+    yield f"?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1&allow_bucket_creation=true"
+    moto.stop()
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Place:
+    """A folder of its own in a bucket."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    fs, name = pafs.FileSystem.from_uri(f"s3://bucket{server}")
+    fs.create_dir(name)
+    return Place.of(f"s3://bucket/{tmp_path.name}{server}")
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty folder, on this machine and on an object store in turn."""
+    place: Place = Place.of(tmp_path) if request.param == "local" else request.getfixturevalue("bucket")
+    return place
+
+
+def test_what_is_written_is_read_and_listed_and_goes_away(folder: Place) -> None:
+    file = folder / "deep" / "er" / "word.txt"
+    file.write_bytes(b"old")
+    file.write_bytes(b"new")
+    (folder / "other.txt").write_bytes(b"")
+    assert (file.read_bytes(), file.size(), file.exists(), file.is_folder()) == (b"new", 3, True, False)
+    assert (folder.names(), (folder / "deep").names()) == (["deep", "other.txt"], ["er"])
+    assert (folder / "deep").is_folder()
+    with file.open() as stream:
+        stream.seek(1)
+        assert stream.read() == b"ew"
+    with file.local() as path:
+        assert path.read_bytes() == b"new"
+    (folder / "deep").remove()
+    (folder / "other.txt").remove()
+    (folder / "never.was").remove()
+    assert (folder.names(), file.exists()) == ([], False)
+
+
+def test_a_table_comes_back_with_its_label(folder: Place) -> None:
+    rows: list[dict[str, object]] = [{"slide": "A", "stage": "tile", "reason": "none"}]
+    table = tables.of_rows(rows, tables.FAILURES)
+    file = folder / "failures.parquet"
+    file.write_table(table)
+    tables.check(file.read_schema(), tables.FAILURES, str(file))
+    assert file.read_table().equals(table)
+    assert file.read_table(["reason"]).column_names == ["reason"]
+
+
+def test_a_writer_that_fails_leaves_the_old_content_and_nothing_beside_it(folder: Place) -> None:
+    file = folder / "model.bin"
+    file.write_bytes(b"old")
+
+    def half(path: Path) -> None:
+        path.write_bytes(b"ne")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        file.write_file(half)
+    assert (file.read_bytes(), folder.names()) == (b"old", ["model.bin"])
+    if folder.is_local:
+        assert os.listdir(folder.path) == ["model.bin"]  # noqa: PTH208 -- names() leaves out what is being written
+
+
+def test_a_writer_sees_the_name_it_writes_for_by_its_ending(folder: Place) -> None:
+    seen: list[str] = []
+
+    def write(path: Path) -> None:
+        seen.append(path.suffix)
+        path.write_bytes(b"x")
+
+    (folder / "bank.faiss").write_file(write)
+    assert seen == [".faiss"]
+
+
+def test_a_file_being_written_is_not_listed(tmp_path: Path) -> None:
+    place = Place.of(tmp_path)
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
+        assert place.names() == []
+
+    (place / "whole").write_file(write)
+    assert place.names() == ["whole"]
+
+
+@pytest.mark.parametrize("what", ["open", "read_bytes", "size", "read_table", "read_schema"])
+def test_what_is_absent_cannot_be_read_and_is_named(folder: Place, what: str) -> None:
+    with pytest.raises(StorageError, match=f"{(folder / 'none').name}"):
+        getattr(folder / "none", what)()
+    assert (folder / "none").names() == []
+
+
+def test_a_file_that_is_no_table_is_named(folder: Place) -> None:
+    (folder / "tiles.parquet").write_bytes(b"not a table")
+    for read in (Place.read_table, Place.read_schema):
+        with pytest.raises(StorageError, match=r"cannot read .*/tiles.parquet: "):
+            read(folder / "tiles.parquet")
+
+
+def test_a_store_below_a_plain_file_cannot_be_written_and_says_so_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    store = Place.of(tmp_path / "file" / "store")
+    with pytest.raises(StorageError) as caught:
+        store.check_writable()
+    said = f"nothing can be written under {store}: Not a directory; name another store with --set run.store=..."
+    assert str(caught.value) == said
+    with pytest.raises(StorageError, match=f"cannot write {store / 'a'}: Not a directory"):
+        (store / "a").write_bytes(b"")
+
+
+def test_a_store_in_a_bucket_that_is_not_there_cannot_be_written(bucket: Place) -> None:
+    store = Place.of(bucket.uri.replace("//bucket/", "//none/"))
+    with pytest.raises(StorageError, match=r"nothing can be written under s3://none/.*NO_SUCH_BUCKET") as caught:
+        store.check_writable()
+    assert "endpoint" not in str(caught.value)
+
+
+def test_looking_whether_a_store_can_be_written_leaves_nothing(folder: Place) -> None:
+    folder.check_writable()
+    assert folder.names() == []
+
+
+@pytest.mark.parametrize("name", ["A1", "patient-3.section_2", "a" * 128, "...a", "-"])
+def test_a_name_of_letters_digits_and_a_few_signs_can_be_a_files(name: str) -> None:
+    assert is_safe_name(name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a b", "ä", "a\n", "a" * 129, "a?b", "a:b", ".aside-1"])
+def test_a_name_that_leaves_its_folder_or_hides_in_it_is_refused(name: str) -> None:
+    assert not is_safe_name(name)
+
+
+def test_a_path_is_absolute_and_a_uri_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Place.of("store").uri == Place.of(f"file://{tmp_path}/store").uri == str(tmp_path / "store")
+    assert Place.of("~/store").uri == str(Path.home() / "store")
+    assert Place.of("s3://b/k?region=x").uri == "s3://b/k?region=x"
+
+
+@pytest.mark.parametrize("uri", ["/data/store", "/data/what?", "s3://b/k", "s3://b/k?region=x&scheme=http"])
+def test_a_places_name_and_folder_undo_each_other(uri: str) -> None:
+    place = Place.of(uri)
+    assert ((place / "a.b").name, (place / "a.b").parent) == ("a.b", place)
+
+
+def test_a_question_mark_in_a_local_path_is_part_of_it(tmp_path: Path) -> None:
+    (Place.of(tmp_path / "what?") / "a").write_bytes(b"x")
+    assert (tmp_path / "what?" / "a").read_bytes() == b"x"
+
+
+def test_a_remote_place_has_no_local_path() -> None:
+    with pytest.raises(StorageError, match="s3://b/k is on an object store, a path on this machine was wanted"):
+        _ = Place.of("s3://b/k").path
+
+
+SECRET = [
+    f"s3://b/k?endpoint_override=h&secret={CANARY}",
+    f"s3://key:{CANARY}@b/k?secret={CANARY}",
+    f"ftp://b/k?{CANARY}",
+    f"s3://b/k k?{CANARY}",
+]
+"""None of them can be reached, so each ends in an error's sentence."""
+
+
+@pytest.mark.parametrize("uri", SECRET)
+def test_a_place_is_never_printed_with_its_secret(uri: str) -> None:
+    place = Place.of(uri) / "file"
+    assert CANARY in place.uri
+    assert CANARY not in f"{place} {place!r} {place.name} {place.parent}"
+    with pytest.raises(StorageError) as caught:
+        place.read_bytes()
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", [*SECRET[:2], f"s3://b/k?{CANARY}"])
+def test_a_manifest_never_holds_a_secret(tmp_path: Path, uri: str) -> None:
+    config = SpotsConfig(slides=uri, root=uri, run=Run(store=str(tmp_path)))
+    draft = begin(config, "spots", {})
+    assert not isinstance(draft, Artifact)
+    manifest = draft.finish({}, []).place / "manifest.json"
+    assert CANARY not in manifest.read_bytes().decode()
+    assert "b/k" in manifest.read_bytes().decode()
+
+
+def test_an_object_store_holds_artifacts_as_a_folder_does(bucket: Place) -> None:
+    config = SpotsConfig(slides="slides.csv", name="far", run=Run(store=bucket.uri))
+    with pytest.raises(ArtifactError, match=r"no artifact 'spots/far' in s3://bucket/\S*: the 'spots' step has left"):
+        find(bucket.uri, "spots/far", "spots")
+    draft = begin(config, "spots", {"sections": "abc"})
+    assert not isinstance(draft, Artifact)
+    with pytest.raises(ArtifactError, match="no artifact 'spots/far'"):
+        find(bucket.uri, "spots/far", "spots")  # a folder without files does not exist there
+    (draft.place / "slides.parquet").write_table(tables.SLIDES.empty_table())
+    with pytest.raises(ArtifactError, match=r"has no manifest.json: the step has not finished there"):
+        find(bucket.uri, "spots/far", "spots")
+    finished = draft.finish({"slides": 0}, [{"slide": "A", "stage": "spots", "reason": "none"}])
+    found = find(bucket.uri, "spots/far", "spots")
+    assert found == finished == begin(config, "spots", {"sections": "abc"})
+    assert find(bucket.uri, found.place.uri, "spots") == finished
+    assert found.table("slides.parquet", tables.SLIDES).num_rows == 0
+    assert found.failures()["slide"].to_pylist() == ["A"]
+    found.place.remove()
+    assert not found.place.exists()
+
+
+def test_a_slide_table_on_an_object_store_takes_its_paths_from_its_own_folder(bucket: Place) -> None:
+    (bucket / "slides.csv").write_bytes(b"slide,path,patient\nA,slides/A.svs,P\n")
+    (row,) = read_slide_table((bucket / "slides.csv").uri, None, "store")
+    assert row.path == bucket / "slides" / "A.svs"
+
+
+def test_ray_is_given_a_folder_as_it_takes_it(folder: Place) -> None:
+    given = folder.for_ray()
+    fs = given.get("storage_filesystem", pafs.LocalFileSystem())
+    with fs.open_output_stream(f"{given['storage_path']}/checkpoint") as file:
+        file.write(pa.py_buffer(b"x"))
+    assert (folder / "checkpoint").read_bytes() == b"x"
+
+
+def test_sections_models_and_banks_come_back_from_either(folder: Place) -> None:
+    expression = np.arange(6, dtype=np.float32).reshape(2, 3)
+    at, genes, names = np.arange(2.0), ["A", "B", "C"], ["s0", "s1"]
+    about = About("S", "P", "S", mpp=0.5, spot_diameter_um=55.0, pitch_um=100.0, layout="toy")
+    section = make_section(expression + 1, genes, Spots(names, np.stack([at, at], axis=1), at, at), about)
+    write_section(folder / "S.h5ad", section)
+    np.testing.assert_array_equal(read_section(folder / "S.h5ad").X.toarray(), expression + 1)
+    save_model(folder / "model", "gene_mean", fit_gene_mean(expression), {"genes": genes, "d_image": 2})
+    assert load_model(folder / "model")[0] == "gene_mean"
+    reference = Reference(expression[:, :2], expression, genes, ["S", "S"], names, ["P", "P"])
+    described = write_bank(folder / "bank", reference, shards=2, metric="l2")
+    bank = open_bank(folder / "bank", described)
+    np.testing.assert_array_equal(bank.expression(np.array([1, 0])), expression[::-1])

@@ -93,7 +93,7 @@ def run(config: EvaluateConfig) -> Artifact:
     rows = _in_order(rows, [*outcomes, *controls])
     (draft.place / "scores.parquet").write_table(tables.of_rows(rows, tables.SCORES))
     text = score_table_text(rows)
-    (draft.place / "scores.txt").write_bytes(text.encode())
+    (draft.place / "scores.txt").write_bytes(f"{text}\n".encode())
     notes = [f"`{name}` {note}." for name, note in {**CONTROLS, CEILING: CEILING_NOTE}.items() if name in controls]
     shown = Shown(rows, outcomes, measured, genes, config.genes, config.permutations, notes)
     content = compose(shown, spots, models, protocol_of(label["protocol"]), store=Place.of(store))

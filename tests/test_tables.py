@@ -80,6 +80,7 @@ def test_vectors_come_back_as_rows_also_from_a_slice_of_several_chunks(precision
     column = pa.chunked_array([tables.vectors(rows[:1], precision), tables.vectors(rows[1:], precision)])
     np.testing.assert_array_equal(tables.matrix(column), rows)
     np.testing.assert_array_equal(tables.matrix(column.slice(1, 2)), rows[1:3])
+    np.testing.assert_array_equal(tables.matrix(column.slice(2, 2)), rows[2:])  # of one chunk, from its middle
     assert tables.matrix(column.slice(0, 0)).shape == (0, 3)
 
 

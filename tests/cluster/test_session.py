@@ -10,17 +10,24 @@ import ray
 
 from raystp.cluster.session import cluster_cpus, session
 from raystp.cluster.tasks import each
-from raystp.errors import ConfigError
 
 pytestmark = pytest.mark.ray
 
 ALONE = """
+import posixpath
+import ray
 from raystp.cluster.session import cluster_cpus, session
 from raystp.cluster.tasks import each
-import ray
+from raystp.errors import ConfigError
 
+try:
+    with session("127.0.0.1:1"):
+        pass
+except ConfigError as error:
+    print(error)
 with session():
-    print(cluster_cpus(), sorted(each(abs, [-1, -2, -3])))
+    print(cluster_cpus())
+    print(sorted(each(posixpath.basename, ["a/b", "c/d"])))
 print(ray.is_initialized())
 """
 
@@ -37,15 +44,16 @@ def _die_once(folder: Path) -> str:
     os._exit(1)
 
 
-def test_local_session_is_locked_by_a_token_unless_told_otherwise_and_ends(tmp_path: Path) -> None:
+def test_absent_cluster_is_a_sentence_and_a_local_one_is_locked_by_a_token_and_ends(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path)}
     del environment["RAY_AUTH_MODE"]
     done = subprocess.run([sys.executable, "-c", ALONE], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answers, ended = done.stdout.splitlines()
-    cpus, found = answers.split(" ", 1)
+    refused, cpus, *rest = done.stdout.splitlines()
+    assert refused.startswith("run.address: no Ray cluster answers at '127.0.0.1:1' (")
+    assert refused.endswith("; leave it out for a local Ray")
     assert int(cpus) == max(4, os.cpu_count() or 1)
-    assert (found, ended) == ("[(0, 1), (1, 2), (2, 3)]", "False")
+    assert rest == ["[(0, 'b'), (1, 'd')]", "False"]
     assert len((tmp_path / ".ray" / "auth_token").read_text()) == 64
 
 
@@ -61,10 +69,3 @@ def test_each_answers_once_for_every_item_with_few_in_flight(tmp_path: Path) -> 
     assert sorted(each(_double, range(20), in_flight=3)) == [(number, 2 * number) for number in range(20)]
     assert list(each(_die_once, [tmp_path])) == [(0, "done")]
     assert list(each(_double, [])) == []
-
-
-def test_cluster_that_is_not_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(ConfigError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'.*leave it out for a local Ray"):
-        with session("127.0.0.1:1"):
-            pass

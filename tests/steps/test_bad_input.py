@@ -5,7 +5,7 @@ What may not be learned from or predicted is in `test_leaks.py`, slips in a slid
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ import pandas as pd
 import pytest
 
 from raystp import cli, tables
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import find
 from raystp.errors import ConfigError, EncoderError
 from raystp.steps import embed, spots, tile
 from raystp.steps.slide_table import SlideRow
 from raystp.storage import Place
 
-Finish = Callable[[Place, str, str, Mapping[str, Any]], Artifact]
 Write = Callable[[Path], Path]
 MPP = {"mpp": 0.5}
 

@@ -29,7 +29,7 @@ def _config(smoke_store: Path, store: Path, **run: Any) -> embed.EmbedConfig:
 
 def _tiles(smoke_store: Path) -> str:
     """Return the folder of the tiles that the demo itself made."""
-    return find(str(smoke_store), "embed/smoke", "embed").manifest.notes["tiles"]
+    return str(find(str(smoke_store), "embed/smoke", "embed").manifest.notes["tiles"])
 
 
 def _tables(artifact: Artifact) -> dict[str, Any]:

@@ -8,6 +8,7 @@ says otherwise.
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 
 import ray
@@ -17,6 +18,8 @@ from raystp.errors import ConfigError
 
 LOGICAL_CPUS = 4
 """The least number of logical CPUs of a local Ray."""
+
+CONNECT_S = 10.0
 
 
 @contextlib.contextmanager
@@ -46,11 +49,19 @@ def session(address: str | None = None) -> Iterator[None]:
 
 def _join(address: str) -> None:
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         msg = f"run.address: no Ray cluster answers at {address!r} ({reason}); leave it out for a local Ray"
         raise ConfigError(msg) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nothing listens at a host and port: Ray itself would go on trying for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 def _start() -> None:

@@ -39,8 +39,8 @@ class EncoderConfig(Config):
     """Instead of all this: the image tower of a model that was trained end to end, `train/<name>`."""
 
     def what(self) -> dict[str, Any]:
-        """Return what is computed: all but where the weights lie, since their digest counts instead."""
-        return self.model_dump(mode="json", exclude={"weights", "trained"})
+        """Return what is computed: all but where the weights lie and which were wanted, since those found count."""
+        return self.model_dump(mode="json", exclude={"weights", "sha256", "trained"})
 
 
 @dataclass(frozen=True)

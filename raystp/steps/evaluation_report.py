@@ -1,5 +1,7 @@
 """What the report of an evaluation shows: which genes on which sections, whose curves, which manifests."""
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +24,8 @@ from raystp.steps.pairs import Counts, sections_of
 from raystp.steps.scored import Scored
 from raystp.storage import Place
 from raystp.units import Level0Pixels
+
+_QUERY = re.compile(r"""([a-z][a-z0-9+.-]*://[^"?\s]*)\?[^"\s]*""")
 
 GENES_OF_A_SLIDE = 3
 """Genes that are drawn over a slide that was never measured."""
@@ -64,8 +68,14 @@ def compose(
         + _unmeasured(shown_, spots, first, chain["embeddings"]),
         curves=_curves(models),
         failures=[row for one in chain.values() for row in one.failures().to_pylist()],
-        manifests={role: asdict(one.manifest) for role, one in chain.items()},
+        manifests={role: _shown(one) for role, one in chain.items()},
     )
+
+
+def _shown(one: Artifact) -> dict[str, Any]:
+    """Return a manifest without the queries of its URIs: they may hold credentials, and a report is passed on."""
+    shown_: dict[str, Any] = json.loads(_QUERY.sub(r"\1", json.dumps(asdict(one.manifest))))
+    return shown_
 
 
 def _chain(first: Scored, spots: Artifact, store: Place) -> dict[str, Artifact]:

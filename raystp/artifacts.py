@@ -86,6 +86,11 @@ class Draft:
     inputs: dict[str, str]
     config: dict[str, Any]
 
+    @property
+    def folder(self) -> str:
+        """The artifact's path under its store: `<step>/<name>-<fingerprint>`."""
+        return f"{self.step}/{self.name}-{self.fingerprint}"
+
     def finish(
         self,
         rows: Mapping[str, int],

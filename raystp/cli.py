@@ -18,6 +18,7 @@ STEPS = {
     "tile": "slides [+ spots] -> tiles table, tissue masks, thumbnails",
     "embed": "tiles + slides + an encoder -> embeddings",
     "train": "spots + embeddings or pixels -> a model",
+    "tune": "a train config + a search space -> a trials table, the best config",
     "index": "a contrastive model + reference spots -> a reference index",
     "impute": "embeddings + a model [+ index] -> predicted expression",
     "evaluate": "predictions + measured spots -> scores and a report",

@@ -9,9 +9,9 @@ import dataclasses
 import difflib
 import reprlib
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,10 +25,19 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """Marks a field that says where something lies: a path or URI, or `<step>/<name>` of an artifact in the store."""
+
+    step: str | None = None
+    words: tuple[str, ...] = ()
+    """Values that are no place at all."""
+
+
 class Run(Config):
     """Where and how wide: never part of a result's name."""
 
-    store: str = "store"
+    store: Annotated[str, Where()] = "store"
     """Folder or URI under which artifacts lie, `<store>/<step>/<name>-<fingerprint>/`."""
 
     address: str | None = None
@@ -54,7 +63,7 @@ class StepConfig(Config, Generic[R]):
     def load(cls: type[C], path: str | Path | None, overrides: Sequence[str] = ()) -> C:
         """Read a YAML file (or nothing) and `key=value` overrides; raise ConfigError with every fault at once."""
         where = str(path) if path is not None else "the command line"
-        values = _read_yaml(Path(path)) if path is not None else {}
+        values = read_yaml(Path(path)) if path is not None else {}
         for override in overrides:
             _set(values, override)
         return cls.of(values, where)
@@ -69,6 +78,14 @@ class StepConfig(Config, Generic[R]):
             msg = "\n".join([f"{where} does not describe {_article(cls.__name__)} {cls.__name__}:", *lines])
             raise ConfigError(msg) from None
 
+    def check_absolute(self) -> None:
+        """Raise ConfigError, naming every field, where a path depends on the working directory."""
+        found = list(relative_paths(self))
+        if found:
+            lines = [f"  {field}: {value!r} is relative; an absolute path or a URI would do" for field, value in found]
+            msg = "a submitted job runs in an uploaded copy of the code, which goes away with the job:"
+            raise ConfigError("\n".join([msg, *lines]))
+
     def what(self) -> dict[str, Any]:
         """Return what is computed, as plain JSON values: all but `run`, `name` and the fields in `where`."""
         return self.model_dump(mode="json", exclude={"run", "name", *self.where})
@@ -78,7 +95,30 @@ class StepConfig(Config, Generic[R]):
         return self.model_dump(mode="json", exclude={"run"})
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def relative_paths(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the name and value of each field marked `Where` whose path is relative, in nested configs too."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from relative_paths(value, f"{prefix}{name}.")
+        for mark in field.metadata:
+            if isinstance(mark, Where) and value is not None:
+                values = [value] if isinstance(value, str) else value
+                yield from ((f"{prefix}{name}", one) for one in values if _is_relative(one, mark))
+
+
+def _is_relative(text: str, mark: Where) -> bool:
+    head, slash, name = text.partition("/")
+    is_artifact = mark.step is not None and head == mark.step and slash and "/" not in name
+    if is_artifact or text in mark.words:
+        return False
+    if text.startswith("sqlite:///"):
+        return not text.startswith("sqlite:////")
+    return "://" not in text and not Path(text).expanduser().is_absolute()
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a config file's plain values; raises ConfigError, naming the file, where it holds none."""
     try:
         values = _plain(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -109,20 +149,26 @@ def _set(values: dict[str, Any], override: str) -> None:
     if not equals or not all(key.split(".")):
         msg = f"--set {override!r} is not key=value, such as --set run.store=/data/store"
         raise ConfigError(msg)
+    try:
+        value = _plain(text)
+    except yaml.YAMLError as error:
+        msg = f"--set {override!r}: the value is not YAML: {error}"
+        raise ConfigError(msg) from None
+    put(values, key, value, f"--set {override!r}")
+
+
+def put(values: dict[str, Any], key: str, value: Any, who: str) -> None:
+    """Set one field of a config's plain values by its dotted name; `who` begins the sentence where that cannot be."""
     *path, last = key.split(".")
     for part in path:
         if values.get(part) is None:  # absent, or a heading with nothing under it
             values[part] = {}
         inner = values[part]
         if not isinstance(inner, dict):
-            msg = f"--set {override!r}: {part!r} is a single value in the file, not a group of fields"
+            msg = f"{who}: {part!r} is a single value in the file, not a group of fields"
             raise ConfigError(msg)
         values = inner
-    try:
-        values[last] = _plain(text)
-    except yaml.YAMLError as error:
-        msg = f"--set {override!r}: the value is not YAML: {error}"
-        raise ConfigError(msg) from None
+    values[last] = value
 
 
 class _Loader(yaml.SafeLoader):

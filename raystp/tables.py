@@ -73,6 +73,21 @@ EPOCHS = _schema(
     ],
 )
 
+TRIALS = _schema(
+    "trials",
+    1,
+    [
+        pa.field("trial", pa.int64(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # finished | stopped | failed
+        pa.field("score", pa.float64()),  # the sweep's metric, of the epoch that was chosen, or the last reported
+        pa.field("epochs", pa.int64(), nullable=False),
+        pa.field("overrides", pa.string(), nullable=False),  # JSON: dotted field -> value
+        pa.field("model", pa.string()),  # train/<name>-<fingerprint>
+        pa.field("reason", pa.string()),  # why it failed
+        pa.field("seconds", pa.float64(), nullable=False),
+    ],
+)
+
 SCORES = _schema(
     "scores",
     1,

@@ -5,6 +5,7 @@ from all the others with their gradient, how to wrap a network so that gradients
 """
 
 import contextlib
+import contextvars
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,11 +15,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import ray.train
 import ray.train.torch
+import ray.tune
 import torch
 import torch.distributed as dist
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.tune.integration.ray_train import TuneReportCallback
 
 from raystp.errors import ModelError, RaystpError
 from raystp.storage import Place
@@ -83,9 +86,12 @@ class Worker:
         with checkpoint.as_directory() as folder:
             yield Path(folder)
 
-    def report(self, metrics: dict[str, float | None], folder: Path) -> None:
-        """Publish a checkpoint folder, written by rank 0; a barrier: every rank calls it, equally often."""
-        checkpoint = Checkpoint.from_directory(str(folder)) if self.rank == 0 else None
+    def report(self, metrics: dict[str, float], folder: Path | None) -> None:
+        """Publish numbers and, if there is one, a checkpoint folder, written by rank 0.
+
+        A barrier: every rank calls it, equally often.
+        """
+        checkpoint = Checkpoint.from_directory(str(folder)) if folder is not None and self.rank == 0 else None
         ray.train.report(metrics, checkpoint=checkpoint)
 
     @contextlib.contextmanager
@@ -96,6 +102,37 @@ class Worker:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+class TrialWorker(Worker):
+    """The one process of a trial of a sweep, which reports to Ray Tune and goes on from Tune's checkpoints."""
+
+    @contextlib.contextmanager
+    def resume(self) -> Iterator[Path | None]:
+        """Give the folder of the trial's last checkpoint, or None at a start."""
+        checkpoint = ray.tune.get_checkpoint()
+        if checkpoint is None:
+            yield None
+            return
+        with checkpoint.as_directory() as folder:
+            yield Path(folder)
+
+    def report(self, metrics: dict[str, float], folder: Path | None) -> None:
+        """Report numbers to the sweep, which may end the trial here, and a checkpoint, if there is one."""
+        ray.tune.report(metrics, checkpoint=ray.tune.Checkpoint.from_directory(str(folder)) if folder else None)
+
+
+_IN_TRIAL: contextvars.ContextVar[bool] = contextvars.ContextVar("in_trial", default=False)
+
+
+@contextlib.contextmanager
+def trial() -> Iterator[None]:
+    """Let what is trained inside report to the sweep whose trial this is."""
+    mark = _IN_TRIAL.set(True)
+    try:
+        yield
+    finally:
+        _IN_TRIAL.reset(mark)
 
 
 @runtime_checkable
@@ -119,8 +156,11 @@ def train(work: Work, width: Width, *, folder: Place, name: str) -> dict[str, An
     """Run the work on every worker and return rank 0's answer.
 
     Checkpoints lie in `folder`/`name`; where some are already, an earlier training of this name goes on from the last.
-    Raises ModelError with the workers' own sentence where they failed with one.
+    Inside a trial of a sweep, one worker is the trial's own process, and several report to the sweep. Raises
+    ModelError with the workers' own sentence where they failed with one.
     """
+    if _IN_TRIAL.get() and width.workers == 1:
+        return work(TrialWorker(0, 1, torch.device("cuda" if width.gpus_per_worker else "cpu")))
     trainer = TorchTrainer(
         _run,  # type: ignore[arg-type]  # a loop's return value is newer than Ray's annotation
         train_loop_config={"work": work},
@@ -135,6 +175,7 @@ def train(work: Work, width: Width, *, folder: Place, name: str) -> dict[str, An
             **folder.for_ray(),
             failure_config=FailureConfig(max_failures=RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=_callbacks(),
         ),
     )
     try:
@@ -143,6 +184,10 @@ def train(work: Work, width: Width, *, folder: Place, name: str) -> dict[str, An
         raise ModelError(_sentence(error)) from error
     answer: dict[str, Any] = result.return_value  # type: ignore[attr-defined]  # as above
     return answer
+
+
+def _callbacks() -> list[Any]:
+    return [TuneReportCallback()] if _IN_TRIAL.get() else []  # type: ignore[no-untyped-call]  # Ray's own
 
 
 def _run(config: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,9 @@ from raystp.storage import Place
 SCHEMA_VERSION = 1
 """Version of a stored model and of a checkpoint."""
 
+MODEL_FILES = ("model.safetensors", "model.json")
+"""What a stored model is."""
+
 _OWN = ("schema_version", "kind", "sha256")
 
 

@@ -1,6 +1,6 @@
 """embed: tiles + slides + an encoder -> embeddings, committed unit by unit."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -9,7 +9,7 @@ from raystp.artifacts import Artifact, Draft, begin, find
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.tile_stream import Unit, Width, stream
-from raystp.config import Run, StepConfig
+from raystp.config import Run, StepConfig, Where
 from raystp.encoders.registry import describe
 from raystp.errors import ConfigError
 from raystp.steps.embed_work import EmbedWork
@@ -42,7 +42,7 @@ class EmbedConfig(StepConfig[EmbedRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"tiles"})
 
-    tiles: str
+    tiles: Annotated[str, Where("tile")]
     """The tiles, `tile/<name>`."""
 
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)

@@ -2,13 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 
 from raystp.artifacts import find
-from raystp.config import Config
+from raystp.config import Config, Where
 from raystp.encoders.encoder import Encoder, EncoderSpec
 from raystp.encoders.registry import build, describe, identity
 from raystp.errors import EncoderError
@@ -23,7 +23,7 @@ class EncoderConfig(Config):
     name: str = "tiny"
     """A name of the registry, or `timm:<model>`."""
 
-    weights: str | None = None
+    weights: Annotated[str | None, Where()] = None
     """A local safetensors file (or URI) with the encoder's weights."""
 
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
@@ -35,7 +35,7 @@ class EncoderConfig(Config):
     seed: int = 0
     """Seed of random weights."""
 
-    trained: str | None = None
+    trained: Annotated[str | None, Where("train")] = None
     """Instead of all this: the image tower of a model that was trained end to end, `train/<name>`."""
 
     def what(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """evaluate: predictions + measured spots -> a scores table, and a report with pictures."""
 
 import json
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from raystp import tables
 from raystp.artifacts import Artifact, begin, content_id, find
-from raystp.config import Run, StepConfig
+from raystp.config import Run, StepConfig, Where
 from raystp.errors import SectionError, some
 from raystp.evaluate.board import score_table_text
 from raystp.evaluate.genes import gene_sets
@@ -38,10 +38,10 @@ class EvaluateConfig(StepConfig[Run]):
 
     where: ClassVar[frozenset[str]] = frozenset({"spots", "predictions", "planted"})
 
-    spots: str
+    spots: Annotated[str, Where("spots")]
     """The measured spots, `spots/<name>`."""
 
-    predictions: list[str] = Field(min_length=1)
+    predictions: Annotated[list[str], Where("impute")] = Field(min_length=1)
     """`impute/<name>`, one per model, of one protocol and one panel; the first is the one that the report is about."""
 
     genes: list[str] = Field(default_factory=list)
@@ -55,7 +55,7 @@ class EvaluateConfig(StepConfig[Run]):
 
     seed: int = 0
 
-    planted: str | None = None
+    planted: Annotated[str | None, Where()] = None
     """Folder with what a synthetic cohort planted: its gene sets, and the expected expression, whose score is a
     ceiling."""
 

@@ -1,6 +1,6 @@
 """impute: embeddings + a model [+ index] -> predicted expression: AnnData per slide, parquet for the cohort."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -8,7 +8,7 @@ from raystp.artifacts import Artifact, Draft, begin, find
 from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import session
 from raystp.cluster.tasks import each
-from raystp.config import Run, StepConfig
+from raystp.config import Run, StepConfig, Where
 from raystp.errors import ConfigError, LeakError, ModelError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.impute.leak import check_patients
@@ -31,16 +31,16 @@ class ImputeConfig(StepConfig[ImputeRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"embeddings", "model", "index", "spots"})
 
-    embeddings: str
+    embeddings: Annotated[str, Where("embed")]
     """The queries, `embed/<name>`."""
 
-    model: str
+    model: Annotated[str, Where("train")]
     """`train/<name>`."""
 
-    index: str | None = None
+    index: Annotated[str | None, Where("index")] = None
     """The bank of a contrastive model, `index/<name>`."""
 
-    spots: str | None = None
+    spots: Annotated[str | None, Where("spots")] = None
     """Measured spots, `spots/<name>`: where a slide has them, they stand beside the prediction in a layer."""
 
     slides: list[str] | None = None

@@ -1,12 +1,12 @@
 """index: a contrastive model + reference spots -> a bank: FAISS shards, and expression rows in the same order."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from raystp.artifacts import Artifact, begin, find
 from raystp.cluster.progress import say
-from raystp.config import Run, StepConfig
+from raystp.config import Run, StepConfig, Where
 from raystp.errors import ModelError
 from raystp.index.bank import write_bank
 from raystp.index.reference import Reference
@@ -22,13 +22,13 @@ class IndexConfig(StepConfig[Run]):
 
     where: ClassVar[frozenset[str]] = frozenset({"model", "spots", "embeddings"})
 
-    model: str
+    model: Annotated[str, Where("train")]
     """A contrastive model, `train/<name>`."""
 
-    spots: str
+    spots: Annotated[str, Where("spots")]
     """The measured spots, `spots/<name>`."""
 
-    embeddings: str
+    embeddings: Annotated[str, Where("embed")]
     """Their tiles' embeddings, `embed/<name>`."""
 
     reference: list[str] | None = None

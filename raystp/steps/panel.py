@@ -1,11 +1,11 @@
 """The gene panel of a training: a list that is named, or the variable genes of the training sections alone."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from raystp.artifacts import Artifact
-from raystp.config import Config
+from raystp.config import Config, Where
 from raystp.expression.align import align
 from raystp.expression.panel import choose_variable, read_panel
 from raystp.expression.schema import read_section
@@ -18,7 +18,7 @@ class PanelConfig(Config):
     name: str = "variable"
     """Printed with every figure; one that others chose with the test sections in view deserves a name of its own."""
 
-    file: str | None = None
+    file: Annotated[str | None, Where()] = None
     """A list of genes: .npy (strings), .txt (a line each) or .json ({"genes": [...]})."""
 
     variable: int = Field(default=1000, ge=1)

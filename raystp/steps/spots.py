@@ -1,7 +1,7 @@
 """spots: measured sections -> one AnnData per section, in one schema."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -9,7 +9,7 @@ from raystp.artifacts import Artifact, begin, content_id, digest_of
 from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import session
 from raystp.cluster.tasks import each
-from raystp.config import Run, StepConfig
+from raystp.config import Run, StepConfig, Where
 from raystp.errors import ConfigError, RaystpError
 from raystp.expression.layouts import read
 from raystp.expression.schema import write_section
@@ -25,10 +25,10 @@ class SpotsConfig(StepConfig[Run]):
 
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root"})
 
-    slides: str
+    slides: Annotated[str, Where("demo")]
     """The slide table, a CSV; rows with `layout` and `counts` are measured sections. `demo/<name>`: a demo's own."""
 
-    root: str | None = None
+    root: Annotated[str | None, Where()] = None
     """Folder or URI that relative paths of the table start from; by default the table's own folder."""
 
     run: Run = Field(default_factory=Run)

@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -14,7 +14,7 @@ from raystp.artifacts import Artifact, begin, content_id, digest_of, find
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.tasks import each
-from raystp.config import Run, StepConfig
+from raystp.config import Run, StepConfig, Where
 from raystp.errors import RaystpError, SectionError
 from raystp.expression.schema import read_section
 from raystp.slides.open import Slide, open_slide
@@ -34,13 +34,13 @@ class TileConfig(StepConfig[Run]):
 
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "spots"})
 
-    slides: str
+    slides: Annotated[str, Where("demo")]
     """The slide table, a CSV. `demo/<name>`: a demo's own."""
 
-    root: str | None = None
+    root: Annotated[str | None, Where()] = None
     """Folder or URI that relative paths of the table start from; by default the table's own folder."""
 
-    spots: str | None = None
+    spots: Annotated[str | None, Where("spots")] = None
     """The measured spots, `spots/<name>`; without them every slide is tiled as a grid over its tissue."""
 
     side: float = Field(default=112.0, gt=0)

@@ -1,23 +1,26 @@
 """train: spots + embeddings (or tiles) -> a model. BLEEP on Ray Train; the baselines in this process."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float64
 
 from raystp import tables
 from raystp.artifacts import Artifact, Draft, begin, digest, find
+from raystp.cluster.delivery import Logbook
 from raystp.cluster.progress import say
 from raystp.cluster.session import session
-from raystp.cluster.tracking import Logbook, tracked
+from raystp.cluster.tracking import Tracker, tracked
 from raystp.cluster.train_workers import Width, train
 from raystp.errors import ConfigError
+from raystp.evaluate.genes import pcc_per_gene
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.folds import Split, split_by_patient, split_by_section
 from raystp.models.baselines import Arrays, fit_gene_mean, fit_knn
+from raystp.models.predictor import Direct, predictor
 from raystp.models.ridge import fit_ridge
-from raystp.models.store import save_model
+from raystp.models.store import MODEL_FILES, save_model
 from raystp.steps.encoder_source import dim_of, source_of, spec_of
 from raystp.steps.pairs import sections_of
 from raystp.steps.panel import choose_panel
@@ -43,8 +46,8 @@ class _Task:
 
 def run(config: TrainConfig) -> Artifact:
     """Train the model and leave `model.safetensors`, `model.json` and, for BLEEP, a score per epoch."""
-    spots, images = _open(config)
-    draft = begin(config, STEP, _inputs(config, spots, images))
+    spots, images = opened(config)
+    draft = begin(config, STEP, inputs_of(config, spots, images))
     if isinstance(draft, Artifact):
         return draft
     protocol = protocol_of(config.split.protocol)
@@ -55,12 +58,15 @@ def run(config: TrainConfig) -> Artifact:
     learned, held = assemble(recipe)
     _say(task, learned, held)
     meta = _meta(task, learned)
-    rows = _train_bleep(task, draft, meta) if config.model == "bleep" else _fit(task, draft, meta, learned)
+    if config.model == "bleep":
+        rows, score = _train_bleep(task, draft, meta)
+    else:
+        rows, score = [], _fit(task, draft, meta, learned=learned, held=held)
     (draft.place / "epochs.parquet").write_table(tables.of_rows(rows, tables.EPOCHS))
     (draft.place / "training").remove()
     kept = ("protocol", "train", "validation", "test", "patients", "panel", "d_image")
     counts = {"genes": len(genes), "spots": len(learned.group), "epochs": len(rows)}
-    return draft.finish(counts, [], {key: meta[key] for key in kept})
+    return draft.finish(counts, [], {key: meta[key] for key in kept} | {"score": score})
 
 
 def fit_baseline(config: TrainConfig, learned: Stack) -> Arrays:
@@ -72,7 +78,7 @@ def fit_baseline(config: TrainConfig, learned: Stack) -> Arrays:
     return fit_ridge(learned.features, learned.expression, groups=learned.group, seed=config.fit.seed)
 
 
-def _open(config: TrainConfig) -> tuple[Artifact, Artifact]:
+def opened(config: TrainConfig) -> tuple[Artifact, Artifact]:
     """Open the spots, and the embeddings or the tiles; raises ConfigError unless exactly one of these is named."""
     if (config.embeddings is None) == (config.tiles is None):
         msg = "train reads either `embeddings` (a frozen tower) or `tiles` with an `encoder` (end to end): name one"
@@ -89,7 +95,8 @@ def _open(config: TrainConfig) -> tuple[Artifact, Artifact]:
     return spots, find(config.run.store, str(config.tiles), "tile")
 
 
-def _inputs(config: TrainConfig, spots: Artifact, images: Artifact) -> dict[str, Artifact | str]:
+def inputs_of(config: TrainConfig, spots: Artifact, images: Artifact) -> dict[str, Artifact | str]:
+    """Return what a training's fingerprint covers beside its config."""
     inputs: dict[str, Artifact | str] = {"spots": spots, "images": images}
     if config.panel.file is not None:
         inputs["panel"] = digest(Place.of(config.panel.file))
@@ -170,8 +177,10 @@ def _say(task: _Task, learned: Stack, held: Stack | None) -> None:
         say(f"  contrast sets of {fit.contrast} pairs, {fit.step} per optimiser step, {fit.epochs} epochs")
 
 
-def _train_bleep(task: _Task, draft: Draft, meta: dict[str, Any]) -> list[dict[str, Any]]:
+def _train_bleep(task: _Task, draft: Draft, meta: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows of the epochs table, and the one of the epoch that was chosen."""
     config = task.config
+    tracker, book = _tracking(task, draft)
     width = Width(config.run.workers, config.run.cpus_per_worker, 1.0 if config.run.use_gpu else 0.0)
     work = BleepWork(
         recipe=task.recipe,
@@ -182,23 +191,42 @@ def _train_bleep(task: _Task, draft: Draft, meta: dict[str, Any]) -> list[dict[s
         checkpoint_every=config.run.checkpoint_every,
         target=draft.place,
         meta=meta,
-        logbook=_logbook(config, draft),
+        tracker=tracker,
+        book=book,
+        parameters=draft.config,
     )
     with session(config.run.address):
         answer = train(work, width, folder=draft.place / "training", name=draft.fingerprint)
+    _say_left(answer["untracked"])
     rows: list[dict[str, Any]] = answer["epochs"]
-    return rows
+    return rows, next(row for row in rows if row["epoch"] == answer["chosen"])
 
 
-def _fit(task: _Task, draft: Draft, meta: dict[str, Any], learned: Stack) -> list[dict[str, Any]]:
-    """Fit a baseline here and now; it has no epochs, so its figures of a single value (alpha, k) are logged."""
+def _fit(
+    task: _Task, draft: Draft, meta: dict[str, Any], *, learned: Stack, held: Stack | None
+) -> dict[str, float | None]:
+    """Fit a baseline here and now; its figures of a single value (alpha, k) are logged, its validation PCC returned."""
     arrays = fit_baseline(task.config, learned)
     save_model(draft.place, task.config.model, arrays, meta)
-    with tracked(_logbook(task.config, draft)) as one:
-        one.metrics({name: float(value) for name, value in arrays.items() if value.ndim == 0}, step=0)
-    return []
+    pcc = None
+    if held is not None:
+        predicted = cast("Direct", predictor(task.config.model, arrays, meta)).predict(held.features)
+        pcc = float(pcc_per_gene(predicted, held.expression)[0].mean())
+    tracker, book = _tracking(task, draft)
+    with tracked(tracker, book, draft.config) as one:
+        single = {name: float(value) for name, value in arrays.items() if value.ndim == 0}
+        one.metrics({**single, "validation_pcc": pcc}, step=0)
+        for name in MODEL_FILES:
+            one.file(f"{draft.folder}/{name}", "model")
+    _say_left(one.left)
+    return {"validation_pcc": pcc}
 
 
-def _logbook(config: TrainConfig, draft: Draft) -> Logbook:
-    name = f"{draft.name}-{draft.fingerprint}"
-    return Logbook(config.run.tracking_uri(), config.run.experiment, name, draft.fingerprint, draft.config)
+def _tracking(task: _Task, draft: Draft) -> tuple[Tracker, Logbook]:
+    tracker = task.config.run.tracker(task.recipe.spots.manifest.name)
+    return tracker, tracker.book(f"{draft.name}-{draft.fingerprint}", draft.folder)
+
+
+def _say_left(left: str) -> None:
+    if left:
+        say(f"  {left}")

@@ -1,8 +1,7 @@
 """BLEEP's training as one worker runs it: data, model, loop, checkpoints, metrics. On one process or on many."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +11,8 @@ import torch
 from jaxtyping import Int64
 from torch.nn.parallel import DistributedDataParallel
 
-from raystp.cluster.tracking import Logbook, Run, tracked
+from raystp.cluster.delivery import Logbook
+from raystp.cluster.tracking import NOWHERE, Run, Tracker, tracked
 from raystp.cluster.train_workers import Worker, gather
 from raystp.encoders.encoder import EncoderSpec
 from raystp.encoders.registry import build
@@ -24,7 +24,7 @@ from raystp.models.bleep import Bleep, BleepOptions, seeded_bleep
 from raystp.models.fit import FitOptions, Training, fit
 from raystp.models.pairs import Pairs
 from raystp.models.plan import Ranks
-from raystp.models.store import load_state, save_model, save_state
+from raystp.models.store import MODEL_FILES, load_state, save_model, save_state
 from raystp.steps.tile_pixels import TilePixelSource
 from raystp.steps.training_set import Recipe, Stack, assemble
 from raystp.storage import Place
@@ -49,10 +49,15 @@ class BleepWork:
     checkpoint_every: int
     target: Place
     meta: dict[str, Any]
-    logbook: Logbook
+    tracker: Tracker
+    book: Logbook
+    parameters: dict[str, Any]
 
     def __call__(self, worker: Worker) -> dict[str, Any]:
-        """Train to the end; rank 0 writes the model and returns the rows of the epochs table."""
+        """Train to the end; rank 0 writes the model.
+
+        Returns the rows of the epochs table, the epoch that was chosen, and what did not reach MLflow.
+        """
         stacks = assemble(self.recipe)
         model, pairs, validation = self._prepare(stacks, worker)
         training = Training.start(model, model.loss, self.fit)
@@ -67,18 +72,36 @@ class BleepWork:
             ranks=_ranks(training, worker, spread=self.spread_sets),
             score=_scorer(stacks[0], stacks[1], worker) if scored and stacks[1] is not None else None,
         )
-        with _logged(self.logbook, worker) as run:
+        tracker = self.tracker if worker.rank == 0 else NOWHERE
+        with tracked(tracker, self.book, self.parameters) as run:
+            for row in rows:  # of before a restart: what stands already is left
+                _log(run, row)
             for row in loop:
                 rows.append(row)
-                if run is not None:
-                    run.metrics({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
-                if (row["epoch"] + 1) % self.checkpoint_every == 0:
-                    _checkpoint(training, worker, rows)
-        if worker.rank == 0:
-            weights = training.weights()
+                _log(run, row)
+                self._report(training, worker, rows)
             chosen = training.best_epoch if self.fit.select != "last" else training.epoch - 1
-            save_model(self.target, "bleep", weights, self.meta | {"epoch": chosen})
-        return {"epochs": rows}
+            if worker.rank == 0:
+                save_model(self.target, "bleep", training.weights(), self.meta | {"epoch": chosen})
+                for name in MODEL_FILES:
+                    run.file(f"{self.book.identity}/{name}", "model")
+        return {"epochs": rows, "chosen": chosen, "untracked": run.left}
+
+    def _report(self, training: Training, worker: Worker, rows: list[dict[str, Any]]) -> None:
+        """Report an epoch, with a checkpoint now and then.
+
+        A sweep goes by `epochs`, which the last one lacks: a trial at its end is not cut before its model is written.
+        """
+        numbers = {key: value for key, value in rows[-1].items() if value is not None}
+        numbers |= {"epochs": len(rows)} if len(rows) < self.fit.epochs else {}
+        if len(rows) % self.checkpoint_every:
+            worker.report(numbers, None)
+            return
+        with worker.scratch() as folder:
+            if worker.rank == 0:
+                save_state(Place.of(folder), training)
+                (folder / "epochs.json").write_text(json.dumps(rows), encoding="utf-8")
+            worker.report(numbers, folder)
 
     def _prepare(self, stacks: tuple[Stack, Stack | None], worker: Worker) -> tuple[Bleep, Pairs, Pairs | None]:
         """Return the model on its device, the training pairs, and the validation's, which are never augmented."""
@@ -130,22 +153,8 @@ def _ranks(training: Training, worker: Worker, *, spread: bool) -> Ranks:
     )
 
 
-@contextlib.contextmanager
-def _logged(logbook: Logbook, worker: Worker) -> Iterator[Run | None]:
-    """Open the training's run on rank 0; on the others, nothing."""
-    if worker.rank != 0:
-        yield None
-        return
-    with tracked(logbook) as run:
-        yield run
-
-
-def _checkpoint(training: Training, worker: Worker, rows: list[dict[str, Any]]) -> None:
-    with worker.scratch() as folder:
-        if worker.rank == 0:
-            save_state(Place.of(folder), training)
-            (folder / "epochs.json").write_text(json.dumps(rows), encoding="utf-8")
-        worker.report({"epoch": rows[-1]["epoch"], "train_loss": rows[-1]["train_loss"]}, folder)
+def _log(run: Run, row: dict[str, Any]) -> None:
+    run.metrics({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
 
 
 def _resume(training: Training, worker: Worker) -> list[dict[str, Any]]:

@@ -2,17 +2,16 @@
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from raystp.config import Config, Run, StepConfig
-from raystp.errors import ConfigError
+from raystp.config import Config, StepConfig, Where
 from raystp.models.bleep import BleepOptions
 from raystp.models.fit import FitOptions
 from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.panel import PanelConfig
-from raystp.storage import Place
+from raystp.steps.tracked_run import TrackedRun
 
 LEAST = {
     "epochs": 1,
@@ -47,7 +46,7 @@ class SplitConfig(Config):
     """Instead of `validation`: the share of each training section's spots, one spatial block, that validates."""
 
 
-class TrainRun(Run):
+class TrainRun(TrackedRun):
     """How wide to train; nothing here changes the result beyond rounding."""
 
     workers: int = Field(default=1, ge=1)
@@ -65,35 +64,19 @@ class TrainRun(Run):
     checkpoint_every: int = Field(default=25, ge=1)
     """Epochs between checkpoints."""
 
-    tracking: str | None = None
-    """MLflow's tracking URI; by default `mlflow.db` (SQLite) in a local store."""
-
-    experiment: str = "raystp"
-    """MLflow's experiment."""
-
-    def tracking_uri(self) -> str:
-        """Return MLflow's URI: the one that is named, else SQLite in the local store."""
-        if self.tracking is not None:
-            return self.tracking
-        store = Place.of(self.store)
-        if not store.is_local:
-            msg = f"run.tracking must be given with the remote store {store}: a server's URI, or sqlite:///<path>"
-            raise ConfigError(msg)
-        return f"sqlite:///{store.path / 'mlflow.db'}"
-
 
 class TrainConfig(StepConfig[TrainRun]):
     """Which model to train, on what, and who is held out."""
 
     where: ClassVar[frozenset[str]] = frozenset({"spots", "embeddings", "tiles"})
 
-    spots: str
+    spots: Annotated[str, Where("spots")]
     """The measured spots, `spots/<name>`."""
 
-    embeddings: str | None = None
+    embeddings: Annotated[str | None, Where("embed")] = None
     """Cached features, `embed/<name>`: the frozen tower."""
 
-    tiles: str | None = None
+    tiles: Annotated[str | None, Where("tile")] = None
     """Tiles as pixels, `tile/<name>`: the tower `encoder` is trained along, end to end."""
 
     encoder: EncoderConfig | None = None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 import yaml
 
 from raystp.artifacts import Artifact, find
@@ -111,7 +112,8 @@ def test_finished_step_does_nothing_and_a_lost_unit_alone_is_computed_again(
 
 
 def test_killed_run_goes_on_from_what_was_committed(alone: Artifact, smoke_store: Path, tmp_path: Path) -> None:
-    store, config = tmp_path / "store", _config(smoke_store, tmp_path / "store", encoders=1, batch_tiles=1)
+    store, address = tmp_path / "store", ray.get_runtime_context().gcs_address
+    config = _config(smoke_store, store, address=address, encoders=1, batch_tiles=1)
     file, folder = tmp_path / "killed.yaml", store / alone.manifest.folder
     file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     enough = int(np.random.default_rng(SEED).integers(1, 4))

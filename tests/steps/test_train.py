@@ -1,5 +1,10 @@
 """Training on Ray Train: one worker or two, from cached embeddings or from pixels, once and not twice."""
 
+import contextlib
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +48,64 @@ def test_two_workers_train_the_model_of_one(smoke_store: Path) -> None:
         np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
 
 
-def test_a_training_is_one_finished_run_in_mlflow_with_a_point_per_epoch(smoke_store: Path) -> None:
-    artifact = train.run(_config(smoke_store, "logged", k=7))  # a fingerprint of its own, and so a run
+@pytest.fixture(scope="module")
+def pixels(smoke_store: Path) -> tuple[Artifact, int]:
+    """Train a tower from pixels, kill its worker after the first checkpoint; return the model, and how many died."""
+    tower = {"tiles": "tile/smoke", "embeddings": None, "encoder": {"name": "tiny"}}
+    config = _config(smoke_store, "pixels", **tower, fit={"epochs": 6, "contrast": 16, "step": 2, "lr": 1e-4})
+    killed: list[int] = []
+    hunter = threading.Thread(target=_kill_one, args=(smoke_store, killed), daemon=True)
+    hunter.start()
+    model = train.run(config)
+    hunter.join()
+    return model, len(killed)
+
+
+def _kill_one(store: Path, killed: list[int]) -> None:
+    """Wait for the training's first checkpoint, then kill the one training process of this pytest's own Ray."""
+    while not list((store / "train").glob("pixels-*/training/*/checkpoint_*")):
+        time.sleep(0.01)
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            named = folder.name.isdigit() and (folder / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker")
+            if named and _parent(_parent(int(folder.name))) == os.getpid():
+                os.kill(int(folder.name), signal.SIGKILL)
+                killed.append(int(folder.name))
+
+
+def _parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_training_whose_worker_was_killed_has_every_epoch_once(pixels: tuple[Artifact, int]) -> None:
+    model, killed = pixels
+    assert killed == 1
+    assert model.table("epochs.parquet", tables.EPOCHS)["epoch"].to_pylist() == list(range(6))
+    assert not (model.place / "training").exists()
+
+
+def test_a_training_is_one_finished_run_in_mlflow_with_a_point_per_epoch(
+    smoke_store: Path, pixels: tuple[Artifact, int]
+) -> None:
+    model, _ = pixels
     client = MlflowClient(f"sqlite:///{smoke_store / 'mlflow.db'}")
     experiments = [one.experiment_id for one in client.search_experiments()]
-    named = f"logged-{artifact.manifest.fingerprint}"
+    named = f"pixels-{model.manifest.fingerprint}"
     (run,) = [one for one in client.search_runs(experiments) if one.info.run_name == named]
     assert run.info.status == "FINISHED"
     history = client.get_metric_history(run.info.run_id, "train_loss")
-    rows = artifact.table("epochs.parquet", tables.EPOCHS).to_pylist()
-    assert [(point.step, point.value) for point in history] == [(row["epoch"], row["train_loss"]) for row in rows]
+    rows = model.table("epochs.parquet", tables.EPOCHS).to_pylist()
+    assert {(point.step, point.value) for point in history} == {(row["epoch"], row["train_loss"]) for row in rows}
 
 
-def test_a_tower_trained_from_pixels_is_an_encoder_and_predicts(smoke_store: Path) -> None:
-    tower = {"tiles": "tile/smoke", "embeddings": None, "encoder": {"name": "tiny"}}
-    model = train.run(_config(smoke_store, "pixels", **tower))
-    weights = {name for name in _arrays(model) if name.startswith("tower.")}
-    assert weights
-    run = {"store": str(smoke_store)}
-    encoder = {"trained": "train/pixels"}
-    embedded = embed.run(embed.CONFIG.of({"name": "pixels", "tiles": "tile/smoke", "encoder": encoder, "run": run}))
+def test_a_tower_trained_from_pixels_is_an_encoder_and_predicts(
+    smoke_store: Path, pixels: tuple[Artifact, int]
+) -> None:
+    model, _ = pixels
+    assert any(name.startswith("tower.") for name in _arrays(model))
+    run, encoder = {"store": str(smoke_store)}, {"trained": "train/pixels"}
+    wanted = {"name": "pixels", "tiles": "tile/smoke", "encoder": encoder, "run": {**run, "encoders": 1}}
+    embedded = embed.run(embed.CONFIG.of(wanted))
     assert embedded.manifest.notes["encoder_identity"] == f"tower:{model.manifest.fingerprint}"
     sources = {"name": "pixels", "model": "train/pixels", "embeddings": "embed/pixels", "run": run}
     index.run(index.CONFIG.of({**sources, "spots": "spots/smoke"}))

@@ -1,0 +1,31 @@
+"""The part of `run:` that says where MLflow is, for every step that logs there."""
+
+from typing import Annotated
+
+from raystp.cluster.tracking import Tracker
+from raystp.config import Run, Where
+from raystp.errors import ConfigError
+from raystp.storage import Place
+
+
+class TrackedRun(Run):
+    """Where and how wide, and where it is logged."""
+
+    tracking: Annotated[str | None, Where(words=("none",))] = None
+    """MLflow's tracking URI, `none` for no tracking; by default `mlflow.db` (SQLite) in a local store."""
+
+    experiment: str | None = None
+    """MLflow's experiment; by default the cohort: the name of the measured spots."""
+
+    def tracker(self, cohort: str) -> Tracker:
+        """Return where runs about a cohort are logged; raises ConfigError where a remote store has no default."""
+        store = Place.of(self.store)
+        return Tracker(self._uri(store), self.experiment or cohort, store)
+
+    def _uri(self, store: Place) -> str | None:
+        if self.tracking is not None:
+            return None if self.tracking == "none" else self.tracking
+        if not store.is_local:
+            msg = f"run.tracking must be given with the remote store {store}: a server's URI, or `none`"
+            raise ConfigError(msg)
+        return f"sqlite:///{store.path / 'mlflow.db'}"

@@ -1,0 +1,208 @@
+"""The KubeRay overlays: what the API server would take, with the real kustomize and published schemas, no cluster."""
+
+import copy
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Object = dict[str, Any]
+OVERLAYS = ("aws", "gcp", "local")
+CLOUDS = ("aws", "gcp")
+
+
+def _of(objects: list[Object], kind: str) -> list[Object]:
+    return [one for one in objects if one["kind"] == kind]
+
+
+def _cluster(objects: list[Object]) -> Object:
+    (cluster,) = _of(objects, "RayCluster")
+    spec: Object = cluster["spec"]
+    return spec
+
+
+def _pods(objects: list[Object]) -> dict[str, Object]:
+    """Name -> pod spec, of the head, of every group and of the submitter."""
+    spec = _cluster(objects)
+    pods = {group["groupName"]: group["template"]["spec"] for group in spec["workerGroupSpecs"]}
+    submitter = _of(objects, "RayJob")[0]["spec"]["submitterPodTemplate"]["spec"]
+    return {"head": spec["headGroupSpec"]["template"]["spec"], "submitter": submitter, **pods}
+
+
+def _put(thing: Any, path: str, value: Any) -> None:
+    *way, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+    for part in way:
+        thing = thing[part]
+    if value is ...:
+        del thing[last]
+    else:
+        thing[last] = value
+
+
+def test_there_is_an_overlay_for_each_place(overlays: Mapping[str, list[Object]]) -> None:
+    assert sorted(overlays) == sorted(OVERLAYS)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_object_is_one_that_its_api_takes(
+    overlays: Mapping[str, list[Object]], faults: Callable[[Object], list[str]], name: str
+) -> None:
+    assert {one["metadata"]["name"]: faults(one) for one in overlays[name] if faults(one)} == {}
+
+
+HEAD = "spec/headGroupSpec/template/spec"
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "word"),
+    [
+        ("RayCluster", "spec/workerGroupSpecs/0/maxReplica", 3, "maxReplica"),
+        ("RayCluster", "spec/authOptions/mode", "tokens", "tokens"),
+        ("RayCluster", "spec/autoscalerOptions/version", 2, "version"),
+        ("RayCluster", "spec/autoscalerOptions/resources/limits/cpu", [1], "autoscaler"),
+        ("RayCluster", "spec/headGroupSpec/rayStartParams/num-cpus", 0, "0 is not of type 'string'"),
+        ("RayCluster", f"{HEAD}/containers/0/volumeMounts/0/mountPath", ..., "mountPath"),
+        ("RayCluster", f"{HEAD}/containers/0/resource", {}, "resource"),
+        ("RayCluster", f"{HEAD}/securityContext/runAsUser", "1000", "runAsUser"),
+        ("RayCluster", f"{HEAD}/terminationGraceSeconds", 15, "terminationGraceSeconds"),
+        ("RayJob", "metadata/name", "raystp_embed", "raystp_embed"),
+        ("RayJob", "metadata/name", "raystp-" + 41 * "x", "too long"),
+        ("RayJob", "spec/submissionMode", "K8sJob", "K8sJob"),
+        ("RayJob", "spec/shutdownAfterJobFinishes", ..., "shutdownAfterJobFinishes"),
+        ("RayJob", "spec/rayClusterSpec", ..., "not valid under any"),
+        ("RayJob", "spec/activeDeadlineSeconds", 0, "minimum"),
+        ("RayJob", "spec/rayClusterSpec/workerGroupSpecs/0/template/spec/tolerations", {}, "tolerations"),
+        ("ServiceAccount", "automount", True, "automount"),
+        ("ConfigMap", "data/store", 3, "store"),
+    ],
+)
+def test_a_wrong_object_is_refused(
+    overlays: Mapping[str, list[Object]], faults: Callable[[Object], list[str]], *, kind: str, path: str, value: Any, word: str
+) -> None:
+    broken = copy.deepcopy(_of(overlays["aws"], kind)[-1])
+    _put(broken, path, value)
+    assert word in "\n".join(faults(broken))
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_rayjob_brings_the_overlays_own_cluster(overlays: Mapping[str, list[Object]], name: str) -> None:
+    shared = _cluster(overlays[name])
+    for job in _of(overlays[name], "RayJob"):
+        brought = copy.deepcopy(job["spec"]["rayClusterSpec"])
+        for group, base in zip(brought["workerGroupSpecs"], shared["workerGroupSpecs"], strict=True):
+            group["replicas"], group["minReplicas"] = base["replicas"], base["minReplicas"]
+        assert brought == shared
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_step_that_counts_gpus_finds_them_when_it_begins(overlays: Mapping[str, list[Object]], name: str) -> None:
+    there = {}
+    for job in _of(overlays[name], "RayJob"):
+        group = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][1]
+        there[job["metadata"]["name"]] = (group["replicas"], group["minReplicas"])
+    most = _cluster(overlays[name])["workerGroupSpecs"][1]["maxReplicas"]
+    counts = {"raystp-embed", "raystp-tune", "raystp-pipeline"}
+    assert there == {job: (most, most) if job in counts else (0, 0) for job in there}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_head_takes_no_task_and_nobody_without_the_token(
+    overlays: Mapping[str, list[Object]], pins: Mapping[str, str], name: str
+) -> None:
+    spec = _cluster(overlays[name])
+    assert spec["rayVersion"] == pins["ray"]
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["enableInTreeAutoscaling"] is True
+    assert spec["autoscalerOptions"]["version"] == "v2"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_no_pod_is_root_or_may_become_it(overlays: Mapping[str, list[Object]], name: str) -> None:
+    for pod in _pods(overlays[name]).values():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] == 1000
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_whatever_a_pod_names_is_there(overlays: Mapping[str, list[Object]], name: str) -> None:
+    made = {(one["kind"], one["metadata"]["name"]) for one in overlays[name]}
+    for pod in _pods(overlays[name]).values():
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+        mounts = {mount["name"] for box in pod["containers"] for mount in box.get("volumeMounts", [])}
+        assert mounts == set(volumes)
+        asked = {("ConfigMap", one["configMap"]["name"]) for one in volumes.values() if "configMap" in one}
+        claims = [one["persistentVolumeClaim"] for one in volumes.values() if "persistentVolumeClaim" in one]
+        asked |= {("PersistentVolumeClaim", claim["claimName"]) for claim in claims}
+        asked |= {("ServiceAccount", pod["serviceAccountName"])} if "serviceAccountName" in pod else set()
+        assert asked <= made
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "value"), [("aws", "eks.amazonaws.com/capacityType", "SPOT"), ("gcp", "cloud.google.com/gke-spot", "true")]
+)
+def test_the_workers_are_on_spot_nodes_and_the_head_is_not(
+    overlays: Mapping[str, list[Object]], *, name: str, label: str, value: str
+) -> None:
+    pods = _pods(overlays[name])
+    for group in ("cpu-readers", "gpu-encoders"):
+        assert pods[group]["nodeSelector"][label] == value
+        assert pods[group]["tolerations"]
+        assert pods[group]["terminationGracePeriodSeconds"] <= 30
+        assert pods[group]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][:2] == ["ray", "stop"]
+    assert pods["head"].get("nodeSelector", {}).get(label) != value
+    assert pods["gpu-encoders"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pods["gpu-encoders"]["tolerations"]
+
+
+def test_the_local_overlay_asks_for_no_gpu_and_no_spot_node(overlays: Mapping[str, list[Object]]) -> None:
+    pods = _pods(overlays["local"])
+    assert sorted(pods) == ["cpu-readers", "head", "submitter"]
+    assert "nvidia.com" not in yaml.safe_dump(overlays["local"])
+    assert not any("nodeSelector" in pod for pod in pods.values())
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_a_label_picks_one_step_with_what_it_needs(overlays: Mapping[str, list[Object]], name: str) -> None:
+    """`kubectl apply -k ... -l 'app.kubernetes.io/component in (config, embed)'` starts one step and no other."""
+    for one in overlays[name]:
+        labels = one["metadata"]["labels"]
+        wanted = {"RayCluster": "cluster", "RayJob": one["metadata"]["name"].removeprefix("raystp-")}
+        assert labels["app.kubernetes.io/component"] == wanted.get(one["kind"], "config")
+        assert labels["app.kubernetes.io/part-of"] == "raystp"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_overlays_differ_in_their_nodes_and_not_in_what_they_share(infra: Path, name: str) -> None:
+    said = yaml.safe_load((infra / "kuberay/overlays" / name / "kustomization.yaml").read_text())
+    (aws,) = (yaml.safe_load((infra / "kuberay/overlays/aws/kustomization.yaml").read_text())["replacements"],)
+    gpus = [one for one in aws if "maxReplicas" in one["source"]["fieldPath"]]
+    assert said["replacements"] == [one for one in aws if name in CLOUDS or one not in gpus]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "word"),
+    [
+        ("overlays/aws/kustomization.yaml", "\nresources:", "\nresource:", "unknown field"),
+        ("overlays/aws/kustomization.yaml", "conf/tile.yaml", "conf/tiles.yaml", "tiles.yaml"),
+        ("overlays/aws/kustomization.yaml", "fieldPath: data.store", "fieldPath: data.shop", "shop"),
+        ("base/raycluster.yaml", "groupName: cpu-readers", "groupName: readers", "test"),
+        ("base/kustomization.yaml", "rayjob-tile.yaml", "rayjob-tiles.yaml", "rayjob-tiles.yaml"),
+    ],
+)
+def test_a_broken_kustomization_is_not_built(
+    infra: Path, build: Callable[[Path], list[Object]], tmp_path: Path, *, file: str, old: str, new: str, word: str
+) -> None:
+    shutil.copytree(infra / "kuberay", tmp_path / "kuberay")
+    broken = tmp_path / "kuberay" / file
+    assert old in broken.read_text()
+    broken.write_text(broken.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=word):
+        build(tmp_path / "kuberay/overlays/aws")

@@ -1,14 +1,17 @@
 """`raystp <step> --config FILE --set key=value`: every step, and the demo, by the same two flags.
 
 Exit status: 0 done (or done before), 1 an error with a sentence, 2 a wrong command line, 3 done, but some slides or
-sections failed and are rows of the artifact's failures table.
+sections failed and are rows of the artifact's failures table. Where stdout is no terminal, its last line says the same
+as JSON, for a scheduler.
 """
 
 import argparse
 import datetime as dt
 import importlib
+import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from raystp.artifacts import Artifact
 from raystp.errors import RaystpError
@@ -22,9 +25,16 @@ STEPS = {
     "index": "a contrastive model + reference spots -> a reference index",
     "impute": "embeddings + a model [+ index] -> predicted expression",
     "evaluate": "predictions + measured spots -> scores and a report",
+    "pipeline": "the whole path as one run, from the slide table to the report",
     "demo": "draw a synthetic cohort and run the whole path on it",
 }
 """Step -> what it does. Each is a module of `raystp.steps` with `CONFIG` and `run`."""
+
+CHORES = {"send": "bring MLflow what it did not take while the runs went on"}
+"""The same, for what leaves no artifact: `run` returns a sentence."""
+
+SHOWN_FAILURES = 20
+"""Failures in the summary's JSON; all are in the artifact's failures table."""
 
 DONE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
 
@@ -35,17 +45,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     step = importlib.import_module(f"raystp.steps.{options.step}")
     began = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     try:
-        artifact = step.run(step.CONFIG.load(options.config, options.overrides))
+        config = step.CONFIG.load(options.config, options.overrides)
+        if importlib.import_module("raystp.cluster.session").is_submitted():
+            config.check_absolute()
+        result = step.run(config)
     except RaystpError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return FAILED
+        return _ended(options.step, FAILED, error=type(error).__name__, message=str(error))
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; what was finished is kept, and the same command goes on from there\n")
-        return FAILED
-    sys.stdout.write(summary(artifact))
-    if artifact.manifest.created < began:
-        sys.stdout.write(f"  this very work was done before, at {artifact.manifest.created}: nothing was computed\n")
-    return INCOMPLETE if artifact.manifest.failures else DONE
+        message = "stopped; what was finished is kept, and the same command goes on from there"
+        sys.stderr.write(f"{message}\n")
+        return _ended(options.step, FAILED, error="KeyboardInterrupt", message=message)
+    if isinstance(result, str):
+        sys.stdout.write(f"{result}\n")
+        return _ended(options.step, DONE, message=result)
+    sys.stdout.write(summary(result))
+    before = result.manifest.created < began
+    if before:
+        sys.stdout.write(f"  this very work was done before, at {result.manifest.created}: nothing was computed\n")
+    return _ended(options.step, INCOMPLETE if result.manifest.failures else DONE, **_facts(result), done_before=before)
 
 
 def summary(artifact: Artifact) -> str:
@@ -58,10 +76,26 @@ def summary(artifact: Artifact) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _facts(artifact: Artifact) -> dict[str, Any]:
+    manifest = artifact.manifest
+    first = artifact.failures().slice(0, SHOWN_FAILURES).to_pylist()
+    about = {"artifact": str(artifact.place), "fingerprint": manifest.fingerprint, "rows": manifest.rows}
+    return about | {"failures": manifest.failures, "first_failures": first}
+
+
+def _ended(step: str, status: int, **facts: Any) -> int:
+    """Print the outcome as one line of JSON, where no person looks at a terminal; return the exit status."""
+    if not sys.stdout.isatty():
+        words = {DONE: "done", INCOMPLETE: "incomplete", FAILED: "failed"}
+        sys.stdout.write(json.dumps({"step": step, "status": words[status], "exit": status, **facts}) + "\n")
+        sys.stdout.flush()
+    return status
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="raystp", description="Spatial gene expression from H&E slides, on Ray.")
     steps = parser.add_subparsers(dest="step", required=True, metavar="step")
-    for name, words in STEPS.items():
+    for name, words in {**STEPS, **CHORES}.items():
         step = steps.add_parser(name, help=words, description=words)
         step.add_argument("--config", metavar="FILE", help="YAML; only what differs from the defaults")
         step.add_argument(

@@ -10,7 +10,7 @@ RaystpError
 ├── EncoderError     an encoder is unknown, or its weights are not the ones that were named
 ├── ModelError       a model cannot be trained or applied as asked
 ├── LeakError        a reference or a split would let a patient judge themselves
-└── Unfinished       the work ended, but some slides or sections failed (exit status 3)
+└── Unfinished       some of the work is left, and the same command goes on with it
 
 Each message is a sentence: what is wrong, what was seen, what would do, which file.
 """
@@ -56,8 +56,8 @@ class LeakError(RaystpError):
     """A reference or a split would let a patient judge themselves."""
 
 
-class Unfinished(RaystpError):  # noqa: N818 -- the work did end; what is missing is named in the failures table
-    """The work ended, but some slides or sections are rows in its failures table."""
+class Unfinished(RaystpError):  # noqa: N818 -- nothing is wrong with what was asked for
+    """Some of the work is left, and the same command goes on with it."""
 
 
 def some(values: list[str], limit: int = 5) -> str:

@@ -5,6 +5,7 @@ import contextlib
 import copy
 import functools
 import importlib
+import json
 import runpy
 import subprocess
 import sys
@@ -49,12 +50,20 @@ def test_what_was_done_before_is_done(tmp_path: Path, capsys: pytest.CaptureFixt
     assert said[0].startswith(f"spots: {tmp_path / 'store' / 'spots' / 'default-'}")
     assert said[1:3] == ["  1 sections", "  7 spots"]
     assert "done before" in said[3]
+    last = json.loads(said[4])
+    assert (last["step"], last["status"], last["exit"], last["done_before"]) == ("spots", "done", 0, True)
+    assert last["rows"] == {"sections": 1, "spots": 7}
+    assert last["artifact"] == said[0].removeprefix("spots: ")
 
 
 def test_failures_are_told_and_make_the_exit_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failures: list[dict[str, object]] = [{"slide": "A", "stage": "spots", "reason": "A.h5ad is damaged"}]
     assert cli.main(_spots_done(tmp_path, failures)) == 3
-    assert "  failed at spots: A: A.h5ad is damaged\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "  failed at spots: A: A.h5ad is damaged\n" in said
+    last = json.loads(said.splitlines()[-1])
+    assert (last["status"], last["exit"], last["failures"]) == ("incomplete", 3, 1)
+    assert last["first_failures"] == failures
 
 
 def test_an_error_is_one_sentence_and_the_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +73,31 @@ def test_an_error_is_one_sentence_and_the_exit_status_1(tmp_path: Path, capsys: 
     assert told.err.startswith(
         f"ConfigError: slides: no slide table at {table}; it is a CSV with the columns slide, path"
     )
-    assert (told.err.count("\n"), told.out) == (1, "")
+    assert told.err.count("\n") == 1
+    last = json.loads(told.out)
+    assert (last["status"], last["exit"], last["error"]) == ("failed", 1, "ConfigError")
+    assert told.err == f"ConfigError: {last['message']}\n"
+
+
+def test_on_a_terminal_there_is_no_line_for_a_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert cli.main(_spots_done(tmp_path, [])) == 0
+    assert "{" not in capsys.readouterr().out
+
+
+def test_a_submitted_job_refuses_relative_paths_all_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    fields = ["tiles=tile/a", "encoder.weights=w.safetensors", "run.store=store"]
+    assert cli.main(["embed", *(word for field in fields for word in ("--set", field))]) == 1
+    assert capsys.readouterr().err == (
+        "ConfigError: a submitted job runs in an uploaded copy of the code, which goes away with the job:\n"
+        "  run.store: 'store' is relative; an absolute path or a URI would do\n"
+        "  encoder.weights: 'w.safetensors' is relative; an absolute path or a URI would do\n"
+    )
 
 
 def test_an_unknown_key_is_told_with_the_nearest_known_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,15 @@
 """Configs: frozen, closed, read from plain YAML; a name for what is computed, and none for where or how wide."""
 
+import importlib
+import typing
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from raystp.config import Config, Run, StepConfig
+from raystp import cli
+from raystp.config import Config, Run, StepConfig, Where, relative_paths
 from raystp.errors import ConfigError
 from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.train_config import TrainConfig
@@ -215,3 +218,43 @@ def test_neither_the_weights_path_nor_the_digest_that_was_wanted_is_what_is_comp
 def test_the_panels_path_is_not_what_a_training_computes_but_that_one_is_given_is() -> None:
     here, there = (TrainConfig.load(None, [*TRAIN, f"panel.file={path}"]).what() for path in ("a.txt", "b.txt"))
     assert here == there != TrainConfig.load(None, TRAIN).what()
+
+
+def _marked(config: type[BaseModel]) -> set[str]:
+    """Return the fields, of nested configs too, that are marked as places."""
+    found = {name for name, field in config.model_fields.items() if any(isinstance(m, Where) for m in field.metadata)}
+    for field in config.model_fields.values():
+        for kind in (field.annotation, *typing.get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found |= _marked(kind)
+    return found
+
+
+def test_every_field_that_says_where_an_input_lies_is_marked_as_a_place() -> None:
+    for step in cli.STEPS:
+        config = importlib.import_module(f"raystp.steps.{step}").CONFIG
+        assert config.where | {"store"} <= _marked(config), step
+    assert {"weights", "file", "tracking"} <= _marked(TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("override", "relative"),
+    [
+        ("spots=spots/a", False),  # an artifact in the store
+        ("spots=s3://bucket/spots/a", False),
+        ("spots=/data/store/spots/a-0123456789ab", False),
+        ("spots=store/spots/a-0123456789ab", True),
+        ("spots=tile/a", True),  # of another step, so it is a path
+        ("panel.file=genes.txt", True),
+        ("panel.file=~/genes.txt", False),
+        ("run.store=.", True),
+        ("run.tracking=none", False),
+        ("run.tracking=http://mlflow:5000", False),
+        ("run.tracking=sqlite:///mlflow.db", True),
+        ("run.tracking=sqlite:////data/mlflow.db", False),
+    ],
+)
+def test_a_path_that_depends_on_the_working_directory_is_told_from_others(override: str, *, relative: bool) -> None:
+    config = TrainConfig.load(None, [*TRAIN, "run.store=/data/store", override])
+    field, _, value = override.partition("=")
+    assert list(relative_paths(config)) == ([(field, value)] if relative else [])

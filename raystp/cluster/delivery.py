@@ -23,6 +23,15 @@ PARENT = "mlflow.parentRunId"
 LONGEST = 500
 """Characters of a parameter or tag; MLflow's own limits depend on the server."""
 
+CLIENT = {
+    # The client's own patience is minutes; here each call is short, and tried again by whoever calls.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    # A step's last line on stdout is its summary.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""What MLflow's client reads from the environment alone; what stands there already is left."""
+
 _PARAMETERS, _METRICS = 100, 1000
 """How many of each MLflow takes at once."""
 
@@ -48,9 +57,8 @@ class Delivery:
     """One run at a server; made anew after a failure, since what stood there before is asked once, at the start."""
 
     def __init__(self, uri: str, book: Logbook) -> None:
-        # The client's own patience is minutes; here each call is short, and tried again by whoever calls.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        for name, value in CLIENT.items():
+            os.environ.setdefault(name, value)
         self._client, self._book, self._uri = MlflowClient(tracking_uri=uri), book, uri
         self._experiment = self._open_experiment()
         found = self._find(book.identity)

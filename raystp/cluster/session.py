@@ -74,6 +74,11 @@ def _start() -> None:
     )
 
 
+def is_submitted() -> bool:
+    """Say whether this process is the driver of a job that was submitted to a cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray's job supervisor sets it, by this very name
+
+
 def cluster_cpus() -> int:
     """Return the logical CPUs of the cluster that this session is on."""
     return _resource("CPU")

@@ -75,6 +75,7 @@ class SweepLog:
 
     def close(self, trials: list[Trial], score: float | None, files: list[str]) -> None:
         """Bring the runs of all trials in order, those of an earlier process too, and log the sweep's own outcome."""
+        self._progress.add(len(trials) - self._progress.done)
         for one in trials:
             self._settle(one)
         self._parent.keep([self._identity(one.number, one.overrides) for one in trials])

@@ -21,7 +21,8 @@ from raystp.errors import RaystpError
 from raystp.storage import Place
 
 PATIENCE_S = 20.0
-"""How long the end of a run waits for a server that does not answer."""
+"""How long the end of a run waits for what is left; a server that has been silent as long by then gets LAST_S."""
+LAST_S = 2.0
 LONGEST_PAUSE_S = 15.0
 
 REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "RESOURCE_DOES_NOT_EXIST"})
@@ -50,11 +51,12 @@ NOWHERE = Tracker(None, "", Place(""))
 class Outbox:
     """The thread that brings entries, for one run or for many."""
 
-    def __init__(self, tracker: Tracker, patience_s: float = PATIENCE_S) -> None:
-        self._tracker, self._patience_s = tracker, patience_s
+    def __init__(self, tracker: Tracker, patience_s: float | None = None) -> None:
+        self._tracker, self._patience_s = tracker, PATIENCE_S if patience_s is None else patience_s
         self._waiting: list[tuple[Logbook, Entry]] = []
         self._deliveries: dict[str, Delivery] = {}
-        self._changed, self._closing, self._trouble = threading.Condition(), False, ""
+        self._changed, self._closing = threading.Condition(), False
+        self._trouble, self._since = "", 0.0
         self._thread = threading.Thread(target=self._work, name="raystp-tracking", daemon=True)
         self._thread.start()
 
@@ -75,7 +77,8 @@ class Outbox:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join(self._patience_s)
+        silent_s = time.monotonic() - self._since if self._trouble else 0.0
+        self._thread.join(max(LAST_S, self._patience_s - silent_s))
         with self._changed:
             left, self._waiting = self._waiting, []
         books = {book.identity: book for book, _ in left}
@@ -120,9 +123,10 @@ class Outbox:
         except Exception as error:  # noqa: BLE001 -- whatever a client or its database raises must not stop the work
             reason = _reason(error)
             if _is_final(error):
-                say(f"  MLflow refuses an entry of {book.name}, which is left out: {reason}")
+                say(f"  an entry of {book.name} cannot be logged and is left out: {reason}")
                 return True
             if not self._trouble:
+                self._since = time.monotonic()
                 say(f"  MLflow does not answer ({reason}); the run goes on, and what it logs is kept")
             self._trouble = reason
             self._deliveries.pop(book.identity, None)
@@ -201,7 +205,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def send(tracker: Tracker, patience_s: float = PATIENCE_S) -> tuple[int, str]:
+def send(tracker: Tracker, patience_s: float | None = None) -> tuple[int, str]:
     """Bring all that earlier runs left in the store; return how many runs that were, and what did not arrive."""
     quiet()
     files = [(tracker.store / "tracking" / name) for name in (tracker.store / "tracking").names()]
@@ -216,7 +220,7 @@ def send(tracker: Tracker, patience_s: float = PATIENCE_S) -> tuple[int, str]:
 
 def _is_final(error: Exception) -> bool:
     """Say whether another try would end alike: a refusal, or a file of ours that is not there."""
-    return isinstance(error, RaystpError) or getattr(error, "error_code", None) in REFUSALS
+    return isinstance(error, RaystpError | FileNotFoundError) or getattr(error, "error_code", None) in REFUSALS
 
 
 def _reason(error: Exception) -> str:

@@ -26,6 +26,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from raystp.errors import ModelError, RaystpError
 from raystp.storage import Place
 
+HISTORY = "history"
+"""Key of a report under which all epochs so far lie, as JSON."""
+
 RESTARTS = 2
 """How often the group of workers is started again before the training is given up."""
 
@@ -86,7 +89,7 @@ class Worker:
         with checkpoint.as_directory() as folder:
             yield Path(folder)
 
-    def report(self, metrics: dict[str, float], folder: Path | None) -> None:
+    def report(self, metrics: dict[str, Any], folder: Path | None) -> None:
         """Publish numbers and, if there is one, a checkpoint folder, written by rank 0.
 
         A barrier: every rank calls it, equally often.
@@ -117,7 +120,7 @@ class TrialWorker(Worker):
         with checkpoint.as_directory() as folder:
             yield Path(folder)
 
-    def report(self, metrics: dict[str, float], folder: Path | None) -> None:
+    def report(self, metrics: dict[str, Any], folder: Path | None) -> None:
         """Report numbers to the sweep, which may end the trial here, and a checkpoint, if there is one."""
         ray.tune.report(metrics, checkpoint=ray.tune.Checkpoint.from_directory(str(folder)) if folder else None)
 

@@ -20,7 +20,7 @@ from ray.tune import Callback, Tuner
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from raystp.cluster.train_workers import trial
+from raystp.cluster.train_workers import HISTORY, trial
 from raystp.errors import RaystpError
 from raystp.storage import Place
 
@@ -41,9 +41,9 @@ QUIET = {
 }
 """What Ray Tune reads from the environment alone."""
 
-FAILED, MODEL, HISTORY, STOPPED = "failed", "model", "history", "stopped"
-"""Keys of a trial's last report: the sentence it failed with; or its model's artifact, and all its epochs; or, where it
-was stopped before the sweep was killed, after how many."""
+FAILED, MODEL, STOPPED = "failed", "model", "stopped"
+"""Keys of a trial's last report: the sentence it failed with; or its model's artifact; or, where it was stopped before
+the sweep was killed, after how many epochs."""
 
 RETRIES = 2
 """How often a trial is started again whose process died."""

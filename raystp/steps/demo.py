@@ -6,7 +6,7 @@ model was trained on it.
 """
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -15,10 +15,10 @@ from raystp.artifacts import Artifact, begin
 from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import session
 from raystp.cluster.tasks import each
-from raystp.config import Run, StepConfig
+from raystp.config import Run, StepConfig, Where
 from raystp.expression.synthetic import plant_programs
 from raystp.slides.synthetic import TISSUES
-from raystp.steps import embed, evaluate, impute, index, spots, tile, train
+from raystp.steps import pipeline
 from raystp.steps.demo_draw import CELL, DAMAGED, UNMEASURED, Draw, draw
 from raystp.storage import Place
 
@@ -29,7 +29,7 @@ MODELS = ("bleep", "ridge", "knn", "gene_mean")
 class DemoRun(Run):
     """Where the demo leaves its cohort and its artifacts."""
 
-    store: str = "demo"
+    store: Annotated[str, Where()] = "demo"
     """A folder of its own, so that it can be thrown away."""
 
 
@@ -101,39 +101,31 @@ def _patients(config: DemoConfig) -> list[str]:
 
 
 def _path(config: DemoConfig, cohort: Place) -> Artifact:
-    """Run the steps one after the other, each on the very artifacts that the ones before it returned."""
-    named: dict[str, Any] = {"name": config.name, "run": {"store": config.run.store}}
-    table = (cohort / "slides.csv").uri
-    measured = spots.run(spots.CONFIG.of({**named, "slides": table})).place.uri
-    tiles = tile.run(tile.CONFIG.of({**named, "slides": table, "spots": measured})).place.uri
-    embeddings = embed.run(embed.CONFIG.of({**named, "tiles": tiles})).place.uri
-    sources = {"spots": measured, "embeddings": embeddings}
-    predictions = [_train_and_impute(model, config, cohort, sources).place.uri for model in MODELS]
-    wanted: dict[str, Any] = {
-        **named,
-        "spots": measured,
-        "predictions": predictions,
-        "genes": ["TUM_UP01", "IMM_UP01", "STR_DN01"],
-        "permutations": config.permutations,
-        "planted": (cohort / "planted").uri,
-    }
-    return evaluate.run(evaluate.CONFIG.of(wanted))
-
-
-def _train_and_impute(model: str, config: DemoConfig, cohort: Place, sources: dict[str, str]) -> Artifact:
+    """Run the pipeline on the cohort, with BLEEP and its baselines; return the evaluation."""
     patients = _patients(config)
-    named: dict[str, Any] = {"name": f"{config.name}-{model}", "run": {"store": config.run.store}, **sources}
-    fit = {"epochs": config.epochs, "contrast": config.contrast, "step": 1, "select": "best_pcc", "seed": config.seed}
     trained: dict[str, Any] = {
-        **named,
-        "model": model,
         "k": config.neighbours,
         "panel": {"name": "all genes", "file": (cohort / "genes.txt").uri},
         "split": {"test": patients[-1:], "validation": patients[-2:-1]},
-        "fit": fit,
+        "fit": {
+            "epochs": config.epochs,
+            "contrast": config.contrast,
+            "step": 1,
+            "select": "best_pcc",
+            "seed": config.seed,
+        },
     }
-    asked: dict[str, Any] = {**named, "model": train.run(train.CONFIG.of(trained)).place.uri}
-    if model == "bleep":
-        asked["index"] = index.run(index.CONFIG.of({**asked, "shards": 2})).place.uri
-        asked["k"] = config.neighbours
-    return impute.run(impute.CONFIG.of(asked))
+    wanted: dict[str, Any] = {
+        "name": config.name,
+        "slides": (cohort / "slides.csv").uri,
+        "train": [{"model": model, **trained} for model in MODELS],
+        "index": {"shards": 2},
+        "impute": {"k": config.neighbours},
+        "evaluate": {
+            "genes": ["TUM_UP01", "IMM_UP01", "STR_DN01"],
+            "permutations": config.permutations,
+            "planted": (cohort / "planted").uri,
+        },
+        "run": {"store": config.run.store},
+    }
+    return pipeline.path(pipeline.CONFIG.of(wanted))["evaluate"]

@@ -9,8 +9,10 @@ from jaxtyping import Float32, Float64
 from pydantic import Field
 
 from raystp import tables
-from raystp.artifacts import Artifact, begin, content_id, find
-from raystp.config import Run, StepConfig, Where
+from raystp.artifacts import Artifact, Draft, begin, content_id, find
+from raystp.cluster.progress import say
+from raystp.cluster.tracking import tracked
+from raystp.config import StepConfig, Where
 from raystp.errors import SectionError, some
 from raystp.evaluate.board import score_table_text
 from raystp.evaluate.genes import gene_sets
@@ -22,6 +24,7 @@ from raystp.steps.evaluation_report import Shown, compose
 from raystp.steps.null import permuted
 from raystp.steps.pairs import Counts, load_counts, sections_of
 from raystp.steps.scored import Scored, open_models
+from raystp.steps.tracked_run import TrackedRun
 from raystp.storage import Place
 
 STEP = "evaluate"
@@ -33,7 +36,7 @@ CONTROLS = {
 CEILING_NOTE = "is what the cohort was drawn from: noise leaves no more to be had"
 
 
-class EvaluateConfig(StepConfig[Run]):
+class EvaluateConfig(StepConfig[TrackedRun]):
     """Which predictions to score against which measured spots."""
 
     where: ClassVar[frozenset[str]] = frozenset({"spots", "predictions", "planted"})
@@ -59,7 +62,7 @@ class EvaluateConfig(StepConfig[Run]):
     """Folder with what a synthetic cohort planted: its gene sets, and the expected expression, whose score is a
     ceiling."""
 
-    run: Run = Field(default_factory=Run)
+    run: TrackedRun = Field(default_factory=TrackedRun)
 
 
 CONFIG = EvaluateConfig
@@ -98,9 +101,23 @@ def run(config: EvaluateConfig) -> Artifact:
     shown = Shown(rows, outcomes, measured, genes, config.genes, config.permutations, notes)
     content = compose(shown, spots, models, protocol_of(label["protocol"]), store=Place.of(store))
     (draft.place / "report.html").write_bytes(build_report(content).encode())
+    _track(config, draft, rows, cohort=spots.manifest.name)
     failed = [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in content.failures]
     summary = "\n".join([text, "", *notes, *failed, f"report: {draft.place / 'report.html'}"])
     return draft.finish({"scores": len(rows), "models": len(models)}, [], {"summary": summary})
+
+
+def _track(config: EvaluateConfig, draft: Draft, rows: list[Row], *, cohort: str) -> None:
+    """Log each model's mean over sections, and the report."""
+    tracker = config.run.tracker(cohort)
+    book = tracker.book(f"{draft.name}-{draft.fingerprint}", draft.folder)
+    means = {f"{row['metric']} {row['genes']}/{row['model']}": row["value"] for row in rows if row["section"] == "mean"}
+    with tracked(tracker, book, draft.config) as one:
+        one.metrics(means, step=0)
+        for name in ("report.html", "scores.txt", "scores.parquet"):
+            one.file(f"{draft.folder}/{name}")
+    if one.left:
+        say(f"  {one.left}")
 
 
 def _measured(spots: Artifact, models: list[Scored]) -> dict[str, Counts]:

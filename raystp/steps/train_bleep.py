@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raystp.cluster.delivery import Logbook
 from raystp.cluster.tracking import NOWHERE, Run, Tracker, tracked
-from raystp.cluster.train_workers import Worker, gather
+from raystp.cluster.train_workers import HISTORY, Worker, gather
 from raystp.encoders.encoder import EncoderSpec
 from raystp.encoders.registry import build
 from raystp.evaluate.genes import pcc_per_gene
@@ -91,8 +91,9 @@ class BleepWork:
         """Report an epoch, with a checkpoint now and then.
 
         A sweep goes by `epochs`, which the last one lacks: a trial at its end is not cut before its model is written.
+        All epochs are told each time, so that a sweep's driver that was killed in between has missed none.
         """
-        numbers = {key: value for key, value in rows[-1].items() if value is not None}
+        numbers = {key: value for key, value in rows[-1].items() if value is not None} | {HISTORY: json.dumps(rows)}
         numbers |= {"epochs": len(rows)} if len(rows) < self.fit.epochs else {}
         if len(rows) % self.checkpoint_every:
             worker.report(numbers, None)

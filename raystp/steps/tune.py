@@ -15,7 +15,8 @@ from raystp.artifacts import Artifact, Draft, begin, open_place
 from raystp.cluster.progress import say
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.sweep_log import SweepLog
-from raystp.cluster.trials import HISTORY, MODEL, Asha, Limits, Search, Trial, sweep
+from raystp.cluster.train_workers import HISTORY
+from raystp.cluster.trials import MODEL, Asha, Limits, Search, Trial, sweep
 from raystp.config import put
 from raystp.errors import ConfigError, ModelError
 from raystp.steps import train

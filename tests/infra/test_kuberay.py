@@ -3,6 +3,7 @@
 import copy
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,28 @@ import yaml
 Object = dict[str, Any]
 OVERLAYS = ("aws", "gcp", "local")
 CLOUDS = ("aws", "gcp")
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A copy of infra/kuberay that may be broken."""
+
+    root: Path
+    kustomize: Callable[[Path], list[Object]]
+
+    def change(self, file: str, old: str, new: str) -> None:
+        text = (self.root / file).read_text()
+        assert old in text
+        (self.root / file).write_text(text.replace(old, new))
+
+    def build(self) -> list[Object]:
+        return self.kustomize(self.root / "overlays/aws")
+
+
+@pytest.fixture
+def copied(infra: Path, build: Callable[[Path], list[Object]], tmp_path: Path) -> Copied:
+    shutil.copytree(infra / "kuberay", tmp_path / "kuberay")
+    return Copied(tmp_path / "kuberay", build)
 
 
 def _of(objects: list[Object], kind: str) -> list[Object]:
@@ -62,7 +85,7 @@ HEAD = "spec/headGroupSpec/template/spec"
         ("RayCluster", "spec/workerGroupSpecs/0/maxReplica", 3, "maxReplica"),
         ("RayCluster", "spec/authOptions/mode", "tokens", "tokens"),
         ("RayCluster", "spec/autoscalerOptions/version", 2, "version"),
-        ("RayCluster", "spec/autoscalerOptions/resources/limits/cpu", [1], "autoscaler"),
+        ("RayCluster", "spec/autoscalerOptions/resources/limits/cpu", [1], "limits.cpu"),
         ("RayCluster", "spec/headGroupSpec/rayStartParams/num-cpus", 0, "0 is not of type 'string'"),
         ("RayCluster", f"{HEAD}/containers/0/volumeMounts/0/mountPath", ..., "mountPath"),
         ("RayCluster", f"{HEAD}/containers/0/resource", {}, "resource"),
@@ -80,7 +103,13 @@ HEAD = "spec/headGroupSpec/template/spec"
     ],
 )
 def test_a_wrong_object_is_refused(
-    overlays: Mapping[str, list[Object]], faults: Callable[[Object], list[str]], *, kind: str, path: str, value: Any, word: str
+    overlays: Mapping[str, list[Object]],
+    faults: Callable[[Object], list[str]],
+    *,
+    kind: str,
+    path: str,
+    value: Any,
+    word: str,
 ) -> None:
     broken = copy.deepcopy(_of(overlays["aws"], kind)[-1])
     _put(broken, path, value)
@@ -104,7 +133,7 @@ def test_a_step_that_counts_gpus_finds_them_when_it_begins(overlays: Mapping[str
         group = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][1]
         there[job["metadata"]["name"]] = (group["replicas"], group["minReplicas"])
     most = _cluster(overlays[name])["workerGroupSpecs"][1]["maxReplicas"]
-    counts = {"raystp-embed", "raystp-tune", "raystp-pipeline"}
+    counts = {"raystp-embed", "raystp-pipeline"}
     assert there == {job: (most, most) if job in counts else (0, 0) for job in there}
 
 
@@ -146,7 +175,8 @@ def test_whatever_a_pod_names_is_there(overlays: Mapping[str, list[Object]], nam
 
 
 @pytest.mark.parametrize(
-    ("name", "label", "value"), [("aws", "eks.amazonaws.com/capacityType", "SPOT"), ("gcp", "cloud.google.com/gke-spot", "true")]
+    ("name", "label", "value"),
+    [("aws", "eks.amazonaws.com/capacityType", "SPOT"), ("gcp", "cloud.google.com/gke-spot", "true")],
 )
 def test_the_workers_are_on_spot_nodes_and_the_head_is_not(
     overlays: Mapping[str, list[Object]], *, name: str, label: str, value: str
@@ -159,7 +189,9 @@ def test_the_workers_are_on_spot_nodes_and_the_head_is_not(
         assert pods[group]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][:2] == ["ray", "stop"]
     assert pods["head"].get("nodeSelector", {}).get(label) != value
     assert pods["gpu-encoders"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pods["gpu-encoders"]["tolerations"]
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pods["gpu-encoders"][
+        "tolerations"
+    ]
 
 
 def test_the_local_overlay_asks_for_no_gpu_and_no_spot_node(overlays: Mapping[str, list[Object]]) -> None:
@@ -181,28 +213,27 @@ def test_a_label_picks_one_step_with_what_it_needs(overlays: Mapping[str, list[O
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_the_overlays_differ_in_their_nodes_and_not_in_what_they_share(infra: Path, name: str) -> None:
-    said = yaml.safe_load((infra / "kuberay/overlays" / name / "kustomization.yaml").read_text())
-    (aws,) = (yaml.safe_load((infra / "kuberay/overlays/aws/kustomization.yaml").read_text())["replacements"],)
-    gpus = [one for one in aws if "maxReplicas" in one["source"]["fieldPath"]]
-    assert said["replacements"] == [one for one in aws if name in CLOUDS or one not in gpus]
+    ours, aws = (
+        yaml.safe_load((infra / "kuberay/overlays" / one / "kustomization.yaml").read_text())["replacements"]
+        for one in (name, "aws")
+    )
+    assert ours == [one for one in aws if name in CLOUDS or "maxReplicas" not in one["source"]["fieldPath"]]
+
+
+AWS = "overlays/aws/kustomization.yaml"
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "word"),
     [
-        ("overlays/aws/kustomization.yaml", "\nresources:", "\nresource:", "unknown field"),
-        ("overlays/aws/kustomization.yaml", "conf/tile.yaml", "conf/tiles.yaml", "tiles.yaml"),
-        ("overlays/aws/kustomization.yaml", "fieldPath: data.store", "fieldPath: data.shop", "shop"),
+        (AWS, "\nresources:", "\nresource:", "unknown field"),
+        (AWS, "conf/tile.yaml", "conf/tiles.yaml", "tiles.yaml"),
+        (AWS, "fieldPath: data.store", "fieldPath: data.shop", "shop"),
         ("base/raycluster.yaml", "groupName: cpu-readers", "groupName: readers", "test"),
         ("base/kustomization.yaml", "rayjob-tile.yaml", "rayjob-tiles.yaml", "rayjob-tiles.yaml"),
     ],
 )
-def test_a_broken_kustomization_is_not_built(
-    infra: Path, build: Callable[[Path], list[Object]], tmp_path: Path, *, file: str, old: str, new: str, word: str
-) -> None:
-    shutil.copytree(infra / "kuberay", tmp_path / "kuberay")
-    broken = tmp_path / "kuberay" / file
-    assert old in broken.read_text()
-    broken.write_text(broken.read_text().replace(old, new))
+def test_a_broken_kustomization_is_not_built(copied: Copied, *, file: str, old: str, new: str, word: str) -> None:
+    copied.change(file, old, new)
     with pytest.raises(ValueError, match=word):
-        build(tmp_path / "kuberay/overlays/aws")
+        copied.build()

@@ -1,0 +1,119 @@
+"""A real MLflow server on loopback, and a gate before it that can be shut, slowed, or made to answer with errors."""
+
+import contextlib
+import os
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@dataclass
+class Gate:
+    """Where the server seems to be; `state` is open, shut, slow (seconds before each answer), or error."""
+
+    upstream: int
+    port: int = 0
+    state: str = "open"
+    slow_s: float = 0.0
+    live: set[socket.socket] = field(default_factory=set)
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def change(self, state: str) -> None:
+        """Change the state, and cut what goes on: a client keeps its connection for many requests."""
+        self.state = state
+        for one in list(self.live):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def serve(self, client: socket.socket) -> None:
+        if self.state == "shut":
+            return
+        if self.state == "error":
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return
+        time.sleep(self.slow_s)
+        with socket.create_connection(("127.0.0.1", self.upstream)) as server:
+            self.live |= {client, server}
+            back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+            back.start()
+            _pump(client, server)
+            back.join()
+            self.live -= {client, server}
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while block := source.recv(65536):
+            target.sendall(block)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture(scope="session")
+def mlflow_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an MLflow server with SQLite and its own files."""
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    places = [
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(folder / "files"),
+    ]
+    with (folder / "log.txt").open("wb") as log:
+        server = subprocess.Popen([*command, *places], stdout=log, stderr=log, start_new_session=True)
+    try:
+        _wait(f"http://127.0.0.1:{port}/health", server, folder / "log.txt")
+        yield port
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, 9)
+        server.wait(30)
+
+
+def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(240):
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):
+            return
+        assert server.poll() is None, log.read_text()
+        time.sleep(0.25)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture
+def gate(mlflow_port: int) -> Iterator[Gate]:
+    """The server behind a gate that begins open."""
+    one = Gate(mlflow_port)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            one.serve(self.request)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        one.port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield one
+        server.shutdown()

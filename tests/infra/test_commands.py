@@ -1,0 +1,198 @@
+"""What the recipes run: each names a step that is there, a config that its class reads, and an absolute store."""
+
+import importlib
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raystp import cli
+from raystp.config import StepConfig
+from raystp.errors import ConfigError
+
+Object = dict[str, Any]
+ROOT = Path(__file__).parents[2]
+HOME, CONF = "/opt/raystp", "/etc/raystp"
+"""Where the image has the clone's files, and where the pods have the configs."""
+STEPS = {step for step in cli.STEPS if (ROOT / "jobs" / f"{step}.py").is_file()}
+"""The steps that can be jobs; the demo is for one machine."""
+OVERLAYS = ("aws", "gcp", "local")
+
+
+def _load(step: str, config: Path | None, overrides: list[str]) -> StepConfig[Any]:
+    loaded: StepConfig[Any] = importlib.import_module(f"raystp.steps.{step}").CONFIG.load(config, overrides)
+    return loaded
+
+
+def _wrong(words: list[str], folder: Path) -> str | None:
+    """Say what is wrong with `python jobs/STEP.py --config FILE --set KEY=VALUE`, or None; configs lie in `folder`."""
+    program, job, *rest = words
+    job = job.removeprefix(f"{HOME}/")
+    step = Path(job).stem
+    if program != "python" or not (ROOT / job).is_file() or job != f"jobs/{step}.py":
+        return f"{job}: no such job"
+    flags, values = rest[::2], rest[1::2]
+    if len(flags) != len(values) or set(flags) - {"--config", "--set"}:
+        return f"{rest}: a job takes --config FILE and --set KEY=VALUE"
+    configs = [value for flag, value in zip(flags, values, strict=True) if flag == "--config"]
+    files = [folder / Path(config).name for config in configs]
+    if any(Path(config).parent != Path(CONF) for config in configs) or not all(file.is_file() for file in files):
+        return f"{configs}: not among the configs"
+    overrides = [value for flag, value in zip(flags, values, strict=True) if flag == "--set"]
+    try:
+        config = _load(step, files[-1] if files else None, overrides)
+        config.check_absolute()  # as a submitted job does: it has a working directory of its own
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest, overlays: Mapping[str, list[Object]]) -> list[Object]:
+    objects: list[Object] = overlays[request.param]
+    return objects
+
+
+@pytest.fixture
+def folder(overlay: list[Object], tmp_path: Path) -> Path:
+    """The overlay's configs as files; what they say of their own folder is said of this one."""
+    (conf,) = (
+        one["data"] for one in overlay if one["metadata"]["name"] == "raystp-conf" and one["kind"] == "ConfigMap"
+    )
+    for name, text in conf.items():
+        (tmp_path / name).write_text(text.replace(CONF, str(tmp_path)))
+    return tmp_path
+
+
+def _jobs(overlay: list[Object]) -> dict[str, list[str]]:
+    jobs = {one["metadata"]["name"]: one["spec"]["entrypoint"] for one in overlay if one["kind"] == "RayJob"}
+    return {name.removeprefix("raystp-"): shlex.split(entrypoint) for name, entrypoint in jobs.items()}
+
+
+def test_every_step_has_a_rayjob_under_its_name(overlay: list[Object]) -> None:
+    jobs = _jobs(overlay)
+    assert set(jobs) >= STEPS
+    assert {step: words[1] for step, words in jobs.items()} == {step: f"{HOME}/jobs/{step}.py" for step in jobs}
+
+
+def test_every_rayjob_runs_a_step_as_its_class_reads_it(overlay: list[Object], folder: Path) -> None:
+    wrong = {step: _wrong(words, folder) for step, words in _jobs(overlay).items() if step in STEPS}
+    assert wrong == dict.fromkeys(STEPS)
+
+
+def test_every_rayjob_leaves_its_artifact_in_the_overlays_store(overlay: list[Object], folder: Path) -> None:
+    (store,) = (one["data"]["store"] for one in overlay if one["metadata"]["name"] == "raystp-store" and "data" in one)
+    assert "://" in store or Path(store).is_absolute()
+    for step, words in _jobs(overlay).items():
+        assert words[-2:] == ["--set", f"run.store={store}"]
+        if step in STEPS:
+            assert _load(step, folder / Path(words[3]).name, words[5::2]).run.store == store
+
+
+def test_what_one_step_reads_another_leaves(overlay: list[Object], folder: Path) -> None:
+    """A config names artifacts as `<step>/<name>`; somebody's `name` is that, where a step of that kind is there."""
+    configs = {path.stem: yaml.safe_load(path.read_text()) or {} for path in sorted(folder.glob("*.yaml"))}
+    made = {f"{step}/{config.get('name', 'default')}" for step, config in configs.items()}
+    said = yaml.safe_dump([configs[step] for step in sorted(STEPS & configs.keys())])
+    read = set(re.findall(rf"(?<![\w/.])(?:{'|'.join(sorted(STEPS))})/[\w.-]+", said))
+    assert {"tile/cohort", "embed/cohort", "train/cohort"} <= read <= made
+    assert "ConfigMap" in {one["kind"] for one in overlay}
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("python /opt/raystp/jobs/tiles.py --config /etc/raystp/tile.yaml --set run.store=/s", "no such job"),
+        ("python /opt/raystp/conf/tile.py --config /etc/raystp/tile.yaml --set run.store=/s", "no such job"),
+        ("python /opt/raystp/jobs/tile.py --config /etc/raystp/tiles.yaml --set run.store=/s", "not among the configs"),
+        ("python /opt/raystp/jobs/tile.py --config /etc/tile.yaml --set run.store=/s", "not among the configs"),
+        ("python /opt/raystp/jobs/tile.py --conf /etc/raystp/tile.yaml --set run.store=/s", "a job takes"),
+        ("python /opt/raystp/jobs/tile.py --config /etc/raystp/tile.yaml --set run.store=store", "relative"),
+        ("python /opt/raystp/jobs/tile.py --config /etc/raystp/tile.yaml --set run.shop=/s", "no such field"),
+        ("python /opt/raystp/jobs/tile.py --config /etc/raystp/embed.yaml --set run.store=/s", "no such field"),
+    ],
+)
+def test_a_wrong_command_is_noticed(folder: Path, command: str, word: str) -> None:
+    assert word in (_wrong(shlex.split(command), folder) or "")
+
+
+def test_the_configs_log_to_the_server_that_is_there(
+    overlay: list[Object], infra: Path, build: Callable[[Path], list[Object]]
+) -> None:
+    (service,) = (one for one in build(infra / "mlflow") if one["kind"] == "Service")
+    server = f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    (conf,) = (
+        one["data"] for one in overlay if one["metadata"]["name"] == "raystp-conf" and one["kind"] == "ConfigMap"
+    )
+    runs = {name: (yaml.safe_load(text) or {}).get("run", {}) for name, text in conf.items()}
+    assert {run["tracking"] for run in runs.values() if "tracking" in run} == {server}
+
+
+def _commands(text: str) -> list[str]:
+    """Return a text's lines without the mark of a comment; one that ends in \\ goes on with the next."""
+    joined = re.sub(r"\\\n[#\s]*", "", text)
+    return [line.strip("# ").partition("  #")[0] for line in joined.splitlines()]
+
+
+def _sbatch(command: str) -> str | None:
+    """Say what is wrong with an `sbatch` line of ours, or None."""
+    words = shlex.split(command)
+    script = next(place for place, word in enumerate(words) if word.endswith(".sbatch"))
+    if not (ROOT / words[script]).is_file():
+        return f"{words[script]}: no such script"
+    step, *rest = words[script + 1 :]
+    if step not in STEPS or set(rest[::2]) - {"--config", "--set"} or len(rest) % 2:
+        return f"{words[script + 1 :]}: not a step's command"
+    stores = [value for value in rest[1::2] if value.startswith("run.store=")]
+    return None if stores and stores[0].startswith(("run.store=/", "run.store=$")) else f"{rest}: no absolute store"
+
+
+def _submitted(command: str, folder: Path) -> str | None:
+    """Say what is wrong with a `ray job submit` line, or None; a config of the clone lies in the clone."""
+    words = shlex.split(command)
+    job = words[words.index("--") + 1 :]
+    config = job[job.index("--config") + 1]
+    if config.startswith(f"{CONF}/"):
+        return _wrong(job, folder)
+    (folder / Path(config).name).write_text((ROOT / config).read_text())
+    return _wrong([word.replace(config, f"{CONF}/{Path(config).name}") for word in job], folder)
+
+
+@pytest.fixture(scope="module")
+def lines(texts: Mapping[str, str]) -> list[str]:
+    """Every line of the recipes and of the README, as a person would type it."""
+    every = [*texts.values(), (ROOT / "README.md").read_text()]
+    return [line for text in every for line in _commands(text)]
+
+
+def test_the_submissions_in_the_recipes_and_the_readme_are_right(lines: list[str], folder: Path) -> None:
+    sbatch = [line for line in lines if line.startswith("sbatch ")]
+    assert sbatch
+    assert [wrong for wrong in map(_sbatch, sbatch) if wrong] == []
+    ray = [line for line in lines if "ray job submit --address" in line]
+    assert [wrong for wrong in (_submitted(line, folder) for line in ray) if wrong] == []
+
+
+def test_the_files_that_commands_name_are_there(lines: list[str]) -> None:
+    kustomizations = [word for line in lines for word in re.findall(r"kubectl (?:apply|delete) -k (\S+)", line)]
+    assert {"infra/mlflow", "infra/kuberay/overlays/aws"} <= set(kustomizations)
+    assert all((ROOT / folder / "kustomization.yaml").is_file() for folder in kustomizations)
+    paths = {word for line in lines for word in re.findall(r"(?<![\w/])infra/[\w./-]+\w", line)}
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("sbatch infra/slurm/ray.sbatch tile --config /c.yaml --set run.store=/s", "no such script"),
+        ("sbatch infra/slurm/raystp.sbatch tiles --config /c.yaml --set run.store=/s", "not a step's command"),
+        ("sbatch infra/slurm/raystp.sbatch tile --set run.store=store", "no absolute store"),
+        ("sbatch infra/slurm/raystp.sbatch tile --config /c.yaml", "no absolute store"),
+    ],
+)
+def test_a_wrong_sbatch_line_is_noticed(command: str, word: str) -> None:
+    assert word in (_sbatch(command) or "")

@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test test-faults check clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints-cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
@@ -25,6 +25,9 @@ demo: $(STAMP)  ## draw a synthetic cohort, run the whole path on it, print the 
 
 test: $(STAMP)  ## the fast tests and those that start Ray
 	@$(BIN)/python -m pytest -m 'not faults'
+
+test-faults: $(STAMP)  ## the long tests: every fault and every job, for real; outside CI
+	@$(BIN)/python -m pytest -m faults
 
 check: $(STAMP)  ## format, lint, types, floors
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

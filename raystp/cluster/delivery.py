@@ -6,6 +6,7 @@ flavour is logged, since loading one unpickles.
 """
 
 import contextlib
+import getpass
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ CLIENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """What MLflow's client reads from the environment alone; what stands there already is left."""
+
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Lets MLflow's page open on runs and curves rather than on prompts and traces."""
 
 _PARAMETERS, _METRICS = 100, 1000
 """How many of each MLflow takes at once."""
@@ -132,7 +136,7 @@ class Delivery:
             files = (self._book.store / "mlflow-files" / name).path.as_uri() if mine else None
             # Another process may make it in between: then it is there to be found.
             with contextlib.suppress(mlflow.MlflowException):
-                self._client.create_experiment(name, artifact_location=files)
+                self._client.create_experiment(name, artifact_location=files, tags=KIND)
             known = self._client.get_experiment_by_name(name)
         if known is None:
             msg = f"the experiment {name!r} cannot be made"
@@ -144,7 +148,8 @@ class Delivery:
         return str(runs[0].info.run_id) if runs else None
 
     def _create(self, book: Logbook) -> str:
-        tags = {**book.tags, IDENTITY: book.identity}
+        tags = {**book.tags, IDENTITY: book.identity, "mlflow.user": getpass.getuser()}
+        tags["mlflow.source.name"] = f"raystp {book.identity.partition('/')[0]}"
         if book.parent is not None:
             # A parent that is not there yet is made by its identity, and is found by it when its own entries come.
             bare = Logbook(book.experiment, book.parent, book.parent, book.store)

@@ -98,7 +98,9 @@ class Draft:
         notes: Mapping[str, Any] | None = None,
     ) -> Artifact:
         """Write the failures table, by slide, then the manifest, last: from here on the artifact exists."""
-        if failures:
+        if not failures:
+            (self.place / "failures.parquet").remove()  # of before a second try
+        else:
             by_slide = sorted(failures, key=lambda row: str(row["slide"]))
             (self.place / "failures.parquet").write_table(tables.of_rows(by_slide, tables.FAILURES))
         manifest = Manifest(
@@ -131,18 +133,29 @@ def fingerprint(step: str, what: Mapping[str, Any], inputs: Mapping[str, str]) -
 def begin(config: StepConfig[R], step: str, inputs: Mapping[str, Artifact | str]) -> Draft | Artifact:
     """Return the finished artifact where this very work was done before, else a draft to fill.
 
-    An input is an artifact, or the digest of a plain file. Raises StorageError, before any work, where the store
-    cannot be written.
+    With `run.retry_failed`, an artifact with failures is a draft again, in the same place, and stays what it is until
+    the draft is finished. An input is an artifact, or the digest of a plain file. Raises StorageError, before any work,
+    where the store cannot be written.
     """
-    marks = {role: one.manifest.fingerprint if isinstance(one, Artifact) else one for role, one in inputs.items()}
+    marks = {role: _mark(one) if isinstance(one, Artifact) else one for role, one in inputs.items()}
     names = {role: one.manifest.folder if isinstance(one, Artifact) else one for role, one in inputs.items()}
     mark = fingerprint(step, config.what(), marks)
     store = Place.of(config.run.store)
     place = store / step / f"{config.name}-{mark}"
     if (place / MANIFEST).exists():
-        return open_place(place, step)
+        there = open_place(place, step)
+        if not (there.manifest.failures and config.run.retry_failed):
+            return there
     store.check_writable()
     return Draft(place, step, config.name, mark, names, _shown(config.said()))
+
+
+def _mark(one: Artifact) -> str:
+    """Return what an input counts as in a fingerprint: its own, and which slides it lacks, for these may come later."""
+    if not one.manifest.failures:
+        return one.manifest.fingerprint
+    lacking = sorted({str(row["slide"]) for row in one.failures().to_pylist()})
+    return f"{one.manifest.fingerprint} without {digest_of(lacking)}"
 
 
 def find(store: str, reference: str, step: str) -> Artifact:

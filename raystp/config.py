@@ -43,6 +43,9 @@ class Run(Config):
     address: str | None = None
     """Address of a running Ray cluster; without one, a local Ray starts by itself."""
 
+    retry_failed: bool = False
+    """Try again what failed in an artifact that is done but for the rows of its failures table."""
+
 
 R = TypeVar("R", bound=Run)
 C = TypeVar("C", bound="StepConfig[Any]")

@@ -8,7 +8,8 @@ from raystp import tables
 from raystp.artifacts import Artifact, Draft, begin, find
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
-from raystp.cluster.tile_stream import Unit, Width, stream
+from raystp.cluster.tile_stream import stream
+from raystp.cluster.tile_units import Unit, Width
 from raystp.config import Run, StepConfig, Where
 from raystp.encoders.registry import describe
 from raystp.errors import ConfigError
@@ -35,6 +36,10 @@ class EmbedRun(Run):
 
     cpus_per_encoder: float = Field(default=1.0, gt=0)
     """Logical CPUs that each encoder's actor holds."""
+
+    deadline_s: float = Field(default=600.0, gt=0)
+    """Seconds within which a batch of tiles must be read. A process in which a decoder hangs longer is ended; after
+    three the slide is left out."""
 
 
 class EmbedConfig(StepConfig[EmbedRun]):
@@ -115,6 +120,8 @@ def _plan(slides: list[dict[str, Any]], unit_tiles: int) -> list[Unit]:
 
 def _embed(work: EmbedWork, units: list[Unit], draft: Draft, run: EmbedRun) -> dict[str, str]:
     """Run the units that are not committed; return the first failure of each slide that has one."""
+    if run.retry_failed:
+        (draft.place / "attempts").remove()
     done = {name.removesuffix(".json") for name in (draft.place / "commits").names()}
     rows = {unit.unit: unit.rows for unit in units}
     errors: dict[str, str] = {}
@@ -137,6 +144,7 @@ def _width(run: EmbedRun) -> Width:
         readers=run.readers,
         cpus_per_encoder=run.cpus_per_encoder,
         gpus_per_encoder=min(1.0, gpus / encoders),
+        deadline_s=run.deadline_s,
     )
 
 

@@ -3,7 +3,10 @@
 import hashlib
 import io
 import json
+import os
+import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +18,7 @@ import torch
 from jaxtyping import Float32, Float64, UInt8
 
 from raystp import tables
-from raystp.cluster.tile_stream import Unit
+from raystp.cluster.tile_units import Unit
 from raystp.encoders.encoder import encode
 from raystp.slides.open import Slide, open_slide, read_tiles
 from raystp.steps.encoder_source import EncoderSource
@@ -24,6 +27,9 @@ from raystp.units import TilePixels
 
 Pixels = UInt8[np.ndarray, "tile pixel pixel 3"]
 Vectors = Float32[np.ndarray, "tile dim"]
+
+DEATHS = 3
+"""After so many processes that ended over a unit, it is refused: the slide's file brings the decoder down."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,29 @@ class EmbedWork:
     pixels: int
     encoder_source: EncoderSource
     precision: Literal["float32", "float16"]
+
+    def done(self, unit: Unit) -> bool:
+        """Say whether a unit has its commit record."""
+        return (self.target / "commits" / f"{unit.unit}.json").exists()
+
+    def begin(self, unit: Unit) -> str:
+        """Leave a mark before any decoder runs; a unit with `DEATHS` marks is refused, by name."""
+        folder = self.target / "attempts" / unit.unit
+        marks = folder.names()
+        if len(marks) >= DEATHS:
+            last = json.loads((folder / marks[-1]).read_bytes())
+            return (
+                f"reading tiles {unit.first} to {unit.first + unit.rows - 1} of slide {unit.slide!r} has ended "
+                f"{len(marks)} processes (the last on {last['host']}): it is left out; open the slide in a viewer, or "
+                "try again with --set run.retry_failed=true"
+            )
+        mark = {"host": socket.gethostname(), "process": os.getpid()}
+        (folder / f"{time.time_ns():020d}.json").write_bytes(json.dumps(mark).encode())
+        return ""
+
+    def ended(self, unit: Unit) -> None:
+        """Take the marks away."""
+        (self.target / "attempts" / unit.unit).remove()
 
     def reader(self) -> "UnitReader":
         """Build what reads tiles [start, stop) of a unit."""
@@ -68,7 +97,7 @@ class EmbedWork:
     def join(self, unit: Unit, parts: int) -> None:
         """Commit a unit from its parts, in order, and remove them."""
         folder = self.target / "parts" / unit.unit
-        if not (self.target / "commits" / f"{unit.unit}.json").exists():  # else a worker died after it had committed
+        if not self.done(unit):  # else a worker died after it had committed
             contents = [(folder / f"{part:06d}.npy").read_bytes() for part in range(parts)]
             self.commit(unit, np.concatenate([np.load(io.BytesIO(one), allow_pickle=False) for one in contents]))
         folder.remove()

@@ -85,11 +85,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         _try_until_taken(one)
         yield one
     finally:
-        head.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            head.wait(20)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -228,21 +226,16 @@ def test_a_pipeline_that_was_killed_and_submitted_again_does_nothing_twice(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["jobs/embed.py", "--set", "tiles=tile/none"], "  run.store: 'store' is relative; an absolute path"),
         (
-            ["jobs/tile.py", "--set", "slides=slides.csv", "--set", "run.store=/none"],
-            "  slides: 'slides.csv' is relative; an absolute path",
-        ),
-        (
-            ["jobs/tile.py", "--set", "slides=/none.csv", "--set", "sied=64"],
-            "  sied: there is no such field; did you mean 'side'?",
+            ["jobs/tile.py", "--set", "slides=slides.csv"],
+            "  slides: 'slides.csv' is relative; an absolute path or a URI would do",
         ),
         (
             ["jobs/train.py", "--config", "conf/train/smoke.yaml", "--set", "run.store=/none/store"],
             "ArtifactError: no artifact 'spots/smoke' in /none/store: the 'spots' step has left nothing there",
         ),
     ],
-    ids=["relative store", "relative table", "no such field", "missing input"],
+    ids=["relative path", "missing input"],
 )
 def test_a_job_that_cannot_run_fails_with_a_sentence(cluster: Cluster, words: list[str], said: str) -> None:
     done = cluster.submit(*words)

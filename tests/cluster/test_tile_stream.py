@@ -1,6 +1,9 @@
 """The stream on slides of numbers: no width moves a row, and a unit is there once, or named with a reason."""
 
 import os
+import shutil
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raystp.cluster.tile_stream import Pixels, Receipt, Unit, Vectors, Width, build_plan, stream
+from raystp.cluster import tile_stream
+from raystp.cluster.tile_stream import build_plan, stream
+from raystp.cluster.tile_units import Pixels, Receipt, Unit, Vectors, Width
 from raystp.errors import SlideError
 
 pytestmark = pytest.mark.ray
@@ -17,6 +22,9 @@ SIDE = 4
 UNITS = [Unit("one.0", "one", 0, 100), Unit("one.1", "one", 100, 64), Unit("two.0", "two", 0, 7)]
 BROKEN = Unit("broken.0", "broken", 0, 90)
 FATAL = Unit("fatal.0", "fatal", 0, 20)
+DEADLY = Unit("deadly.0", "deadly", 0, 20)
+HANGING = Unit("hanging.0", "hanging", 0, 20)
+DEATHS = 3
 SENTENCE = "slide 'broken' ends after 70 tiles"
 
 
@@ -25,6 +33,20 @@ class Numbers:
     """A tile's pixels are its own number; a vector is that number and its square. What is committed is a file."""
 
     folder: Path
+
+    def done(self, unit: Unit) -> bool:
+        return (self.folder / f"{unit.unit}.npy").exists()
+
+    def begin(self, unit: Unit) -> str:
+        marks = self.folder / "marks" / unit.unit
+        marks.mkdir(parents=True, exist_ok=True)
+        if len(list(marks.iterdir())) >= DEATHS:
+            return f"{unit.slide} is refused"
+        (marks / str(time.time_ns())).touch()
+        return ""
+
+    def ended(self, unit: Unit) -> None:
+        shutil.rmtree(self.folder / "marks" / unit.unit)
 
     def reader(self) -> Callable[[Unit, int, int], Pixels]:
         return self._read
@@ -35,6 +57,11 @@ class Numbers:
         if unit.slide == FATAL.slide and start > 0 and not (self.folder / "died").exists():
             (self.folder / "died").touch()
             os._exit(1)
+        if unit.slide == DEADLY.slide:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(3600)  # the signal is on its way
+        if unit.slide == HANGING.slide:
+            time.sleep(3600)
         numbers = np.arange(unit.first + start, unit.first + stop, dtype=np.uint8)
         return np.broadcast_to(numbers[:, None, None, None], (stop - start, SIDE, SIDE, 3)).copy()
 
@@ -111,6 +138,31 @@ def test_unit_whose_actor_died_once_is_tried_again_and_is_there_once(readers: in
     receipts = list(stream(Numbers(tmp_path), [FATAL, *UNITS], width))
     assert (tmp_path / "died").exists()
     _check_whole(tmp_path, receipts, [FATAL, *UNITS], failed=[])
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "apart"])
+def test_a_unit_that_was_committed_by_a_worker_that_died_then_is_not_computed_again(
+    readers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tile_stream, "BLOCKS", 2)  # so that a block has several units
+    Numbers(tmp_path).commit(UNITS[0], _numbers(UNITS[0]))
+    receipts = list(stream(Numbers(tmp_path), UNITS, Width(encoders=1, batch_tiles=7, threads=1, readers=readers)))
+    _check_whole(tmp_path, receipts, UNITS, failed=[])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "apart"])
+def test_unit_that_ends_every_process_or_hangs_is_refused_by_name_and_the_others_are_there(
+    readers: int, tmp_path: Path
+) -> None:
+    width = Width(encoders=1, batch_tiles=7, threads=1, readers=readers, deadline_s=0.5)
+    receipts = list(stream(Numbers(tmp_path), [DEADLY, UNITS[0], HANGING, *UNITS[1:]], width))
+    refused = [Receipt(unit.unit, unit.slide, 0, f"{unit.slide} is refused") for unit in (DEADLY, HANGING)]
+    _check_whole(tmp_path, receipts, UNITS, failed=refused)
+    left = {path.parent.name for path in (tmp_path / "marks").glob("*/*")}
+    assert left == {DEADLY.unit, HANGING.unit}
 
 
 def test_no_units_make_no_stream(tmp_path: Path) -> None:

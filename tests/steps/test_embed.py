@@ -14,8 +14,9 @@ import pytest
 import ray
 import yaml
 
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, Draft, begin, find
 from raystp.steps import embed
+from raystp.storage import Place
 
 pytestmark = pytest.mark.ray
 
@@ -134,3 +135,32 @@ def test_killed_run_goes_on_from_what_was_committed(alone: Artifact, smoke_store
     _check_equal(embed.run(config), alone)
     after = _times(store)
     assert {one: after[one] for one in kept} == kept
+
+
+def test_a_unit_that_ended_three_processes_is_left_out_by_name_until_it_is_asked_for_again(
+    alone: Artifact, smoke_store: Path, tmp_path: Path
+) -> None:
+    config = _config(smoke_store, tmp_path / "store", encoders=1)
+    folder = tmp_path / "store" / alone.manifest.folder
+    marks = folder / "attempts" / "patient-B.00001"
+    marks.mkdir(parents=True)
+    for number in range(3):
+        (marks / f"{number}.json").write_text('{"host": "node-7", "process": 1}')
+    lacking = embed.run(config)
+    (row,) = lacking.failures().to_pylist()
+    assert (row["slide"], row["stage"]) == ("patient-B", "embed")
+    assert "has ended 3 processes (the last on node-7): it is left out" in row["reason"]
+    assert embed.run(config).manifest == lacking.manifest
+    again = embed.run(_config(smoke_store, tmp_path / "store", encoders=1, retry_failed=True))
+    _check_equal(again, alone)
+    assert not list((folder / "attempts").glob("*"))
+    assert not (folder / "failures.parquet").exists()
+
+
+def test_what_is_made_of_an_artifact_that_lacks_a_slide_is_other_work(tmp_path: Path) -> None:
+    config = embed.CONFIG.of({"tiles": "tile/a", "run": {"store": str(tmp_path)}})
+    draft = Draft(Place.of(tmp_path) / "tile" / "a-0", "tile", "a", "0", {}, {})
+    lacking = draft.finish({}, [{"slide": "S", "stage": "tile", "reason": "damaged"}])
+    first = begin(config, "embed", {"tiles": lacking})
+    second = begin(config, "embed", {"tiles": draft.finish({}, [])})
+    assert first.place != second.place

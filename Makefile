@@ -9,7 +9,7 @@ STAMP  := $(VENV)/installed
 .PHONY: help demo test test-faults check clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints-cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
@@ -28,6 +28,9 @@ test: $(STAMP)  ## the fast tests and those that start Ray
 
 test-faults: $(STAMP)  ## the long tests: every fault and every job, for real; outside CI
 	@$(BIN)/python -m pytest -m faults
+
+bench-%: $(STAMP)  ## bench-plan: what the driver pays for a cohort's plan; OUT=FILE for JSON as well
+	@$(BIN)/python infra/benchmarks/bench_$*.py $(if $(OUT),--out $(OUT))
 
 check: $(STAMP)  ## format, lint, types, floors
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -225,7 +225,7 @@ def _is_final(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     """Return an error's first line, without what stands before an `@` in an address."""
-    line = str(error).strip().partition("\n")[0][:300]
+    line = str(error).strip().partition("\n")[0][:160]
     return f"{type(error).__name__}: {re.sub(r'//[^/@ ]*@', '//', line)}"
 
 

@@ -66,6 +66,8 @@ class Worker:
     rank: int
     world: int
     device: torch.device
+    in_sweep: bool = False
+    """Whether a sweep wants to hear of every epoch."""
 
     def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
         """Put a network on this worker's device; with several workers, average its gradients over them."""
@@ -92,8 +94,11 @@ class Worker:
     def report(self, metrics: dict[str, Any], folder: Path | None) -> None:
         """Publish numbers and, if there is one, a checkpoint folder, written by rank 0.
 
-        A barrier: every rank calls it, equally often.
+        A barrier: every rank calls it, equally often. Ray Train takes a report every two seconds or so, and the next
+        one waits for that; without a checkpoint there is one in a sweep alone.
         """
+        if folder is None and not self.in_sweep:
+            return
         checkpoint = Checkpoint.from_directory(str(folder)) if folder is not None and self.rank == 0 else None
         ray.train.report(metrics, checkpoint=checkpoint)
 
@@ -166,7 +171,7 @@ def train(work: Work, width: Width, *, folder: Place, name: str) -> dict[str, An
         return work(TrialWorker(0, 1, torch.device("cuda" if width.gpus_per_worker else "cpu")))
     trainer = TorchTrainer(
         _run,  # type: ignore[arg-type]  # a loop's return value is newer than Ray's annotation
-        train_loop_config={"work": work},
+        train_loop_config={"work": work, "in_sweep": _IN_TRIAL.get()},
         scaling_config=ScalingConfig(
             num_workers=width.workers,
             use_gpu=width.gpus_per_worker > 0,
@@ -196,7 +201,7 @@ def _callbacks() -> list[Any]:
 def _run(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
-    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
+    worker = Worker(context.get_world_rank(), context.get_world_size(), device, config["in_sweep"])
     work: Work = config["work"]
     return work(worker)
 

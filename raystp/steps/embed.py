@@ -85,7 +85,7 @@ def run(config: EmbedConfig) -> Artifact:
         encoder_source=source,
         precision=config.precision,
     )
-    units = _plan(slides, config.unit_tiles)
+    units = plan_units(slides, config.unit_tiles)
     errors = _embed(work, units, draft, config.run)
     notes = {
         "encoder": config.encoder.model_dump(mode="json"),
@@ -109,7 +109,7 @@ def _check_side(source: EncoderSource, tiles: Artifact) -> None:
         raise ConfigError(msg)
 
 
-def _plan(slides: list[dict[str, Any]], unit_tiles: int) -> list[Unit]:
+def plan_units(slides: list[dict[str, Any]], unit_tiles: int) -> list[Unit]:
     """Cut every slide into units of at most `unit_tiles` tiles, named by slide and number."""
     return [
         Unit(f"{slide['slide']}.{number:05d}", slide["slide"], first, min(unit_tiles, slide["tiles"] - first))

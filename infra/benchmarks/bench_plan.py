@@ -1,0 +1,71 @@
+"""What the driver pays to plan a cohort: seconds and memory for the units, and for Ray Data's plan of them.
+
+`make bench-plan` prints a line per cohort. Nothing is read and nothing runs: what is measured grows with the number of
+work units, so with slides x tiles / unit_tiles, and never with what a tile holds.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from raystp.cluster.session import session
+from raystp.cluster.tile_stream import build_plan
+from raystp.cluster.tile_units import Width
+from raystp.steps.embed import plan_units
+from raystp.steps.embed_work import EmbedWork
+from raystp.steps.encoder_source import EncoderConfig, source_of
+from raystp.storage import Place
+
+COHORTS = ((100, 20_000), (1_000, 20_000), (10_000, 20_000))
+UNIT_TILES = 2048
+
+
+def main() -> None:
+    """Plan cohorts of growing size, one after the other, and print what each took."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    options = parser.parse_args()
+    with session():
+        rows = [_plan(slides, tiles) for slides, tiles in COHORTS]
+    sys.stdout.write(f"{'slides':>8} {'tiles each':>10} {'units':>8} {'units s':>8} {'plan s':>8} {'driver +MB':>10}\n")
+    for row in rows:
+        sys.stdout.write(
+            f"{row['slides']:>8} {row['tiles']:>10} {row['units']:>8} {row['units_s']:>8.2f} {row['plan_s']:>8.2f} "
+            f"{row['driver_mb']:>10.1f}\n"
+        )
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+def _plan(slides: int, tiles: int) -> dict[str, Any]:
+    """Plan a cohort, and forget it; memory is the growth of this process's peak."""
+    table: list[dict[str, Any]] = [{"slide": f"slide-{number:05d}", "tiles": tiles} for number in range(slides)]
+    names = {row["slide"]: (f"/slides/{row['slide']}.svs", 0.5) for row in table}
+    work = EmbedWork(Place("/none"), Place("/none"), names, 224, source_of(EncoderConfig(), "/none"), "float32")
+    before = _peak_mb()
+    began = time.perf_counter()
+    units = plan_units(table, UNIT_TILES)
+    planned = time.perf_counter()
+    plan = build_plan(work, units, Width(encoders=1, batch_tiles=64, threads=1))
+    done = time.perf_counter()
+    del plan
+    return {
+        "slides": slides,
+        "tiles": tiles,
+        "units": len(units),
+        "units_s": planned - began,
+        "plan_s": done - planned,
+        "driver_mb": _peak_mb() - before,
+    }
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

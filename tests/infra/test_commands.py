@@ -165,7 +165,8 @@ def _submitted(command: str, folder: Path) -> str | None:
 @pytest.fixture(scope="module")
 def lines(texts: Mapping[str, str]) -> list[str]:
     """Every line of the recipes and of the README, as a person would type it."""
-    every = [*texts.values(), (ROOT / "README.md").read_text()]
+    readme = (ROOT / "README.md").read_text().replace("$PWD", str(ROOT))  # as the shell that one types it into
+    every = [*texts.values(), readme]
     return [line for text in every for line in _commands(text)]
 
 

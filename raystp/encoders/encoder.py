@@ -1,40 +1,40 @@
 """An encoder, and the one way to use it: uint8 tiles in, float32 rows out.
 
-Tiles travel to the device as uint8, a quarter of float32's bytes, and are normalised there in one pass. On a CPU that
-pass takes one tile at a time into a buffer that is used again: five times the rate of converting, subtracting and
-dividing whole batches (6,900 against 1,400 tiles of 224 px per CPU-second), since a tile stays in the cache.
+Tiles travel to the device as uint8 and are normalised there (normalise.py); how many go through the network at once is
+given, or found (batches.py). Precision is part of what is computed; the batch, the layout of the weights and
+torch.compile are how, and move a float32 row by less than 1e-5.
 """
 
 import contextlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import nn
 
+from raystp.encoders import batches
+from raystp.encoders.batches import Batch
+from raystp.encoders.normalise import Normaliser
 from raystp.errors import EncoderError
-from raystp.units import TilePixels
+from raystp.units import MicronsPerPixel, TilePixels
 
-Precision = Literal["float32", "float16"]
-
-BATCH = 32
-"""Tiles in one forward pass where the caller names no number: 19 MB of pixels at 224 px. A GPU wants more."""
+Precision = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
     """What a config says of an encoder: its registry name, and where its weights come from.
 
-    Raises EncoderError where two sources of weights are named at once, or a digest without a file.
+    Raises EncoderError where two sources of weights are named at once, or a digest of random weights.
     """
 
     name: str
     weights: str | None = None
-    """Path or URI of a .safetensors file that the user has."""
+    """Path or URI of a file that the user has: .safetensors, or an older .bin, .pt or .pth of tensors alone."""
     sha256: str | None = None
-    """The digest that this file must have."""
+    """The digest that this file must have, or the hub's where no file is named."""
     random: bool = False
     """Random weights, asked for by name: a control, never a fallback."""
     seed: int = 0
@@ -43,8 +43,8 @@ class EncoderSpec:
         if self.weights is not None and self.random:
             msg = f"encoder '{self.name}' has both random weights and the file {self.weights}: leave one of them out"
             raise EncoderError(msg)
-        if self.weights is None and self.sha256 is not None:
-            msg = f"encoder '{self.name}' names the digest {self.sha256}, but no file: give its path as `weights`"
+        if self.random and self.sha256 is not None:
+            msg = f"encoder '{self.name}' names the digest {self.sha256} of random weights: leave one of them out"
             raise EncoderError(msg)
 
 
@@ -53,9 +53,12 @@ class Description:
     """What is known of an encoder before it is built: enough to name the work and lay out its table."""
 
     identity: str
-    """Where the weights come from: a file's sha256, `seed:<n>`, `random:<seed>` or `hub:<model>:<tag>`."""
+    """Which weights: a file's sha256, `seed:<n>`, `random:<seed>`, or the hub's: `hub:<model>:<tag>` for timm's,
+    `hub:<owner>/<name>@<revision>` for others."""
     dim: int
     pixels: TilePixels
+    mpp: tuple[MicronsPerPixel, ...] = ()
+    """um/px of the tiles it was trained on; empty where nobody says, as for photographs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,78 +81,129 @@ class Encoder:
     """sha256 of the weights file, or of the state dict where no file was read."""
 
 
+@dataclass(frozen=True)
+class Ways:
+    """How passes are run; by default as plainly as torch does."""
+
+    channels_last: bool = False
+    """Lay convolutions' weights out as the pixels lie: faster on a GPU's tensor cores, for convolutional networks."""
+    compiler: str | None = None
+    """torch.compile's backend, say `inductor`: a minute once, then faster passes on a GPU."""
+
+
+PLAIN = Ways()
+
+
 def encode(
     encoder: Encoder,
     tiles: UInt8[np.ndarray, "tile pixel pixel 3"],
     *,
     device: str,
     precision: Precision = "float32",
-    batch: int | None = None,
+    batch: Batch = None,
+    ways: Ways = PLAIN,
 ) -> Float32[np.ndarray, "tile dim"]:
     """Return the encoder's row for each RGB tile, in the order of the tiles.
 
-    Moves the network to `device` and leaves it there in eval mode; its weights stay as they are. float16 computes under
-    autocast, float32 without TF32. `batch` is the number of tiles in one forward pass (None: `BATCH`); it changes a
-    float32 row by less than 1e-5.
+    Moves the network to `device` and leaves it there in eval mode, laid out and compiled as `ways` says; its weights
+    keep their values. float16 and bfloat16 compute under autocast, float32 without TF32. `batch` is the number of
+    tiles in one forward pass; where the device runs out of memory it is halved, whatever was asked for.
 
     Raises:
-        EncoderError: tiles of another side than the encoder's, rows of another length than `dim`, nan or infinity.
+        EncoderError: tiles of another side than the encoder's, rows of another length than `dim`, nan or infinity, or
+            a device on which not even one tile fits.
     """
-    _check_tiles(encoder, tiles, batch)
-    # Outside inference mode, where moved parameters would be unfit for training ever after.
-    network = encoder.network.to(torch.device(device)).eval()
-    rows = torch.empty((len(tiles), encoder.dim), dtype=torch.float32, device=device)
-    step = min(batch or BATCH, max(1, len(tiles)))
-    buffer = torch.empty((step * encoder.pixels, 3 * encoder.pixels), dtype=torch.float32, device=device)
-    with torch.inference_mode(), _arithmetic(torch.device(device), precision):
-        for start in range(0, len(tiles), step):
-            part = tiles[start : start + step]
-            outputs = network(_normalised(encoder, part, buffer[: len(part) * encoder.pixels]))
-            if outputs.shape != (len(part), encoder.dim):
-                seen = f"{tuple(outputs.shape)} for {len(part)} tiles"
-                msg = f"encoder '{encoder.name}' gave {seen}, where one row of {encoder.dim} values each was wanted"
-                raise EncoderError(msg)
-            rows[start : start + step].copy_(outputs)
+    _check_tiles(encoder, tiles)
+    batches.check(batch)
+    passes = _Passes(encoder, torch.device(device), ways)
+    with torch.inference_mode(), _arithmetic(passes.device, precision):
+        wanted = batches.size(batch, encoder.network, passes.device, precision=precision, fits=passes.blank)
+        rows, fitted = passes.rows(tiles, wanted)
+    if fitted < wanted:
+        batches.remember(encoder.network, passes.device, precision, fitted)
     return _checked_rows(encoder, rows.cpu().numpy(), precision)
 
 
-def _normalised(
-    encoder: Encoder, tiles: UInt8[np.ndarray, "tile pixel pixel 3"], buffer: torch.Tensor
-) -> Float32[torch.Tensor, "tile 3 pixel pixel"]:
-    """Write (tile / 255 - mean) / std into the buffer, a row of RGB pixels per line, and view it as NCHW.
+class _Passes:
+    """A network on its device, and passes of tiles through it."""
 
-    Seen so, it is channels-last, the layout that tiles have anyway and that convolutions are fastest in.
-    """
-    side = tiles.shape[1]
-    std = torch.tensor(encoder.std, device=buffer.device).repeat(side)
-    shift = -torch.tensor(encoder.mean, device=buffer.device).repeat(side) / std
-    scale = 1 / (255 * std)
-    # torch takes neither read-only arrays (Arrow's and Ray's are) nor negative strides: those are copied.
-    pixels = torch.from_numpy(np.require(tiles, requirements=("C", "W"))).to(buffer.device).view(-1, 3 * side)
-    lines = side if buffer.device.type == "cpu" else max(1, len(pixels))
-    for target, source in zip(torch.split(buffer, lines), torch.split(pixels, lines), strict=True):
-        torch.addcmul(shift, source, scale, out=target)
-    return buffer.view(-1, side, side, 3).permute(0, 3, 1, 2)
+    def __init__(self, encoder: Encoder, device: torch.device, ways: Ways) -> None:
+        self.device = device
+        self._encoder = encoder
+        self._normaliser: Normaliser | None = None
+        # Outside inference mode, where moved parameters would be unfit for training ever after.
+        network: Any = encoder.network.to(device).eval()
+        if ways.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        if ways.compiler is not None and network._compiled_call_impl is None:
+            network.compile(backend=ways.compiler)
+        self._network: nn.Module = network
+        # A compiled network is compiled again for a batch of another size: it is given full ones only.
+        self._whole = ways.compiler is not None
+
+    def rows(
+        self, tiles: UInt8[np.ndarray, "tile pixel pixel 3"], step: int
+    ) -> tuple[Float32[torch.Tensor, "tile dim"], int]:
+        """Return a row per tile, on the device, and how many tiles at once fitted: `step`, or less."""
+        rows = torch.empty((len(tiles), self._encoder.dim), dtype=torch.float32, device=self.device)
+        start = 0
+        while start < len(tiles):
+            part = tiles[start : start + step]
+            room = step if self._whole else min(step, len(tiles))
+            outputs = self._outputs(part, room)
+            if outputs is None:
+                self._normaliser = None  # its buffer goes first
+                step = batches.halved(room, self.device, self._encoder.name)
+                continue
+            rows[start : start + step].copy_(outputs)
+            start += step
+        return rows, step
+
+    def blank(self, count: int) -> None:
+        """Pass `count` black tiles; raises torch.OutOfMemoryError where they do not fit."""
+        side = self._encoder.pixels
+        self._passed(np.zeros((count, side, side, 3), dtype=np.uint8), count)
+
+    def _outputs(
+        self, part: UInt8[np.ndarray, "tile pixel pixel 3"], room: int
+    ) -> Float[torch.Tensor, "tile dim"] | None:
+        """Return a row for each of these tiles, or None where the memory did not suffice."""
+        try:
+            outputs, given = self._passed(part, room)
+        except torch.OutOfMemoryError:
+            return None
+        if outputs.shape != (given, self._encoder.dim):
+            seen = f"{tuple(outputs.shape)} for {given} tiles"
+            wanted = f"one row of {self._encoder.dim} values each was wanted"
+            msg = f"encoder '{self._encoder.name}' gave {seen}, where {wanted}"
+            raise EncoderError(msg)
+        return outputs[: len(part)]
+
+    def _passed(self, part: UInt8[np.ndarray, "tile pixel pixel 3"], room: int) -> tuple[torch.Tensor, int]:
+        """Pass tiles through the network; return what it gave, and for how many tiles."""
+        if self._normaliser is None or self._normaliser.room != room:
+            encoder, self._normaliser = self._encoder, None
+            self._normaliser = Normaliser(encoder.mean, encoder.std, side=encoder.pixels, room=room, device=self.device)
+        pixels = self._normaliser(part)
+        pixels = self._normaliser.whole() if self._whole else pixels
+        return self._network(pixels), len(pixels)
 
 
 def _arithmetic(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
-    if precision == "float16":
-        return torch.autocast(device.type, dtype=torch.float16)
+    if precision != "float32":
+        return torch.autocast(device.type, dtype=getattr(torch, precision))
     # cuDNN's convolutions use TF32 unless told otherwise: 10 bits of mantissa are not float32.
     benchmark = torch.backends.cudnn.benchmark
     return torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=False)
 
 
-def _check_tiles(encoder: Encoder, tiles: np.ndarray, batch: int | None) -> None:
+def _check_tiles(encoder: Encoder, tiles: np.ndarray) -> None:
     if tiles.shape[1:] != (encoder.pixels, encoder.pixels, 3):
         seen = " x ".join(str(n) for n in tiles.shape[1:])
         msg = (
             f"encoder '{encoder.name}' takes RGB tiles of {encoder.pixels} x {encoder.pixels} px, these are {seen}: "
             f"read them at {encoder.pixels} px"
         )
-        raise EncoderError(msg)
-    if batch is not None and batch < 1:
-        msg = f"a batch of {batch} tiles holds none: give 1 or more, or None for {BATCH}"
         raise EncoderError(msg)
 
 
@@ -158,7 +212,7 @@ def _checked_rows(
 ) -> Float32[np.ndarray, "tile dim"]:
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
-        way = "try float32" if precision == "float16" else "its weights are damaged, or it was trained on other pixels"
+        way = "try float32" if precision != "float32" else "its weights are damaged, or it was trained on other pixels"
         msg = (
             f"encoder '{encoder.name}' gave nan or infinity for {len(bad)} of {len(rows)} tiles in {precision} "
             f"(the first is number {bad[0]}, counted from 0): {way}"

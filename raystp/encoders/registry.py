@@ -1,55 +1,129 @@
-"""The encoders by name: two dictionaries that can be read, and `timm:<model>` for the rest.
+"""The encoders by name: dictionaries that can be read, and names with a prefix for the rest.
 
-A new encoder is a file with `build` and `describe`, and its line in each dictionary.
+A new published encoder is a card in its makers' file, and that file's line in `CARDS`; one that is no network of timm's
+is a file with `build` and `describe`, and its line in `ENCODERS` and `DESCRIPTIONS`. `timm:<model>` is any model of
+timm (`vit_...` alone will do), `hf-hub:<owner>/<name>` any that was published on the hub with timm.
 """
 
 import difflib
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from raystp.encoders import mobilenet, timm_family, tiny
+from raystp.encoders import (
+    bioptimus,
+    card_family,
+    ctranspath,
+    gigapath,
+    histai,
+    hub_family,
+    kaiko,
+    mahmood_lab,
+    mobilenet,
+    owkin,
+    paige,
+    resnet,
+    timm_family,
+    tiny,
+)
+from raystp.encoders.card import Card, fits
 from raystp.encoders.encoder import Description, Encoder, EncoderSpec
 from raystp.errors import EncoderError
+from raystp.units import Microns, TilePixels
+
+
+@dataclass(frozen=True)
+class Family:
+    """What answers for encoders of one kind."""
+
+    build: Callable[[EncoderSpec], Encoder]
+    describe: Callable[[EncoderSpec], Description]
+    identity: Callable[[EncoderSpec], str]
+
+
+CARDS: dict[str, Card] = {
+    card.name: card
+    for cards in (
+        mahmood_lab.CARDS,
+        paige.CARDS,
+        gigapath.CARDS,
+        bioptimus.CARDS,
+        owkin.CARDS,
+        histai.CARDS,
+        kaiko.CARDS,
+        ctranspath.CARDS,
+        resnet.CARDS,
+    )
+    for card in cards
+}
 
 ENCODERS: dict[str, Callable[[EncoderSpec], Encoder]] = {
     "tiny": tiny.build,
     "mobilenet_v1_pw12": mobilenet.build,
+    **{name: functools.partial(card_family.build, card) for name, card in CARDS.items()},
 }
 
 DESCRIPTIONS: dict[str, Callable[[EncoderSpec], Description]] = {
     "tiny": tiny.describe,
     "mobilenet_v1_pw12": mobilenet.describe,
+    **{name: functools.partial(card_family.describe, card) for name, card in CARDS.items()},
 }
+
+FAMILIES: dict[str, Family] = {
+    timm_family.PREFIX: Family(timm_family.build, timm_family.describe, timm_family.identity),
+    hub_family.PREFIX: Family(hub_family.build, hub_family.describe, hub_family.identity),
+}
+
+_SHORT = "vit_"
 
 
 def build(spec: EncoderSpec) -> Encoder:
     """Build the encoder that a spec names; raises EncoderError where it is unknown or its weights cannot be had."""
-    return timm_family.build(spec) if _is_timm(spec) else ENCODERS[spec.name](spec)
+    return replace(_family(spec).build(_in_full(spec)), name=spec.name)
 
 
 def describe(spec: EncoderSpec) -> Description:
-    """Say what `build` would build: its weights' identity, its dim and its tiles' side, without building it.
+    """Say what `build` would build: its weights' identity, its dim, its tiles' side and um/px, without building it.
 
-    A weights file is read through once for its digest, which is checked. A `timm:` model costs the import of timm.
+    A weights file is read through once for its digest, which is checked. A `timm:` or `hf-hub:` model costs the import
+    of timm, the latter its config from the hub.
     """
-    return timm_family.describe(spec) if _is_timm(spec) else DESCRIPTIONS[spec.name](spec)
+    return _family(spec).describe(_in_full(spec))
 
 
 def identity(spec: EncoderSpec) -> str:
     """Say which weights `build` would take, for a fingerprint.
 
-    A file's sha256 (checked against `spec.sha256`), `seed:<n>`, `random:<seed>` or `hub:<model>:<tag>`. Raises as
-    `build` does for an unknown name or another file than the one named.
+    A file's sha256 (checked against `spec.sha256`), the sha256 that the hub's must have, `seed:<n>`, `random:<seed>`,
+    `hub:<model>:<tag>` or `hub:<owner>/<name>@<revision>`. Raises as `build` does for an unknown name or another file
+    than the one named.
     """
-    return timm_family.identity(spec) if _is_timm(spec) else DESCRIPTIONS[spec.name](spec).identity
+    return _family(spec).identity(_in_full(spec))
 
 
-def _is_timm(spec: EncoderSpec) -> bool:
-    """Say whether timm has this encoder; raises EncoderError where neither timm nor the registry can."""
-    if spec.name.startswith(timm_family.PREFIX):
-        return True
-    if spec.name not in ENCODERS:
-        near = difflib.get_close_matches(spec.name, ENCODERS, n=1)
-        there = f"there are {', '.join(sorted(ENCODERS))}, and {timm_family.PREFIX}<model> for any model of timm"
-        msg = f"no encoder '{spec.name}'; {there}" + (f"; did you mean '{near[0]}'?" if near else "")
+def warning(spec: EncoderSpec, side: Microns, pixels: TilePixels) -> str | None:
+    """Return a warning where tiles of `side` um and `pixels` px are not what an encoder was trained on, else None."""
+    return fits(CARDS[spec.name], side, pixels) if spec.name in CARDS else None
+
+
+def _in_full(spec: EncoderSpec) -> EncoderSpec:
+    return replace(spec, name=f"{timm_family.PREFIX}{spec.name}") if spec.name.startswith(_SHORT) else spec
+
+
+def _family(spec: EncoderSpec) -> Family:
+    """Return who builds an encoder; raises EncoderError where nobody can."""
+    name = _in_full(spec).name
+    for prefix, family in FAMILIES.items():
+        if name.startswith(prefix):
+            return family
+    if name not in ENCODERS:
+        near = difflib.get_close_matches(name, ENCODERS, n=1)
+        ours = ", ".join(sorted(ENCODERS.keys() - CARDS.keys()))
+        others = (
+            f"{timm_family.PREFIX}<model> for any model of timm, {hub_family.PREFIX}<owner>/<name> for its on the hub"
+        )
+        there = f"there are {ours}, and {others}, or of published ones {', '.join(CARDS)}"
+        msg = f"no encoder '{name}'; {there}" + (f"; did you mean '{near[0]}'?" if near else "")
         raise EncoderError(msg)
-    return False
+    describing = DESCRIPTIONS[name]
+    return Family(ENCODERS[name], describing, lambda one: describing(one).identity)

@@ -5,15 +5,18 @@ the hub. What it wants of its pixels (side, mean, std) is what timm states for i
 models is first wanted, since that takes seconds.
 """
 
+import contextlib
 import difflib
 import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from raystp.encoders import _torchvision, weights
+from raystp.encoders import _torchvision, hub, weights
 from raystp.encoders.encoder import Description, Encoder, EncoderSpec
 from raystp.errors import EncoderError, some
 from raystp.units import TilePixels
@@ -26,23 +29,26 @@ def build(spec: EncoderSpec) -> Encoder:
     model = spec.name.removeprefix(PREFIX)
     if spec.weights is None and not spec.random:
         path = download(model)
-        digest = weights.file_digest(EncoderSpec(spec.name, weights=str(path)))
+        digest = weights.file_digest(replace(spec, weights=str(path)))
         return as_encoder(spec.name, load_published(model, path), digest)
     network = create(model, seed=spec.seed)
     if spec.random:
         return as_encoder(spec.name, network, weights.state_digest(network))
-    return as_encoder(spec.name, network, weights.load(spec, network, without=_classifiers(network)))
+    return as_encoder(spec.name, network, weights.load(spec, network, without=classifiers(network)))
 
 
 def identity(spec: EncoderSpec) -> str:
     """Say which weights `build` would take, building nothing; timm is imported only to find an unnamed tag.
 
-    The hub's weights are known by model and tag, a file by its sha256, random ones by their seed.
+    The hub's weights are known by model and tag, or by the sha256 that they must have; a file by its sha256, random
+    ones by their seed.
     """
     if spec.weights is not None:
         return weights.file_digest(spec)
     if spec.random:
         return f"random:{spec.seed}"
+    if spec.sha256 is not None:
+        return spec.sha256.lower()
     model, _, tag = spec.name.removeprefix(PREFIX).partition(".")
     return f"hub:{model}:{tag or _published(model).tag}"
 
@@ -61,15 +67,27 @@ def create(model: str, *, seed: int = 0, **options: Any) -> nn.Module:
     torch's random state is the same afterwards as before.
     """
     timm = _timm_with(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with drawn_from(seed):
         network: nn.Module = timm.create_model(model, pretrained=False, num_classes=0, **options)
     return network
 
 
+@contextlib.contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Draw torch's random numbers from a seed; its random state is the same afterwards as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def packed_swiglu() -> Callable[..., nn.Module]:
+    """Return what makes timm's gated MLP with both halves in one matrix."""
+    return timm_itself().layers.SwiGLUPacked  # type: ignore[no-any-return]  # timm has no types
+
+
 def as_encoder(name: str, network: Any, digest: str) -> Encoder:
     """Wrap a timm model, with the side, mean and std that timm states for it."""
-    timm = _timm()
+    timm = timm_itself()
     stated = timm.data.resolve_model_data_config(network)
     return Encoder(
         name=name,
@@ -90,19 +108,14 @@ def download(model: str) -> Path:
     published = _published(model)
     repository, _, revision = (published.hf_hub_id or "").partition("@")
     file = published.hf_hub_filename or f"model{weights.ENDING}"
-    way = f"give a local {weights.ENDING} file as `weights`, or ask for random weights with `random: true`"
     if not repository:
-        msg = f"timm model '{model}' has no weights on the hub: {way}"
+        msg = f"timm model '{model}' has no weights on the hub: {hub.WAY}"
         raise EncoderError(msg)
-    weights.check_ending(file, f"{PREFIX}{model}")
-    import huggingface_hub  # noqa: PLC0415 -- comes with timm, and is as slow to import
-
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision or None))
-    except OSError as error:
-        reason = str(error).partition("\n")[0]
-        msg = f"the hub did not give {repository}/{file}, the weights of timm model '{model}' ({reason}): {way}"
-        raise EncoderError(msg) from error
+    if not file.endswith(weights.ENDING):
+        msg = f"timm model '{model}' is published as {file}, which is no {weights.ENDING} file: {hub.WAY}"
+        raise EncoderError(msg)
+    place = f"{repository}@{revision}" if revision else repository
+    return hub.download(place, [file], encoder=f"{PREFIX}{model}")
 
 
 def load_published(model: str, path: Path) -> nn.Module:
@@ -123,7 +136,7 @@ def load_published(model: str, path: Path) -> nn.Module:
     return network  # type: ignore[no-any-return]  # timm has no types
 
 
-def _classifiers(network: Any) -> tuple[str, ...]:
+def classifiers(network: Any) -> tuple[str, ...]:
     """Return the names of a model's classifiers, which a published file holds and an encoder is without."""
     names = network.pretrained_cfg.get("classifier") or ()
     return (names,) if isinstance(names, str) else tuple(names)
@@ -133,17 +146,14 @@ def _published(model: str) -> Any:
     """Return what timm knows of a model's published weights."""
     published = _timm_with(model).get_pretrained_cfg(model)
     if published is None or not published.has_weights:
-        msg = (
-            f"timm publishes no weights for model '{model}': give a local {weights.ENDING} file as `weights`, "
-            f"or ask for random weights with `random: true`"
-        )
+        msg = f"timm publishes no weights for model '{model}': {hub.WAY}"
         raise EncoderError(msg)
     return published
 
 
 def _timm_with(model: str) -> Any:
     """Return timm; raises EncoderError where it has no such model, or no such tag of it."""
-    timm = _timm()
+    timm = timm_itself()
     name, _, tag = model.partition(".")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -156,7 +166,8 @@ def _timm_with(model: str) -> Any:
     return timm
 
 
-def _timm() -> Any:
+def timm_itself() -> Any:
+    """Import timm, which takes seconds, beside whatever torchvision is there."""
     _torchvision.make_importable()
     import timm  # noqa: PLC0415 -- takes seconds, and most runs need none of it
 

@@ -55,7 +55,7 @@ class TinyNetwork(nn.Module):
 
 
 def build(spec: EncoderSpec) -> Encoder:
-    """Build the encoder of `spec.seed`; raises EncoderError where a weights file is named."""
+    """Build the encoder of `spec.seed`; raises EncoderError where a weights file or its digest is named."""
     description = describe(spec)
     network = TinyNetwork(spec.seed)
     return Encoder(
@@ -70,9 +70,10 @@ def build(spec: EncoderSpec) -> Encoder:
 
 
 def describe(spec: EncoderSpec) -> Description:
-    """Say what `build` would build; raises EncoderError where a weights file is named."""
-    if spec.weights is not None:
-        msg = f"encoder '{spec.name}' makes its filters from `seed` and reads no file, got {spec.weights}: leave it out"
+    """Say what `build` would build; raises EncoderError where a weights file or its digest is named."""
+    named = spec.weights or spec.sha256
+    if named is not None:
+        msg = f"encoder '{spec.name}' makes its filters from `seed` and reads no file, got {named}: leave it out"
         raise EncoderError(msg)
     return Description(f"seed:{spec.seed}", DIM, PIXELS)
 

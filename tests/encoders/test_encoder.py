@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from raystp.encoders.encoder import Encoder, EncoderSpec, encode
+from raystp.encoders.encoder import Encoder, EncoderSpec, Ways, encode
 from raystp.errors import EncoderError
 from raystp.units import TilePixels
 
@@ -117,6 +117,33 @@ def test_rows_of_another_length_than_stated_are_refused() -> None:
         encode(encoder_of(MeanColour(), dim=5), random_tiles(2), device="cpu")
 
 
+class TooMany(nn.Module):
+    """A row more than there are tiles."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(pixels) + 1, 3)
+
+
+def test_more_rows_than_tiles_are_refused() -> None:
+    with pytest.raises(EncoderError, match=r"gave \(3, 3\) for 2 tiles"):
+        encode(encoder_of(TooMany()), random_tiles(2), device="cpu")
+
+
+def test_bfloat16_on_a_cpu_gives_float32_rows_close_by() -> None:
+    encoder = encoder_of(nn.Sequential(nn.Conv2d(3, 4, 3), MeanColour()), dim=4)
+    tiles = random_tiles(6)
+    exact, half = (encode(encoder, tiles, device="cpu", precision=p) for p in ("float32", "bfloat16"))
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - exact).max() < 2e-2
+
+
+def test_a_layout_of_channels_last_changes_no_row() -> None:
+    encoder = encoder_of(nn.Sequential(nn.Conv2d(3, 4, 3), MeanColour()), dim=4)
+    tiles = random_tiles(6)
+    plain = encode(encoder, tiles, device="cpu")
+    np.testing.assert_allclose(encode(encoder, tiles, device="cpu", ways=Ways(channels_last=True)), plain, atol=1e-5)
+
+
 def test_a_batch_of_none_is_refused() -> None:
     with pytest.raises(EncoderError, match="a batch of 0 tiles"):
         encode(encoder_of(MeanColour()), random_tiles(2), device="cpu", batch=0)
@@ -125,8 +152,8 @@ def test_a_batch_of_none_is_refused() -> None:
 def test_a_spec_cannot_name_two_sources_or_a_digest_of_nothing() -> None:
     with pytest.raises(EncoderError, match="both random weights and the file"):
         EncoderSpec("timm:resnet18", weights="a.safetensors", random=True)
-    with pytest.raises(EncoderError, match="names the digest abc, but no file"):
-        EncoderSpec("timm:resnet18", sha256="abc")
+    with pytest.raises(EncoderError, match="names the digest abc of random weights"):
+        EncoderSpec("timm:resnet18", random=True, sha256="abc")
 
 
 @pytest.mark.gpu

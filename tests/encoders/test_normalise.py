@@ -1,0 +1,91 @@
+"""Laws of the fused normalisation: torchvision's values, for any batch, in the layout of the tiles."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raystp.encoders import _torchvision
+from raystp.encoders.card import CLIP, HALF, IMAGENET
+from raystp.encoders.normalise import Normaliser
+
+CPU = torch.device("cpu")
+
+
+def random_tiles(count: int, side: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def normaliser(side: int, room: int, colours: Any = IMAGENET) -> Normaliser:
+    mean, std = colours
+    return Normaliser(mean, std, side=side, room=room, device=CPU)
+
+
+def by_hand(tiles: np.ndarray, colours: Any = IMAGENET) -> np.ndarray:
+    mean, std = (np.array(values) for values in colours)
+    normalised: np.ndarray = (tiles / 255 - mean) / std
+    return normalised.transpose(0, 3, 1, 2)
+
+
+@pytest.mark.slow  # torchvision takes seconds to import
+@pytest.mark.parametrize("colours", [IMAGENET, HALF, CLIP])
+def test_it_is_torchvisions_normalisation(colours: Any) -> None:
+    _torchvision.make_importable()
+    from torchvision.transforms import functional  # noqa: PLC0415 -- importable only now
+
+    tiles = np.concatenate(
+        [random_tiles(3, 16), np.zeros((1, 16, 16, 3), np.uint8), np.full((1, 16, 16, 3), 255, np.uint8)]
+    )
+    wanted = torch.stack([functional.normalize(functional.to_tensor(tile), *colours) for tile in tiles])
+    np.testing.assert_allclose(normaliser(16, 5, colours)(tiles), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("colours", [IMAGENET, HALF, CLIP])
+@pytest.mark.parametrize("value", [0, 255])
+def test_the_darkest_and_the_brightest_pixels_come_out_right(value: int, colours: Any) -> None:
+    tiles = np.full((2, 8, 8, 3), value, np.uint8)
+    np.testing.assert_allclose(normaliser(8, 2, colours)(tiles), by_hand(tiles, colours), atol=1e-6)
+
+
+def test_every_grey_of_every_colour_comes_out_right() -> None:
+    tiles = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    np.testing.assert_allclose(normaliser(16, 1)(tiles), by_hand(tiles), atol=1e-6)
+
+
+@pytest.mark.parametrize("room", [1, 3, 7, 64])
+def test_tiles_do_not_know_how_many_are_taken_at_once(room: int) -> None:
+    tiles, normalise = random_tiles(7, 8), normaliser(8, room)
+    parts = [normalise(tiles[start : start + room]).clone() for start in range(0, 7, room)]
+    torch.testing.assert_close(torch.cat(parts), normaliser(8, 7)(tiles), rtol=0, atol=0)
+
+
+def test_the_result_lies_as_the_tiles_do() -> None:
+    pixels = normaliser(8, 4)(random_tiles(4, 8))
+    assert pixels.shape == (4, 3, 8, 8)
+    assert pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_sides_in_turn_do_not_disturb_each_other() -> None:
+    for side in (8, 24, 8, 16):
+        tiles = random_tiles(3, side)
+        np.testing.assert_allclose(normaliser(side, 3)(tiles), by_hand(tiles), atol=1e-6)
+
+
+def test_threads_do_not_write_over_each_other() -> None:
+    tiles, results = random_tiles(2, 8), {}
+    both = threading.Barrier(2)
+
+    def run(brightness: int) -> None:
+        pixels = normaliser(8, 2)(tiles // 2 + brightness)
+        both.wait(timeout=30)
+        results[brightness] = pixels.numpy().copy()
+
+    threads = [threading.Thread(target=run, args=(brightness,)) for brightness in (0, 100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for brightness, pixels in results.items():
+        np.testing.assert_allclose(pixels, by_hand(tiles // 2 + brightness), atol=1e-6)

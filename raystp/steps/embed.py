@@ -6,15 +6,17 @@ from pydantic import Field
 
 from raystp import tables
 from raystp.artifacts import Artifact, Draft, begin, find
-from raystp.cluster.progress import Progress
+from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.tile_stream import stream
 from raystp.cluster.tile_units import Unit, Width
 from raystp.config import Run, StepConfig, Where
-from raystp.encoders.registry import describe
+from raystp.encoders.encoder import Ways
+from raystp.encoders.registry import describe, warning
 from raystp.errors import ConfigError
-from raystp.steps.embed_work import EmbedWork
+from raystp.steps.embed_work import EmbedWork, stored
 from raystp.steps.encoder_source import EncoderConfig, EncoderSource, source_of
+from raystp.units import Microns, TilePixels
 
 STEP = "embed"
 
@@ -37,6 +39,16 @@ class EmbedRun(Run):
     cpus_per_encoder: float = Field(default=1.0, gt=0)
     """Logical CPUs that each encoder's actor holds."""
 
+    pass_tiles: Annotated[int, Field(ge=1)] | Literal["fit"] | None = None
+    """Tiles in one pass through the network: a number, `fit` for what the device holds (found by doubling), or by
+    default a small number that suits a CPU."""
+
+    channels_last: bool = False
+    """Lay convolutions out as the pixels lie: faster on a GPU, for convolutional networks."""
+
+    compiler: str | None = None
+    """torch.compile's backend, say `inductor`: a minute once, then faster passes on a GPU."""
+
     deadline_s: float = Field(default=600.0, gt=0)
     """Seconds within which a batch of tiles must be read. A process in which a decoder hangs longer is ended; after
     three the slide is left out."""
@@ -52,8 +64,8 @@ class EmbedConfig(StepConfig[EmbedRun]):
 
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
 
-    precision: Literal["float32", "float16"] = "float32"
-    """Precision of the encoder's arithmetic and of the stored vectors."""
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Precision of the encoder's arithmetic, and of the stored vectors: bfloat16's are stored as float16."""
 
     unit_tiles: int = Field(default=2048, ge=1)
     """Tiles in a work unit: what is committed, and computed again, as a whole. It names the output's files."""
@@ -84,13 +96,15 @@ def run(config: EmbedConfig) -> Artifact:
         pixels=int(tiles.manifest.notes["pixels"]),
         encoder_source=source,
         precision=config.precision,
+        passes=config.run.pass_tiles,
+        ways=Ways(config.run.channels_last, config.run.compiler),
     )
     units = plan_units(slides, config.unit_tiles)
     errors = _embed(work, units, draft, config.run)
     notes = {
         "encoder": config.encoder.model_dump(mode="json"),
         "encoder_identity": source.identity,
-        "precision": config.precision,
+        "precision": stored(config.precision),
         "side": tiles.manifest.notes["side"],
         "pixels": tiles.manifest.notes["pixels"],
         "tiles": tiles.place.uri,
@@ -107,6 +121,9 @@ def _check_side(source: EncoderSource, tiles: Artifact) -> None:
             f"run `raystp tile` with pixels={wanted}; its `side` in um may stay"
         )
         raise ConfigError(msg)
+    side = Microns(float(tiles.manifest.notes["side"]))
+    if words := warning(source.spec, side, TilePixels(seen)):
+        say(f"  {words}")
 
 
 def plan_units(slides: list[dict[str, Any]], unit_tiles: int) -> list[Unit]:

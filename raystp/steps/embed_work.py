@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,8 @@ from jaxtyping import Float32, Float64, UInt8
 
 from raystp import tables
 from raystp.cluster.tile_units import Unit
-from raystp.encoders.encoder import encode
+from raystp.encoders.batches import Batch
+from raystp.encoders.encoder import PLAIN, Precision, Ways, encode
 from raystp.slides.open import Slide, open_slide, read_tiles
 from raystp.steps.encoder_source import EncoderSource
 from raystp.storage import Place
@@ -42,7 +42,9 @@ class EmbedWork:
     """Slide -> path or URI, and um/px in force."""
     pixels: int
     encoder_source: EncoderSource
-    precision: Literal["float32", "float16"]
+    precision: Precision
+    passes: Batch = None
+    ways: Ways = PLAIN
 
     def done(self, unit: Unit) -> bool:
         """Say whether a unit has its commit record."""
@@ -74,14 +76,17 @@ class EmbedWork:
     def encoder(self) -> Callable[[Pixels], Vectors]:
         """Build the encoder, on the GPU that this process was given, or on the CPU."""
         encoder, device = self.encoder_source.build(), "cuda" if torch.cuda.is_available() else "cpu"
-        return lambda tiles: encode(encoder, tiles, device=device, precision=self.precision, batch=None)
+        return lambda tiles: encode(
+            encoder, tiles, device=device, precision=self.precision, batch=self.passes, ways=self.ways
+        )
 
     def commit(self, unit: Unit, vectors: Vectors) -> None:
         """Write a unit's table, then its commit record, which is what makes it exist."""
         places = (self.tiles / "tiles" / f"{unit.slide}.parquet").read_table().slice(unit.first, unit.rows)
         columns = [column.combine_chunks() for column in places.columns]
-        schema = tables.embeddings(vectors.shape[1], precision=self.precision)
-        table = pa.Table.from_arrays([*columns, tables.vectors(vectors, self.precision)], schema=schema)
+        precision = stored(self.precision)
+        schema = tables.embeddings(vectors.shape[1], precision=precision)
+        table = pa.Table.from_arrays([*columns, tables.vectors(vectors, precision)], schema=schema)
         content = io.BytesIO()
         pq.write_table(table, content, compression="zstd")
         (self.target / "embeddings" / unit.slide / f"{unit.unit}.parquet").write_bytes(content.getvalue())
@@ -101,6 +106,11 @@ class EmbedWork:
             contents = [(folder / f"{part:06d}.npy").read_bytes() for part in range(parts)]
             self.commit(unit, np.concatenate([np.load(io.BytesIO(one), allow_pickle=False) for one in contents]))
         folder.remove()
+
+
+def stored(precision: Precision) -> str:
+    """Return the precision that vectors are stored in; Arrow has no bfloat16, and float16 keeps all its digits."""
+    return "float32" if precision == "float32" else "float16"
 
 
 class UnitReader:

@@ -21,10 +21,10 @@ class EncoderConfig(Config):
     """Which encoder, and where its weights are."""
 
     name: str = "tiny"
-    """A name of the registry, or `timm:<model>`."""
+    """A name of the registry (uni_v2, virchow2, resnet50 ...), `timm:<model>`, `vit_*`, or `hf-hub:<owner>/<name>`."""
 
     weights: Annotated[str | None, Where()] = None
-    """A local safetensors file (or URI) with the encoder's weights."""
+    """A local file (or URI) with the encoder's weights: safetensors, or .bin and .pt read as plain weights alone."""
 
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """The digest that the weights file must have."""

@@ -1,12 +1,14 @@
-"""tile: slides [+ spots] -> a tiles table, a tissue mask and a thumbnail per slide."""
+"""tile: slides [+ spots, masks] -> a tiles table, a tissue mask and a thumbnail per slide.
 
-import io
-from dataclasses import dataclass
+The mask is found on a thumbnail, or it is the user's own. Either way it is left as GeoJSON in level-0 px, which QuPath
+opens and which, given back through `masks`, gives the same tiles.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float64
-from PIL import Image
+from jaxtyping import Float64
 from pydantic import Field
 
 from raystp import tables
@@ -18,10 +20,10 @@ from raystp.config import Run, StepConfig, Where
 from raystp.errors import RaystpError, SectionError
 from raystp.expression.schema import read_section
 from raystp.slides.open import Slide, open_slide
-from raystp.slides.pictures import overview
-from raystp.slides.places import Framing, check_inside, grid, squares_around
-from raystp.slides.tissue import tissue_mask
+from raystp.slides.places import Framing, check_inside, squares_around
+from raystp.slides.quality import sharpness
 from raystp.steps.slide_table import SlideRow, read_slide_table
+from raystp.steps.tile_tissue import Seen, digest, look, own_masks, quality, save, tissue_grid
 from raystp.storage import Place
 from raystp.units import Microns, TilePixels
 
@@ -32,7 +34,7 @@ THUMBNAIL_PX = 1024
 class TileConfig(StepConfig[Run]):
     """Which squares of tissue to look at: around measured spots, and over the tissue of slides without any."""
 
-    where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "spots"})
+    where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "spots", "masks"})
 
     slides: Annotated[str, Where("demo")]
     """The slide table, a CSV. `demo/<name>`: a demo's own."""
@@ -42,6 +44,10 @@ class TileConfig(StepConfig[Run]):
 
     spots: Annotated[str | None, Where("spots")] = None
     """The measured spots, `spots/<name>`; without them every slide is tiled as a grid over its tissue."""
+
+    masks: Annotated[str | None, Where()] = None
+    """A folder of tissue masks of your own, `<slide>.geojson` in level-0 px; a slide without a file there is masked as
+    without this folder. `masks/` of an earlier tile artifact is such a folder, to be copied and edited in QuPath."""
 
     side: float = Field(default=112.0, gt=0)
     """Side of a tile in micrometres of tissue."""
@@ -55,6 +61,9 @@ class TileConfig(StepConfig[Run]):
     min_tissue: float = Field(default=0.5, ge=0, le=1)
     """Least share of tissue under a tile of the grid."""
 
+    focus_places: int = Field(default=5, ge=0, le=100)
+    """Tiles whose sharpness is measured, a note on the slide's quality; 0 measures none."""
+
     run: Run = Field(default_factory=Run)
 
 
@@ -65,6 +74,7 @@ class _Tile:
     target: Place
     section: Place | None
     derived_mpp: float | None
+    mask: Place | None = None
 
 
 CONFIG = TileConfig
@@ -76,12 +86,15 @@ def run(config: TileConfig) -> Artifact:
     spots = find(config.run.store, config.spots, "spots") if config.spots else None
     contents = {row.slide: content_id(row.path) for row in rows}
     table = digest_of([[row.slide, row.patient, row.mpp, contents[row.slide]] for row in rows])
-    draft = begin(config, STEP, {"slides": table, **({"spots": spots} if spots else {})})
+    masks = own_masks(config.masks, [row.slide for row in rows])
+    drawn = {"masks": digest_of({slide: digest(mask) for slide, mask in masks.items()})} if masks else {}
+    draft = begin(config, STEP, {"slides": table, **drawn, **({"spots": spots} if spots else {})})
     if isinstance(draft, Artifact):
         return draft
-    slides: dict[str, dict[str, object]] = {}
+    slides: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, object]] = []
     work = [_work(row, config, draft.place, spots) for row in rows]
+    work = [replace(one, mask=masks.get(one.row.slide)) for one in work]
     with session(config.run.address), Progress(STEP, len(work), "slide") as progress:
         for position, answer in each(_tile, work):
             row = rows[position]
@@ -91,9 +104,14 @@ def run(config: TileConfig) -> Artifact:
                 slides[row.slide] = {"content": contents[row.slide], **answer}
             progress.add(1, failed=isinstance(answer, str))
     ordered = [slides[row.slide] for row in rows if row.slide in slides]
+    notes = {
+        "side": config.side,
+        "pixels": config.pixels,
+        "patients": {one["slide"]: one["patient"] for one in ordered},
+        "quality": {one["slide"]: one.pop("quality") for one in ordered},
+    }
     (draft.place / "slides.parquet").write_table(tables.of_rows(ordered, tables.SLIDES))
-    count = sum(int(str(one["tiles"])) for one in ordered)
-    notes = {"side": config.side, "pixels": config.pixels, "patients": {s["slide"]: s["patient"] for s in ordered}}
+    count = sum(int(one["tiles"]) for one in ordered)
     return draft.finish({"slides": len(ordered), "tiles": count}, failures, notes)
 
 
@@ -106,35 +124,30 @@ def _work(row: SlideRow, config: TileConfig, target: Place, spots: Artifact | No
 
 
 def _tile(work: _Tile) -> dict[str, Any] | str:
-    """Tile one slide; return its row of the slides table, or the sentence of a failure."""
-    row, target = work.row, work.target
+    """Tile one slide; return its row of the slides table and its quality, or the sentence of a failure."""
+    row = work.row
     try:
         if work.section is not None and not work.section.exists():
             msg = f"the measured section of slide '{row.slide}' is not among the spots: see their failures table"
             raise SectionError(msg)
         with open_slide(row.slide, row.path, given_mpp=row.mpp, derived_mpp=work.derived_mpp) as slide:
             thumbnail = slide.thumbnail(THUMBNAIL_PX)
-            mask = tissue_mask(thumbnail)
-            squares, spots = _squares(slide, mask, work)
-            table = _table(row.slide, squares, spots)
-            (target / "tiles" / f"{row.slide}.parquet").write_table(table)
-            _save(target / "thumbnails" / f"{row.slide}.png", Image.fromarray(thumbnail))
-            _save(target / "masks" / f"{row.slide}.png", Image.fromarray(mask.astype(np.uint8) * 255))
-            _save(target / "overviews" / f"{row.slide}.png", overview(thumbnail, mask, squares, width=slide.width))
-            return _slide_row(row, slide, work.config, float(mask.mean())) | {"tiles": len(squares)}
+            seen = look(slide, thumbnail, work.mask)
+            squares, spots = _squares(slide, seen, work)
+            sharp = sharpness(slide, squares, work.config.focus_places)
+            save(work.target, slide, thumbnail, seen=seen, squares=squares)
+            (work.target / "tiles" / f"{row.slide}.parquet").write_table(_table(row.slide, squares, spots))
+            return _slide_row(work, slide, seen.share) | {"tiles": len(squares), "quality": quality(seen, sharp)}
     except RaystpError as error:
         return str(error)
 
 
-def _squares(
-    slide: Slide, mask: Bool[np.ndarray, "row col"], work: _Tile
-) -> tuple[Float64[np.ndarray, "tile 3"], list[str] | None]:
+def _squares(slide: Slide, seen: Seen, work: _Tile) -> tuple[Float64[np.ndarray, "tile 3"], list[str] | None]:
     """Return the squares around the slide's spots and their ids, or a grid over its tissue."""
     framing = _framing(work.config, slide)
     if work.section is None:
         stride = None if work.config.stride is None else Microns(work.config.stride)
-        least = work.config.min_tissue
-        return grid(mask, framing, width=slide.width, height=slide.height, stride=stride, min_tissue=least), None
+        return tissue_grid(slide, seen, framing, stride=stride, min_tissue=work.config.min_tissue), None
     section = read_section(work.section)
     centres = np.asarray(section.obsm["spatial"], np.float64)
     names = [str(name) for name in section.obs_names]
@@ -153,21 +166,15 @@ def _table(slide: str, squares: Float64[np.ndarray, "tile 3"], spots: list[str] 
     return tables.of_columns(columns, tables.TILES)
 
 
-def _slide_row(row: SlideRow, slide: Slide, config: TileConfig, tissue: float) -> dict[str, object]:
+def _slide_row(work: _Tile, slide: Slide, tissue: float) -> dict[str, Any]:
     return {
-        "slide": row.slide,
-        "path": row.path.uri,
-        "patient": row.patient,
+        "slide": work.row.slide,
+        "path": work.row.path.uri,
+        "patient": work.row.patient,
         "mpp": float(slide.mpp),
         "mpp_from": slide.mpp_from,
         "width": slide.width,
         "height": slide.height,
-        "native": _framing(config, slide).native,
+        "native": _framing(work.config, slide).native,
         "tissue": tissue,
     }
-
-
-def _save(place: Place, image: Image.Image) -> None:
-    content = io.BytesIO()
-    image.save(content, format="PNG")
-    place.write_bytes(content.getvalue())

@@ -1,8 +1,11 @@
 """Places: a folder or file on this machine, or under s3:// or gs://, behind the same few verbs.
 
 A write becomes visible whole or not at all: locally it is written aside and renamed, on an object store an upload
-appears when it closes. Credentials and endpoints come from the standard places (environment, profile, the URI's own
-query); a place prints without its query and without `key:secret@`, so none of them reaches a log.
+appears when it closes. Bulk goes through pyarrow's file systems; what these have no word for (write only where nothing
+is, read one version) goes through `stored`.
+
+Credentials and endpoints come from the standard places (environment, profile, the URI's own query); a place prints
+without its query and without `key:secret@`, so none of them reaches a log.
 """
 
 import contextlib
@@ -11,7 +14,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,15 +24,12 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from raystp.errors import StorageError
+from raystp.storage.local_file import LocalFile
+from raystp.storage.names import ASIDE
+from raystp.storage.patience import PATIENCE, Patience
+from raystp.storage.stored import THREADS, Span, Stored, read_spans
 
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://")
-_SAFE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_ASIDE = ".aside-"
-
-
-def is_safe_name(name: str) -> bool:
-    """Say whether a slide or section id can be a file's name: letters, digits, `.`, `_`, `-`, and no dots alone."""
-    return bool(_SAFE_NAME.fullmatch(name)) and set(name) != {"."} and not name.startswith(_ASIDE)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Place:
         fs, path = self._fs()
         with self._named("list"):
             found = fs.get_file_info(pafs.FileSelector(path, recursive=False, allow_not_found=True))
-        return sorted(f.base_name for f in found if not f.base_name.startswith(_ASIDE))
+        return sorted(f.base_name for f in found if not f.base_name.startswith(ASIDE))
 
     def open(self) -> pa.NativeFile:
         """Open the file for random access; raises StorageError where there is none."""
@@ -139,7 +139,7 @@ class Place:
         with self._named("write"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # The ending is kept: some writers (FAISS, h5ad, PNG) look at it.
-            aside = self.path.with_name(f"{_ASIDE}{uuid.uuid4().hex}-{self.path.name}")
+            aside = self.path.with_name(f"{ASIDE}{uuid.uuid4().hex}-{self.path.name}")
             try:
                 write(aside)
                 os.replace(aside, self.path)  # noqa: PTH105 -- the atomic rename, by its own name
@@ -159,6 +159,65 @@ class Place:
     def write_table(self, table: pa.Table) -> None:
         """Write a parquet file (zstd), whole or not at all."""
         self.write_file(lambda path: pq.write_table(table, path, compression="zstd"))
+
+    def write_new(self, content: bytes, *, patience: Patience = PATIENCE) -> bool:
+        """Write the file if nothing is here yet, and say whether that was so.
+
+        Of many writers exactly one is told True, and readers see nothing or all of its content.
+        """
+        with self._named("write"):
+            return self.stored(patience).put_new(content)
+
+    def version(self, *, patience: Patience = PATIENCE) -> str:
+        """Return what changes whenever the file's content does; raises StorageError where there is no file."""
+        with self._named("look at"):
+            return self.stored(patience).look().version
+
+    def read_range(self, offset: int, length: int, *, version: str | None, patience: Patience = PATIENCE) -> bytes:
+        """Return `length` bytes from `offset` on.
+
+        Raises StorageError where the file ends before that, is not of `version` (where one is given), or comes too
+        slowly for the `patience`.
+        """
+        return self.read_ranges([(offset, length)], version=version, patience=patience)[0]
+
+    def read_ranges(
+        self,
+        ranges: Sequence[tuple[int, int]],
+        *,
+        version: str | None,
+        threads: int = THREADS,
+        patience: Patience = PATIENCE,
+    ) -> list[bytes]:
+        """Return each (offset, length) as `read_range` does, in their order; up to `threads` are asked for at once.
+
+        All must fit in memory. The `patience` is with them together, and the first error ends them all.
+        """
+        parts: list[list[bytes]] = [[] for _ in ranges]
+        spans = [Span(offset, length) for offset, length in ranges]
+        sinks = [contextlib.nullcontext(part.append) for part in parts]
+        with self._named("read"):
+            read_spans(self.stored(patience), spans, sinks, version=version, threads=threads)
+        return [b"".join(part) for part in parts]
+
+    def stored(self, patience: Patience = PATIENCE) -> Stored:
+        """Return this as one object of its kind of store, with the verbs that pyarrow's file systems lack."""
+        scheme, _, _ = self.uri.partition("://")
+        if self.is_local:
+            return LocalFile(self.path, patience)
+        if scheme == "s3":
+            try:
+                from raystp.storage import s3  # noqa: PLC0415 -- boto3 is an extra
+            except ModuleNotFoundError as error:
+                msg = f"conditional writes and reads by version need boto3 for {self}: pip install 'raystp[s3]'"
+                raise StorageError(msg) from error
+            return s3.open_object(self.uri, str(self), patience)
+        if scheme in {"gs", "gcs"}:
+            from raystp.storage import gs  # noqa: PLC0415 -- only who has such a store needs it
+
+            return gs.open_object(self.uri, str(self), patience)
+        msg = f"{self} is on no store that is known here: a path, s3:// or gs:// is wanted"
+        raise StorageError(msg)
 
     @contextlib.contextmanager
     def local(self) -> Iterator[Path]:

@@ -1,14 +1,12 @@
 """Places: written whole or not at all, on this machine and on an object store, and printed without their secrets."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
-from moto.server import ThreadedMotoServer
 
 from raystp import tables
 from raystp.artifacts import Artifact, begin, find
@@ -22,36 +20,7 @@ from raystp.models.store import load_model, save_model
 from raystp.steps.slide_table import read_slide_table
 from raystp.steps.spots import SpotsConfig
 from raystp.storage import Place, is_safe_name
-
-CANARY = "canary-in-the-mine"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """An object store on this machine, spoken to over HTTP; the query of its URIs."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    _, port = moto.get_host_and_port()
-    yield f"?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1&allow_bucket_creation=true"
-    moto.stop()
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Place:
-    """A folder of its own in a bucket."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    fs, name = pafs.FileSystem.from_uri(f"s3://bucket{server}")
-    fs.create_dir(name)
-    return Place.of(f"s3://bucket/{tmp_path.name}{server}")
-
-
-@pytest.fixture(params=["local", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """An empty folder, on this machine and on an object store in turn."""
-    place: Place = Place.of(tmp_path) if request.param == "local" else request.getfixturevalue("bucket")
-    return place
+from tests.storage.conftest import CANARY
 
 
 def test_what_is_written_is_read_and_listed_and_goes_away(folder: Place) -> None:

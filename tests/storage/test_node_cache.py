@@ -1,0 +1,155 @@
+"""The node cache: one download for all processes, and never more bytes than allowed beside the files in use."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from raystp.errors import StorageError
+from raystp.storage import Place
+from raystp.storage.locks import locked
+from raystp.storage.node_cache import NodeCache
+from tests.storage.conftest import CONTENT, ENVIRONMENT, FETCH, kept, put
+from tests.storage.fault_proxy import Proxy
+
+
+def test_a_fetched_object_is_read_again_without_a_download(
+    bucket: Place, far: Place, proxy: Proxy, cache: NodeCache
+) -> None:
+    place = put(bucket, far, "A1.SVS")
+    for _ in range(3):
+        with cache.fetch(place) as path:
+            assert path.read_bytes() == CONTENT
+            assert path.suffix == ".svs"
+    assert proxy.count("GET") == 1
+    assert len(kept(cache)) == 1
+
+
+def test_a_file_on_this_machine_is_its_own_path(tmp_path: Path, cache: NodeCache) -> None:
+    (tmp_path / "slide").write_bytes(b"x")
+    with cache.fetch(Place.of(tmp_path / "slide")) as path:
+        assert path == tmp_path / "slide"
+    assert not cache.folder.exists()
+
+
+def test_two_objects_of_one_name_and_two_versions_of_one_object_are_kept_apart(
+    bucket: Place, far: Place, cache: NodeCache
+) -> None:
+    one, two = put(bucket / "a", far / "a", "A1.svs", b"one"), put(bucket / "b", far / "b", "A1.svs", b"two")
+    with cache.fetch(one) as first, cache.fetch(two) as second:
+        assert (first.read_bytes(), second.read_bytes()) == (b"one", b"two")
+        (bucket / "a" / "A1.svs").write_bytes(b"new")
+        with cache.fetch(one) as third:
+            assert (third.read_bytes(), first.read_bytes()) == (b"new", b"one")
+
+
+def test_a_file_of_the_wrong_size_is_fetched_anew(bucket: Place, far: Place, cache: NodeCache) -> None:
+    place = put(bucket, far, "A1.svs")
+    with cache.fetch(place) as path:
+        pass
+    path.write_bytes(CONTENT[:-1])
+    with cache.fetch(place) as path:
+        assert path.read_bytes() == CONTENT
+
+
+def test_threads_and_processes_share_one_download(bucket: Place, far: Place, proxy: Proxy, cache: NodeCache) -> None:
+    place = put(bucket, far, "A1.svs")
+    proxy.latency_s = 0.2
+    fetchers = [
+        subprocess.Popen(
+            [sys.executable, "-c", FETCH, place.uri, str(cache.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **ENVIRONMENT},
+        )
+        for _ in range(2)
+    ]
+    for fetcher in fetchers:
+        assert fetcher.stdout is not None
+        assert fetcher.stdout.readline() == "ready\n"
+    seen: list[bytes] = []
+
+    def read() -> None:
+        with cache.fetch(place) as path:
+            seen.append(path.read_bytes())
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    said = [fetcher.communicate("\n", timeout=60)[0].strip() for fetcher in fetchers]
+    for thread in threads:
+        thread.join()
+    assert proxy.count("GET") == 1
+    assert seen == [CONTENT] * 3
+    assert len(set(said)) == 1
+    assert len(said[0]) == 64
+
+
+def test_who_waited_for_anothers_download_does_not_repeat_it(slide: Place, proxy: Proxy, cache: NodeCache) -> None:
+    with cache.fetch(slide) as path:
+        pass
+    path.unlink()
+
+    def read() -> None:
+        with cache.fetch(slide):
+            pass
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    with locked(cache.folder / "locks" / path.stem, alone=False):  # all find it absent, and wait to be alone
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+    for thread in threads:
+        thread.join()
+    assert proxy.count("GET") == 2
+
+
+def test_the_longest_unused_goes_first_and_the_bytes_stay_below_the_bound(
+    bucket: Place, far: Place, proxy: Proxy, cache: NodeCache
+) -> None:
+    places = [put(bucket, far, f"{n}.svs", CONTENT + bytes([n])) for n in range(5)]
+    for place in [*places[:3], places[0], *places[3:]]:
+        with cache.fetch(place):
+            assert sum(path.stat().st_size for path in kept(cache)) <= cache.max_bytes
+    before = proxy.count("GET")
+    with cache.fetch(places[0]), cache.fetch(places[3]), cache.fetch(places[4]):
+        assert proxy.count("GET") == before
+    with cache.fetch(places[1]):
+        assert proxy.count("GET") == before + 1
+    assert len(list((cache.folder / "locks").iterdir())) == len(kept(cache)) == 3
+
+
+def test_a_file_in_use_stays_and_the_bound_holds_again_after_it(bucket: Place, far: Place, cache: NodeCache) -> None:
+    places = [put(bucket, far, f"{n}.svs", CONTENT + bytes([n])) for n in range(5)]
+    with contextlib.ExitStack() as stack:
+        paths = [stack.enter_context(cache.fetch(place)) for place in places]
+        assert [path.read_bytes()[-1] for path in paths] == list(range(5))
+    assert sum(path.stat().st_size for path in kept(cache)) <= cache.max_bytes
+
+
+def test_many_threads_over_a_small_cache_read_whole_files(bucket: Place, far: Place, cache: NodeCache) -> None:
+    places = [put(bucket, far, f"{n}.svs", CONTENT + bytes([n])) for n in range(6)]
+    wrong: list[object] = []
+
+    def read(seed: int) -> None:
+        for n in np.random.default_rng(seed).integers(0, 6, 8).tolist():
+            try:
+                with cache.fetch(places[n]) as path:
+                    if path.read_bytes() != CONTENT + bytes([n]):
+                        wrong.append(n)
+            except (StorageError, OSError) as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert sum(path.stat().st_size for path in kept(cache)) <= cache.max_bytes

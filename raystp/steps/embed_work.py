@@ -81,17 +81,19 @@ class EmbedWork:
         )
 
     def commit(self, unit: Unit, vectors: Vectors) -> None:
-        """Write a unit's table, then its commit record, which is what makes it exist."""
+        """Write a unit's table, then its commit record, which makes it exist; of either, the first one stays."""
         places = (self.tiles / "tiles" / f"{unit.slide}.parquet").read_table().slice(unit.first, unit.rows)
         columns = [column.combine_chunks() for column in places.columns]
         precision = stored(self.precision)
         schema = tables.embeddings(vectors.shape[1], precision=precision)
         table = pa.Table.from_arrays([*columns, tables.vectors(vectors, precision)], schema=schema)
-        content = io.BytesIO()
-        pq.write_table(table, content, compression="zstd")
-        (self.target / "embeddings" / unit.slide / f"{unit.unit}.parquet").write_bytes(content.getvalue())
-        record = {"rows": unit.rows, "dim": vectors.shape[1], "sha256": hashlib.sha256(content.getvalue()).hexdigest()}
-        (self.target / "commits" / f"{unit.unit}.json").write_bytes(json.dumps(record).encode())
+        file, stream = self.target / "embeddings" / unit.slide / f"{unit.unit}.parquet", io.BytesIO()
+        pq.write_table(table, stream, compression="zstd")
+        content = stream.getvalue()
+        if not file.write_new(content):
+            content = file.read_bytes()  # of a worker that died before its record, or still runs beside this one
+        record = {"rows": unit.rows, "dim": vectors.shape[1], "sha256": hashlib.sha256(content).hexdigest()}
+        (self.target / "commits" / f"{unit.unit}.json").write_new(json.dumps(record).encode())
 
     def keep(self, unit: Unit, part: int, vectors: Vectors) -> None:
         """Set a part of a unit aside, under its number."""

@@ -15,7 +15,10 @@ import ray
 import yaml
 
 from raystp.artifacts import Artifact, Draft, begin, find
+from raystp.cluster.tile_units import Unit
 from raystp.steps import embed
+from raystp.steps.embed_work import EmbedWork
+from raystp.steps.encoder_source import EncoderConfig, source_of
 from raystp.storage import Place
 
 pytestmark = pytest.mark.ray
@@ -106,6 +109,7 @@ def test_finished_step_does_nothing_and_a_lost_unit_alone_is_computed_again(
 
     (folder / "manifest.json").unlink()
     (folder / "commits" / "patient-B.00001.json").unlink()
+    (folder / "embeddings" / "patient-B" / "patient-B.00001.parquet").unlink()
     _check_equal(embed.run(config), alone)
     changed = {str(file.relative_to(folder)) for file, when in _times(tmp_path).items() if before[file] != when}
     lost = {"commits/patient-B.00001.json", "embeddings/patient-B/patient-B.00001.parquet"}
@@ -155,6 +159,19 @@ def test_a_unit_that_ended_three_processes_is_left_out_by_name_until_it_is_asked
     _check_equal(again, alone)
     assert not list((folder / "attempts").glob("*"))
     assert not (folder / "failures.parquet").exists()
+
+
+def test_a_unit_is_committed_once_whoever_comes_second(smoke_store: Path, tmp_path: Path) -> None:
+    tiles, unit = find(str(smoke_store), _tiles(smoke_store), "tile"), Unit("patient-A.00000", "patient-A", 0, 2)
+    source = source_of(EncoderConfig(), str(smoke_store))
+    work = EmbedWork(tiles.place, Place.of(tmp_path), {}, 224, source, "float32")
+    work.commit(unit, np.ones((2, 3), np.float32))
+    first = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    work.commit(unit, np.zeros((2, 3), np.float32))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
+    (tmp_path / "commits" / "patient-A.00000.json").unlink()  # as if the first had died before its record
+    work.commit(unit, np.zeros((2, 3), np.float32))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
 
 
 def test_what_is_made_of_an_artifact_that_lacks_a_slide_is_other_work(tmp_path: Path) -> None:

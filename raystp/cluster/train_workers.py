@@ -81,15 +81,9 @@ class Worker:
         dist.all_reduce(values, op=dist.ReduceOp.SUM)
         return values / self.world
 
-    @contextlib.contextmanager
-    def resume(self) -> Iterator[Path | None]:
+    def resume(self) -> contextlib.AbstractContextManager[Path | None]:
         """Give the folder of the last checkpoint, or None at a start."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            yield None
-            return
-        with checkpoint.as_directory() as folder:
-            yield Path(folder)
+        return _folder(ray.train.get_checkpoint())
 
     def report(self, metrics: dict[str, Any], folder: Path | None) -> None:
         """Publish numbers and, if there is one, a checkpoint folder, written by rank 0.
@@ -115,19 +109,22 @@ class Worker:
 class TrialWorker(Worker):
     """The one process of a trial of a sweep, which reports to Ray Tune and goes on from Tune's checkpoints."""
 
-    @contextlib.contextmanager
-    def resume(self) -> Iterator[Path | None]:
+    def resume(self) -> contextlib.AbstractContextManager[Path | None]:
         """Give the folder of the trial's last checkpoint, or None at a start."""
-        checkpoint = ray.tune.get_checkpoint()
-        if checkpoint is None:
-            yield None
-            return
-        with checkpoint.as_directory() as folder:
-            yield Path(folder)
+        return _folder(ray.tune.get_checkpoint())
 
     def report(self, metrics: dict[str, Any], folder: Path | None) -> None:
         """Report numbers to the sweep, which may end the trial here, and a checkpoint, if there is one."""
         ray.tune.report(metrics, checkpoint=ray.tune.Checkpoint.from_directory(str(folder)) if folder else None)
+
+
+@contextlib.contextmanager
+def _folder(checkpoint: Any) -> Iterator[Path | None]:
+    if checkpoint is None:
+        yield None
+        return
+    with checkpoint.as_directory() as folder:
+        yield Path(folder)
 
 
 _IN_TRIAL: contextvars.ContextVar[bool] = contextvars.ContextVar("in_trial", default=False)

@@ -19,6 +19,8 @@ from raystp.units import Level0Pixels, TilePixels
 class FlatSlide:
     """A slide behind one array. Reads may come from many threads at once; the first one decodes."""
 
+    reader = "flat"
+
     def __init__(self, name: str, picture: Picture, *, where: str, scale: Scale, keep: contextlib.ExitStack) -> None:
         self._where = where
         self._picture = picture

@@ -4,9 +4,13 @@ A damaged header can make a C library abort the process (a tile side of 65,520) 
 the size needs) without a word. Tiles of zero bytes are let through: Philips stores glass so, and some Aperio scanners.
 """
 
+import contextlib
+import io
 import math
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import tifffile
 
@@ -20,6 +24,8 @@ MAX_PAGES = 256
 
 TIFF_FAULTS = (OSError, ValueError, LookupError, RuntimeError, TypeError, ArithmeticError, struct.error)
 """What tifffile and imagecodecs raise on damaged files."""
+
+_AGAIN = "copy the file again from its source"
 
 _MAGIC = {
     b"\xff\xd8\xff": "jpeg",
@@ -35,28 +41,52 @@ def kind(where: str, path: Path) -> str:
     """Return `jpeg`, `png`, `tiff` or `other` from the first bytes; raises SlideError where no file can be read."""
     try:
         with path.open("rb") as file:
-            head = file.read(8)
+            return kind_of(file.read(8))
     except OSError as error:
         msg = f"{where} cannot be opened: {error.strerror}"
         raise SlideError(msg) from None
+
+
+def kind_of(head: bytes) -> str:
+    """Return what a file with these first 8 bytes is: `jpeg`, `png`, `tiff` or `other`."""
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "other")
 
 
 def check_tiff(where: str, path: Path) -> None:
     """Raise SlideError where a TIFF's directories cannot be true for this file."""
+    with checked_tiff(where, path):
+        pass
+
+
+@contextlib.contextmanager
+def checked_tiff(where: str, file: Path | io.RawIOBase) -> Iterator[list[tifffile.TiffPage]]:
+    """Give a TIFF's directories, once they are found to be possible for this file; none of an NDPI.
+
+    Raises SlideError, naming `where`, where they are not, and for a fault in what the caller reads of them.
+    """
     try:
-        with tifffile.TiffFile(path) as tiff:
-            if tiff.is_ndpi:
-                return  # one JPEG stream per level, with offsets beyond 4 GB in tags of Hamamatsu's own
-            pages = [tiff.pages.get(i, aspage=True) for i in range(min(len(tiff.pages), MAX_PAGES))]
-            faults = [_fault(page, tiff.filehandle.size) for page in pages if isinstance(page, tifffile.TiffPage)]
+        with tifffile.TiffFile(cast("Path | BinaryIO", file)) as tiff:
+            # An NDPI has one JPEG stream per level, with offsets beyond 4 GB in tags of Hamamatsu's own.
+            few = 0 if tiff.is_ndpi else min(len(tiff.pages), MAX_PAGES)
+            pages = [page for i in range(few) if isinstance(page := tiff.pages.get(i, aspage=True), tifffile.TiffPage)]
+            faults = ((page.index, _fault(page, tiff.filehandle.size)) for page in pages)
+            found = next(((index, fault) for index, fault in faults if fault), None)
+            if found is not None:
+                msg = f"{where} has a damaged TIFF header: image {found[0]} {found[1]}; {_AGAIN}"
+                raise SlideError(msg)
+            if pages and pages[0].is_tiled and not _ends(tiff):
+                msg = f"{where} has a damaged TIFF header: its list of {len(tiff.pages)} images does not end; {_AGAIN}"
+                raise SlideError(msg)
+            yield pages
     except TIFF_FAULTS as error:
         msg = f"{where} has a damaged TIFF header: {type(error).__name__}: {error}"
         raise SlideError(msg) from None
-    found = next(((i, fault) for i, fault in enumerate(faults) if fault), None)
-    if found is not None:
-        msg = f"{where} has a damaged TIFF header: image {found[0]} {found[1]}; copy the file again from its source"
-        raise SlideError(msg)
+
+
+def _ends(tiff: tifffile.TiffFile) -> bool:
+    """Say whether the last directory that was found says that it is the last."""
+    tiff.filehandle.seek(tiff.pages.next_page_offset or 0)
+    return not any(tiff.filehandle.read(tiff.tiff.offsetsize))
 
 
 def _fault(page: tifffile.TiffPage, size: int) -> str | None:

@@ -1,13 +1,12 @@
 """Opening a slide, and reading squares of it.
 
-OpenSlide is asked first; what it does not know is tried as a flat picture (JPEG, PNG, plain TIFF). The frame is the
-stored pixels of level 0: x is the column, y the row. A slide on an object store is read from a local copy that lives
-until `close`.
+A tiled TIFF of a known make is read by its stored tiles; from an object store those are fetched that are needed. Of
+anything else OpenSlide is asked first, and what it does not know is tried as a flat picture (JPEG, PNG, plain TIFF);
+on an object store both are read from a local copy that lives until `close`. The frame is the stored pixels of level 0:
+x is the column, y the row.
 """
 
 import contextlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -17,10 +16,13 @@ from jaxtyping import Float64, UInt8
 from raystp.errors import SlideError
 from raystp.slides.decode import open_picture
 from raystp.slides.flat_slide import FlatSlide
-from raystp.slides.headers import check_tiff, kind
+from raystp.slides.headers import kind
 from raystp.slides.openslide_slide import OpenSlideSlide, open_handle, own_mpp
 from raystp.slides.places import Framing, squares_around
 from raystp.slides.scale import Claims, in_force
+from raystp.slides.tiled_open import header, tiled_file, tiled_object
+from raystp.slides.tiled_slide import TiledSlide, unreadable
+from raystp.slides.workers import workers
 from raystp.storage import Place
 from raystp.units import Level0Pixels, Microns, MicronsPerPixel, TilePixels
 
@@ -40,6 +42,8 @@ class Slide(Protocol):
     mpp: MicronsPerPixel
     mpp_from: str
     """Whose word the um/px is: `table`, `slide` or `spots`."""
+    reader: str
+    """What reads it: `tiled`, `openslide` or `flat`."""
 
     def read(
         self, x: Level0Pixels, y: Level0Pixels, side: Level0Pixels, pixels: TilePixels
@@ -78,21 +82,32 @@ def open_slide(name: str, place: Place, *, given_mpp: float | None = None, deriv
             f"{where} belongs to a format of several files, which is read from this machine's disk only; copy it there"
         )
         raise SlideError(msg)
+    claims = Claims(given=given_mpp, derived=derived_mpp)
     with contextlib.ExitStack() as stack:
+        tiled = None if place.is_local else tiled_object(where, place)
+        if tiled is not None:
+            stack.callback(tiled.source.close)
+            scale = in_force(where, Claims(given_mpp, tiled.pyramid.mpp, derived_mpp))
+            return TiledSlide(name, tiled, where=where, scale=scale, keep=stack.pop_all())
         path = stack.enter_context(place.local())
-        return _open_path(name, path, where=where, claims=Claims(given=given_mpp, derived=derived_mpp), stack=stack)
+        return _open_path(name, path, where=where, claims=claims, stack=stack)
 
 
 def _open_path(name: str, path: Path, *, where: str, claims: Claims, stack: contextlib.ExitStack) -> Slide:
     """Open a local file; what it holds open, and all of `stack`, passes to the slide."""
     what = kind(where, path)
-    if what == "tiff":
-        check_tiff(where, path)
+    seen = header(where, path) if what == "tiff" else None
     handle = open_handle(where, path)
     if handle is not None:
-        stack.enter_context(handle)
-        scale = in_force(where, Claims(claims.given, own_mpp(where, handle), claims.derived))
-        return OpenSlideSlide(name, handle, where=where, scale=scale, keep=stack.pop_all())
+        with contextlib.ExitStack() as held:
+            held.enter_context(handle)
+            scale = in_force(where, Claims(claims.given, own_mpp(where, handle), claims.derived))
+            tiled = tiled_file(where, path, seen, handle) if seen is not None else None
+            if tiled is None:
+                stack.push(held.pop_all())
+                return OpenSlideSlide(name, handle, where=where, scale=scale, keep=stack.pop_all())
+        stack.callback(tiled.source.close)
+        return TiledSlide(name, tiled, where=where, scale=scale, keep=stack.pop_all())
     picture = open_picture(where, path, what)
     if picture is None:
         msg = f"{where} is no slide: neither OpenSlide nor the readers of JPEG, PNG and TIFF know its format"
@@ -101,41 +116,43 @@ def _open_path(name: str, path: Path, *, where: str, claims: Claims, stack: cont
 
 
 def read_tiles(
-    slide: Slide, squares: Float64[np.ndarray, "tile 3"], pixels: TilePixels, *, threads: int = 1
+    slide: Slide,
+    squares: Float64[np.ndarray, "tile 3"],
+    pixels: TilePixels,
+    *,
+    threads: int = 1,
+    into: UInt8[np.ndarray, "... 3"] | None = None,
 ) -> UInt8[np.ndarray, "tile pixel pixel 3"]:
     """Read squares (x, y, side) in level-0 px as `pixels` x `pixels` each, in the order given, whatever `threads` is.
 
+    They are written to `into` where it is given: memory that was used before is up to a fifth faster than new memory.
+
     Raises SlideError naming the slide and the place of the first tile, in that order, that cannot be read.
     """
-    tiles = np.empty((len(squares), pixels, pixels, 3), np.uint8)
+    tiles = np.empty((len(squares), pixels, pixels, 3), np.uint8) if into is None else into
+    if tiles.shape != (len(squares), pixels, pixels, 3):
+        msg = f"{len(squares)} tiles of {pixels} x {pixels} px do not go into an array of {tiles.shape}"
+        raise SlideError(msg)
+    if isinstance(slide, TiledSlide):
+        slide.read_squares(squares, tiles, threads=threads)
+        return tiles
 
     def fill(tile: int, square: list[float]) -> None:
         x, y, side = square
         try:
             tiles[tile] = slide.read(Level0Pixels(x), Level0Pixels(y), Level0Pixels(side), pixels)
         except SlideError as error:
-            msg = f"tile {tile} (x {x:.1f}, y {y:.1f}, side {side:.1f} px) of slide {slide.name!r}: {error}"
-            raise SlideError(msg) from error
+            raise unreadable(slide.name, tile, square, error) from error
 
     places = squares.tolist()
     if threads <= 1:
         for tile, square in enumerate(places):
             fill(tile, square)
         return tiles
-    with _pool(threads) as pool:
+    with workers(threads) as pool:
         for _ in pool.map(fill, range(len(places)), places):
             pass
     return tiles
-
-
-@contextlib.contextmanager
-def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Give threads whose waiting work is dropped at the first error, not done first."""
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def read_microns(

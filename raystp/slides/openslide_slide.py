@@ -52,6 +52,8 @@ def own_mpp(where: str, handle: openslide.OpenSlide) -> tuple[float, float] | No
 class OpenSlideSlide:
     """A slide behind OpenSlide. Reads may come from many threads at once."""
 
+    reader = "openslide"
+
     def __init__(
         self, name: str, handle: openslide.OpenSlide, *, where: str, scale: Scale, keep: contextlib.ExitStack
     ) -> None:

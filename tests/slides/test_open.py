@@ -13,6 +13,9 @@ from PIL import Image
 from raystp.errors import SlideError
 from raystp.slides.open import Slide, open_slide
 from raystp.storage import Place
+from raystp.storage.local_file import LocalFile
+from raystp.storage.patience import PATIENCE, Patience
+from raystp.storage.stored import Stored
 from raystp.units import Level0Pixels, TilePixels
 
 Rgb = UInt8[np.ndarray, "row col 3"]
@@ -124,22 +127,35 @@ class FarPlace(Place):
     source: Path = Path()
     folder: Path = Path()
 
+    def stored(self, patience: Patience = PATIENCE) -> Stored:
+        return LocalFile(self.source, patience)
+
     @contextlib.contextmanager
     def local(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             yield Path(shutil.copy(self.source, folder))
 
 
-def test_a_remote_slide_keeps_its_local_copy_until_it_is_closed(
-    written: Callable[[str, Rgb], Path], tmp_path: Path, numbers: Rgb
-) -> None:
-    place = FarPlace("s3://bucket/a.tiff", written("numbers", numbers), tmp_path)
+def test_a_remote_tiled_tiff_needs_no_local_copy(pyramid: Pyramid, tmp_path: Path, numbers: Rgb) -> None:
+    (tmp_path / "copies").mkdir()
+    place = FarPlace("s3://bucket/a.tiff", pyramid(tmp_path / "a.tiff", numbers), tmp_path / "copies")
+    with open_slide("A1", place) as slide:
+        assert (slide.reader, slide.mpp_from) == ("tiled", "slide")
+        assert slide.mpp == pytest.approx(0.5, rel=1e-6)
+        np.testing.assert_array_equal(corner(slide, 64), numbers[:64, :64])
+        assert list((tmp_path / "copies").iterdir()) == []
+
+
+def test_a_remote_slide_keeps_its_local_copy_until_it_is_closed(tmp_path: Path, numbers: Rgb) -> None:
+    (tmp_path / "copies").mkdir()
+    Image.fromarray(numbers).save(tmp_path / "a.png")
+    place = FarPlace("s3://bucket/a.png", tmp_path / "a.png", tmp_path / "copies")
     slide = open_slide("A1", place, given_mpp=0.5)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert (slide.reader, len(list((tmp_path / "copies").iterdir()))) == ("flat", 1)
     np.testing.assert_array_equal(corner(slide, 64), numbers[:64, :64])
     slide.close()
     slide.close()
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "copies").iterdir()) == []
 
 
 def test_a_remote_slide_that_fails_to_open_leaves_no_copy_behind(tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ def run_resampled(name: str, path: Path, *, tiles: int, rounds: int) -> dict[str
     pixels = TilePixels(RESAMPLED_PIXELS)
     slide = open_slide("bench", Place.of(path), given_mpp=0.5)
     handle = open_handle("bench", path)
+    assert handle is not None  # the bench drew it
     truth = OpenSlideSlide("bench", handle, where="bench", scale=Scale(MicronsPerPixel(0.5), ""), keep=ExitStack())
     same = np.array_equal(read_tiles(slide, squares[:50], pixels), read_tiles(truth, squares[:50], pixels))
     side = wide_window(Box(0.0, 0.0, RESAMPLED_SIDE, RESAMPLED_SIDE), pixels, pixels).width

@@ -121,9 +121,10 @@ def _pod_template(template: Object) -> Object:
 
 @pytest.fixture(scope="session")
 def texts(infra: Path) -> Mapping[str, str]:
-    """Every file of infra/, by its path from there; what Python compiled of the benchmarks is none."""
-    files = [path for path in sorted(infra.rglob("*")) if path.is_file() and path.parent.name != "__pycache__"]
-    return {str(path.relative_to(infra)): path.read_text() for path in files}
+    """Every file of infra/, by its path from there; what a tool keeps for itself (`.cache`, `__pycache__`) is none."""
+    files = {str(path.relative_to(infra)): path for path in sorted(infra.rglob("*")) if path.is_file()}
+    kept = [name for name in files if not any(part.startswith((".", "__")) for part in Path(name).parts[:-1])]
+    return {name: files[name].read_text() for name in kept}
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,10 @@ def test_every_image_is_of_the_pinned_ray_and_of_this_version(texts: Mapping[str
 
 
 def test_no_other_image_is_pulled(texts: Mapping[str, str], right: set[str]) -> None:
-    named = {image for text in texts.values() for image in re.findall(r"^[\s-]*(?:worker_)?image: *(\S+)", text, re.M)}
+    manifests = [
+        text for name, text in texts.items() if not name.endswith(".py")
+    ]  # there `image:` is an argument's type
+    named = {image for text in manifests for image in re.findall(r"^[\s-]*(?:worker_)?image: *(\S+)", text, re.M)}
     assert named == right
 
 

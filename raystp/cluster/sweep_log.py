@@ -67,7 +67,6 @@ class SweepLog:
     def ended(self, one: Trial) -> None:
         """Close a trial's run, and say how it ended."""
         self._settle(one)
-        self._open.discard(one.number)
         self._progress.add(1, failed=one.status == "failed")
         score = f", {self._metric} {one.score:.4f}" if one.score is not None else ""
         why = f": {one.reason}" if one.reason else ""
@@ -92,6 +91,7 @@ class SweepLog:
         tags = {"raystp.outcome": one.status, "raystp.model": one.model or "", "raystp.reason": one.reason or ""}
         run.tags({key: value for key, value in tags.items() if value})
         run.end(_ENDED[one.status])
+        self._open.discard(one.number)
 
     def _run(self, number: int, overrides: dict[str, Any]) -> Run:
         if number not in self._runs:

@@ -45,7 +45,9 @@ class Manifest:
     rows: dict[str, int] = field(default_factory=dict)
     failures: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
-    """What the step wants its readers to know, as plain JSON values (shapes, genes, sections, statistics)."""
+    """What the step wants its readers to know, as plain JSON values (shapes, genes, sections)."""
+    statistics: dict[str, Any] = field(default_factory=dict)
+    """How the run that finished it went: times and rates, which differ where the result does not."""
     created: str = ""
     schema_version: int = SCHEMA_VERSION
 
@@ -96,6 +98,7 @@ class Draft:
         rows: Mapping[str, int],
         failures: list[dict[str, object]],
         notes: Mapping[str, Any] | None = None,
+        statistics: Mapping[str, Any] | None = None,
     ) -> Artifact:
         """Write the failures table, by slide, then the manifest, last: from here on the artifact exists."""
         if not failures:
@@ -113,6 +116,7 @@ class Draft:
             rows=dict(rows),
             failures=len(failures),
             notes=dict(notes or {}),
+            statistics=dict(statistics or {}),
             created=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         )
         (self.place / MANIFEST).write_bytes(json.dumps(asdict(manifest), indent=1, sort_keys=True).encode())

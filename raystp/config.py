@@ -104,6 +104,9 @@ def relative_paths(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
         value = getattr(config, name)
         if isinstance(value, BaseModel):
             yield from relative_paths(value, f"{prefix}{name}.")
+        if isinstance(value, dict):
+            for key, one in value.items():
+                yield from relative_paths(one, f"{prefix}{name}.{key}.") if isinstance(one, BaseModel) else ()
         for mark in field.metadata:
             if isinstance(mark, Where) and value is not None:
                 values = [value] if isinstance(value, str) else value

@@ -16,7 +16,7 @@ from raystp.cluster.session import session
 from raystp.cluster.tile_stream import build_plan
 from raystp.cluster.tile_units import Width
 from raystp.steps.embed import plan_units
-from raystp.steps.embed_work import EmbedWork
+from raystp.steps.embed_work import EmbedWork, Output
 from raystp.steps.encoder_source import EncoderConfig, source_of
 from raystp.storage import Place
 
@@ -45,7 +45,9 @@ def _plan(slides: int, tiles: int) -> dict[str, Any]:
     """Plan a cohort, and forget it; memory is the growth of this process's peak."""
     table: list[dict[str, Any]] = [{"slide": f"slide-{number:05d}", "tiles": tiles} for number in range(slides)]
     names = {row["slide"]: (f"/slides/{row['slide']}.svs", 0.5) for row in table}
-    work = EmbedWork(Place("/none"), Place("/none"), names, 224, source_of(EncoderConfig(), "/none"), "float32")
+    work = EmbedWork(
+        Place("/none"), (Output(Place("/none"), source_of(EncoderConfig(), "/none"), 64),), names, 224, "float32"
+    )
     before = _peak_mb()
     began = time.perf_counter()
     units = plan_units(table, UNIT_TILES)

@@ -83,16 +83,17 @@ class Delivery:
             getattr(self, f"_{kind}")(entry)
 
     def _metrics(self, entries: list[Entry]) -> None:
-        points = [
-            Metric(key, value, entry["time"], entry["step"])
-            for entry in entries
-            for key, value in entry["values"].items()
-            if (key, entry["step"]) not in self._points
-        ]
-        for start in range(0, len(points), _METRICS):
-            part = points[start : start + _METRICS]
-            self._client.log_batch(self.run_id, metrics=part)
-            self._points |= {(point.key, point.step) for point in part}
+        points: dict[tuple[str, int], Metric] = {}
+        for entry in entries:
+            for key, value in entry["values"].items():
+                if (key, entry["step"]) not in self._points:
+                    # The same epoch may be here twice: as it was told, and in a trial's whole history after it.
+                    points.setdefault((key, entry["step"]), Metric(key, value, entry["time"], entry["step"]))
+        new = list(points.items())
+        for start in range(0, len(new), _METRICS):
+            part = dict(new[start : start + _METRICS])
+            self._client.log_batch(self.run_id, metrics=list(part.values()))
+            self._points |= part.keys()
 
     def _params(self, entry: Entry) -> None:
         new = [Param(key, value[:LONGEST]) for key, value in entry["values"].items() if key not in self._parameters]

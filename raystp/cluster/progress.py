@@ -15,6 +15,8 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit, self.done, self.failures = label, total, unit, 0, 0
         self._start = self._last = time.monotonic()
+        self.note = ""
+        """What else a line says, the bar behind its rate."""
         self._bar = tqdm(total=total, desc=label, unit=unit, leave=False) if sys.stderr.isatty() else None
 
     def __enter__(self) -> "Progress":
@@ -33,19 +35,27 @@ class Progress:
         self.done += count
         self.failures += failed
         if self._bar is not None:
+            self._bar.set_postfix_str(self.note, refresh=False)
             self._bar.update(count)
         elif time.monotonic() - self._last >= LINE_EVERY_S:
             self._last = time.monotonic()
             self._line()
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
     def _line(self) -> None:
-        seconds = max(time.monotonic() - self._start, 1e-9)
+        seconds = max(self.seconds, 1e-9)
         rate = self.done / seconds
         text = f"{self.label}: {self.done} of {self.total} {self.unit}s in {seconds:.1f} s, {rate:.1f} {self.unit}s/s"
         if self.done < self.total and rate > 0:
             text += f", about {(self.total - self.done) / rate:.0f} s to go"
         if self.failures:
             text += f", {self.failures} failed"
+        if self.note:
+            text += f"; {self.note}"
         say(text)
 
 

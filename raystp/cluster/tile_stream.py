@@ -16,7 +16,7 @@ starts.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -33,16 +33,17 @@ BLOCKS = 10_000
 """Most blocks of a plan: what Ray's driver holds and schedules. A block of a larger plan has several units."""
 
 
-def stream(work: Work, units: list[Unit], width: Width) -> Iterator[Receipt]:
-    """Run every unit and yield its receipt as it is done, in no particular order."""
+def stream(work: Work, units: list[Unit], width: Width, told: Callable[[str], object] = str) -> Iterator[Receipt]:
+    """Run every unit and yield its receipt as it is done, in no particular order; `told` hears Ray's statistics."""
     if not units:
         return
     plan = build_plan(work, units, width)
     if width.readers == 0:
         for row in plan.iter_rows():
             yield Receipt(**row)
-        return
-    yield from _join_parts(work, {unit.unit: unit for unit in units}, plan)
+    else:
+        yield from _join_parts(work, {unit.unit: unit for unit in units}, plan)
+    told(plan.stats())
 
 
 def build_plan(work: Work, units: list[Unit], width: Width) -> "ray.data.Dataset":
@@ -50,7 +51,7 @@ def build_plan(work: Work, units: list[Unit], width: Width) -> "ray.data.Dataset
     source = ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=min(len(units), BLOCKS))
     pool: dict[str, Any] = {
         "batch_size": 1,
-        "compute": ActorPoolStrategy(size=width.encoders),
+        "compute": _pool(width.encoders),
         "num_cpus": width.cpus_per_encoder,
         "num_gpus": width.gpus_per_encoder,
     }
@@ -60,10 +61,17 @@ def build_plan(work: Work, units: list[Unit], width: Width) -> "ray.data.Dataset
         ReadUnit,
         fn_constructor_args=(work, width),
         batch_size=1,
-        compute=ActorPoolStrategy(size=width.readers),
+        compute=_pool(width.readers),
         num_cpus=0.5,  # unlike the encoders' share, or Ray fuses both into one operator
     )
     return parts.map_batches(EncodePart, fn_constructor_args=(work,), **pool)
+
+
+def _pool(size: int | tuple[int, int]) -> ActorPoolStrategy:
+    if isinstance(size, int):
+        return ActorPoolStrategy(size=size)
+    least, most = size
+    return ActorPoolStrategy(min_size=least, max_size=most, initial_size=least)
 
 
 def _join_parts(work: Work, units: dict[str, Unit], plan: "ray.data.Dataset") -> Iterator[Receipt]:

@@ -1,7 +1,7 @@
 """What the stream of tiles speaks in: a unit of work, what is done with it, what became of it, and how wide it runs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -29,6 +29,10 @@ class Receipt:
     slide: str
     rows: int
     error: str
+    waited_s: float = field(default=0.0, compare=False)
+    """How long the encoder waited for pixels of the unit; 0 where they are read apart."""
+    encoded_s: float = field(default=0.0, compare=False)
+    """How long it was at work on them."""
 
 
 @runtime_checkable
@@ -47,11 +51,11 @@ class Work(Protocol):
     def ended(self, unit: Unit) -> None:
         """Forget what was written down: the process that read the unit has lived to see its end."""
 
-    def reader(self) -> Callable[[Unit, int, int], Pixels]:
-        """Build what reads tiles [start, stop) of a unit."""
+    def reader(self, held: int) -> Callable[[Unit, int, int], Pixels]:
+        """Build what reads tiles [start, stop) of a unit; it may overwrite a batch once `held` more were begun."""
 
     def encoder(self) -> Callable[[Pixels], Vectors]:
-        """Build what turns tiles into vectors, on the device of this process."""
+        """Build what turns tiles into vectors, on the device of this process; of several encoders, end to end."""
 
     def commit(self, unit: Unit, vectors: Vectors) -> None:
         """Publish a whole unit, atomically."""
@@ -65,12 +69,12 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Width:
-    """How wide the stream runs; nothing here changes a row."""
+    """How wide the stream runs; nothing here changes a row. A pool of (least, most) actors grows as it is needed."""
 
-    encoders: int
+    encoders: int | tuple[int, int]
     batch_tiles: int
     threads: int
-    readers: int = 0
+    readers: int | tuple[int, int] = 0
     cpus_per_encoder: float = 1.0
     gpus_per_encoder: float = 0.0
     deadline_s: float = 600.0

@@ -3,6 +3,7 @@
 import itertools
 import os
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from raystp.cluster.tile_units import Pixels, Unit, Width, Work
+from raystp.cluster.tile_units import Pixels, Receipt, Unit, Vectors, Width, Work
 from raystp.errors import RaystpError
 
 HUNG = 70
@@ -22,16 +23,21 @@ class EncodeUnit:
 
     def __init__(self, work: Work, width: Width) -> None:
         self._work, self._width = work, width
-        self._read, self._encode = work.reader(), work.encoder()
+        self._read, self._encode = work.reader(2 * width.threads + 2), work.encoder()
+        self._waited_s = self._encoded_s = 0.0
         self._threads = ThreadPoolExecutor(width.threads)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Turn a batch of one unit into its receipt."""
         unit = _unit(batch)
+        self._waited_s = self._encoded_s = 0.0
         try:
-            return _receipt(unit, self._run(unit))
-        except RaystpError as error:  # the store's own
-            return _receipt(unit, str(error))
+            error = self._run(unit)
+        except RaystpError as caught:  # the store's own
+            error = str(caught)
+        rows = 0 if error else unit.rows
+        receipt = Receipt(unit.unit, unit.slide, rows, error, self._waited_s, self._encoded_s)
+        return {key: [value] for key, value in asdict(receipt).items()}
 
     def _run(self, unit: Unit) -> str:
         """Commit a unit; return the sentence of a failure, or nothing."""
@@ -41,12 +47,18 @@ class EncodeUnit:
             return refusal
         error = ""
         try:
-            vectors = [self._encode(pixels) for pixels in self._ahead(unit)]
+            vectors = [self._timed(pixels) for pixels in self._ahead(unit)]
             self._work.commit(unit, np.concatenate(vectors))
         except RaystpError as caught:
             error = str(caught)
         self._work.ended(unit)
         return error
+
+    def _timed(self, pixels: Pixels) -> Vectors:
+        began = time.monotonic()
+        vectors = self._encode(pixels)
+        self._encoded_s += time.monotonic() - began
+        return vectors
 
     def _ahead(self, unit: Unit) -> Iterator[Pixels]:
         """Yield a unit's batches in order, with one batch per thread being read ahead of the encoder."""
@@ -59,7 +71,9 @@ class EncodeUnit:
         submit(self._width.threads + 1)
         try:
             while waiting:
+                began = time.monotonic()
                 pixels = _in_time(waiting.pop(0), unit, self._width.deadline_s)
+                self._waited_s += time.monotonic() - began
                 submit(1)
                 yield pixels
         finally:
@@ -72,7 +86,7 @@ class ReadUnit:
     """An actor that reads a unit and hands it on in bounded parts."""
 
     def __init__(self, work: Work, width: Width) -> None:
-        self._work, self._read, self._width = work, work.reader(), width
+        self._work, self._read, self._width = work, work.reader(1), width
         self._thread = ThreadPoolExecutor(1)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, list[Any]]]:
@@ -158,7 +172,3 @@ def _spans(rows: int, batch: int) -> list[tuple[int, int]]:
 
 def _unit(batch: dict[str, np.ndarray]) -> Unit:
     return Unit(str(batch["unit"][0]), str(batch["slide"][0]), int(batch["first"][0]), int(batch["rows"][0]))
-
-
-def _receipt(unit: Unit, error: str) -> dict[str, list[Any]]:
-    return {"unit": [unit.unit], "slide": [unit.slide], "rows": [0 if error else unit.rows], "error": [error]}

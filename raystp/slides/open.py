@@ -2,8 +2,8 @@
 
 A tiled TIFF of a known make is read by its stored tiles; from an object store those are fetched that are needed. Of
 anything else OpenSlide is asked first, and what it does not know is tried as a flat picture (JPEG, PNG, plain TIFF);
-on an object store both are read from a local copy that lives until `close`. The frame is the stored pixels of level 0:
-x is the column, y the row.
+on an object store both are read from a local copy, which a node's processes may share. The frame is the stored pixels
+of level 0: x is the column, y the row.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from raystp.slides.tiled_open import header, tiled_file, tiled_object
 from raystp.slides.tiled_slide import TiledSlide, unreadable
 from raystp.slides.workers import workers
 from raystp.storage import Place
+from raystp.storage.node_cache import NodeCache
 from raystp.units import Level0Pixels, Microns, MicronsPerPixel, TilePixels
 
 MANY_FILES = (".mrxs", ".dcm", ".vms", ".vmu")
@@ -68,11 +69,19 @@ class Slide(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def open_slide(name: str, place: Place, *, given_mpp: float | None = None, derived_mpp: float | None = None) -> Slide:
+def open_slide(
+    name: str,
+    place: Place,
+    *,
+    given_mpp: float | None = None,
+    derived_mpp: float | None = None,
+    cache: NodeCache | None = None,
+) -> Slide:
     """Open a slide by its id and its place.
 
     Its um/px is `given_mpp` (the slide table's), else the slide's own, else `derived_mpp` (from the spots' pitch). A
-    picture's dpi tag is not asked, but OpenSlide takes a tiled TIFF's resolution for its um/px.
+    picture's dpi tag is not asked, but OpenSlide takes a tiled TIFF's resolution for its um/px. An object that must be
+    had whole is fetched to `cache`, or without one to a copy of its own.
 
     Raises SlideError for a file that is none, damaged, or without a plausible um/px; StorageError for a remote place.
     """
@@ -89,7 +98,7 @@ def open_slide(name: str, place: Place, *, given_mpp: float | None = None, deriv
             stack.callback(tiled.source.close)
             scale = in_force(where, Claims(given_mpp, tiled.pyramid.mpp, derived_mpp))
             return TiledSlide(name, tiled, where=where, scale=scale, keep=stack.pop_all())
-        path = stack.enter_context(place.local())
+        path = stack.enter_context(place.local() if cache is None else cache.fetch(place))
         return _open_path(name, path, where=where, claims=claims, stack=stack)
 
 

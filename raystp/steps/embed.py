@@ -1,115 +1,116 @@
-"""embed: tiles + slides + an encoder -> embeddings, committed unit by unit."""
+"""embed: tiles + slides + encoders -> embeddings, committed unit by unit; the pixels are read once for all encoders."""
 
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from raystp import tables
 from raystp.artifacts import Artifact, Draft, begin, find
 from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.tile_stream import stream
-from raystp.cluster.tile_units import Unit, Width
-from raystp.config import Run, StepConfig, Where
+from raystp.cluster.tile_units import Receipt, Unit, Width
 from raystp.encoders.encoder import Ways
 from raystp.encoders.registry import describe, warning
 from raystp.errors import ConfigError
-from raystp.steps.embed_work import EmbedWork, stored
-from raystp.steps.encoder_source import EncoderConfig, EncoderSource, source_of
+from raystp.steps.embed_config import EmbedConfig, EmbedRun
+from raystp.steps.embed_work import EmbedWork, Output, stored
+from raystp.steps.encoder_source import EncoderSource, source_of
 from raystp.units import Microns, TilePixels
 
 STEP = "embed"
-
-
-class EmbedRun(Run):
-    """How wide to embed; nothing here changes a row."""
-
-    encoders: int | None = Field(default=None, ge=1)
-    """Encoder actors; by default one per GPU, or one per two logical CPUs where there is none."""
-
-    readers: int = Field(default=0, ge=0)
-    """CPU readers apart from the encoders, one hop away; 0 reads in threads inside the encoder's actor."""
-
-    threads: int = Field(default=1, ge=1)
-    """Reader threads ahead of each encoder."""
-
-    batch_tiles: int = Field(default=64, ge=1)
-    """Tiles that are read and encoded together."""
-
-    cpus_per_encoder: float = Field(default=1.0, gt=0)
-    """Logical CPUs that each encoder's actor holds."""
-
-    pass_tiles: Annotated[int, Field(ge=1)] | Literal["fit"] | None = None
-    """Tiles in one pass through the network: a number, `fit` for what the device holds (found by doubling), or by
-    default a small number that suits a CPU."""
-
-    channels_last: bool = False
-    """Lay convolutions out as the pixels lie: faster on a GPU, for convolutional networks."""
-
-    compiler: str | None = None
-    """torch.compile's backend, say `inductor`: a minute once, then faster passes on a GPU."""
-
-    deadline_s: float = Field(default=600.0, gt=0)
-    """Seconds within which a batch of tiles must be read. A process in which a decoder hangs longer is ended; after
-    three the slide is left out."""
-
-
-class EmbedConfig(StepConfig[EmbedRun]):
-    """Which tiles to embed, with which encoder."""
-
-    where: ClassVar[frozenset[str]] = frozenset({"tiles"})
-
-    tiles: Annotated[str, Where("tile")]
-    """The tiles, `tile/<name>`."""
-
-    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
-
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Precision of the encoder's arithmetic, and of the stored vectors: bfloat16's are stored as float16."""
-
-    unit_tiles: int = Field(default=2048, ge=1)
-    """Tiles in a work unit: what is committed, and computed again, as a whole. It names the output's files."""
-
-    run: EmbedRun = Field(default_factory=EmbedRun)
-
-    def what(self) -> dict[str, Any]:
-        """Return what is computed; the weights' digest stands among the inputs, not their path here."""
-        return {**super().what(), "encoder": self.encoder.what()}
-
-
 CONFIG = EmbedConfig
 
 
 def run(config: EmbedConfig) -> Artifact:
-    """Embed every tile; what was committed before is not computed again, and a slide that fails is named."""
+    """Embed every tile; what was committed before is not computed again, and a slide that fails is named.
+
+    Of several encoders, the first one's artifact is returned.
+    """
     tiles = find(config.run.store, config.tiles, "tile")
-    source = source_of(config.encoder, config.run.store)
-    _check_side(source, tiles)
-    draft = begin(config, STEP, {"tiles": tiles, "encoder": source.identity})
-    if isinstance(draft, Artifact):
-        return draft
+    alone = config.each()
+    sources = [source_of(one.encoder, config.run.store) for one in alone]
+    for source in sources:
+        _check_side(source, tiles)
+    begun = [
+        begin(one, STEP, {"tiles": tiles, "encoder": source.identity})
+        for one, source in zip(alone, sources, strict=True)
+    ]
+    made = [
+        _Made(one, source, draft)
+        for one, source, draft in zip(alone, sources, begun, strict=True)
+        if isinstance(draft, Draft)
+    ]
+    finished = _embed(config, tiles, made) if made else []
+    first = begun[0]
+    return first if isinstance(first, Artifact) else finished[0]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """One encoder's artifact in the making."""
+
+    config: EmbedConfig
+    source: EncoderSource
+    draft: Draft
+
+
+@dataclass
+class _Outcome:
+    """What is known when the stream has ended."""
+
+    errors: dict[str, str] = field(default_factory=dict)
+    """Slide -> the first failure of it."""
+    tiles: int = 0
+    waited_s: float = 0.0
+    encoded_s: float = 0.0
+    seconds: float = 0.0
+    operators: list[str] = field(default_factory=list)
+
+    def hear(self, statistics: str) -> None:
+        """Keep what Ray Data says of its operators."""
+        self.operators = [line.rstrip() for line in statistics.splitlines() if line.strip()]
+
+    def take(self, receipt: Receipt) -> None:
+        if receipt.error:
+            self.errors.setdefault(receipt.slide, receipt.error)
+        self.tiles += receipt.rows
+        self.waited_s += receipt.waited_s
+        self.encoded_s += receipt.encoded_s
+
+    @property
+    def waiting(self) -> float:
+        """Share of their time that the encoders waited for pixels."""
+        return self.waited_s / max(self.waited_s + self.encoded_s, 1e-9)
+
+    def statistics(self) -> dict[str, Any]:
+        """Return how the run went, for the manifest: this run alone, without what was committed before it."""
+        return {
+            "tiles": self.tiles,
+            "seconds": round(self.seconds, 3),
+            "tiles_per_s": round(self.tiles / max(self.seconds, 1e-9), 3),
+            "encoders_waited": round(self.waiting, 4),
+            "operators": self.operators,
+        }
+
+
+def _embed(config: EmbedConfig, tiles: Artifact, made: Sequence[_Made]) -> list[Artifact]:
+    """Read the pixels once for all the encoders, and finish each one's artifact."""
     slides = tiles.table("slides.parquet", tables.SLIDES).to_pylist()
+    run = config.run
     work = EmbedWork(
         tiles=tiles.place,
-        target=draft.place,
+        outputs=tuple(Output(one.draft.place, one.source, describe(one.source.spec).dim) for one in made),
         slides={slide["slide"]: (slide["path"], slide["mpp"]) for slide in slides},
         pixels=int(tiles.manifest.notes["pixels"]),
-        encoder_source=source,
         precision=config.precision,
-        passes=config.run.pass_tiles,
-        ways=Ways(config.run.channels_last, config.run.compiler),
+        passes=run.pass_tiles,
+        ways=Ways(run.channels_last, run.compiler),
+        cache=run.node_cache(),
     )
     units = plan_units(slides, config.unit_tiles)
-    errors = _embed(work, units, draft, config.run)
-    notes = {
-        "encoder": config.encoder.model_dump(mode="json"),
-        "encoder_identity": source.identity,
-        "precision": stored(config.precision),
-        "side": tiles.manifest.notes["side"],
-        "pixels": tiles.manifest.notes["pixels"],
-        "tiles": tiles.place.uri,
-    }
-    return _finish(draft, slides, units, errors=errors, notes=notes)
+    outcome = _stream(work, units, run)
+    return [_finish(one, tiles, slides, units=units, outcome=outcome) for one in made]
 
 
 def _check_side(source: EncoderSource, tiles: Artifact) -> None:
@@ -135,40 +136,48 @@ def plan_units(slides: list[dict[str, Any]], unit_tiles: int) -> list[Unit]:
     ]
 
 
-def _embed(work: EmbedWork, units: list[Unit], draft: Draft, run: EmbedRun) -> dict[str, str]:
-    """Run the units that are not committed; return the first failure of each slide that has one."""
+def _stream(work: EmbedWork, units: list[Unit], run: EmbedRun) -> _Outcome:
+    """Run the units that are not committed; return what became of them."""
     if run.retry_failed:
-        (draft.place / "attempts").remove()
-    done = {name.removesuffix(".json") for name in (draft.place / "commits").names()}
+        work.forget()
+    done = work.committed()
     rows = {unit.unit: unit.rows for unit in units}
-    errors: dict[str, str] = {}
+    left = {unit.slide: 0 for unit in units}
+    for unit in units:
+        left[unit.slide] += unit.unit not in done
+    outcome, whole = _Outcome(), sum(not count for count in left.values())
     with session(run.address), Progress(STEP, sum(rows.values()), "tile") as progress:
         progress.add(sum(unit.rows for unit in units if unit.unit in done))
-        for receipt in stream(work, [unit for unit in units if unit.unit not in done], _width(run)):
-            if receipt.error:
-                errors.setdefault(receipt.slide, receipt.error)
+        for receipt in stream(work, [unit for unit in units if unit.unit not in done], _width(run), outcome.hear):
+            outcome.take(receipt)
+            left[receipt.slide] -= 1
+            whole += not left[receipt.slide]
+            progress.note = f"{whole} of {len(left)} slides, encoders waited {outcome.waiting:.0%} of their time"
             progress.add(rows[receipt.unit], failed=rows[receipt.unit] if receipt.error else 0)
-    return errors
+    outcome.seconds = progress.seconds
+    return outcome
 
 
 def _width(run: EmbedRun) -> Width:
     gpus = cluster_gpus()
     encoders = run.encoders or gpus or max(1, cluster_cpus() // 2)
+    most = encoders if isinstance(encoders, int) else encoders[1]
     return Width(
         encoders=encoders,
         batch_tiles=run.batch_tiles,
         threads=run.threads,
         readers=run.readers,
         cpus_per_encoder=run.cpus_per_encoder,
-        gpus_per_encoder=min(1.0, gpus / encoders),
+        gpus_per_encoder=min(1.0, gpus / most) if run.gpus_per_encoder is None else run.gpus_per_encoder,
         deadline_s=run.deadline_s,
     )
 
 
 def _finish(
-    draft: Draft, slides: list[dict[str, Any]], units: list[Unit], *, errors: dict[str, str], notes: dict[str, Any]
+    made: _Made, tiles: Artifact, slides: list[dict[str, Any]], *, units: list[Unit], outcome: _Outcome
 ) -> Artifact:
-    """Close the artifact over the slides that are whole; a slide with any failure is left out as a whole."""
+    """Close an artifact over the slides that are whole; a slide with any failure is left out as a whole."""
+    errors, draft, config = outcome.errors, made.draft, made.config
     patients = {slide["slide"]: slide["patient"] for slide in slides if slide["slide"] not in errors}
     kept = [unit for unit in units if unit.slide in patients]
     files: dict[str, list[str]] = {slide: [] for slide in patients}
@@ -176,5 +185,17 @@ def _finish(
         files[unit.slide].append(unit.unit)
     failures: list[dict[str, object]] = [{"slide": s, "stage": STEP, "reason": e} for s, e in sorted(errors.items())]
     (draft.place / "parts").remove()
+    readers = tiles.manifest.notes.get("readers", {})
+    notes = {
+        "encoder": config.encoder.model_dump(mode="json"),
+        "encoder_identity": made.source.identity,
+        "precision": stored(config.precision),
+        "side": tiles.manifest.notes["side"],
+        "pixels": tiles.manifest.notes["pixels"],
+        "tiles": tiles.place.uri,
+        "units": files,
+        "patients": patients,
+        "readers": {slide: readers[slide] for slide in patients if slide in readers},
+    }
     rows = {"slides": len(patients), "tiles": sum(unit.rows for unit in kept)}
-    return draft.finish(rows, failures, notes | {"units": files, "patients": patients})
+    return draft.finish(rows, failures, notes, outcome.statistics())

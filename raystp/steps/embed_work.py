@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from raystp.encoders.encoder import PLAIN, Precision, Ways, encode
 from raystp.slides.open import Slide, open_slide, read_tiles
 from raystp.steps.encoder_source import EncoderSource
 from raystp.storage import Place
+from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
 
 Pixels = UInt8[np.ndarray, "tile pixel pixel 3"]
@@ -33,26 +35,53 @@ DEATHS = 3
 
 
 @dataclass(frozen=True)
+class Output:
+    """One encoder, and where its rows go."""
+
+    place: Place
+    source: EncoderSource
+    dim: int
+
+
+@dataclass(frozen=True)
 class EmbedWork:
-    """What an actor needs to embed any unit: names, places and configs."""
+    """What an actor needs to embed any unit: names, places and configs.
+
+    With several encoders, a tile's vector is all of theirs end to end until it is committed. What is aside, and the
+    marks of attempts, lie in the first one's place.
+    """
 
     tiles: Place
-    target: Place
+    outputs: tuple[Output, ...]
     slides: dict[str, tuple[str, float]]
     """Slide -> path or URI, and um/px in force."""
     pixels: int
-    encoder_source: EncoderSource
     precision: Precision
     passes: Batch = None
     ways: Ways = PLAIN
+    cache: NodeCache | None = None
+
+    @property
+    def aside(self) -> Place:
+        """Where unfinished work leaves its marks."""
+        return self.outputs[0].place
+
+    def forget(self) -> None:
+        """Take away the marks of all attempts: what was refused is tried again."""
+        (self.aside / "attempts").remove()
+
+    def committed(self) -> set[str]:
+        """Return the names of the units that every encoder has committed."""
+        names = [set((output.place / "commits").names()) for output in self.outputs]
+        return {name.removesuffix(".json") for name in set.intersection(*names)}
 
     def done(self, unit: Unit) -> bool:
-        """Say whether a unit has its commit record."""
-        return (self.target / "commits" / f"{unit.unit}.json").exists()
+        """Say whether a unit has its commit records."""
+        return all((output.place / "commits" / f"{unit.unit}.json").exists() for output in self.outputs)
 
     def begin(self, unit: Unit) -> str:
         """Leave a mark before any decoder runs; a unit with `DEATHS` marks is refused, by name."""
-        folder = self.target / "attempts" / unit.unit
+        folder = self.aside / "attempts" / unit.unit
         marks = folder.names()
         if len(marks) >= DEATHS:
             last = json.loads((folder / marks[-1]).read_bytes())
@@ -67,43 +96,56 @@ class EmbedWork:
 
     def ended(self, unit: Unit) -> None:
         """Take the marks away."""
-        (self.target / "attempts" / unit.unit).remove()
+        (self.aside / "attempts" / unit.unit).remove()
 
-    def reader(self) -> "UnitReader":
-        """Build what reads tiles [start, stop) of a unit."""
-        return UnitReader(self)
+    def reader(self, held: int) -> "UnitReader":
+        """Build what reads tiles [start, stop) of a unit; a batch is overwritten once `held` more were begun."""
+        return UnitReader(self, held)
 
     def encoder(self) -> Callable[[Pixels], Vectors]:
-        """Build the encoder, on the GPU that this process was given, or on the CPU."""
-        encoder, device = self.encoder_source.build(), "cuda" if torch.cuda.is_available() else "cpu"
-        return lambda tiles: encode(
-            encoder, tiles, device=device, precision=self.precision, batch=self.passes, ways=self.ways
-        )
+        """Build the encoders, on the GPU that this process was given, or on the CPU."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        encoders = [output.source.build() for output in self.outputs]
+
+        def run(tiles: Pixels) -> Vectors:
+            found = [
+                encode(one, tiles, device=device, precision=self.precision, batch=self.passes, ways=self.ways)
+                for one in encoders
+            ]
+            return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+        return run
 
     def commit(self, unit: Unit, vectors: Vectors) -> None:
-        """Write a unit's table, then its commit record, which makes it exist; of either, the first one stays."""
+        """Write each encoder's table of a unit, then its commit record, which makes it exist; the first one stays."""
         places = (self.tiles / "tiles" / f"{unit.slide}.parquet").read_table().slice(unit.first, unit.rows)
         columns = [column.combine_chunks() for column in places.columns]
+        start = 0
+        for output in self.outputs:
+            self._commit(unit, output, columns, vectors[:, start : start + output.dim])
+            start += output.dim
+
+    def _commit(self, unit: Unit, output: Output, places: list[pa.Array], vectors: Vectors) -> None:
         precision = stored(self.precision)
-        schema = tables.embeddings(vectors.shape[1], precision=precision)
-        table = pa.Table.from_arrays([*columns, tables.vectors(vectors, precision)], schema=schema)
-        file, stream = self.target / "embeddings" / unit.slide / f"{unit.unit}.parquet", io.BytesIO()
+        schema = tables.embeddings(output.dim, precision=precision)
+        table = pa.Table.from_arrays([*places, tables.vectors(vectors, precision)], schema=schema)
+        file, stream = output.place / "embeddings" / unit.slide / f"{unit.unit}.parquet", io.BytesIO()
         pq.write_table(table, stream, compression="zstd")
         content = stream.getvalue()
         if not file.write_new(content):
             content = file.read_bytes()  # of a worker that died before its record, or still runs beside this one
-        record = {"rows": unit.rows, "dim": vectors.shape[1], "sha256": hashlib.sha256(content).hexdigest()}
-        (self.target / "commits" / f"{unit.unit}.json").write_new(json.dumps(record).encode())
+        record = {"rows": unit.rows, "dim": output.dim, "sha256": hashlib.sha256(content).hexdigest()}
+        (output.place / "commits" / f"{unit.unit}.json").write_new(json.dumps(record).encode())
 
     def keep(self, unit: Unit, part: int, vectors: Vectors) -> None:
         """Set a part of a unit aside, under its number."""
         content = io.BytesIO()
         np.save(content, vectors, allow_pickle=False)
-        (self.target / "parts" / unit.unit / f"{part:06d}.npy").write_bytes(content.getvalue())
+        (self.aside / "parts" / unit.unit / f"{part:06d}.npy").write_bytes(content.getvalue())
 
     def join(self, unit: Unit, parts: int) -> None:
         """Commit a unit from its parts, in order, and remove them."""
-        folder = self.target / "parts" / unit.unit
+        folder = self.aside / "parts" / unit.unit
         if not self.done(unit):  # else a worker died after it had committed
             contents = [(folder / f"{part:06d}.npy").read_bytes() for part in range(parts)]
             self.commit(unit, np.concatenate([np.load(io.BytesIO(one), allow_pickle=False) for one in contents]))
@@ -116,10 +158,14 @@ def stored(precision: Precision) -> str:
 
 
 class UnitReader:
-    """Reads spans of a unit's tiles; keeps the slide in hand open, and closes it when another comes."""
+    """Reads spans of a unit's tiles; keeps the slide in hand open, and closes it when another comes.
 
-    def __init__(self, work: EmbedWork) -> None:
+    Batches go into the same few arrays in turn: new memory for each would cost a fifth of the reading.
+    """
+
+    def __init__(self, work: EmbedWork, held: int) -> None:
         self._work, self._lock = work, threading.Lock()
+        self._arrays: deque[Pixels] = deque([np.empty((0, 0, 0, 3), np.uint8)] * held)
         self._name: str | None = None
         self._slide: Slide | None = None
         self._squares: Float64[np.ndarray, "tile 3"] = np.empty((0, 3))
@@ -127,7 +173,16 @@ class UnitReader:
     def __call__(self, unit: Unit, start: int, stop: int) -> Pixels:
         """Return the tiles [start, stop) of a unit as pixels."""
         slide, squares = self._open(unit.slide)
-        return read_tiles(slide, squares[unit.first + start : unit.first + stop], TilePixels(self._work.pixels))
+        span = squares[unit.first + start : unit.first + stop]
+        return read_tiles(slide, span, TilePixels(self._work.pixels), into=self._array(stop - start))
+
+    def _array(self, count: int) -> Pixels:
+        with self._lock:
+            array = self._arrays.popleft()
+            if len(array) < count:
+                array = np.empty((count, self._work.pixels, self._work.pixels, 3), np.uint8)
+            self._arrays.append(array)
+        return array[:count]
 
     def _open(self, name: str) -> tuple[Slide, Float64[np.ndarray, "tile 3"]]:
         with self._lock:
@@ -136,7 +191,7 @@ class UnitReader:
                     self._slide.close()
                 self._slide, self._name = None, name
                 path, mpp = self._work.slides[name]
-                self._slide = open_slide(name, Place(path), given_mpp=mpp)
+                self._slide = open_slide(name, Place(path), given_mpp=mpp, cache=self._work.cache)
                 table = (self._work.tiles / "tiles" / f"{name}.parquet").read_table(["x", "y", "side"])
                 self._squares = np.stack([table[column].to_numpy() for column in ("x", "y", "side")], axis=1)
             return self._slide, self._squares

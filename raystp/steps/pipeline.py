@@ -125,7 +125,7 @@ class _Path:
         model = self._step(train, f"train {name}", _read_by(values, sources), values)
         asked = {**sources, "model": model, "name": name}
         if "encoder" in values:
-            tower = {**self.config.embed, "encoder": {"trained": model}}
+            tower = {**self.config.embed, "also": {}, "encoder": {"trained": model}}
             asked["embeddings"] = self._step(embed, f"embed {name}", asked, tower)
         if values.get("model", "bleep") in CONTRASTIVE:
             asked["index"] = self._step(index, f"index {name}", asked, self.config.index)

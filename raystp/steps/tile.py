@@ -16,12 +16,13 @@ from raystp.artifacts import Artifact, begin, content_id, digest_of, find
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.tasks import each
-from raystp.config import Run, StepConfig, Where
+from raystp.config import StepConfig, Where
 from raystp.errors import RaystpError, SectionError
 from raystp.expression.schema import read_section
 from raystp.slides.open import Slide, open_slide
 from raystp.slides.places import Framing, check_inside, squares_around
 from raystp.slides.quality import sharpness
+from raystp.steps.slide_run import SlideRun
 from raystp.steps.slide_table import SlideRow, read_slide_table
 from raystp.steps.tile_tissue import Seen, digest, look, own_masks, quality, save, tissue_grid
 from raystp.storage import Place
@@ -31,7 +32,7 @@ STEP = "tile"
 THUMBNAIL_PX = 1024
 
 
-class TileConfig(StepConfig[Run]):
+class TileConfig(StepConfig[SlideRun]):
     """Which squares of tissue to look at: around measured spots, and over the tissue of slides without any."""
 
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "spots", "masks"})
@@ -64,7 +65,7 @@ class TileConfig(StepConfig[Run]):
     focus_places: int = Field(default=5, ge=0, le=100)
     """Tiles whose sharpness is measured, a note on the slide's quality; 0 measures none."""
 
-    run: Run = Field(default_factory=Run)
+    run: SlideRun = Field(default_factory=SlideRun)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def run(config: TileConfig) -> Artifact:
         "pixels": config.pixels,
         "patients": {one["slide"]: one["patient"] for one in ordered},
         "quality": {one["slide"]: one.pop("quality") for one in ordered},
+        "readers": {one["slide"]: one.pop("reader") for one in ordered},
     }
     (draft.place / "slides.parquet").write_table(tables.of_rows(ordered, tables.SLIDES))
     count = sum(int(one["tiles"]) for one in ordered)
@@ -130,14 +132,18 @@ def _tile(work: _Tile) -> dict[str, Any] | str:
         if work.section is not None and not work.section.exists():
             msg = f"the measured section of slide '{row.slide}' is not among the spots: see their failures table"
             raise SectionError(msg)
-        with open_slide(row.slide, row.path, given_mpp=row.mpp, derived_mpp=work.derived_mpp) as slide:
+        with open_slide(
+            row.slide, row.path, given_mpp=row.mpp, derived_mpp=work.derived_mpp, cache=work.config.run.node_cache()
+        ) as slide:
             thumbnail = slide.thumbnail(THUMBNAIL_PX)
             seen = look(slide, thumbnail, work.mask)
             squares, spots = _squares(slide, seen, work)
             sharp = sharpness(slide, squares, work.config.focus_places)
             save(work.target, slide, thumbnail, seen=seen, squares=squares)
             (work.target / "tiles" / f"{row.slide}.parquet").write_table(_table(row.slide, squares, spots))
-            return _slide_row(work, slide, seen.share) | {"tiles": len(squares), "quality": quality(seen, sharp)}
+            found = {"tiles": len(squares), "quality": quality(seen, sharp), "reader": slide.reader}
+            return _slide_row(work, slide, seen.share) | found
+
     except RaystpError as error:
         return str(error)
 

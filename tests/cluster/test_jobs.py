@@ -21,7 +21,7 @@ import pytest
 
 from raystp.artifacts import find
 from raystp.models.store import load_model
-from raystp.steps import pipeline
+from raystp.steps import pipeline, tile
 from raystp.storage import Place
 from tests.cluster.conftest import free_port
 
@@ -199,6 +199,26 @@ def test_without_the_token_nothing_is_taken(cluster: Cluster, tmp_path: Path) ->
     assert _refused(cluster.address)
 
 
+def test_a_step_as_a_job_leaves_what_it_leaves_locally(
+    cluster: Cluster, smoke_store: Path, cohort: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(smoke_store / "spots", store / "spots")
+    words = _words("tile", store, cohort)
+    done = cluster.submit("jobs/tile.py", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    last = _last(done.stdout)
+    assert (last["step"], last["status"], last["exit"]) == ("tile", "done", 0)
+    (store / "tile").rename(tmp_path / "submitted")
+    config, *overrides = words[1::2]
+    here = tile.run(tile.CONFIG.load(ROOT / config, overrides))
+    assert here.place.uri == last["artifact"]
+    for table in (store / "tile").rglob("*.parquet"):
+        there = tmp_path / "submitted" / table.relative_to(store / "tile")
+        assert pq.read_table(table).equals(pq.read_table(there))
+
+
+@pytest.mark.faults
 def test_a_pipeline_that_was_killed_and_submitted_again_does_nothing_twice(
     cluster: Cluster, cohort: Path, tmp_path: Path
 ) -> None:

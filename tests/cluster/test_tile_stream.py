@@ -48,7 +48,7 @@ class Numbers:
     def ended(self, unit: Unit) -> None:
         shutil.rmtree(self.folder / "marks" / unit.unit)
 
-    def reader(self) -> Callable[[Unit, int, int], Pixels]:
+    def reader(self, held: int) -> Callable[[Unit, int, int], Pixels]:  # noqa: ARG002 -- every batch is new here
         return self._read
 
     def _read(self, unit: Unit, start: int, stop: int) -> Pixels:

@@ -10,7 +10,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from raystp.cluster import tracking
-from raystp.cluster.delivery import Logbook
+from raystp.cluster.delivery import Delivery, Logbook
 from raystp.cluster.tracking import Run, Tracker, send, tracked
 from raystp.storage import Place
 from tests.cluster.conftest import Gate
@@ -64,6 +64,17 @@ def test_a_training_that_is_resumed_goes_on_in_its_own_run(tmp_path: Path) -> No
     assert one.data.params["fit.epochs"] == "2"
     assert "nothing" not in one.data.params
     assert _curve(uri, one) == [(0, 2.0), (1, 1.0)]
+
+
+@pytest.mark.slow
+def test_an_epoch_that_is_told_twice_in_one_batch_is_one_point(tmp_path: Path) -> None:
+    tracker = _sqlite(tmp_path)
+    entry = {"kind": "metrics", "values": {"train_loss": 1.0}, "step": 0}
+    delivery = Delivery(str(tracker.uri), _book(tracker))
+    delivery.bring([{**entry, "time": 1}, {**entry, "time": 2}])
+    delivery.bring([{**entry, "time": 3}])
+    (run,) = _runs(str(tracker.uri), "tests").values()
+    assert _curve(str(tracker.uri), run) == [(0, 1.0)]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Float64
 from moto.server import ThreadedMotoServer
+from PIL import Image
 
 from raystp.errors import StorageError
 from raystp.slides.headers import checked_tiff
@@ -21,6 +22,7 @@ from raystp.slides.openslide_slide import open_handle, own_mpp
 from raystp.slides.remote import BlockFile
 from raystp.slides.sources import LocalSource, spans
 from raystp.storage import Place
+from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
 from tests.slides.tiled_files import KINDS, picture, write
 
@@ -64,6 +66,25 @@ def test_an_object_reads_as_the_file_does(bucket: str, slide_file: Path, pixels:
         tiles = read_tiles(far, squares, TilePixels(pixels), threads=2)
         np.testing.assert_array_equal(tiles, read_tiles(here, squares, TilePixels(pixels)))
         np.testing.assert_array_equal(far.thumbnail(100), here.thumbnail(100))
+
+
+def test_processes_of_a_node_share_one_copy_of_an_object_that_is_no_tiled_tiff(bucket: str, tmp_path: Path) -> None:
+    place, content = Place.of(bucket.format("flat.png")), io.BytesIO()
+    pixels = picture(120, 90)
+    Image.fromarray(pixels).save(content, "png")
+    place.write_bytes(content.getvalue())
+    cache = NodeCache(tmp_path / "cache", 10_000_000)
+    whole = np.array([[0.0, 0.0, 90.0]])
+    for _ in range(2):
+        with (
+            open_slide("A1", place, given_mpp=0.5, cache=cache) as one,
+            open_slide("A1", place, given_mpp=0.5, cache=cache) as other,
+        ):
+            assert one.reader == "flat"
+            for slide in (one, other):
+                np.testing.assert_array_equal(read_tiles(slide, whole, TilePixels(90))[0], pixels[:, :90])
+        (copy,) = (tmp_path / "cache" / "files").iterdir()
+        assert copy.read_bytes() == content.getvalue()
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_an_error(bucket: str, slide_file: Path) -> None:

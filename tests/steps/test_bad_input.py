@@ -18,6 +18,7 @@ from raystp import cli, tables
 from raystp.artifacts import find
 from raystp.errors import ConfigError, EncoderError
 from raystp.steps import embed, spots, tile
+from raystp.steps.embed_config import EmbedConfig
 from raystp.steps.slide_table import SlideRow
 from raystp.storage import Place
 
@@ -43,7 +44,7 @@ def test_an_unknown_key_of_an_encoder_is_told_and_nothing_is_left(
     assert _left(toy_store) == before
 
 
-def _embed(store: Place, **encoder: Any) -> embed.EmbedConfig:
+def _embed(store: Place, **encoder: Any) -> EmbedConfig:
     return embed.CONFIG.of({"tiles": "tile/toy", "encoder": encoder, "run": {"store": store.uri}})
 
 

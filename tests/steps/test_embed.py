@@ -1,6 +1,7 @@
 """embed on the smoke cohort: one artifact whatever the width, nothing done twice, and a kill in the midst of it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import yaml
 
 from raystp.artifacts import Artifact, Draft, begin, find
 from raystp.cluster.tile_units import Unit
+from raystp.errors import ConfigError
 from raystp.steps import embed
-from raystp.steps.embed_work import EmbedWork
+from raystp.steps.embed_config import EmbedConfig
+from raystp.steps.embed_work import EmbedWork, Output
 from raystp.steps.encoder_source import EncoderConfig, source_of
 from raystp.storage import Place
 
@@ -27,7 +30,7 @@ UNIT_TILES = 16
 SEED = 0
 
 
-def _config(smoke_store: Path, store: Path, **run: Any) -> embed.EmbedConfig:
+def _config(smoke_store: Path, store: Path, **run: Any) -> EmbedConfig:
     values = {"tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "run": {"store": str(store), **run}}
     return embed.CONFIG.of(values)
 
@@ -85,7 +88,7 @@ def test_every_tile_has_a_finite_vector_in_its_slides_order(alone: Artifact, smo
 
 @pytest.mark.parametrize(
     "run",
-    [{"encoders": 2, "batch_tiles": 7, "threads": 2}, {"encoders": 2, "batch_tiles": 7, "readers": 1}],
+    [{"encoders": [1, 2], "batch_tiles": 7, "threads": 2}, {"encoders": 2, "batch_tiles": 7, "readers": 1}],
     ids=["two inside", "a reader apart"],
 )
 def test_any_width_leaves_the_same_artifact(
@@ -161,10 +164,59 @@ def test_a_unit_that_ended_three_processes_is_left_out_by_name_until_it_is_asked
     assert not (folder / "failures.parquet").exists()
 
 
+@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "apart"])
+def test_several_encoders_in_one_pass_leave_what_each_leaves_alone(
+    readers: int, alone: Artifact, smoke_store: Path, tmp_path: Path
+) -> None:
+    seeded = {"name": "tiny", "seed": 1}
+    both = {"tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "also": {"seeded": seeded}}
+    first = embed.run(embed.CONFIG.of({**both, "run": {"store": str(tmp_path), "encoders": 1, "readers": readers}}))
+    _check_equal(first, alone)
+    config = {"name": "seeded", "tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "encoder": seeded}
+    other = find(str(tmp_path), "embed/seeded", "embed")
+    _check_equal(other, embed.run(embed.CONFIG.of({**config, "run": {"store": str(tmp_path / "alone")}})))
+    assert other.manifest.config == embed.CONFIG.of(config).said()
+    assert embed.run(embed.CONFIG.of({**config, "run": {"store": str(tmp_path)}})).manifest == other.manifest
+
+
+def test_an_encoder_that_is_done_is_not_run_beside_another(alone: Artifact, smoke_store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / alone.manifest.folder
+    folder.parent.mkdir()
+    subprocess.run(["cp", "-a", alone.place.uri, str(folder)], check=True)
+    before = _times(folder)
+    both = {"tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "also": {"seeded": {"name": "tiny", "seed": 1}}}
+    assert embed.run(embed.CONFIG.of({**both, "run": {"store": str(tmp_path)}})).manifest == alone.manifest
+    assert _times(folder) == before
+    assert find(str(tmp_path), "embed/seeded", "embed").manifest.rows == alone.manifest.rows
+
+
+def test_the_manifest_says_how_the_run_went_and_what_read_each_slide(alone: Artifact) -> None:
+    found = alone.manifest.statistics
+    assert found["tiles"] == alone.manifest.rows["tiles"]
+    assert 0 < found["encoders_waited"] < 1
+    assert any("EncodeUnit" in line for line in found["operators"])
+    assert set(alone.manifest.notes["readers"]) == set(alone.manifest.notes["patients"])
+    assert set(alone.manifest.notes["readers"].values()) <= {"tiled", "openslide", "flat"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"also": {"default": {}}}, "'default' is the first encoder's own name"),
+        ({"also": {"../x": {}}}, "String should match pattern"),
+        ({"run": {"encoders": [3, 2]}}, "encoders: [least, most] are wanted, in that order"),
+        ({"run": {"readers": [0, 2]}}, "greater than or equal to 1"),
+    ],
+)
+def test_a_width_or_a_name_that_cannot_be_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        embed.CONFIG.of({"tiles": "tile/smoke", **changes})
+
+
 def test_a_unit_is_committed_once_whoever_comes_second(smoke_store: Path, tmp_path: Path) -> None:
     tiles, unit = find(str(smoke_store), _tiles(smoke_store), "tile"), Unit("patient-A.00000", "patient-A", 0, 2)
     source = source_of(EncoderConfig(), str(smoke_store))
-    work = EmbedWork(tiles.place, Place.of(tmp_path), {}, 224, source, "float32")
+    work = EmbedWork(tiles.place, (Output(Place.of(tmp_path), source, 3),), {}, 224, "float32")
     work.commit(unit, np.ones((2, 3), np.float32))
     first = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     work.commit(unit, np.zeros((2, 3), np.float32))

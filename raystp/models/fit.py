@@ -1,10 +1,11 @@
 """The training loop: the same function on one process, and on each of several that train together.
 
-A model here is a module whose `forward(images, expression)` returns tensors with one row per pair, and a loss is a
-function of all rows of a contrast set; whatever crosses between workers comes in as functions (`Ranks`). All that
-changes while training is one value, `Training`, so a checkpoint is that value and a resumed run equals an undisturbed
-one: the plan and the dropout depend on (seed, epoch, step, set) only. Two things depend on the number of workers, and
-only where sets are split over them (`Ranks.gather`): the dropout drawn, and what a tower's batch normalisation sees.
+A model here is a module whose `forward`, given what its samples' `at` returns, gives tensors with one row per sample,
+and a loss is a function of all rows of a set; whatever crosses between workers comes in as functions (`Ranks`). All
+that changes while training is one value, `Training`, so a checkpoint is that value and a resumed run equals an
+undisturbed one: the plan and the dropout depend on (seed, epoch, step, set) only. Two things depend on the number of
+workers, and only where sets are split over them (`Ranks.gather`): the dropout drawn, and what a tower's batch
+normalisation sees.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from raystp.errors import ModelError
-from raystp.models.pairs import Pairs
+from raystp.models.pairs import Samples
 from raystp.models.plan import ALONE, Ranks, check_width, epoch_plan, share, validation_sets
 
 
@@ -81,10 +82,10 @@ class Training:
 
 def fit(
     training: Training,
-    train: Pairs,
+    train: Samples,
     options: FitOptions,
     *,
-    validation: Pairs | None = None,
+    validation: Samples | None = None,
     ranks: Ranks = ALONE,
     score: Callable[[nn.Module], float] | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -111,10 +112,10 @@ def fit(
 
 def _epochs(
     training: Training,
-    train: Pairs,
+    train: Samples,
     options: FitOptions,
     *,
-    validation: Pairs | None,
+    validation: Samples | None,
     ranks: Ranks,
     score: Callable[[nn.Module], float] | None,
 ) -> Iterator[dict[str, Any]]:
@@ -141,7 +142,7 @@ def _epochs(
         }
 
 
-def train_epoch(training: Training, train: Pairs, options: FitOptions, ranks: Ranks = ALONE) -> float:
+def train_epoch(training: Training, train: Samples, options: FitOptions, ranks: Ranks = ALONE) -> float:
     """Take the optimiser steps of epoch `training.epoch`; return the mean loss of this rank's sets."""
     plan = epoch_plan(len(train), contrast=options.contrast, step=options.step, seed=options.seed, epoch=training.epoch)
     (training.wrapped or training.model).train()
@@ -156,7 +157,7 @@ def train_epoch(training: Training, train: Pairs, options: FitOptions, ranks: Ra
 
 def accumulate(
     training: Training,
-    train: Pairs,
+    train: Samples,
     sets: Int64[np.ndarray, "set pair"],
     ranks: Ranks = ALONE,
     *,
@@ -182,7 +183,7 @@ def accumulate(
     return total
 
 
-def validation_loss(training: Training, validation: Pairs, options: FitOptions) -> float:
+def validation_loss(training: Training, validation: Samples, options: FitOptions) -> float:
     """Return the mean loss over the validation's contrast sets, without dropout."""
     sets = validation_sets(len(validation), contrast=options.contrast, seed=options.seed)
     training.model.eval()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,6 +10,16 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from raystp.errors import ModelError
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """What any model is trained on, by number: a pair of spot and tile, a bag of tiles, a gene of a slide."""
+
+    def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[Tensor, ...]:
+        """Return what the model's `forward` takes, on its device, each with a row per sample."""
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)

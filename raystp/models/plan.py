@@ -47,8 +47,8 @@ def epoch_plan(rows: int, *, contrast: int, step: int, seed: int, epoch: int) ->
     A permutation of all rows that depends on `seed` and `epoch` alone; what does not fill a step is left out this time.
     Raises ModelError where the rows do not fill one step.
     """
-    if contrast < 2 or step < 1:  # noqa: PLR2004 -- a pair alone has nothing to be told apart from
-        msg = f"a contrast set needs 2 pairs and a step 1 set at least, got contrast {contrast} and step {step}"
+    if contrast < 1 or step < 1:
+        msg = f"a set needs 1 sample and a step 1 set at least, got contrast {contrast} and step {step}"
         raise ModelError(msg)
     if rows < contrast * step:
         ways = [f"contrast {rows // step} with step {step}"] if rows >= 2 * step else []

@@ -167,7 +167,7 @@ def test_what_a_server_did_not_take_by_the_end_lies_in_the_store_and_is_sent_lat
     assert str(gate.port) not in file.read_text()
     assert {entry["kind"] for entry in json.loads(file.read_text())["entries"]} >= {"metrics", "file", "end"}
     _open(gate)
-    assert send(tracker, patience_s=60) == (1, "")
+    assert send(tracker, patience_s=60.0) == (1, "")
     (one,) = _runs(gate.uri, "away").values()
     assert one.info.status == "FINISHED"
     assert _curve(gate.uri, one) == WHOLE

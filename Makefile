@@ -30,7 +30,7 @@ test-faults: $(STAMP)  ## the long tests: every fault and every job, for real; o
 	@$(BIN)/python -m pytest -m faults
 
 bench-%: $(STAMP)  ## bench-read, bench-plan: figures side by side; OUT=FILE for JSON as well
-	@$(BIN)/python infra/benchmarks/bench_$*.py $(if $(OUT),--out $(OUT))
+	@$(BIN)/python infra/benchmarks/bench_$*.py $(if $(OUT),--out $(OUT)) $(ARGS)
 
 check: $(STAMP)  ## format, lint, types, floors
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

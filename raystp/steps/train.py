@@ -24,8 +24,9 @@ from raystp.models.store import MODEL_FILES, save_model
 from raystp.steps.encoder_source import dim_of, source_of, spec_of
 from raystp.steps.pairs import sections_of
 from raystp.steps.panel import choose_panel
-from raystp.steps.train_bleep import BleepWork
+from raystp.steps.train_bleep import BleepLearner
 from raystp.steps.train_config import TrainConfig
+from raystp.steps.train_work import Learner, TrainWork
 from raystp.steps.training_set import Recipe, Stack, assemble
 from raystp.storage import Place
 
@@ -59,7 +60,7 @@ def run(config: TrainConfig) -> Artifact:
     _say(task, learned, held)
     meta = _meta(task, learned)
     if config.model == "bleep":
-        rows, score = _train_bleep(task, draft, meta)
+        rows, score = _train(task, draft, meta, _learner(task, meta))
     else:
         rows, score = [], _fit(task, draft, meta, learned=learned, held=held)
     (draft.place / "epochs.parquet").write_table(tables.of_rows(rows, tables.EPOCHS))
@@ -177,16 +178,22 @@ def _say(task: _Task, learned: Stack, held: Stack | None) -> None:
         say(f"  contrast sets of {fit.contrast} pairs, {fit.step} per optimiser step, {fit.epochs} epochs")
 
 
-def _train_bleep(task: _Task, draft: Draft, meta: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _learner(task: _Task, meta: dict[str, Any]) -> Learner:
+    config = task.config
+    tower = spec_of(config.encoder) if config.encoder else None
+    return BleepLearner(task.recipe, config.bleep, int(meta["d_image"]), config.fit.seed, tower)
+
+
+def _train(
+    task: _Task, draft: Draft, meta: dict[str, Any], learner: Learner
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the rows of the epochs table, and the one of the epoch that was chosen."""
     config = task.config
     tracker, book = _tracking(task, draft)
     width = Width(config.run.workers, config.run.cpus_per_worker, 1.0 if config.run.use_gpu else 0.0)
-    work = BleepWork(
-        recipe=task.recipe,
-        options=config.bleep,
+    work = TrainWork(
+        learner=learner,
         fit=config.fit,
-        encoder=spec_of(config.encoder) if config.encoder else None,
         spread_sets=config.run.gather,
         checkpoint_every=config.run.checkpoint_every,
         target=draft.place,

@@ -17,7 +17,8 @@ from raystp import tables
 from raystp.artifacts import open_place
 from raystp.expression.schema import about, read_h5ad, read_section
 from raystp.index.bank import open_bank
-from raystp.models.bleep import BleepOptions, seeded_bleep
+from raystp.models.bleep import seeded_bleep
+from raystp.models.bleep_loss import BleepOptions
 from raystp.models.fit import FitOptions, Training
 from raystp.models.predictor import Contrastive, Direct, predictor
 from raystp.models.store import load_model, load_state

@@ -53,6 +53,9 @@ class Training:
     loss: Callable[..., Tensor]
     """Takes what `model.forward` returns, each with all rows of a contrast set, and returns a scalar."""
     optimizer: torch.optim.Optimizer
+    part: Callable[..., Tensor] | None = None
+    """The same for one of several ranks, where a set is split over them: takes the `Ranks` and the own rows of what
+    `forward` returns, and its mean over ranks is the loss. Without it every rank computes the whole loss."""
     wrapped: nn.Module | None = None
     """The same module inside DDP, where several ranks train."""
     epoch: int = 0
@@ -64,11 +67,18 @@ class Training:
     """Weights of the best epoch, on the CPU; kept only for `select="best"`."""
 
     @classmethod
-    def start(cls, model: nn.Module, loss: Callable[..., Tensor], options: FitOptions) -> "Training":
+    def start(
+        cls,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        options: FitOptions,
+        *,
+        part: Callable[..., Tensor] | None = None,
+    ) -> "Training":
         """Return the state before the first epoch, with AdamW on all parameters that ask for a gradient."""
         wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(wanted, lr=options.lr, weight_decay=options.weight_decay)
-        return cls(model, loss, optimizer)
+        return cls(model, loss, optimizer, part)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the selected weights: the best epoch's where they were kept, else the last's."""
@@ -175,12 +185,19 @@ def accumulate(
             _seed(training.device, (*key, number, ranks.rank if ranks.gather is not None else 0))
         with ranks.no_sync() if number != max(parts) else contextlib.nullcontext():
             outputs = forward(*train.at(rows))
-            if ranks.gather is not None:
-                outputs = tuple(ranks.gather(output) for output in outputs)
-            loss = training.loss(*outputs) / len(parts)
+            loss = _loss(training, outputs, ranks) / len(parts)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         total += loss.detach()
     return total
+
+
+def _loss(training: Training, outputs: tuple[Tensor, ...], ranks: Ranks) -> Float[Tensor, ""]:
+    """Return the loss of a set whose rows are all here, or of a set that is split over ranks."""
+    if ranks.gather is None:
+        return training.loss(*outputs)
+    if training.part is not None:
+        return training.part(ranks, *outputs)
+    return training.loss(*(ranks.gather(output) for output in outputs))
 
 
 def validation_loss(training: Training, validation: Samples, options: FitOptions) -> float:

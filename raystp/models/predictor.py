@@ -15,7 +15,8 @@ from jaxtyping import Float, Float32
 
 from raystp.errors import ModelError
 from raystp.models.baselines import Arrays, predict_gene_mean, predict_knn
-from raystp.models.bleep import Bleep, BleepOptions
+from raystp.models.bleep import Bleep
+from raystp.models.bleep_loss import BleepOptions
 from raystp.models.ridge import predict_ridge
 
 _TOWER = "tower."

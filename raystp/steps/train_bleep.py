@@ -13,7 +13,8 @@ from raystp.evaluate.genes import pcc_per_gene
 from raystp.impute.impute import impute
 from raystp.impute.weights import mean
 from raystp.index.exact import search
-from raystp.models.bleep import Bleep, BleepOptions, seeded_bleep
+from raystp.models.bleep import Bleep, seeded_bleep
+from raystp.models.bleep_loss import BleepOptions
 from raystp.models.pairs import Pairs
 from raystp.steps.tile_pixels import TilePixelSource
 from raystp.steps.train_work import Lesson

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from raystp.config import Config, StepConfig, Where
-from raystp.models.bleep import BleepOptions
+from raystp.models.bleep_loss import BleepOptions
 from raystp.models.fit import FitOptions
 from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.panel import PanelConfig

@@ -66,7 +66,8 @@ class TrainWork:
         Returns the rows of the epochs table, the epoch that was chosen, and what did not reach MLflow.
         """
         lesson = self.learner.prepare(worker)
-        training = Training.start(lesson.model, cast("Any", lesson.model).loss, self.fit)
+        model = cast("Any", lesson.model)
+        training = Training.start(model, model.loss, self.fit, part=getattr(model, "loss_part", None))
         training.wrapped = worker.wrap(lesson.model) if worker.world > 1 else None
         rows = _resume(training, worker)
         ranks = _ranks(training, worker, spread=self.spread_sets)

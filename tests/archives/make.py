@@ -18,7 +18,8 @@ from raystp.impute.writer import Places, Thumbnail, prediction_to_anndata, write
 from raystp.index.bank import write_bank
 from raystp.index.reference import Reference
 from raystp.models.baselines import fit_gene_mean
-from raystp.models.bleep import BleepOptions, seeded_bleep
+from raystp.models.bleep import seeded_bleep
+from raystp.models.bleep_loss import BleepOptions
 from raystp.models.fit import FitOptions, Training
 from raystp.models.store import save_model, save_state
 from raystp.storage import Place

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from raystp.errors import ModelError
-from raystp.models.bleep import Bleep, BleepOptions, bleep_loss, seeded_bleep, soft_target
+from raystp.models.bleep import Bleep, seeded_bleep
+from raystp.models.bleep_loss import BleepOptions, bleep_loss, soft_target
 
 V = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 X = torch.tensor([[1.0, 1.0], [0.0, 2.0], [1.0, 0.0]])

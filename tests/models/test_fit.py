@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raystp.errors import ModelError
-from raystp.models.bleep import Bleep, BleepOptions, seeded_bleep
+from raystp.models.bleep import Bleep, seeded_bleep
+from raystp.models.bleep_loss import BleepOptions
 from raystp.models.fit import FitOptions, Training, accumulate, fit, train_epoch
 from raystp.models.pairs import Pairs
 from raystp.models.plan import Ranks, epoch_plan
@@ -22,6 +23,7 @@ from raystp.models.store import load_state, save_state
 from raystp.storage import Place
 
 SMALL = FitOptions(epochs=4, contrast=8, step=4, seed=3)
+WITHOUT_DROPOUT = BleepOptions(dim=16, dropout=0.0)
 
 
 def _pairs(rows: int = 70, seed: int = 0) -> Pairs:
@@ -130,14 +132,19 @@ class _SharedSGD(torch.optim.SGD):
         super().step(closure)
 
 
-def _train_together(world: int, *, gathered: bool) -> tuple[list[Training], list[list[dict[str, Any]]]]:
+def _train_together(
+    world: int, geometry: str, options: BleepOptions = WITHOUT_DROPOUT
+) -> tuple[list[Training], list[list[dict[str, Any]]]]:
     meeting, pairs, check = _Meeting(world), _pairs(), _pairs(20, seed=1)
-    models = [_model(dropout=0.0) for _ in range(world)]
+    models = [seeded_bleep(10, 6, options, seed=5) for _ in range(world)]
     runs = [Training(m, m.loss, _SharedSGD(m, meeting.mean(rank))) for rank, m in enumerate(models)]
+    if geometry == "in parts":
+        for run, model in zip(runs, models, strict=True):
+            run.part = model.loss_part
     records: list[list[dict[str, Any]]] = [[] for _ in range(world)]
 
     def work(rank: int) -> None:
-        ranks = Ranks(rank, world, meeting.gather(rank) if gathered else None, meeting.mean(rank))
+        ranks = Ranks(rank, world, None if geometry == "dealt" else meeting.gather(rank), meeting.mean(rank))
         records[rank] = _timeless(list(fit(runs[rank], pairs, SMALL, validation=check, ranks=ranks)))
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(world)]
@@ -148,11 +155,24 @@ def _train_together(world: int, *, gathered: bool) -> tuple[list[Training], list
     return runs, records
 
 
-@pytest.mark.parametrize("gathered", [False, True])
+WAYS = {
+    "smoothed": WITHOUT_DROPOUT,
+    "multiplied": replace(WITHOUT_DROPOUT, temperature=0.5, target_scale="mul"),
+    "normalised": replace(WITHOUT_DROPOUT, temperature=0.1, normalize_embeddings=True),
+    "detached": replace(WITHOUT_DROPOUT, detach_target=True),
+    "identity": replace(WITHOUT_DROPOUT, target="identity"),
+    "input": replace(WITHOUT_DROPOUT, target="input"),
+}
+
+
+@pytest.mark.parametrize(
+    ("geometry", "way"),
+    [("dealt", "smoothed"), ("gathered", "smoothed"), *(("in parts", way) for way in WAYS)],
+)
 @pytest.mark.parametrize("world", [2, 4])
-def test_width_changes_neither_the_weights_nor_the_losses(world: int, *, gathered: bool) -> None:
-    (alone,), (wanted,) = _train_together(1, gathered=False)
-    runs, records = _train_together(world, gathered=gathered)
+def test_width_changes_neither_the_weights_nor_the_losses(world: int, geometry: str, way: str) -> None:
+    (alone,), (wanted,) = _train_together(1, "dealt", WAYS[way])
+    runs, records = _train_together(world, geometry, WAYS[way])
     assert len(wanted) == SMALL.epochs
     for run, seen in zip(runs, records, strict=True):
         assert seen == records[0]

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from raystp.errors import ModelError
-from raystp.models.pairs import Samples
+from raystp.models.pairs import Foreseeing, Samples
 from raystp.models.plan import ALONE, Ranks, check_width, epoch_plan, share, validation_sets
 
 
@@ -155,6 +155,8 @@ def _epochs(
 def train_epoch(training: Training, train: Samples, options: FitOptions, ranks: Ranks = ALONE) -> float:
     """Take the optimiser steps of epoch `training.epoch`; return the mean loss of this rank's sets."""
     plan = epoch_plan(len(train), contrast=options.contrast, step=options.step, seed=options.seed, epoch=training.epoch)
+    if isinstance(train, Foreseeing):
+        train.foresee([rows for sets in plan for rows in share(sets, ranks).values()])
     (training.wrapped or training.model).train()
     total = torch.zeros((), device=training.device)
     with _own_randomness(training.device):

@@ -1,6 +1,6 @@
 """Pairs: spots and their tiles, row by row; features are in memory, or made when they are asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -20,6 +20,15 @@ class Samples(Protocol):
         """Return what the model's `forward` takes, on its device, each with a row per sample."""
 
     def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """Samples that take time to read: they are told what an epoch will ask for."""
+
+    def foresee(self, parts: Sequence[Int64[np.ndarray, " _"]]) -> None:
+        """Begin to read these rows, in this order."""
+        ...
 
 
 @dataclass(frozen=True)

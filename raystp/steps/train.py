@@ -9,6 +9,7 @@ from jaxtyping import Float64
 from raystp import tables
 from raystp.artifacts import Artifact, Draft, begin, digest, find
 from raystp.cluster.delivery import Logbook
+from raystp.cluster.pixel_stream import Readers
 from raystp.cluster.progress import say
 from raystp.cluster.session import session
 from raystp.cluster.tracking import Tracker, tracked
@@ -181,7 +182,9 @@ def _say(task: _Task, learned: Stack, held: Stack | None) -> None:
 def _learner(task: _Task, meta: dict[str, Any]) -> Learner:
     config = task.config
     tower = spec_of(config.encoder) if config.encoder else None
-    return BleepLearner(task.recipe, config.bleep, int(meta["d_image"]), config.fit.seed, tower)
+    readers = Readers(config.run.readers) if config.run.readers else None
+    cache = config.run.node_cache()
+    return BleepLearner(task.recipe, config.bleep, int(meta["d_image"]), config.fit.seed, tower, readers, cache)
 
 
 def _train(

@@ -6,8 +6,9 @@ from typing import ClassVar, cast
 
 import torch
 
+from raystp.cluster.pixel_stream import Readers
 from raystp.cluster.train_workers import Worker
-from raystp.encoders.encoder import EncoderSpec
+from raystp.encoders.encoder import Encoder, EncoderSpec
 from raystp.encoders.registry import build
 from raystp.evaluate.genes import pcc_per_gene
 from raystp.impute.impute import impute
@@ -15,10 +16,11 @@ from raystp.impute.weights import mean
 from raystp.index.exact import search
 from raystp.models.bleep import Bleep, seeded_bleep
 from raystp.models.bleep_loss import BleepOptions
-from raystp.models.pairs import Pairs
-from raystp.steps.tile_pixels import TilePixelSource
+from raystp.models.pairs import Pairs, Samples
+from raystp.steps.tile_pixels import PixelPairs, TileRows
 from raystp.steps.train_work import Lesson
 from raystp.steps.training_set import Recipe, Stack, assemble
+from raystp.storage.node_cache import NodeCache
 
 NEIGHBOURS = 50
 """Neighbours in the validation's PCC, the published default; of a small bank a quarter, since all answer all alike."""
@@ -36,6 +38,9 @@ class BleepLearner:
     seed: int
     encoder: EncoderSpec | None
     """The tower that is trained along; None for cached features."""
+    readers: Readers | None = None
+    """Readers of its tiles apart from the trainers."""
+    cache: NodeCache | None = None
 
     def prepare(self, worker: Worker) -> Lesson:
         """Return the model, the training pairs, and the validation's, which are never augmented."""
@@ -45,19 +50,16 @@ class BleepLearner:
         model = seeded_bleep(self.d_image, len(self.recipe.genes), self.options, seed=self.seed, tower=tower)
         if tower is None:
             model.standardize(train.features)
-        pairs: list[Pairs | None] = []
-        for stack in (train, validation):
-            if stack is None:
-                pairs.append(None)
-                continue
-            expression = torch.from_numpy(stack.expression).to(worker.device)
-            if encoder is None:
-                pairs.append(Pairs.of(torch.from_numpy(stack.features).to(worker.device), expression))
-            else:
-                source = TilePixelSource(self.recipe.images, stack, encoder, worker.device)
-                pairs.append(Pairs(source.augmented if stack is train else source.plain, expression))
         score = _scorer(train, validation, worker) if encoder is None and validation is not None else None
-        return Lesson(model.to(worker.device), cast("Pairs", pairs[0]), pairs[1], score)
+        held = self._samples(validation, encoder, worker, augment=False) if validation is not None else None
+        return Lesson(model.to(worker.device), self._samples(train, encoder, worker, augment=True), held, score)
+
+    def _samples(self, stack: Stack, encoder: Encoder | None, worker: Worker, *, augment: bool) -> Samples:
+        expression = torch.from_numpy(stack.expression).to(worker.device)
+        if encoder is None:
+            return Pairs.of(torch.from_numpy(stack.features).to(worker.device), expression)
+        rows = TileRows.of(self.recipe.images, stack, self.cache)
+        return PixelPairs(rows, expression, encoder, augment, self.readers if augment else None)
 
 
 def retrieved_pcc(model: Bleep, bank: Stack, queries: Stack, device: torch.device) -> float:

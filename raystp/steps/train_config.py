@@ -11,6 +11,7 @@ from raystp.models.bleep_loss import BleepOptions
 from raystp.models.fit import FitOptions
 from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.panel import PanelConfig
+from raystp.steps.slide_run import SlideRun
 from raystp.steps.tracked_run import TrackedRun
 
 LEAST = {
@@ -46,11 +47,14 @@ class SplitConfig(Config):
     """Instead of `validation`: the share of each training section's spots, one spatial block, that validates."""
 
 
-class TrainRun(TrackedRun):
+class TrainRun(TrackedRun, SlideRun):
     """How wide to train; nothing here changes the result beyond rounding."""
 
     workers: int = Field(default=1, ge=1)
     """Training processes."""
+
+    readers: int = Field(default=0, ge=0)
+    """With `tiles`: processes that read pixels for each worker, apart from it; 0 reads in threads of the worker."""
 
     gather: bool = False
     """Spread each contrast set over the workers and gather its embeddings; by default whole sets are dealt to them."""

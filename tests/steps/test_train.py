@@ -84,6 +84,21 @@ def test_a_training_whose_worker_was_killed_has_every_epoch_once(pixels: tuple[A
     assert not (model.place / "training").exists()
 
 
+def test_readers_apart_and_a_killed_worker_change_no_weight(
+    smoke_store: Path, pixels: tuple[Artifact, int], tmp_path: Path
+) -> None:
+    model, _ = pixels
+    sources = {
+        "spots": find(str(smoke_store), "spots/smoke", "spots").place.uri,
+        "tiles": find(str(smoke_store), "tile/smoke", "tile").place.uri,
+    }
+    run = {**model.manifest.config, **sources, "run": {"store": str(tmp_path), "readers": 1, "tracking": "none"}}
+    again = train.run(train.CONFIG.of(run))
+    assert again.manifest.fingerprint == model.manifest.fingerprint
+    for name, values in _arrays(model).items():
+        np.testing.assert_allclose(_arrays(again)[name], values, atol=1e-5, err_msg=name)
+
+
 def test_a_training_is_one_finished_run_in_mlflow_with_a_point_per_epoch(
     smoke_store: Path, pixels: tuple[Artifact, int]
 ) -> None:

@@ -40,11 +40,11 @@ class Crops:
 
     def __init__(self, tiles: Tiles) -> None:
         self._tiles = tiles
+        self._shape = tiles.shape[1:] if tiles.flags.c_contiguous else ()
 
-    def canvas(self, target: int) -> Pixels:
-        """Return a target's canvas; see `Canvases`."""
-        canvas: Pixels = self._tiles[target]
-        return canvas
+    def whole(self, target: int, shape: tuple[int, int, int]) -> Pixels | None:
+        """Return a target's canvas for one tile; see `Canvases`."""
+        return self._tiles[target] if shape == self._shape else None
 
     def paste(self, copies: list[Copy], stored: Pixels) -> None:
         """Copy parts of a stored tile; see `Canvases`."""
@@ -68,8 +68,12 @@ class Regions:
             if target not in self._left or not (aim.box or _is_inside(aim.region, level)):
                 tiles[target] = WHITE
 
-    def canvas(self, target: int) -> Pixels:
-        """Return a target's canvas; see `Canvases`."""
+    def whole(self, target: int, shape: tuple[int, int, int]) -> Pixels | None:
+        """Return a target's canvas for one tile; see `Canvases`."""
+        canvas = self._canvas(target)
+        return canvas if canvas.shape == shape and canvas.flags.c_contiguous else None
+
+    def _canvas(self, target: int) -> Pixels:
         aim = self._aims[target]
         if aim.box is None:
             canvas: Pixels = self._tiles[target]
@@ -85,7 +89,7 @@ class Regions:
     def paste(self, copies: list[Copy], stored: Pixels) -> None:
         """Copy parts of a stored tile; see `Canvases`."""
         for target, top, bottom, left, right, row, row_end, column, column_end in copies:
-            self.canvas(target)[top:bottom, left:right] = stored[row:row_end, column:column_end]
+            self._canvas(target)[top:bottom, left:right] = stored[row:row_end, column:column_end]
             self.complete(target)
 
     def complete(self, target: int) -> None:

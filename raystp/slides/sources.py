@@ -9,6 +9,7 @@ while it is read is an error: what was read before and after would be two slides
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import add
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -138,17 +139,26 @@ class LocalSource:
 
     def fetch(self, offsets: Sequence[int], counts: Sequence[int]) -> list[memoryview]:
         """Return the bytes of each stretch; see `Source`."""
+        if not offsets:
+            return []
+        first, useful = min(offsets), sum(counts)
+        whole = max(map(add, offsets, counts)) - first
+        dense = whole - useful <= min(useful // WASTE, SPAN)
+        places = [(first, whole)] if dense else list(zip(offsets, counts, strict=True))
         try:
-            found = [os.pread(self._file, count, offset) for offset, count in zip(offsets, counts, strict=True)]
+            found = [os.pread(self._file, count, offset) for offset, count in places]
         except OSError as error:
             msg = f"{self._where} cannot be read: {error.strerror}"
             raise SlideError(msg) from None
         if self._state() != self.version:
             raise replaced(self._where)
-        for offset, count, content in zip(offsets, counts, found, strict=True):
+        for (offset, count), content in zip(places, found, strict=True):
             if len(content) != count:
                 raise cut_off(self._where, offset, count, len(content))
-        return [memoryview(content) for content in found]
+        views = [memoryview(content) for content in found]
+        if not dense:
+            return views
+        return [views[0][offset - first : offset - first + n] for offset, n in zip(offsets, counts, strict=True)]
 
     def close(self) -> None:
         """Close the file."""

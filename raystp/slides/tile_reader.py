@@ -14,13 +14,14 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
+from tifffile import PHOTOMETRIC
 
 from raystp.errors import RaystpError
 from raystp.slides.levels import Level
 from raystp.slides.native import decoder
 from raystp.slides.read_plan import Copy, Plan
 from raystp.slides.resample import WHITE
-from raystp.slides.slots import SlotPool
+from raystp.slides.slots import ALIGNMENT, SlotPool
 from raystp.slides.sources import Source
 from raystp.slides.workers import ahead, workers
 
@@ -61,8 +62,8 @@ class Failures:
 class Canvases(Protocol):
     """What the pixels are copied onto, one canvas per target; white, where no tile lies."""
 
-    def canvas(self, target: int) -> Pixels:
-        """Return a target's canvas."""
+    def whole(self, target: int, shape: tuple[int, int, int]) -> Pixels | None:
+        """Return a target's canvas to decode a tile onto that fills it; None where it has not just the tile's shape."""
         ...
 
     def paste(self, copies: list[Copy], stored: Pixels) -> None:
@@ -90,6 +91,8 @@ class LevelReader:
         self.level, self.source, self.pool = level, source, pool
         self.decode = decoder(level)
         self.shape = (level.tile_height, level.tile_width, 3)
+        # Where some rows bypass the cache and others do not, decoding in place is slower than a slot and a copy.
+        self.in_place = level.photometric == PHOTOMETRIC.RGB or level.tile_width * 3 % ALIGNMENT == 0
 
     def fill(self, plan: Plan, canvases: Canvases, *, threads: int) -> Failures:
         """Copy all that a plan says onto canvases, and return the targets that could not be filled.
@@ -153,38 +156,32 @@ class _Filling:
 
     def copy_part(self, piece: Piece, part: int) -> None:
         """Decode some tiles of a piece and copy them."""
-        plan, pool, level = self.plan, self.reader.pool, self.reader.level.number
+        plan, reader, pool = self.plan, self.reader, self.reader.pool
         spare: Pixels | None = None
         for number in range(part, min(part + PART_TILES, len(piece.slots))):
             index, slot = piece.first + number, piece.slots[number]
-            copies = plan.copies[plan.starts[index] : plan.starts[index + 1]]
+            tile, copies = plan.tiles[index], plan.copies[plan.starts[index] : plan.starts[index + 1]]
             if slot is None:
                 if self.failures.reasons and self.failures.before(copies):
                     continue
-                if plan.whole[index] and self._decoded_in_place(plan.tiles[index], piece.contents[number], copies):
-                    continue
-                slot = pool.empty(self.reader.shape) if spare is None else spare
+                if reader.in_place and plan.whole[index]:
+                    canvas = self.canvases.whole(copies[0][0], reader.shape)
+                    if canvas is not None:
+                        if self._decoded(tile, piece.contents[number], canvas, copies):
+                            self.canvases.complete(copies[0][0])
+                        continue
+                slot = pool.empty(reader.shape) if spare is None else spare
                 spare = slot
-                if not self._decoded(plan.tiles[index], piece.contents[number], slot, copies):
+                if not self._decoded(tile, piece.contents[number], slot, copies):
                     continue
             self.canvases.paste(copies, slot)
             if plan.again[index]:
-                pool.give_back(slot, (level, plan.tiles[index]))
+                pool.give_back(slot, (reader.level.number, tile))
                 spare = None if spare is slot else spare
             elif slot is not spare:
                 pool.give_back(slot, None)
         if spare is not None:
             pool.give_back(spare, None)
-
-    def _decoded_in_place(self, tile: int, content: memoryview, copies: list[Copy]) -> bool:
-        """Decode a tile onto the canvas that it fills, if it is all of that; say whether nothing is left to do."""
-        target, top, _, left, *_ = copies[0]
-        canvas = self.canvases.canvas(target)
-        if top or left or canvas.shape != self.reader.shape or not canvas.flags.c_contiguous:
-            return False
-        if self._decoded(tile, content, canvas, copies):
-            self.canvases.complete(target)
-        return True
 
     def _decoded(self, tile: int, content: memoryview, pixels: Pixels, copies: list[Copy]) -> bool:
         """Decode a tile, and say whether that went well."""

@@ -9,6 +9,7 @@ from jaxtyping import Float64, UInt8
 
 from raystp.errors import SlideError
 from raystp.slides.open import open_slide, read_tiles
+from raystp.slides.sources import LocalSource
 from raystp.slides.tiled_slide import TiledSlide
 from raystp.storage import Place
 from raystp.units import Level0Pixels, TilePixels
@@ -159,6 +160,19 @@ def test_a_file_that_is_replaced_while_it_is_read_is_an_error(written: Opened, t
         other.rename(path)
         with pytest.raises(SlideError, match=r"a\.tiff\) was replaced while it was read"):
             read_tiles(slide, grid(64.0, 0.0)[40:50], TilePixels(64))
+
+
+@pytest.mark.parametrize("offsets", [[0, 100, 200, 300], [300, 0, 200, 100], [0, 50, 9000, 20], [400], []])
+def test_a_file_gives_each_stretch_however_they_lie(tmp_path: Path, offsets: list[int]) -> None:
+    content = np.random.default_rng(0).bytes(10_000)
+    (tmp_path / "a.bin").write_bytes(content)
+    source = LocalSource("a.bin", tmp_path / "a.bin")
+    counts = [100, 99, 100, 7][: len(offsets)]
+    wanted = [content[offset : offset + count] for offset, count in zip(offsets, counts, strict=True)]
+    assert [bytes(found) for found in source.fetch(offsets, counts)] == wanted
+    with pytest.raises(SlideError, match=r"gave .* of the .* bytes at .*cut off"):
+        source.fetch([*offsets, 9950], [*counts, 100])
+    source.close()
 
 
 def test_a_file_that_is_cut_off_while_it_is_read_is_an_error(written: Opened, tmp_path: Path) -> None:

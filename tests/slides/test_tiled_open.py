@@ -130,6 +130,14 @@ def test_many_threads_may_read_one_slide(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(tile, wanted)
 
 
+@pytest.mark.parametrize("side", range(16, 272, 16))
+def test_no_row_of_a_slot_begins_where_the_decoder_writes_past_the_cache(side: int) -> None:
+    slot = SlotPool(limit=1 << 20).empty((side, side, 3))
+    assert slot.shape == (side, side, 3)
+    assert slot.flags.c_contiguous
+    assert all((slot.ctypes.data + row * slot.strides[0]) % 32 for row in range(side))
+
+
 def test_memory_for_decoded_tiles_is_bounded_and_used_again() -> None:
     pool = SlotPool(limit=10 * 48)
     shape = (4, 4, 3)

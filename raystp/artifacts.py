@@ -247,11 +247,15 @@ def content_id(place: Place, *, edge: int = 1 << 20) -> str:
     if place.is_folder():
         text = json.dumps([[name, content_id(place / name, edge=edge)] for name in place.names()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-    size = place.size()
-    with place.open() as file:
-        head = file.read(edge)
-        file.seek(max(0, size - edge))
-        tail = file.read(edge)
+    return file_id(place, edge=edge)
+
+
+def file_id(place: Place, *, edge: int = 1 << 20) -> str:
+    """Return the `content_id` of a file or an object; raises StorageError, naming it, where it cannot be read."""
+    seen = place.stored().look()
+    size = seen.size
+    ends = [(0, min(edge, size)), (max(0, size - edge), min(edge, size))]
+    head, tail = place.read_ranges(ends, version=seen.version)
     return hashlib.sha256(str(size).encode() + head + tail).hexdigest()[:16]
 
 

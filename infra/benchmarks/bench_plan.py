@@ -44,7 +44,7 @@ def main() -> None:
 def _plan(slides: int, tiles: int) -> dict[str, Any]:
     """Plan a cohort, and forget it; memory is the growth of this process's peak."""
     table: list[dict[str, Any]] = [{"slide": f"slide-{number:05d}", "tiles": tiles} for number in range(slides)]
-    names = {row["slide"]: (f"/slides/{row['slide']}.svs", 0.5) for row in table}
+    names = {row["slide"]: (f"/slides/{row['slide']}.svs", 0.5, "") for row in table}
     work = EmbedWork(
         Place("/none"), (Output(Place("/none"), source_of(EncoderConfig(), "/none"), 64),), names, 224, "float32"
     )

@@ -8,18 +8,25 @@ says otherwise.
 import contextlib
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import ray
 from ray.data import DataContext
 
+from raystp.cluster.progress import say
 from raystp.errors import ConfigError
 
 LOGICAL_CPUS = 4
 """The least number of logical CPUs of a local Ray."""
 
 CONNECT_S = 10.0
+
+SHARED = Path("/dev/shm")
+LEAST_SHARED = 1 << 30
+"""With fewer bytes of shared memory Ray keeps its objects in files under its temporary folder, without a word here."""
 
 
 @contextlib.contextmanager
@@ -65,6 +72,11 @@ def _knock(address: str) -> None:
 
 
 def _start() -> None:
+    if SHARED.is_dir() and (free := shutil.disk_usage(SHARED).free) < LEAST_SHARED:
+        say(
+            f"{SHARED} has {free / 1e6:,.0f} MB free, so Ray keeps what its processes share in files, which is slower: "
+            "give Docker --shm-size=4g, or a pod a volume of medium Memory there"
+        )
     ray.init(
         address="local",
         num_cpus=max(LOGICAL_CPUS, os.cpu_count() or 1),

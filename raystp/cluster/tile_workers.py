@@ -1,5 +1,6 @@
 """The actors of the stream: what reads and encodes whole units, and what reads and encodes apart."""
 
+import faulthandler
 import itertools
 import os
 import sys
@@ -16,6 +17,9 @@ from raystp.errors import RaystpError
 
 HUNG = 70
 """Exit status of a process that was ended because a read hung in it."""
+
+GRACE_S = 1.0
+"""How much longer a process has that cannot end itself."""
 
 
 class EncodeUnit:
@@ -150,13 +154,19 @@ class JoinParts:
 
 
 def _in_time(future: "Future[Pixels]", unit: Unit, deadline_s: float) -> Pixels:
-    """Return what was read; end this process where that takes too long, since nothing else stops a decoder."""
+    """Return what was read; end this process where that takes too long, since nothing else stops a decoder.
+
+    One that hangs with Python's lock lets no Python run: then faulthandler's own thread ends the process.
+    """
+    faulthandler.dump_traceback_later(deadline_s + GRACE_S, exit=True, file=2)
     try:
         return future.result(timeout=deadline_s)
     except TimeoutError:
         sys.stderr.write(f"a read of {unit.unit} has hung for {deadline_s:.0f} s: its process is ended\n")
         sys.stderr.flush()
         os._exit(HUNG)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _part(unit: Unit, part: int, parts: int, *, pixels: Pixels | None = None, error: str = "") -> dict[str, list[Any]]:

@@ -113,15 +113,35 @@ def encode(
         EncoderError: tiles of another side than the encoder's, rows of another length than `dim`, nan or infinity, or
             a device on which not even one tile fits.
     """
-    _check_tiles(encoder, tiles)
-    batches.check(batch)
-    passes = _Passes(encoder, torch.device(device), ways)
-    with torch.inference_mode(), _arithmetic(passes.device, precision):
-        wanted = batches.size(batch, encoder.network, passes.device, precision=precision, fits=passes.blank)
-        rows, fitted = passes.rows(tiles, wanted)
-    if fitted < wanted:
-        batches.remember(encoder.network, passes.device, precision, fitted)
-    return _checked_rows(encoder, rows.cpu().numpy(), precision)
+    return Encoding(encoder, device=device, precision=precision, batch=batch, ways=ways)(tiles)
+
+
+class Encoding:
+    """`encode`, made ready for many calls: its buffers are kept from one to the next. One thread at a time."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        device: str,
+        precision: Precision = "float32",
+        batch: Batch = None,
+        ways: Ways = PLAIN,
+    ) -> None:
+        batches.check(batch)
+        self._encoder, self._precision, self._batch = encoder, precision, batch
+        self._passes = _Passes(encoder, torch.device(device), ways)
+
+    def __call__(self, tiles: UInt8[np.ndarray, "tile pixel pixel 3"]) -> Float32[np.ndarray, "tile dim"]:
+        """Return what `encode` returns, and raise what it raises."""
+        encoder, passes, precision = self._encoder, self._passes, self._precision
+        _check_tiles(encoder, tiles)
+        with torch.inference_mode(), _arithmetic(passes.device, precision):
+            wanted = batches.size(self._batch, encoder.network, passes.device, precision=precision, fits=passes.blank)
+            rows, fitted = passes.rows(tiles, wanted)
+        if fitted < wanted:
+            batches.remember(encoder.network, passes.device, precision, fitted)
+        return _checked_rows(encoder, rows.cpu().numpy(), precision)
 
 
 class _Passes:

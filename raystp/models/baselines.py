@@ -5,14 +5,12 @@ its own module. Fits compute in float64 and keep float32.
 """
 
 import numpy as np
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float, Float32
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
 
 from raystp.errors import ModelError
-
-Arrays = dict[str, Shaped[np.ndarray, "..."]]
-"""A model's arrays by name, as they lie in its file."""
+from raystp.models.arrays import Arrays
 
 _BLOCK = 1024
 """Queries compared with the references at a time: bounds the memory, never the answer."""

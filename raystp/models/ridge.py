@@ -12,7 +12,8 @@ from jaxtyping import Float, Float32, Float64, Int, Shaped
 from sklearn.model_selection import KFold, LeaveOneGroupOut
 
 from raystp.errors import ModelError
-from raystp.models.baselines import Arrays, standardiser
+from raystp.models.arrays import Arrays
+from raystp.models.baselines import standardiser
 
 ALPHAS = tuple(float(alpha) for alpha in np.logspace(-2, 8, 41))
 """Candidates, four a decade, for features standardised to deviation 1; wide enough that shuffled labels find an end."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from raystp.errors import ModelError
-from raystp.models.baselines import Arrays
+from raystp.models.arrays import Arrays
 from raystp.models.fit import Training
 from raystp.storage import Place
 

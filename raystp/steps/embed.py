@@ -101,7 +101,7 @@ def _embed(config: EmbedConfig, tiles: Artifact, made: Sequence[_Made]) -> list[
     work = EmbedWork(
         tiles=tiles.place,
         outputs=tuple(Output(one.draft.place, one.source, describe(one.source.spec).dim) for one in made),
-        slides={slide["slide"]: (slide["path"], slide["mpp"]) for slide in slides},
+        slides={one["slide"]: (one["path"], one["mpp"], one["content"]) for one in slides},
         pixels=int(tiles.manifest.notes["pixels"]),
         precision=config.precision,
         passes=run.pass_tiles,
@@ -155,6 +155,7 @@ def _stream(work: EmbedWork, units: list[Unit], run: EmbedRun) -> _Outcome:
             progress.note = f"{whole} of {len(left)} slides, encoders waited {outcome.waiting:.0%} of their time"
             progress.add(rows[receipt.unit], failed=rows[receipt.unit] if receipt.error else 0)
     outcome.seconds = progress.seconds
+    work.sweep()
     return outcome
 
 

@@ -18,9 +18,11 @@ import torch
 from jaxtyping import Float32, Float64, UInt8
 
 from raystp import tables
+from raystp.artifacts import content_id, file_id
 from raystp.cluster.tile_units import Unit
 from raystp.encoders.batches import Batch
-from raystp.encoders.encoder import PLAIN, Precision, Ways, encode
+from raystp.encoders.encoder import PLAIN, Encoding, Precision, Ways
+from raystp.errors import SlideError
 from raystp.slides.open import Slide, open_slide, read_tiles
 from raystp.steps.encoder_source import EncoderSource
 from raystp.storage import Place
@@ -53,8 +55,8 @@ class EmbedWork:
 
     tiles: Place
     outputs: tuple[Output, ...]
-    slides: dict[str, tuple[str, float]]
-    """Slide -> path or URI, and um/px in force."""
+    slides: dict[str, tuple[str, float, str]]
+    """Slide -> path or URI, um/px in force, and the id of the content that was tiled."""
     pixels: int
     precision: Precision
     passes: Batch = None
@@ -69,6 +71,13 @@ class EmbedWork:
     def forget(self) -> None:
         """Take away the marks of all attempts: what was refused is tried again."""
         (self.aside / "attempts").remove()
+
+    def sweep(self) -> None:
+        """Take away the marks of units that are committed: their process died between that and its receipt."""
+        done = self.committed()
+        for name in (self.aside / "attempts").names():
+            if name in done:
+                (self.aside / "attempts" / name).remove()
 
     def committed(self) -> set[str]:
         """Return the names of the units that every encoder has committed."""
@@ -105,13 +114,13 @@ class EmbedWork:
     def encoder(self) -> Callable[[Pixels], Vectors]:
         """Build the encoders, on the GPU that this process was given, or on the CPU."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        encoders = [output.source.build() for output in self.outputs]
+        encodings = [
+            Encoding(output.source.build(), device=device, precision=self.precision, batch=self.passes, ways=self.ways)
+            for output in self.outputs
+        ]
 
         def run(tiles: Pixels) -> Vectors:
-            found = [
-                encode(one, tiles, device=device, precision=self.precision, batch=self.passes, ways=self.ways)
-                for one in encoders
-            ]
+            found = [encoding(tiles) for encoding in encodings]
             return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
         return run
@@ -190,8 +199,15 @@ class UnitReader:
                 if self._slide is not None:
                     self._slide.close()
                 self._slide, self._name = None, name
-                path, mpp = self._work.slides[name]
-                self._slide = open_slide(name, Place(path), given_mpp=mpp, cache=self._work.cache)
+                path, mpp, content = self._work.slides[name]
+                place = Place(path)
+                if (content_id(place) if place.is_local else file_id(place)) != content:
+                    msg = (
+                        f"slide {name!r} ({place}) is not what was tiled: it was replaced since; run "
+                        "`raystp tile` again"
+                    )
+                    raise SlideError(msg)
+                self._slide = open_slide(name, place, given_mpp=mpp, cache=self._work.cache)
                 table = (self._work.tiles / "tiles" / f"{name}.parquet").read_table(["x", "y", "side"])
                 self._squares = np.stack([table[column].to_numpy() for column in ("x", "y", "side")], axis=1)
             return self._slide, self._squares

@@ -12,7 +12,7 @@ from raystp.config import Config, Where
 from raystp.encoders.encoder import Encoder, EncoderSpec
 from raystp.encoders.registry import build, describe, identity
 from raystp.errors import EncoderError
-from raystp.models.predictor import tower_weights
+from raystp.models.arrays import tower_weights
 from raystp.models.store import load_model
 from raystp.storage import Place
 

@@ -17,7 +17,7 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.tasks import each
 from raystp.config import StepConfig, Where
-from raystp.errors import RaystpError, SectionError
+from raystp.errors import RaystpError, SectionError, StorageError
 from raystp.expression.schema import read_section
 from raystp.slides.open import Slide, open_slide
 from raystp.slides.places import Framing, check_inside, squares_around
@@ -32,7 +32,15 @@ STEP = "tile"
 THUMBNAIL_PX = 1024
 
 
-class TileConfig(StepConfig[SlideRun]):
+class TileRun(SlideRun):
+    """Where and how wide to tile."""
+
+    deadline_s: float = Field(default=1800.0, gt=0)
+    """Seconds within which a slide must be tiled. A process in which a decoder hangs longer is ended; after three the
+    slide is left out."""
+
+
+class TileConfig(StepConfig[TileRun]):
     """Which squares of tissue to look at: around measured spots, and over the tissue of slides without any."""
 
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "spots", "masks"})
@@ -65,7 +73,7 @@ class TileConfig(StepConfig[SlideRun]):
     focus_places: int = Field(default=5, ge=0, le=100)
     """Tiles whose sharpness is measured, a note on the slide's quality; 0 measures none."""
 
-    run: SlideRun = Field(default_factory=SlideRun)
+    run: TileRun = Field(default_factory=TileRun)
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def run(config: TileConfig) -> Artifact:
     """Tile every slide of the table; a slide that fails is a row in the failures table."""
     rows = read_slide_table(config.slides, config.root, config.run.store)
     spots = find(config.run.store, config.spots, "spots") if config.spots else None
-    contents = {row.slide: content_id(row.path) for row in rows}
+    contents = {row.slide: _content(row.path) for row in rows}
     table = digest_of([[row.slide, row.patient, row.mpp, contents[row.slide]] for row in rows])
     masks = own_masks(config.masks, [row.slide for row in rows])
     drawn = {"masks": digest_of({slide: digest(mask) for slide, mask in masks.items()})} if masks else {}
@@ -97,7 +105,7 @@ def run(config: TileConfig) -> Artifact:
     work = [_work(row, config, draft.place, spots) for row in rows]
     work = [replace(one, mask=masks.get(one.row.slide)) for one in work]
     with session(config.run.address), Progress(STEP, len(work), "slide") as progress:
-        for position, answer in each(_tile, work):
+        for position, answer in each(_tile, work, deadline_s=config.run.deadline_s, lost=_lost):
             row = rows[position]
             if isinstance(answer, str):
                 failures.append({"slide": row.slide, "stage": STEP, "reason": answer})
@@ -123,6 +131,22 @@ def _work(row: SlideRow, config: TileConfig, target: Place, spots: Artifact | No
     known = sections.get(row.section)
     place = spots.place / "sections" / f"{row.section}.h5ad" if measured and spots else None
     return _Tile(row, config, target, place, float(known["mpp"]) if known else None)
+
+
+def _content(place: Place) -> str:
+    """Return the id of a slide's content; one that cannot be read has none: its task says so, and the others go on."""
+    try:
+        return content_id(place)
+    except StorageError:
+        return "unreadable"
+
+
+def _lost(work: _Tile) -> str:
+    return (
+        f"slide {work.row.slide!r} ({work.row.path}) has ended every process that opened it, or held it for longer "
+        f"than {work.config.run.deadline_s:g} s: it is left out; open it in a viewer, or try again with "
+        "--set run.retry_failed=true"
+    )
 
 
 def _tile(work: _Tile) -> dict[str, Any] | str:

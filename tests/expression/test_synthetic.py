@@ -1,6 +1,7 @@
 """Laws of the planted genes: equal totals, silent null genes, noise as stated, spots as on a Visium array."""
 
 import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

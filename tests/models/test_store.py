@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from raystp.errors import ModelError
-from raystp.models.baselines import Arrays, fit_gene_mean, fit_knn, predict_knn
+from raystp.models.arrays import Arrays, tower_weights
+from raystp.models.baselines import fit_gene_mean, fit_knn, predict_knn
 from raystp.models.bleep import seeded_bleep
 from raystp.models.bleep_loss import BleepOptions
 from raystp.models.fit import FitOptions, Training
-from raystp.models.predictor import MODELS, Contrastive, Direct, predictor, tower_weights
+from raystp.models.predictor import MODELS, Contrastive, Direct, predictor
 from raystp.models.ridge import fit_ridge, predict_ridge
 from raystp.models.store import load_model, load_state, save_model, save_state
 from raystp.storage import Place

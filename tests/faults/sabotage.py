@@ -1,0 +1,122 @@
+"""The product's own work with traps set before or after one of its calls, in the process that does it."""
+
+import contextlib
+import os
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from raystp.cluster.tile_units import Pixels, Unit, Vectors
+from raystp.steps import embed, tile
+from raystp.steps.embed_work import EmbedWork
+from raystp.storage import Place
+from tests.faults.traps import LITTLE, MANY, Plot, Trap
+
+_TILE = tile._tile
+NONE = Plot((), Path())
+
+
+@dataclass(frozen=True)
+class TrappedWork(EmbedWork):
+    """The product's own work, with traps in it."""
+
+    plot: Plot = NONE
+
+    def begin(self, unit: Unit) -> str:
+        self.plot.note(f"begin {unit.unit}")
+        return super().begin(unit)
+
+    def reader(self, *how: Any) -> Any:
+        self.plot.set_up()
+        self.plot.note("process")
+        read = super().reader(*how)
+
+        def trapped(unit: Unit, start: int, stop: int) -> Pixels:
+            self._spring("read", unit, stop)
+            return read(unit, start, stop)
+
+        return trapped
+
+    def encoder(self) -> Callable[[Pixels], Vectors]:
+        self.plot.set_up()
+        self.plot.note("process")
+        return super().encoder()
+
+    def commit(self, unit: Unit, vectors: Vectors) -> None:
+        self._spring("commit", unit)
+        with contextlib.ExitStack() as stack:
+            for trap in self.plot.due("record", unit.slide, unit.unit):
+                stack.enter_context(_before_record(trap))
+            for trap in self.plot.due("aside", unit.slide, unit.unit):
+                stack.enter_context(_while_written(trap))
+            super().commit(unit, vectors)
+        self._spring("committed", unit)
+
+    def _spring(self, at: str, unit: Unit, stop: int = MANY) -> None:
+        for trap in self.plot.due(at, unit.slide, unit.unit, stop):
+            trap.spring()
+
+
+@contextlib.contextmanager
+def _before_record(trap: Trap) -> Iterator[None]:
+    """Spring between a unit's table and its commit record."""
+    write = Place.write_new
+
+    def trapped(place: Place, content: bytes, **more: Any) -> bool:
+        if place.parent.name == "commits":
+            trap.spring()
+        return write(place, content, **more)
+
+    with mock.patch.object(Place, "write_new", trapped):
+        yield
+
+
+@contextlib.contextmanager
+def _while_written(trap: Trap) -> Iterator[None]:
+    """Spring while a unit's table is on its way to the disk; a full disk is full until it is through."""
+    if trap.how != "full":
+        with mock.patch.object(os, "fsync", side_effect=lambda _: trap.spring()):
+            yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@dataclass(frozen=True)
+class TrappedTile:
+    """The product's own tiling of a slide, with traps before it."""
+
+    plot: Plot
+
+    def __call__(self, work: Any) -> Any:
+        self.plot.set_up()
+        self.plot.note("process")
+        for trap in self.plot.due("tile", work.row.slide):
+            trap.spring()
+        try:
+            return _TILE(work)
+        finally:
+            self.plot.note(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000}")
+
+
+@contextlib.contextmanager
+def trapped(plot: Plot) -> Iterator[None]:
+    """Set the traps in all that this process sends out as work."""
+
+    def work(**fields: Any) -> TrappedWork:
+        return TrappedWork(**fields, plot=plot)
+
+    tiling = TrappedTile(plot)
+
+    def tiled(one: Any) -> Any:
+        return tiling(one)
+
+    with mock.patch.object(embed, "EmbedWork", work), mock.patch.object(tile, "_tile", tiled):
+        yield

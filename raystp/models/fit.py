@@ -56,6 +56,8 @@ class Training:
     part: Callable[..., Tensor] | None = None
     """The same for one of several ranks, where a set is split over them: takes the `Ranks` and the own rows of what
     `forward` returns, and its mean over ranks is the loss. Without it every rank computes the whole loss."""
+    rate: Callable[[int, FitOptions], float] | None = None
+    """The learning rate of an epoch, where a method has a schedule; a function of the epoch alone."""
     wrapped: nn.Module | None = None
     """The same module inside DDP, where several ranks train."""
     epoch: int = 0
@@ -74,11 +76,16 @@ class Training:
         options: FitOptions,
         *,
         part: Callable[..., Tensor] | None = None,
+        optimizer: Callable[[list[nn.Parameter], FitOptions], torch.optim.Optimizer] | None = None,
+        rate: Callable[[int, FitOptions], float] | None = None,
     ) -> "Training":
-        """Return the state before the first epoch, with AdamW on all parameters that ask for a gradient."""
+        """Return the state before the first epoch, with AdamW or the method's own optimiser.
+
+        On all parameters that ask for a gradient.
+        """
         wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(wanted, lr=options.lr, weight_decay=options.weight_decay)
-        return cls(model, loss, optimizer, part)
+        made = (optimizer or _adamw)(wanted, options)
+        return cls(model, loss, made, part, rate)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the selected weights: the best epoch's where they were kept, else the last's."""
@@ -88,6 +95,10 @@ class Training:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+
+def _adamw(parameters: list[nn.Parameter], options: FitOptions) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
 
 
 def fit(
@@ -156,7 +167,10 @@ def train_epoch(training: Training, train: Samples, options: FitOptions, ranks: 
     """Take the optimiser steps of epoch `training.epoch`; return the mean loss of this rank's sets."""
     plan = epoch_plan(len(train), contrast=options.contrast, step=options.step, seed=options.seed, epoch=training.epoch)
     if isinstance(train, Foreseeing):
-        train.foresee([rows for sets in plan for rows in share(sets, ranks).values()])
+        train.foresee([rows for sets in plan for rows in share(sets, ranks).values()], training.epoch)
+    if training.rate is not None:
+        for group in training.optimizer.param_groups:
+            group["lr"] = training.rate(training.epoch, options)
     (training.wrapped or training.model).train()
     total = torch.zeros((), device=training.device)
     with _own_randomness(training.device):

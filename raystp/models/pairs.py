@@ -24,9 +24,9 @@ class Samples(Protocol):
 
 @runtime_checkable
 class Foreseeing(Protocol):
-    """Samples that take time to read: they are told what an epoch will ask for."""
+    """Samples that take time to read, or differ from epoch to epoch: they are told what an epoch will ask for."""
 
-    def foresee(self, parts: Sequence[Int64[np.ndarray, " _"]]) -> None:
+    def foresee(self, parts: Sequence[Int64[np.ndarray, " _"]], epoch: int) -> None:
         """Begin to read these rows, in this order."""
         ...
 

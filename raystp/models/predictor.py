@@ -2,7 +2,8 @@
 
 A `Direct` model turns a tile's features into expression. A `Contrastive` one turns features, and measured expression,
 into one joint space; who is near whom there, and what that says of expression, is not its affair. Features come from
-the encoder that the model's meta names, or from the model's own tower (`tower_weights`), which runs where pixels are.
+the encoder that the model's meta names, or from the model's own tower (`arrays.tower_weights`), which runs where
+pixels are.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,12 +15,17 @@ import torch
 from jaxtyping import Float, Float32
 
 from raystp.errors import ModelError
-from raystp.models.baselines import Arrays, predict_gene_mean, predict_knn
+from raystp.models.arrays import TOWER, Arrays
+from raystp.models.attention_predictor import AttentionPredictor, ready_attention
+from raystp.models.baselines import predict_gene_mean, predict_knn
 from raystp.models.bleep import Bleep
 from raystp.models.bleep_loss import BleepOptions
+from raystp.models.genequery_predictor import GeneQueryPredictor, ready_genequery
+from raystp.models.nh2st_predictor import Nh2stPredictor, ready_nh2st
 from raystp.models.ridge import predict_ridge
 
-_TOWER = "tower."
+UNSEEN_TEXT = "unseen_text"
+"""Array of a stored GeneQuery model: the texts of the genes that were held back from its training."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,22 @@ class Contrastive:
         return out
 
 
-Predictor = Direct | Contrastive
+@dataclass(frozen=True)
+class Questions:
+    """GeneQuery with the questions that it is asked: genes that it was trained on, and genes that it was not."""
+
+    kind: str
+    genes: list[str]
+    d_image: int
+    answering: GeneQueryPredictor
+    texts: Float32[np.ndarray, "gene text"]
+
+    def predict(self, features: Float[np.ndarray, "tile feature"]) -> Float32[np.ndarray, "tile gene"]:
+        """Return log1p CP10k of `genes` at all tiles of a slide; raises ModelError for features of another encoder."""
+        return self.answering.predict(features, genes=self.genes, texts=self.texts)
+
+
+Predictor = Direct | Contrastive | Questions | Nh2stPredictor | AttentionPredictor
 
 
 def _gene_mean(arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
@@ -78,14 +99,26 @@ def _ridge(arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
 
 def _bleep(arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
     heads = Bleep(meta["d_image"], len(meta["genes"]), BleepOptions(**meta["options"]))
-    heads.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items() if not n.startswith(_TOWER)})
+    heads.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items() if not n.startswith(TOWER)})
     return Contrastive("bleep", meta["genes"], meta["d_image"], heads.eval())
 
 
+def _genequery(arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
+    own = {name: value for name, value in arrays.items() if name != UNSEEN_TEXT}
+    answering = ready_genequery(own, {**meta, "genes": meta["seen"]})
+    rows = dict(zip(meta["seen"], arrays["text"], strict=True))
+    rows |= dict(zip(meta["unseen"], arrays.get(UNSEEN_TEXT, ()), strict=True))
+    texts = np.stack([rows[gene] for gene in meta["genes"]])
+    return Questions("genequery", meta["genes"], meta["d_image"], answering, texts)
+
+
 MODELS: dict[str, Callable[[Arrays, Mapping[str, Any]], Predictor]] = {
+    "attention": ready_attention,
     "bleep": _bleep,
     "gene_mean": _gene_mean,
+    "genequery": _genequery,
     "knn": _knn,
+    "nh2st": ready_nh2st,
     "ridge": _ridge,
 }
 """Kind -> how a stored model of it is made ready. `fit_log_total` is not here: it reads measured counts, not tiles."""
@@ -101,14 +134,9 @@ def predictor(kind: str, arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
         raise ModelError(msg)
     try:
         return MODELS[kind](arrays, meta)
-    except (RuntimeError, TypeError, KeyError) as error:
+    except (RuntimeError, TypeError, KeyError, ValueError) as error:
         msg = f"the stored arrays or options are not those of a {kind} model ({error}): a damaged or altered file"
         raise ModelError(msg) from None
-
-
-def tower_weights(arrays: Arrays) -> Arrays:
-    """Return the weights of the image tower that was trained with a model, under its own names; empty without one."""
-    return {name.removeprefix(_TOWER): value for name, value in arrays.items() if name.startswith(_TOWER)}
 
 
 def _checked(

@@ -1,6 +1,7 @@
 """evaluate: predictions + measured spots -> a scores table, and a report with pictures."""
 
 import json
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -13,13 +14,14 @@ from raystp.artifacts import Artifact, Draft, begin, content_id, find
 from raystp.cluster.progress import say
 from raystp.cluster.tracking import tracked
 from raystp.config import StepConfig, Where
-from raystp.errors import SectionError, some
+from raystp.errors import ConfigError, SectionError, some
 from raystp.evaluate.board import score_table_text
 from raystp.evaluate.genes import gene_sets
 from raystp.evaluate.protocols import protocol_of
 from raystp.evaluate.report import build_report
 from raystp.evaluate.score import Label, Outcome, Row, Sets, score_model
 from raystp.models.baselines import fit_log_total, predict_log_total
+from raystp.models.genequery_unseen import mean_gene_profile
 from raystp.steps.evaluation_report import Shown, compose
 from raystp.steps.null import permuted
 from raystp.steps.pairs import Counts, load_counts, sections_of
@@ -29,6 +31,7 @@ from raystp.storage import Place
 
 STEP = "evaluate"
 CEILING = "planted mean"
+PROFILE = "mean of seen genes"
 CONTROLS = {
     "log total counts": "reads no picture but the depth measured at each test spot",
     "section mean": "reads no picture but the mean measured over the test section",
@@ -83,10 +86,12 @@ def run(config: EvaluateConfig) -> Artifact:
     models = open_models(predictions, store)
     measured = _measured(spots, models)
     genes = tuple(models[0].meta["genes"])
-    sets = _sets(config, models[0].meta, genes)
+    held = _held(models)
+    sets = _sets(config, models[0].meta, genes, held)
     outcomes = {one.name: _outcomes(one, measured, genes) for one in models}
     nulls = permuted(models, spots, tuple(measured), config.permutations, run=config.run)
     controls = _controls(config, spots, meta=models[0].meta, measured=measured, genes=genes)
+    controls |= _profiles(models, outcomes, genes)
     label = models[0].prediction.manifest.notes
     rows: list[Row] = []
     for name, of_sections in {**controls, **outcomes}.items():
@@ -150,15 +155,46 @@ def _outcomes(one: Scored, measured: dict[str, Counts], genes: tuple[str, ...]) 
     return found
 
 
-def _sets(config: EvaluateConfig, meta: dict[str, Any], genes: tuple[str, ...]) -> Sets:
-    """Return all, HEG and HVG from the training side, and the planted sets as far as the panel holds them."""
+def _held(models: list[Scored]) -> frozenset[str]:
+    """Return the genes that were held back from a training; raises ConfigError where two models disagree."""
+    found = {frozenset(one.meta["unseen"]) for one in models if one.meta.get("unseen")}
+    if len(found) > 1:
+        msg = "predictions: their models were trained without different genes; score them apart"
+        raise ConfigError(msg)
+    return next(iter(found), frozenset())
+
+
+def _sets(config: EvaluateConfig, meta: dict[str, Any], genes: tuple[str, ...], held: frozenset[str]) -> Sets:
+    """Return all, HEG and HVG from the training side, seen and unseen genes, and the planted sets of the panel."""
     sets = gene_sets(np.asarray(meta["training_mean"]), np.asarray(meta["training_variance"]), genes)
+    where = {gene: number for number, gene in enumerate(genes)}
+    if held:
+        sets |= {
+            "seen": np.asarray([where[gene] for gene in genes if gene not in held], np.int64),
+            "unseen": np.asarray([where[gene] for gene in genes if gene in held], np.int64),
+        }
     if config.planted is None:
         return sets
     planted = json.loads((Place.of(config.planted) / "genes.json").read_bytes())
     at = {gene: number for number, gene in enumerate(genes)}
     named = {name: [at[gene] for gene in members if gene in at] for name, members in planted.items()}
     return sets | {name: np.asarray(found, np.int64) for name, found in named.items() if found}
+
+
+def _profiles(
+    models: list[Scored], outcomes: dict[str, dict[str, Outcome]], genes: tuple[str, ...]
+) -> dict[str, dict[str, Outcome]]:
+    """Return what is known of an unseen gene without its text: the mean of what the same model predicts of the seen."""
+    found: dict[str, dict[str, Outcome]] = {}
+    for one in models:
+        if not one.meta.get("unseen"):
+            continue
+        seen = np.asarray([gene not in one.meta["unseen"] for gene in genes])
+        found[f"{one.name}, {PROFILE}"] = {
+            section: replace(outcome, predicted=mean_gene_profile(outcome.predicted[:, seen], len(genes)))
+            for section, outcome in outcomes[one.name].items()
+        }
+    return found
 
 
 def _controls(

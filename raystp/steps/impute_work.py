@@ -21,6 +21,7 @@ from raystp.index.bank import Bank, open_bank
 from raystp.models.predictor import Contrastive, Predictor, predictor
 from raystp.models.store import load_model
 from raystp.steps.pairs import embeddings_of, load_counts
+from raystp.steps.train_direct import predict_slide
 from raystp.storage import Place
 from raystp.units import Level0Pixels
 
@@ -47,9 +48,7 @@ def impute_slide(work: ImputeWork) -> int | str:
     try:
         table = embeddings_of(work.embed, work.slide)
         ready, bank = _ready(work.model.place, work.index.place if work.index else None)
-        expression = answer(
-            ready, bank, tables.matrix(table["vector"]), k=work.k, weights=work.weights, exactly=work.exactly
-        )
+        expression = answer(ready, bank, table, k=work.k, weights=work.weights, exactly=work.exactly)
         spots = expression.shape[0]
         columns = [*(table[name].combine_chunks() for name in tables.TILES.names), tables.vectors(expression)]
         cohort = pa.Table.from_arrays(columns, schema=tables.predictions(len(ready.genes)))
@@ -71,15 +70,17 @@ def _ready(model: Place, index: Place | None) -> tuple[Predictor, Bank | None]:
 def answer(
     ready: Predictor,
     bank: Bank | None,
-    features: Float32[np.ndarray, "query feature"],
+    table: pa.Table,
     *,
     k: int,
     weights: str,
     exactly: bool,
 ) -> Float32[np.ndarray, "query gene"]:
-    """Predict expression from features: directly, or through the k nearest rows of the bank."""
+    """Predict the tiles of a slide: directly, or through the k nearest rows of the bank."""
+    features = tables.matrix(table["vector"])
     if not isinstance(ready, Contrastive):
-        return ready.predict(features)
+        squares = np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1)
+        return predict_slide(ready, features, squares)
     assert bank is not None  # checked before any slide was begun
     queries = ready.embed_images(features)
     scores, rows = bank.search_exactly(queries, k) if exactly else bank.search(queries, k)

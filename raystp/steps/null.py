@@ -7,6 +7,7 @@ its bank holds the shuffled rows.
 
 import functools
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from raystp.models.store import load_model
 from raystp.steps.scored import Scored
 from raystp.steps.train import fit_baseline
 from raystp.steps.train_config import TrainConfig
+from raystp.steps.train_direct import DirectLearner, predict_stack
+from raystp.steps.train_learners import LEARNERS, learner_of
+from raystp.steps.train_work import start
 from raystp.steps.training_set import Recipe, Stack, assemble, join, stack
 from raystp.storage import Place
 
@@ -52,7 +56,7 @@ def null_pcc(work: NullWork) -> dict[str, Float64[np.ndarray, " gene"]]:
     """Return the PCC of each gene in each test section, and pooled, under one permutation."""
     config, train, test = _data(work.model, work.spots, work.embed, work.test)
     shuffled = train.shuffled(np.random.default_rng([work.seed, 0xB1EE9]))
-    predicted = _refit(config, shuffled, test.features, work)
+    predicted = _refit(config, shuffled, test, work)
     parts = {name: test.group == number for number, name in enumerate(test.sections)}
     found = {name: pcc_per_gene(predicted[rows], test.expression[rows])[0] for name, rows in parts.items()}
     return found | {POOLED: pcc_per_gene(predicted, test.expression)[0]}
@@ -71,15 +75,31 @@ def _data(model: Place, spots: Place, embed: Place, test: tuple[str, ...]) -> tu
     return config, train, stack([join(measured, images, name) for name in test], genes)
 
 
-def _refit(
-    config: TrainConfig, train: Stack, features: Float32[np.ndarray, "query feature"], work: NullWork
-) -> Float32[np.ndarray, "query gene"]:
-    if config.model != "bleep":
+def _refit(config: TrainConfig, train: Stack, test: Stack, work: NullWork) -> Float32[np.ndarray, "query gene"]:
+    features = test.features
+    if config.model not in LEARNERS:
         meta = {"genes": [str(n) for n in range(train.expression.shape[1])], "d_image": features.shape[1]}
         ready = predictor(config.model, fit_baseline(config, train), meta)
         return ready.predict(features)  # type: ignore[union-attr]  # every baseline answers by itself
     options = FitOptions(**{**config.model_dump()["fit"], "epochs": work.epochs, "select": "last", "patience": None})
+    if config.model != "bleep":
+        return _refit_direct(config, options, train, test=test, model=work.model)
     return _refit_bleep(config, options, train, features=features, work=work)
+
+
+def _refit_direct(
+    config: TrainConfig, options: FitOptions, train: Stack, *, test: Stack, model: Place
+) -> Float32[np.ndarray, "query gene"]:
+    kind, _, meta = load_model(model)
+    nowhere = Artifact(model, open_place(model, "train").manifest)
+    recipe = Recipe(nowhere, nowhere, (), (), 0.0, tuple(meta["genes"]))
+    learner = cast("DirectLearner", learner_of(config, recipe, meta))
+    lesson = learner.lesson(train, None, torch.device("cpu"))
+    training = start(lesson, options)
+    for _ in fit(training, lesson.train, options):
+        pass
+    arrays = {name: value.numpy() for name, value in training.weights().items()} | lesson.extra
+    return predict_stack(predictor(kind, arrays, meta), test)
 
 
 def _refit_bleep(

@@ -9,7 +9,6 @@ from jaxtyping import Float64
 from raystp import tables
 from raystp.artifacts import Artifact, Draft, begin, digest, find
 from raystp.cluster.delivery import Logbook
-from raystp.cluster.pixel_stream import Readers
 from raystp.cluster.progress import say
 from raystp.cluster.session import session
 from raystp.cluster.tracking import Tracker, tracked
@@ -18,15 +17,16 @@ from raystp.errors import ConfigError
 from raystp.evaluate.genes import pcc_per_gene
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.folds import Split, split_by_patient, split_by_section
-from raystp.models.baselines import Arrays, fit_gene_mean, fit_knn
+from raystp.models.arrays import Arrays
+from raystp.models.baselines import fit_gene_mean, fit_knn
 from raystp.models.predictor import Direct, predictor
 from raystp.models.ridge import fit_ridge
 from raystp.models.store import MODEL_FILES, save_model
-from raystp.steps.encoder_source import dim_of, source_of, spec_of
+from raystp.steps.encoder_source import dim_of, source_of
 from raystp.steps.pairs import sections_of
 from raystp.steps.panel import choose_panel
-from raystp.steps.train_bleep import BleepLearner
 from raystp.steps.train_config import TrainConfig
+from raystp.steps.train_learners import LEARNERS, learner_of, texts_meta
 from raystp.steps.train_work import Learner, TrainWork
 from raystp.steps.training_set import Recipe, Stack, assemble
 from raystp.storage import Place
@@ -59,14 +59,15 @@ def run(config: TrainConfig) -> Artifact:
     task = _Task(config, protocol, split, recipe, {"name": config.panel.name, **panel})
     learned, held = assemble(recipe)
     _say(task, learned, held)
-    meta = _meta(task, learned)
-    if config.model == "bleep":
-        rows, score = _train(task, draft, meta, _learner(task, meta))
+    meta = _meta(task, learned) | texts_meta(config, genes, learned)
+    if config.model in LEARNERS:
+        learner = learner_of(config, recipe, meta)
+        rows, score = _train(task, draft, meta, learner)
     else:
         rows, score = [], _fit(task, draft, meta, learned=learned, held=held)
     (draft.place / "epochs.parquet").write_table(tables.of_rows(rows, tables.EPOCHS))
     (draft.place / "training").remove()
-    kept = ("protocol", "train", "validation", "test", "patients", "panel", "d_image")
+    kept = ("protocol", "train", "validation", "test", "patients", "panel", "d_image", *({"unseen"} & meta.keys()))
     counts = {"genes": len(genes), "spots": len(learned.group), "epochs": len(rows)}
     return draft.finish(counts, [], {key: meta[key] for key in kept} | {"score": score})
 
@@ -102,6 +103,8 @@ def inputs_of(config: TrainConfig, spots: Artifact, images: Artifact) -> dict[st
     inputs: dict[str, Artifact | str] = {"spots": spots, "images": images}
     if config.panel.file is not None:
         inputs["panel"] = digest(Place.of(config.panel.file))
+    if config.model == "genequery":
+        inputs |= config.text.digests()
     if config.encoder is not None:
         inputs["encoder"] = source_of(config.encoder, config.run.store).identity
     return inputs
@@ -138,7 +141,7 @@ def _meta(task: _Task, learned: Stack) -> dict[str, Any]:
     return {
         "genes": list(recipe.genes),
         "d_image": dim_of(config.encoder) if config.encoder else learned.features.shape[1],
-        "options": config.model_dump(mode="json")["bleep"] if config.model == "bleep" else {},
+        "options": config.model_dump(mode="json")[config.model] if config.model in LEARNERS else {},
         "encoder": config.encoder.model_dump(mode="json") if config.encoder else notes["encoder"],
         "trained_tower": config.encoder is not None,
         "tile": {"side": notes["side"], "pixels": notes["pixels"]},
@@ -174,17 +177,9 @@ def _say(task: _Task, learned: Stack, held: Stack | None) -> None:
     say(f"  held out: {', '.join(split.test)}")
     if split.same_patient:
         say(f"  {task.protocol.leak}")
-    if config.model == "bleep":
+    if config.model in LEARNERS:
         fit = config.fit
-        say(f"  contrast sets of {fit.contrast} pairs, {fit.step} per optimiser step, {fit.epochs} epochs")
-
-
-def _learner(task: _Task, meta: dict[str, Any]) -> Learner:
-    config = task.config
-    tower = spec_of(config.encoder) if config.encoder else None
-    readers = Readers(config.run.readers) if config.run.readers else None
-    cache = config.run.node_cache()
-    return BleepLearner(task.recipe, config.bleep, int(meta["d_image"]), config.fit.seed, tower, readers, cache)
+        say(f"  sets of {fit.contrast}, {fit.step} per optimiser step, {fit.epochs} epochs")
 
 
 def _train(

@@ -4,21 +4,25 @@ import dataclasses
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Config, StepConfig, Where
+from raystp.models.attention import AttentionOptions
 from raystp.models.bleep_loss import BleepOptions
 from raystp.models.fit import FitOptions
+from raystp.models.genequery_options import GENEQUERY_FIT, GENEQUERY_SPOT_FIT, GeneQueryOptions
+from raystp.models.nh2st_options import NH2ST_FIT, Nh2stOptions
 from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.panel import PanelConfig
 from raystp.steps.slide_run import SlideRun
 from raystp.steps.tracked_run import TrackedRun
+from raystp.steps.train_text import TextConfig
 
 LEAST = {
     "epochs": 1,
     "lr": 0,
     "weight_decay": 0,
-    "contrast": 2,
+    "contrast": 1,
     "step": 1,
     "seed": 0,
     "patience": 1,
@@ -26,6 +30,30 @@ LEAST = {
     "dim": 1,
 }
 """The least value of the numbers of `fit` and of `bleep`: with less, no training can be done."""
+
+
+CONTRASTIVE = frozenset({"bleep", "nh2st"})
+"""Models whose loss tells samples apart."""
+
+PARTS = {
+    "bleep": ("bleep",),
+    "genequery": ("genequery", "text"),
+    "nh2st": ("nh2st",),
+    "attention": ("attention", "bags"),
+}
+"""Model -> the parts of the config that are its own."""
+
+ATTENTION_FIT = FitOptions(epochs=100, lr=1e-3, weight_decay=1e-2, contrast=4, step=1)
+"""Of attention regression: see `AttentionOptions.optimizer` for why it is not the published one."""
+
+
+def _fit_of(values: dict[str, Any]) -> FitOptions:
+    model = values.get("model", "bleep")
+    if model == "genequery":
+        options = values.get("genequery")
+        by_spot = isinstance(options, dict) and options.get("context") == "spot"
+        return GENEQUERY_SPOT_FIT if by_spot else GENEQUERY_FIT
+    return {"nh2st": NH2ST_FIT, "attention": ATTENTION_FIT}.get(str(model), FitOptions())
 
 
 class SplitConfig(Config):
@@ -45,6 +73,16 @@ class SplitConfig(Config):
 
     validation_block: float = Field(default=0.0, ge=0, lt=1)
     """Instead of `validation`: the share of each training section's spots, one spatial block, that validates."""
+
+
+class BagConfig(Config):
+    """Bags of tiles for weak labels: a section's pooled counts, or those of compact parts of it."""
+
+    parts: int = Field(default=1, ge=1)
+    """Parts that each section is cut into; more of them are more labels, each of less tissue."""
+
+    tiles: int | None = Field(default=None, ge=1)
+    """The most tiles of a bag in one epoch, drawn anew each time; all by default."""
 
 
 class TrainRun(TrackedRun, SlideRun):
@@ -86,7 +124,7 @@ class TrainConfig(StepConfig[TrainRun]):
     encoder: EncoderConfig | None = None
     """The tower to train with `tiles`."""
 
-    model: Literal["bleep", "ridge", "knn", "gene_mean"] = "bleep"
+    model: Literal["bleep", "genequery", "nh2st", "attention", "ridge", "knn", "gene_mean"] = "bleep"
 
     panel: PanelConfig = Field(default_factory=PanelConfig)
 
@@ -94,12 +132,45 @@ class TrainConfig(StepConfig[TrainRun]):
 
     bleep: BleepOptions = Field(default_factory=BleepOptions)
 
+    genequery: GeneQueryOptions = Field(default_factory=GeneQueryOptions)
+
+    text: TextConfig = Field(default_factory=TextConfig)
+    """For `genequery`: what is said of each gene."""
+
+    nh2st: Nh2stOptions = Field(default_factory=Nh2stOptions)
+
+    attention: AttentionOptions = Field(default_factory=AttentionOptions)
+
+    bags: BagConfig = Field(default_factory=BagConfig)
+    """For `attention`: what one label is of."""
+
     fit: FitOptions = Field(default_factory=FitOptions)
+    """By default as the model was published to be trained (`attention`: 100 epochs of AdamW at 1e-3)."""
 
     k: int = Field(default=50, ge=1)
     """Neighbours of the `knn` baseline."""
 
     run: TrainRun = Field(default_factory=TrainRun)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, values: Any) -> Any:
+        """Fill in how the model was published to be trained, under what is given."""
+        if not isinstance(values, dict) or not isinstance(values.get("fit", {}), dict | None):
+            return values
+        given, published = values.get("fit") or {}, _fit_of(values)
+        split = values.get("split")
+        validated = isinstance(split, dict) and (split.get("validation") or split.get("validation_block"))
+        if not validated:
+            published = dataclasses.replace(published, select="last", patience=None)
+        return {**values, "fit": {**dataclasses.asdict(published), **given}}
+
+    @model_validator(mode="after")
+    def _tells_apart(self) -> "TrainConfig":
+        if self.model in CONTRASTIVE and self.fit.contrast < 2:  # noqa: PLR2004 -- a pair alone has nothing to be told apart from
+            msg = f"fit: contrast must be finite and at least 2, got {self.fit.contrast}"
+            raise ValueError(msg)
+        return self
 
     @field_validator("fit", "bleep")
     @classmethod
@@ -120,4 +191,8 @@ class TrainConfig(StepConfig[TrainRun]):
         values = super().what()
         encoder = self.encoder.what() if self.encoder is not None else None
         panel = {key: value for key, value in values["panel"].items() if key != "file"}
-        return {**values, "encoder": encoder, "panel": {**panel, "listed": self.panel.file is not None}}
+        values |= {"encoder": encoder, "panel": {**panel, "listed": self.panel.file is not None}}
+        if self.model == "genequery":
+            values["text"] = self.text.what()
+        foreign = {part for model, parts in PARTS.items() for part in parts} - {"bleep"}
+        return {key: value for key, value in values.items() if key not in foreign - set(PARTS.get(self.model, ()))}

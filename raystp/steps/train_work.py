@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
+import numpy as np
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,6 +30,16 @@ class Lesson:
     validation: Samples | None = None
     score: Callable[[nn.Module], float] | None = None
     """Turns the model into its validation PCC."""
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
+    """What is stored with the weights and is none."""
+
+
+def start(lesson: Lesson, options: FitOptions) -> Training:
+    """Return the state before the first epoch, with the method's own optimiser and schedule where it has them."""
+    model = cast("Any", lesson.model)
+    part, optimizer = getattr(model, "loss_part", None), getattr(model, "optimizer", None)
+    rate = getattr(model, "learning_rate", None)
+    return Training.start(model, model.loss, options, part=part, optimizer=optimizer, rate=rate)
 
 
 @runtime_checkable
@@ -66,8 +77,7 @@ class TrainWork:
         Returns the rows of the epochs table, the epoch that was chosen, and what did not reach MLflow.
         """
         lesson = self.learner.prepare(worker)
-        model = cast("Any", lesson.model)
-        training = Training.start(model, model.loss, self.fit, part=getattr(model, "loss_part", None))
+        training = start(lesson, self.fit)
         training.wrapped = worker.wrap(lesson.model) if worker.world > 1 else None
         rows = _resume(training, worker)
         ranks = _ranks(training, worker, spread=self.spread_sets)
@@ -82,7 +92,12 @@ class TrainWork:
                 self._report(training, worker, rows)
             chosen = training.best_epoch if self.fit.select != "last" else training.epoch - 1
             if worker.rank == 0:
-                save_model(self.target, self.learner.kind, training.weights(), self.meta | {"epoch": chosen})
+                save_model(
+                    self.target,
+                    self.learner.kind,
+                    {**training.weights(), **lesson.extra},
+                    self.meta | {"epoch": chosen},
+                )
                 for name in MODEL_FILES:
                     run.file(f"{self.book.identity}/{name}", "model")
         return {"epochs": rows, "chosen": chosen, "untracked": run.left}

@@ -1,0 +1,108 @@
+"""Bags of tiles with the label of their case: what attention regression is trained on.
+
+Tiles come in through a function, so a bag need not be in memory; out come padded batches with their masks. A bag with
+more tiles than `bag_tiles` is another sample of them in each epoch, drawn from (seed, epoch, bag) and nothing else, so
+that no number of workers and no resumption changes what is seen.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from raystp.errors import ModelError, some
+
+Tiles = Callable[[int, Int64[np.ndarray, "tile"] | None], Float[np.ndarray, "tile feature"]]
+"""Number of a bag, and which of its tiles (None: all) -> their features, in that order."""
+
+
+def _first() -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class BagSamples:
+    """Bags by number, each with its label."""
+
+    tiles: Tiles
+    sizes: Int64[np.ndarray, "bag"]
+    """Tiles in each bag."""
+    labels: Float[np.ndarray, "_ gene"]
+    names: Sequence[str]
+    """The bags' cases, for sentences."""
+    bag_tiles: int | None = None
+    """The most tiles of a bag that are given at a time; None: all."""
+    seed: int = 0
+    epoch: Callable[[], int] = _first
+    """Which epoch it is. For training `lambda: training.epoch`; as it stands, every epoch sees the same tiles."""
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not len(self.sizes) == len(self.labels) == len(self.names):
+            seen = f"{len(self.sizes)} bags, {len(self.labels)} labels and {len(self.names)} names"
+            msg = f"each bag of tiles has one label and one name, got {seen}"
+            raise ModelError(msg)
+        empty = [self.names[bag] for bag in np.flatnonzero(self.sizes < 1).tolist()]
+        if empty:
+            msg = f"{len(empty)} of {len(self.sizes)} bags have no tiles ({some(empty)}): leave those cases out"
+            raise ModelError(msg)
+        wrong = [self.names[bag] for bag in np.flatnonzero(~np.isfinite(self.labels).all(axis=1)).tolist()]
+        if wrong:
+            msg = f"the labels of {len(wrong)} bags hold nan or infinity ({some(wrong)}): leave those cases out"
+            raise ModelError(msg)
+        if self.bag_tiles is not None and self.bag_tiles < 1:
+            msg = f"a bag gives 1 tile at least, got bag_tiles {self.bag_tiles}; None gives all of them"
+            raise ModelError(msg)
+
+    @classmethod
+    def of(
+        cls,
+        bags: Sequence[Float[np.ndarray, "_ feature"]],
+        labels: Float[np.ndarray, "_ gene"],
+        names: Sequence[str] | None = None,
+    ) -> "BagSamples":
+        """Return bags whose features are in memory, whole; `dataclasses.replace` sets the rest."""
+        sizes = np.array([len(bag) for bag in bags], dtype=np.int64)
+        named = list(names) if names is not None else [f"bag {number}" for number in range(len(bags))]
+        return cls(lambda bag, chosen: bags[bag] if chosen is None else bags[bag][chosen], sizes, labels, named)
+
+    def chosen(self, bag: int) -> Int64[np.ndarray, "tile"] | None:
+        """Return which tiles of a bag this epoch sees, in their order; None for all of them."""
+        size = int(self.sizes[bag])
+        if self.bag_tiles is None or size <= self.bag_tiles:
+            return None
+        rng = np.random.default_rng([self.seed, self.epoch(), bag])
+        return np.sort(rng.choice(size, self.bag_tiles, replace=False)).astype(np.int64)
+
+    def at(
+        self, rows: Int64[np.ndarray, "bag"]
+    ) -> tuple[Float[Tensor, "bag tile feature"], Float[Tensor, "bag tile"], Float[Tensor, "bag gene"]]:
+        """Return features padded with zeros to the longest bag, the mask (1 tile, 0 padding) and the labels."""
+        bags = [self._read(bag) for bag in rows.tolist()]
+        longest = max(len(bag) for bag in bags)
+        features = np.zeros((len(bags), longest, bags[0].shape[1]), dtype=np.float32)
+        mask = np.zeros((len(bags), longest), dtype=np.float32)
+        for number, bag in enumerate(bags):
+            features[number, : len(bag)], mask[number, : len(bag)] = bag, 1.0
+        labels = np.ascontiguousarray(self.labels[rows], dtype=np.float32)
+        one, two, three = (torch.from_numpy(part).to(self.device) for part in (features, mask, labels))
+        return one, two, three
+
+    def some_tiles(self, per_bag: int = 1000) -> Float[np.ndarray, "tile feature"]:
+        """Return up to so many tiles of each bag, the same at every call: what `standardize` is given."""
+        part = replace(self, bag_tiles=per_bag, epoch=_first)
+        return np.concatenate([part._read(bag) for bag in range(len(self))])
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def _read(self, bag: int) -> Float[np.ndarray, "tile feature"]:
+        features = self.tiles(bag, self.chosen(bag))
+        bad = int((~np.isfinite(features).all(axis=1)).sum())
+        if bad:
+            msg = f"the features of {bad} of {len(features)} tiles of {self.names[bag]} hold nan or infinity: "
+            raise ModelError(msg + "leave those tiles out")
+        return features

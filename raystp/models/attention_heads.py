@@ -1,0 +1,94 @@
+"""The layers of attention regression for many genes at once: one trunk for all of them, or one for each.
+
+A tile's features come in; its attention logits and its local predictions come out. A trunk for each gene is the
+published design (one model per gene), computed here as one batched module: it answers as that many models would.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+Level = Literal["instance", "embedding"]
+Pooling = Literal["attention", "mean", "max"]
+
+
+class Linears(nn.Module):
+    """Linear maps side by side, a row of them per group; each begins as torch's own `nn.Linear` would."""
+
+    def __init__(self, groups: int, width: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(width)
+        self.weight = nn.Parameter(torch.empty(groups, outputs, width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(groups, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Float[Tensor, "*rows group width"]) -> Float[Tensor, "*rows trunk output"]:
+        """Return each group's map of its own input; an input with one group is every group's."""
+        if x.shape[-2] > 1:
+            return torch.einsum("...gi,goi->...go", x, self.weight) + self.bias
+        flat = functional.linear(x[..., 0, :], self.weight.flatten(0, 1), self.bias.flatten())
+        return flat.reshape(*flat.shape[:-1], *self.bias.shape)
+
+
+class TileHeads(nn.Module):
+    """Embedding, attention and local prediction of a tile (the published code of Graziani et al., 2022).
+
+    With `e = Linear(x)`, the attention logit is `Linear(tanh(Linear(e)))` and the local prediction `Linear(e)`.
+    `groups` is the number of trunks: 1 for all genes, or one per gene. `heads` is the number of attentions: 1 or one
+    per gene; 0 leaves attention out, as pooling without it has no use for its weights.
+    """
+
+    def __init__(self, d_image: int, genes: int, *, groups: int, heads: int, widths: tuple[int, int]) -> None:
+        super().__init__()
+        embedding, hidden = widths
+        self.embed = Linears(groups, d_image, embedding)
+        self.local = Linears(groups, embedding, genes // groups)
+        self.hidden = Linears(groups, embedding, hidden) if heads else None
+        self.attend = Linears(groups, hidden, heads // groups) if heads else None
+
+    def logits(self, embedded: Float[Tensor, "*rows group joint"]) -> Float[Tensor, "*rows head"]:
+        """Return the attention logits; zeros, which weigh all tiles alike, where there is no attention."""
+        if self.hidden is None or self.attend is None:
+            return torch.zeros_like(embedded[..., 0, :1])
+        out: Tensor = self.attend(torch.tanh(self.hidden(embedded))).flatten(-2)
+        return out
+
+    def predictions(self, embedded: Float[Tensor, "*rows group joint"]) -> Float[Tensor, "*rows gene"]:
+        """Return the local predictions, neither clamped nor in the labels' units."""
+        out: Tensor = self.local(embedded).flatten(-2)
+        return out
+
+    def pooled_predictions(self, pooled: Float[Tensor, "bag head joint"]) -> Float[Tensor, "bag gene"]:
+        """Return the prediction from an embedding of the bag, where each gene may have its own under one trunk."""
+        shared = self.local.weight.shape[0] == 1
+        if shared and pooled.shape[1] > 1:
+            return (pooled * self.local.weight[0]).sum(dim=2) + self.local.bias[0]
+        return self.predictions(pooled)
+
+
+def attention_weights(
+    logits: Float[Tensor, "bag tile head"], mask: Float[Tensor, "bag tile"]
+) -> Float[Tensor, "bag tile head"]:
+    """Return the softmax over the tiles of each bag; a tile that is padding (mask 0) weighs nothing."""
+    return torch.softmax(logits.masked_fill(mask[..., None] == 0, -torch.inf), dim=1)
+
+
+def pool_predictions(
+    weights: Float[Tensor, "bag tile head"], local: Float[Tensor, "bag tile gene"]
+) -> Float[Tensor, "bag gene"]:
+    """Return `sum_i a_i y_i` for each gene; with one head its weights are every gene's."""
+    if weights.shape[2] == 1:
+        return torch.bmm(weights.transpose(1, 2), local)[:, 0]
+    return (weights * local).sum(dim=1)
+
+
+def pool_embeddings(
+    weights: Float[Tensor, "bag tile head"], embedded: Float[Tensor, "bag tile group joint"]
+) -> Float[Tensor, "bag pooled joint"]:
+    """Return `sum_i a_i e_i` for each head or trunk, whichever there are more of."""
+    if embedded.shape[2] == 1:
+        return torch.einsum("bth,btk->bhk", weights, embedded[:, :, 0])
+    return torch.einsum("btg,btgk->bgk", weights.expand(embedded.shape[:3]), embedded)

@@ -1,0 +1,68 @@
+"""What spot-aware GeneQuery is trained on: one gene of one section, all its spots at once.
+
+Sections are padded to the longest, in every batch alike, so that batches of several workers fit together. (Gene-aware
+GeneQuery is trained on spots, which are `Pairs`.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from raystp.errors import ModelError, some
+
+
+@dataclass(frozen=True)
+class SectionGenes:
+    """Sections by number, padded; sample `section * genes + gene`. All on the model's device."""
+
+    features: Float[Tensor, "section spot image"]
+    expression: Float[Tensor, "section gene spot"]
+    mask: Bool[Tensor, "section spot"]
+    """False at padding."""
+
+    @classmethod
+    def of(
+        cls,
+        features: Sequence[Float[Tensor, "_ image"]],
+        expression: Sequence[Float[Tensor, "_ gene"]],
+        names: Sequence[str] | None = None,
+    ) -> "SectionGenes":
+        """Return the samples of some sections; raises ModelError for empty ones, and values that are no numbers."""
+        named = list(names) if names is not None else [f"section {number}" for number in range(len(features))]
+        _check(features, expression, named)
+        longest = max(len(rows) for rows in features)
+        padded = [torch.nn.functional.pad(rows, (0, 0, 0, longest - len(rows))) for rows in features]
+        labels = [torch.nn.functional.pad(rows.T, (0, longest - len(rows))) for rows in expression]
+        sizes = torch.tensor([len(rows) for rows in features], device=features[0].device)
+        mask = torch.arange(longest, device=sizes.device) < sizes[:, None]
+        return cls(torch.stack(padded), torch.stack(labels), mask)
+
+    def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[Tensor, ...]:
+        """Return what `GeneQuery.forward` takes: features and expression of all spots, the mask, and the gene."""
+        chosen = torch.from_numpy(rows).to(self.mask.device)
+        section, gene = chosen // self.expression.shape[1], chosen % self.expression.shape[1]
+        return self.features[section], self.expression[section, gene], self.mask[section], gene
+
+    def __len__(self) -> int:
+        return self.expression.shape[0] * self.expression.shape[1]
+
+
+def _check(features: Sequence[Tensor], expression: Sequence[Tensor], names: list[str]) -> None:
+    seen = [[len(rows) for rows in side] for side in (features, expression)]
+    if not seen[0] or seen[0] != seen[1] or len(names) != len(seen[0]):
+        msg = f"each section has a name, and features and expression spot by spot, got {len(names)} names and {seen}"
+        raise ModelError(msg)
+    empty = [name for name, rows in zip(names, features, strict=True) if not len(rows)]
+    if empty:
+        msg = f"{len(empty)} of {len(names)} sections have no spots ({some(empty)}): leave them out"
+        raise ModelError(msg)
+    for what, side in (("image features", features), ("expression", expression)):
+        bad = {name: int((~torch.isfinite(rows).all(dim=1)).sum()) for name, rows in zip(names, side, strict=True)}
+        if any(bad.values()):
+            where = some([f"{name}: {count}" for name, count in bad.items() if count])
+            msg = f"the {what} of {sum(bad.values())} spots hold nan or infinity ({where}): leave those spots out"
+            raise ModelError(msg)

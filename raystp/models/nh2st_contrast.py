@@ -1,0 +1,61 @@
+"""NH2ST's contrast: each row's partner is to be found among all rows, whose other similarities are turned down."""
+
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 256
+"""Rows compared with all others at a time: bounds the memory, never the value."""
+
+
+def contrast(
+    first: Float[Tensor, "sample dim"],
+    second: Float[Tensor, "sample dim"],
+    temperature: float,
+    *,
+    negatives: float = 0.1,
+    own: slice = slice(None),
+) -> Float[Tensor, ""]:
+    """Return the mean over the rows of `first[own]` of the cross-entropy of finding the same row of `second`.
+
+    From NH2ST's published code: cosines over `temperature`, those of other rows times `negatives`, one direction only.
+    So the negatives have an effective temperature of `temperature / negatives`. Computed in float32. With `own` it is
+    a part's loss: the mean over equal parts is the whole's, in value and in gradient. Memory is a chunk of rows by all
+    rows, forwards and backwards (each chunk's similarities are computed again for the gradient).
+    """
+    with torch.autocast(first.device.type, enabled=False):
+        asking, answering = functional.normalize(first.float()), functional.normalize(second.float())
+        begin, end, _ = own.indices(len(first))
+        losses = []
+        for start in range(begin, end, CHUNK):
+            chunk = asking[start : min(start + CHUNK, end)]
+            chunk_loss = partial(_chunk_loss, start=start, temperature=temperature, negatives=negatives)
+            if torch.is_grad_enabled() and end - begin > CHUNK:
+                losses.append(checkpoint(chunk_loss, chunk, answering, use_reentrant=False, preserve_rng_state=False))
+            else:
+                losses.append(chunk_loss(chunk, answering))
+        return torch.stack(losses).sum() / (end - begin)
+
+
+def contrast_logits(
+    chunk: Float[Tensor, "row dim"],
+    second: Float[Tensor, "sample dim"],
+    *,
+    start: int,
+    temperature: float,
+    negatives: float,
+) -> Float[Tensor, "row sample"]:
+    """Return the logits of rows of unit length, the first of which is row `start`: its partner's entry is untouched."""
+    logits = chunk @ second.T / temperature
+    partner = torch.arange(start, start + len(chunk), device=chunk.device)[:, None]
+    return (logits * negatives).scatter(1, partner, logits.gather(1, partner))
+
+
+def _chunk_loss(chunk: Tensor, second: Tensor, *, start: int, temperature: float, negatives: float) -> Tensor:
+    partner = torch.arange(start, start + len(chunk), device=chunk.device)
+    logits = contrast_logits(chunk, second, start=start, temperature=temperature, negatives=negatives)
+    return functional.cross_entropy(logits, partner, reduction="sum")

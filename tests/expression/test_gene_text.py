@@ -1,0 +1,83 @@
+"""Texts of genes: by symbol from tables and sets, and what lacks is named."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raystp.errors import SectionError
+from raystp.expression.gene_text import gene_texts, read_descriptions, read_gene_names, read_gmt
+from raystp.storage import Place
+
+GENES = Path(__file__).parents[2].parent / "shared" / "data" / "genes"
+
+
+def _file(folder: Path, name: str, content: str | bytes) -> Place:
+    content = content.encode() if isinstance(content, str) else content
+    (folder / name).write_bytes(content)
+    return Place.of(folder / name)
+
+
+def test_names_are_read_by_symbol_the_first_that_has_one(tmp_path: Path) -> None:
+    rows = (
+        "ensgene\tsymbol\tdescription\nE1\tA\talpha\nE2\tA\tother\nE3\t\tno symbol\nE4\tB\tNA\nE5\tB\tbeta\nE6\tC\t\n"
+    )
+    wanted = {"A": "alpha", "B": "beta"}
+    assert read_gene_names(_file(tmp_path, "t.tsv", rows)) == wanted
+    assert read_gene_names(_file(tmp_path, "t.tsv.gz", gzip.compress(rows.encode()))) == wanted
+    assert read_gene_names(_file(tmp_path, "t.csv", "symbol,description\nA,alpha\nB,beta\n")) == wanted
+
+
+def test_gene_sets_lose_their_accession_and_keep_their_genes(tmp_path: Path) -> None:
+    content = "folding (GO:0051084)\t\tA\tB,1.0\n\ntransport (of T-cells)\tremark\tB\t\n"
+    assert read_gmt(_file(tmp_path, "s.gmt", content)) == {"folding": ["A", "B"], "transport (of T-cells)": ["B"]}
+
+
+def test_descriptions_are_read_in_either_form(tmp_path: Path) -> None:
+    content = "A####binds DNA\nB\tbinds RNA ## and more\n\n"
+    assert read_descriptions(_file(tmp_path, "d.txt", content)) == {"A": "binds DNA", "B": "binds RNA ## and more"}
+
+
+def test_text_is_the_name_and_the_smallest_sets_first_whatever_the_order_of_genes() -> None:
+    sets = {"large": ["A", "B", "C"], "small": ["A"], "mid": ["A", "B"], "also mid": ["A", "C"]}
+    texts = gene_texts(["B", "A"], {"A": "alpha"}, sets)
+    assert list(texts.items()) == [("B", "mid, large"), ("A", "alpha. small, also mid, mid, large")]
+    assert gene_texts(["A"], {"A": "alpha"}, sets, most=1) == {"A": "alpha. small"}
+    assert gene_texts(["A"], {"A": "alpha"}) == {"A": "alpha"}
+
+
+def test_genes_without_a_text_are_named_dropped_or_called_by_their_symbol() -> None:
+    genes = ["A", *(f"X{number}" for number in range(7))]
+    with pytest.raises(SectionError, match="7 of 8 genes have no text: 'X0', 'X1', 'X2', 'X3', 'X4' and 2 more"):
+        gene_texts(genes, {"A": "alpha"})
+    assert gene_texts(genes, {"A": "alpha"}, absent="drop") == {"A": "alpha"}
+    assert gene_texts(genes[:2], {"A": "alpha"}, absent="symbol") == {"A": "alpha", "X0": "X0"}
+
+
+def test_files_that_are_none_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SectionError, match="no columns 'symbol' and 'description'; it has 'gene', 'name'"):
+        read_gene_names(_file(tmp_path, "t.tsv", "gene\tname\nA\talpha\n"))
+    with pytest.raises(SectionError, match="cannot be read as text"):
+        read_gene_names(_file(tmp_path, "t.tsv.gz", b"no gzip"))
+    with pytest.raises(SectionError, match="cannot be read as text"):
+        read_gmt(_file(tmp_path, "s.gmt", b"\xff\xfe"))
+    with pytest.raises(SectionError, match="line 2: a GMT has"):
+        read_gmt(_file(tmp_path, "s.gmt", "a\t\tA\nb A\n"))
+    with pytest.raises(SectionError, match="line 1: a line is SYMBOL####text"):
+        read_descriptions(_file(tmp_path, "d.txt", "A binds\n"))
+    with pytest.raises(SectionError, match="gene 'A' has a text already"):
+        read_descriptions(_file(tmp_path, "d.txt", "A####one\nA####two\n"))
+
+
+@pytest.mark.skipif(not GENES.is_dir(), reason="shared/data/genes is not here")
+def test_most_genes_of_a_real_panel_have_a_name_and_processes() -> None:
+    names = read_gene_names(Place.of(GENES / "grch38.tsv.gz"))
+    sets = read_gmt(Place.of(GENES / "enrichr.GO_Biological_Process_2021.gmt"))
+    panel = [str(gene) for gene in np.load(GENES / "her_hvg_cut_1000.npy").tolist()]
+    texts = gene_texts(panel, names, sets, absent="drop")
+    assert len(panel) == 785
+    assert len(texts) == 754
+    assert gene_texts(["ERBB2"], names, sets)["ERBB2"].startswith("erb-b2 receptor tyrosine kinase 2. ")
+    assert "GO:" not in " ".join(texts.values())
+    assert sum(", " in text for text in texts.values()) > 600

@@ -25,7 +25,7 @@ import numpy as np
 from bench_s3_slide import make_slide, needed, squares
 from jaxtyping import Float64
 
-from raystp.slides.open import Slide, open_slide, read_tiles
+from raystp.slides.open import Slide, expect_tiles, open_slide, read_tiles
 from raystp.storage import Place
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
@@ -181,8 +181,10 @@ def _downloaded(scene: Scene) -> Iterator[Slide]:
             yield slide
 
 
+AS_EMBED = "ranges, 64 of an expected unit"
 Opening = Callable[[Scene], contextlib.AbstractContextManager[Slide]]
 WAYS: dict[str, tuple[Opening, int]] = {
+    AS_EMBED: (_ranged, BATCH),
     "ranges, 64 tiles at a time": (_ranged, BATCH),
     "ranges, a unit at a time": (_ranged, UNIT),
     "download, then 64 at a time": (_downloaded, BATCH),
@@ -216,6 +218,8 @@ def _run(way: str, scene: Scene, line: float) -> Row:
         opened = time.monotonic()
         for first in range(0, len(scene.squares), step):
             span = scene.squares[first : first + step]
+            if way == AS_EMBED and first % UNIT == 0:
+                expect_tiles(slide, scene.squares[first : first + UNIT], SIDE)
             read_tiles(slide, span, SIDE, into=array[: len(span)])
         ended = time.monotonic()
     told = scene.ask(line)

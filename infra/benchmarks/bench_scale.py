@@ -80,8 +80,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    parser.add_argument("--tiles", type=int, default=2000, help="tiles of a slide, at least")
-    parser.add_argument("--unit-tiles", type=int, default=512)
+    parser.add_argument("--tiles", type=int, default=600, help="tiles of a slide, at least")
+    parser.add_argument("--unit-tiles", type=int, default=128)
     parser.add_argument("--encoders", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of few and many slides")
     parser.add_argument("--apart-rounds", type=int, default=1, help="the same with readers apart")

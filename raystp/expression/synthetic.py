@@ -97,6 +97,19 @@ def plant_programs(
     return Programs(tissues=tuple(tissues), genes=tuple(names), relative=relative, planted=planted)
 
 
+def described(programs: Programs) -> dict[str, str]:
+    """Return gene -> a text that says what was planted: the genes of a program share its words, null genes theirs."""
+    short = dict(zip(_short_names(programs.tissues), programs.tissues, strict=True))
+    texts: dict[str, str] = {}
+    for gene in programs.genes:
+        prefix, _, rest = gene.partition("_")
+        homes = [short[prefix[start : start + 3]] for start in range(0, len(prefix), 3)] if rest else []
+        way = "raised" if rest.startswith("UP") else "lowered"
+        said = ", ".join(f"{way} {home}" for home in homes) or "no program, alike everywhere"
+        texts[gene] = f"{said}, {way} in {' and '.join(homes)}" if homes else said
+    return texts
+
+
 def expected_expression(
     programs: Programs, fractions: Float64[np.ndarray, "spot type"]
 ) -> Float64[np.ndarray, "spot gene"]:

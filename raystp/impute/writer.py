@@ -54,13 +54,15 @@ def prediction_to_anndata(
     places: Places,
     *,
     measured: ad.AnnData | None = None,
+    maps: Mapping[str, Float32[np.ndarray, "spot gene"]] | None = None,
     provenance: Mapping[str, Any],
 ) -> ad.AnnData:
     """Return one library's prediction as AnnData, spots and genes in the order given.
 
     `measured` holds the truth in X in the model's own scale (log1p of counts per 10,000), and is matched by name; its
-    obs columns come along. `provenance` (model fingerprint, protocol, ...) is what `uns["raystp"]` will say: text,
-    numbers, lists of them, and mappings to them, which is what an h5ad can hold.
+    obs columns come along. `maps` are layers: what else a model says of each spot and gene. `provenance` (model
+    fingerprint, protocol, ...) is what `uns["raystp"]` will say: text, numbers, lists of them, and mappings to them,
+    which is what an h5ad can hold.
 
     Raises:
         ModelError: a prediction is not finite, or names and numbers differ in count.
@@ -80,7 +82,7 @@ def prediction_to_anndata(
         obs=pd.DataFrame(index=pd.Index(places.names)) if truth is None else truth.obs.copy(),
         var=pd.DataFrame(index=pd.Index(genes)),
         obsm={"spatial": places.centres},
-        layers={} if truth is None else {"measured": _dense(truth)},
+        layers={**({} if truth is None else {"measured": _dense(truth)}), **(maps or {})},
         uns={"spatial": {places.library: _library(places)}, "raystp": dict(provenance)},
     )
 

@@ -164,6 +164,12 @@ def read_tiles(
     return tiles
 
 
+def expect_tiles(slide: Slide, squares: Float64[np.ndarray, "tile 3"], pixels: TilePixels) -> None:
+    """Say which tiles will be read next: of a slide in an object store, their bytes are fetched meanwhile."""
+    if isinstance(slide, TiledSlide):
+        slide.expect(squares, pixels)
+
+
 def read_microns(
     slide: Slide, x: Level0Pixels, y: Level0Pixels, *, side: Microns, pixels: TilePixels
 ) -> UInt8[np.ndarray, "pixel pixel 3"]:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64, UInt8
 from raystp.errors import SlideError
 from raystp.slides.canvases import Aim, Crops, Regions
 from raystp.slides.read_plan import Plan, Windows, read_plan
+from raystp.slides.remote import RemoteSource
 from raystp.slides.resample import MAX_REGION, WHITE, Box, check_region, shrink, square, window
 from raystp.slides.scale import Scale
 from raystp.slides.slots import SlotPool
@@ -45,6 +46,7 @@ class TiledSlide:
         self._downsamples = [level.downsample for level in levels]
         self._pool = SlotPool(min(max(POOL_BYTES[0], 2 * levels[0].band), POOL_BYTES[1]))
         self._readers = [LevelReader(level, tiled.source, self._pool) for level in levels]
+        self._source = tiled.source
         self._open = True
         self.name = name
         self.width, self.height = levels[0].width, levels[0].height
@@ -76,6 +78,29 @@ class TiledSlide:
         if faults:
             tile = min(faults)
             raise unreadable(self.name, tile, squares[tile].tolist(), faults[tile])
+
+    def expect(self, squares: Float64[np.ndarray, "tile 3"], pixels: int) -> None:
+        """Let the store begin to send what these squares need, before they are read; on this machine it does nothing.
+
+        A square that cannot be read is left out here: reading it says why.
+        """
+        if not isinstance(self._source, RemoteSource) or not len(squares):
+            return
+        corners: dict[int, list[tuple[int, int, int, int]]] = {}
+        for x, y, side in squares.tolist():
+            with contextlib.suppress(SlideError):
+                aim = self._aim(square(self._where, (x, y), side, pixels), pixels, pixels)
+                if aim is not None:
+                    region = aim.region
+                    corners.setdefault(aim.level, []).append((region.left, region.top, region.width, region.height))
+        offsets, counts = [], []
+        for number, found in corners.items():
+            level = self._readers[number].level
+            plan = read_plan(level, Windows(np.arange(len(found)), *np.array(found, np.int64).T))
+            stored = [tile for tile in plan.tiles if level.counts[tile]]
+            offsets += level.offsets[stored].tolist()
+            counts += level.counts[stored].tolist()
+        self._source.expect(offsets, counts)
 
     def thumbnail(self, longest: int) -> UInt8[np.ndarray, "row col 3"]:
         """Return the whole slide with `longest` px along its longer side; see `Slide`."""

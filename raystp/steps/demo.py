@@ -6,7 +6,7 @@ model was trained on it.
 """
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -16,14 +16,24 @@ from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import session
 from raystp.cluster.tasks import each
 from raystp.config import Run, StepConfig, Where
-from raystp.expression.synthetic import plant_programs
+from raystp.expression.synthetic import described, plant_programs
 from raystp.slides.synthetic import TISSUES
 from raystp.steps import pipeline
 from raystp.steps.demo_draw import CELL, DAMAGED, UNMEASURED, Draw, draw
 from raystp.storage import Place
 
 STEP = "demo"
-MODELS = ("bleep", "ridge", "knn", "gene_mean")
+Method = Literal["bleep", "nh2st", "genequery", "attention", "ridge", "knn", "gene_mean"]
+
+SMALL: dict[str, dict[str, Any]] = {
+    "nh2st": {"nh2st": {"dim": 128, "dropout": 0.2}, "fit": {"epochs": 30, "contrast": 64, "lr": 1e-3}},
+    "genequery": {
+        "genequery": {"dim": 64, "depth": 1, "heads": 2, "head_dim": 32, "feedforward": 128},
+        "fit": {"epochs": 30, "contrast": 32, "lr": 1e-3},
+    },
+    "attention": {"bags": {"parts": 16}, "fit": {"epochs": 60}},
+}
+"""What a laptop can train in a minute or two: narrower than published, and fewer epochs."""
 
 
 class DemoRun(Run):
@@ -44,6 +54,10 @@ class DemoConfig(StepConfig[DemoRun]):
 
     pixels: int = Field(default=4096, ge=1024, multiple_of=CELL)
     """Side of each slide in level-0 pixels, at 0.5 um/px."""
+
+    methods: list[Method] = Field(default=["bleep", "ridge", "knn", "gene_mean"], min_length=1)
+    """What is trained, the first of which the report is about; the other three methods are nh2st, genequery and
+    attention."""
 
     epochs: int = Field(default=100, ge=1)
     """Epochs of BLEEP, of which the best on the validation patient counts."""
@@ -93,11 +107,21 @@ def _cohort(config: DemoConfig) -> Artifact:
     planted = {"planted": genes[programs.planted].tolist(), "no signal": genes[~programs.planted].tolist()}
     (draft.place / "planted" / "genes.json").write_bytes(json.dumps(planted).encode())
     (draft.place / "genes.txt").write_bytes("\n".join(programs.genes).encode())
+    texts = [f"{gene}####{text}" for gene, text in described(programs).items()]
+    (draft.place / "texts.txt").write_bytes("\n".join(texts).encode())
     return draft.finish({"slides": len(work), "genes": len(programs.genes)}, [])
 
 
 def _patients(config: DemoConfig) -> list[str]:
     return [f"patient-{chr(ord('A') + number)}" for number in range(config.patients)]
+
+
+def _asked(config: DemoConfig, model: str, trained: dict[str, Any], cohort: Place) -> dict[str, Any]:
+    """Return the train config of one method."""
+    fit: dict[str, Any] = {"step": 1, "select": "best_pcc", "seed": config.seed}
+    small = SMALL.get(model, {"fit": {"epochs": config.epochs, "contrast": config.contrast}})
+    text = {"text": {"descriptions": (cohort / "texts.txt").uri}} if model == "genequery" else {}
+    return {"model": model, **trained, **small, **text, "fit": {**fit, **small["fit"]}}
 
 
 def _path(config: DemoConfig, cohort: Place) -> Artifact:
@@ -107,18 +131,11 @@ def _path(config: DemoConfig, cohort: Place) -> Artifact:
         "k": config.neighbours,
         "panel": {"name": "all genes", "file": (cohort / "genes.txt").uri},
         "split": {"test": patients[-1:], "validation": patients[-2:-1]},
-        "fit": {
-            "epochs": config.epochs,
-            "contrast": config.contrast,
-            "step": 1,
-            "select": "best_pcc",
-            "seed": config.seed,
-        },
     }
     wanted: dict[str, Any] = {
         "name": config.name,
         "slides": (cohort / "slides.csv").uri,
-        "train": [{"model": model, **trained} for model in MODELS],
+        "train": [_asked(config, model, trained, cohort) for model in config.methods],
         "index": {"shards": 2},
         "impute": {"k": config.neighbours},
         "evaluate": {

@@ -23,7 +23,7 @@ from raystp.cluster.tile_units import Unit
 from raystp.encoders.batches import Batch
 from raystp.encoders.encoder import PLAIN, Encoding, Precision, Ways
 from raystp.errors import SlideError
-from raystp.slides.open import Slide, open_slide, read_tiles
+from raystp.slides.open import Slide, expect_tiles, open_slide, read_tiles
 from raystp.steps.encoder_source import EncoderSource
 from raystp.storage import Place
 from raystp.storage.node_cache import NodeCache
@@ -176,12 +176,13 @@ class UnitReader:
         self._work, self._lock = work, threading.Lock()
         self._arrays: deque[Pixels] = deque([np.empty((0, 0, 0, 3), np.uint8)] * held)
         self._name: str | None = None
+        self._unit: str | None = None
         self._slide: Slide | None = None
         self._squares: Float64[np.ndarray, "tile 3"] = np.empty((0, 3))
 
     def __call__(self, unit: Unit, start: int, stop: int) -> Pixels:
         """Return the tiles [start, stop) of a unit as pixels."""
-        slide, squares = self._open(unit.slide)
+        slide, squares = self._open(unit)
         span = squares[unit.first + start : unit.first + stop]
         return read_tiles(slide, span, TilePixels(self._work.pixels), into=self._array(stop - start))
 
@@ -193,7 +194,8 @@ class UnitReader:
             self._arrays.append(array)
         return array[:count]
 
-    def _open(self, name: str) -> tuple[Slide, Float64[np.ndarray, "tile 3"]]:
+    def _open(self, unit: Unit) -> tuple[Slide, Float64[np.ndarray, "tile 3"]]:
+        name = unit.slide
         with self._lock:
             if self._slide is None or self._name != name:
                 if self._slide is not None:
@@ -210,4 +212,8 @@ class UnitReader:
                 self._slide = open_slide(name, place, given_mpp=mpp, cache=self._work.cache)
                 table = (self._work.tiles / "tiles" / f"{name}.parquet").read_table(["x", "y", "side"])
                 self._squares = np.stack([table[column].to_numpy() for column in ("x", "y", "side")], axis=1)
+            if unit.unit != self._unit:
+                self._unit = unit.unit
+                ahead = self._squares[unit.first : unit.first + unit.rows]
+                expect_tiles(self._slide, ahead, TilePixels(self._work.pixels))
             return self._slide, self._squares

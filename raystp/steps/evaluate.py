@@ -23,6 +23,7 @@ from raystp.evaluate.score import Label, Outcome, Row, Sets, score_model
 from raystp.models.baselines import fit_log_total, predict_log_total
 from raystp.models.genequery_unseen import mean_gene_profile
 from raystp.steps.evaluation_report import Shown, compose
+from raystp.steps.hotspots import hotspot_lines
 from raystp.steps.null import permuted
 from raystp.steps.pairs import Counts, load_counts, sections_of
 from raystp.steps.scored import Scored, open_models
@@ -107,6 +108,7 @@ def run(config: EvaluateConfig) -> Artifact:
     content = compose(shown, spots, models, protocol_of(label["protocol"]), store=Place.of(store))
     (draft.place / "report.html").write_bytes(build_report(content).encode())
     _track(config, draft, rows, cohort=spots.manifest.name)
+    notes += _hotspots(config, models, measured, genes)
     failed = [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in content.failures]
     summary = "\n".join([text, "", *notes, *failed, f"report: {draft.place / 'report.html'}"])
     return draft.finish({"scores": len(rows), "models": len(models)}, [], {"summary": summary})
@@ -232,6 +234,17 @@ def _planted(folder: Place, counts: Counts, genes: tuple[str, ...]) -> Float32[n
     rows = [at[spot] for spot in counts.spots]
     share: Float64[np.ndarray, "spot gene"] = np.stack([table[gene].to_numpy()[rows] for gene in genes], axis=1)
     return np.log1p(share * 1e4).astype(np.float32)
+
+
+def _hotspots(
+    config: EvaluateConfig, models: list[Scored], measured: dict[str, Counts], genes: tuple[str, ...]
+) -> list[str]:
+    """Return what the maps of attention regression are worth, where it is known what was planted."""
+    if config.planted is None:
+        return []
+    folder = Place.of(config.planted)
+    wanted = json.loads((folder / "genes.json").read_bytes()).get("planted", [])
+    return hotspot_lines(models, measured, genes, planted=lambda counts: _planted(folder, counts, genes), wanted=wanted)
 
 
 def _in_order(rows: list[Row], names: list[str]) -> list[Row]:

@@ -18,6 +18,7 @@ from raystp.expression.schema import read_section
 from raystp.impute.weights import WEIGHTS
 from raystp.impute.writer import Places, Thumbnail, prediction_to_anndata, write_prediction
 from raystp.index.bank import Bank, open_bank
+from raystp.models.attention_predictor import AttentionPredictor
 from raystp.models.predictor import Contrastive, Predictor, predictor
 from raystp.models.store import load_model
 from raystp.steps.pairs import embeddings_of, load_counts
@@ -53,7 +54,10 @@ def impute_slide(work: ImputeWork) -> int | str:
         columns = [*(table[name].combine_chunks() for name in tables.TILES.names), tables.vectors(expression)]
         cohort = pa.Table.from_arrays(columns, schema=tables.predictions(len(ready.genes)))
         (work.target / "predictions" / f"{work.slide}.parquet").write_table(cohort)
-        write_prediction(work.target / "anndata" / f"{work.slide}.h5ad", _anndata(work, table, expression, ready.genes))
+        adata = _anndata(work, table, expression, ready)
+        if isinstance(ready, AttentionPredictor):
+            adata.var["slide"] = ready.predict_bag(tables.matrix(table["vector"]))
+        write_prediction(work.target / "anndata" / f"{work.slide}.h5ad", adata)
     except RaystpError as error:
         return str(error)
     return int(spots)
@@ -90,8 +94,10 @@ def answer(
 
 
 def _anndata(
-    work: ImputeWork, table: pa.Table, expression: Float32[np.ndarray, "tile gene"], genes: list[str]
+    work: ImputeWork, table: pa.Table, expression: Float32[np.ndarray, "tile gene"], ready: Predictor
 ) -> ad.AnnData:
+    """Return a slide's prediction; of attention regression, with the maps of where it looked and what that gave."""
+    genes = ready.genes
     x, y, side = (table[name].to_numpy() for name in ("x", "y", "side"))
     spots = table["spot"].to_pylist()
     names = [spot or f"{work.slide}-{tile:06d}" for spot, tile in zip(spots, table["tile"].to_pylist(), strict=True)]
@@ -112,7 +118,11 @@ def _anndata(
         thumbnail=thumbnail_of(work.embed, work.slide),
     )
     provenance = {"model": work.model.manifest.folder, "protocol": work.protocol, "schema_version": 1}
-    return prediction_to_anndata(expression, genes, places, measured=measured, provenance=provenance)
+    maps: dict[str, Float32[np.ndarray, "tile gene"]] = {}
+    if isinstance(ready, AttentionPredictor):
+        found = ready.maps(tables.matrix(table["vector"]))
+        maps = {name: np.ascontiguousarray(found[name]) for name in ("attention", "contribution")}
+    return prediction_to_anndata(expression, genes, places, measured=measured, maps=maps, provenance=provenance)
 
 
 def thumbnail_of(embed: Artifact, slide: str) -> Thumbnail:

@@ -17,7 +17,7 @@ from PIL import Image
 from raystp.errors import StorageError
 from raystp.slides.headers import checked_tiff
 from raystp.slides.levels import pyramid
-from raystp.slides.open import open_slide, read_tiles
+from raystp.slides.open import expect_tiles, open_slide, read_tiles
 from raystp.slides.openslide_slide import open_handle, own_mpp
 from raystp.slides.remote import BlockFile
 from raystp.slides.sources import LocalSource, spans
@@ -85,6 +85,33 @@ def test_processes_of_a_node_share_one_copy_of_an_object_that_is_no_tiled_tiff(b
                 np.testing.assert_array_equal(read_tiles(slide, whole, TilePixels(90))[0], pixels[:, :90])
         (copy,) = (tmp_path / "cache" / "files").iterdir()
         assert copy.read_bytes() == content.getvalue()
+
+
+@pytest.mark.parametrize(("pixels", "length"), [(80, 80.0), (64, 75.5)])
+def test_expecting_tiles_changes_neither_a_pixel_nor_what_is_not_expected(
+    bucket: str, slide_file: Path, pixels: int, length: float
+) -> None:
+    place = Place.of(bucket.format("expected.svs"))
+    place.write_bytes(slide_file.read_bytes())
+    squares = grid(length)
+    with open_slide("A1", place) as far, open_slide("A1", Place.of(slide_file)) as here:
+        truth = read_tiles(here, squares, TilePixels(pixels))
+        for first in (0, 100):  # the second unit is expected while the first is still on its way
+            expect_tiles(far, squares[first : first + 100], TilePixels(pixels))
+            expect_tiles(here, squares[first : first + 100], TilePixels(pixels))
+            for start in range(first, first + 100, 30):
+                span = slice(start, start + 30)
+                np.testing.assert_array_equal(read_tiles(far, squares[span], TilePixels(pixels)), truth[span])
+
+
+def test_an_object_that_is_replaced_after_it_was_expected_is_an_error(bucket: str, slide_file: Path) -> None:
+    place = Place.of(bucket.format("expected2.svs"))
+    place.write_bytes(slide_file.read_bytes())
+    with open_slide("A1", place) as slide:
+        place.write_bytes(slide_file.read_bytes() + b" ")
+        expect_tiles(slide, grid(80.0), TilePixels(80))
+        with pytest.raises(StorageError, match=r"expected2\.svs.*replaced"):
+            read_tiles(slide, grid(80.0)[:20], TilePixels(80))
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_an_error(bucket: str, slide_file: Path) -> None:

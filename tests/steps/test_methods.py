@@ -1,0 +1,131 @@
+"""The methods that answer by themselves, as steps: trained, predicted, scored with their nulls, and the same again."""
+
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from raystp import tables
+from raystp.artifacts import Artifact, find
+from raystp.errors import ConfigError, EncoderError, ModelError, SectionError
+from raystp.models.store import load_model
+from raystp.steps import evaluate, impute, train
+from raystp.steps.train_config import TrainConfig
+
+ROOT = Path(__file__).parents[2]
+METHODS = ("nh2st", "genequery", "attention")
+
+
+def _config(store: Path, method: str, **changes: Any) -> TrainConfig:
+    overrides = [f"run.store={store}", "run.tracking=none", *(f"{key}={value}" for key, value in changes.items())]
+    return train.CONFIG.load(ROOT / "conf" / "train" / f"smoke-{method}.yaml", overrides)
+
+
+@pytest.fixture(scope="module")
+def predicted(smoke_store: Path) -> dict[str, Artifact]:
+    """Each method's prediction of the test patient."""
+    found = {}
+    for method in METHODS:
+        model = train.run(_config(smoke_store, method))
+        asked: dict[str, Any] = {"name": f"smoke-{method}", "model": model.place.uri, "embeddings": "embed/smoke"}
+        asked |= {"spots": "spots/smoke", "run": {"store": str(smoke_store)}}
+        found[method] = impute.run(impute.CONFIG.of(asked))
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_each_method_predicts_the_test_patient_in_finite_numbers(predicted: dict[str, Artifact]) -> None:
+    for prediction in predicted.values():
+        assert "patient-C" in prediction.manifest.notes["slides"]
+        adata = ad.read_h5ad(prediction.place.path / "anndata" / "patient-C.h5ad")
+        assert adata.shape[1] == 50
+        assert np.isfinite(adata.X).all()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_attention_leaves_its_maps_and_the_slides_own_expression(predicted: dict[str, Artifact]) -> None:
+    adata = ad.read_h5ad(predicted["attention"].place.path / "anndata" / "patient-C.h5ad")
+    np.testing.assert_allclose(adata.layers["attention"].sum(axis=0), 1.0, rtol=1e-4)
+    pooled = (adata.layers["attention"] * adata.X).sum(axis=0)
+    np.testing.assert_allclose(adata.var["slide"], pooled, atol=1e-3)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_they_are_scored_together_seen_and_unseen_genes_apart_with_their_nulls(
+    predicted: dict[str, Artifact], smoke_store: Path
+) -> None:
+    config = {
+        "name": "methods",
+        "spots": "spots/smoke",
+        "predictions": [one.place.uri for one in predicted.values()],
+        "permutations": 2,
+        "planted": str(find(str(smoke_store), "demo/smoke", "demo").place / "planted"),
+        "run": {"store": str(smoke_store), "tracking": "none"},
+    }
+    scored = evaluate.run(evaluate.CONFIG.of(config))
+    rows = scored.table("scores.parquet", tables.SCORES).to_pylist()
+    models = {row["model"] for row in rows}
+    assert models >= {*METHODS, "genequery, mean of seen genes", "planted mean"}
+    assert {"seen", "unseen", "planted"} <= {row["genes"] for row in rows}
+    nulls = {row["model"] for row in rows if row["null_mean"] is not None}
+    assert nulls >= set(METHODS)
+    assert "`attention` contribution: over" in scored.manifest.notes["summary"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["nh2st", "genequery"])
+def test_two_workers_train_the_model_of_one(method: str, smoke_store: Path, tmp_path: Path) -> None:
+    still = {"nh2st": {"nh2st.dropout": 0}, "genequery": {"genequery.dropout": 0}}[method]
+    sources = {part: find(str(smoke_store), f"{part}/smoke", part).place.uri for part in ("spots", "embed")}
+    named = {"spots": sources["spots"], "embeddings": sources["embed"], "fit.epochs": 1, "fit.select": "last", **still}
+    one = train.run(_config(tmp_path / "one", method, **named))
+    two = train.run(_config(tmp_path / "two", method, **named, **{"run.workers": 2, "run.gather": "true"}))
+    assert one.manifest.fingerprint == two.manifest.fingerprint
+    found = load_model(two.place)[1]
+    for name, values in load_model(one.place)[1].items():
+        np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
+
+
+def test_a_models_own_options_alone_count_in_the_name_of_what_it_trains() -> None:
+    base = {"spots": "spots/a", "embeddings": "embed/a", "split": {"test": ["P"]}, "run": {}}
+    bleep = TrainConfig.of(base)
+    assert bleep.what() == TrainConfig.of({**base, "nh2st": {"dim": 64}, "bags": {"parts": 3}}).what()
+    nh2st = TrainConfig.of({**base, "model": "nh2st"})
+    assert nh2st.what() != TrainConfig.of({**base, "model": "nh2st", "nh2st": {"dim": 64}}).what()
+    assert (nh2st.fit.epochs, nh2st.fit.lr, nh2st.fit.contrast) == (200, 5e-4, 8)
+    assert (nh2st.fit.select, nh2st.fit.patience) == ("last", None)  # nobody validates
+    checked = TrainConfig.of({**base, "model": "nh2st", "split": {"test": ["P"], "validation": ["Q"]}})
+    assert (checked.fit.select, checked.fit.patience) == ("best_pcc", 20)
+    assert TrainConfig.of({**base, "model": "genequery", "genequery": {"context": "spot"}}).fit.contrast == 1
+
+
+BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [
+    ("genequery", {"text.encoder": "weighted"}, ConfigError, "reads what is said of genes: give text.names"),
+    ("genequery", {"text.encoder": "table"}, ConfigError, "needs text.table"),
+    ("genequery", {"text.encoder": "hashed", "text.descriptions": "FILE"}, SectionError, "genes have no text"),
+    ("genequery", {"text.encoder": "model", "text.folder": "FOLDER"}, EncoderError, "model.safetensors"),
+    ("nh2st", {"fit.contrast": 1}, ConfigError, "contrast must be finite and at least 2"),
+    ("nh2st", {"nh2st.heads": 5}, ModelError, "multiple of its heads"),
+    ("nh2st", {"fit.contrast": 500}, ModelError, "there are"),
+]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("bad", BAD, ids=[str(one[1]) for one in BAD])
+def test_bad_input_is_a_sentence(
+    smoke_store: Path, tmp_path: Path, bad: tuple[str, dict[str, Any], type[Exception], str]
+) -> None:
+    method, changes, kind, sentence = bad
+    (tmp_path / "texts.txt").write_text("TUM_UP01####raised in tumour\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    places = {"FILE": tmp_path / "texts.txt", "FOLDER": tmp_path / "folder"}
+    with pytest.raises(kind, match=sentence):
+        train.run(_config(smoke_store, method, **{key: places.get(value, value) for key, value in changes.items()}))

@@ -21,6 +21,7 @@ from raystp.config import put
 from raystp.errors import ConfigError, ModelError
 from raystp.steps import train
 from raystp.steps.train_config import TrainConfig
+from raystp.steps.train_learners import LEARNERS
 from raystp.steps.tune_config import TuneConfig
 from raystp.storage import Place
 
@@ -84,7 +85,7 @@ def _check_metric(config: TuneConfig, base: TrainConfig) -> None:
             "each training section in split.validation_block"
         )
         raise ConfigError(msg)
-    lacks_pcc, lacks_loss = base.encoder is not None, base.model != "bleep"
+    lacks_pcc, lacks_loss = base.encoder is not None, base.model not in LEARNERS
     if (lacks_pcc and config.metric == "validation_pcc") or (lacks_loss and config.metric == "validation_loss"):
         other = "validation_loss" if lacks_pcc else "validation_pcc"
         msg = f"metric: a training of this kind has no {config.metric}; there is {other}"

@@ -79,6 +79,7 @@ def test_they_are_scored_together_seen_and_unseen_genes_apart_with_their_nulls(
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("method", ["nh2st", "genequery"])
 def test_two_workers_train_the_model_of_one(method: str, smoke_store: Path, tmp_path: Path) -> None:
     still = {"nh2st": {"nh2st.dropout": 0}, "genequery": {"genequery.dropout": 0}}[method]
@@ -105,11 +106,12 @@ def test_a_models_own_options_alone_count_in_the_name_of_what_it_trains() -> Non
     assert TrainConfig.of({**base, "model": "genequery", "genequery": {"context": "spot"}}).fit.contrast == 1
 
 
+DESCRIBED = {"text.descriptions": "FILE", "text.absent": "symbol"}
 BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("genequery", {"text.encoder": "weighted"}, ConfigError, "reads what is said of genes: give text.names"),
     ("genequery", {"text.encoder": "table"}, ConfigError, "needs text.table"),
     ("genequery", {"text.encoder": "hashed", "text.descriptions": "FILE"}, SectionError, "genes have no text"),
-    ("genequery", {"text.encoder": "model", "text.folder": "FOLDER"}, EncoderError, "model.safetensors"),
+    ("genequery", {**DESCRIBED, "text.encoder": "model", "text.folder": "FOLDER"}, EncoderError, "model.safetensors"),
     ("nh2st", {"fit.contrast": 1}, ConfigError, "contrast must be finite and at least 2"),
     ("nh2st", {"nh2st.heads": 5}, ModelError, "multiple of its heads"),
     ("nh2st", {"fit.contrast": 500}, ModelError, "there are"),

@@ -25,7 +25,7 @@ from raystp.steps import pipeline, tile
 from raystp.storage import Place
 from tests.cluster.conftest import free_port
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).parent / "ray"
@@ -180,7 +180,6 @@ def _tables(folder: Path) -> list[np.ndarray]:
     return [np.asarray(column.flatten()).reshape(len(column), -1) for column in columns]
 
 
-@pytest.mark.faults
 def test_every_step_as_a_job_leaves_what_it_leaves_locally(submitted: Path, cohort: Path, tmp_path: Path) -> None:
     for step in STEPS:
         module = importlib.import_module(f"raystp.steps.{step}")
@@ -218,7 +217,6 @@ def test_a_step_as_a_job_leaves_what_it_leaves_locally(
         assert pq.read_table(table).equals(pq.read_table(there))
 
 
-@pytest.mark.faults
 def test_a_pipeline_that_was_killed_and_submitted_again_does_nothing_twice(
     cluster: Cluster, cohort: Path, tmp_path: Path
 ) -> None:

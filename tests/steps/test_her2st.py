@@ -22,6 +22,7 @@ KNOWN = {"ridge": (0.132, 0.378), "bleep": (0.139, 0.394)}
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
+    pytest.mark.faults,
     pytest.mark.skipif(not (DATA / "her2st").exists(), reason="no HER2ST sections in ../shared/data/her2st"),
     pytest.mark.skipif(not WEIGHTS.exists(), reason="no MobileNet weights in ../shared/weights"),
     pytest.mark.usefixtures("ray_session"),

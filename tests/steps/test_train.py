@@ -84,6 +84,7 @@ def test_a_training_whose_worker_was_killed_has_every_epoch_once(pixels: tuple[A
     assert not (model.place / "training").exists()
 
 
+@pytest.mark.faults
 def test_readers_apart_and_a_killed_worker_change_no_weight(
     smoke_store: Path, pixels: tuple[Artifact, int], tmp_path: Path
 ) -> None:

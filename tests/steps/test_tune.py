@@ -97,6 +97,7 @@ def test_a_sweep_that_was_killed_is_one_sweep_in_mlflow_with_a_run_a_trial(
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.faults
 def test_the_best_trial_trained_afresh_has_its_score(killed: tuple[Artifact, list[str]], smoke_store: Path) -> None:
     artifact, _ = killed
     notes, rows = artifact.manifest.notes, _trials(artifact)
@@ -118,6 +119,7 @@ def test_a_sweep_that_is_done_is_not_done_again(killed: tuple[Artifact, list[str
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_sweep_of_a_baseline_finds_the_best_on_the_validation_side_and_a_failing_trial_is_a_row(
     smoke_store: Path,
 ) -> None:

@@ -133,13 +133,16 @@ class TrainConfig(StepConfig[TrainRun]):
     bleep: BleepOptions = Field(default_factory=BleepOptions)
 
     genequery: GeneQueryOptions = Field(default_factory=GeneQueryOptions)
+    """What changes GeneQuery's result."""
 
     text: TextConfig = Field(default_factory=TextConfig)
     """For `genequery`: what is said of each gene."""
 
     nh2st: Nh2stOptions = Field(default_factory=Nh2stOptions)
+    """What changes NH2ST's result."""
 
     attention: AttentionOptions = Field(default_factory=AttentionOptions)
+    """What changes attention regression's result."""
 
     bags: BagConfig = Field(default_factory=BagConfig)
     """For `attention`: what one label is of."""

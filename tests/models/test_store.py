@@ -139,14 +139,17 @@ def test_features_of_another_encoder_and_missing_values_are_refused() -> None:
 
 
 def test_unknown_kind_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ModelError, match=r"there are bleep, gene_mean, knn, ridge, got 'magic'"):
+    with pytest.raises(
+        ModelError, match=r"there are attention, bleep, gene_mean, genequery, knn, nh2st, ridge, got 'magic'"
+    ):
         predictor("magic", {}, META)
 
 
 def test_arrays_of_another_kind_are_refused() -> None:
-    assert set(MODELS) == {"bleep", "gene_mean", "knn", "ridge"}
-    with pytest.raises(ModelError, match="not those of a bleep model"):
-        predictor("bleep", fit_gene_mean(_spots()[1]), {**META, "options": {}})
+    for kind in ("attention", "bleep", "genequery", "nh2st"):
+        assert kind in MODELS
+        with pytest.raises(ModelError, match=f"not those of a {kind} model"):
+            predictor(kind, fit_gene_mean(_spots()[1]), {**META, "options": {}, "seen": ["A"], "unseen": []})
 
 
 def _training(width: int = 4) -> Training:

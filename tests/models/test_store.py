@@ -148,7 +148,7 @@ def test_unknown_kind_is_refused_with_the_known_ones() -> None:
 def test_arrays_of_another_kind_are_refused() -> None:
     for kind in ("attention", "bleep", "genequery", "nh2st"):
         assert kind in MODELS
-        with pytest.raises(ModelError, match=f"not those of a {kind} model"):
+        with pytest.raises(ModelError, match=f"not those of an? {kind} model"):
             predictor(kind, fit_gene_mean(_spots()[1]), {**META, "options": {}, "seen": ["A"], "unseen": []})
 
 

@@ -104,11 +104,11 @@ def run(config: EvaluateConfig) -> Artifact:
     text = score_table_text(rows)
     (draft.place / "scores.txt").write_bytes(f"{text}\n".encode())
     notes = [f"`{name}` {note}." for name, note in {**CONTROLS, CEILING: CEILING_NOTE}.items() if name in controls]
+    notes += _hotspots(config, models, measured, genes)
     shown = Shown(rows, outcomes, measured, genes, config.genes, config.permutations, notes)
     content = compose(shown, spots, models, protocol_of(label["protocol"]), store=Place.of(store))
     (draft.place / "report.html").write_bytes(build_report(content).encode())
     _track(config, draft, rows, cohort=spots.manifest.name)
-    notes += _hotspots(config, models, measured, genes)
     failed = [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in content.failures]
     summary = "\n".join([text, "", *notes, *failed, f"report: {draft.place / 'report.html'}"])
     return draft.finish({"scores": len(rows), "models": len(models)}, [], {"summary": summary})

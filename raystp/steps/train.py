@@ -19,13 +19,14 @@ from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.folds import Split, split_by_patient, split_by_section
 from raystp.models.arrays import Arrays
 from raystp.models.baselines import fit_gene_mean, fit_knn
+from raystp.models.plan import epoch_plan
 from raystp.models.predictor import Direct, predictor
 from raystp.models.ridge import fit_ridge
 from raystp.models.store import MODEL_FILES, save_model
 from raystp.steps.encoder_source import dim_of, source_of
 from raystp.steps.pairs import sections_of
 from raystp.steps.panel import choose_panel
-from raystp.steps.train_config import TrainConfig
+from raystp.steps.train_config import CONTRASTIVE, TrainConfig
 from raystp.steps.train_learners import LEARNERS, learner_of, texts_meta
 from raystp.steps.train_work import Learner, TrainWork
 from raystp.steps.training_set import Recipe, Stack, assemble
@@ -61,6 +62,9 @@ def run(config: TrainConfig) -> Artifact:
     _say(task, learned, held)
     meta = _meta(task, learned) | texts_meta(config, genes, learned)
     if config.model in LEARNERS:
+        if config.model in CONTRASTIVE:  # said here, before any worker is started
+            fit = config.fit
+            epoch_plan(len(learned.group), contrast=fit.contrast, step=fit.step, seed=fit.seed, epoch=0)
         learner = learner_of(config, recipe, meta)
         rows, score = _train(task, draft, meta, learner)
     else:

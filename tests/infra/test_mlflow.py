@@ -18,7 +18,7 @@ import yaml
 
 Object = dict[str, Any]
 SERVICE = "raystp-mlflow"
-PATIENCE_S = 90
+PATIENCE_S = 180.0
 
 
 @pytest.fixture(scope="module")

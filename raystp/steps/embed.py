@@ -89,7 +89,7 @@ class _Outcome:
             "tiles": self.tiles,
             "seconds": round(self.seconds, 3),
             "tiles_per_s": round(self.tiles / max(self.seconds, 1e-9), 3),
-            "encoders_waited": round(self.waiting, 4),
+            "encoders_waited": round(self.waiting, 4) if self.encoded_s else None,  # not known with readers apart
             "operators": self.operators,
         }
 
@@ -152,7 +152,8 @@ def _stream(work: EmbedWork, units: list[Unit], run: EmbedRun) -> _Outcome:
             outcome.take(receipt)
             left[receipt.slide] -= 1
             whole += not left[receipt.slide]
-            progress.note = f"{whole} of {len(left)} slides, encoders waited {outcome.waiting:.0%} of their time"
+            waited = f", encoders waited {outcome.waiting:.0%} of their time" if outcome.encoded_s else ""
+            progress.note = f"{whole} of {len(left)} slides{waited}"
             progress.add(rows[receipt.unit], failed=rows[receipt.unit] if receipt.error else 0)
     outcome.seconds = progress.seconds
     work.sweep()

@@ -54,7 +54,9 @@ class DirectLearner:
             arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
             ready = predictor(self.kind, arrays | (extra or {}), self.meta)
             assert held is not None  # only then it is asked for
-            return float(pcc_per_gene(predict_stack(ready, held), held.expression)[0].mean())
+            # No epoch is chosen by genes that are held back.
+            seen = [gene not in set(self.meta.get("unseen", ())) for gene in ready.genes]
+            return float(pcc_per_gene(predict_stack(ready, held)[:, seen], held.expression[:, seen])[0].mean())
 
         return score
 

@@ -95,8 +95,8 @@ def test_a_refusal_is_named_at_once_and_not_asked_again(far_file: Place, proxy: 
     started = time.monotonic()
     with pytest.raises(StorageError, match=rf"cannot read s3://bucket/\S+/slide.svs: .*{status} {code}"):
         far_file.read_ranges([(at, 10) for at in range(200)], version="v", threads=4, patience=SOON)
-    assert time.monotonic() - started < 5.0
-    assert proxy.count("GET") < 100  # of 200: a busy machine tells the other threads late
+    assert time.monotonic() - started < 2.0
+    assert proxy.count("GET") <= 8
 
 
 def test_a_storm_of_503_ends_after_the_retries(far_file: Place, proxy: Proxy) -> None:

@@ -1,18 +1,24 @@
 """The methods that answer by themselves, as steps: trained, predicted, scored with their nulls, and the same again."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anndata as ad
 import numpy as np
 import pytest
+import torch
 
 from raystp import tables
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, Manifest, find
 from raystp.errors import ConfigError, EncoderError, ModelError, SectionError
+from raystp.models.genequery_options import GeneQueryOptions
 from raystp.models.store import load_model
 from raystp.steps import evaluate, impute, train
 from raystp.steps.train_config import TrainConfig
+from raystp.steps.train_direct import GeneQueryLearner
+from raystp.steps.training_set import Recipe, Stack
+from raystp.storage import Place
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("nh2st", "genequery", "attention")
@@ -131,3 +137,26 @@ def test_bad_input_is_a_sentence(
     places = {"FILE": tmp_path / "texts.txt", "FOLDER": tmp_path / "folder"}
     with pytest.raises(kind, match=sentence):
         train.run(_config(smoke_store, method, **{key: places.get(value, value) for key, value in changes.items()}))
+
+
+def test_no_epoch_is_chosen_by_genes_that_are_held_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    one = Artifact(Place.of(tmp_path), Manifest(step="spots", name="a", fingerprint="0"))
+    genes = ("A", "B", "C", "D")
+    squares = np.stack([np.arange(12.0), np.zeros(12), np.ones(12)], axis=1)
+    features = rng.normal(size=(12, 5)).astype(np.float32)
+    expression = rng.random((12, 4)).astype(np.float32)
+    names = tuple(str(number) for number in range(12))
+    held = Stack(("a",), ("a",), np.zeros(12, np.int64), names, squares, features, expression, np.ones(12))
+    other = replace(held, expression=np.concatenate([expression[:, :3], rng.random((12, 1), np.float32)], axis=1))
+    meta: dict[str, Any] = {"genes": list(genes), "d_image": 5, "seen": ["A", "B", "C"], "unseen": ["D"]}
+    options = GeneQueryOptions(dim=8, depth=1, heads=1, head_dim=8, feedforward=8)
+    texts = rng.normal(size=(4, 6)).astype(np.float32)
+    recipe = Recipe(one, one, ("a",), (), 0.0, genes)
+    learner = GeneQueryLearner(recipe, meta | {"options": vars(options)}, 0, options, texts)
+    found = []
+    for validation in (held, other):
+        lesson = learner.lesson(held, validation, torch.device("cpu"))
+        assert lesson.score is not None
+        found.append(lesson.score(lesson.model.eval()))
+    assert found[0] == found[1]

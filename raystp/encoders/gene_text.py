@@ -71,9 +71,11 @@ class WeightedText:
     words: dict[str, int]
     """Word -> its place in a row."""
     weights: Float64[np.ndarray, "dim"]
+    hash_rest: bool = False
+    """Whether a text without a word of the corpus has its own words hashed, which tells it apart and no more."""
 
     @classmethod
-    def of(cls, corpus: Mapping[str, str], dim: int = 2048) -> "WeightedText":
+    def of(cls, corpus: Mapping[str, str], dim: int = 2048, *, hash_rest: bool = False) -> "WeightedText":
         """Return the encoder of a corpus: its `dim` most frequent words that two texts or more have, ties by word.
 
         The corpus may hold all genes there are: a text is no measurement. Raises EncoderError where no word is left.
@@ -93,7 +95,7 @@ class WeightedText:
             raise EncoderError(msg)
         kept.sort(key=lambda place: str(names[place]))
         weights = np.log((1 + len(corpus)) / (1 + texts[kept])) + 1
-        return cls({str(names[place]): at for at, place in enumerate(kept)}, weights)
+        return cls({str(names[place]): at for at, place in enumerate(kept)}, weights, hash_rest)
 
     @property
     def dim(self) -> int:
@@ -105,15 +107,20 @@ class WeightedText:
         """Name, length, and a digest of words and weights."""
         total = hashlib.sha256("\n".join(self.words).encode())
         total.update(np.round(self.weights, 9).tobytes())
-        return {"name": "weighted", "dim": self.dim, "sha256": total.hexdigest()}
+        rest = {"rest": "hashed"} if self.hash_rest else {}
+        return {"name": "weighted", "dim": self.dim, "sha256": total.hexdigest(), **rest}
 
     def encode(self, texts: Mapping[str, str]) -> Float32[np.ndarray, "gene dim"]:
-        """Return a row per gene; raises EncoderError for a text without a word of the corpus."""
+        """Return a row per gene; raises EncoderError for a text without a word of the corpus, unless those are hashed."""
         check_texts(texts)
         counted = CountVectorizer(vocabulary=self.words, ngram_range=PAIRS, token_pattern=WORD)
         rows = counted.transform(texts.values()).toarray() * self.weights
         length = np.linalg.norm(rows, axis=1, keepdims=True)
-        return _with_words(texts, (rows / np.where(length > 0, length, 1)).astype(np.float32))
+        unit = (rows / np.where(length > 0, length, 1)).astype(np.float32)
+        rest = {gene: text for (gene, text), row in zip(texts.items(), unit, strict=True) if not row.any()}
+        if rest and self.hash_rest:
+            unit[~unit.any(axis=1)] = HashedText(self.dim).encode(rest)
+        return _with_words(texts, unit)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,7 @@
 import hashlib
 import io
 import json
-import os
-import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,14 +23,12 @@ from raystp.errors import SlideError
 from raystp.slides.open import Slide, expect_tiles, open_slide, read_tiles
 from raystp.steps.encoder_source import EncoderSource
 from raystp.storage import Place
+from raystp.storage.attempts import DEATHS, Attempts
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
 
 Pixels = UInt8[np.ndarray, "tile pixel pixel 3"]
 Vectors = Float32[np.ndarray, "tile dim"]
-
-DEATHS = 3
-"""After so many processes that ended over a unit, it is refused: the slide's file brings the decoder down."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +63,18 @@ class EmbedWork:
         """Where unfinished work leaves its marks."""
         return self.outputs[0].place
 
+    @property
+    def attempts(self) -> Attempts:
+        """The marks of units that were begun."""
+        return Attempts(self.aside / "attempts")
+
     def forget(self) -> None:
         """Take away the marks of all attempts: what was refused is tried again."""
-        (self.aside / "attempts").remove()
+        self.attempts.forget()
 
     def sweep(self) -> None:
-        """Take away the marks of units that are committed: their process died between that and its receipt."""
-        done = self.committed()
-        for name in (self.aside / "attempts").names():
-            if name in done:
-                (self.aside / "attempts" / name).remove()
+        """Take away the marks of units that are committed."""
+        self.attempts.sweep(self.committed())
 
     def committed(self) -> set[str]:
         """Return the names of the units that every encoder has committed."""
@@ -90,22 +87,17 @@ class EmbedWork:
 
     def begin(self, unit: Unit) -> str:
         """Leave a mark before any decoder runs; a unit with `DEATHS` marks is refused, by name."""
-        folder = self.aside / "attempts" / unit.unit
-        marks = folder.names()
-        if len(marks) >= DEATHS:
-            last = json.loads((folder / marks[-1]).read_bytes())
+        if host := self.attempts.begin(unit.unit):
             return (
                 f"reading tiles {unit.first} to {unit.first + unit.rows - 1} of slide {unit.slide!r} has ended "
-                f"{len(marks)} processes (the last on {last['host']}): it is left out; open the slide in a viewer, or "
+                f"{DEATHS} processes (the last on {host}): it is left out; open the slide in a viewer, or "
                 "try again with --set run.retry_failed=true"
             )
-        mark = {"host": socket.gethostname(), "process": os.getpid()}
-        (folder / f"{time.time_ns():020d}.json").write_bytes(json.dumps(mark).encode())
         return ""
 
     def ended(self, unit: Unit) -> None:
         """Take the marks away."""
-        (self.aside / "attempts" / unit.unit).remove()
+        self.attempts.ended(unit.unit)
 
     def reader(self, held: int) -> "UnitReader":
         """Build what reads tiles [start, stop) of a unit; a batch is overwritten once `held` more were begun."""

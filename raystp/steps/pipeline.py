@@ -43,6 +43,9 @@ class PipelineConfig(StepConfig[TrackedRun]):
     train: Values | list[Values]
     """As for `raystp train`; a list trains several models, and the first is the one that the report is about."""
 
+    shared: Values = Field(default_factory=dict)
+    """What all trainings have, as for `raystp train`; what one says of itself comes first."""
+
     index: Values = Field(default_factory=dict)
     """As for `raystp index`, for each contrastive model."""
 
@@ -56,7 +59,7 @@ class PipelineConfig(StepConfig[TrackedRun]):
 
     def models(self) -> list[Values]:
         """Return the train configs, each under a name of its own."""
-        listed = self.train if isinstance(self.train, list) else [self.train]
+        listed = [_over(self.shared, one) for one in (self.train if isinstance(self.train, list) else [self.train])]
         if len(listed) == 1:
             return [{"name": self.name, **listed[0]}]
         return [{"name": f"{self.name}-{one.get('model', 'bleep')}", **one} for one in listed]
@@ -137,6 +140,12 @@ class _Path:
         artifact: Artifact = step.run(self.config.of_step(step.CONFIG, role, sources, values))
         self.found[role] = artifact
         return artifact.place.uri
+
+
+def _over(shared: Values, own: Values) -> Values:
+    """Return a training's fields over the shared ones, part by part."""
+    both = {key: {**shared[key], **own[key]} for key in shared.keys() & own.keys() if isinstance(own[key], dict)}
+    return {**shared, **own, **both}
 
 
 def _read_by(values: Values, sources: Values) -> Values:

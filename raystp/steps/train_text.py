@@ -42,7 +42,7 @@ class TextConfig(Config):
     """For `model`: the folder."""
 
     absent: Literal["refuse", "symbol"] = "refuse"
-    """A gene without a text is an error, or has its symbol for a text."""
+    """A gene without a text is an error, or has its symbol for a text, which tells it apart and no more."""
 
     dim: int = Field(default=1024, ge=8)
     """Length of hashed, weighted and random texts."""
@@ -103,7 +103,7 @@ def _encoder(config: TextConfig, texts: dict[str, str]) -> GeneTextEncoder:
     if config.encoder == "hashed":
         return HashedText(config.dim)
     if config.encoder == "weighted":
-        return WeightedText.of(texts, config.dim)
+        return WeightedText.of(texts, config.dim, hash_rest=config.absent == "symbol")
     path = config.table if config.encoder == "table" else config.folder
     if path is None:
         field = "table" if config.encoder == "table" else "folder"

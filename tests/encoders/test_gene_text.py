@@ -211,3 +211,13 @@ def test_without_transformers_a_language_model_is_refused_in_a_sentence(monkeypa
         monkeypatch.setitem(sys.modules, name, value)
     with pytest.raises(EncoderError, match="needs the package transformers, which is not installed"):
         read_model_text(Path("anywhere"))
+
+
+def test_a_symbol_that_stands_for_a_text_is_a_row_of_its_own_and_changes_no_other() -> None:
+    corpus = {"A": "membrane protein kinase", "B": "kinase of the membrane", "MARS": "MARS", "PTRF": "PTRF"}
+    refusing, hashing = WeightedText.of(corpus), WeightedText.of(corpus, hash_rest=True)
+    with pytest.raises(EncoderError, match="2 of 4 genes hold no word that counts"):
+        refusing.encode(corpus)
+    rows = hashing.encode(corpus)
+    assert np.array_equal(rows[:2], refusing.encode({gene: corpus[gene] for gene in "AB"}))
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1)

@@ -46,6 +46,13 @@ def test_a_relative_path_in_any_step_is_refused_in_a_submitted_job() -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_what_is_shared_is_in_every_training_under_what_it_says_of_itself() -> None:
+    shared = {"fit": {"seed": 2, "epochs": 9}, "panel": {"variable": 7}}
+    models = _config(train=[{"model": "ridge"}, {"model": "bleep", "fit": {"epochs": 3}}], shared=shared).models()
+    assert [one["fit"] for one in models] == [{"seed": 2, "epochs": 9}, {"seed": 2, "epochs": 3}]
+    assert [one["panel"] for one in models] == [{"variable": 7}] * 2
+
+
 def test_a_pipeline_is_done_once_and_a_lost_step_alone_is_done_again(smoke_store: Path) -> None:
     train = [{**TRAIN, "model": "ridge"}, {**TRAIN, "model": "gene_mean"}]
     config = _config(train=train, evaluate={"permutations": 0}, run={"store": str(smoke_store)})

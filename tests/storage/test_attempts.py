@@ -1,0 +1,30 @@
+"""The ledger of attempts: what has ended too many processes is refused, what ended is forgotten."""
+
+from pathlib import Path
+
+from raystp.storage import Place
+from raystp.storage.attempts import DEATHS, Attempts
+
+
+def test_a_piece_is_refused_after_so_many_marks_and_by_the_name_of_the_last_host(tmp_path: Path) -> None:
+    ledger = Attempts(Place.of(tmp_path / "attempts"))
+    assert [ledger.begin("one") for _ in range(DEATHS)] == [""] * DEATHS
+    assert ledger.begin("one") != ""
+    assert ledger.begin("two") == ""
+
+
+def test_what_has_ended_leaves_no_mark(tmp_path: Path) -> None:
+    ledger = Attempts(Place.of(tmp_path / "attempts"))
+    for _ in range(2 * DEATHS):
+        assert ledger.begin("one") == ""
+        ledger.ended("one")
+
+
+def test_marks_of_done_pieces_are_swept_and_all_can_be_forgotten(tmp_path: Path) -> None:
+    ledger = Attempts(Place.of(tmp_path / "attempts"))
+    for piece in ("done", "left"):
+        ledger.begin(piece)
+    ledger.sweep({"done", "other"})
+    assert ledger.place.names() == ["left"]
+    ledger.forget()
+    assert ledger.place.names() == []

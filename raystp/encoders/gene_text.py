@@ -111,7 +111,7 @@ class WeightedText:
         return {"name": "weighted", "dim": self.dim, "sha256": total.hexdigest(), **rest}
 
     def encode(self, texts: Mapping[str, str]) -> Float32[np.ndarray, "gene dim"]:
-        """Return a row per gene; raises EncoderError for a text without a word of the corpus, unless those are hashed."""
+        """Return a row per gene; raises EncoderError for a text without the corpus' words, unless those are hashed."""
         check_texts(texts)
         counted = CountVectorizer(vocabulary=self.words, ngram_range=PAIRS, token_pattern=WORD)
         rows = counted.transform(texts.values()).toarray() * self.weights

@@ -6,6 +6,7 @@ nothing. Figures are built without pyplot, so nothing is global and nothing need
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,8 +101,7 @@ def whole_slide_figure(
     box = (0.0, float(thumbnail.width), float(thumbnail.height), 0.0)
     figure, axes = _panels(2, box)
     _tissue(axes[0], thumbnail, "H&E")
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
-    tiles = PolyCollection(list(squares[:, None, :2] + squares[:, None, 2:] * corners), antialiaseds=False)
+    tiles = _tiles(squares)
     _paint(axes[1], tiles, values, colour_limits(values))
     axes[1].set_title("predicted", fontsize=10)
     _bar(figure, axes[1], tiles, unit)
@@ -110,6 +110,25 @@ def whole_slide_figure(
     figure.suptitle(
         f"{gene}   predicted for {len(squares)} tiles, not measured", fontsize=12, fontweight="bold", parse_math=False
     )
+    return figure
+
+
+def tiles_figure(
+    thumbnail: Thumbnail, squares: Float[np.ndarray, "tile 3"], maps: Mapping[str, tuple[np.ndarray, str]], title: str
+) -> Figure:
+    """Draw one map beside another over the tiles of a slide: a map's title -> a value a tile, and its unit."""
+    side = float(np.median(squares[:, 2]))
+    box = _box(squares[:, :2] + squares[:, 2:] / 2, side, thumbnail)
+    figure, axes = _panels(1 + len(maps), box)
+    _tissue(axes[0], thumbnail, "H&E")
+    for at, (name, (values, unit)) in zip(axes[1:], maps.items(), strict=True):
+        tiles = _tiles(squares)
+        _paint(at, tiles, values, colour_limits(values))
+        at.set_title(name, fontsize=10)
+        _bar(figure, at, tiles, unit)
+    for at in axes:
+        _orient(at, box)
+    figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)
     return figure
 
 
@@ -133,6 +152,11 @@ def is_under_dispersed(predicted: Float[np.ndarray, "spot"], measured: Float[np.
     low, high = np.percentile(predicted, ROBUST).tolist()
     floor, ceiling = colour_limits(measured)
     return bool(high - low < UNDER_DISPERSED * (ceiling - floor))
+
+
+def _tiles(squares: Float[np.ndarray, "tile 3"]) -> PolyCollection:
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+    return PolyCollection(list(squares[:, None, :2] + squares[:, None, 2:] * corners), antialiaseds=False)
 
 
 def _panels(n: int, box: tuple[float, float, float, float]) -> tuple[Figure, list[Axes]]:

@@ -16,6 +16,7 @@ from raystp.evaluate.pictures import (
     colour_limits,
     maps_figure,
     png,
+    tiles_figure,
     whole_slide_figure,
 )
 from raystp.evaluate.score import Row
@@ -121,6 +122,15 @@ def test_tiles_of_a_whole_slide_lie_where_the_slide_has_them() -> None:
     pixels = panel(figure, 1)
     np.testing.assert_allclose(centre_of(pixels, YELLOW), (0.875, 0.25), atol=0.02)
     np.testing.assert_allclose(centre_of(pixels, VIOLET), (0.125, 0.75), atol=0.02)
+
+
+def test_maps_of_tiles_stand_beside_each_other_each_with_its_own_values() -> None:
+    squares = np.array([[0.0, 0.0, 500.0], [1500.0, 0.0, 500.0], [0.0, 500.0, 500.0], [1500.0, 500.0, 500.0]])
+    left, top = np.array([1.0, 0.0, 1.0, 0.0]), np.array([1.0, 1.0, 0.0, 0.0])
+    figure = tiles_figure(thumbnail(), squares, {"left": (left, "a"), "top": (top, "b")}, "two maps")
+    np.testing.assert_allclose(centre_of(panel(figure, 1), YELLOW), (0.125, 0.5), atol=0.02)
+    np.testing.assert_allclose(centre_of(panel(figure, 2), YELLOW)[1], 0.25, atol=0.02)
+    assert [at.get_title() for at in figure.axes[:3]] == ["H&E", "left", "top"]
 
 
 def test_equal_figures_are_equal_bytes() -> None:

@@ -123,6 +123,21 @@ def predictions(genes: int) -> pa.Schema:
     return _schema("predictions", 1, [*TILES, pa.field("expression", pa.list_(pa.float32(), genes), nullable=False)])
 
 
+def neighbours(k: int, *, weights: str | None = "float16") -> pa.Schema:
+    """Return the schema of a cohort's predictions as neighbours: a tile, `k` rows of the bank, and their weights.
+
+    `weights` is `float32`, `float16`, or None for neighbours that weigh alike, which need no column.
+    """
+    fields = [
+        pa.field("rows", pa.list_(pa.int32(), k), nullable=False),  # of the bank, best first
+        pa.field("distance", pa.float32(), nullable=False),  # to the nearest of them: 1 - cosine, or Euclidean
+    ]
+    if weights is not None:
+        value = {"float32": pa.float32(), "float16": pa.float16()}[weights]
+        fields.append(pa.field("weights", pa.list_(value, k), nullable=False))
+    return _schema("neighbours", 1, [*TILES, *fields])
+
+
 def check(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
     """Raise ArtifactError where a table read from `where` is not the wanted table in the wanted version."""
     seen, want = _label(found), _label(wanted)

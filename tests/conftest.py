@@ -28,6 +28,8 @@ STORE_BYTES = 300 << 20
 WARNINGS = [
     # Ray sets each of its own deprecated fields when it makes a DataContext.
     r"ignore:`use_\w+` is deprecated:DeprecationWarning:ray.data.context",
+    # Ray Serve's own forms are written as an older pydantic had them.
+    r"ignore:Using extra keyword arguments on `Field` is deprecated:DeprecationWarning:ray\.serve\.\S+",
     # MLflow's tables still use a way of loading that SQLAlchemy means to drop.
     "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning:mlflow.store.tracking.sqlalchemy_store",
 ]

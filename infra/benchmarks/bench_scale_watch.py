@@ -37,7 +37,7 @@ def watch(command: Sequence[str], timeout_s: float) -> Watched:
     """Run a command to its end; RuntimeError with what it said where it fails or takes longer."""
     process = subprocess.Popen(list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     found, over = Watched(), threading.Event()
-    thread = threading.Thread(target=_sample, args=(process.pid, found, over))
+    thread = threading.Thread(target=sample, args=(process.pid, found, over))
     thread.start()
     try:
         said, _ = process.communicate(timeout=timeout_s)
@@ -53,11 +53,12 @@ def watch(command: Sequence[str], timeout_s: float) -> Watched:
     return found
 
 
-def _sample(root: int, found: Watched, over: threading.Event) -> None:
+def sample(root: int, found: Watched, over: threading.Event) -> None:
+    """Sample a process and its descendants until it is over."""
     seen: dict[tuple[int, int], int] = {}
     while not over.wait(EVERY_S):
         moment = time.time()
-        alive = _descendants(root)
+        alive = descendants(root)
         for process, fields in alive.items():
             seen[process, fields[STARTED]] = fields[USER] + fields[KERNEL]
         found.times.append(moment)
@@ -65,7 +66,7 @@ def _sample(root: int, found: Watched, over: threading.Event) -> None:
         found.peak_bytes = max(found.peak_bytes, sum(_pss(process) for process in alive))
 
 
-def _descendants(root: int) -> dict[int, list[int]]:
+def descendants(root: int) -> dict[int, list[int]]:
     """Return the fields of a process and of all that it, or they, have started."""
     fields: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():

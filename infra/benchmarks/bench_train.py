@@ -1,88 +1,75 @@
-"""What training through Ray Train costs beside a plain loop, and what the loss of a large gathered set holds in memory.
+"""What training through Ray Train costs beside a plain loop, from cached features and pixels; the loss's memory.
 
-    python infra/benchmarks/bench_train.py [--out train.json] [--spots 16384] [--epochs 6]
+    python infra/benchmarks/bench_train.py [--out train.json] [--spots 16384] [--tiles 512] [--tower tiny] [--turns 3]
 
-The same model on the same cached features, set by set: BLEEP's heads, once by a loop as people write it, once through
-`TrainWork` on one worker, and on two. An epoch's seconds are its own; the first is left out. The memory of the loss is
-the growth of a process's peak over forward and backward: all rows against all, and a quarter of the rows against all,
-as one of four workers holds it.
+The same BLEEP model on the same sets, one thread of torch each: by a loop as people write it (bench_train_plain.py),
+through `TrainWork` on one worker, and on two. An epoch's seconds are its own, the first is left out, and the ways take
+turns: their ratio is the median over turns. The one by CPU time holds on a busy machine too, but counts no DataLoader's
+process. Ray's workers give way to all other processes unless told otherwise; here they do not. For the memory see
+bench_train_memory.py.
 """
 
 import argparse
 import json
+import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
+os.environ.setdefault("RAY_worker_niceness", "0")  # read when Ray is imported
+
 import torch
+from bench_train_made import FEATURES, GENES, SIDE, Made, make_tiles
+from bench_train_memory import lines, measured
+from bench_train_plain import Make, arrays, loader, looped
 
 from raystp.cluster.delivery import Logbook
 from raystp.cluster.session import session
 from raystp.cluster.tracking import NOWHERE
-from raystp.cluster.train_workers import Width, Worker, train
-from raystp.models.bleep import Bleep, seeded_bleep
-from raystp.models.bleep_loss import BleepOptions
+from raystp.cluster.train_workers import Width, train
 from raystp.models.fit import FitOptions
-from raystp.models.pairs import Pairs
-from raystp.models.plan import epoch_plan
-from raystp.steps.train_work import Lesson, TrainWork
+from raystp.steps.train_work import TrainWork
 from raystp.storage import Place
 
-FEATURES, GENES, CONTRAST, STEP = 512, 1000, 128, 4
-GLOBAL, RANKS, JOINT = 4096, 4, 256
-MEMORY = """
-import re, sys, torch
-from pathlib import Path
-from raystp.models.bleep_loss import BleepOptions, bleep_loss, bleep_loss_part
-from raystp.models.plan import Ranks
-rows, parts, joint = (int(word) for word in sys.argv[1:])
-torch.manual_seed(0)
-own = [torch.randn(rows // parts, joint, requires_grad=True) for _ in range(2)]
-others = torch.randn(rows - rows // parts, joint)
-def gather(mine):
-    rest = others if mine.shape[1] == joint else others[:, :1]
-    return torch.cat([mine, rest.to(mine.dtype)])
-def peak():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-small = [torch.randn(64, joint, requires_grad=True) for _ in range(2)]
-bleep_loss(*small, BleepOptions()).backward()  # what torch loads at the first loss
-Path("/proc/self/clear_refs").write_text("5")  # what was imported had a peak of its own
-before = peak()
-options = BleepOptions()
-loss = bleep_loss(*own, options) if parts == 1 else bleep_loss_part(*own, options, Ranks(0, parts, gather))
-loss.backward()
-print(peak() - before)
-"""
+RANKS = 4
 
 
-@dataclass(frozen=True)
-class ArrayLearner:
-    """BLEEP on made-up features: each worker makes the same."""
+@dataclass
+class Way:
+    """Seconds, waiting and CPU of the epochs of one way to train; a list for each turn."""
 
-    kind: ClassVar[str] = "bleep"
+    seconds: list[list[float]] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    threads: set[int] = field(default_factory=set)
 
-    spots: int
+    def add(self, seconds: list[float], log: Path) -> None:
+        """Take a turn, its first epoch left out."""
+        notes = [json.loads(line) for line in log.read_text().splitlines()]
+        self.seconds.append(seconds[1:])
+        later = [one for one in notes if one["epoch"] > 0]
+        self.waited += [one["waited"] / seconds[one["epoch"]] for one in later]
+        self.cpu += [one["cpu"] for one in later]
+        self.threads |= {one["threads"] for one in notes}
 
-    def prepare(self, worker: Worker) -> Lesson:
-        """Return the model and the pairs."""
-        model, features, expression = made(self.spots)
-        return Lesson(model.to(worker.device), Pairs.of(features, expression))
+    def against(self, other: "Way") -> float:
+        """Return how much faster than another way this is: the median over turns."""
+        pairs = zip(self.seconds, other.seconds, strict=True)
+        return statistics.median(statistics.median(b) / statistics.median(a) for a, b in pairs)
 
+    def cpu_against(self, other: "Way") -> float:
+        """Return how much less CPU time than another way this takes: true on a busy machine too."""
+        return statistics.median(other.cpu) / statistics.median(self.cpu)
 
-def made(spots: int) -> tuple[Bleep, torch.Tensor, torch.Tensor]:
-    """Return a model, features, and an expression that follows from them."""
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((spots, FEATURES), dtype=np.float32)
-    weights = rng.standard_normal((FEATURES, GENES), dtype=np.float32) / FEATURES**0.5
-    expression = features @ weights
-    model = seeded_bleep(FEATURES, GENES, BleepOptions(), seed=0)
-    return model, torch.from_numpy(features), torch.from_numpy(expression)
+    def line(self, name: str, samples: int) -> str:
+        """Return what is printed of it."""
+        rate = samples / statistics.median(one for turn in self.seconds for one in turn)
+        waited, cpu = statistics.median(self.waited), statistics.median(self.cpu) / samples
+        return f"  {name:<24}{rate:>9.0f} samples/s, waits {waited:>6.1%}, CPU {cpu * 1e6:>7.0f} us a sample"
 
 
 def main() -> None:
@@ -90,57 +77,67 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--spots", type=int, default=16_384)
+    parser.add_argument("--tiles", type=int, default=512, help="0 leaves the pixels out")
+    parser.add_argument("--tower", default="tiny")
+    parser.add_argument("--rows", type=int, default=4096, help="of the loss whose memory is measured; 0 leaves it out")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
-    found: dict[str, Any] = {"plain": [], "one": [], "two": []}
     torch.set_num_threads(1)
-    with session(), tempfile.TemporaryDirectory() as folder:
-        for turn in range(options.turns):
-            found["plain"] += plain(options.spots, options.epochs)
-            for name, workers in (("one", 1), ("two", 2)):
-                found[name] += through_ray(Path(folder) / f"{name}{turn}", options, workers)
-    rates = {name: options.spots / statistics.median(seconds) for name, seconds in found.items()}
-    say(f"cached features: {options.spots} spots x {FEATURES}, {GENES} genes, {STEP} sets of {CONTRAST} a step")
-    say(f"  plain torch loop            {rates['plain']:>10.0f} samples/s")
-    say(f"  Ray Train, 1 worker         {rates['one']:>10.0f} samples/s, {rates['one'] / rates['plain']:.3f} of plain")
-    say(f"  Ray Train, 2 workers        {rates['two']:>10.0f} samples/s, {rates['two'] / rates['one']:.2f} x one")
-    memory = {parts: loss_memory(parts) for parts in (1, RANKS)}
-    say(f"loss of {GLOBAL} rows x {JOINT}, forward and backward, growth of the peak")
-    say(f"  all against all             {memory[1]:>10.0f} MB")
-    say(f"  one of {RANKS} workers' rows       {memory[RANKS]:>10.0f} MB, {memory[RANKS] / memory[1]:.2f} of it")
+    found: dict[str, Any] = {}
+    with session(), tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.spots:
+            made, fit = Made(options.spots, folder / "log"), FitOptions(epochs=options.epochs, contrast=128, step=4)
+            say(f"cached features: {options.spots} spots x {FEATURES}, {GENES} genes, 4 sets of 128 a step")
+            found["cached"] = compared(made, fit, options.turns, {"plain": arrays})
+        if options.tiles:
+            made = Made(options.tiles, folder / "log", make_tiles(folder), options.tower)
+            say(f"pixels: {options.tiles} tiles of {SIDE} px, {options.tower} trained along, 2 sets of 64 a step")
+            plain = {"plain": loader, "same input": None}
+            found["pixels"] = compared(
+                made, FitOptions(epochs=options.epochs, contrast=64, step=2), options.turns, plain
+            )
+    if options.rows:
+        found["memory"] = measured(options.rows, RANKS)
+        say("\n".join(lines(options.rows, RANKS, found["memory"])))
     if options.out:
-        options.out.write_text(json.dumps({"rates": rates, "memory_mb": memory}, indent=1), encoding="utf-8")
+        options.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
-def plain(spots: int, epochs: int) -> list[float]:
-    """Train as people write it; return the seconds of each epoch but the first."""
-    model, features, expression = made(spots)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-3)
-    model.train()
-    seconds = []
-    for epoch in range(epochs):
-        began = time.perf_counter()
-        for sets in epoch_plan(spots, contrast=CONTRAST, step=STEP, seed=0, epoch=epoch):
-            optimizer.zero_grad(set_to_none=True)
-            for rows in sets:
-                chosen = torch.from_numpy(rows)
-                loss = model.loss(*model(features[chosen], expression[chosen])) / STEP
-                loss.backward()  # type: ignore[no-untyped-call]  # torch's own
-            optimizer.step()
-        seconds.append(time.perf_counter() - began)
-    return seconds[1:]
+def compared(made: Made, fit: FitOptions, turns: int, plain: Mapping[str, Make | None]) -> dict[str, Any]:
+    """Take turns; print and return the figures."""
+    ways = {name: Way() for name in (*plain, "one", "two")}
+    for turn in range(turns):
+        for name, way in ways.items():
+            made.log.unlink(missing_ok=True)
+            if name in plain:
+                way.add(looped(made, fit, plain[name]), made.log)
+            else:
+                way.add(
+                    through_ray(made, fit, made.log.parent / f"{name}{turn}{made.spots}", 1 + (name == "two")), made.log
+                )
+    for name, way in ways.items():
+        say(
+            way.line(
+                {"one": "Ray Train, 1 worker", "two": "Ray Train, 2 workers"}.get(name, f"{name} loop"), made.spots
+            )
+        )
+    ratios = {f"one to {name}": ways["one"].against(ways[name]) for name in plain}
+    ratios |= {f"one to {name} by CPU time": ways["one"].cpu_against(ways[name]) for name in plain}
+    ratios["two to one"] = ways["two"].against(ways["one"])
+    say("  " + ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items()) + f"; threads {ways['one'].threads}")
+    return {"ratios": ratios} | {name: vars(way) | {"threads": sorted(way.threads)} for name, way in ways.items()}
 
 
-def through_ray(folder: Path, options: argparse.Namespace, workers: int) -> list[float]:
-    """Train through Ray Train; return the seconds of each epoch but the first."""
-    fit = FitOptions(epochs=options.epochs, contrast=CONTRAST, step=STEP)
+def through_ray(made: Made, fit: FitOptions, folder: Path, workers: int) -> list[float]:
+    """Train through Ray Train; return the seconds of each epoch."""
     place = Place.of(folder)
     work = TrainWork(
-        learner=ArrayLearner(options.spots),
+        learner=made,
         fit=fit,
         spread_sets=False,
-        checkpoint_every=options.epochs,
+        checkpoint_every=fit.epochs,
         target=place / "model",
         meta={"genes": [str(number) for number in range(GENES)], "d_image": FEATURES, "options": {}},
         tracker=NOWHERE,
@@ -148,13 +145,7 @@ def through_ray(folder: Path, options: argparse.Namespace, workers: int) -> list
         parameters={},
     )
     answer = train(work, Width(workers), folder=place / "training", name="bench")
-    return [float(row["seconds"]) for row in answer["epochs"]][1:]
-
-
-def loss_memory(parts: int) -> float:
-    """Return by how many MB the peak of a fresh process grows."""
-    words = [sys.executable, "-c", MEMORY, str(GLOBAL), str(parts), str(JOINT)]
-    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    return [float(row["seconds"]) for row in answer["epochs"]]
 
 
 def say(line: str) -> None:

@@ -49,7 +49,7 @@ class Curves:
         """Return the area under each curve over the share of tiles, and how often a random order does as well.
 
         `insertion_p` is the share of random orders with an area of insertion as large, `deletion_p` as small; both
-        count the map itself, so neither is 0.
+        count the map itself, so neither is 0. `random_sd` is how far random orders spread.
         """
         insertion, deletion = self._area(self.insertion), self._area(self.deletion)
         null = self._area(self.random)
@@ -58,6 +58,7 @@ class Curves:
             "insertion": float(insertion),
             "deletion": float(deletion),
             "random": float(null.mean()),
+            "random_sd": float(null.std()),
             "insertion_p": float(((null >= insertion).sum() + 1) / draws),
             "deletion_p": float(((null <= deletion).sum() + 1) / draws),
         }

@@ -1,9 +1,10 @@
 """Labels of whole cases: a case x gene table from a file, or the pooled counts of measured sections (pseudo-bulk).
 
 What attention regression learns from. A file is parquet, CSV/TSV (a column names the cases, each other one is a gene)
-or h5ad (obs are cases, var are genes). Which slides are of which case is the other half, and is checked here too.
+or h5ad (obs are cases, var are genes). Which slides are of which case is the other half: `bulk_slides`.
 """
 
+import difflib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +25,6 @@ from raystp.storage import Place
 Scale = Literal["counts", "expression", "signed"]
 """What a table holds. `counts`: raw counts, of which log1p of counts per ten thousand is taken, over all its genes;
 `expression`: values that cannot be negative (log1p of TPM, say), taken as they are; `signed`: any (z-scores)."""
-
-BARCODE = 12
-"""Letters of a TCGA barcode that name the case: TCGA-AA-3488."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class BulkLabels:
         wanted = self.genes if genes is None else genes
         missing = [gene for gene in wanted if gene not in column]
         if missing:
-            raise PanelError(absent_sentence(missing, len(wanted), sorted(column)))
+            raise PanelError(_absent_sentence(missing, len(wanted), sorted(column)))
         return self.values[np.ix_([row[case] for case in cases], [column[gene] for gene in wanted])]
 
 
@@ -68,7 +66,13 @@ def read_bulk(
     for a case or gene that occurs twice, a case that is missing, and a value that is absent, not a number, infinite, or
     negative where it cannot be.
     """
-    table = read_table(place, case)
+    return labels_of(read_table(place, case), place, scale=scale, cases=cases)
+
+
+def labels_of(
+    table: BulkTable, place: Place, *, scale: Scale = "expression", cases: Collection[str] | None = None
+) -> BulkLabels:
+    """Return a table that was read from `place` as labels; raises as `read_bulk` does."""
     for names, what in ((table.cases, "case"), (table.genes, "gene")):
         twice = sorted(name for name, times in Counter(names).items() if times > 1)
         if twice:
@@ -121,34 +125,28 @@ def pseudo_bulk(sections: Mapping[str, Sequence[ad.AnnData]], genes: Sequence[st
     return BulkLabels(list(sections), list(genes), values)
 
 
-def slides_of_cases(case_of: Mapping[str, str], cases: Collection[str]) -> dict[str, list[str]]:
-    """Return the slides of each case that has any, both in the order of `case_of` (slide -> case).
+def variable_genes(labels: BulkLabels, n: int) -> list[str]:
+    """Return the `n` genes that differ most between cases (by variance), highest first, ties by name.
 
-    A case with several slides is one bag of all their tiles. Raises SectionError for a slide whose case is not among
-    `cases` (those with a label), and where there is no slide at all. Cases without a slide are the caller's to count.
+    The caller passes training cases alone. Raises PanelError where fewer than `n` genes differ at all.
     """
-    known = set(cases)
-    lost = [f"{slide} of {case}" for slide, case in case_of.items() if case not in known]
-    if lost or not case_of:
+    variance = labels.values.var(axis=0, dtype=np.float64)
+    differing = int((variance > 0).sum())
+    if not 1 <= n <= differing:
         msg = (
-            f"{len(lost)} slides are of cases that have no label ({some(lost)}); there are labels of "
-            f"{some(sorted(known))}: leave those slides out, or add their cases"
+            f"panel.variable: {n} genes were asked for; {differing} of {len(labels.genes)} differ between the "
+            f"{len(labels.cases)} training cases of the table: ask for 1 to {differing}"
         )
-        raise SectionError(msg if lost else "no slide is said to belong to a case: name each slide's case")
-    grouped: dict[str, list[str]] = {}
-    for slide, case in case_of.items():
-        grouped.setdefault(case, []).append(slide)
-    return grouped
+        raise PanelError(msg)
+    order = np.lexsort((np.asarray(labels.genes), -variance))[:n]
+    return [labels.genes[column] for column in order.tolist()]
 
 
-def tcga_case(slide: str) -> str:
-    """Return the case of a slide that is named by a TCGA barcode; raises SectionError for any other name."""
-    case = slide[:BARCODE].upper()
-    parts = case.split("-")
-    if [len(part) for part in parts] != [4, 2, 4] or parts[0] != "TCGA" or slide[BARCODE : BARCODE + 1].isalnum():
-        msg = f"slide {slide!r} is not named by a TCGA barcode (TCGA-AA-3488-...): give a table of slides and cases"
-        raise SectionError(msg)
-    return case
+def _absent_sentence(missing: list[str], total: int, known: list[str]) -> str:
+    sentence = f"{len(missing)} of {total} genes of the panel are not in the table of cases: {some(missing)}"
+    near = {gene: difflib.get_close_matches(gene, known, n=1) for gene in missing[:5]}
+    hints = ", ".join(f"{found[0]!r} for {gene!r}" for gene, found in near.items() if found)
+    return f"{sentence}; it has {some(known, 3)}" + (f"; did you mean {hints}?" if hints else "")
 
 
 def _refuse_lost(place: Place, table: BulkTable, cases: Collection[str]) -> None:

@@ -76,14 +76,14 @@ def prediction_to_anndata(
     if bad:
         msg = f"library '{places.library}': predictions are not finite for {len(bad)} genes ({some(bad)})"
         raise ModelError(msg + ": check the model and its embeddings")
-    truth = None if measured is None else _matched(measured, genes, places)
+    truth = None if measured is None else matched(measured, genes, places)
     return ad.AnnData(
         X=expression,
         obs=pd.DataFrame(index=pd.Index(places.names)) if truth is None else truth.obs.copy(),
         var=pd.DataFrame(index=pd.Index(genes)),
         obsm={"spatial": places.centres},
-        layers={**({} if truth is None else {"measured": _dense(truth)}), **(maps or {})},
-        uns={"spatial": {places.library: _library(places)}, "raystp": dict(provenance)},
+        layers={**({} if truth is None else {"measured": dense(truth)}), **(maps or {})},
+        uns=described(places, provenance),
     )
 
 
@@ -96,18 +96,13 @@ def write_prediction(place: Place, adata: ad.AnnData) -> None:
     place.write_file(adata.write_h5ad)
 
 
-def _library(places: Places) -> dict[str, Any]:
-    """Return what readers of Space Ranger's output put under `uns["spatial"][library]`."""
-    # Without a picture the scale is 1, as squidpy looks for it all the same.
-    scales = {"spot_diameter_fullres": float(places.diameter), "tissue_hires_scalef": 1.0}
-    images: dict[str, np.ndarray] = {}
-    if places.thumbnail is not None:
-        images["hires"] = places.thumbnail.pixels
-        scales["tissue_hires_scalef"] = float(places.thumbnail.scale)
-    return {"images": images, "scalefactors": scales, "metadata": {}}
+def described(places: Places, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a prediction's `uns`."""
+    return {"spatial": {places.library: _library(places)}, "raystp": dict(provenance)}
 
 
-def _matched(measured: ad.AnnData, genes: list[str], places: Places) -> ad.AnnData:
+def matched(measured: ad.AnnData, genes: list[str], places: Places) -> ad.AnnData:
+    """Return the truth of the predicted spots and genes, in their order; raises SectionError for one not measured."""
     spots = [name for name in places.names if name not in measured.obs_names]
     unknown = [gene for gene in genes if gene not in measured.var_names]
     if spots or unknown:
@@ -119,9 +114,21 @@ def _matched(measured: ad.AnnData, genes: list[str], places: Places) -> ad.AnnDa
     return measured[places.names, genes]
 
 
-def _dense(truth: ad.AnnData) -> Float32[np.ndarray, "spot gene"]:
+def dense(truth: ad.AnnData) -> Float32[np.ndarray, "spot gene"]:
+    """Return a truth's values as plain rows."""
     values = truth.X if isinstance(truth.X, np.ndarray) else truth.X.toarray()
     return np.ascontiguousarray(values, np.float32)
+
+
+def _library(places: Places) -> dict[str, Any]:
+    """Return what readers of Space Ranger's output put under `uns["spatial"][library]`."""
+    # Without a picture the scale is 1, as squidpy looks for it all the same.
+    scales = {"spot_diameter_fullres": float(places.diameter), "tissue_hires_scalef": 1.0}
+    images: dict[str, np.ndarray] = {}
+    if places.thumbnail is not None:
+        images["hires"] = places.thumbnail.pixels
+        scales["tissue_hires_scalef"] = float(places.thumbnail.scale)
+    return {"images": images, "scalefactors": scales, "metadata": {}}
 
 
 def _check_distinct(names: list[str], what: str) -> None:

@@ -1,17 +1,25 @@
-"""Exact search over a whole bank: the truth for every other search, and the answer for small references.
+"""Exact search over vectors: the truth for every other search, and what a bank without approximation answers with.
 
-No full query x row matrix is ever held: blocks of queries meet blocks of rows, a float32 matrix product finds the
-candidates of a block, and each candidate's own score (`raystp.index.score`) decides.
+No full query x row matrix is ever held: blocks of rows meet blocks of queries in a float32 matrix product (numpy's
+BLAS), a compiled loop keeps a few rows past k for each query, and each kept row's own score (`raystp.index.score`)
+decides. Where the rows kept end too early to be sure (many equal or nearly equal vectors), that query is answered
+again with every row that could matter. Blocks, threads and shards therefore change no bit of an answer.
 """
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from raystp.index import score
-from raystp.index.merge import Answer, absent, merge_top_k, top_of_pairs
+from raystp.index import kernels, score
+from raystp.index.merge import Answer, absent, best_of, merge_top_k, top_of_pairs
 from raystp.index.score import Metric
 
-_QUERIES, _ROWS = 256, 16_384  # one block of scores: 16 MB
+_QUERIES, _ROWS = 256, 16_384  # one block of products: 16 MB
+_PAST_K = 16
+"""Rows kept beyond k, so that those which tie with the k-th, or are within its rounding error, are all there."""
+_FIRST = 4096
+"""Products of a first block whose best bound what is taken up at all: fewer are taken up only to be dropped."""
+_HELD = 1 << 24
+"""Candidates that are held at a time, over all queries."""
 
 
 def search(
@@ -44,6 +52,102 @@ def top_k(
     allowed: Bool[np.ndarray, "row"] | None = None,
 ) -> Answer:
     """Search as `search` does, over vectors that are prepared already; fewer than k rows leave places absent."""
+    count = score.count_allowed(allowed, len(bank))
+    best = absent(len(queries), k)
+    if not count:
+        return best
+    keep = min(k + _PAST_K, count)
+    step = max(_QUERIES, _HELD // (2 * keep) // _QUERIES * _QUERIES)
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        near, rows = _candidates(bank, queries[part], keep, metric=metric, allowed=allowed)
+        scores, found, unsure = settle(bank, queries[part], (near, rows), k, metric=metric, complete=keep == count)
+        if unsure.any():
+            scores[unsure], found[unsure] = _carefully(bank, queries[part][unsure], k, metric=metric, allowed=allowed)
+        best[0][part], best[1][part] = scores, found
+    return best
+
+
+def settle(
+    bank: Float32[np.ndarray, "row joint"],
+    queries: Float32[np.ndarray, "query joint"],
+    candidates: tuple[Float32[np.ndarray, "query fetched"], Int64[np.ndarray, "query fetched"]],
+    k: int,
+    *,
+    metric: Metric,
+    complete: bool,
+) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"], Bool[np.ndarray, "query"]]:
+    """Score candidates that a float32 product found, and return the best k with where these may not be all.
+
+    The candidates of a query are in any order, rows below 0 are nobody; `complete` says that there are no other rows.
+    """
+    near, rows = candidates
+    place = min(k, near.shape[1]) - 1
+    ordered = np.sort(-near, axis=1)
+    floor = score.safe_floor(queries, -ordered[:, place], metric)
+    rows = np.where(near >= floor[:, None], rows, -1)
+    found = best_of(score.of_candidates(bank, queries, rows, metric), rows, k)
+    full = ordered[:, -1] < np.inf  # an absent place: everything was fetched
+    unsure = full & (-ordered[:, -1] >= floor) & (not complete)
+    return *found, unsure
+
+
+def _candidates(
+    bank: Float32[np.ndarray, "row joint"],
+    queries: Float32[np.ndarray, "query joint"],
+    keep: int,
+    *,
+    metric: Metric,
+    allowed: Bool[np.ndarray, "row"] | None,
+) -> tuple[Float32[np.ndarray, "query keep"], Int64[np.ndarray, "query keep"]]:
+    """Return approximate scores and rows of the best `keep` by these, in no order."""
+    near = np.full((len(queries), 2 * keep), -np.inf, np.float32)
+    rows = np.full((len(queries), 2 * keep), -1, np.int64)
+    count, least = np.zeros(len(queries), np.int64), np.full(len(queries), -np.inf, np.float32)
+    scale = np.float32(1 if metric == "cosine" else 2)
+    products = np.empty(min(_QUERIES, len(queries)) * min(_ROWS, len(bank)), np.float32)
+    with kernels.threads() as pool:
+        for first in range(0, len(bank), _ROWS):
+            block, own = bank[first : first + _ROWS], None if allowed is None else allowed[first : first + _ROWS]
+            numbers = np.arange(first, first + len(block))
+            if own is not None and not own.all():
+                block, numbers = block[own], numbers[own]
+            if not len(block):
+                continue
+            norms = np.einsum("rj,rj->r", block, block) if metric == "l2" else np.zeros(len(block), np.float32)
+            for start in range(0, len(queries), _QUERIES):
+                part = slice(start, start + _QUERIES)
+                asked = queries[part]
+                tile = products[: len(asked) * len(block)].reshape(len(asked), len(block))
+                np.matmul(asked, block.T, out=tile)
+                if first == 0 and len(block) >= _FIRST >= 8 * keep:
+                    least[part] = _bound(scale * tile[:, :_FIRST] - norms[:_FIRST], keep)
+                given = (tile, norms, scale, numbers, keep, near[part], rows[part], count[part], least[part])
+                kernels.over(kernels.select, len(asked), given, size=tile.size, pool=pool)
+    kernels.over(kernels.shorten, len(queries), (near, rows, count, keep), size=near.size)
+    near, rows = np.ascontiguousarray(near[:, :keep]), np.ascontiguousarray(rows[:, :keep])
+    if metric == "l2":
+        near -= np.einsum("qj,qj->q", queries, queries)[:, None]
+    return near, rows
+
+
+def _bound(values: Float32[np.ndarray, "query row"], keep: int) -> Float32[np.ndarray, "query"]:
+    """Return what the best `keep` of these values exceed."""
+    place = values.shape[1] - keep
+    values.partition(place, axis=1)
+    below: np.ndarray = np.nextafter(values[:, place], np.float32(-np.inf))
+    return below
+
+
+def _carefully(
+    bank: Float32[np.ndarray, "row joint"],
+    queries: Float32[np.ndarray, "query joint"],
+    k: int,
+    *,
+    metric: Metric,
+    allowed: Bool[np.ndarray, "row"] | None,
+) -> Answer:
+    """Search with every row that could be among the best k, however many these are."""
     scores, rows = absent(len(queries), k)
     for start in range(0, len(queries), _QUERIES):
         part = slice(start, start + _QUERIES)

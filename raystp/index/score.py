@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from raystp.errors import ModelError, some
+from raystp.index import kernels
 
 Metric = Literal["cosine", "l2"]
 """`cosine`: the score is the cosine, in [-1, 1]. `l2`: the score is minus the squared Euclidean distance."""
@@ -53,14 +54,9 @@ def prepare(vectors: Float32[np.ndarray, "row joint"], metric: Metric, whose: st
 def pair_scores(
     left: Float32[np.ndarray, "pair joint"], right: Float32[np.ndarray, "pair joint"], metric: Metric
 ) -> Float32[np.ndarray, "pair"]:
-    """Score prepared vectors pair by pair: the definition that every search answers with.
-
-    numpy sums each contiguous row in an order that its length alone decides, so a pair's score does not depend on the
-    pairs beside it.
-    """
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    scores: np.ndarray = (a * b).sum(axis=1) if metric == "cosine" else -np.square(a - b).sum(axis=1)
-    return scores.astype(np.float32)
+    """Score prepared vectors pair by pair: the definition that every search answers with."""
+    line = np.arange(len(left))
+    return scores_of(left, right, (line, line), metric)
 
 
 def scores_of(
@@ -69,12 +65,24 @@ def scores_of(
     pairs: tuple[Int64[np.ndarray, "pair"], Int64[np.ndarray, "pair"]],
     metric: Metric,
 ) -> Float32[np.ndarray, "pair"]:
-    """Score the (query, row) pairs of prepared vectors, a few at a time."""
+    """Score the (query, row) pairs of prepared vectors."""
     query, row = pairs
     scores = np.empty(len(query), np.float32)
-    for start in range(0, len(query), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        scores[part] = pair_scores(bank[row[part]], queries[query[part]], metric)
+    given = (_read(bank), _read(queries), row, query, metric == "l2", scores)
+    kernels.over(kernels.score_pairs, len(query), given, size=len(query) * bank.shape[1])
+    return scores
+
+
+def of_candidates(
+    bank: Float32[np.ndarray, "row joint"],
+    queries: Float32[np.ndarray, "query joint"],
+    rows: Int64[np.ndarray, "query fetched"],
+    metric: Metric,
+) -> Float32[np.ndarray, "query fetched"]:
+    """Score each query's own rows, -inf where a row is below 0."""
+    scores = np.empty(rows.shape, np.float32)
+    given = (_read(bank), _read(queries), np.ascontiguousarray(rows), metric == "l2", scores)
+    kernels.over(kernels.score_candidates, len(rows), given, size=rows.size * bank.shape[1])
     return scores
 
 
@@ -120,6 +128,13 @@ def check_joint(bank: int, queries: int) -> None:
     if bank != queries:
         msg = f"the queries have {queries} dimensions and the bank has {bank}: both must come from the same model"
         raise ModelError(msg)
+
+
+def _read(vectors: np.ndarray) -> np.ndarray:
+    """Return the same vectors as an array that is only read, so that one compiled loop serves mapped files too."""
+    view = np.ascontiguousarray(vectors).view()
+    view.flags.writeable = False
+    return view
 
 
 def _check(length: Float64[np.ndarray, "row"], whose: str) -> None:

@@ -1,120 +1,170 @@
-"""One shard: a flat FAISS index, its file, and a search that answers exactly as `raystp.index.exact` does.
+"""One opened shard of a bank: a range of its rows, what finds candidates among them, and their expression.
 
-FAISS finds the candidates at the speed of a matrix product (selection included); it fetches a few past k, so that the
-rows that tie with the k-th, or are within its rounding error, are all there. Where its list ends too early to be sure
-(many equal or nearly equal vectors), the exact search answers for that query.
+A shard answers with the best k of its own rows by (-score, row id of the bank); a place without a neighbour is absent.
+What finds candidates differs by kind; what they score never does.
 """
 
-import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32
 
 from raystp.errors import ArtifactError
-from raystp.index import exact, score
-from raystp.index.merge import Answer, absent, top_of_pairs
+from raystp.index import exact, files, gpu, lists, score
+from raystp.index.expression import Expression, open_expression
+from raystp.index.kinds import LISTED, Effort, Kind
+from raystp.index.lists import Candidates, Probes
+from raystp.index.merge import Answer, absent, best_of
 from raystp.index.score import Metric
 from raystp.storage import Place
 
-_PAST_K = 32
-"""Candidates fetched beyond k: free within FAISS's own selection (k = 50, 82 and 116 took the same time)."""
+_PAST_K = 16
+"""Candidates fetched beyond k from lists of float32 rows."""
+_FEWEST = 32
+"""A smaller k has as many candidates as this one: the order of codes is worth little among the very nearest."""
 
 
-def build_shard(vectors: Float32[np.ndarray, "row joint"], *, metric: Metric) -> faiss.IndexFlat:
-    """Return a flat index over the vectors in their order: IndexFlatIP over unit vectors for cosine, else IndexFlatL2.
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Rows `first` and on of a bank."""
 
-    Raises ModelError for vectors that are zero or not finite.
-    """
-    return _flat(score.prepare(vectors, metric, "bank"), metric)
+    first: int
+    kind: Kind
+    metric: Metric
+    vectors: Float32[np.ndarray, "row joint"]
+    """As they are compared: of length 1 for cosine."""
+    expression: Expression
+    index: Any
+    """What finds candidates; without one, products with all vectors do."""
+    on_gpu: bool = False
+
+    @property
+    def end(self) -> int:
+        """The first row after this shard's."""
+        return self.first + len(self.vectors)
+
+    def search(
+        self,
+        prepared: Float32[np.ndarray, "query joint"],
+        k: int,
+        *,
+        effort: Effort,
+        probes: Probes | None,
+        allowed: Bool[np.ndarray, "row"] | None,
+    ) -> Answer:
+        """Return the best k of its rows that were found; `allowed` is the mask over its own rows."""
+        if self.index is None or (self.on_gpu and allowed is not None):
+            return self.search_exactly(prepared, k, allowed=allowed)
+        if allowed is not None and allowed.all():
+            allowed = None
+        if allowed is not None and not allowed.any():
+            return absent(len(prepared), k)
+        if self.kind in {"exact", "ivf"}:
+            return self._numbered(self._surely(prepared, k, effort=effort, probes=probes, allowed=allowed))
+        fetched = min(max(k, _FEWEST) * effort.k_factor, len(self.vectors))
+        _, rows = self._ask(prepared, fetched, effort=effort, probes=probes, allowed=allowed)
+        return self._numbered(best_of(score.of_candidates(self.vectors, prepared, rows, self.metric), rows, k))
+
+    def search_exactly(
+        self, prepared: Float32[np.ndarray, "query joint"], k: int, *, allowed: Bool[np.ndarray, "row"] | None = None
+    ) -> Answer:
+        """Return the best k of its rows."""
+        return self._numbered(exact.top_k(self.vectors, prepared, k, metric=self.metric, allowed=allowed))
+
+    def _surely(
+        self,
+        prepared: Float32[np.ndarray, "query joint"],
+        k: int,
+        *,
+        effort: Effort,
+        probes: Probes | None,
+        allowed: Bool[np.ndarray, "row"] | None,
+    ) -> Answer:
+        """Return the best k of all rows in the lists looked into; where candidates end too early, ask for more."""
+        best, left = absent(len(prepared), k), np.arange(len(prepared))
+        fetched = min(k + _PAST_K, len(self.vectors))
+        while len(left):
+            some = None if probes is None else (probes[0][left], probes[1][left])
+            asked, complete = prepared[left], fetched == len(self.vectors)
+            candidates = self._ask(asked, fetched, effort=effort, probes=some, allowed=allowed)
+            scores, rows, unsure = exact.settle(
+                self.vectors, asked, candidates, k, metric=self.metric, complete=complete
+            )
+            best[0][left], best[1][left] = scores, rows
+            left, fetched = left[unsure], min(8 * fetched, len(self.vectors))
+        return best
+
+    def _ask(
+        self,
+        prepared: Float32[np.ndarray, "query joint"],
+        fetched: int,
+        *,
+        effort: Effort,
+        probes: Probes | None,
+        allowed: Bool[np.ndarray, "row"] | None,
+    ) -> Candidates:
+        if self.on_gpu and fetched <= gpu.MOST:
+            return gpu.ask(self.index, prepared, fetched, effort.nprobe)
+        if self.on_gpu and self.kind == "exact":
+            return exact.top_k(self.vectors, prepared, fetched, metric=self.metric)
+        return lists.ask(self.index, prepared, fetched, effort=effort, probes=probes, allowed=allowed)
+
+    def _numbered(self, answer: Answer) -> Answer:
+        return answer[0], np.where(answer[1] >= 0, answer[1] + self.first, answer[1])
 
 
-def write_shard(place: Place, index: faiss.IndexFlat) -> str:
-    """Write the index to a file and return the file's sha256, without which it is not opened again."""
-    content = faiss.serialize_index(index).tobytes()
-    place.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+def open_shard(place: Place, description: Mapping[str, Any], number: int, trained: Any) -> Shard:
+    """Open one shard of a described bank; raises ArtifactError for a file that is not the one described."""
+    described = description["shards"][number]
+    first = sum(one["rows"] for one in description["shards"][:number])
+    if description["version"] == 1:
+        return _of_version_1(place, description, described, first)
+    kind, metric = description["kind"], description["metric"]
+    vectors = files.map_array(place, described["vectors"])
+    expression = open_expression(place, described["expression"])
+    index = None if described["index"] is None else files.map_index(place, described["index"])
+    if index is not None and kind in LISTED:
+        index.quantizer, index.own_fields = trained.quantizer, False
+        index.referenced_objects = [trained]
+    shard = Shard(first, kind, metric, vectors, expression, index)
+    _fits(place / described["vectors"]["file"], description, described, shard)
+    if index is not None and (index.ntotal, index.d, metric_of(index)) != (*vectors.shape, metric):
+        msg = f"{place / described['index']['file']} is of {(index.ntotal, index.d, metric_of(index))}, "
+        raise ArtifactError(msg + f"{(*vectors.shape, metric)} was described")
+    return shard
 
 
-def open_shard(place: Place, sha256: str) -> faiss.IndexFlat:
-    """Open a shard's file after checking its sha256; raises ArtifactError for any other content.
-
-    FAISS's reader crashes on crafted files, so it is given the very bytes that were checked, and nothing else.
-    """
-    content = place.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        msg = (
-            f"{place} is not the file that its index was written with: sha256 {found[:12]}... over {len(content)} "
-            f"bytes, {sha256[:12]}... was wanted; it is damaged or altered, run `raystp index` again"
-        )
-        raise ArtifactError(msg)
-    index = faiss.deserialize_index(np.frombuffer(content, np.uint8))
-    if not isinstance(index, faiss.IndexFlat):
-        msg = f"{place} holds a {type(index).__name__}, raystp reads flat indexes"
-        raise ArtifactError(msg)
-    return index
+def on_gpu(shard: Shard) -> Shard:
+    """Return the shard with its candidates found on the first GPU."""
+    index = gpu.flat(shard.vectors, shard.metric) if shard.index is None else gpu.moved(shard.index)
+    return Shard(shard.first, shard.kind, shard.metric, shard.vectors, shard.expression, index, on_gpu=True)
 
 
-def metric_of(index: faiss.IndexFlat) -> Metric:
-    """Return the metric that a shard was built for."""
+def metric_of(index: Any) -> Metric:
+    """Return the metric that a FAISS index was built for."""
     return "cosine" if index.metric_type == faiss.METRIC_INNER_PRODUCT else "l2"
 
 
-def vectors_of(index: faiss.IndexFlat) -> Float32[np.ndarray, "row joint"]:
-    """Return the shard's prepared vectors without a copy: valid while `index` lives, not to be written to."""
-    flat: np.ndarray = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
-    return flat.reshape(index.ntotal, index.d)
+def _of_version_1(place: Place, description: Mapping[str, Any], described: Mapping[str, Any], first: int) -> Shard:
+    """Open a shard whose vectors are in a flat FAISS index."""
+    file = place / described["vectors"]["file"]
+    index = files.map_index(place, described["vectors"])
+    if not isinstance(index, faiss.IndexFlat):
+        msg = f"{file} holds a {type(index).__name__}, a bank of version 1 has flat indexes"
+        raise ArtifactError(msg)
+    vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d).copy()
+    shard = Shard(first, "exact", metric_of(index), vectors, open_expression(place, described["expression"]), None)
+    _fits(file, description, described, shard)
+    return shard
 
 
-def search_shard(
-    index: faiss.IndexFlat,
-    queries: Float32[np.ndarray, "query joint"],
-    k: int,
-    first_row: int = 0,
-    *,
-    allowed: Bool[np.ndarray, "row"] | None = None,
-) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-    """Return scores and rows of the k nearest rows, ordered and tied as in `exact.search`; rows count from `first_row`.
-
-    A shard with fewer than k rows (or fewer `allowed`, a mask over its own rows) leaves places absent: row -1, score
-    -inf. With `allowed` the rows that remain are copied into an index of their own for this call: FAISS's own row
-    selector is 9 times slower on many queries (4.7 s against 0.5 s; 1,000 queries, 100,000 rows, 2 threads).
-
-    Raises:
-        ModelError: dimensions differ, k < 1, or a query is zero or not finite.
-    """
-    score.check_joint(index.d, queries.shape[1])
-    score.check_k(k, max(k, 1), "a shard")
-    metric = metric_of(index)
-    prepared = score.prepare(queries, metric, "query")
-    if allowed is None:
-        scores, rows = _search(index, prepared, k, metric)
-        return scores, np.where(rows >= 0, rows + first_row, rows)
-    kept = np.flatnonzero(allowed)
-    if not len(kept):
-        return absent(len(queries), k)
-    scores, rows = _search(_flat(vectors_of(index)[kept], metric), prepared, k, metric)
-    return scores, np.where(rows >= 0, kept[rows] + first_row, rows)
-
-
-def _search(index: faiss.IndexFlat, prepared: Float32[np.ndarray, "query joint"], k: int, metric: Metric) -> Answer:
-    vectors = vectors_of(index)
-    fetched = min(k + _PAST_K, index.ntotal)
-    near, rows = index.search(prepared, fetched)
-    if metric == "l2":
-        near = -near
-    floor = score.safe_floor(prepared, near[:, min(k, fetched) - 1], metric)
-    query, column = np.nonzero(near >= floor[:, None])
-    pairs = (query, rows[query, column])
-    best = top_of_pairs(pairs, score.scores_of(vectors, prepared, pairs, metric), queries=len(prepared), k=k)
-    unsure = (near[:, -1] >= floor) & (fetched < index.ntotal)
-    if unsure.any():
-        best[0][unsure], best[1][unsure] = exact.top_k(vectors, prepared[unsure], k, metric=metric)
-    return best
-
-
-def _flat(prepared: Float32[np.ndarray, "row joint"], metric: Metric) -> faiss.IndexFlat:
-    index = (faiss.IndexFlatIP if metric == "cosine" else faiss.IndexFlatL2)(prepared.shape[1])
-    index.add(prepared)
-    return index
+def _fits(file: Place, description: Mapping[str, Any], described: Mapping[str, Any], shard: Shard) -> None:
+    seen = (shard.metric, *shard.vectors.shape, *shard.expression.shape)
+    rows = described["rows"]
+    wanted = (description["metric"], rows, description["joint"], rows, len(description["genes"]))
+    if seen != wanted:
+        msg = f"{file} and its expression are {seen}, {wanted} was described"
+        raise ArtifactError(msg)

@@ -5,7 +5,7 @@ sums that are scaled when it rises (Milakov and Gimelshein 2018), kept in float6
 the memory of a chunk, and neither the chunk nor the parts a slide was dealt in change the answer.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from raystp.models.attention import AttentionOptions, AttentionRegression, seede
 
 _VALUES_AT_ONCE = 1 << 22
 """Values of the widest layer that are held at a time: 16 MiB in float32, and a few such layers at once."""
+
+_NO_TILES = "a slide without tiles has no maps: leave it out, or look for its tissue again"
 
 
 class RunningPool:
@@ -107,8 +109,7 @@ class AttentionPredictor:
         """
         self._check(features)
         if not len(features):
-            msg = "a slide without tiles has no maps: leave it out, or look for its tissue again"
-            raise ModelError(msg)
+            raise ModelError(_NO_TILES)
         model = self.model if genes is None else self.model.only(self._columns(genes))
         with torch.inference_mode():
             parts = [model.tiles(rows) for _, rows in self._chunks(model, features)]
@@ -125,6 +126,31 @@ class AttentionPredictor:
             "contribution": contribution.cpu().numpy(),
         }
 
+    def removable(
+        self, features: Float[np.ndarray, "tile feature"], gene: str
+    ) -> tuple[Float32[np.ndarray, "tile 2"], Callable[[Float[np.ndarray, "_ 2"]], float]]:
+        """Return what one gene's prediction is made of, tile by tile, and what makes the prediction of any of them.
+
+        So tiles can be taken away without the others being read again: on the rows that are left the answer is that of
+        `predict_bag` on their features, in standard deviations of the training labels from their mean. Raises as `maps`
+        does.
+        """
+        self._check(features)
+        model = self.model.only(self._columns([gene]))
+        with torch.inference_mode():
+            parts = [torch.cat(model.tiles(rows), dim=1).cpu().numpy() for _, rows in self._chunks(model, features)]
+        if not parts:
+            raise ModelError(_NO_TILES)
+        options = model.options
+
+        def predict(rows: Float[np.ndarray, "_ 2"]) -> float:
+            logits, local = rows.astype(np.float64).T
+            weights = np.exp(logits - logits.max())
+            value = local.max() if options.pooling == "max" else weights @ local / weights.sum()
+            return float(np.clip(value, -options.clamp, options.clamp))
+
+        return np.concatenate(parts), predict
+
     def _columns(self, genes: Sequence[str]) -> list[int]:
         at = {gene: column for column, gene in enumerate(self.genes)}
         unknown = [gene for gene in genes if gene not in at]
@@ -140,7 +166,7 @@ class AttentionPredictor:
         widest = max(groups * options.embedding, len(model.label_mean), self.d_image)
         size = self.chunk or max(1, _VALUES_AT_ONCE // widest)
         for start in range(0, len(features), size):
-            rows = np.ascontiguousarray(features[start : start + size], dtype=np.float32)
+            rows = np.array(features[start : start + size], dtype=np.float32)  # its own: a table may not be written
             bad = int((~np.isfinite(rows).all(axis=1)).sum())
             if bad:
                 msg = (
@@ -155,7 +181,7 @@ class AttentionPredictor:
         return out
 
     def _check(self, features: Float[np.ndarray, "tile feature"]) -> None:
-        if features.shape[1] != self.d_image:
+        if len(features) and features.shape[1] != self.d_image:  # without tiles nobody knows how long they are
             msg = (
                 f"the {self.kind} model reads {self.d_image} image features, got {features.shape[1]}: "
                 "they are of another encoder"

@@ -1,9 +1,9 @@
 """BLEEP's loss: over all rows of a contrast set, or one rank's share of it.
 
 Images and expression are compared in both directions with a soft target, the similarity of the rows among themselves.
-On several ranks (`bleep_loss_part`) no rank holds all pairs of rows. The image side reads the target by columns; its
-similarities are symmetric, so a column is a row of the own similarities, each entry under the other row's normaliser:
-what is fetched from the other ranks beside their embeddings is one logarithm a row, with its gradient.
+The image side reads the target by columns; its sum is taken by rows here, so that a rank needs its own rows of the
+target alone: what is fetched from the other ranks beside their embeddings is one logarithm a column, with its gradient.
+A large set is compared block by block of rows (`bleep_blocks`), so no rank holds more than a block of any matrix.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from raystp.errors import ModelError
-from raystp.models.plan import Ranks
+from raystp.models.bleep_blocks import BLOCK, Terms, log_columns, summed_loss
+from raystp.models.plan import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -64,41 +65,17 @@ def bleep_loss(
     The image side uses the transposed target, whose rows need not sum to 1, and the gradient flows through the target:
     both as in the published code (github.com/bowang-lab/BLEEP, Apache-2.0). The paper writes the sum of the two, not
     its half. `inputs` are the rows that entered the heads, image side first; only `target="input"` reads them, and
-    raises ModelError without.
+    raises ModelError without. A set too large for one block goes the way of `bleep_loss_part`.
     """
-    if options.normalize_embeddings:
-        images, spots = functional.normalize(images), functional.normalize(spots)
-    logits = spots @ images.T / options.temperature
-    target = soft_target(images, spots, options, inputs)
-    of_spots = -(target * functional.log_softmax(logits, dim=1)).sum(dim=1)
-    of_images = -(target.T * functional.log_softmax(logits.T, dim=1)).sum(dim=1)
-    return ((of_spots + of_images) / 2).mean()
-
-
-def soft_target(
-    images: Float[Tensor, "pair joint"],
-    spots: Float[Tensor, "pair joint"],
-    options: BleepOptions,
-    inputs: tuple[Float[Tensor, "pair image"], Float[Tensor, "pair gene"]] | None = None,
-) -> Float[Tensor, "pair pair"]:
-    """Return how much each row (a spot) is to find each column (an image); rows sum to 1.
-
-    `input` is the mean cosine of what enters the heads (H&Enium, 2025, as others describe it; its weights unknown).
-    """
-    if options.target == "identity":
-        return torch.eye(len(images), dtype=images.dtype, device=images.device)
-    if options.target == "input":
-        if inputs is None:
-            msg = 'BLEEP with target="input" compares what enters the heads, and its loss was called without `inputs`'
-            raise ModelError(msg)
-        sides = [functional.normalize(side.to(images.dtype)) for side in inputs]
-        scale = 1 / options.input_temperature
-    else:
-        sides = [images, spots]
-        scale = options.temperature if options.target_scale == "mul" else 1 / options.temperature
-    similarity = (sides[0] @ sides[0].T + sides[1] @ sides[1].T) / 2
-    target = functional.softmax(similarity * scale, dim=1)
-    return target.detach() if options.detach_target else target
+    if len(images) ** 2 > BLOCK:
+        return bleep_loss_part(images, spots, options, ALONE, inputs=inputs)
+    with torch.autocast(images.device.type, enabled=False):
+        images, spots = _lengths(images, spots, options)
+        logits = spots @ images.T / options.temperature
+        target = soft_target(images, spots, options, inputs)
+        of_spots = -(target * functional.log_softmax(logits, dim=1)).sum(dim=1)
+        of_images = -(target.T * functional.log_softmax(logits.T, dim=1)).sum(dim=1)
+        return ((of_spots + of_images) / 2).mean()
 
 
 def bleep_loss_part(
@@ -111,46 +88,67 @@ def bleep_loss_part(
 ) -> Float[Tensor, ""]:
     """Return the mean over the own rows of their part of the loss: its mean over ranks is `bleep_loss` of all rows.
 
-    With s the target's similarities, its row i is `exp(s[i, j] - z[i])`, its column i `exp(s[i, j] - z[j])`, and z the
-    logsumexp of each row. Raises ModelError where `target="input"` and there are no `inputs`.
+    A spot's part holds what every image loses by it. Its row of the target sums to 1, so with r the logsumexp of each
+    row of logits and c that of each column, both sides together are::
+
+        sum_j target[i, j] ((r[i] + c[j]) / 2 - logits[i, j])
+
+    Computed in float32 at least, whatever the embeddings are in. Raises ModelError where `target="input"` and there are
+    no `inputs`.
     """
     gather = ranks.gather or _itself
-    if options.normalize_embeddings:
-        images, spots = functional.normalize(images), functional.normalize(spots)
-    all_images, all_spots = gather(images), gather(spots)
-    of_spots = functional.log_softmax(spots @ all_images.T / options.temperature, dim=1)
-    of_images = functional.log_softmax(images @ all_spots.T / options.temperature, dim=1)
-    if options.target == "identity":
-        first = ranks.rank * len(images) if ranks.gather is not None else 0
-        own = torch.arange(len(images), device=images.device)
-        return -(of_spots[own, first + own] + of_images[own, first + own]).mean() / 2
-    similarity = _similarity((images, spots), (all_images, all_spots), options, ranks=ranks, inputs=inputs)
-    normaliser = similarity.logsumexp(dim=1, keepdim=True)
-    by_row = (similarity - normaliser).exp()
-    by_column = (similarity - gather(normaliser).T).exp()
-    return -((by_row * of_spots).sum(dim=1) + (by_column * of_images).sum(dim=1)).mean() / 2
+    with torch.autocast(images.device.type, enabled=False):
+        images, spots = _lengths(images, spots, options)
+        own, scale = _compared(images, spots, options, inputs)
+        all_images = gather(images)
+        similar = [side for one in own for side in (one, all_images if one is images else gather(one))]
+        columns = gather(log_columns(spots, all_images, options.temperature)[None]).logsumexp(dim=0)
+        first = ranks.rank * len(spots) if ranks.gather is not None else 0
+        terms = Terms(options.temperature, scale, first, options.detach_target)
+        return summed_loss(spots, all_images, columns, tuple(similar), terms=terms) / len(spots)
 
 
-def _similarity(
-    own: tuple[Tensor, Tensor],
-    everyone: tuple[Tensor, Tensor],
+def soft_target(
+    images: Float[Tensor, "pair joint"],
+    spots: Float[Tensor, "pair joint"],
     options: BleepOptions,
-    *,
-    ranks: Ranks,
-    inputs: tuple[Tensor, Tensor] | None,
-) -> Float[Tensor, "own all"]:
-    """Return the own rows of what `soft_target` takes the softmax of."""
-    if options.target == "input":
-        if inputs is None:
-            msg = 'BLEEP with target="input" compares what enters the heads, and its loss was called without `inputs`'
-            raise ModelError(msg)
-        own = (functional.normalize(inputs[0].float()), functional.normalize(inputs[1].float()))
-        gather = ranks.gather or _itself
-        everyone, scale = (gather(own[0]), gather(own[1])), 1 / options.input_temperature
-    else:
-        scale = options.temperature if options.target_scale == "mul" else 1 / options.temperature
-    similarity = scale * (own[0] @ everyone[0].T + own[1] @ everyone[1].T) / 2
-    return similarity.detach() if options.detach_target else similarity
+    inputs: tuple[Float[Tensor, "pair image"], Float[Tensor, "pair gene"]] | None = None,
+) -> Float[Tensor, "pair pair"]:
+    """Return how much each row (a spot) is to find each column (an image); rows sum to 1.
+
+    `input` is the mean cosine of what enters the heads (H&Enium, 2025, as others describe it; its weights unknown).
+    """
+    own, scale = _compared(images, spots, options, inputs)
+    if not own:
+        return torch.eye(len(images), dtype=images.dtype, device=images.device)
+    similarity = own[0] @ own[0].T + own[1] @ own[1].T
+    target = functional.softmax(similarity * (scale / 2), dim=1)
+    return target.detach() if options.detach_target else target
+
+
+def _compared(
+    images: Tensor, spots: Tensor, options: BleepOptions, inputs: tuple[Tensor, Tensor] | None
+) -> tuple[tuple[Tensor, ...], float]:
+    """Return the rows whose similarities make the target, and what those are multiplied with."""
+    if options.target == "identity":
+        return (), 1.0
+    if options.target == "smoothed":
+        return (images, spots), options.temperature if options.target_scale == "mul" else 1 / options.temperature
+    if inputs is None:
+        msg = 'BLEEP with target="input" compares what enters the heads, and its loss was called without `inputs`'
+        raise ModelError(msg)
+    return tuple(functional.normalize(_wide(side)) for side in inputs), 1 / options.input_temperature
+
+
+def _lengths(images: Tensor, spots: Tensor, options: BleepOptions) -> tuple[Tensor, Tensor]:
+    """Return the embeddings as the loss reads them."""
+    if options.normalize_embeddings:
+        return functional.normalize(_wide(images)), functional.normalize(_wide(spots))
+    return _wide(images), _wide(spots)
+
+
+def _wide(rows: Tensor) -> Tensor:
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 
 def _itself(rows: Tensor) -> Tensor:

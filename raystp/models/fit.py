@@ -24,6 +24,8 @@ from raystp.errors import ModelError
 from raystp.models.pairs import Foreseeing, Samples
 from raystp.models.plan import ALONE, Ranks, check_width, epoch_plan, share, validation_sets
 
+Precision = Literal["float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -42,6 +44,8 @@ class FitOptions:
     the earliest of equals. A contrastive loss may rise for long while what is retrieved still gets better."""
     patience: int | None = None
     """Stop after so many epochs in a row that were not the best so far."""
+    precision: Precision = "float32"
+    """Of the model's arithmetic, tower and heads; `bfloat16` computes under autocast. Weights and loss are float32."""
 
 
 @dataclass
@@ -176,7 +180,8 @@ def train_epoch(training: Training, train: Samples, options: FitOptions, ranks: 
     with _own_randomness(training.device):
         for number, sets in enumerate(plan):
             training.optimizer.zero_grad(set_to_none=True)
-            total += accumulate(training, train, sets, ranks, key=(options.seed, training.epoch, number))
+            key = (options.seed, training.epoch, number)
+            total += accumulate(training, train, sets, ranks, key=key, precision=options.precision)
             training.optimizer.step()
     return float(total) / len(plan)
 
@@ -188,6 +193,7 @@ def accumulate(
     ranks: Ranks = ALONE,
     *,
     key: tuple[int, ...] = (),
+    precision: Precision = "float32",
 ) -> Float[Tensor, ""]:
     """Add the gradient of this rank's part of one step to the parameters; return its mean loss, without gradient.
 
@@ -200,11 +206,23 @@ def accumulate(
         if key:
             _seed(training.device, (*key, number, ranks.rank if ranks.gather is not None else 0))
         with ranks.no_sync() if number != max(parts) else contextlib.nullcontext():
-            outputs = forward(*train.at(rows))
+            outputs = _outputs(forward, train.at(rows), training.device, precision)
             loss = _loss(training, outputs, ranks) / len(parts)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         total += loss.detach()
     return total
+
+
+def _outputs(
+    forward: nn.Module, batch: tuple[Tensor, ...], device: torch.device, precision: Precision
+) -> tuple[Tensor, ...]:
+    """Return what a model gives for a batch, for a loss that is taken in float32."""
+    if precision == "float32":
+        outputs: tuple[Tensor, ...] = forward(*batch)
+        return outputs
+    with torch.autocast(device.type, dtype=getattr(torch, precision)):
+        outputs = forward(*batch)
+    return tuple(one.float() if one.dtype == torch.bfloat16 else one for one in outputs)
 
 
 def _loss(training: Training, outputs: tuple[Tensor, ...], ranks: Ranks) -> Float[Tensor, ""]:
@@ -219,9 +237,12 @@ def _loss(training: Training, outputs: tuple[Tensor, ...], ranks: Ranks) -> Floa
 def validation_loss(training: Training, validation: Samples, options: FitOptions) -> float:
     """Return the mean loss over the validation's contrast sets, without dropout."""
     sets = validation_sets(len(validation), contrast=options.contrast, seed=options.seed)
+    if isinstance(validation, Foreseeing):
+        validation.foresee(list(sets), training.epoch)
     training.model.eval()
     with torch.inference_mode():
-        losses = [training.loss(*training.model(*validation.at(rows))) for rows in sets]
+        batches = (validation.at(rows) for rows in sets)
+        losses = [training.loss(*_outputs(training.model, one, training.device, options.precision)) for one in batches]
     return float(torch.stack(losses).mean())
 
 

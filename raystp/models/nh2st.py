@@ -21,6 +21,7 @@ from raystp.models.nh2st_attention import CrossAttention
 from raystp.models.nh2st_contrast import contrast
 from raystp.models.nh2st_hypergraph import HypergraphNetwork, incidence, mean_of_present, spread
 from raystp.models.nh2st_options import LR_EVERY, LR_FACTOR, Nh2stOptions
+from raystp.models.plan import ALONE, Ranks
 
 _ROWS = 4096
 """Rows standardised at a time: bounds the memory of the float64 copy."""
@@ -90,10 +91,17 @@ class Nh2st(nn.Module):
             ]
         return (prediction, expression, *views)
 
-    def loss(self, prediction: Tensor, target: Tensor, *views: Tensor, own: slice = slice(None)) -> Float[Tensor, ""]:
-        """Return `nh2st_loss` of a set's rows as `forward` returns them; with `own`, that part's share of it."""
+    def loss(self, prediction: Tensor, target: Tensor, *views: Tensor) -> Float[Tensor, ""]:
+        """Return `nh2st_loss` of a set's rows as `forward` returns them."""
+        return self.loss_part(ALONE, prediction, target, *views)
+
+    def loss_part(self, ranks: Ranks, prediction: Tensor, target: Tensor, *views: Tensor) -> Float[Tensor, ""]:
+        """Return this rank's share of the loss of a set that is split over ranks; its mean over ranks is the loss."""
         z_p, z_g, n_p, n_g = views
-        return nh2st_loss((prediction, target), (z_p, z_g), (n_p, n_g), self.options, own=own)
+        start = 0
+        if ranks.gather is not None:  # what is asked for is all ranks', who asks is this one
+            start, z_g, n_g = ranks.rank * len(z_p), ranks.gather(z_g.float()), ranks.gather(n_g.float())
+        return nh2st_loss((prediction, target), (z_p, z_g), (n_p, n_g), self.options, start=start)
 
     def predict(
         self,
@@ -166,18 +174,18 @@ def seeded_nh2st(d_image: int, genes: int, options: Nh2stOptions, *, seed: int) 
 
 def nh2st_loss(
     prediction: tuple[Float[Tensor, "sample gene"], Float[Tensor, "sample gene"]],
-    query: tuple[Float[Tensor, "sample dim"], Float[Tensor, "sample dim"]],
-    neighbour: tuple[Float[Tensor, "sample dim"], Float[Tensor, "sample dim"]],
+    query: tuple[Float[Tensor, "sample dim"], Float[Tensor, "all dim"]],
+    neighbour: tuple[Float[Tensor, "sample dim"], Float[Tensor, "all dim"]],
     options: Nh2stOptions,
     *,
-    own: slice = slice(None),
+    start: int = 0,
 ) -> Float[Tensor, ""]:
     """Return `MSE + weight_query contrast(z_p, z_g) + weight_neighbour contrast(n_p, n_g)`, image sides first.
 
-    As in the published code (the paper's own formula is not known); see `contrast`. With `own` it is the loss of those
-    rows against all: the mean over equal parts of a set is the whole set's loss, in value and in gradient.
+    As in the published code (the paper's own formula is not known); see `contrast`. The gene sides may have
+    more rows, of which the others are those from `start` on: the mean over equal parts of a set is the set's loss.
     """
-    error = functional.mse_loss(prediction[0][own].float(), prediction[1][own].float())
-    of_query = contrast(*query, options.temperature_query, negatives=options.negatives, own=own)
-    of_neighbour = contrast(*neighbour, options.temperature_neighbour, negatives=options.negatives, own=own)
+    error = functional.mse_loss(prediction[0].float(), prediction[1].float())
+    of_query = contrast(*query, options.temperature_query, negatives=options.negatives, start=start)
+    of_neighbour = contrast(*neighbour, options.temperature_neighbour, negatives=options.negatives, start=start)
     return error + options.weight_query * of_query + options.weight_neighbour * of_neighbour

@@ -13,32 +13,32 @@ CHUNK = 256
 
 
 def contrast(
-    first: Float[Tensor, "sample dim"],
+    first: Float[Tensor, "own dim"],
     second: Float[Tensor, "sample dim"],
     temperature: float,
     *,
     negatives: float = 0.1,
-    own: slice = slice(None),
+    start: int = 0,
 ) -> Float[Tensor, ""]:
-    """Return the mean over the rows of `first[own]` of the cross-entropy of finding the same row of `second`.
+    """Return the mean over the rows of `first` of the cross-entropy of finding the same row of `second`.
 
     From NH2ST's published code: cosines over `temperature`, those of other rows times `negatives`, one direction only.
-    So the negatives have an effective temperature of `temperature / negatives`. Computed in float32. With `own` it is
-    a part's loss: the mean over equal parts is the whole's, in value and in gradient. Memory is a chunk of rows by all
-    rows, forwards and backwards (each chunk's similarities are computed again for the gradient).
+    So the negatives have an effective temperature of `temperature / negatives`. Computed in float32. `first` may be
+    the part of the rows that begins at row `start` of `second`: the mean over equal parts is the whole's loss, in value
+    and in gradient. Memory is a chunk of rows by all rows, forwards and backwards (each chunk's similarities are
+    computed again for the gradient).
     """
     with torch.autocast(first.device.type, enabled=False):
         asking, answering = functional.normalize(first.float()), functional.normalize(second.float())
-        begin, end, _ = own.indices(len(first))
         losses = []
-        for start in range(begin, end, CHUNK):
-            chunk = asking[start : min(start + CHUNK, end)]
-            chunk_loss = partial(_chunk_loss, start=start, temperature=temperature, negatives=negatives)
-            if torch.is_grad_enabled() and end - begin > CHUNK:
+        for begin in range(0, len(first), CHUNK):
+            chunk = asking[begin : begin + CHUNK]
+            chunk_loss = partial(_chunk_loss, start=start + begin, temperature=temperature, negatives=negatives)
+            if torch.is_grad_enabled() and len(first) > CHUNK:
                 losses.append(checkpoint(chunk_loss, chunk, answering, use_reentrant=False, preserve_rng_state=False))
             else:
                 losses.append(chunk_loss(chunk, answering))
-        return torch.stack(losses).sum() / (end - begin)
+        return torch.stack(losses).sum() / len(first)
 
 
 def contrast_logits(

@@ -6,6 +6,7 @@ model was trained on it.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import session
 from raystp.cluster.tasks import each
 from raystp.config import Run, StepConfig, Where
+from raystp.expression.schema import read_section
 from raystp.expression.synthetic import described, plant_programs
 from raystp.slides.synthetic import TISSUES
 from raystp.steps import pipeline
@@ -109,7 +111,18 @@ def _cohort(config: DemoConfig) -> Artifact:
     (draft.place / "genes.txt").write_bytes("\n".join(programs.genes).encode())
     texts = [f"{gene}####{text}" for gene, text in described(programs).items()]
     (draft.place / "texts.txt").write_bytes("\n".join(texts).encode())
+    (draft.place / "bulk.csv").write_bytes(_pooled(draft.place, patients, programs.genes).encode())
     return draft.finish({"slides": len(work), "genes": len(programs.genes)}, [])
+
+
+def _pooled(cohort: Place, patients: list[str], genes: Sequence[str]) -> str:
+    """Return each patient's counts over all spots, a row a patient: what a bulk measurement would see."""
+    rows = [f"case,{','.join(genes)}"]
+    for name in patients:
+        section = read_section(cohort / "counts" / f"{name}.h5ad")[:, list(genes)]
+        counts = np.asarray(section.X.sum(axis=0), np.int64).ravel().tolist()
+        rows.append(",".join([name, *(str(count) for count in counts)]))
+    return "\n".join(rows) + "\n"
 
 
 def _patients(config: DemoConfig) -> list[str]:
@@ -137,7 +150,7 @@ def _path(config: DemoConfig, cohort: Place) -> Artifact:
         "slides": (cohort / "slides.csv").uri,
         "train": [_asked(config, model, trained, cohort) for model in config.methods],
         "index": {"shards": 2},
-        "impute": {"k": config.neighbours},
+        "impute": {"k": config.neighbours, "spread": True},
         "evaluate": {
             "genes": ["TUM_UP01", "IMM_UP01", "STR_DN01"],
             "permutations": config.permutations,

@@ -1,90 +1,97 @@
-"""evaluate: predictions + measured spots -> a scores table, and a report with pictures."""
+"""evaluate: predictions + measured spots (or labels of cases) -> a scores table, and a report with pictures."""
 
 import json
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 from jaxtyping import Float32, Float64
-from pydantic import Field
 
 from raystp import tables
 from raystp.artifacts import Artifact, Draft, begin, content_id, find
 from raystp.cluster.progress import say
 from raystp.cluster.tracking import tracked
-from raystp.config import StepConfig, Where
 from raystp.errors import ConfigError, SectionError, some
 from raystp.evaluate.board import score_table_text
+from raystp.evaluate.cases import CASES, score_cases
 from raystp.evaluate.genes import gene_sets
 from raystp.evaluate.protocols import protocol_of
 from raystp.evaluate.report import build_report
-from raystp.evaluate.score import Label, Outcome, Row, Sets, score_model
+from raystp.evaluate.score import MEAN, Label, Outcome, Row, Sets, score_model
 from raystp.models.baselines import fit_log_total, predict_log_total
 from raystp.models.genequery_unseen import mean_gene_profile
-from raystp.steps.evaluation_report import Shown, compose
-from raystp.steps.hotspots import hotspot_lines
+from raystp.steps.evaluate_bulk import CONTROLS as CASE_CONTROLS
+from raystp.steps.evaluate_bulk import controls_of, held_cases, outcomes_of
+from raystp.steps.evaluate_bulk_null import nulls_of
+from raystp.steps.evaluate_bulk_tables import case_table, genes_table
+from raystp.steps.evaluate_config import EvaluateConfig
+from raystp.steps.evaluation_report import Shown, compose, trained_sections
+from raystp.steps.hotspots import NOTHING, Found, deletions, genes_taken, overlaps, stabilities, subjects_of
 from raystp.steps.null import permuted
 from raystp.steps.pairs import Counts, load_counts, sections_of
 from raystp.steps.scored import Scored, open_models
-from raystp.steps.tracked_run import TrackedRun
 from raystp.storage import Place
 
 STEP = "evaluate"
 CEILING = "planted mean"
 PROFILE = "mean of seen genes"
+LOG_TOTAL, SECTION_MEAN = "log total counts", "section mean"
 CONTROLS = {
-    "log total counts": "reads no picture but the depth measured at each test spot",
-    "section mean": "reads no picture but the mean measured over the test section",
+    LOG_TOTAL: "reads no picture but the depth measured at each test spot",
+    SECTION_MEAN: "reads no picture but the mean measured over the test section",
 }
 CEILING_NOTE = "is what the cohort was drawn from: noise leaves no more to be had"
-
-
-class EvaluateConfig(StepConfig[TrackedRun]):
-    """Which predictions to score against which measured spots."""
-
-    where: ClassVar[frozenset[str]] = frozenset({"spots", "predictions", "planted"})
-
-    spots: Annotated[str, Where("spots")]
-    """The measured spots, `spots/<name>`."""
-
-    predictions: Annotated[list[str], Where("impute")] = Field(min_length=1)
-    """`impute/<name>`, one per model, of one protocol and one panel; the first is the one that the report is about."""
-
-    genes: list[str] = Field(default_factory=list)
-    """Genes to draw in any case."""
-
-    permutations: int = Field(default=20, ge=0)
-    """Models trained on shuffled measurements, for the null; 0 for none."""
-
-    draws: int = Field(default=1000, ge=100)
-    """Bootstrap draws of the intervals."""
-
-    seed: int = 0
-
-    planted: Annotated[str | None, Where()] = None
-    """Folder with what a synthetic cohort planted: its gene sets, and the expected expression, whose score is a
-    ceiling."""
-
-    run: TrackedRun = Field(default_factory=TrackedRun)
 
 
 CONFIG = EvaluateConfig
 
 
 def run(config: EvaluateConfig) -> Artifact:
-    """Score every prediction on the same spots, and leave `scores.parquet`, `scores.txt` and `report.html`."""
+    """Score every prediction on the same spots, and leave `scores.parquet`, `scores.txt` and `report.html`.
+
+    Against labels of whole cases: on the same cases, and `genes.csv` with each gene's score in place of the report.
+    """
     store = config.run.store
-    spots = find(store, config.spots, "spots")
+    spots = find(store, config.spots, "spots") if config.spots is not None else None
     predictions = [find(store, reference, "impute") for reference in config.predictions]
-    inputs: dict[str, Artifact | str] = {"spots": spots}
+    inputs: dict[str, Artifact | str] = {"spots": spots} if spots is not None else {}
     inputs |= {f"prediction {number}": one for number, one in enumerate(predictions)}
+    if config.bulk is not None:
+        inputs |= config.bulk.digests(store)
     if config.planted is not None:
         inputs["planted"] = content_id(Place.of(config.planted))
     draft = begin(config, STEP, inputs)
     if isinstance(draft, Artifact):
         return draft
     models = open_models(predictions, store)
+    return _on_cases(config, draft, models) if spots is None else _on_spots(config, draft, spots, models)
+
+
+def _on_cases(config: EvaluateConfig, draft: Draft, models: list[Scored]) -> Artifact:
+    """Score against labels of whole cases."""
+    held = held_cases(config, models)
+    sets = _sets(config, models[0].meta, tuple(models[0].meta["genes"]), _held(models))
+    outcomes = outcomes_of(held, models, config.run.store)
+    controls = controls_of(held, models[0], run=config.run)
+    nulls = nulls_of(held, models, config.permutations, config=config)
+    rows: list[Row] = []
+    label = models[0].prediction.manifest.notes
+    for name, outcome in {**outcomes, **controls}.items():
+        mark, rng = Label(label["protocol"], label["panel"], name), np.random.default_rng(config.seed)
+        rows += score_cases(mark, outcome, sets, rng=rng, null=nulls.get(name), draws=config.draws)
+    slides = [slide for case in held.cases for slide in case.slides]
+    hot = _hotspots(config, models, {}, slides=slides)
+    text = case_table(rows, outcomes | controls)
+    (draft.place / "genes.csv").write_bytes(genes_table(outcomes | controls, models[0].meta["genes"]).encode())
+    notes = [f"`{name}` {note}." for name, note in CASE_CONTROLS.items() if name in controls] + hot.lines
+    failed = [row for one in (*(one.prediction for one in models), held.embed) for row in one.failures().to_pylist()]
+    notes += [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in failed]
+    return _finish(config, draft, rows + hot.rows, text=text, notes=notes, cohort=held.embed.manifest.name)
+
+
+def _on_spots(config: EvaluateConfig, draft: Draft, spots: Artifact, models: list[Scored]) -> Artifact:
+    """Score against measured spots, and draw the report."""
     measured = _measured(spots, models)
     genes = tuple(models[0].meta["genes"])
     held = _held(models)
@@ -100,28 +107,37 @@ def run(config: EvaluateConfig) -> Artifact:
         mark = Label(label["protocol"], label["panel"], name)
         rows += score_model(mark, of_sections, sets, rng=rng, nulls=nulls.get(name), draws=config.draws)
     rows = _in_order(rows, [*outcomes, *controls])
-    (draft.place / "scores.parquet").write_table(tables.of_rows(rows, tables.SCORES))
-    text = score_table_text(rows)
-    (draft.place / "scores.txt").write_bytes(f"{text}\n".encode())
+    hot = _hotspots(config, models, measured, slides=[counts.slide for counts in measured.values()])
+    rows += hot.rows
     notes = [f"`{name}` {note}." for name, note in {**CONTROLS, CEILING: CEILING_NOTE}.items() if name in controls]
-    notes += _hotspots(config, models, measured, genes)
+    notes += hot.lines
     shown = Shown(rows, outcomes, measured, genes, config.genes, config.permutations, notes)
-    content = compose(shown, spots, models, protocol_of(label["protocol"]), store=Place.of(store))
+    content = compose(shown, spots, models, protocol_of(label["protocol"]), store=Place.of(config.run.store))
     (draft.place / "report.html").write_bytes(build_report(content).encode())
-    _track(config, draft, rows, cohort=spots.manifest.name)
-    failed = [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in content.failures]
-    summary = "\n".join([text, "", *notes, *failed, f"report: {draft.place / 'report.html'}"])
-    return draft.finish({"scores": len(rows), "models": len(models)}, [], {"summary": summary})
+    notes += [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in content.failures]
+    notes.append(f"report: {draft.place / 'report.html'}")
+    return _finish(config, draft, rows, text=score_table_text(rows), notes=notes, cohort=spots.manifest.name)
+
+
+def _finish(
+    config: EvaluateConfig, draft: Draft, rows: list[Row], *, text: str, notes: list[str], cohort: str
+) -> Artifact:
+    (draft.place / "scores.parquet").write_table(tables.of_rows(rows, tables.SCORES))
+    (draft.place / "scores.txt").write_bytes(f"{text}\n".encode())
+    _track(config, draft, rows, cohort=cohort)
+    models = len(config.predictions)
+    return draft.finish({"scores": len(rows), "models": models}, [], {"summary": "\n".join([text, "", *notes])})
 
 
 def _track(config: EvaluateConfig, draft: Draft, rows: list[Row], *, cohort: str) -> None:
     """Log each model's mean over sections, and the report."""
     tracker = config.run.tracker(cohort)
     book = tracker.book(f"{draft.name}-{draft.fingerprint}", draft.folder)
-    means = {f"{row['metric']} {row['genes']}/{row['model']}": row["value"] for row in rows if row["section"] == "mean"}
+    shown = {MEAN, CASES}
+    means = {f"{row['metric']} {row['genes']}/{row['model']}": row["value"] for row in rows if row["section"] in shown}
     with tracked(tracker, book, draft.config) as one:
         one.metrics(means, step=0)
-        for name in ("report.html", "scores.txt", "scores.parquet"):
+        for name in ("scores.txt", "scores.parquet", "genes.csv" if config.bulk is not None else "report.html"):
             one.file(f"{draft.folder}/{name}")
     if one.left:
         say(f"  {one.left}")
@@ -211,16 +227,18 @@ def _controls(
 
     For a synthetic cohort also the planted mean: no model can know more.
     """
-    train = [load_counts(spots, name) for name in meta["train"]]
-    line = fit_log_total(
-        np.concatenate([c.totals for c in train]), np.concatenate([c.expression(genes) for c in train])
-    )
-    controls: dict[str, dict[str, Outcome]] = {name: {} for name in CONTROLS}
+    train = [load_counts(spots, name) for name in trained_sections(spots, meta)]
+    line = None
+    if train:
+        totals, expression = [c.totals for c in train], [c.expression(genes) for c in train]
+        line = fit_log_total(np.concatenate(totals), np.concatenate(expression))
+    controls: dict[str, dict[str, Outcome]] = {}
     for name, counts in measured.items():
         truth = counts.expression(genes)
         flat = np.repeat(truth.mean(axis=0, keepdims=True), len(truth), axis=0)
-        for control, values in zip(CONTROLS, (predict_log_total(line, counts.totals), flat), strict=True):
-            controls[control][name] = Outcome(values, truth, counts.xy, counts.patient)
+        depth = {LOG_TOTAL: predict_log_total(line, counts.totals)} if line is not None else {}
+        for control, values in {**depth, SECTION_MEAN: flat}.items():
+            controls.setdefault(control, {})[name] = Outcome(values, truth, counts.xy, counts.patient)
         if config.planted is not None:
             ceiling = _planted(Place.of(config.planted), counts, genes)
             controls.setdefault(CEILING, {})[name] = Outcome(ceiling, truth, counts.xy, counts.patient)
@@ -236,15 +254,19 @@ def _planted(folder: Place, counts: Counts, genes: tuple[str, ...]) -> Float32[n
     return np.log1p(share * 1e4).astype(np.float32)
 
 
-def _hotspots(
-    config: EvaluateConfig, models: list[Scored], measured: dict[str, Counts], genes: tuple[str, ...]
-) -> list[str]:
-    """Return what the maps of attention regression are worth, where it is known what was planted."""
-    if config.planted is None:
-        return []
-    folder = Place.of(config.planted)
-    wanted = json.loads((folder / "genes.json").read_bytes()).get("planted", [])
-    return hotspot_lines(models, measured, genes, planted=lambda counts: _planted(folder, counts, genes), wanted=wanted)
+def _hotspots(config: EvaluateConfig, models: list[Scored], measured: dict[str, Counts], *, slides: list[str]) -> Found:
+    """Return what the maps of attention regression are worth; where it is known what was planted, beside that too."""
+    subjects, genes = subjects_of(models, Place.of(config.run.store)), tuple(models[0].meta["genes"])
+    wanted: list[str] = []
+    found = NOTHING
+    if config.planted is not None:
+        folder = Place.of(config.planted)
+        wanted = json.loads((folder / "genes.json").read_bytes()).get("planted", [])
+        found += overlaps(
+            subjects, measured, genes, planted=lambda counts: _planted(folder, counts, genes), wanted=wanted
+        )
+    tried = genes_taken(models[0].meta, wanted, config.genes)
+    return found + deletions(subjects, slides, tried, seed=config.seed) + stabilities(subjects, slides, tried)
 
 
 def _in_order(rows: list[Row], names: list[str]) -> list[Row]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,9 +19,10 @@ from raystp.evaluate.pictures import GeneMap, Spots, Thumbnail, maps_figure, png
 from raystp.evaluate.protocols import EvaluationProtocol
 from raystp.evaluate.report import Report, SectionPictures
 from raystp.evaluate.score import Outcome, Row
-from raystp.steps.impute_work import thumbnail_of
+from raystp.steps.impute_places import thumbnail_of
 from raystp.steps.pairs import Counts, sections_of
 from raystp.steps.scored import Scored
+from raystp.steps.trust_maps import trust_pictures
 from raystp.storage import Place
 from raystp.units import Level0Pixels
 
@@ -90,7 +91,23 @@ def _chain(first: Scored, spots: Artifact, store: Place) -> dict[str, Artifact]:
 
 def _whose(spots: Artifact, sections: Sequence[str]) -> list[str]:
     known = sections_of(spots)
-    return [f"{name} (patient {known[name]['patient']}, {known[name]['spots']} spots)" for name in sections]
+    return [
+        f"{name} (patient {known[name]['patient']}, {known[name]['spots']} spots)"
+        if name in known
+        else f"{name} (a case's label)"
+        for name in sections
+    ]
+
+
+def trained_sections(spots: Artifact, meta: Mapping[str, Any]) -> list[str]:
+    """Return the measured sections of the training side; of a model that learned from cases, those of their patients.
+
+    The spots of the latter may not be there at all.
+    """
+    if "bulk" not in meta:
+        return list(meta["train"])
+    patients = {meta["patients"][case] for case in meta["train"]}
+    return [name for name, one in sections_of(spots).items() if one["patient"] in patients]
 
 
 def _chart(board: Any, highlight: str) -> Picture:
@@ -114,6 +131,7 @@ def _section(name: str, content: Shown, first: Scored, embed: Artifact) -> Secti
         one = GeneMap(content.genes[gene], *values, pcc=float(pcc[gene]))
         figure = maps_figure(picture, Spots(outcome.xy, Level0Pixels(counts.diameter_px)), one)
         drawn.append(Picture(f"{one.gene} on {name}", png(figure), f"{one.gene}: {reason}"))
+    drawn += trust_pictures(first.prediction, counts.slide, picture)
     note = f"Slide {counts.slide}, patient {counts.patient}, {len(outcome.xy)} spots."
     return SectionPictures(name, drawn, note)
 
@@ -137,6 +155,7 @@ def _slide(slide: str, genes: list[str], panel: tuple[str, ...], *, first: Score
         )
         for gene in genes
     ]
+    drawn += trust_pictures(first.prediction, slide, picture)
     return SectionPictures(slide, drawn, f"{len(squares)} tiles of a slide that was never measured.")
 
 

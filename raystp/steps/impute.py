@@ -1,63 +1,24 @@
 """impute: embeddings + a model [+ index] -> predicted expression: AnnData per slide, parquet for the cohort."""
 
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 from raystp.artifacts import Artifact, Draft, begin, find
-from raystp.cluster.progress import Progress, say
-from raystp.cluster.session import session
-from raystp.cluster.tasks import each
-from raystp.config import Run, StepConfig, Where
-from raystp.errors import ConfigError, LeakError, ModelError, some
+from raystp.cluster.progress import Progress
+from raystp.cluster.session import cluster_cpus, session
+from raystp.cluster.slide_stream import SlideWidth, each_slide
+from raystp.errors import ConfigError, ModelError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
-from raystp.impute.leak import check_patients
-from raystp.impute.weights import WEIGHTS
 from raystp.models.store import load_model
-from raystp.steps.impute_work import ImputeWork, impute_slide
+from raystp.steps.impute_allowed import Sides, allowed
+from raystp.steps.impute_config import ImputeConfig
+from raystp.steps.impute_slide import Asked
+from raystp.steps.impute_work import ImputeWork
+from raystp.steps.imputer import bank_apart
 
 STEP = "impute"
-
-
-class ImputeRun(Run):
-    """Where and by which search; nothing here changes a row."""
-
-    search: Literal["faiss", "exact"] = "faiss"
-    """FAISS's flat shards, or exact search without FAISS: the same answers, to the bit."""
-
-
-class ImputeConfig(StepConfig[ImputeRun]):
-    """Which slides to predict, by which model, under which protocol."""
-
-    where: ClassVar[frozenset[str]] = frozenset({"embeddings", "model", "index", "spots"})
-
-    embeddings: Annotated[str, Where("embed")]
-    """The queries, `embed/<name>`."""
-
-    model: Annotated[str, Where("train")]
-    """`train/<name>`."""
-
-    index: Annotated[str | None, Where("index")] = None
-    """The bank of a contrastive model, `index/<name>`."""
-
-    spots: Annotated[str | None, Where("spots")] = None
-    """Measured spots, `spots/<name>`: where a slide has them, they stand beside the prediction in a layer."""
-
-    slides: list[str] | None = None
-    """Slides to predict; by default all that the protocol allows, which leaves out what the model was trained on."""
-
-    protocol: str | None = None
-    """By default the model's own."""
-
-    k: int = Field(default=50, ge=1)
-    """Neighbours of a contrastive model."""
-
-    weights: str = "mean"
-    """How neighbours are weighed: mean, top1, softmax or bleep."""
-
-    run: ImputeRun = Field(default_factory=ImputeRun)
-
-
 CONFIG = ImputeConfig
 
 
@@ -67,64 +28,97 @@ def run(config: ImputeConfig) -> Artifact:
     embed, model = find(store, config.embeddings, "embed"), find(store, config.model, "train")
     index = find(store, config.index, "index") if config.index else None
     spots = find(store, config.spots, "spots") if config.spots else None
-    _check_weights(config)
+    found = find(store, config.neighbours, STEP) if config.neighbours else None
     inputs: dict[str, Artifact | str] = {"embeddings": embed, "model": model}
-    inputs |= {role: one for role, one in (("index", index), ("spots", spots)) if one is not None}
+    more = (("index", index), ("spots", spots), ("neighbours", found))
+    inputs |= {role: one for role, one in more if one is not None}
     draft = begin(config, STEP, inputs)
     if isinstance(draft, Artifact):
         return draft
     kind, _, meta = load_model(model.place)
     _check_index(kind, model, index)
+    _check_genes(config, meta["genes"])
+    _check_found(found, embed, index)
     protocol = protocol_of(config.protocol or meta["protocol"])
-    slides, shared = _allowed(config, embed, meta, index=index, protocol=protocol)
-    sections = {one["slide"]: name for name, one in spots.manifest.notes["sections"].items()} if spots else {}
-    work = [
-        ImputeWork(
-            slide=slide,
-            section=sections.get(slide),
-            model=model,
-            embed=embed,
-            index=index,
-            spots=spots,
-            k=config.k,
-            weights=config.weights,
-            exactly=config.run.search == "exact",
-            protocol=protocol.name,
-            target=draft.place,
-        )
-        for slide in slides
-    ]
-    return _predict(draft, config, work, {"kind": kind, "shared_patients": shared} | _about(embed, meta, protocol))
+    who = allowed(config, embed, Sides.of(embed, meta, index), protocol)
+    work = ImputeWork(
+        model=model,
+        embed=embed,
+        index=index,
+        spots=spots,
+        found=found,
+        asked=_asked(config, protocol),
+        left_out=who.left_out,
+        target=draft.place,
+    )
+    notes = {"kind": kind, "shared_patients": who.shared, "output": config.output, "left_out": who.left_out}
+    return _predict(draft, config, work, slides=who.slides, notes=notes | _about(embed, meta, protocol, config.genes))
 
 
-def _predict(draft: Draft, config: ImputeConfig, work: list[ImputeWork], notes: dict[str, Any]) -> Artifact:
-    rows: dict[str, int] = {}
+def _asked(config: ImputeConfig, protocol: EvaluationProtocol) -> Asked:
+    return Asked(
+        k=config.k,
+        weights=config.weights,
+        exactly=config.search == "exact",
+        genes=config.genes,
+        spread=config.spread,
+        output=config.output,
+        without=config.without,
+        protocol=protocol.name,
+        chunk=config.run.chunk_tiles,
+    )
+
+
+def _predict(
+    draft: Draft, config: ImputeConfig, work: ImputeWork, *, slides: list[str], notes: dict[str, Any]
+) -> Artifact:
+    """Predict the slides that are not done; finish the artifact over those that are."""
+    if config.run.retry_failed:
+        work.attempts.forget()
+    rows = {slide: count for slide in slides if (count := work.rows(slide)) is not None}
+    left = [slide for slide in slides if slide not in rows]
     failures: list[dict[str, object]] = []
-    with session(config.run.address), Progress(STEP, len(work), "slide") as progress:
-        for position, answer in each(impute_slide, work):
-            slide = work[position].slide
-            if isinstance(answer, str):
-                failures.append({"slide": slide, "stage": STEP, "reason": answer})
+    with session(config.run.address), _apart(work, config) as ready, Progress(STEP, len(slides), "slide") as progress:
+        progress.add(len(rows))
+        for receipt in each_slide(ready, left, _width(config)):
+            if receipt.error:
+                failures.append({"slide": receipt.slide, "stage": STEP, "reason": receipt.error})
             else:
-                rows[slide] = answer
-            progress.add(1, failed=isinstance(answer, str))
-    done = [one.slide for one in work if one.slide in rows]
+                rows[receipt.slide] = receipt.rows
+            progress.note = f"{sum(rows.values())} tiles"
+            progress.add(1, failed=bool(receipt.error))
+    work.attempts.sweep(rows)
+    done = [slide for slide in slides if slide in rows]
     return draft.finish({"slides": len(done), "tiles": sum(rows.values())}, failures, notes | {"slides": done})
 
 
-def _about(embed: Artifact, meta: dict[str, Any], protocol: EvaluationProtocol) -> dict[str, Any]:
+@contextlib.contextmanager
+def _apart(work: ImputeWork, config: ImputeConfig) -> Iterator[ImputeWork]:
+    """Give the work with its bank's shards held by actors, where that is asked for, until the work is done."""
+    run = config.run
+    if work.index is None or not run.shard_actors:
+        yield work
+        return
+    apart = bank_apart(work.index, run.shard_actors, replicas=run.replicas, cpus=run.cpus_per_shard_actor)
+    try:
+        yield replace(work, apart=apart)
+    finally:
+        apart.pool.close()
+
+
+def _width(config: ImputeConfig) -> SlideWidth:
+    return SlideWidth(config.run.actors or max(1, cluster_cpus() // 2), config.run.cpus_per_actor)
+
+
+def _about(
+    embed: Artifact, meta: dict[str, Any], protocol: EvaluationProtocol, genes: list[str] | None
+) -> dict[str, Any]:
     return {
         "protocol": protocol.name,
         "panel": meta["panel"]["name"],
-        "genes": len(meta["genes"]),
+        "genes": len(genes or meta["genes"]),
         "encoder": embed.manifest.notes["encoder"]["name"],
     }
-
-
-def _check_weights(config: ImputeConfig) -> None:
-    if config.weights not in WEIGHTS:
-        msg = f"weights: there are {', '.join(WEIGHTS)}, got {config.weights!r}"
-        raise ConfigError(msg)
 
 
 def _check_index(kind: str, model: Artifact, index: Artifact | None) -> None:
@@ -140,44 +134,24 @@ def _check_index(kind: str, model: Artifact, index: Artifact | None) -> None:
         raise ModelError(msg)
 
 
-def _allowed(
-    config: ImputeConfig,
-    embed: Artifact,
-    meta: dict[str, Any],
-    *,
-    index: Artifact | None,
-    protocol: EvaluationProtocol,
-) -> tuple[list[str], list[str]]:
-    """Return the slides to predict and the patients that they share with the training side, as the protocol allows.
+def _check_genes(config: ImputeConfig, known: list[str]) -> None:
+    unknown = sorted(set(config.genes or ()) - set(known))
+    if unknown or (config.genes is not None and len(set(config.genes)) != len(config.genes)):
+        msg = f"genes: {some(unknown) if unknown else 'one is named twice'}; the model has {len(known)} genes, such as "
+        raise ConfigError(msg + ", ".join(known[:5]))
 
-    Raises LeakError for a slide that was named and may not be predicted, ConfigError where none is left.
-    """
-    patients: dict[str, str] = embed.manifest.notes["patients"]
-    trained = {*meta["patients"].values(), *(index.manifest.notes["patients"] if index else [])}
-    learned = {*meta["slides"], *(index.manifest.notes["slides"] if index else [])}
-    if config.slides is not None:
-        unknown = [slide for slide in config.slides if slide not in patients]
-        if unknown:
-            msg = f"slides: {some(unknown)} has no embeddings in {embed.place}; there are {', '.join(patients)}"
-            raise ConfigError(msg)
-        slides = config.slides
-    else:
-        seen = learned if protocol.same_patient == "allow" else {s for s, p in patients.items() if p in trained}
-        slides = [slide for slide in patients if slide not in seen]
-        left = [slide for slide in patients if slide in seen]
-        if left:
-            say(f"impute: {some(left)} left out, the model or its bank has learned from them")
-    own = sorted(set(slides) & learned)
-    if own:
-        msg = f"slides: the model or its bank has learned from {some(own)} itself; no protocol predicts it"
-        raise LeakError(msg)
-    if not slides:
-        msg = (
-            f"slides: protocol '{protocol.name}' leaves none of {embed.place} to predict; embed other patients' slides"
-        )
+
+def _check_found(found: Artifact | None, embed: Artifact, index: Artifact | None) -> None:
+    """Raise where neighbours were not found among these embeddings in this bank."""
+    if found is None:
+        return
+    if found.manifest.notes.get("output") != "neighbours":
+        msg = f"neighbours: {found.place} holds no neighbours: run `raystp impute --set output=neighbours` first"
         raise ConfigError(msg)
-    queried = [patients[slide] for slide in slides]
-    shared = check_patients(trained, queried, same_patient=protocol.same_patient, protocol=protocol.name)
-    if shared:
-        say(f"impute, protocol `{protocol.name}`: the bank or model knows other sections of patient {some(shared)}")
-    return slides, shared
+    for role, one in (("embeddings", embed), ("index", index)):
+        if one is None or found.manifest.inputs.get(role) != one.manifest.folder:
+            msg = (
+                f"neighbours: {found.place} was found with {role} {found.manifest.inputs.get(role)}, not with "
+                f"{one.manifest.folder if one else 'none'}: name the same"
+            )
+            raise ConfigError(msg)

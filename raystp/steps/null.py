@@ -20,9 +20,9 @@ from raystp.cluster.tasks import each
 from raystp.config import Run
 from raystp.evaluate.genes import pcc_per_gene
 from raystp.evaluate.score import POOLED, Nulls
-from raystp.impute.impute import impute
 from raystp.impute.weights import WEIGHTS
 from raystp.index.exact import search
+from raystp.index.expression import held
 from raystp.models.bleep import seeded_bleep
 from raystp.models.fit import FitOptions, Training, fit
 from raystp.models.pairs import Pairs
@@ -123,7 +123,7 @@ def _refit_bleep(
     scores, rows = search(bank, queries, min(work.k, len(bank)), metric="cosine")
     way = WEIGHTS[work.weights]
     read = scores if way.reads == "scores" else np.square(queries[:, None] - bank[rows]).sum(axis=2)
-    return impute(way.weigh(read), rows, train.expression)
+    return held(train.expression).share_of_sum(way.weigh(read), rows)
 
 
 def permuted(
@@ -149,9 +149,12 @@ def permuted(
 
 
 def _has_null(one: Scored) -> bool:
-    """Say whether a null is computed: not for the gene mean, whose PCC is 0, nor for a tower trained on pixels."""
+    """Say whether a null is computed: not for the gene mean, whose PCC is 0, nor for a tower trained on pixels.
+
+    Nor for a model that learned from labels of whole cases: it has no spots to shuffle.
+    """
     config = one.model.manifest.config
-    return config["model"] != "gene_mean" and config["embeddings"] is not None
+    return config["model"] != "gene_mean" and config["embeddings"] is not None and not config.get("bulk")
 
 
 def _work(one: Scored, spots: Artifact, test: tuple[str, ...], *, seed: int, store: Place) -> NullWork:

@@ -1,6 +1,8 @@
 """Tiles as pixels, for training end to end: read beside the trainer or apart, normalised as its tower expects."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,8 +11,9 @@ from jaxtyping import Float, Float64, Int64, UInt8
 
 from raystp import tables
 from raystp.artifacts import Artifact
-from raystp.cluster.pixel_stream import Readers, pixel_stream
+from raystp.cluster.pixel_stream import AHEAD, Readers, pixel_stream
 from raystp.encoders.encoder import Encoder
+from raystp.encoders.normalise import Normaliser
 from raystp.slides.open import Slide, open_slide, read_tiles
 from raystp.steps.training_set import Stack
 from raystp.storage import Place
@@ -71,7 +74,7 @@ class PixelPairs:
     augment: bool
     """Whether each tile is turned by quarter turns and mirrored at random (torch's generator)."""
     readers: Readers | None = None
-    """Readers apart; without them tiles are read in threads of the trainer."""
+    """Readers apart; without them tiles are read in threads of the trainer, while it computes."""
     _ahead: Iterator[tuple[Rows, torch.Tensor]] = field(default_factory=lambda: iter(()))
 
     def __len__(self) -> int:
@@ -81,16 +84,17 @@ class PixelPairs:
         """Begin to read what an epoch will ask for, in that order."""
         if self.readers is not None:
             self._ahead = zip(parts, pixel_stream(self.rows.fresh(), parts, self.readers), strict=False)
+        else:
+            self._ahead = _read_ahead(self.rows, parts)
 
     def at(self, rows: Rows) -> tuple[Float[torch.Tensor, "pair 3 pixel pixel"], Float[torch.Tensor, "pair gene"]]:
         """Return normalised tiles, augmented where that is asked for, and their expression."""
-        device = self.expression.device
-        tiles = self._read(rows).to(device).permute(0, 3, 1, 2).float() / 255
-        mean, std = (
-            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (self.encoder.mean, self.encoder.std)
-        )
-        tiles = (tiles - mean) / std
-        return _turned(tiles) if self.augment else tiles, self.expression[torch.from_numpy(rows).to(device)]
+        device, tiles = self.expression.device, self._read(rows)
+        tiles = _turned(tiles) if self.augment else tiles
+        # A buffer of its own for each set, which the gradient still needs.
+        encoder, side = self.encoder, tiles.shape[1]
+        normalise = Normaliser(encoder.mean, encoder.std, side=side, room=len(tiles), device=device)
+        return normalise(tiles.numpy()), self.expression[torch.from_numpy(rows).to(device)]
 
     def _read(self, rows: Rows) -> UInt8[torch.Tensor, "_ pixel pixel 3"]:
         for part, pixels in self._ahead:
@@ -100,11 +104,21 @@ class PixelPairs:
         return torch.from_numpy(self.rows(rows))
 
 
-def _turned(tiles: Float[torch.Tensor, "pair 3 pixel pixel"]) -> Float[torch.Tensor, "pair 3 pixel pixel"]:
-    turns, mirrored = torch.randint(4, (len(tiles),)).tolist(), torch.randint(2, (len(tiles),)).tolist()
-    return torch.stack(
-        [
-            torch.rot90(tile.flip(2) if flip else tile, turn, (1, 2))
-            for tile, turn, flip in zip(tiles, turns, mirrored, strict=True)
-        ]
-    )
+def _read_ahead(read: TileRows, parts: Sequence[Rows]) -> Iterator[tuple[Rows, torch.Tensor]]:
+    """Yield the pixels of one part after the other, and read the next ones meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = deque(reader.submit(read, part) for part in parts[:AHEAD])
+        for number, part in enumerate(parts):
+            pixels = torch.from_numpy(coming.popleft().result())
+            if number + AHEAD < len(parts):
+                coming.append(reader.submit(read, parts[number + AHEAD]))
+            yield part, pixels
+
+
+def _turned(tiles: UInt8[torch.Tensor, "pair pixel pixel 3"]) -> UInt8[torch.Tensor, "pair pixel pixel 3"]:
+    turns, mirrored, out = torch.randint(4, (len(tiles),)), torch.randint(2, (len(tiles),)), torch.empty_like(tiles)
+    for turn in range(4):
+        for flip in range(2):
+            alike = ((turns == turn) & (mirrored == flip)).nonzero()[:, 0]
+            out[alike] = torch.rot90(tiles[alike].flip(2) if flip else tiles[alike], turn, (1, 2))
+    return out

@@ -1,4 +1,4 @@
-"""train: spots + embeddings (or tiles) -> a model. BLEEP on Ray Train; the baselines in this process."""
+"""train: spots (or cases) + embeddings (or tiles) -> a model. Baselines in this process, all else on Ray Train."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -26,6 +26,7 @@ from raystp.models.store import MODEL_FILES, save_model
 from raystp.steps.encoder_source import dim_of, source_of
 from raystp.steps.pairs import sections_of
 from raystp.steps.panel import choose_panel
+from raystp.steps.train_bulk import bulk_plan
 from raystp.steps.train_config import CONTRASTIVE, TrainConfig
 from raystp.steps.train_learners import LEARNERS, learner_of, texts_meta
 from raystp.steps.train_work import Learner, TrainWork
@@ -53,6 +54,16 @@ def run(config: TrainConfig) -> Artifact:
     draft = begin(config, STEP, inputs_of(config, spots, images))
     if isinstance(draft, Artifact):
         return draft
+    return _on_cases(config, draft, images) if spots is None else _on_spots(config, draft, spots, images)
+
+
+def _on_cases(config: TrainConfig, draft: Draft, images: Artifact) -> Artifact:
+    plan = bulk_plan(config, images)
+    rows, score = _train(config, draft, plan.learner.meta, plan.learner, cohort=images.manifest.name)
+    return _finish(draft, plan.meta, rows, score=score, counts={**plan.counts, "epochs": len(rows)})
+
+
+def _on_spots(config: TrainConfig, draft: Draft, spots: Artifact, images: Artifact) -> Artifact:
     protocol = protocol_of(config.split.protocol)
     split = _split(config, spots, images, protocol)
     genes, panel = choose_panel(config.panel, spots, split.train)
@@ -66,13 +77,20 @@ def run(config: TrainConfig) -> Artifact:
             fit = config.fit
             epoch_plan(len(learned.group), contrast=fit.contrast, step=fit.step, seed=fit.seed, epoch=0)
         learner = learner_of(config, recipe, meta)
-        rows, score = _train(task, draft, meta, learner)
+        rows, score = _train(config, draft, meta, learner, cohort=spots.manifest.name)
     else:
         rows, score = [], _fit(task, draft, meta, learned=learned, held=held)
+    counts = {"genes": len(genes), "spots": len(learned.group), "epochs": len(rows)}
+    return _finish(draft, meta, rows, score=score, counts=counts)
+
+
+def _finish(
+    draft: Draft, meta: dict[str, Any], rows: list[dict[str, Any]], *, score: dict[str, Any], counts: dict[str, int]
+) -> Artifact:
     (draft.place / "epochs.parquet").write_table(tables.of_rows(rows, tables.EPOCHS))
     (draft.place / "training").remove()
-    kept = ("protocol", "train", "validation", "test", "patients", "panel", "d_image", *({"unseen"} & meta.keys()))
-    counts = {"genes": len(genes), "spots": len(learned.group), "epochs": len(rows)}
+    kept = ["protocol", "train", "validation", "test", "patients", "panel", "d_image"]
+    kept += [key for key in ("unseen", "bulk", "left_out") if key in meta]
     return draft.finish(counts, [], {key: meta[key] for key in kept} | {"score": score})
 
 
@@ -85,8 +103,11 @@ def fit_baseline(config: TrainConfig, learned: Stack) -> Arrays:
     return fit_ridge(learned.features, learned.expression, groups=learned.group, seed=config.fit.seed)
 
 
-def opened(config: TrainConfig) -> tuple[Artifact, Artifact]:
-    """Open the spots, and the embeddings or the tiles; raises ConfigError unless exactly one of these is named."""
+def opened(config: TrainConfig) -> tuple[Artifact | None, Artifact]:
+    """Open the spots, and the embeddings or the tiles; raises ConfigError unless exactly one of these is named.
+
+    No spots are there where labels of whole cases are learned from.
+    """
     if (config.embeddings is None) == (config.tiles is None):
         msg = "train reads either `embeddings` (a frozen tower) or `tiles` with an `encoder` (end to end): name one"
         raise ConfigError(msg)
@@ -96,15 +117,17 @@ def opened(config: TrainConfig) -> tuple[Artifact, Artifact]:
     if config.tiles is not None and config.model != "bleep":
         msg = f"model '{config.model}' reads `embeddings`; only bleep is trained end to end from `tiles`"
         raise ConfigError(msg)
-    spots = find(config.run.store, config.spots, "spots")
+    spots = find(config.run.store, config.spots, "spots") if config.spots is not None else None
     if config.embeddings is not None:
         return spots, find(config.run.store, config.embeddings, "embed")
     return spots, find(config.run.store, str(config.tiles), "tile")
 
 
-def inputs_of(config: TrainConfig, spots: Artifact, images: Artifact) -> dict[str, Artifact | str]:
+def inputs_of(config: TrainConfig, spots: Artifact | None, images: Artifact) -> dict[str, Artifact | str]:
     """Return what a training's fingerprint covers beside its config."""
-    inputs: dict[str, Artifact | str] = {"spots": spots, "images": images}
+    inputs: dict[str, Artifact | str] = {"images": images} if spots is None else {"spots": spots, "images": images}
+    if config.bulk is not None:
+        inputs |= config.bulk.digests(config.run.store)
     if config.panel.file is not None:
         inputs["panel"] = digest(Place.of(config.panel.file))
     if config.model == "genequery":
@@ -187,11 +210,10 @@ def _say(task: _Task, learned: Stack, held: Stack | None) -> None:
 
 
 def _train(
-    task: _Task, draft: Draft, meta: dict[str, Any], learner: Learner
+    config: TrainConfig, draft: Draft, meta: dict[str, Any], learner: Learner, *, cohort: str
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the rows of the epochs table, and the one of the epoch that was chosen."""
-    config = task.config
-    tracker, book = _tracking(task, draft)
+    tracker, book = _tracking(config, draft, cohort)
     width = Width(config.run.workers, config.run.cpus_per_worker, 1.0 if config.run.use_gpu else 0.0)
     work = TrainWork(
         learner=learner,
@@ -221,7 +243,7 @@ def _fit(
     if held is not None:
         predicted = cast("Direct", predictor(task.config.model, arrays, meta)).predict(held.features)
         pcc = float(pcc_per_gene(predicted, held.expression)[0].mean())
-    tracker, book = _tracking(task, draft)
+    tracker, book = _tracking(task.config, draft, task.recipe.spots.manifest.name)
     with tracked(tracker, book, draft.config) as one:
         single = {name: float(value) for name, value in arrays.items() if value.ndim == 0}
         one.metrics({**single, "validation_pcc": pcc}, step=0)
@@ -231,8 +253,8 @@ def _fit(
     return {"validation_pcc": pcc}
 
 
-def _tracking(task: _Task, draft: Draft) -> tuple[Tracker, Logbook]:
-    tracker = task.config.run.tracker(task.recipe.spots.manifest.name)
+def _tracking(config: TrainConfig, draft: Draft, cohort: str) -> tuple[Tracker, Logbook]:
+    tracker = config.run.tracker(cohort)
     return tracker, tracker.book(f"{draft.name}-{draft.fingerprint}", draft.folder)
 
 

@@ -11,9 +11,9 @@ from raystp.cluster.train_workers import Worker
 from raystp.encoders.encoder import Encoder, EncoderSpec
 from raystp.encoders.registry import build
 from raystp.evaluate.genes import pcc_per_gene
-from raystp.impute.impute import impute
 from raystp.impute.weights import mean
 from raystp.index.exact import search
+from raystp.index.expression import held
 from raystp.models.bleep import Bleep, seeded_bleep
 from raystp.models.bleep_loss import BleepOptions
 from raystp.models.pairs import Pairs, Samples
@@ -68,7 +68,7 @@ def retrieved_pcc(model: Bleep, bank: Stack, queries: Stack, device: torch.devic
         spots = model.embed_spots(torch.from_numpy(bank.expression).to(device)).cpu().numpy()
         images = model.embed_images(torch.from_numpy(queries.features).to(device)).cpu().numpy()
     scores, rows = search(spots, images, min(NEIGHBOURS, max(1, len(spots) // 4)), metric="cosine")
-    predicted = impute(mean(scores), rows, bank.expression)
+    predicted = held(bank.expression).share_of_sum(mean(scores), rows)
     return float(pcc_per_gene(predicted, queries.expression)[0].mean())
 
 

@@ -16,6 +16,7 @@ from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.panel import PanelConfig
 from raystp.steps.slide_run import SlideRun
 from raystp.steps.tracked_run import TrackedRun
+from raystp.steps.train_bulk_config import BulkConfig
 from raystp.steps.train_text import TextConfig
 
 LEAST = {
@@ -46,6 +47,9 @@ PARTS = {
 ATTENTION_FIT = FitOptions(epochs=100, lr=1e-3, weight_decay=1e-2, contrast=4, step=1)
 """Of attention regression: see `AttentionOptions.optimizer` for why it is not the published one."""
 
+BULK_FIT = dataclasses.replace(ATTENTION_FIT, select="best", patience=12)
+"""Of the same on labels of whole cases: the epoch is chosen as published."""
+
 
 def _fit_of(values: dict[str, Any]) -> FitOptions:
     model = values.get("model", "bleep")
@@ -53,6 +57,8 @@ def _fit_of(values: dict[str, Any]) -> FitOptions:
         options = values.get("genequery")
         by_spot = isinstance(options, dict) and options.get("context") == "spot"
         return GENEQUERY_SPOT_FIT if by_spot else GENEQUERY_FIT
+    if model == "attention" and values.get("bulk"):
+        return BULK_FIT
     return {"nh2st": NH2ST_FIT, "attention": ATTENTION_FIT}.get(str(model), FitOptions())
 
 
@@ -97,6 +103,9 @@ class TrainRun(TrackedRun, SlideRun):
     gather: bool = False
     """Spread each contrast set over the workers and gather its embeddings; by default whole sets are dealt to them."""
 
+    memory_gb: float = Field(default=8.0, ge=0)
+    """With `bulk`: gigabytes of features that each worker keeps; what does not fit is read again in every epoch."""
+
     use_gpu: bool = False
     """One GPU for each worker."""
 
@@ -112,8 +121,12 @@ class TrainConfig(StepConfig[TrainRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"spots", "embeddings", "tiles"})
 
-    spots: Annotated[str, Where("spots")]
-    """The measured spots, `spots/<name>`."""
+    spots: Annotated[str | None, Where("spots")] = None
+    """The measured spots, `spots/<name>`; without them, `bulk`."""
+
+    bulk: BulkConfig | None = None
+    """For `attention`, instead of `spots`: a table of whole cases' expression. A bag is all tiles of a case's slides;
+    `split` names cases or patients."""
 
     embeddings: Annotated[str | None, Where("embed")] = None
     """Cached features, `embed/<name>`: the frozen tower."""
@@ -148,7 +161,7 @@ class TrainConfig(StepConfig[TrainRun]):
     """For `attention`: what one label is of."""
 
     fit: FitOptions = Field(default_factory=FitOptions)
-    """By default as the model was published to be trained (`attention`: 100 epochs of AdamW at 1e-3)."""
+    """By default as the model was published to be trained (`attention`: 100 epochs of SGD at 1e-3)."""
 
     k: int = Field(default=50, ge=1)
     """Neighbours of the `knn` baseline."""
@@ -175,6 +188,27 @@ class TrainConfig(StepConfig[TrainRun]):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _labelled(self) -> "TrainConfig":
+        """Refuse labels of two kinds or none, and what labels of whole cases do not go with."""
+        if (self.spots is None) == (self.bulk is None):
+            seen = "neither is given" if self.spots is None else "both are given"
+            msg = f"`spots` (measured spots) or `bulk` (a table of whole cases) is learned from, one of them: {seen}"
+            raise ValueError(msg)
+        if self.bulk is None:
+            return self
+        wrong = {
+            f"model '{self.model}' needs measured spots; `attention` learns from whole cases": self.model
+            != "attention",
+            "split.validation_block is a share of measured spots; name cases in split.validation": (
+                self.split.validation_block > 0
+            ),
+            "bags.parts cuts measured sections; with `bulk` a bag is a whole case": self.bags.parts > 1,
+        }
+        if said := [sentence for sentence, is_so in wrong.items() if is_so]:
+            raise ValueError("; ".join(said))
+        return self
+
     @field_validator("fit", "bleep")
     @classmethod
     def _possible(cls, options: FitOptions | BleepOptions) -> FitOptions | BleepOptions:
@@ -195,7 +229,10 @@ class TrainConfig(StepConfig[TrainRun]):
         encoder = self.encoder.what() if self.encoder is not None else None
         panel = {key: value for key, value in values["panel"].items() if key != "file"}
         values |= {"encoder": encoder, "panel": {**panel, "listed": self.panel.file is not None}}
+        values |= {"bulk": self.bulk.what() if self.bulk is not None else {}}
         if self.model == "genequery":
             values["text"] = self.text.what()
         foreign = {part for model, parts in PARTS.items() for part in parts} - {"bleep"}
-        return {key: value for key, value in values.items() if key not in foreign - set(PARTS.get(self.model, ()))}
+        foreign -= set(PARTS.get(self.model, ()))
+        foreign |= set() if self.bulk is not None else {"bulk"}
+        return {key: value for key, value in values.items() if key not in foreign}

@@ -160,7 +160,7 @@ class GeneQueryLearner(DirectLearner):
 
 
 @dataclass
-class _Bags:
+class DrawnBags:
     """Bags whose tiles are drawn anew each epoch."""
 
     bags: BagSamples
@@ -170,9 +170,11 @@ class _Bags:
         return len(self.bags)
 
     def foresee(self, parts: Sequence[Int64[np.ndarray, " _"]], epoch: int) -> None:  # noqa: ARG002 -- nothing is read ahead
+        """Say which epoch the bags are drawn for."""
         self.epoch = epoch
 
     def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[torch.Tensor, ...]:
+        """Return some bags, as `BagSamples.at` does."""
         return replace(self.bags, epoch=lambda: self.epoch).at(rows)
 
 
@@ -194,7 +196,7 @@ class AttentionLearner(DirectLearner):
         model.standardize_labels(bags.labels)
         score = self._score(held) if held is not None else None
         check = self._bags(held, device) if held is not None else None
-        sampled = _Bags(replace(bags, bag_tiles=self.bag_tiles, seed=self.seed))
+        sampled = DrawnBags(replace(bags, bag_tiles=self.bag_tiles, seed=self.seed))
         return Lesson(model.to(device), sampled, check, score)
 
     def _bags(self, stack: Stack, device: torch.device) -> BagSamples:

@@ -54,7 +54,7 @@ def run(config: TuneConfig) -> Artifact:
     draft = begin(config, STEP, train.inputs_of(base, spots, images))
     if isinstance(draft, Artifact):
         return draft
-    tracker = config.run.tracker(spots.manifest.name)
+    tracker = config.run.tracker((spots or images).manifest.name)
     book = tracker.book(f"{draft.name}-{draft.fingerprint}", draft.folder)
     say(f"tune {base.model}: {config.trials} trials by {config.search} over {', '.join(config.space)}")
     log = SweepLog(tracker, book, draft.config, metric=config.metric, total=config.trials)

@@ -10,7 +10,8 @@ import pytest
 import scipy.sparse as sp
 
 from raystp.errors import PanelError, SectionError
-from raystp.expression.bulk import BulkLabels, pseudo_bulk, read_bulk, slides_of_cases, tcga_case
+from raystp.expression.bulk import BulkLabels, pseudo_bulk, read_bulk, variable_genes
+from raystp.expression.bulk_slides import read_slide_cases, slides_of_cases, tcga_case
 from raystp.storage import Place
 
 CASES, GENES = ["007", "P2", "P3"], ["ERBB2", "FASN", "MUC1"]
@@ -48,7 +49,7 @@ def test_labels_come_in_the_order_that_is_asked_for() -> None:
     np.testing.assert_array_equal(labels.of(["P3", "007", "P3"], ["MUC1", "ERBB2"]), [[7, 0], [3.5, 1], [7, 0]])
     with pytest.raises(SectionError, match=r"1 cases have no label \('P9'\)"):
         labels.of(["P2", "P9"])
-    with pytest.raises(PanelError, match="did you mean 'FASN' for 'FASM'"):
+    with pytest.raises(PanelError, match=r"1 of 1 genes of the panel are not in the table of cases.*'FASN' for 'FASM'"):
         labels.of(["P2"], ["FASM"])
 
 
@@ -141,3 +142,24 @@ def test_case_of_a_tcga_slide_is_the_head_of_its_barcode() -> None:
     for name in ("slide7", "TCGA-AA-34888-01A", "TCGA_AA_3488"):
         with pytest.raises(SectionError, match="not named by a TCGA barcode"):
             tcga_case(name)
+
+
+def test_variable_genes_are_those_that_differ_most_between_the_cases_that_are_given() -> None:
+    labels = BulkLabels(CASES, ["A", "B", "C", "D"], np.array([[0, 5, 1, 2], [4, 5, 2, 3], [8, 5, 3, 4]], np.float32))
+    assert variable_genes(labels, 3) == ["A", "C", "D"]  # of equal ones by name
+    with pytest.raises(PanelError, match=r"4 genes were asked for; 3 of 4 differ between the 3 training cases"):
+        variable_genes(labels, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("slide,patient\ns1,P1\n", r"has the columns 'slide', 'patient': `slide` and `case` are wanted"),
+        ("slide,case\ns1,P1\ns1,P2\n", "names slide 's1' more than once"),
+        ("slide,case\ns1,P1\ns2,\n", "has an empty cell in row 3"),
+    ],
+)
+def test_a_fault_of_the_slides_table_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    assert read_slide_cases(_csv(tmp_path, "slide,stain,case\ns1,HE,P1\ns2,HE,P1\n")) == {"s1": "P1", "s2": "P1"}
+    with pytest.raises(SectionError, match=sentence):
+        read_slide_cases(_csv(tmp_path, text))

@@ -1,6 +1,7 @@
 """The product's own work with traps set before or after one of its calls, in the process that does it."""
 
 import contextlib
+import functools
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from typing import Any
 from unittest import mock
 
 from raystp.cluster.tile_units import Pixels, Unit, Vectors
-from raystp.steps import embed, tile
+from raystp.steps import embed, impute, imputer, tile
 from raystp.steps.embed_work import EmbedWork
+from raystp.steps.impute_work import ImputeWork
+from raystp.steps.imputer import open_part
 from raystp.storage import Place
 from tests.faults.traps import LITTLE, MANY, Plot, Trap
 
@@ -106,6 +109,31 @@ class TrappedTile:
             self.plot.note(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000}")
 
 
+@dataclass(frozen=True)
+class TrappedImpute(ImputeWork):
+    """The product's own prediction of slides, with traps before it, and between it and its commit record."""
+
+    plot: Plot = NONE
+
+    def worker(self) -> Callable[[str], int]:
+        self.plot.note("process")
+        predict = super().worker()
+
+        def trapped(slide: str) -> int:
+            self.plot.note(f"begin {slide}")
+            for trap in self.plot.due("impute", slide):
+                trap.spring()
+            return predict(slide)
+
+        return trapped
+
+
+def noted_part(plot: Plot, *about: Any) -> Any:
+    """Open a part of a bank, and write down who holds it."""
+    plot.note("shard")
+    return open_part(*about)
+
+
 @contextlib.contextmanager
 def trapped(plot: Plot) -> Iterator[None]:
     """Set the traps in all that this process sends out as work."""
@@ -118,5 +146,12 @@ def trapped(plot: Plot) -> Iterator[None]:
     def tiled(one: Any) -> Any:
         return tiling(one)
 
-    with mock.patch.object(embed, "EmbedWork", work), mock.patch.object(tile, "_tile", tiled):
+    def predicted(**fields: Any) -> TrappedImpute:
+        return TrappedImpute(**fields, plot=plot)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(embed, "EmbedWork", work))
+        stack.enter_context(mock.patch.object(tile, "_tile", tiled))
+        stack.enter_context(mock.patch.object(impute, "ImputeWork", predicted))
+        stack.enter_context(mock.patch.object(imputer, "open_part", functools.partial(noted_part, plot)))
         yield

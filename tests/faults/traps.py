@@ -29,7 +29,7 @@ class Trap:
     `slow` (by `seconds`), or `full` (no file may grow beyond LITTLE)."""
     at: str = "read"
     """`read`, `encode`, `commit` (before it), `aside` (while the table is written), `record` (between the table and its
-    commit record), `committed` (after it); or `tile`, before a slide is tiled."""
+    commit record), `committed` (after it); `tile`, before a slide is tiled; or `impute`, before it is predicted."""
     slide: str = ""
     """Of which slide; of all, where it is empty."""
     unit: str = ""

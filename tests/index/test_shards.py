@@ -1,31 +1,39 @@
 """Many shards answer as one, and no file but the written one is opened."""
 
-from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raystp.errors import ArtifactError, ModelError
+from raystp.errors import ModelError
 from raystp.index import exact
-from raystp.index.cut import cut
+from raystp.index.cut import cut, cut_by_bytes
+from raystp.index.expression import held
+from raystp.index.kinds import Effort
 from raystp.index.merge import NOBODY, merge_top_k
-from raystp.index.score import METRICS, Metric
-from raystp.index.shard import build_shard, open_shard, search_shard, write_shard
-from raystp.storage import Place
+from raystp.index.score import METRICS, Metric, prepare
+from raystp.index.shard import Shard
 
 
 def vectors(rows: int, joint: int, seed: int) -> Any:
     return np.random.default_rng(seed).standard_normal((rows, joint), dtype=np.float32)
 
 
+def shard_of(bank: Any, metric: Metric, first: int = 0) -> Shard:
+    expression = held(np.zeros((len(bank), 1), np.float32))
+    return Shard(first, "exact", metric, prepare(bank, metric, "bank"), expression, None)
+
+
+def search_shard(shard: Shard, queries: Any, k: int, allowed: Any = None) -> Any:
+    prepared = prepare(queries, shard.metric, "query")
+    return shard.search(prepared, k, effort=Effort(), probes=None, allowed=allowed)
+
+
 def by_shards(bank: Any, queries: Any, k: int, *, shards: int, metric: Metric) -> Any:
     parts = [
-        search_shard(build_shard(bank[first:end], metric=metric), queries, k, first)
-        for first, end in cut(len(bank), shards)
+        search_shard(shard_of(bank[first:end], metric, first), queries, k) for first, end in cut(len(bank), shards)
     ]
     return merge_top_k(parts, k)
 
@@ -92,7 +100,7 @@ def test_far_from_the_origin_distances_keep_their_order() -> None:
 
 def test_one_query_alone_is_answered_as_among_many() -> None:
     bank, queries = vectors(500, 32, seed=10), vectors(64, 32, seed=11)
-    index = build_shard(bank, metric="cosine")
+    index = shard_of(bank, "cosine")
     scores, rows = search_shard(index, queries, 9)
     for number in range(len(queries)):
         assert_same(search_shard(index, queries[number : number + 1], 9), (scores[[number]], rows[[number]]))
@@ -100,10 +108,10 @@ def test_one_query_alone_is_answered_as_among_many() -> None:
 
 def test_a_shard_smaller_than_k_leaves_places_absent_and_merging_fills_them() -> None:
     bank, queries = vectors(10, 4, seed=12), vectors(3, 4, seed=13)
-    small = search_shard(build_shard(bank[:2], metric="l2"), queries, 5, 0)
+    small = search_shard(shard_of(bank[:2], "l2"), queries, 5)
     assert (small[1][:, 2:] == NOBODY).all()
     assert np.isneginf(small[0][:, 2:]).all()
-    rest = search_shard(build_shard(bank[2:], metric="l2"), queries, 5, 2)
+    rest = search_shard(shard_of(bank[2:], "l2", 2), queries, 5)
     assert_same(merge_top_k([small, rest], 5), exact.search(bank, queries, 5, metric="l2"))
     assert_same(merge_top_k([rest, small], 5), exact.search(bank, queries, 5, metric="l2"))
 
@@ -111,18 +119,11 @@ def test_a_shard_smaller_than_k_leaves_places_absent_and_merging_fills_them() ->
 def test_a_shard_answers_from_its_allowed_rows_alone() -> None:
     bank, queries = vectors(80, 6, seed=14), vectors(5, 6, seed=15)
     allowed = np.arange(80) >= 30
-    found = search_shard(build_shard(bank, metric="cosine"), queries, 8, 1000, allowed=allowed)
+    found = search_shard(shard_of(bank, "cosine", 1000), queries, 8, allowed)
     truth = exact.search(bank, queries, 8, metric="cosine", allowed=allowed)
     assert_same(found, (truth[0], truth[1] + 1000))
-    nobody = search_shard(build_shard(bank, metric="cosine"), queries, 8, allowed=np.zeros(80, bool))
+    nobody = search_shard(shard_of(bank, "cosine"), queries, 8, np.zeros(80, bool))
     assert (nobody[1] == NOBODY).all()
-
-
-def test_queries_of_another_model_are_refused() -> None:
-    with pytest.raises(
-        ModelError, match="the queries have 5 dimensions and the bank has 6: both must come from the same"
-    ):
-        search_shard(build_shard(vectors(9, 6, seed=0), metric="cosine"), vectors(2, 5, seed=1), 3)
 
 
 def test_answers_to_different_queries_are_not_merged() -> None:
@@ -131,31 +132,22 @@ def test_answers_to_different_queries_are_not_merged() -> None:
         merge_top_k([(two, two.astype(np.int64)), (three, three.astype(np.int64))], 1)
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_a_shard_reads_back_as_it_was_written(tmp_path: Path, metric: Metric) -> None:
-    index = build_shard(vectors(40, 5, seed=16), metric=metric)
-    place = Place.of(tmp_path / "shard-00000.faiss")
-    opened = open_shard(place, write_shard(place, index))
-    queries = vectors(4, 5, seed=17)
-    assert_same(search_shard(opened, queries, 7), search_shard(index, queries, 7))
+@given(rows=st.integers(1, 500), row=st.integers(1, 50), most=st.integers(1, 2000))
+def test_no_shard_has_more_bytes_than_asked(rows: int, row: int, most: int) -> None:
+    if row > most:
+        with pytest.raises(ModelError, match=f"a row of {row} bytes does not fit into a shard of at most"):
+            cut_by_bytes(rows, row, most)
+        return
+    ranges = cut_by_bytes(rows, row, most)
+    assert (ranges[0][0], ranges[-1][1]) == (0, rows)
+    assert max(end - first for first, end in ranges) * row <= most
 
 
-@pytest.mark.parametrize("damage", ["cut short", "one bit", "empty", "another"])
-def test_a_shard_that_was_altered_is_refused_before_faiss_sees_it(
-    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = Place.of(tmp_path / "shard-00007.faiss")
-    sha256 = write_shard(place, build_shard(vectors(40, 5, seed=18), metric="l2"))
-    content = bytearray(place.path.read_bytes())
-    if damage == "one bit":
-        content[9] ^= 1
-    kept = {"cut short": content[:-7], "one bit": content, "empty": b"", "another": b"x" * len(content)}[damage]
-    place.path.write_bytes(bytes(kept))
-
-    def unreachable(_: Any) -> None:
-        msg = "FAISS was given a file that was not checked"
-        raise AssertionError(msg)
-
-    monkeypatch.setattr(faiss, "deserialize_index", unreachable)
-    with pytest.raises(ArtifactError, match=r"shard-00007\.faiss is not the file .*damaged or altered"):
-        open_shard(place, sha256)
+def test_a_place_without_a_neighbour_and_a_row_beyond_32_bits_are_merged_alike() -> None:
+    scores = np.array([[0.5, -0.0, 0.0, -1.0]], np.float32)
+    for first in (0, 1 << 33):
+        rows = np.array([[7, 9, 8, NOBODY]]) + np.array([first, first, first, 0])
+        found = merge_top_k([(scores, rows)], 4)
+        assert (found[1] - first).tolist()[0][:3] == [7, 8, 9]  # 0 and -0 are one score
+        assert found[1][0, 3] == NOBODY
+        assert found[0][0, :3].tolist() == [0.5, 0, 0]

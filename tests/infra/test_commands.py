@@ -18,8 +18,8 @@ Object = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 HOME, CONF = "/opt/raystp", "/etc/raystp"
 """Where the image has the clone's files, and where the pods have the configs."""
-STEPS = {step for step in cli.STEPS if (ROOT / "jobs" / f"{step}.py").is_file()}
-"""The steps that can be jobs; the demo is for one machine."""
+STEPS = {step for step in cli.STEPS if (ROOT / "jobs" / f"{step}.py").is_file()} - {"serve"}
+"""The steps that end, and so can be RayJobs; the demo is for one machine."""
 OVERLAYS = ("aws", "gcp", "local")
 
 

@@ -112,6 +112,23 @@ def test_a_stored_model_answers_as_it_did(tmp_path: Path, options: AttentionOpti
     np.testing.assert_array_equal(back.maps(_bag(), ["MUC1"])["local"], ready.maps(_bag(), ["MUC1"])["local"])
 
 
+@every_design
+def test_tiles_can_be_taken_away_without_reading_the_others_again(options: AttentionOptions) -> None:
+    ready, bag = _ready(options), _bag()
+    left = np.random.default_rng(3).permutation(len(bag))[:17]
+    for column, gene in enumerate(GENES):
+        parts, predict = ready.removable(bag, gene)
+        scale, mean = (float(values[column]) for values in (ready.model.label_scale, ready.model.label_mean))
+        for rows in (left, left[:1], np.arange(len(bag))):
+            assert predict(parts[rows]) * scale + mean == pytest.approx(ready.predict_bag(bag[rows])[column], rel=1e-4)
+
+
+def test_a_slide_without_tiles_is_told_as_such_whatever_the_length_of_its_features() -> None:
+    for answer in (_ready().predict_bag, _ready().maps, lambda bag: _ready().removable(bag, "FASN")):
+        with pytest.raises(ModelError, match="a slide without tiles"):
+            answer(np.zeros((0, 1), np.float32))
+
+
 def test_faults_are_sentences() -> None:
     ready, holed = _ready(), _bag()
     holed[4, 2] = np.nan

@@ -325,6 +325,33 @@ def test_best_pcc_keeps_the_epoch_that_scored_highest_whatever_its_loss() -> Non
     assert training.best
 
 
+def test_bfloat16_trains_close_to_float32_which_is_the_default_and_keeps_weights_in_float32() -> None:
+    options, train, test = FitOptions(epochs=10, contrast=64, step=1), _pairs(400), _pairs(100, seed=1)
+    assert options.precision == "float32"
+    exact, half = _start(options), _start(options)
+    in_full = _timeless(list(fit(exact, train, options, validation=test)))
+    in_half = _timeless(list(fit(half, train, replace(options, precision="bfloat16"), validation=test)))
+    assert in_half != in_full
+    for name in ("train_loss", "validation_loss"):
+        assert [row[name] for row in in_half] == pytest.approx([row[name] for row in in_full], rel=0.02)
+    assert {value.dtype for value in half.weights().values()} == {torch.float32}
+    scores = [_retrieved(one.model, train.expression, test) for one in (exact, half)]  # type: ignore[arg-type]  # a Bleep
+    assert scores[1] == pytest.approx(scores[0], abs=0.05)
+
+
+def test_bfloat16_hands_the_loss_float32() -> None:
+    seen: set[torch.dtype] = set()
+
+    def loss(*outputs: Tensor) -> Tensor:
+        seen.update(one.dtype for one in outputs)
+        assert not torch.is_autocast_enabled("cpu")
+        return outputs[0].sum()
+
+    training = Training.start(_model(), loss, SMALL)
+    accumulate(training, _pairs(), np.arange(16).reshape(1, 16), precision="bfloat16")
+    assert seen == {torch.float32}
+
+
 def test_best_pcc_without_a_score_is_refused_in_a_sentence() -> None:
     with pytest.raises(ModelError, match="no validation score"):
         fit(_start(), _pairs(), replace(SMALL, select="best_pcc"), validation=_pairs())

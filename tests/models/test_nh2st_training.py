@@ -1,5 +1,6 @@
 """NH2ST learns a planted signal and nothing from shuffled labels; a width changes nothing, and a resumed run is one."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,18 +86,20 @@ def test_a_set_that_is_split_and_gathered_has_the_loss_and_the_gradients_of_one_
     options: Nh2stOptions, parts: int
 ) -> None:
     samples, rows = _section(0), np.random.default_rng(4).permutation(SIDE**2)[:64]
-    models = [seeded_nh2st(IMAGE, GENES, replace(options, dropout=0.0), seed=0) for _ in range(3)]
-    whole = models[0].loss(*models[0](*samples.at(rows)))
+    one, many = (seeded_nh2st(IMAGE, GENES, replace(options, dropout=0.0), seed=0) for _ in range(2))
+    whole = one.loss(*one(*samples.at(rows)))
     whole.backward()  # type: ignore[no-untyped-call]  # torch's own
-    for model, local in zip(models[1:], (False, True), strict=True):
-        outputs = [model(*samples.at(part)) for part in np.split(rows, parts)]
-        gathered = [torch.cat(values) for values in zip(*outputs, strict=True)]
-        size = len(rows) // parts
-        own = [slice(start, start + size) for start in range(0, len(rows), size)] if local else [slice(None)]
-        loss = torch.stack([model.loss(*gathered, own=part) for part in own]).mean()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
-        torch.testing.assert_close(loss, whole, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(_gradients(model), _gradients(models[0]), atol=1e-5, rtol=1e-4)
+    outputs = [many(*samples.at(part)) for part in np.split(rows, parts)]
+    gathered = [torch.cat(values) for values in zip(*outputs, strict=True)]
+
+    def gather_of(own: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor]:
+        return lambda mine: next(everyone for one, everyone in zip(own, gathered, strict=True) if one is mine)
+
+    shares = [many.loss_part(Ranks(rank, parts, gather_of(own)), *own) for rank, own in enumerate(outputs)]
+    loss = torch.stack(shares).mean()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+    torch.testing.assert_close(loss, whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(_gradients(many), _gradients(one), atol=1e-5, rtol=1e-4)
 
 
 def test_sets_dealt_to_ranks_give_the_gradient_of_all_dropout_and_all() -> None:

@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from raystp import tables
-from raystp.artifacts import Artifact, Draft
+from raystp.artifacts import Artifact, Draft, find
 from raystp.expression.schema import About, Spots, make_section, write_section
 from raystp.models.baselines import fit_gene_mean
-from raystp.models.store import save_model
+from raystp.models.bleep import seeded_bleep
+from raystp.models.bleep_loss import BleepOptions
+from raystp.models.store import load_model, save_model
 from raystp.storage import Place
 
 PATIENTS = {"S1": "P1", "S2": "P2", "S3": "P3", "S4": "P1"}
@@ -115,7 +117,7 @@ def _model(store: Place) -> None:
 
 
 @pytest.fixture(scope="session")
-def _made(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def made_store(tmp_path_factory: pytest.TempPathFactory) -> Place:
     store = Place.of(tmp_path_factory.mktemp("toy") / "store")
     sections = {
         slide: {"patient": patient, "slide": slide, "mpp": MPP, "spots": 6, "genes": 4, "notes": {}}
@@ -130,10 +132,25 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture
-def toy_store(_made: Place, tmp_path: Path) -> Place:
+def toy_store(made_store: Place, tmp_path: Path) -> Place:
     """A store of its own with `spots/toy`, `tile/toy`, `embed/toy` and `train/toy`, a model of S1 and S2."""
-    shutil.copytree(_made.path, tmp_path / "toy")
+    shutil.copytree(made_store.path, tmp_path / "toy")
     return Place.of(tmp_path / "toy")
+
+
+def add_joint(store: Place) -> None:
+    """Leave `train/joint` in the store, a contrastive model of S1 and S2 that was never trained."""
+    _, _, meta = load_model(find(store.uri, "train/toy", "train").place)
+    artifact = finish(store, "train", "joint", {})
+    heads = seeded_bleep(2, len(GENES), BleepOptions(dim=8), seed=0)
+    save_model(artifact.place, "bleep", dict(heads.state_dict()), {**meta, "options": {"dim": 8}})
+
+
+@pytest.fixture
+def joint_store(toy_store: Place) -> Place:
+    """The toy store with `train/joint`."""
+    add_joint(toy_store)
+    return toy_store
 
 
 @pytest.fixture

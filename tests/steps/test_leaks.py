@@ -10,6 +10,7 @@ import pytest
 from raystp.artifacts import Artifact, find
 from raystp.errors import ConfigError, LeakError, ModelError, PanelError
 from raystp.steps import impute, train
+from raystp.steps.impute_config import ImputeConfig
 from raystp.steps.train_config import TrainConfig
 from raystp.storage import Place
 
@@ -79,7 +80,7 @@ def test_images_from_two_sources_or_from_none_are_refused(toy_store: Place) -> N
 # ---- prediction
 
 
-def _impute(store: Place, **fields: Any) -> impute.ImputeConfig:
+def _impute(store: Place, **fields: Any) -> ImputeConfig:
     given = {"embeddings": "embed/toy", "model": "train/toy"}
     return impute.CONFIG.of({**given, **fields, "run": {"store": store.uri}})
 

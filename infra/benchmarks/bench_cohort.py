@@ -1,0 +1,197 @@
+"""A cohort of a million tiles against a bank of a million rows, as one `impute`: tiles a second, memory, and a kill.
+
+    python infra/benchmarks/bench_cohort.py [--rows 1000000] [--tiles 1000000] [--genes 2000] [--slides 50]
+
+The cohort, the model and the bank are made up (`bench_cohort_made.py`). The step runs in a process of its own with Ray
+of its own; it is killed once in the middle, with all its processes, and runs again. Memory is the sum of the PSS of all
+its processes, shared pages split among them, the object store's and the mapped bank's included. Some slides are then
+predicted once more by exact search, and both answers compared.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from bench_cohort_made import draft, expression, features, make_embeddings, make_model
+from bench_scale_watch import Watched, descendants, sample
+
+from raystp import tables
+from raystp.artifacts import Artifact, find
+from raystp.impute.distance import calibrate, nearest_distance
+from raystp.index.bank import describe, open_bank, plan_bank, write_shard_files
+from raystp.index.cut import cut
+from raystp.index.kinds import Want
+from raystp.index.reference import rows_table
+from raystp.index.write import sample_rows
+from raystp.models.predictor import Contrastive
+
+LIMIT_GB = 6.0
+SHARE = 0.4
+"""Of the slides, after which the run is killed."""
+
+
+def main() -> None:
+    """Make the cohort, run it with a kill in the middle, and compare with exact search."""
+    options = _options()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        store = Path(name)
+        began = time.perf_counter()
+        model, ready = make_model(store, options.genes)
+        make_embeddings(store, options.tiles, options.slides)
+        _say(f"{options.tiles:,} tiles of {options.slides} slides made in {time.perf_counter() - began:.0f} s")
+        index = _bank(store, model, ready, options)
+        told = index.manifest.notes["bank"]
+        said = told.get("sentence", told["why"])
+        _say(f"bank of {options.rows:,} rows x {options.genes} genes: {told['kind']}, {said}")
+        figures = {"bank": {key: told.get(key) for key in ("kind", "why", "recall", "effort")}}
+        figures |= _run(store, options)
+        figures |= _against_exact(store, options)
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--tiles", type=int, default=1_000_000)
+    parser.add_argument("--genes", type=int, default=2_000)
+    parser.add_argument("--slides", type=int, default=50)
+    parser.add_argument("--shards", type=int, default=8)
+    parser.add_argument("--kind", default="ivfsq")
+    parser.add_argument("--form", default="csr16")
+    parser.add_argument("--actors", type=int, default=2)
+    parser.add_argument("--exact", type=int, default=10_000, help="tiles that exact search answers too")
+    parser.add_argument("--folder", help="where everything is made; by default the folder of temporary files")
+    return parser.parse_args()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _bank(store: Path, model: Artifact, ready: Contrastive, options: argparse.Namespace) -> Artifact:
+    """Write the bank, shard by shard, as the tasks of `index` do."""
+    began = time.perf_counter()
+    made = draft(store, "index", "made", {"rows": options.rows, "name": "made"}, model=model.manifest.folder)
+    want = Want(kind=options.kind, form=options.form)
+    drawn, kinds = features(options.rows, 1)
+    vectors = np.concatenate([ready.embed_images(drawn[a:b]) for a, b in _spans(options.rows, 50_000)])
+    del drawn
+    chosen = sample_rows(options.rows, want)
+    whose = ["reference"] * len(chosen)
+    plan = plan_bank(made.place, vectors[chosen], whose, rows=options.rows, metric="cosine", want=want)
+    shards, rows = [], []
+    for number, (a, b) in enumerate(cut(options.rows, options.shards)):
+        counts = expression(kinds[a:b], options.genes, number)
+        shards.append(write_shard_files(made.place, number, vectors[a:b], counts, plan=plan))
+        names = [f"spot-{row}" for row in range(a, b)]
+        who = [["reference"] * (b - a)] * 2
+        rows.append(rows_table(vectors[a:b], who[0], names, who[1], more={"slide": who[0]}))
+    queries = ready.embed_images(features(256, 7)[0])
+    described = describe(made.place, plan, shards, pa.concat_tables(rows), genes=ready.genes, queries=queries)
+    scores, _ = open_bank(made.place, described).search(queries, 1)
+    distance = calibrate(nearest_distance(scores[:, 0], "cosine"))
+    notes = {"bank": described, "model": model.manifest.folder, "vectors": "image", "distance": distance}
+    _say(f"bank built in {time.perf_counter() - began:.0f} s, {_megabytes(made.place.path):,.0f} MB")
+    return made.finish({"rows": options.rows}, [], {**notes, "patients": ["reference"], "slides": ["reference"]})
+
+
+def _spans(count: int, at_once: int) -> Iterator[tuple[int, int]]:
+    return ((first, min(first + at_once, count)) for first in range(0, count, at_once))
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def _command(store: Path, options: argparse.Namespace, **changes: Any) -> list[str]:
+    asked = {"embeddings": "embed/made", "model": "train/made", "index": "index/made", "name": "cohort"}
+    asked |= {"run.store": str(store), "run.actors": options.actors, **changes}
+    words = [word for key, value in asked.items() for word in ("--set", f"{key}={value}")]
+    return [sys.executable, "-m", "raystp.cli", "impute", *words]
+
+
+def _run(store: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Run the cohort, killed once and begun again; print what it took."""
+    killed = _watched(_command(store, options), store, kill_at=int(SHARE * options.slides))
+    before = _commits(store)
+    _say(f"killed after {len(before)} of {options.slides} slides, peak {killed.peak_bytes / 1e9:.2f} GB of PSS")
+    again = _watched(_command(store, options), store)
+    after = _commits(store)
+    kept = all(after[slide] == moment for slide, moment in before.items())
+    _say(f"begun again: {len(after)} slides, the finished ones {'left alone' if kept else 'DONE AGAIN, MISSED'}")
+    moments = sorted(moment for slide, moment in after.items() if slide not in before)
+    rate = (len(moments) - 1) * (options.tiles // options.slides) / (moments[-1] - moments[0])
+    peak = max(killed.peak_bytes, again.peak_bytes) / 1e9
+    written = _megabytes(find(str(store), "impute/cohort", "impute").place.path)
+    _say(f"{rate:,.0f} tiles/s from slide to slide, {written:,.0f} MB written")
+    missed = ", MISSED" if peak > LIMIT_GB else ""
+    _say(f"peak {peak:.2f} GB of PSS, object store and mapped bank included (goal {LIMIT_GB}{missed})")
+    return {"tiles_per_s": rate, "peak_gb": peak, "written_mb": written, "killed_after": len(before), "kept": kept}
+
+
+def _watched(command: list[str], store: Path, kill_at: int | None = None) -> Watched:
+    """Run a command with its memory watched; end it and all its processes once so many slides are done."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    found, over = Watched(), threading.Event()
+    thread = threading.Thread(target=sample, args=(process.pid, found, over))
+    thread.start()
+    while process.poll() is None:
+        time.sleep(0.2)
+        if kill_at is not None and len(_commits(store)) >= kill_at:
+            for one in descendants(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
+            process.wait()
+    over.set()
+    thread.join()
+    if kill_at is None and process.returncode:
+        msg = f"impute ended with {process.returncode}"
+        raise RuntimeError(msg)
+    return found
+
+
+def _commits(store: Path) -> dict[str, float]:
+    return {path.stem: path.stat().st_mtime for path in store.glob("impute/cohort-*/commits/*.json")}
+
+
+def _against_exact(store: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Predict some slides by exact search, and say how the two answers differ."""
+    each = options.tiles // options.slides
+    slides = [f"slide-{number:04d}" for number in range(max(1, options.exact // each))]
+    began = time.perf_counter()
+    words = _command(store, options, name="exact", search="exact", slides=f"[{','.join(slides)}]")
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - began
+    one, two = (find(str(store), f"impute/{name}", "impute") for name in ("cohort", "exact"))
+    worst, pcc = 0.0, []
+    for slide in slides:
+        a, b = (_predicted(found, slide) for found in (one, two))
+        worst = max(worst, float(np.abs(a - b).max()))
+        pcc.append(float(np.corrcoef(a.ravel(), b.ravel())[0, 1]))
+    tiles = each * len(slides)
+    _say(f"exact search of {tiles:,} tiles, {seconds:.0f} s with its start: PCC {np.mean(pcc):.5f}, worst {worst:.3f}")
+    return {"exact_s": seconds, "pcc": float(np.mean(pcc)), "worst": worst}
+
+
+def _predicted(found: Artifact, slide: str) -> np.ndarray:
+    table = (found.place / "predictions" / f"{slide}.parquet").read_table(["expression"])
+    return tables.matrix(table["expression"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What the training benchmark trains: made-up features, or tiles of a made slide with a tower, each watched.
+
+A `Watched` notes of each epoch how long its loop waited for input, and the CPU time of its process.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from bench_slides import HEIGHT, WIDTH, make_slides
+from jaxtyping import Int64
+
+from raystp import tables
+from raystp.artifacts import Artifact, Draft
+from raystp.cluster.train_workers import Worker
+from raystp.encoders.encoder import EncoderSpec
+from raystp.encoders.registry import build
+from raystp.models.bleep import seeded_bleep
+from raystp.models.bleep_loss import BleepOptions
+from raystp.models.pairs import Foreseeing, Pairs, Samples
+from raystp.steps.tile_pixels import PixelPairs, TileRows
+from raystp.steps.train_work import Lesson
+from raystp.storage import Place
+
+FEATURES, GENES, SIDE = 512, 1000, 224
+
+Rows = Int64[np.ndarray, " _"]
+
+
+@dataclass
+class Watched:
+    """Samples, and a line of JSON for each epoch that another one followed."""
+
+    samples: Samples
+    log: Path
+    _waited: float = 0.0
+    _cpu: float = field(default_factory=time.process_time)
+    _began: bool = False
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def foresee(self, parts: Sequence[Rows], epoch: int) -> None:
+        """Write down the epoch before, and begin the next."""
+        now = time.process_time()
+        if self._began:
+            line = {"epoch": epoch - 1, "waited": self._waited, "cpu": now - self._cpu}
+            with self.log.open("a", encoding="utf-8") as log:
+                log.write(json.dumps({**line, "threads": torch.get_num_threads()}) + "\n")
+        self._waited, self._cpu, self._began = 0.0, now, True
+        if isinstance(self.samples, Foreseeing):
+            self.samples.foresee(parts, epoch)
+
+    def add(self, seconds: float) -> None:
+        """Count what was waited for elsewhere."""
+        self._waited += seconds
+
+    def at(self, rows: Rows) -> tuple[torch.Tensor, ...]:
+        """Return what the samples return."""
+        began = time.perf_counter()
+        found = self.samples.at(rows)
+        self._waited += time.perf_counter() - began
+        return found
+
+
+@dataclass(frozen=True)
+class Made:
+    """A learner, which makes the same on each worker."""
+
+    kind: ClassVar[str] = "bleep"
+
+    spots: int
+    log: Path
+    tiles: Artifact | None = None
+    """With tiles, `tower` is trained along."""
+    tower: str = "tiny"
+
+    def prepare(self, worker: Worker) -> Lesson:
+        """Return the model and the pairs; the first worker's are watched."""
+        lesson = self.lesson()
+        return Lesson(lesson.model, Watched(lesson.train, self.log)) if worker.rank == 0 else lesson
+
+    def lesson(self) -> Lesson:
+        """Return the model and the pairs."""
+        features, expression = self.arrays()
+        if self.tiles is None:
+            return Lesson(seeded_bleep(FEATURES, GENES, BleepOptions(), seed=0), Pairs.of(features, expression))
+        encoder = build(EncoderSpec(self.tower, random=self.tower != "tiny"))
+        model = seeded_bleep(encoder.dim, GENES, BleepOptions(), seed=0, tower=encoder.network)
+        return Lesson(model, PixelPairs(self.rows(), expression, encoder, augment=True))
+
+    def arrays(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return features and expression, which have nothing to do with each other."""
+        rng = np.random.default_rng(0)
+        features, expression = (rng.standard_normal((self.spots, size), dtype=np.float32) for size in (FEATURES, GENES))
+        return torch.from_numpy(features), torch.from_numpy(expression)
+
+    def rows(self) -> TileRows:
+        """Return the reader of tiles at random places."""
+        assert self.tiles is not None
+        corners = np.random.default_rng(1).integers(0, (WIDTH - SIDE, HEIGHT - SIDE), (self.spots, 2))
+        squares = np.column_stack([corners, np.full(self.spots, SIDE)]).astype(np.float64)
+        return TileRows(self.tiles, ("made",), np.zeros(self.spots, np.int64), squares)
+
+
+def make_tiles(folder: Path) -> Artifact:
+    """Draw a slide, and write of the `tile` step what a training reads."""
+    path = make_slides(folder)["g256"]
+    draft = Draft(Place.of(folder) / "tile" / "made-000000000000", "tile", "made", "000000000000", {}, {})
+    values = ["made", str(path), "made", "00", 0.5, "table", WIDTH, HEIGHT, True, 0.5, 0]
+    rows = [dict(zip(tables.SLIDES.names, values, strict=True))]
+    (draft.place / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
+    return draft.finish({}, [], {"pixels": SIDE, "side": SIDE / 2})

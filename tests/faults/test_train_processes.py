@@ -1,0 +1,160 @@
+"""Processes that end in the middle of `train`, a worker of two or the driver: epochs and model are undisturbed."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import yaml
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from raystp import tables
+from raystp.artifacts import Artifact, find
+from raystp.models.store import load_model
+from raystp.steps import impute, train
+from raystp.steps.train_config import TrainConfig
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
+
+EPOCHS = 6
+MODELS: dict[str, dict[str, Any]] = {
+    "driver": {"model": "bleep", "bleep": {"dim": 16, "dropout": 0.1}},
+    # Split over two workers, so without dropout, which then depends on their number.
+    "worker": {"model": "nh2st", "nh2st": {"dim": 16, "heads": 2, "dropout": 0.0}},
+}
+RUNS: dict[str, dict[str, Any]] = {"driver": {}, "worker": {"workers": 2, "gather": True}}
+
+
+def _config(store: Path, who: str, **run: Any) -> TrainConfig:
+    asked = {
+        "name": f"killed-{who}",
+        "spots": "spots/smoke",
+        "embeddings": "embed/smoke",
+        "panel": {"variable": 30},
+        "split": {"test": ["patient-C"], "validation": ["patient-B"]},
+        "fit": {"epochs": EPOCHS, "contrast": 16, "step": 1, "lr": 1e-4, "select": "best", "patience": None},
+        **MODELS[who],
+    }
+    return train.CONFIG.of({**asked, "run": {"store": str(store), "checkpoint_every": 1, **run}})
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """A training in which a process was killed, and the same one undisturbed, on one worker."""
+
+    found: Artifact
+    wanted: Artifact
+    resumed_at: int
+    """Checkpoints that were there when the process was killed."""
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def disturbed(request: pytest.FixtureRequest, smoke_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+    """Kill one process of a training after its first checkpoint; where that was the driver, submit it again."""
+    who, folder = request.param, tmp_path_factory.mktemp("killed")
+    config = _config(smoke_store, who, address=ray.get_runtime_context().gcs_address, **RUNS[who])
+    driver = _started(config, folder)
+    while not (checkpoints := _checkpoints(smoke_store, who)):
+        assert driver.poll() is None, (folder / "log.txt").read_text()
+        time.sleep(0.01)
+    if who == "driver":
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+        found = train.run(config)
+    else:
+        os.kill(_workers()[0], signal.SIGKILL)
+        assert driver.wait() == 0, (folder / "log.txt").read_text()
+        found = find(str(smoke_store), f"train/killed-{who}", "train")
+    sources = {key: find(str(smoke_store), f"{step}/smoke", step).place.uri for key, step in STEPS.items()}
+    alone = _config(folder, who, tracking="none").model_copy(update=sources)
+    return Disturbed(found, train.run(alone), len(checkpoints))
+
+
+STEPS = {"spots": "spots", "embeddings": "embed"}
+
+
+def _started(config: TrainConfig, folder: Path) -> "subprocess.Popen[bytes]":
+    file = folder / "train.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+    with (folder / "log.txt").open("wb") as log:
+        command = [sys.executable, "-m", "raystp.cli", "train", "--config", str(file)]
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def _checkpoints(store: Path, who: str) -> list[Path]:
+    return list((store / "train").glob(f"killed-{who}-*/training/*/checkpoint_*"))
+
+
+def _workers() -> list[int]:
+    """Return the training processes of this pytest's own Ray."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            named = (folder / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker")
+            if named and _parent(_parent(int(folder.name))) == os.getpid():
+                found.append(int(folder.name))
+    return found
+
+
+def _parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _epochs(artifact: Artifact) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = artifact.table("epochs.parquet", tables.EPOCHS).to_pylist()
+    return rows
+
+
+def _runs(store: Path, artifact: Artifact) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    named = f"{artifact.manifest.name}-{artifact.manifest.fingerprint}"
+    return [one for one in client.search_runs(experiments) if one.info.run_name == named]
+
+
+def test_a_training_that_lost_a_process_went_on_and_has_the_undisturbed_epochs(disturbed: Disturbed) -> None:
+    assert 0 < disturbed.resumed_at < EPOCHS
+    assert disturbed.found.manifest.fingerprint == disturbed.wanted.manifest.fingerprint
+    found, wanted = _epochs(disturbed.found), _epochs(disturbed.wanted)
+    assert [row["epoch"] for row in found] == list(range(EPOCHS))
+    for name in ("train_loss", "validation_loss", "validation_pcc"):
+        assert [row[name] for row in found] == pytest.approx([row[name] for row in wanted], abs=1e-4)
+    assert not (disturbed.found.place / "training").exists()
+
+
+def test_it_is_one_finished_run_in_mlflow_with_every_epoch_once(disturbed: Disturbed, smoke_store: Path) -> None:
+    (run,) = _runs(smoke_store, disturbed.found)
+    assert run.info.status == "FINISHED"
+    client, rows = MlflowClient(f"sqlite:///{smoke_store / 'mlflow.db'}"), _epochs(disturbed.found)
+    for name in ("train_loss", "validation_loss"):
+        points = client.get_metric_history(run.info.run_id, name)
+        assert sorted((one.step, one.value) for one in points) == [(row["epoch"], row[name]) for row in rows]
+    assert {one.path for one in client.list_artifacts(run.info.run_id, "model")} == {
+        "model/model.json",
+        "model/model.safetensors",
+    }
+
+
+def test_its_model_is_the_undisturbed_one_and_predicts(disturbed: Disturbed, smoke_store: Path) -> None:
+    (kind, found, meta), (_, wanted, other) = (load_model(one.place) for one in (disturbed.found, disturbed.wanted))
+    assert meta["epoch"] == other["epoch"]
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
+    if kind == "nh2st":  # answers without an index
+        name = disturbed.found.manifest.name
+        config = {
+            "name": name,
+            "model": f"train/{name}",
+            "embeddings": "embed/smoke",
+            "run": {"store": str(smoke_store)},
+        }
+        assert impute.run(impute.CONFIG.of(config)).manifest.failures == 0

@@ -1,0 +1,147 @@
+"""A prediction written part by part is the one that is written in one go, and appears whole or not at all."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raystp import tables
+from raystp.errors import ModelError, SectionError
+from raystp.impute.stream import Part, Slide, write_in_parts
+from raystp.impute.writer import Places, Thumbnail, prediction_to_anndata, write_prediction
+from raystp.storage import Place
+from raystp.units import Level0Pixels
+
+TILES, GENES = 23, ["ERBB2", "HLA-A", "C1orf/2", "D", "E"]
+NAMES = [f"A1-{tile:06d}" for tile in range(TILES)]
+PROVENANCE = {"model": "train/bleep-0123456789ab", "k": 50, "shared_patients": ["B"], "far": {"q99": 0.25}}
+
+
+def places() -> Places:
+    centres = np.arange(2.0 * TILES).reshape(TILES, 2)
+    return Places("A1", NAMES, centres, Level0Pixels(150.0), Thumbnail(np.full((6, 4, 3), 240, np.uint8), 0.1))
+
+
+def measured() -> ad.AnnData:
+    """Return the truth in another order, with a spot and a gene that nobody predicted."""
+    random = np.random.default_rng(5)
+    names, genes = [*NAMES[::-1], "elsewhere"], ["X", *GENES[::-1]]
+    obs = pd.DataFrame({"array_row": np.arange(TILES + 1)}, index=pd.Index(names))
+    return ad.AnnData(random.random((TILES + 1, 6), dtype=np.float32), obs=obs, var=pd.DataFrame(index=pd.Index(genes)))
+
+
+def whole() -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    values, spread = random.random((2, TILES, len(GENES)), dtype=np.float32)
+    distance = random.random(TILES, dtype=np.float32)
+    return {"values": values, "spread": spread, "distance": distance, "far": distance > 0.5}
+
+
+def slide(**changed: Any) -> Slide:
+    values = {"genes": GENES, "places": places(), "provenance": PROVENANCE, "layers": ("spread",)}
+    return Slide(**{**values, **changed})
+
+
+def tile_columns() -> dict[str, Any]:
+    at = np.arange(TILES)
+    return {"slide": ["A1"] * TILES, "tile": at, "x": at * 2.0, "y": at * 1.0, "side": at * 0.0 + 4, "spot": NAMES}
+
+
+def parts(size: int, *, broken: int | None = None) -> Iterator[Part]:
+    given = whole()
+    for start in range(0, TILES, size):
+        cut = slice(start, start + size)
+        values = given["values"][cut].copy()
+        if broken is not None and start <= broken:
+            values[-1, 1] = np.nan
+        columns = {name: pa.array(column[cut]) for name, column in tile_columns().items()}
+        obs = {"distance": given["distance"][cut], "far": given["far"][cut]}
+        yield Part(values, columns, obs, {"spread": given["spread"][cut]})
+
+
+def in_one_go(place: Place, truth: ad.AnnData | None) -> None:
+    given = whole()
+    maps = {"spread": given["spread"]}
+    adata = prediction_to_anndata(given["values"], GENES, places(), measured=truth, maps=maps, provenance=PROVENANCE)
+    adata.obs["distance"], adata.obs["far"] = given["distance"], given["far"]
+    write_prediction(place, adata)
+
+
+def content(path: Path) -> dict[str, Any]:
+    """Return everything that an HDF5 file holds: attributes, and values as lists."""
+    found: dict[str, Any] = {}
+
+    def note(name: str, one: Any) -> None:
+        values = None if isinstance(one, h5py.Group) else (str(one.dtype), np.asarray(one[()]).tolist())
+        attributes = {key: np.asarray(value).tolist() for key, value in one.attrs.items()}
+        found[name] = (attributes, values)
+
+    with h5py.File(path) as file:
+        file.visititems(note)
+        found["/"] = {key: np.asarray(value).tolist() for key, value in file.attrs.items()}
+    return found
+
+
+@pytest.mark.parametrize("truth", [None, measured()], ids=["alone", "with the truth"])
+@pytest.mark.parametrize("size", [1, 7, TILES])
+def test_parts_make_the_file_that_is_written_in_one_go(tmp_path: Path, size: int, truth: ad.AnnData | None) -> None:
+    streamed, direct = (Place.of(tmp_path / f"{name}.h5ad") for name in ("streamed", "direct"))
+    assert write_in_parts(slide(measured=truth), parts(size), h5ad=streamed) == TILES
+    in_one_go(direct, truth)
+    assert content(streamed.path) == content(direct.path)
+    both = [ad.read_h5ad(place.path) for place in (streamed, direct)]
+    assert np.array_equal(both[0].X, both[1].X)
+    pd.testing.assert_frame_equal(both[0].obs, both[1].obs)
+    assert both[0].obs["far"].dtype == bool
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_the_parquet_has_a_row_group_a_part_and_the_columns_of_its_schema(tmp_path: Path, precision: str) -> None:
+    value = {"float32": pa.float32(), "float16": pa.float16()}[precision]
+    wanted = tables.predictions(len(GENES))
+    field = pa.field("expression", pa.list_(value, len(GENES)), nullable=False)
+    schema = wanted.set(wanted.get_field_index("expression"), field)
+    place = Place.of(tmp_path / "A1.parquet")
+    h5ad = Place.of(tmp_path / "A1.h5ad")
+    assert write_in_parts(slide(), parts(7), parquet=(place, schema), h5ad=h5ad) == TILES
+    table = place.read_table()
+    tables.check(table.schema, schema, "A1.parquet")
+    assert np.array_equal(tables.matrix(table["expression"]), whole()["values"].astype(precision).astype(np.float32))
+    assert table["tile"].to_pylist() == list(range(TILES))
+    assert table["spot"].to_pylist() == NAMES
+    assert pq.ParquetFile(place.path).num_row_groups == 4
+    assert ad.read_h5ad(h5ad.path).n_obs == TILES
+
+
+def test_parts_that_do_not_fit_are_refused_and_leave_no_file(tmp_path: Path) -> None:
+    schema = tables.predictions(len(GENES))
+    files = {"parquet": (Place.of(tmp_path / "A1.parquet"), schema), "h5ad": Place.of(tmp_path / "A1.h5ad")}
+    short = Places("A1", NAMES[:20], np.zeros((20, 2)), Level0Pixels(1.0))
+    longer = Places("A1", [*NAMES, "one more"], np.zeros((TILES + 1, 2)), Level0Pixels(1.0))
+    cases: list[tuple[Slide, Iterator[Part], type[Exception], str]] = [
+        (slide(), parts(7, broken=15), ModelError, r"library 'A1': predictions are not finite for 1 genes \('HLA-A'\)"),
+        (slide(places=short), parts(7), ModelError, r"a part of shape \(7, 5\) after 14 tiles, for 20 places and 5"),
+        (slide(places=longer), parts(7), ModelError, "parts hold 23 tiles, its places are 24"),
+        (slide(layers=()), parts(7), ModelError, r"a part has layers \['spread'\], \[\] were announced"),
+        (slide(measured=measured()[:, 2:]), parts(7), SectionError, r"1 genes \('E'\) were not measured"),
+    ]
+    for given, stream, error, sentence in cases:
+        with pytest.raises(error, match=sentence):
+            write_in_parts(given, stream, **files)  # type: ignore[arg-type]
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_scanpy_opens_what_was_written_in_parts(tmp_path: Path) -> None:
+    sc = pytest.importorskip("scanpy", reason="scanpy is in the dev extra")
+    place = Place.of(tmp_path / "A1.h5ad")
+    write_in_parts(slide(), parts(5), h5ad=place)
+    adata = sc.read_h5ad(place.path)
+    assert (adata.shape, list(adata.layers)) == ((TILES, len(GENES)), ["spread"])
+    assert sc.get.obs_df(adata, ["ERBB2", "distance"]).shape == (TILES, 2)

@@ -1,0 +1,44 @@
+"""Toy banks: rows around a few centres, of several patients, every vector and every value of expression its own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raystp.index.bank import Bank, open_bank, write_bank
+from raystp.index.kinds import Kind, Want
+from raystp.index.reference import Reference
+from raystp.index.score import Metric
+from raystp.storage import Place
+
+ROWS, JOINT, GENES = 1500, 16, 3
+
+
+def vectors(rows: int, seed: int) -> Any:
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).standard_normal((40, JOINT))
+    around = centres[random.integers(0, 40, rows)] + 0.4 * random.standard_normal((rows, JOINT))
+    return around.astype(np.float32)
+
+
+def reference(rows: int = ROWS, seed: int = 0, patients: str = "ABC") -> Reference:
+    """Rows in runs of 50 a patient, so that each is in every shard; names tell whose they are."""
+    whose = [patients[row // 50 % len(patients)] for row in range(rows)]
+    return Reference(
+        vectors=vectors(rows, seed),
+        expression=np.random.default_rng(seed + 1).random((rows, GENES), dtype=np.float32),
+        genes=[f"gene{number}" for number in range(GENES)],
+        sections=[f"section-of-{one}" for one in whose],
+        spots=[f"spot-{one}-{row}" for row, one in enumerate(whose)],
+        patients=[f"patient-{one}" for one in whose],
+        more={"tissue": ["breast" if row % 3 else "skin" for row in range(rows)]},
+    )
+
+
+def bank_of(folder: Path, kind: Kind, *, shards: int = 2, metric: Metric = "cosine", **want: Any) -> tuple[Bank, Any]:
+    """Write a bank and open it; of few rows, a small k and a target that lists can miss."""
+    asked = Want(kind=kind, **{"k": 10, "recall": 0.9, **want})
+    described = write_bank(Place.of(folder), reference(), shards=shards, metric=metric, want=asked)
+    described = json.loads(json.dumps(described))
+    return open_bank(Place.of(folder), described), described

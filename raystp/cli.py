@@ -25,10 +25,11 @@ STEPS = {
     "index": "a contrastive model + reference spots -> a reference index",
     "impute": "embeddings + a model [+ index] -> predicted expression",
     "evaluate": "predictions + measured spots -> scores and a report",
+    "serve": "a model + its index -> an HTTP service on Ray Serve",
     "pipeline": "the whole path as one run, from the slide table to the report",
     "demo": "draw a synthetic cohort and run the whole path on it",
 }
-"""Step -> what it does. Each is a module of `raystp.steps` with `CONFIG` and `run`."""
+"""Step -> what it does. Each is a module of `raystp.steps` with `CONFIG` and `run`; a service's returns a sentence."""
 
 CHORES = {"send": "bring MLflow what it did not take while the runs went on"}
 """The same, for what leaves no artifact: `run` returns a sentence."""

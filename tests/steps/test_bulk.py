@@ -206,6 +206,7 @@ def test_a_case_is_predicted_as_its_one_slide_or_as_all_its_slides_tiles_in_one_
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 def test_maps_of_two_seeds_are_compared(cohort: Cohort, prediction: Artifact) -> None:
     other = _predicted(cohort, train.run(cohort.train("other", fit={"seed": 1})))
     row = _rows(_score(cohort, "seeds", prediction, other))["bulk", "contribution stability", "tried"]

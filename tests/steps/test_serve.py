@@ -382,6 +382,7 @@ def test_the_description_is_openapi_whose_references_lead_somewhere(client: Clie
 # ---- beginning and end
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("how", [signal.SIGTERM])
 def test_it_ends_within_seconds_with_status_0(store: Path, how: signal.Signals) -> None:
     with serving(store, {"run": {"actors": 2, "replicas": 2, "cpus": 0.5}}) as one:
@@ -466,6 +467,7 @@ def test_a_port_that_is_taken_is_told(store: Path, capsys: pytest.CaptureFixture
     assert f"run.port: 127.0.0.1:{port} cannot be listened on (Address already in use); another would do" in said
 
 
+@pytest.mark.faults
 def test_a_file_of_the_bank_that_was_tampered_with_does_not_start(store: Path, tmp_path: Path) -> None:
     import shutil  # noqa: PLC0415 -- of this test alone
 

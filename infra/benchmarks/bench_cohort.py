@@ -72,7 +72,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--kind", default="ivfsq")
     parser.add_argument("--form", default="csr16")
-    parser.add_argument("--actors", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--exact", type=int, default=10_000, help="tiles that exact search answers too")
     parser.add_argument("--folder", help="where everything is made; by default the folder of temporary files")
     return parser.parse_args()
@@ -120,7 +120,7 @@ def _megabytes(folder: Path) -> float:
 
 def _command(store: Path, options: argparse.Namespace, **changes: Any) -> list[str]:
     asked = {"embeddings": "embed/made", "model": "train/made", "index": "index/made", "name": "cohort"}
-    asked |= {"run.store": str(store), "run.actors": options.actors, **changes}
+    asked |= {"run.store": str(store), "run.processes": options.processes, **changes}
     words = [word for key, value in asked.items() for word in ("--set", f"{key}={value}")]
     return [sys.executable, "-m", "raystp.cli", "impute", *words]
 

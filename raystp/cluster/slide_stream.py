@@ -1,4 +1,4 @@
-"""Slides -> whatever is made of each, on Ray Data: the stream's row is a slide, done by an actor from end to end.
+"""Slides -> whatever is made of each, on Ray Data: the stream's row is a slide, done by one process from end to end.
 
 For work that reads no pixels and needs a slide as a whole. What is done with a slide is passed in as a `SlideWork`. A
 slide that fails with a sentence becomes a receipt with that sentence; one whose process ends is begun again by Ray,
@@ -12,14 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy
 
 from raystp.errors import RaystpError
 
 
 @runtime_checkable
 class SlideWork(Protocol):
-    """What is done with each slide of a cohort; it is sent to every actor once."""
+    """What is done with each slide of a cohort; it is sent to every process once."""
 
     def begin(self, slide: str) -> str:
         """Leave a mark; return a sentence where this slide has ended too many processes."""
@@ -28,7 +27,7 @@ class SlideWork(Protocol):
         """Take the mark away."""
 
     def worker(self) -> Callable[[str], int]:
-        """Open, once per actor, all that is needed; return what does a slide and gives its rows."""
+        """Open, once per process, all that is needed; return what does a slide and gives its rows."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ class SlideReceipt:
 
 @dataclass(frozen=True)
 class SlideWidth:
-    """How many actors share the slides, and what each holds."""
+    """How many processes share the slides, and what each holds."""
 
-    actors: int
+    processes: int
     cpus: float = 1.0
     gpus: float = 0.0
 
@@ -54,40 +53,42 @@ def each_slide(work: SlideWork, slides: list[str], width: SlideWidth) -> Iterato
     if not slides:
         return
     source = ray.data.from_items([{"slide": slide} for slide in slides], override_num_blocks=len(slides))
+    # Tasks rather than actors: Ray keeps their processes for what comes next, with all that these have imported.
+    do: Any = _do  # Ray's types know of no further arguments
     plan = source.map_batches(
-        DoSlide,
-        fn_constructor_args=(work,),
+        do,
+        fn_args=(ray.put(work),),
         batch_size=1,
-        compute=ActorPoolStrategy(size=min(width.actors, len(slides))),
+        concurrency=min(width.processes, len(slides)),
         num_cpus=width.cpus,
         num_gpus=width.gpus,
+        max_retries=-1,
     )
     for row in plan.iter_rows():
         yield SlideReceipt(**row)
 
 
-class DoSlide:
-    """An actor that does whole slides."""
+_OPEN: dict[bytes, tuple[SlideWork, Callable[[str], int]]] = {}
+"""What this process has open: the work that it did last, by its reference."""
 
-    def __init__(self, work: SlideWork) -> None:
-        self._work = work
-        self._do: Callable[[str], int] | None = None
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Turn a batch of one slide into its receipt."""
-        slide = str(batch["slide"][0])
-        try:
-            receipt = self._one(slide)
-        except RaystpError as error:
-            receipt = SlideReceipt(slide, 0, str(error))
-        return {key: [value] for key, value in asdict(receipt).items()}
+def _do(batch: dict[str, np.ndarray], reference: "ray.ObjectRef[SlideWork]") -> dict[str, list[Any]]:
+    """Turn a batch of one slide into its receipt."""
+    slide, work = str(batch["slide"][0]), ray.get(reference)
+    try:
+        receipt = _one(slide, work, reference.binary())
+    except RaystpError as error:
+        receipt = SlideReceipt(slide, 0, str(error))
+    return {key: [value] for key, value in asdict(receipt).items()}
 
-    def _one(self, slide: str) -> SlideReceipt:
-        if refusal := self._work.begin(slide):
-            return SlideReceipt(slide, 0, refusal)
-        try:
-            if self._do is None:
-                self._do = self._work.worker()
-            return SlideReceipt(slide, self._do(slide), "")
-        finally:
-            self._work.ended(slide)
+
+def _one(slide: str, work: SlideWork, mark: bytes) -> SlideReceipt:
+    if refusal := work.begin(slide):
+        return SlideReceipt(slide, 0, refusal)
+    try:
+        if mark not in _OPEN:
+            _OPEN.clear()
+            _OPEN[mark] = work, work.worker()
+        return SlideReceipt(slide, _OPEN[mark][1](slide), "")
+    finally:
+        work.ended(slide)

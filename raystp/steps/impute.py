@@ -107,7 +107,7 @@ def _apart(work: ImputeWork, config: ImputeConfig) -> Iterator[ImputeWork]:
 
 
 def _width(config: ImputeConfig) -> SlideWidth:
-    return SlideWidth(config.run.actors or max(1, cluster_cpus() // 2), config.run.cpus_per_actor)
+    return SlideWidth(config.run.processes or max(1, cluster_cpus() // 2), config.run.cpus_per_process)
 
 
 def _about(

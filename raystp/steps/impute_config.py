@@ -10,23 +10,23 @@ from raystp.config import Run, StepConfig, Where
 class ImputeRun(Run):
     """Where, and how wide; nothing here changes a row."""
 
-    actors: int | None = Field(default=None, ge=1)
-    """Slides predicted at a time, each by an actor; by default half the cluster's CPUs."""
+    processes: int | None = Field(default=None, ge=1)
+    """Slides predicted at a time, each by a process; by default half the cluster's CPUs."""
 
-    cpus_per_actor: float = Field(default=1.0, gt=0)
+    cpus_per_process: float = Field(default=1.0, gt=0)
     """Logical CPUs that each of them holds."""
 
     chunk_tiles: int = Field(default=2048, ge=1)
     """Tiles answered from a bank at a time: memory grows with it, times the genes."""
 
     shard_actors: int = Field(default=0, ge=0)
-    """Actors that hold the bank's shards between them; with 0 every actor that predicts maps all of the bank."""
+    """Actors that hold the bank's shards between them; with 0 every process that predicts maps all of the bank."""
 
     replicas: int = Field(default=1, ge=1)
     """With `shard_actors`: how many actors hold the same shards."""
 
     cpus_per_shard_actor: float = Field(default=0.0, ge=0)
-    """Logical CPUs that each of those holds; with 0 they share the CPUs that the predicting actors hold."""
+    """Logical CPUs that each of those holds; with 0 they share the CPUs that the predicting processes hold."""
 
 
 class ImputeConfig(StepConfig[ImputeRun]):

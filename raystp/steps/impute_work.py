@@ -1,4 +1,4 @@
-"""What an actor of `impute` is sent, and the ledger of what it did."""
+"""What a process of `impute` is sent, and the ledger of what it did."""
 
 import json
 from collections.abc import Callable

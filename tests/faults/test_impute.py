@@ -65,7 +65,7 @@ def bank(oracle: Artifact, drivers: Drivers) -> dict[str, Any]:
     described = write_bank(index.place, reference, shards=3, metric="cosine")
     index.finish({}, [], {"bank": described, "model": trained.manifest.folder, "patients": ["other"], "slides": []})
     sources = {"embeddings": oracle.place.uri, "model": trained.place.uri, "index": index.place.uri, "k": 7}
-    return {**sources, "run.actors": 2, "run.shard_actors": 2}
+    return {**sources, "run.processes": 2, "run.shard_actors": 2}
 
 
 @pytest.fixture(scope="module")

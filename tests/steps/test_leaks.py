@@ -125,7 +125,7 @@ def test_an_index_of_another_model_is_refused_and_both_are_named(toy_store: Plac
     ("fields", "said"),
     [
         ({"slides": ["S9"]}, r"slides: 'S9' has no embeddings in \S+; there are S1, S2, S3, S4"),
-        ({"weights": "median"}, r"weights: there are .*mean.*, got 'median'"),
+        ({"weights": "median"}, r"weights: Input should be 'mean', 'top1', 'softmax' or 'bleep', got 'median'"),
         ({"protocol": "mine"}, "no such protocol; there are patient, section, got 'mine'"),
     ],
 )

@@ -39,6 +39,7 @@ def _arrays(artifact: Artifact) -> dict[str, np.ndarray]:
     return load_model(artifact.place)[1]
 
 
+@pytest.mark.faults
 def test_two_workers_train_the_model_of_one(smoke_store: Path) -> None:
     one = train.run(_config(smoke_store, "one-worker"))
     two = train.run(_config(smoke_store, "two-workers", run={"workers": 2, "gather": True}))
@@ -77,6 +78,7 @@ def _parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.faults
 def test_a_training_whose_worker_was_killed_has_every_epoch_once(pixels: tuple[Artifact, int]) -> None:
     model, killed = pixels
     assert killed == 1

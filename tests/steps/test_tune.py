@@ -73,6 +73,7 @@ def killed(smoke_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return tune.run(config), ended
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_is_one_sweep_in_mlflow_with_a_run_a_trial(
@@ -110,6 +111,7 @@ def test_the_best_trial_trained_afresh_has_its_score(killed: tuple[Artifact, lis
     assert again.manifest.notes["score"]["validation_pcc"] == pytest.approx(notes["score"], abs=1e-6)
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_sweep_that_is_done_is_not_done_again(killed: tuple[Artifact, list[str]], smoke_store: Path) -> None:

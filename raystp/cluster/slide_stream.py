@@ -2,7 +2,7 @@
 
 For work that reads no pixels and needs a slide as a whole. What is done with a slide is passed in as a `SlideWork`. A
 slide that fails with a sentence becomes a receipt with that sentence; one whose process ends is begun again by Ray,
-without end, so the work counts how often, and refuses it in the end.
+as often as `storage.attempts` lets it be, and the work refuses it in the end.
 """
 
 from collections.abc import Callable, Iterator
@@ -62,7 +62,6 @@ def each_slide(work: SlideWork, slides: list[str], width: SlideWidth) -> Iterato
         concurrency=min(width.processes, len(slides)),
         num_cpus=width.cpus,
         num_gpus=width.gpus,
-        max_retries=-1,
     )
     for row in plan.iter_rows():
         yield SlideReceipt(**row)

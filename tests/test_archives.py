@@ -6,6 +6,7 @@ of version 1 is refused from then on, and then they say with which sentence.
 """
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from raystp import tables
 from raystp.artifacts import open_place
 from raystp.expression.schema import about, read_h5ad, read_section
+from raystp.impute.neighbour_form import rows_and_weights
 from raystp.index.bank import open_bank
 from raystp.models.bleep import seeded_bleep
 from raystp.models.bleep_loss import BleepOptions
@@ -25,6 +27,8 @@ from raystp.models.store import load_model, load_state
 from raystp.storage import Place
 
 V1 = Place.of(Path(__file__).parent / "archives" / "v1")
+V2 = Place.of(Path(__file__).parent / "archives" / "v2")
+"""What came later: banks of version 2, each with its description, and a table of neighbours."""
 LARGEST = 200_000
 EXPRESSION = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -128,6 +132,20 @@ def test_bank_of_version_1() -> None:
     _, rows = bank.search(EXPRESSION[:, :2], 2)
     assert rows.tolist() == [[0, 1], [1, 0]]
     np.testing.assert_array_equal(bank.expression(np.array([1, 0])), EXPRESSION[::-1])
+
+
+@pytest.mark.parametrize("name", ["bank-float32", "bank-float16", "bank-csr", "bank-csr16", "bank-ivf"])
+def test_bank_of_version_2(name: str) -> None:
+    bank = open_bank(V2 / name, json.loads((V2 / f"{name}.json").read_bytes()))
+    assert (bank.metric, bank.genes, bank.rows["slide"].to_pylist()) == ("l2", ["A", "B", "C"], ["S", "S"])
+    _, rows = bank.search(EXPRESSION[:, :2], 2)
+    assert rows.tolist() == [[0, 1], [1, 0]]
+    np.testing.assert_array_equal(bank.expression(np.array([1, 0])), EXPRESSION[::-1])
+
+
+def test_neighbours_of_version_1() -> None:
+    rows, weights = rows_and_weights((V2 / "neighbours.parquet").read_table())
+    assert (rows.tolist(), weights.tolist()) == ([[1, 0]], [[0.75, 0.25]])
 
 
 FILES = {

@@ -200,6 +200,7 @@ def test_processes_end_in_every_way_in_one_run_and_only_the_deadly_slide_is_left
     check_lacks(room, {"B": REFUSED, "E": FULL})
 
 
+@pytest.mark.faults
 def test_a_driver_that_is_killed_then_stopped_and_then_loses_a_node_leaves_the_same(room: Room) -> None:
     plot, config = room.plot(SLOW), room.config()
     for share, what in ((0.2, signal.SIGKILL), (0.5, signal.SIGTERM)):

@@ -155,6 +155,7 @@ def bad_day(shop: Shop, *names: str) -> Artifact:
     return tiles
 
 
+@pytest.mark.faults
 def test_what_passes_is_embedded_and_what_does_not_is_named(shop: Shop) -> None:
     bad_day(shop, *FEW)
 

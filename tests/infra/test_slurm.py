@@ -218,6 +218,7 @@ def _alive(session: int) -> list[str]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_real_step_runs_on_a_real_ray_and_leaves_its_artifact(allocate: Allocate) -> None:
     allocation = allocate(STAND_INS)
     section = ad.AnnData(

@@ -18,7 +18,7 @@ from raystp.models.store import load_model
 from raystp.steps import embed, impute, index, train
 from raystp.steps.train_config import TrainConfig
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
 
 def _config(store: Path, name: str, **changes: Any) -> TrainConfig:
@@ -39,7 +39,6 @@ def _arrays(artifact: Artifact) -> dict[str, np.ndarray]:
     return load_model(artifact.place)[1]
 
 
-@pytest.mark.faults
 def test_two_workers_train_the_model_of_one(smoke_store: Path) -> None:
     one = train.run(_config(smoke_store, "one-worker"))
     two = train.run(_config(smoke_store, "two-workers", run={"workers": 2, "gather": True}))
@@ -78,7 +77,6 @@ def _parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.faults
 def test_a_training_whose_worker_was_killed_has_every_epoch_once(pixels: tuple[Artifact, int]) -> None:
     model, killed = pixels
     assert killed == 1
@@ -86,7 +84,6 @@ def test_a_training_whose_worker_was_killed_has_every_epoch_once(pixels: tuple[A
     assert not (model.place / "training").exists()
 
 
-@pytest.mark.faults
 def test_readers_apart_and_a_killed_worker_change_no_weight(
     smoke_store: Path, pixels: tuple[Artifact, int], tmp_path: Path
 ) -> None:

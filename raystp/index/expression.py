@@ -68,10 +68,6 @@ class Expression(Protocol):
         """Return this shard's part of the sum of weight x (row - mean)^2; the shares add to the weighted variance."""
         ...
 
-    def narrowed(self, genes: Int64[np.ndarray, "gene"]) -> "Expression":
-        """Return expression of these genes alone, in memory: what pays where many queries ask for the same ones."""
-        ...
-
 
 def write_expression(
     place: Place, stem: str, expression: Any, form: Form = "float32", *, rows: Int64[np.ndarray, "row"] | None = None

@@ -22,7 +22,6 @@ _ELSEWHERE = 64
 """Places for what nobody asked for: with one, each addition would wait for the one before (6 times slower)."""
 _SPARED, _AT_ONCE = 16, 512
 """Below one gene in so many, picked values are read faster than whole rows; whole rows are summed so many at once."""
-_STORED = 1 << 24  # stored values looked through at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +82,6 @@ class DenseExpression:
     ) -> Float32[np.ndarray, "query gene"]:
         """Return this shard's part of the sum of weight x (row - mean)^2; the shares add to the weighted variance."""
         return self._share(kernels.dense_spread, (weights, rows, first_row), genes, mean)
-
-    def narrowed(self, genes: Int64[np.ndarray, "gene"]) -> "DenseExpression":
-        """Return expression of these genes alone, in memory: what pays where many queries ask for the same ones."""
-        check_ids(genes, self.shape[1], "genes")
-        return DenseExpression(np.ascontiguousarray(self.values[:, genes]))
 
     def _share(self, kernel: Callable[..., None], asked: Any, genes: Any, *mean: np.ndarray) -> np.ndarray:
         picked = np.zeros(0, np.int64) if genes is None else np.ascontiguousarray(genes)
@@ -152,23 +146,6 @@ class SparseExpression:
     ) -> Float32[np.ndarray, "query gene"]:
         """Return this shard's part of the sum of weight x (row - mean)^2; the shares add to the weighted variance."""
         return self._share(kernels.sparse_spread, (weights, rows, first_row), genes, mean)
-
-    def narrowed(self, genes: Int64[np.ndarray, "gene"]) -> "SparseExpression":
-        """Return expression of these genes alone, in memory: what pays where many queries ask for the same ones."""
-        check_ids(genes, self.shape[1], "genes")
-        slots = np.full(self.genes, -1, np.int32)
-        slots[genes] = np.arange(len(genes), dtype=np.int32)
-        if len(np.unique(genes)) < len(genes):
-            msg = f"{len(genes)} genes were asked for, some of them twice: each once would do"
-            raise ModelError(msg)
-        kept = [np.flatnonzero(slots[self.columns[cut : cut + _STORED]] >= 0) + cut for cut in self._cuts()]
-        at = np.concatenate([np.zeros(0, np.int64), *kept])
-        starts = np.searchsorted(at, self.starts).astype(np.int64)
-        columns = slots[self.columns[at]].astype(np.uint16 if len(genes) < 1 << 16 else np.int32)
-        return SparseExpression(self.values[at], columns, starts, len(genes))
-
-    def _cuts(self) -> range:
-        return range(0, len(self.values), _STORED)
 
     def _share(self, kernel: Callable[..., None], asked: Any, genes: Any, *mean: np.ndarray) -> np.ndarray:
         bits = self.values if self.values.dtype == np.float32 else self.values.view(np.uint16)

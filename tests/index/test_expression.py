@@ -133,14 +133,6 @@ def test_chosen_genes_are_the_columns_of_all(tmp_path: Path, form: Form, genes: 
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_narrowed_expression_is_that_of_its_genes(tmp_path: Path, form: Form) -> None:
-    expression, genes = opened(tmp_path, form), np.array([201, 3, 60, 0])
-    narrow = expression.narrowed(genes)
-    assert (narrow.form, narrow.shape) == (form, (ROWS, 4))
-    assert np.array_equal(narrow.rows(np.arange(ROWS)), stored(form)[:, genes])
-
-
-@pytest.mark.parametrize("form", FORMS)
 def test_any_number_of_threads_gives_the_same_bits(tmp_path: Path, form: Form) -> None:
     expression, (weights, rows) = opened(tmp_path, form), asked(queries=400)
     before, found = torch.get_num_threads(), []

@@ -118,6 +118,12 @@ def embeddings(dim: int, *, precision: str = "float32") -> pa.Schema:
     return _schema("embeddings", 1, [*TILES, pa.field("vector", pa.list_(value, dim), nullable=False)])
 
 
+def queries(joint: int) -> pa.Schema:
+    """Return the schema of an index's own queries: whose tile it is, and its vector as the model gave it."""
+    names = [pa.field(name, pa.string(), nullable=False) for name in ("section", "patient")]
+    return _schema("queries", 1, [*names, pa.field("vector", pa.list_(pa.float32(), joint), nullable=False)])
+
+
 def predictions(genes: int) -> pa.Schema:
     """Return the schema of a cohort's predictions: a tile and its expression over the model's `genes` genes."""
     return _schema("predictions", 1, [*TILES, pa.field("expression", pa.list_(pa.float32(), genes), nullable=False)])

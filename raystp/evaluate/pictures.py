@@ -6,7 +6,7 @@ nothing. Figures are built without pyplot, so nothing is global and nothing need
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,6 +129,20 @@ def tiles_figure(
     for at in axes:
         _orient(at, box)
     figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)
+    return figure
+
+
+def cases_figure(panels: Sequence[tuple[str, Float[np.ndarray, "case"], Float[np.ndarray, "case"]]]) -> Figure:
+    """Draw predicted over measured, a point a case: a panel for each title, measured and predicted values."""
+    figure = Figure(figsize=(3.6 * len(panels), 3.6), layout="constrained")
+    for at, (title, measured, predicted) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        both = np.concatenate([measured, predicted])
+        ends = [both.min(), both.max()]
+        at.plot(ends, ends, color="#9aa5b1", linewidth=1, zorder=0)
+        at.scatter(measured, predicted, s=22, color="#1f77b4", edgecolor="white", linewidth=0.5)
+        at.set(xlabel="measured", ylabel="predicted", aspect="equal")
+        at.set_title(title, fontsize=10, parse_math=False)
+        at.grid(alpha=0.3)
     return figure
 
 

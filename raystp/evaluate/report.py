@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raystp.evaluate.board import Board, boards, heading, interval_of, null_of, with_interval
+from raystp.evaluate.cases import CASES, FEWEST_CASES
 from raystp.evaluate.page import Picture, cell, figure, fold, page, table, text
 from raystp.evaluate.protocols import EvaluationProtocol
-from raystp.evaluate.score import POOLED, Row
+from raystp.evaluate.score import MEAN, POOLED, Row
 from raystp.evaluate.verdict import verdict
 
 FEWEST_PERMUTATIONS = 20
-MORE = (("RVD", "all"), ("spot-PCC", "all"))
+MORE = (("RVD", "all"), ("spot-PCC", "all"), ("AUC", "all"))
 EVERY = ("section", "model", "genes", "metric", "value", "null", "constant", "n")
 
 
@@ -40,9 +41,11 @@ class Report:
     trained: Sequence[str]
     tested: Sequence[str]
     interval: str
-    """What `intervals.interval_kind` says of the test sections."""
+    """What `intervals.interval_kind` says of the test sections or cases."""
     rows: Sequence[Row]
     """Rows of `tables.SCORES`."""
+    over: str = MEAN
+    """Which rows the headline is of: the mean over sections, or `cases`."""
     permutations: int = 0
     """How many permutations each null is a mean of."""
     against: str = "ridge"
@@ -74,7 +77,7 @@ def _headline(content: Report) -> list[str]:
     protocol = content.protocol
     groups = _groups(content.rows)
     said = [
-        (f"Panel {panel}: " if len(groups) > 1 else "") + verdict(rows, content.model, content.against)
+        (f"Panel {panel}: " if len(groups) > 1 else "") + verdict(rows, content.model, content.against, content.over)
         for panel, rows in groups
     ]
     return [
@@ -88,11 +91,12 @@ def _headline(content: Report) -> list[str]:
 
 def _scores(content: Report) -> list[str]:
     parts = [text("h2", "Scores")]
-    for board in boards(content.rows, more=MORE):
+    for board in boards(content.rows, content.over, more=MORE):
         parts += [text("h3", f"Protocol {board.protocol}, panel {board.panel}"), _board(board, content.model)]
     parts += [text("p", line, "dim") for line in (*_legend(content), *content.footnotes)]
     parts += [figure(picture) for picture in content.charts]
-    for board in boards(content.rows, section=POOLED, more=MORE):
+    pooled = any(row["section"] == POOLED for row in content.rows)
+    for board in boards(content.rows, section=POOLED, more=MORE) if pooled else []:
         parts.append(fold(f"Pooled over all spots, panel {board.panel}", _board(board, content.model)))
     return [*parts, fold(f"Every row ({len(content.rows)})", _every(content.rows))]
 
@@ -113,7 +117,15 @@ def _score(row: Row | None) -> str:
 
 
 def _legend(content: Report) -> list[str]:
-    lines = [
+    lines = _legend_of_cases(content) if content.over == CASES else _legend_of_sections(content)
+    if content.permutations:
+        few = "; fewer than 20, so their spread is uncertain" if content.permutations < FEWEST_PERMUTATIONS else ""
+        lines.append(f"Null: training labels permuted, mean ± sd over {content.permutations} permutations{few}.")
+    return lines
+
+
+def _legend_of_sections(content: Report) -> list[str]:
+    return [
         "PCC per gene over spots, then the mean over the gene set, then over sections. HEG and HVG: highest mean and "
         "variance on the training side. A gene without spread has PCC 0 and is counted, over all sections "
         "(spot-PCC: spots).",
@@ -124,10 +136,16 @@ def _legend(content: Report) -> list[str]:
             else "; for a single section it is always within that section."
         ),
     ]
-    if content.permutations:
-        few = "; fewer than 20, so their spread is uncertain" if content.permutations < FEWEST_PERMUTATIONS else ""
-        lines.append(f"Null: training labels permuted, mean ± sd over {content.permutations} permutations{few}.")
-    return lines
+
+
+def _legend_of_cases(content: Report) -> list[str]:
+    return [
+        "One predicted and one measured value a gene and case. PCC per gene over cases, then the mean over the gene "
+        "set; AUC: how often a case above the median of its gene is predicted above one that is not, chance .5. Both "
+        f"need {FEWEST_CASES} cases. HEG and HVG: highest mean and variance on the training side. A gene without "
+        "spread has PCC 0 and is counted.",
+        f"In brackets: bootstrap 95 % interval, {content.interval}.",
+    ]
 
 
 def _every(rows: Sequence[Row]) -> str:
@@ -144,7 +162,10 @@ def _plain(row: Row, column: str) -> str:
 def _sections(content: Report) -> list[str]:
     parts = [text("h2", "On the tissue")] if content.sections else []
     for shown in content.sections:
-        parts += [text("h3", f"Section {shown.section}"), *([text("p", shown.note, "dim")] if shown.note else [])]
+        parts += [
+            text("h3", shown.section if content.over == CASES else f"Section {shown.section}"),
+            *([text("p", shown.note, "dim")] if shown.note else []),
+        ]
         parts += [figure(picture) for picture in shown.pictures]
     return parts
 

@@ -6,23 +6,29 @@ from raystp.evaluate.board import with_interval
 from raystp.evaluate.score import MEAN, Row
 
 
-def verdict(rows: Sequence[Row], model: str, against: str = "ridge") -> str:
+def verdict(rows: Sequence[Row], model: str, against: str = "ridge", section: str = MEAN) -> str:
     """Compare two models' PCC over all genes, mean over sections; `rows` are of one protocol and one panel.
+
+    `section` names other rows than the mean's: a section's own, or those over cases.
 
     Overlapping intervals are said to leave the question open: both models are scored on the same spots, so the
     comparison errs on the cautious side.
     """
-    ours, theirs = _pcc(rows, model), _pcc(rows, against)
+    ours, theirs = _pcc(rows, model, section), _pcc(rows, against, section)
     absent = [name for name, row in ((model, ours), (against, theirs)) if row is None]
     if ours is None or theirs is None or model == against:
-        what = f"{' and '.join(absent)} was not scored" if absent else f"{model} is the baseline itself"
+        what = f"no PCC of {' and '.join(absent)} was taken" if absent else f"{model} is the baseline itself"
         return f"Whether {model} beats {against} is not known: {what} in this run."
-    figures = f"PCC {with_interval(ours)} against {with_interval(theirs)}, all genes, mean over sections"
+    figures = f"PCC {with_interval(ours)} against {with_interval(theirs)}, all genes, {_over(section)}"
     return f"{_claim(ours, theirs)}: {figures}; {_certainty(ours, theirs)}{_beside_null(ours)}."
 
 
-def _pcc(rows: Sequence[Row], model: str) -> Row | None:
-    wanted = {"model": model, "section": MEAN, "genes": "all", "metric": "PCC"}
+def _over(section: str) -> str:
+    return "mean over sections" if section == MEAN else f"over {section}"
+
+
+def _pcc(rows: Sequence[Row], model: str, section: str) -> Row | None:
+    wanted = {"model": model, "section": section, "genes": "all", "metric": "PCC"}
     return next((row for row in rows if wanted.items() <= row.items()), None)
 
 
@@ -36,7 +42,7 @@ def _claim(ours: Row, theirs: Row) -> str:
 def _certainty(ours: Row, theirs: Row) -> str:
     overlap = _overlap(ours, theirs)
     if overlap is None:
-        return "there are too few spots for an interval, so how sure this is remains open"
+        return "there is too little for an interval, so how sure this is remains open"
     if overlap:
         return "the 95 % intervals overlap, so this run does not tell the two apart"
     return "the 95 % intervals do not overlap"

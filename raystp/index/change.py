@@ -42,8 +42,11 @@ def extend(
     place_new: Place,
     *,
     shards: int = 1,
+    queries: Float32[np.ndarray, "query joint"] | None = None,
 ) -> dict[str, Any]:
     """Write a bank with further spots into a new folder, in new shards after the old ones, and return its description.
+
+    `queries` are as in `describe`.
 
     Raises:
         ModelError: other genes, other columns of rows, another dimension, or values that are not finite.
@@ -65,16 +68,22 @@ def extend(
         for number, (a, b) in enumerate(cut(len(reference.vectors), shards))
     ]
     table = pa.concat_tables([bank.rows, rows])
-    found = describe(place_new, plan, [*kept, *added], table, genes=bank.genes)
+    found = describe(place_new, plan, [*kept, *added], table, genes=bank.genes, queries=queries)
     return _after(description, found, {"change": "extended", "rows": rows.num_rows, "shards": shards})
 
 
 def remove(
-    place_old: Place, description: Mapping[str, Any], patients: Collection[str], place_new: Place
+    place_old: Place,
+    description: Mapping[str, Any],
+    patients: Collection[str],
+    place_new: Place,
+    *,
+    queries: Float32[np.ndarray, "query joint"] | None = None,
 ) -> dict[str, Any]:
     """Write the bank without these patients into a new folder, and return its description.
 
-    Rows that stay keep their order and are counted anew; a shard that loses all its rows is gone.
+    Rows that stay keep their order and are counted anew; a shard that loses all its rows is gone. `queries` are as in
+    `describe`, and are to be of those who stay.
 
     Raises:
         ModelError: a patient whom the bank does not have, or nobody would be left.
@@ -101,7 +110,7 @@ def remove(
         elif own.any():
             written.append(_without(place_new, described, shard, own, plan=plan))
     table = bank.rows.filter(pa.array(stays))
-    found = describe(place_new, plan, written, table, genes=bank.genes)
+    found = describe(place_new, plan, written, table, genes=bank.genes, queries=queries)
     change = {"change": "removed", "rows": int((~stays).sum()), "patients": len(set(patients))}
     return _after(description, found, change)
 

@@ -24,6 +24,7 @@ from raystp.models.genequery_unseen import mean_gene_profile
 from raystp.steps.evaluate_bulk import CONTROLS as CASE_CONTROLS
 from raystp.steps.evaluate_bulk import controls_of, held_cases, outcomes_of
 from raystp.steps.evaluate_bulk_null import nulls_of
+from raystp.steps.evaluate_bulk_report import compose_cases
 from raystp.steps.evaluate_bulk_tables import case_table, genes_table
 from raystp.steps.evaluate_config import EvaluateConfig
 from raystp.steps.evaluation_report import Shown, compose, trained_sections
@@ -50,7 +51,7 @@ CONFIG = EvaluateConfig
 def run(config: EvaluateConfig) -> Artifact:
     """Score every prediction on the same spots, and leave `scores.parquet`, `scores.txt` and `report.html`.
 
-    Against labels of whole cases: on the same cases, and `genes.csv` with each gene's score in place of the report.
+    Against labels of whole cases: on the same cases, and `genes.csv` with each gene's score beside the report.
     """
     store = config.run.store
     spots = find(store, config.spots, "spots") if config.spots is not None else None
@@ -85,8 +86,10 @@ def _on_cases(config: EvaluateConfig, draft: Draft, models: list[Scored]) -> Art
     text = case_table(rows, outcomes | controls)
     (draft.place / "genes.csv").write_bytes(genes_table(outcomes | controls, models[0].meta["genes"]).encode())
     notes = [f"`{name}` {note}." for name, note in CASE_CONTROLS.items() if name in controls] + hot.lines
-    failed = [row for one in (*(one.prediction for one in models), held.embed) for row in one.failures().to_pylist()]
-    notes += [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in failed]
+    content = compose_cases(config, held, models, outcomes, rows=rows + hot.rows, footnotes=notes)
+    (draft.place / "report.html").write_bytes(build_report(content).encode())
+    notes += [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in content.failures]
+    notes.append(f"report: {draft.place / 'report.html'}")
     return _finish(config, draft, rows + hot.rows, text=text, notes=notes, cohort=held.embed.manifest.name)
 
 
@@ -137,7 +140,8 @@ def _track(config: EvaluateConfig, draft: Draft, rows: list[Row], *, cohort: str
     means = {f"{row['metric']} {row['genes']}/{row['model']}": row["value"] for row in rows if row["section"] in shown}
     with tracked(tracker, book, draft.config) as one:
         one.metrics(means, step=0)
-        for name in ("scores.txt", "scores.parquet", "genes.csv" if config.bulk is not None else "report.html"):
+        genes = ["genes.csv"] if config.bulk is not None else []
+        for name in ("scores.txt", "scores.parquet", "report.html", *genes):
             one.file(f"{draft.folder}/{name}")
     if one.left:
         say(f"  {one.left}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from raystp import tables
 from raystp.artifacts import Artifact, open_place
-from raystp.evaluate.board import boards
+from raystp.evaluate.board import Board, boards
 from raystp.evaluate.charts import curve_figure, scores_figure
 from raystp.evaluate.genes import pcc_per_gene, shown
 from raystp.evaluate.intervals import interval_kind
@@ -50,7 +50,7 @@ def compose(
 ) -> Report:
     """Return the report's content; the first model is the one that it is about."""
     first = models[0]
-    chain = _chain(first, spots, store)
+    chain = chain_of(first, store) | {"spots": spots}
     names = [one.name for one in models]
     against = "ridge" if "ridge" in names else names[-1]
     return Report(
@@ -64,29 +64,29 @@ def compose(
         rows=shown_.rows,
         permutations=shown_.permutations,
         footnotes=shown_.footnotes,
-        charts=[_chart(board, first.name) for board in boards(shown_.rows)],
+        charts=[chart_of(board, first.name) for board in boards(shown_.rows)],
         sections=[_section(name, shown_, first, chain["embeddings"]) for name in shown_.measured]
         + _unmeasured(shown_, spots, first, chain["embeddings"]),
-        curves=_curves(models),
+        curves=curves_of(models),
         failures=[row for one in chain.values() for row in one.failures().to_pylist()],
-        manifests={role: _shown(one) for role, one in chain.items()},
+        manifests={role: plain_manifest(one) for role, one in chain.items()},
     )
 
 
-def _shown(one: Artifact) -> dict[str, Any]:
+def plain_manifest(one: Artifact) -> dict[str, Any]:
     """Return a manifest without the queries of its URIs: they may hold credentials, and a report is passed on."""
     shown_: dict[str, Any] = json.loads(_QUERY.sub(r"\1", json.dumps(asdict(one.manifest))))
     return shown_
 
 
-def _chain(first: Scored, spots: Artifact, store: Place) -> dict[str, Artifact]:
+def chain_of(first: Scored, store: Place) -> dict[str, Artifact]:
     """Return the artifacts that the first model's figures came from, by role."""
     chain = {"prediction": first.prediction, "model": first.model}
     for role, step in (("index", "index"), ("embeddings", "embed")):
         if role in first.prediction.manifest.inputs:
             chain[role] = open_place(store / first.prediction.manifest.inputs[role], step)
     chain["tiles"] = open_place(Place(chain["embeddings"].manifest.notes["tiles"]), "tile")
-    return chain | {"spots": spots}
+    return chain
 
 
 def _whose(spots: Artifact, sections: Sequence[str]) -> list[str]:
@@ -110,11 +110,13 @@ def trained_sections(spots: Artifact, meta: Mapping[str, Any]) -> list[str]:
     return [name for name, one in sections_of(spots).items() if one["patient"] in patients]
 
 
-def _chart(board: Any, highlight: str) -> Picture:
+def chart_of(board: Board, highlight: str) -> Picture:
+    """Draw a board's scores."""
     return Picture(f"Scores, panel {board.panel}", png(scores_figure(board, highlight)))
 
 
-def _curves(models: list[Scored]) -> list[Picture]:
+def curves_of(models: list[Scored]) -> list[Picture]:
+    """Draw what the trainings left of their epochs."""
     curves = {one.name: one.model.table("epochs.parquet", tables.EPOCHS).to_pylist() for one in models}
     curves = {name: rows for name, rows in curves.items() if rows}
     return [Picture("Loss and validation PCC by epoch", png(curve_figure(curves)))] if curves else []
@@ -124,7 +126,7 @@ def _section(name: str, content: Shown, first: Scored, embed: Artifact) -> Secti
     """Draw the best, the median and the named genes of a section, measured beside predicted."""
     outcome, counts = content.outcomes[first.name][name], content.measured[name]
     pcc, _ = pcc_per_gene(outcome.predicted, outcome.measured)
-    picture = _whole(embed, counts.slide)
+    picture = whole_slide(embed, counts.slide)
     drawn = []
     for gene, reason in shown(pcc, content.genes, content.named):
         values = outcome.measured[:, gene], outcome.predicted[:, gene]
@@ -148,7 +150,7 @@ def _unmeasured(content: Shown, spots: Artifact, first: Scored, embed: Artifact)
 def _slide(slide: str, genes: list[str], panel: tuple[str, ...], *, first: Scored, embed: Artifact) -> SectionPictures:
     table = first.prediction.table(f"predictions/{slide}.parquet", tables.predictions(len(panel)))
     squares = np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1)
-    values, picture = tables.matrix(table["expression"]), _whole(embed, slide)
+    values, picture = tables.matrix(table["expression"]), whole_slide(embed, slide)
     drawn = [
         Picture(
             f"{gene} on {slide}", png(whole_slide_figure(picture, squares, values[:, panel.index(gene)], gene=gene))
@@ -159,7 +161,8 @@ def _slide(slide: str, genes: list[str], panel: tuple[str, ...], *, first: Score
     return SectionPictures(slide, drawn, f"{len(squares)} tiles of a slide that was never measured.")
 
 
-def _whole(embed: Artifact, slide: str) -> Thumbnail:
+def whole_slide(embed: Artifact, slide: str) -> Thumbnail:
+    """Return a slide's small picture and its true size."""
     small = thumbnail_of(embed, slide)
     height, width = small.pixels.shape[:2]
     return Thumbnail(small.pixels, Level0Pixels(width / small.scale), Level0Pixels(height / small.scale))

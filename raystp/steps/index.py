@@ -19,14 +19,11 @@ from raystp.models.predictor import Contrastive, predictor
 from raystp.models.store import load_model
 from raystp.steps.index_change import added, removed
 from raystp.steps.index_config import IndexConfig
-from raystp.steps.index_distance import distances
 from raystp.steps.index_parts import Part, SectionWork, ShardWork, pieces, place_section, rows_of, write_one_shard
+from raystp.steps.index_queries import asked, measured, thinned
 
 STEP = "index"
 CONFIG = IndexConfig
-
-QUERIES = 256
-"""Tiles that recall is measured with."""
 
 
 def run(config: IndexConfig) -> Artifact:
@@ -45,8 +42,9 @@ def run(config: IndexConfig) -> Artifact:
     work = [SectionWork(model.place, spots, embed, name, config.bank, draft.place) for name in names]
     with session(config.run.address):
         parts, failures = _place(work)
-        described = _build(config, draft, parts, list(meta["genes"]))
-    far = distances(open_bank(draft.place, described), parts)
+        queries = thinned(pa.concat_tables([part.queries() for part in parts]))
+        described = _build(config, draft, parts, list(meta["genes"]), queries=queries)
+    told = measured(draft.place, open_bank(draft.place, described), queries)
     (draft.place / "parts").remove()
     rows = sum(len(part.spots) for part in parts)
     shards = len(described["shards"])
@@ -60,7 +58,7 @@ def run(config: IndexConfig) -> Artifact:
         "vectors": config.bank,
         "patients": described["patients"],
         "slides": sorted({part.slide for part in parts}),
-        "distance": far,
+        **told,
     }
     return draft.finish({"rows": rows, "shards": shards}, failures, notes)
 
@@ -90,17 +88,17 @@ def _place(work: list[SectionWork]) -> tuple[list[Part], list[dict[str, object]]
     return [placed[position] for position in sorted(placed)], failures
 
 
-def _build(config: IndexConfig, draft: Draft, parts: Sequence[Part], genes: list[str]) -> dict[str, Any]:
+def _build(
+    config: IndexConfig, draft: Draft, parts: Sequence[Part], genes: list[str], *, queries: pa.Table
+) -> dict[str, Any]:
     """Plan the bank, write each shard in a task of its own, and describe the whole."""
     rows, joint = sum(len(part.spots) for part in parts), parts[0].joint
     want = Want(kind=config.kind, recall=config.recall, k=config.recall_k, form=config.expression)
     drawn = sample_rows(rows, want)
     plan = plan_bank(draft.place, *_sample(parts, drawn), rows=rows, metric=config.metric, want=want)
     shards = _write(config, draft, plan, parts=parts, bytes_a_row=4 * (joint + len(genes)))
-    queries = np.concatenate([part.images() for part in parts])
-    chosen = np.random.default_rng(want.seed).permutation(len(queries))[:QUERIES]
     table = pa.concat_tables([rows_of(part) for part in parts])
-    return describe(draft.place, plan, shards, table, genes=genes, queries=queries[chosen])
+    return describe(draft.place, plan, shards, table, genes=genes, queries=asked(queries, want.seed))
 
 
 def _write(

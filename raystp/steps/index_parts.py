@@ -23,6 +23,7 @@ from raystp.index.reference import rows_table
 from raystp.index.write import write_shard_files
 from raystp.models.predictor import Contrastive, predictor
 from raystp.models.store import load_model
+from raystp.steps.index_queries import spread_over, table_of
 from raystp.steps.pairs import sections_of
 from raystp.steps.training_set import Stack, join, stack
 from raystp.storage import Place
@@ -60,15 +61,11 @@ class Part:
             found: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
             return found
 
-    def images(self) -> Vectors:
-        """Return a few of the section's tiles as queries."""
+    def queries(self) -> pa.Table:
+        """Return a few of the section's tiles, as they are asked for."""
         with (self.place / f"{self.section}.images.npy").local() as path:
             found: Vectors = np.load(path, allow_pickle=False)
-            return found
-
-
-IMAGES = 512
-"""Tiles of a section that serve as queries, to measure recall and distances with."""
+            return table_of(found, self.section, self.patient)
 
 
 def place_section(work: SectionWork) -> Part | str:
@@ -78,8 +75,7 @@ def place_section(work: SectionWork) -> Part | str:
         rows = stack([join(work.spots, work.embed, work.section)], tuple(ready.genes))
         vectors, images = placed(ready, rows, work.bank)
         folder = work.target / "parts"
-        chosen = np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int)
-        for name, array in (("vectors", vectors), ("images", images[chosen])):
+        for name, array in (("vectors", vectors), ("images", images[spread_over(len(images))])):
             _save(folder / f"{work.section}.{name}.npy", array)
         expression = write_expression(folder, work.section, sp.csr_array(rows.expression), "csr")
     except RaystpError as error:

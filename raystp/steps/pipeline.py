@@ -32,7 +32,7 @@ class PipelineConfig(StepConfig[TrackedRun]):
     """The slide table, a CSV; rows with `layout` and `counts` are measured sections. `demo/<name>`: a demo's own."""
 
     spots: Values = Field(default_factory=dict)
-    """As for `raystp spots`."""
+    """As for `raystp spots`; passed over where all trainings have `bulk` and nothing is said here: no spot is read."""
 
     tile: Values = Field(default_factory=dict)
     """As for `raystp tile`."""
@@ -53,7 +53,7 @@ class PipelineConfig(StepConfig[TrackedRun]):
     """As for `raystp impute`, for each model."""
 
     evaluate: Values = Field(default_factory=dict)
-    """As for `raystp evaluate`."""
+    """As for `raystp evaluate`; over cases, its `bulk` is that of the first training."""
 
     run: TrackedRun = Field(default_factory=TrackedRun)
 
@@ -63,6 +63,15 @@ class PipelineConfig(StepConfig[TrackedRun]):
         if len(listed) == 1:
             return [{"name": self.name, **listed[0]}]
         return [{"name": f"{self.name}-{one.get('model', 'bleep')}", **one} for one in listed]
+
+    @property
+    def of_cases(self) -> bool:
+        """Whether models learn from labels of whole cases alone."""
+        return not self.spots and all(one.get("bulk") for one in self.models())
+
+    def against(self, measured: str | None) -> Values:
+        """Return what predictions are scored against, as `evaluate` names it."""
+        return {"spots": measured} if measured is not None else {"bulk": self.models()[0]["bulk"]}
 
     def of_step(self, kind: Any, role: str, sources: Values, values: Values) -> Any:
         """Return a step's config, of the class `kind`: what is asked for, over what the pipeline fills in."""
@@ -114,12 +123,14 @@ class _Path:
     def walk(self) -> dict[str, Artifact]:
         config = self.config
         slides = {"slides": config.slides}
-        measured = self._step(spots, "spots", slides, config.spots)
-        tiles = self._step(tile, "tile", {**slides, "spots": measured}, config.tile)
+        measured = None if config.of_cases else self._step(spots, "spots", slides, config.spots)
+        sources = {"spots": measured} if measured is not None else {}
+        tiles = self._step(tile, "tile", slides | sources, config.tile)
         embeddings = self._step(embed, "embed", {"tiles": tiles}, config.embed)
-        sources = {"spots": measured, "tiles": tiles, "embeddings": embeddings}
+        sources |= {"tiles": tiles, "embeddings": embeddings}
         predictions = [self._model(one, sources) for one in config.models()]
-        self._step(evaluate, "evaluate", {"spots": measured, "predictions": predictions}, config.evaluate)
+        scored = {**config.against(measured), "predictions": predictions}
+        self._step(evaluate, "evaluate", scored, config.evaluate)
         return self.found
 
     def _model(self, values: Values, sources: Values) -> str:
@@ -149,26 +160,27 @@ def _over(shared: Values, own: Values) -> Values:
 
 
 def _read_by(values: Values, sources: Values) -> Values:
-    """Return what a training reads: tiles where it names an encoder to train, else embeddings."""
-    left_out = "embeddings" if "encoder" in values else "tiles"
-    return {key: value for key, value in sources.items() if key != left_out}
+    """Return what a training reads: tiles where it names an encoder to train, else embeddings; of cases, no spots."""
+    left_out = {"embeddings" if "encoder" in values else "tiles"} | ({"spots"} if "bulk" in values else set())
+    return {key: value for key, value in sources.items() if key not in left_out}
 
 
 def _planned(config: PipelineConfig) -> list[Any]:
     """Return every step's config, the artifacts by name; raises ConfigError with the faults of all steps."""
     at = {step: f"{step}/{config.name}" for step in ("spots", "tile", "embed", "train", "index", "impute")}
-    sources = {"spots": at["spots"]}
+    measured = None if config.of_cases else at["spots"]
+    sources = {"spots": measured} if measured is not None else {}
     slides = {"slides": config.slides, **sources}
     images = {"tiles": at["tile"], "embeddings": at["embed"]}
     made = {"model": at["train"], "index": at["index"], "predictions": [at["impute"]]}
     steps: list[tuple[Any, str, Values, Values]] = [
-        (spots, "spots", slides, config.spots),
+        *([(spots, "spots", slides, config.spots)] if measured is not None else []),
         (tile, "tile", slides, config.tile),
         (embed, "embed", images, config.embed),
         *((train, f"train {one['name']}", _read_by(one, sources | images), one) for one in config.models()),
-        (index, "index", sources | images | made, config.index),
+        *([(index, "index", sources | images | made, config.index)] if measured is not None else []),
         (impute, "impute", sources | images | made, config.impute),
-        (evaluate, "evaluate", sources | images | made, config.evaluate),
+        (evaluate, "evaluate", images | made | config.against(measured), config.evaluate),
     ]
     planned, faults = [], []
     for step, role, known, values in steps:

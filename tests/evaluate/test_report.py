@@ -132,7 +132,7 @@ def test_the_verdict_says_no_more_than_the_figures(ours: float, spread: float | 
 
 def test_the_verdict_is_open_where_a_side_was_not_scored() -> None:
     assert verdict([row("bleep", 0.3)], "bleep") == (
-        "Whether bleep beats ridge is not known: ridge was not scored in this run."
+        "Whether bleep beats ridge is not known: no PCC of ridge was taken in this run."
     )
     assert "the baseline itself" in verdict([row("ridge", 0.3)], "ridge")
 

@@ -11,6 +11,7 @@ from raystp.artifacts import Artifact, find
 from raystp.errors import ArtifactError, ConfigError, ModelError
 from raystp.index.bank import Bank, open_bank
 from raystp.steps import index
+from raystp.steps.index_queries import read
 from raystp.storage import Place
 from tests.steps.conftest import PATIENTS
 
@@ -65,6 +66,7 @@ def test_a_bank_that_grew_answers_as_the_bank_of_all(joint_store: Place) -> None
     np.testing.assert_array_equal(_open(grown).search(QUERIES, 18), _open(whole).search(QUERIES, 18))
     assert sorted(grown.manifest.notes["slides"]) == ["S1", "S2", "S3"]
     assert grown.manifest.notes["patients"] == ["P1", "P2", "P3"]
+    assert grown.manifest.notes["distance"] == whole.manifest.notes["distance"]
     with pytest.raises(ArtifactError, match=r"'S3' are in index/more-\w+ already"):
         _changed(joint_store, name="again", base="index/more", **wanted)
 
@@ -83,6 +85,11 @@ def test_a_patient_who_left_is_in_no_file_once_the_base_is_deleted(
     assert "run.delete_base=true deletes those" in capsys.readouterr().err
     assert left.manifest.notes["patients"] == ["P2", "P3"]
     assert left.manifest.notes["slides"] == ["S2", "S3"]
+    others = _built(joint_store, name="others", reference=["S2", "S3"])
+    assert left.manifest.notes["distance"] == others.manifest.notes["distance"] != base.manifest.notes["distance"]
+    queries = read(left)
+    assert queries is not None
+    assert set(queries["patient"].to_pylist()) == {"P2", "P3"}
     run = {"store": joint_store.uri, "delete_base": True}
     _changed(joint_store, name="left", base="index/all", without=["P1"], run=run)
     assert not base.place.exists()
@@ -90,6 +97,18 @@ def test_a_patient_who_left_is_in_no_file_once_the_base_is_deleted(
     assert written
     assert not [1 for content in written for pattern in patterns if pattern in content]
     assert not [1 for content in written if b"S1" in content or b"S4" in content]
+
+
+def test_a_changed_index_whose_base_kept_no_queries_tells_no_distances(
+    joint_store: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = _built(joint_store, name="all", reference=list(PATIENTS))
+    manifest = json.loads((base.place / "manifest.json").read_bytes())
+    del manifest["notes"]["queries"]
+    (base.place / "manifest.json").write_bytes(json.dumps(manifest).encode())
+    left = _changed(joint_store, name="left", base="index/all", without=["P1"])
+    assert "how far tiles of its kind lie is not known of this index" in capsys.readouterr().err
+    assert "distance" not in left.manifest.notes
 
 
 def test_a_section_that_cannot_be_placed_is_a_failure_and_the_bank_does_without_it(joint_store: Place) -> None:

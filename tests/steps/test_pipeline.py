@@ -44,8 +44,6 @@ def test_a_relative_path_in_any_step_is_refused_in_a_submitted_job() -> None:
         _config(run={"store": "/data/store"}, embed={"encoder": {"weights": "w.safetensors"}}).check_absolute()
 
 
-@pytest.mark.ray
-@pytest.mark.slow
 def test_what_is_shared_is_in_every_training_under_what_it_says_of_itself() -> None:
     shared = {"fit": {"seed": 2, "epochs": 9}, "panel": {"variable": 7}}
     models = _config(train=[{"model": "ridge"}, {"model": "bleep", "fit": {"epochs": 3}}], shared=shared).models()
@@ -53,6 +51,8 @@ def test_what_is_shared_is_in_every_training_under_what_it_says_of_itself() -> N
     assert [one["panel"] for one in models] == [{"variable": 7}] * 2
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_pipeline_is_done_once_and_a_lost_step_alone_is_done_again(smoke_store: Path) -> None:
     train = [{**TRAIN, "model": "ridge"}, {**TRAIN, "model": "gene_mean"}]
     config = _config(train=train, evaluate={"permutations": 0}, run={"store": str(smoke_store)})
@@ -75,3 +75,28 @@ def test_a_pipeline_is_done_once_and_a_lost_step_alone_is_done_again(smoke_store
         for role, folder in first.manifest.inputs.items()
     }
     assert {role for role in kept if kept[role] != again[role]} == {"impute path-ridge"}
+
+
+BULK: dict[str, Any] = {"model": "attention", "bulk": {"table": "demo/smoke", "scale": "counts"}, **TRAIN}
+
+
+@pytest.mark.ray
+@pytest.mark.faults
+def test_a_cohort_with_labels_of_cases_alone_needs_no_spots_and_ends_with_a_report(smoke_store: Path) -> None:
+    train = {**BULK, "fit": {"epochs": 3, "contrast": 2}, "attention": {"embedding": 16, "hidden": 8}}
+    run = {"store": str(smoke_store), "tracking": "none"}
+    done = pipeline.run(_config(name="cases", train=train, evaluate={"permutations": 2}, run=run))
+    assert set(done.manifest.inputs) == {"tile", "embed", "train cases", "impute cases", "evaluate"}
+    page = (find(str(smoke_store), "evaluate/cases", "evaluate").place / "report.html").read_bytes().decode()
+    assert "Tested on 1 case of 1 patient" in page
+    assert "On the tissue" in page
+
+
+def test_trainings_of_cases_and_of_spots_stand_side_by_side_and_spots_are_scored_against() -> None:
+    both = _config(train=[BULK, {**TRAIN, "model": "ridge"}])
+    assert not both.of_cases
+    assert both.against("spots/path") == {"spots": "spots/path"}
+    alone = _config(train=BULK)
+    assert alone.of_cases
+    assert alone.against(None) == {"bulk": BULK["bulk"]}
+    assert not _config(train=BULK, spots={"min_genes": 1}).of_cases

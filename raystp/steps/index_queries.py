@@ -1,0 +1,101 @@
+"""A bank's own kind of queries: tiles of its sections, kept beside it, that recall and distances are measured with.
+
+They are measured again whenever the bank changes, and a patient who leaves takes theirs along.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float32
+
+from raystp import tables
+from raystp.artifacts import Artifact
+from raystp.impute.distance import calibrate, nearest_distance
+from raystp.index import files
+from raystp.index.opened import Bank
+from raystp.storage import Place
+
+FILE = "queries.parquet"
+
+MOST = 512
+"""Queries that are kept of a section."""
+
+MOST_OF_ALL = 8192
+"""Queries that are kept of all sections, at least `FEWEST` of each."""
+
+FEWEST = 8
+
+ASKED = 256
+"""Queries that recall is measured with."""
+
+
+def spread_over(rows: int, most: int = MOST) -> np.ndarray:
+    """Return at most so many rows, rising, evenly over all."""
+    return np.linspace(0, rows - 1, min(most, rows)).astype(int)
+
+
+def table_of(images: Float32[np.ndarray, "tile joint"], section: str, patient: str) -> pa.Table:
+    """Return a section's tiles as queries."""
+    columns = [[section] * len(images), [patient] * len(images), tables.vectors(images)]
+    return tables.of_columns(columns, tables.queries(images.shape[1]))
+
+
+def thinned(queries: pa.Table) -> pa.Table:
+    """Return at most `MOST_OF_ALL` queries, as many of each section."""
+    sections = queries["section"].to_numpy(zero_copy_only=False)
+    names = list(dict.fromkeys(sections.tolist()))
+    each = max(FEWEST, MOST_OF_ALL // len(names))
+    own = (np.flatnonzero(sections == name) for name in names)
+    return queries.take(pa.array(np.concatenate([rows[spread_over(len(rows), each)] for rows in own])))
+
+
+def asked(queries: pa.Table, seed: int) -> Float32[np.ndarray, "query joint"]:
+    """Return those that recall is measured with."""
+    chosen = np.random.default_rng(seed).permutation(queries.num_rows)[:ASKED]
+    return tables.matrix(queries["vector"])[chosen]
+
+
+def without(queries: pa.Table, patients: Collection[str]) -> pa.Table:
+    """Return the queries of everybody else."""
+    return queries.filter(pc.invert(pc.is_in(queries["patient"], value_set=tables.strings(sorted(patients)))))
+
+
+def read(index: Artifact) -> pa.Table | None:
+    """Return an index's queries; None for one of an earlier version, which kept none."""
+    described = index.manifest.notes.get("queries")
+    if described is None:
+        return None
+    file = index.place / FILE
+    files.check(index.place, described)
+    tables.check(file.read_schema(), tables.queries(index.manifest.notes["bank"]["joint"]), str(file))
+    return file.read_table()
+
+
+def measured(place: Place, bank: Bank, queries: pa.Table) -> Mapping[str, Any]:
+    """Write the queries beside the bank, and return the notes about them: the file, and how far they lie."""
+    described = files.write(place, FILE, lambda path: Place.of(path).write_table(queries))
+    return {"queries": described, "distance": distances(bank, queries)}
+
+
+def distances(bank: Bank, queries: pa.Table) -> dict[str, Any]:
+    """Return quantiles of the distance from the reference's tiles to the bank without their own patient.
+
+    With one patient, without their own section; with one section, to the whole bank, and the note says so.
+    """
+    by = "patient" if len(bank.rows["patient"].unique()) > 1 else "section"
+    alone = len(bank.rows[by].unique()) == 1
+    whose, vectors, found = _names(queries[by]), tables.matrix(queries["vector"]), []
+    for one in dict.fromkeys(whose):
+        allowed = None if alone else bank.rows_where(by, [one], drop=True)
+        scores, _ = bank.search(vectors[[name == one for name in whose]], 1, allowed=allowed)
+        found.append(nearest_distance(scores[:, 0], bank.metric))
+    values = np.concatenate(found)
+    return {**calibrate(values), "without": "nothing" if alone else f"the tile's own {by}", "tiles": len(values)}
+
+
+def _names(column: pa.ChunkedArray) -> Sequence[str]:
+    found: list[str] = column.to_pylist()
+    return found

@@ -1,6 +1,6 @@
 """A cohort of a million tiles against a bank of a million rows, as one `impute`: tiles a second, memory, and a kill.
 
-    python infra/benchmarks/bench_cohort.py [--rows 1000000] [--tiles 1000000] [--genes 2000] [--slides 50]
+    python infra/benchmarks/bench_cohort.py [--rows 1000000] [--tiles 1000000] [--genes 2000] [--slides 100]
 
 The cohort, the model and the bank are made up (`bench_cohort_made.py`). The step runs in a process of its own with Ray
 of its own; it is killed once in the middle, with all its processes, and runs again. Memory is the sum of the PSS of all
@@ -68,7 +68,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--tiles", type=int, default=1_000_000)
     parser.add_argument("--genes", type=int, default=2_000)
-    parser.add_argument("--slides", type=int, default=50)
+    parser.add_argument("--slides", type=int, default=100)
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--kind", default="ivfsq")
     parser.add_argument("--form", default="csr16")

@@ -96,11 +96,18 @@ def torch_topk(vectors: np.ndarray, queries: np.ndarray) -> Callable[[], Any]:
     return lambda: [torch.topk(part @ mapped.T, K, dim=1) for part in torch.split(asked, step)]
 
 
+PAUSE_S = 0.3
+
+
 def in_turns(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Return each way's seconds in each round, after a round that does not count."""
+    """Return each way's seconds in each round, after a round that does not count.
+
+    Between them there is a pause, for threads of a BLAS wait for more work for a while, at others' cost.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, run in ways.items():
+            time.sleep(PAUSE_S)
             start = time.perf_counter()
             run()
             if number:

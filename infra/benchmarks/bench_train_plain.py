@@ -78,15 +78,14 @@ class Tiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __init__(self, pairs: Samples) -> None:
         assert isinstance(pairs, PixelPairs)
-        self.pairs = pairs
+        self.rows, self.expression = pairs.rows, pairs.expression  # not the tower: a reader's process needs none
         self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (pairs.encoder.mean, pairs.encoder.std))
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a tile and its expression."""
-        rows = self.pairs.rows
-        tile = read_tiles(rows._slide("made"), rows.squares[[row]], TilePixels(SIDE))[0]
+        tile = read_tiles(self.rows._slide("made"), self.rows.squares[[row]], TilePixels(SIDE))[0]
         pixels = torch.rot90(torch.from_numpy(tile).permute(2, 0, 1), int(torch.randint(4, ())), (1, 2))
-        return (pixels.float() / 255 - self.mean) / self.std, self.pairs.expression[row]
+        return (pixels.float() / 255 - self.mean) / self.std, self.expression[row]
 
 
 def loader(made: Made, fit: FitOptions) -> Batches:

@@ -6,18 +6,27 @@ decides. Where the rows kept end too early to be sure (many equal or nearly equa
 again with every row that could matter. Blocks, threads and shards therefore change no bit of an answer.
 """
 
+import functools
+import itertools
+
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from raystp.index import kernels, score
+from raystp.index.blas import one_thread_each
 from raystp.index.merge import Answer, absent, best_of, merge_top_k, top_of_pairs
 from raystp.index.score import Metric
 
-_QUERIES, _ROWS = 256, 16_384  # one block of products: 16 MB
+_QUERIES, _ROWS = 512, 1024
+"""A block of products, 2 MB: near what a core's own cache holds, from which the best are then chosen."""
+_FEW = 64
+"""Queries for which a thread of its own pays."""
 _PAST_K = 16
 """Rows kept beyond k, so that those which tie with the k-th, or are within its rounding error, are all there."""
-_FIRST = 4096
-"""Products of a first block whose best bound what is taken up at all: fewer are taken up only to be dropped."""
+_FIRST = 8192
+"""Rows of the first block, which shows what to expect of the others."""
+_GROUPS = 256
+"""Groups of a first block's products whose maxima bound what is taken up at all: fewer are taken up to be dropped."""
 _HELD = 1 << 24
 """Candidates that are held at a time, over all queries."""
 
@@ -100,43 +109,70 @@ def _candidates(
     metric: Metric,
     allowed: Bool[np.ndarray, "row"] | None,
 ) -> tuple[Float32[np.ndarray, "query keep"], Int64[np.ndarray, "query keep"]]:
-    """Return approximate scores and rows of the best `keep` by these, in no order."""
-    near = np.full((len(queries), 2 * keep), -np.inf, np.float32)
-    rows = np.full((len(queries), 2 * keep), -1, np.int64)
-    count, least = np.zeros(len(queries), np.int64), np.full(len(queries), -np.inf, np.float32)
-    scale = np.float32(1 if metric == "cosine" else 2)
-    products = np.empty(min(_QUERIES, len(queries)) * min(_ROWS, len(bank)), np.float32)
-    with kernels.threads() as pool:
-        for first in range(0, len(bank), _ROWS):
-            block, own = bank[first : first + _ROWS], None if allowed is None else allowed[first : first + _ROWS]
-            numbers = np.arange(first, first + len(block))
-            if own is not None and not own.all():
-                block, numbers = block[own], numbers[own]
-            if not len(block):
-                continue
-            norms = np.einsum("rj,rj->r", block, block) if metric == "l2" else np.zeros(len(block), np.float32)
-            for start in range(0, len(queries), _QUERIES):
-                part = slice(start, start + _QUERIES)
-                asked = queries[part]
-                tile = products[: len(asked) * len(block)].reshape(len(asked), len(block))
-                np.matmul(asked, block.T, out=tile)
-                if first == 0 and len(block) >= _FIRST >= 8 * keep:
-                    least[part] = _bound(scale * tile[:, :_FIRST] - norms[:_FIRST], keep)
-                given = (tile, norms, scale, numbers, keep, near[part], rows[part], count[part], least[part])
-                kernels.over(kernels.select, len(asked), given, size=tile.size, pool=pool)
-    kernels.over(kernels.shorten, len(queries), (near, rows, count, keep), size=near.size)
+    """Return approximate scores and rows of the best `keep` by these, in no order.
+
+    Each thread takes queries of its own, or where these are few, rows; its products stay in its own core's cache.
+    """
+    own = functools.partial(_of_one_thread, keep=keep, metric=metric)
+    many = kernels.count()
+    if many > 1 and len(queries) < _FEW * many and len(bank) >= _ROWS * many:
+        cuts = _cuts(len(bank), many)
+        parts = one_thread_each(
+            [functools.partial(own, bank[a:b], queries, None if allowed is None else allowed[a:b], a) for a, b in cuts]
+        )
+        near, rows = (np.concatenate(side, axis=1) for side in zip(*parts, strict=True))
+        kernels.over(kernels.shorten, len(queries), (near, rows, np.full(len(near), near.shape[1]), keep), size=0)
+    else:
+        cuts = _cuts(len(queries), min(many, max(1, len(queries) // _FEW)))
+        parts = one_thread_each([functools.partial(own, bank, queries[a:b], allowed, 0) for a, b in cuts])
+        near, rows = (np.concatenate(side) for side in zip(*parts, strict=True))
     near, rows = np.ascontiguousarray(near[:, :keep]), np.ascontiguousarray(rows[:, :keep])
     if metric == "l2":
         near -= np.einsum("qj,qj->q", queries, queries)[:, None]
     return near, rows
 
 
-def _bound(values: Float32[np.ndarray, "query row"], keep: int) -> Float32[np.ndarray, "query"]:
-    """Return what the best `keep` of these values exceed."""
-    place = values.shape[1] - keep
-    values.partition(place, axis=1)
-    below: np.ndarray = np.nextafter(values[:, place], np.float32(-np.inf))
-    return below
+def _cuts(size: int, many: int) -> list[tuple[int, int]]:
+    return list(itertools.pairwise(np.linspace(0, size, many + 1).astype(int).tolist()))
+
+
+def _of_one_thread(
+    bank: Float32[np.ndarray, "row joint"],
+    queries: Float32[np.ndarray, "query joint"],
+    allowed: Bool[np.ndarray, "row"] | None,
+    first_row: int,
+    *,
+    keep: int,
+    metric: Metric,
+) -> tuple[Float32[np.ndarray, "query kept"], Int64[np.ndarray, "query kept"]]:
+    """Return the best `keep` of these rows in the first places, but for |q|^2; rows are counted from `first_row`."""
+    near = np.full((len(queries), 2 * keep), -np.inf, np.float32)
+    rows = np.full((len(queries), 2 * keep), -1, np.int64)
+    count, least = np.zeros(len(queries), np.int64), np.full(len(queries), -np.inf, np.float32)
+    scale, groups = np.float32(1 if metric == "cosine" else 2), max(_GROUPS, 4 * keep)
+    first_rows = max(_FIRST, 4 * groups)
+    products = np.empty(min(_QUERIES, len(queries)) * min(first_rows, len(bank)), np.float32)
+    starts = [0, *range(first_rows, len(bank), _ROWS), len(bank)]
+    for first, end in itertools.pairwise(starts):
+        block, own = bank[first:end], None if allowed is None else allowed[first:end]
+        numbers = np.arange(first_row + first, first_row + end)
+        if own is not None and not own.all():
+            block, numbers = block[own], numbers[own]
+        if not len(block):
+            continue
+        norms = np.einsum("rj,rj->r", block, block) if metric == "l2" else np.zeros(len(block), np.float32)
+        for start in range(0, len(queries), _QUERIES):
+            part = slice(start, start + _QUERIES)
+            asked = queries[part]
+            tile = products[: len(asked) * len(block)].reshape(len(asked), len(block))
+            np.matmul(asked, block.T, out=tile)
+            if first == 0 and len(block) >= 4 * groups:
+                kernels.run(kernels.bound_of, len(asked), tile, norms, scale, keep, groups, least[part])
+                least[part] = np.nextafter(least[part], np.float32(-np.inf))  # what equals it is taken up
+            held = near[part], rows[part], count[part], least[part]
+            kernels.run(kernels.select, len(asked), tile, norms, scale, numbers, keep, *held)
+    kernels.run(kernels.shorten, len(queries), near, rows, count, keep)
+    return near[:, :keep], rows[:, :keep]
 
 
 def _carefully(

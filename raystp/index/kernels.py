@@ -7,7 +7,6 @@ that is written here, on every machine.
 
 # ruff: noqa: ANN001, ANN201, PLR0913, PLR0917 -- numba takes plain arguments, and many
 
-import contextlib
 import functools
 import itertools
 from collections.abc import Callable
@@ -75,34 +74,58 @@ def select(tile, norms, scale, numbers, keep, near, rows, count, least, start, e
 
     `near` and `rows` hold, per query, up to twice as many candidates in no order; `least` is what a value must exceed.
     """
-    room = near.shape[1]
     flags = np.ones(_BLOCK, np.uint8)
-    eights = flags.view(np.uint64)
+    eights, blocks = flags.view(np.uint64), np.empty(tile.shape[1] // _BLOCK + 1, np.int64)
+    whole = tile.shape[1] - tile.shape[1] % _BLOCK
     for query in range(start, end):
-        line, own_near, own_rows = tile[query], near[query], rows[query]
-        bound, held = least[query], count[query]
-        whole = line.size - line.size % _BLOCK
-        for begin in range(0, line.size, _BLOCK):
-            if begin == whole:
-                flags[:] = 1
+        line, bound, held, found = tile[query], least[query], count[query], 0
+        for at in range(0, whole, _BLOCK):  # slices without a name, for a name is counted at every turn
+            if _hits(line[at : at + _BLOCK], norms[at : at + _BLOCK], scale, bound):
+                blocks[found] = at
+                found += 1
+        blocks[found] = whole  # what is left over at the end of a line is looked at in any case
+        for first in blocks[: found + 1]:
+            if first < whole:
+                _flag(line[first : first + _BLOCK], norms[first : first + _BLOCK], scale, bound, flags)
             else:
-                products, lengths = line[begin : begin + _BLOCK], norms[begin : begin + _BLOCK]
-                if _hits(products, lengths, scale, bound) == 0:
-                    continue
-                _flag(products, lengths, scale, bound, flags)
+                flags[:] = 1
             for eight in range(eights.size):
                 if eights[eight] == 0:
                     continue
-                first = begin + 8 * eight
-                for at in range(first, min(first + 8, line.size)):
+                for at in range(first + 8 * eight, min(first + 8 * eight + 8, line.size)):
                     value = scale * line[at] - norms[at]
                     if value > bound:
-                        own_near[held], own_rows[held] = value, numbers[at]
+                        near[query, held], rows[query, held] = value, numbers[at]
                         held += 1
-                        if held == room:
-                            _best_first(own_near, own_rows, held, keep)
-                            bound, held = own_near[keep - 1], keep
+                        if held == near.shape[1]:
+                            _best_first(near[query], rows[query], held, keep)
+                            bound, held = near[query, keep - 1], keep
         least[query], count[query] = bound, held
+
+
+@no_type_check
+def bound_of(tile, norms, scale, keep, groups, least, start, end):
+    """Put into `least` what at least `keep` values of each line reach: the keep-th largest of as many groups' maxima.
+
+    A group is every `groups`-th value of a line, so that the loop within is over neighbours; what is left over at the
+    end of a line is in no group.
+    """
+    best, nobody = np.empty(groups, np.float32), np.zeros(groups, np.int64)
+    for query in range(start, end):
+        line = tile[query]
+        best[:] = -np.inf
+        for first in range(0, line.size - groups + 1, groups):
+            _raised(line[first : first + groups], norms[first : first + groups], scale, best)
+        _best_first(best, nobody, groups, keep)
+        least[query] = best[keep - 1]
+
+
+@no_type_check
+def raised(products, lengths, scale, best):
+    """Let each of `best` be its value where that is more."""
+    for at in range(best.size):
+        value = scale * products[at] - lengths[at]
+        best[at] = value if value > best[at] else best[at]
 
 
 @no_type_check
@@ -158,6 +181,7 @@ _pair_score = njit(inline="always")(pair_score)
 _best_first = njit(best_first)
 _hits = njit(hits)
 _flag = njit(flag)
+_raised = njit(raised)
 
 
 @functools.cache
@@ -169,25 +193,23 @@ def compiled(kernel: Callable[..., None]) -> Any:
         return njit(nogil=True)(kernel)
 
 
-def threads() -> ThreadPoolExecutor:
-    """Return as many threads as FAISS would use, for a `with`: a search with many short loops starts them once."""
-    return ThreadPoolExecutor(faiss.omp_get_max_threads())
+def count() -> int:
+    """Return how many threads FAISS would use."""
+    return int(faiss.omp_get_max_threads())
 
 
-def over(
-    kernel: Callable[..., None],
-    lines: int,
-    given: tuple[Any, ...],
-    *,
-    size: int,
-    pool: ThreadPoolExecutor | None = None,
-) -> None:
+def run(kernel: Callable[..., None], lines: int, *given: Any) -> None:
+    """Run a kernel over all lines in this thread."""
+    compiled(kernel)(*given, 0, lines)
+
+
+def over(kernel: Callable[..., None], lines: int, given: tuple[Any, ...], *, size: int) -> None:
     """Run a kernel over all lines, cut among as many threads as FAISS would use; `size` numbers are read in all."""
-    run, many = compiled(kernel), min(faiss.omp_get_max_threads(), lines)
+    many = min(count(), lines)
     if many <= 1 or size < _ALONE:
-        run(*given, 0, lines)
+        run(kernel, lines, *given)
         return
     cuts = itertools.pairwise(np.linspace(0, lines, many + 1).astype(int).tolist())
-    with contextlib.nullcontext(pool) if pool else threads() as at_once:
-        for done in [at_once.submit(functools.partial(run, *given, a, b)) for a, b in cuts]:
+    with ThreadPoolExecutor(many) as pool:
+        for done in [pool.submit(functools.partial(compiled(kernel), *given, a, b)) for a, b in cuts]:
             done.result()

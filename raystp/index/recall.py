@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from raystp.index.kinds import LISTED, Effort, Want
 from raystp.index.merge import Answer
@@ -18,13 +18,24 @@ from raystp.index.opened import Bank
 QUERIES = 256
 """Rows of the bank that recall is measured on, where no queries are given."""
 
+SURE = 2.0
+"""Standard errors of a recall, over the queries, by which it must exceed the target: other queries are not these."""
+
+_Tried = tuple[Effort, float, float]
+"""An effort, the recall that was measured, and what it surely is."""
+
 _FACTORS = {"exact": (1,), "ivf": (1,), "ivfsq": (2,), "ivfpq": (4, 8, 16, 32), "hnsw": (1,)}
 _MOST_EF = 1024
 
 
 def recall(answer: Answer, truth: Answer) -> float:
     """Return the share of answers that score no less than the true k-th."""
-    return float((answer[0] >= truth[0][:, -1:]).mean())
+    return float(_shares(answer, truth).mean())
+
+
+def _shares(answer: Answer, truth: Answer) -> Float64[np.ndarray, "query"]:
+    found: np.ndarray = (answer[0] >= truth[0][:, -1:]).mean(axis=1)
+    return found
 
 
 def sample(bank: Bank, seed: int) -> Float32[np.ndarray, "query joint"]:
@@ -37,20 +48,22 @@ def sample(bank: Bank, seed: int) -> Float32[np.ndarray, "query joint"]:
 
 
 def tuned(bank: Bank, queries: Float32[np.ndarray, "query joint"], want: Want) -> tuple[Effort, float]:
-    """Return the least effort on a ladder whose recall on these queries reaches the target, and that recall.
+    """Return the least effort on a ladder whose recall on these queries surely reaches the target, and that recall.
 
-    Where none does, the greatest. First the lists (or the walk) with as many candidates as there may be, then fewer.
+    Surely: by `SURE` standard errors. Where none does, the best of all. First the lists (or the walk) with as many
+    candidates as there may be, then fewer.
     """
     k = min(want.k, bank.rows.num_rows)
     truth = bank.search_exactly(queries, k)
 
-    def reached(effort: Effort) -> float:
-        return recall(bank.search(queries, k, effort=effort), truth)
+    def reached(effort: Effort) -> _Tried:
+        shares = _shares(bank.search(queries, k, effort=effort), truth)
+        return effort, float(shares.mean()), float(shares.mean() - SURE * shares.std() / np.sqrt(len(shares)))
 
     factors = _FACTORS[bank.kind]
-    wide = _first(((one, reached(one)) for one in _ladder(bank, factors[-1])), want.recall)
-    narrow = ((one, reached(one)) for one in (replace(wide[0], k_factor=factor) for factor in factors[:-1]))
-    return _first(itertools.chain(narrow, [wide]), want.recall)
+    wide = _first(map(reached, _ladder(bank, factors[-1])), want.recall)
+    narrow = (reached(replace(wide[0], k_factor=factor)) for factor in factors[:-1])
+    return _first(itertools.chain(narrow, [wide]), want.recall)[:2]
 
 
 def measured(bank: Bank, want: Want, queries: np.ndarray | None) -> dict[str, Any]:
@@ -88,11 +101,11 @@ def _up_to(rung: int) -> bool:
     return rung <= _MOST_EF
 
 
-def _first(tried: Iterable[tuple[Effort, float]], target: float) -> tuple[Effort, float]:
-    """Return the first that reaches the target, else the best of all."""
+def _first(tried: Iterable[_Tried], target: float) -> _Tried:
+    """Return the first that surely reaches the target, else the best of all."""
     seen = []
-    for effort, found in tried:
-        if found >= target:
-            return effort, found
-        seen.append((effort, found))
+    for one in tried:
+        if one[2] >= target:
+            return one
+        seen.append(one)
     return max(seen, key=lambda one: one[1])

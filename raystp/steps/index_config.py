@@ -41,7 +41,7 @@ class IndexConfig(StepConfig[IndexRun]):
 
     kind: Literal["auto", "exact", "ivf", "ivfsq", "ivfpq", "hnsw"] = "auto"
     """How neighbours are found. `exact` compares every row; the others look at a part of them. `auto` is exact below
-    50,000 rows, and says in the manifest why it chose what it chose."""
+    100,000 rows, and says in the manifest why it chose what it chose."""
 
     recall: float = Field(default=0.99, gt=0, le=1)
     """Share of the true neighbours that an approximate kind is to find, as measured when it is built."""

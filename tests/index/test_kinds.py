@@ -198,7 +198,7 @@ def test_auto_writes_down_why(tmp_path: Path) -> None:
     assert choose(10**6, Want(kind="auto", recall=1.0))[0] == "exact"
     kind, why = choose(10**6, Want(kind="auto"))
     assert kind == "ivfsq"
-    assert why.startswith("auto: 1,000,000 rows are 50,000 or more")
+    assert why.startswith("auto: 1,000,000 rows are 100,000 or more")
     _, described = bank_of(tmp_path, "exact", recall=0.99)
     assert (described["kind"], described["why"]) == ("exact", "exact was asked for")
     with pytest.raises(ModelError, match=r"with recall 2.0 at k = 50 was asked for: kinds are auto, exact, ivf"):

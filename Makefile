@@ -23,8 +23,8 @@ $(STAMP): pyproject.toml constraints-cpu.txt
 demo: $(STAMP)  ## draw a synthetic cohort, run the whole path on it, print the scores and the report's path
 	@$(BIN)/raystp demo
 
-test: $(STAMP)  ## the fast tests, and beside them those that start Ray
-	@$(BIN)/python -m pytest -m 'not faults' -n 2 --dist loadgroup
+test: $(STAMP)  ## the fast tests and those that start Ray
+	@$(BIN)/python -m pytest -m 'not faults'
 
 test-faults: $(STAMP)  ## the long tests: every fault and every job, for real; outside CI
 	@$(BIN)/python -m pytest -m faults

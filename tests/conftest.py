@@ -41,15 +41,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
-@pytest.hookimpl(wrapper=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Where tests run in several processes, those that start Ray stay in one, and those of a file together."""
-    for item in items:
-        starts = item.get_closest_marker("ray") is not None or "ray_session" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if starts else str(item.path)))
-    return (yield)
-
-
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One local Ray of four logical CPUs for the whole run of pytest; every step joins it."""

@@ -153,7 +153,7 @@ def test_a_unit_that_was_committed_by_a_worker_that_died_then_is_not_computed_ag
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "apart"])
+@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.faults)], ids=["inside", "apart"])
 def test_unit_that_ends_every_process_or_hangs_is_refused_by_name_and_the_others_are_there(
     readers: int, tmp_path: Path
 ) -> None:

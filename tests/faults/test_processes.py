@@ -190,6 +190,7 @@ def test_a_driver_that_is_told_to_stop_ends_soon_and_goes_on_later(what: signal.
 # ---- one of each
 
 
+@faults
 def test_processes_end_in_every_way_in_one_run_and_only_the_deadly_slide_is_left_out(room: Room) -> None:
     deaths = [one_death(0), Trap("segfault", slide="D", start=3), Trap("kill", "record", slide="F")]
     plot = room.plot(Trap("hang", unit="B.00001", times=100), Trap("full", "aside", slide="E"), *deaths)
@@ -200,7 +201,7 @@ def test_processes_end_in_every_way_in_one_run_and_only_the_deadly_slide_is_left
     check_lacks(room, {"B": REFUSED, "E": FULL})
 
 
-@pytest.mark.faults
+@faults
 def test_a_driver_that_is_killed_then_stopped_and_then_loses_a_node_leaves_the_same(room: Room) -> None:
     plot, config = room.plot(SLOW), room.config()
     for share, what in ((0.2, signal.SIGKILL), (0.5, signal.SIGTERM)):

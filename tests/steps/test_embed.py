@@ -164,7 +164,7 @@ def test_a_unit_that_ended_three_processes_is_left_out_by_name_until_it_is_asked
     assert not (folder / "failures.parquet").exists()
 
 
-@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "apart"])
+@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.faults)], ids=["inside", "apart"])
 def test_several_encoders_in_one_pass_leave_what_each_leaves_alone(
     readers: int, alone: Artifact, smoke_store: Path, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from raystp.models.store import load_model
 from raystp.steps.index_change import added, removed
 from raystp.steps.index_config import IndexConfig
 from raystp.steps.index_parts import Part, SectionWork, ShardWork, pieces, place_section, rows_of, write_one_shard
-from raystp.steps.index_queries import asked, measured, thinned
+from raystp.steps.index_queries import asked, measured, share_of_each
 
 STEP = "index"
 CONFIG = IndexConfig
@@ -42,7 +42,8 @@ def run(config: IndexConfig) -> Artifact:
     work = [SectionWork(model.place, spots, embed, name, config.bank, draft.place) for name in names]
     with session(config.run.address):
         parts, failures = _place(work)
-        queries = thinned(pa.concat_tables([part.queries() for part in parts]))
+        most = share_of_each(len(parts))
+        queries = pa.concat_tables([part.queries(most) for part in parts])
         described = _build(config, draft, parts, list(meta["genes"]), queries=queries)
     told = measured(draft.place, open_bank(draft.place, described), queries)
     (draft.place / "parts").remove()

@@ -61,11 +61,11 @@ class Part:
             found: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
             return found
 
-    def queries(self) -> pa.Table:
+    def queries(self, most: int) -> pa.Table:
         """Return a few of the section's tiles, as they are asked for."""
         with (self.place / f"{self.section}.images.npy").local() as path:
             found: Vectors = np.load(path, allow_pickle=False)
-            return table_of(found, self.section, self.patient)
+            return table_of(found[spread_over(len(found), most)], self.section, self.patient)
 
 
 def place_section(work: SectionWork) -> Part | str:

@@ -43,13 +43,19 @@ def table_of(images: Float32[np.ndarray, "tile joint"], section: str, patient: s
     return tables.of_columns(columns, tables.queries(images.shape[1]))
 
 
+def share_of_each(sections: int) -> int:
+    """Return how many queries of each of so many sections are kept."""
+    return min(MOST, max(FEWEST, MOST_OF_ALL // sections))
+
+
 def thinned(queries: pa.Table) -> pa.Table:
-    """Return at most `MOST_OF_ALL` queries, as many of each section."""
-    sections = queries["section"].to_numpy(zero_copy_only=False)
-    names = list(dict.fromkeys(sections.tolist()))
-    each = max(FEWEST, MOST_OF_ALL // len(names))
-    own = (np.flatnonzero(sections == name) for name in names)
-    return queries.take(pa.array(np.concatenate([rows[spread_over(len(rows), each)] for rows in own])))
+    """Return as many queries of each section as are kept of so many sections."""
+    rows: dict[str, list[int]] = {}
+    for row, section in enumerate(_names(queries["section"])):
+        rows.setdefault(section, []).append(row)
+    most = share_of_each(len(rows))
+    kept = [np.asarray(own)[spread_over(len(own), most)] for own in rows.values()]
+    return queries.take(pa.array(np.concatenate(kept)))
 
 
 def asked(queries: pa.Table, seed: int) -> Float32[np.ndarray, "query joint"]:

@@ -3,25 +3,30 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
-from jaxtyping import Float32
 
-from raystp import tables
 from raystp.evaluate.board import boards
 from raystp.evaluate.cases import CASES, FEWEST_CASES, CaseOutcome
 from raystp.evaluate.genes import pcc_per_gene, shown
 from raystp.evaluate.intervals import FEWEST_UNITS
 from raystp.evaluate.page import Picture
-from raystp.evaluate.pictures import cases_figure, png, tiles_figure, whole_slide_figure
+from raystp.evaluate.pictures import cases_figure, png, tiles_figure
 from raystp.evaluate.protocols import protocol_of
 from raystp.evaluate.report import Report, SectionPictures
 from raystp.evaluate.score import Row
 from raystp.steps.evaluate_bulk import GENE_MEAN, RIDGE, Held
 from raystp.steps.evaluate_config import EvaluateConfig
-from raystp.steps.evaluation_report import chain_of, chart_of, curves_of, plain_manifest, whole_slide
+from raystp.steps.evaluation_report import (
+    chain_of,
+    chart_of,
+    curves_of,
+    plain_manifest,
+    predicted_pictures,
+    whole_slide,
+)
 from raystp.steps.hotspots import Subject, subjects_of
 from raystp.steps.pairs import embeddings_of
 from raystp.steps.scored import Scored
+from raystp.steps.trust_maps import squares_of
 from raystp.storage import Place
 
 SLIDES_DRAWN = 3
@@ -98,14 +103,17 @@ def _slides(first: Scored, held: Held, store: Place, genes: list[str]) -> list[S
     chosen = [(case, slide) for case in held.cases for slide in case.slides][:SLIDES_DRAWN]
     found = []
     for case, slide in chosen:
-        drawn = _of_attention(subject, slide, genes) if subject else _of_tiles(first, held, slide, genes)
+        if subject:
+            drawn = _of_attention(subject, slide, genes)
+        else:
+            drawn, _ = predicted_pictures(slide, genes, first.meta["genes"], first=first, embed=held.embed)
         note = f"Case {case.name}, patient {case.patient}; the case's label is all that was measured."
         found.append(SectionPictures(f"Slide {slide}", drawn, note))
     return found
 
 
 def _of_attention(subject: Subject, slide: str, genes: list[str]) -> list[Picture]:
-    squares, whole = _squares(embeddings_of(subject.embed, slide)), whole_slide(subject.embed, slide)
+    squares, whole = squares_of(embeddings_of(subject.embed, slide)), whole_slide(subject.embed, slide)
     maps = subject.ready.maps(subject.features(slide), genes)
     drawn = []
     for column, gene in enumerate(genes):
@@ -117,17 +125,3 @@ def _of_attention(subject: Subject, slide: str, genes: list[str]) -> list[Pictur
         title = f"{gene} on {slide}: where the prediction comes from"
         drawn.append(Picture(title, png(tiles_figure(whole, squares, own, title)), title))
     return drawn
-
-
-def _of_tiles(first: Scored, held: Held, slide: str, genes: list[str]) -> list[Picture]:
-    panel = list(first.meta["genes"])
-    table = first.prediction.table(f"predictions/{slide}.parquet", tables.predictions(len(panel)))
-    squares, values, whole = _squares(table), tables.matrix(table["expression"]), whole_slide(held.embed, slide)
-    return [
-        Picture(f"{gene} on {slide}", png(whole_slide_figure(whole, squares, values[:, panel.index(gene)], gene=gene)))
-        for gene in genes
-    ]
-
-
-def _squares(table: pa.Table) -> Float32[np.ndarray, "tile 3"]:
-    return np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1).astype(np.float32)

@@ -22,7 +22,7 @@ from raystp.evaluate.score import Outcome, Row
 from raystp.steps.impute_places import thumbnail_of
 from raystp.steps.pairs import Counts, sections_of
 from raystp.steps.scored import Scored
-from raystp.steps.trust_maps import trust_pictures
+from raystp.steps.trust_maps import squares_of, trust_pictures
 from raystp.storage import Place
 from raystp.units import Level0Pixels
 
@@ -148,17 +148,23 @@ def _unmeasured(content: Shown, spots: Artifact, first: Scored, embed: Artifact)
 
 
 def _slide(slide: str, genes: list[str], panel: tuple[str, ...], *, first: Scored, embed: Artifact) -> SectionPictures:
+    drawn, tiles = predicted_pictures(slide, genes, panel, first=first, embed=embed)
+    return SectionPictures(slide, drawn, f"{tiles} tiles of a slide that was never measured.")
+
+
+def predicted_pictures(
+    slide: str, genes: Sequence[str], panel: Sequence[str], *, first: Scored, embed: Artifact
+) -> tuple[list[Picture], int]:
+    """Draw what was predicted of each tile of a slide, and how far to trust it; return how many tiles there are."""
     table = first.prediction.table(f"predictions/{slide}.parquet", tables.predictions(len(panel)))
-    squares = np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1)
-    values, picture = tables.matrix(table["expression"]), whole_slide(embed, slide)
+    squares, values, picture = squares_of(table), tables.matrix(table["expression"]), whole_slide(embed, slide)
     drawn = [
         Picture(
             f"{gene} on {slide}", png(whole_slide_figure(picture, squares, values[:, panel.index(gene)], gene=gene))
         )
         for gene in genes
     ]
-    drawn += trust_pictures(first.prediction, slide, picture)
-    return SectionPictures(slide, drawn, f"{len(squares)} tiles of a slide that was never measured.")
+    return drawn + trust_pictures(first.prediction, slide, picture), len(squares)
 
 
 def whole_slide(embed: Artifact, slide: str) -> Thumbnail:

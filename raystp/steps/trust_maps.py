@@ -3,7 +3,8 @@
 import anndata as ad
 import h5py
 import numpy as np
-from jaxtyping import Float32
+import pyarrow as pa
+from jaxtyping import Float32, Float64
 
 from raystp.artifacts import Artifact
 from raystp.evaluate.page import Picture
@@ -25,10 +26,14 @@ def trust_pictures(prediction: Artifact, slide: str, whole: Thumbnail) -> list[P
         maps["spread among the neighbours, mean over genes"] = (spread, "log1p CP10k")
     far = int(obs["far"].sum()) if "far" in obs else 0
     said = f"{far} of {len(obs)} tiles lie farther from the bank than 99 % of its own kind"
-    table = (prediction.place / "predictions" / f"{slide}.parquet").read_table(["x", "y", "side"])
-    squares = np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1)
+    squares = squares_of((prediction.place / "predictions" / f"{slide}.parquet").read_table(["x", "y", "side"]))
     title = f"How far {slide} is from what the bank knows"
     return [Picture(title, png(tiles_figure(whole, squares, maps, said)), f"{title}: {said}")] if len(obs) else []
+
+
+def squares_of(table: pa.Table) -> Float64[np.ndarray, "tile 3"]:
+    """Return where tiles lie, as pictures of a slide want it: (x, y, side), (x, y) top left."""
+    return np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1)
 
 
 def _mean_spread(file: h5py.File) -> Float32[np.ndarray, " tile"] | None:

@@ -43,7 +43,7 @@ DONE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one step and return the exit status; an error that raystp foresaw is one sentence on stderr."""
     options = _parser().parse_args(arguments)
-    step = importlib.import_module(f"raystp.steps.{options.step}")
+    step = importlib.import_module(f"raystp.steps.{options.step}.step")
     began = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     try:
         config = step.CONFIG.load(options.config, options.overrides)

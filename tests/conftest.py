@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+"""Real sections, slides and weights, beside the checkout; tests that read them skip where they are absent."""
 ENVIRONMENT = {
     # A cluster on loopback that lives as long as the tests: no token is left in the home folder.
     "RAY_AUTH_MODE": "disabled",
@@ -16,7 +18,7 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     # Toy matrices, on cores that Ray's workers share: a second thread only waits for the first.
     "OMP_NUM_THREADS": "1",
-    # A worker imports a test's own class by its module's name, `tests.cluster.test_tile_stream`.
+    # A worker imports a test's own class by its module's name, `tests.cluster.streams.test_tiles`.
     "PYTHONPATH": str(ROOT),
 }
 os.environ.update(ENVIRONMENT)
@@ -66,7 +68,7 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def smoke_store(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 -- Ray must be up
     """A store in which the smoke demo has run. It is for all tests: add under names of your own, or copy it."""
-    from raystp.steps import demo  # noqa: PLC0415 -- imports Ray
+    from raystp.steps.demo import step as demo  # noqa: PLC0415 -- imports Ray
 
     store = tmp_path_factory.mktemp("smoke") / "demo"
     demo.run(demo.CONFIG.load(ROOT / "conf" / "demo" / "smoke.yaml", [f"run.store={store}"]))

@@ -19,11 +19,11 @@ from raystp.artifacts import open_place
 from raystp.expression.schema import about, read_h5ad, read_section
 from raystp.impute.neighbour_form import rows_and_weights
 from raystp.index.bank import open_bank
-from raystp.models.bleep import seeded_bleep
-from raystp.models.bleep_loss import BleepOptions
-from raystp.models.fit import FitOptions, Training
+from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.model import seeded_bleep
 from raystp.models.predictor import Contrastive, Direct, predictor
 from raystp.models.store import load_model, load_state
+from raystp.models.training.fit import FitOptions, Training
 from raystp.storage import Place
 
 V1 = Place.of(Path(__file__).parent / "archives" / "v1")

@@ -19,16 +19,16 @@ from raystp import cli
 from raystp.artifacts import Artifact, Draft, begin, digest_of
 from raystp.config import StepConfig
 from raystp.errors import ConfigError
-from raystp.steps import spots
 from raystp.steps.slide_table import read_slide_table
+from raystp.steps.spots import step as spots
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
 JOBS = sorted(ROOT.glob("jobs/*.py"))
 CONFIGS = sorted(path for step in cli.STEPS for path in ROOT.glob(f"conf/{step}/*.yaml"))
 
 
 def _config_of(step: str) -> type[StepConfig[Any]]:
-    config: type[StepConfig[Any]] = importlib.import_module(f"raystp.steps.{step}").CONFIG
+    config: type[StepConfig[Any]] = importlib.import_module(f"raystp.steps.{step}.step").CONFIG
     return config
 
 
@@ -156,7 +156,7 @@ def test_help_needs_neither_ray_nor_torch() -> None:
 
 def test_every_step_is_a_module_with_a_config_of_its_name_and_a_run() -> None:
     for step in cli.STEPS:
-        module = importlib.import_module(f"raystp.steps.{step}")
+        module = importlib.import_module(f"raystp.steps.{step}.step")
         assert step == module.STEP
         assert issubclass(module.CONFIG, StepConfig)
         assert module.CONFIG.__name__ == f"{step.capitalize()}Config"

@@ -12,7 +12,7 @@ from raystp import cli
 from raystp.config import Config, Run, StepConfig, Where, relative_paths
 from raystp.errors import ConfigError
 from raystp.steps.encoder_source import EncoderConfig
-from raystp.steps.train_config import TrainConfig
+from raystp.steps.train.config import TrainConfig
 
 
 class Part(Config):
@@ -232,7 +232,7 @@ def _marked(config: type[BaseModel]) -> set[str]:
 
 def test_every_field_that_says_where_an_input_lies_is_marked_as_a_place() -> None:
     for step in cli.STEPS:
-        config = importlib.import_module(f"raystp.steps.{step}").CONFIG
+        config = importlib.import_module(f"raystp.steps.{step}.step").CONFIG
         assert config.where | {"store"} <= _marked(config), step
     assert {"weights", "file", "tracking"} <= _marked(TrainConfig)
 

@@ -32,8 +32,8 @@ from raystp.artifacts import Artifact, find
 from raystp.impute.distance import calibrate, nearest_distance
 from raystp.index.bank import describe, open_bank, plan_bank, write_shard_files
 from raystp.index.cut import cut
-from raystp.index.kinds import Want
 from raystp.index.reference import rows_table
+from raystp.index.search.kinds import Want
 from raystp.index.write import sample_rows
 from raystp.models.predictor import Contrastive
 

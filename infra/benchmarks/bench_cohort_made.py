@@ -19,8 +19,8 @@ from PIL import Image
 
 from raystp import tables
 from raystp.artifacts import Artifact, Draft
-from raystp.models.bleep import seeded_bleep
-from raystp.models.bleep_loss import BleepOptions
+from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.model import seeded_bleep
 from raystp.models.predictor import Contrastive
 from raystp.models.store import save_model
 from raystp.storage import Place

@@ -23,12 +23,12 @@ from torch.utils.data import DataLoader, Dataset
 from raystp import tables
 from raystp.artifacts import find
 from raystp.cluster.session import session
-from raystp.cluster.tile_units import Unit, Width
-from raystp.cluster.tile_workers import EncodeUnit
-from raystp.encoders import _torchvision
+from raystp.cluster.streams.tile_actors import EncodeUnit
+from raystp.cluster.streams.units import Unit, Width
+from raystp.encoders.families import _torchvision
 from raystp.encoders.registry import describe
-from raystp.steps import embed
-from raystp.steps.embed_work import EmbedWork, Output
+from raystp.steps.embed import step as embed
+from raystp.steps.embed.work import EmbedWork, Output
 from raystp.steps.encoder_source import EncoderConfig, source_of
 from raystp.storage import Place
 

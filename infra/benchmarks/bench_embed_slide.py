@@ -15,8 +15,8 @@ import tifffile
 from jaxtyping import Int64, UInt8
 
 from raystp.artifacts import Artifact
-from raystp.slides.synthetic import draw_slide, draw_stain, tissue_map
-from raystp.steps import tile
+from raystp.slides.synthetic.slide import draw_slide, draw_stain, tissue_map
+from raystp.steps.tile import step as tile
 from raystp.units import MicronsPerPixel
 
 DRAWN, STORED, LEVELS, REDUCTION = 2048, 256, 3, 4

@@ -29,8 +29,8 @@ from bench_impute_files import written
 from numba import njit
 from scipy import sparse
 
-from raystp.index.expression import Expression, held
-from raystp.index.expression_forms import DenseExpression, SparseExpression
+from raystp.index.expression.forms import DenseExpression, SparseExpression
+from raystp.index.expression.shard import Expression, held
 
 K = 50
 GOALS = {

@@ -16,7 +16,7 @@ from raystp import tables
 from raystp.impute.neighbour_form import neighbours_table
 from raystp.impute.stream import Part, Slide, write_in_parts
 from raystp.impute.writer import Places, prediction_to_anndata
-from raystp.index.expression import held
+from raystp.index.expression.shard import held
 from raystp.storage import Place
 from raystp.units import Level0Pixels
 

@@ -29,9 +29,9 @@ import torch
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
 from raystp.index.bank import Bank, open_bank, write_bank
-from raystp.index.kinds import KINDS, Effort, Want
 from raystp.index.recall import measured, recall
 from raystp.index.reference import Reference
+from raystp.index.search.kinds import KINDS, Effort, Want
 from raystp.storage import Place
 
 JOINT, CENTRES, K = 256, 2000, 50

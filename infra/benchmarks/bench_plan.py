@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from raystp.cluster.session import session
-from raystp.cluster.tile_stream import build_plan
-from raystp.cluster.tile_units import Width
-from raystp.steps.embed import plan_units
-from raystp.steps.embed_work import EmbedWork, Output
+from raystp.cluster.streams.tiles import build_plan
+from raystp.cluster.streams.units import Width
+from raystp.steps.embed.step import plan_units
+from raystp.steps.embed.work import EmbedWork, Output
 from raystp.steps.encoder_source import EncoderConfig, source_of
 from raystp.storage import Place
 

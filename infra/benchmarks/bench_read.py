@@ -29,15 +29,15 @@ import simplejpeg
 from bench_readers import READERS, Read, Squares, Tiles
 from bench_slides import make_slides
 
-from raystp.slides.headers import checked_tiff
-from raystp.slides.levels import Level, pyramid
-from raystp.slides.native import whole_stream
 from raystp.slides.open import open_slide, read_tiles
-from raystp.slides.openslide_slide import OpenSlideSlide, open_handle
-from raystp.slides.read_plan import Windows, read_plan
-from raystp.slides.resample import Box, resample, wide_window
-from raystp.slides.scale import Scale
-from raystp.slides.slots import slot
+from raystp.slides.readers.headers import checked_tiff
+from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle
+from raystp.slides.readers.resample import Box, resample, wide_window
+from raystp.slides.readers.scale import Scale
+from raystp.slides.tiled.buffers import slot
+from raystp.slides.tiled.decoders import whole_stream
+from raystp.slides.tiled.levels import Level, pyramid
+from raystp.slides.tiled.read_plan import Windows, read_plan
 from raystp.storage import Place
 from raystp.units import MicronsPerPixel, TilePixels
 

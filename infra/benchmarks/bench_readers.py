@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from raystp.slides.open import open_slide, read_tiles
-from raystp.slides.tiled_slide import TiledSlide
+from raystp.slides.tiled.slide import TiledSlide
 from raystp.storage import Place
 from raystp.units import TilePixels
 

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from jaxtyping import Bool, Float64, UInt8
 
-from raystp.slides.synthetic import draw_slide, draw_stain, tissue_map
+from raystp.slides.synthetic.slide import draw_slide, draw_stain, tissue_map
 from raystp.units import MicronsPerPixel
 
 DRAWN, STORED, LEVELS, REDUCTION = 2048, 256, 3, 4

@@ -23,7 +23,7 @@ from bench_scale_watch import watch
 
 from raystp.artifacts import Artifact
 from raystp.cluster.session import session
-from raystp.steps import tile
+from raystp.steps.tile import step as tile
 
 HERE = Path(__file__).parent
 FEW, MANY = 4, 40

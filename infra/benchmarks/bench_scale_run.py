@@ -10,7 +10,7 @@ import ray
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
 from raystp.cluster.session import session
-from raystp.steps import embed
+from raystp.steps.embed import step as embed
 
 EVERY_S = 0.25
 

@@ -29,8 +29,8 @@ import numpy as np
 from raystp.artifacts import Artifact, Draft
 from raystp.index.bank import write_bank
 from raystp.index.reference import Reference
-from raystp.models.bleep import seeded_bleep
-from raystp.models.bleep_loss import BleepOptions
+from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.model import seeded_bleep
 from raystp.models.store import save_model
 from raystp.storage import Place
 

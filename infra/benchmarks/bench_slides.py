@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 from jaxtyping import UInt8
 
-from raystp.slides.synthetic import draw_slide, draw_stain, tissue_map
+from raystp.slides.synthetic.slide import draw_slide, draw_stain, tissue_map
 from raystp.units import MicronsPerPixel
 
 WIDTH, HEIGHT = 8192, 6144

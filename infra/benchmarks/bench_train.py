@@ -27,12 +27,12 @@ from bench_train_made import FEATURES, GENES, SIDE, Made, make_tiles
 from bench_train_memory import lines, measured
 from bench_train_plain import Make, arrays, loader, looped
 
-from raystp.cluster.delivery import Logbook
 from raystp.cluster.session import session
-from raystp.cluster.tracking import NOWHERE
-from raystp.cluster.train_workers import Width, train
-from raystp.models.fit import FitOptions
-from raystp.steps.train_work import TrainWork
+from raystp.cluster.tracking.delivery import Logbook
+from raystp.cluster.tracking.outbox import NOWHERE
+from raystp.cluster.training.workers import Width, train
+from raystp.models.training.fit import FitOptions
+from raystp.steps.train.work import TrainWork
 from raystp.storage import Place
 
 RANKS = 4

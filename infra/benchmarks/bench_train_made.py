@@ -17,14 +17,14 @@ from jaxtyping import Int64
 
 from raystp import tables
 from raystp.artifacts import Artifact, Draft
-from raystp.cluster.train_workers import Worker
+from raystp.cluster.training.workers import Worker
 from raystp.encoders.encoder import EncoderSpec
 from raystp.encoders.registry import build
-from raystp.models.bleep import seeded_bleep
-from raystp.models.bleep_loss import BleepOptions
-from raystp.models.pairs import Foreseeing, Pairs, Samples
-from raystp.steps.tile_pixels import PixelPairs, TileRows
-from raystp.steps.train_work import Lesson
+from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.model import seeded_bleep
+from raystp.models.training.samples import Foreseeing, Pairs, Samples
+from raystp.steps.train.pixels import PixelPairs, TileRows
+from raystp.steps.train.work import Lesson
 from raystp.storage import Place
 
 FEATURES, GENES, SIDE = 512, 1000, 224

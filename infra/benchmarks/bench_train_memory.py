@@ -18,8 +18,8 @@ PROGRAM = """
 import re, sys, time, torch
 from pathlib import Path
 from torch.nn import functional
-from raystp.models.bleep_loss import BleepOptions, bleep_loss_part
-from raystp.models.plan import Ranks
+from raystp.models.bleep.loss import BleepOptions, bleep_loss_part
+from raystp.models.training.plan import Ranks
 form, rows, parts, joint = sys.argv[1], *(int(word) for word in sys.argv[2:])
 torch.set_num_threads(1)
 

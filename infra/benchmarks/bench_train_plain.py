@@ -13,11 +13,11 @@ import torch
 from bench_train_made import SIDE, Made, Watched
 from torch.utils.data import DataLoader, Dataset
 
-from raystp.models.fit import FitOptions
-from raystp.models.pairs import Samples
-from raystp.models.plan import epoch_plan
+from raystp.models.training.fit import FitOptions
+from raystp.models.training.plan import epoch_plan
+from raystp.models.training.samples import Samples
 from raystp.slides.open import read_tiles
-from raystp.steps.tile_pixels import PixelPairs
+from raystp.steps.train.pixels import PixelPairs
 from raystp.units import TilePixels
 
 Batches = Callable[[int], Iterator[tuple[torch.Tensor, ...]]]

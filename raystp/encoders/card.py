@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from raystp.encoders import hub, layouts
+from raystp.encoders import layouts
+from raystp.encoders.families import hub_files as hub
 from raystp.encoders.layouts import Layout
 from raystp.units import Microns, MicronsPerPixel, TilePixels, target_mpp
 

@@ -10,24 +10,13 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from raystp.encoders import (
-    bioptimus,
-    card_family,
-    ctranspath,
-    gigapath,
-    histai,
-    hub_family,
-    kaiko,
-    mahmood_lab,
-    mobilenet,
-    owkin,
-    paige,
-    resnet,
-    timm_family,
-    tiny,
-)
 from raystp.encoders.card import Card, fits
 from raystp.encoders.encoder import Description, Encoder, EncoderSpec
+from raystp.encoders.families import cards as card_family
+from raystp.encoders.families import hub_models as hub_family
+from raystp.encoders.families import mobilenet, tiny
+from raystp.encoders.families import timm_models as timm_family
+from raystp.encoders.published import bioptimus, ctranspath, gigapath, histai, kaiko, mahmood_lab, owkin, paige, resnet
 from raystp.errors import EncoderError
 from raystp.units import Microns, TilePixels
 

@@ -16,12 +16,13 @@ from jaxtyping import Bool, Float32, Int64
 
 from raystp import artifacts
 from raystp.errors import ArtifactError, ModelError, some
-from raystp.index import files, score
+from raystp.index import files
 from raystp.index.cut import cut
-from raystp.index.expression import write_expression
-from raystp.index.kinds import LISTED, Plan
+from raystp.index.expression.shard import write_expression
 from raystp.index.opened import VERSION, Bank, open_bank
 from raystp.index.reference import Reference
+from raystp.index.search import score
+from raystp.index.search.kinds import LISTED, Plan
 from raystp.index.shard import Shard
 from raystp.index.write import (
     describe,

@@ -16,12 +16,15 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from raystp.errors import ArtifactError, ModelError
-from raystp.index import exact, files, gpu, lists, score
+from raystp.index import files
 from raystp.index import shard as shards_of
-from raystp.index.kinds import LISTED, Effort, Kind
-from raystp.index.merge import Answer, merge_top_k, short_of
 from raystp.index.reference import open_rows
-from raystp.index.score import Metric
+from raystp.index.search import exact, score
+from raystp.index.search import faiss_gpu as gpu
+from raystp.index.search import faiss_lists as lists
+from raystp.index.search.kinds import LISTED, Effort, Kind
+from raystp.index.search.merge import Answer, merge_top_k, short_of
+from raystp.index.search.score import Metric
 from raystp.index.shard import Shard
 from raystp.storage import Place
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from raystp.index.kinds import LISTED, Effort, Want
-from raystp.index.merge import Answer
 from raystp.index.opened import Bank
+from raystp.index.search.kinds import LISTED, Effort, Want
+from raystp.index.search.merge import Answer
 
 QUERIES = 256
 """Rows of the bank that recall is measured on, where no queries are given."""

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from raystp import artifacts, tables
 from raystp.errors import ArtifactError, ModelError
-from raystp.index import score
+from raystp.index.search import score
 from raystp.storage import Place
 
 ROWS_FILE = "rows.parquet"

@@ -13,12 +13,15 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from raystp.errors import ArtifactError
-from raystp.index import exact, files, gpu, lists, score
-from raystp.index.expression import Expression, open_expression
-from raystp.index.kinds import LISTED, Effort, Kind
-from raystp.index.lists import Candidates, Probes
-from raystp.index.merge import Answer, absent, best_of
-from raystp.index.score import Metric
+from raystp.index import files
+from raystp.index.expression.shard import Expression, open_expression
+from raystp.index.search import exact, score
+from raystp.index.search import faiss_gpu as gpu
+from raystp.index.search import faiss_lists as lists
+from raystp.index.search.faiss_lists import Candidates, Probes
+from raystp.index.search.kinds import LISTED, Effort, Kind
+from raystp.index.search.merge import Answer, absent, best_of
+from raystp.index.search.score import Metric
 from raystp.storage import Place
 
 _PAST_K = 16

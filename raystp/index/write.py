@@ -15,13 +15,15 @@ from jaxtyping import Float32
 
 from raystp import artifacts
 from raystp.errors import ModelError
-from raystp.index import files, lists, recall, score
+from raystp.index import files, recall
 from raystp.index.cut import cut
-from raystp.index.expression import write_expression
-from raystp.index.kinds import LISTED, Plan, Want, check_metric, choose, lists_for
+from raystp.index.expression.shard import write_expression
 from raystp.index.opened import VERSION, open_bank
 from raystp.index.reference import ROWS_FILE, Reference, numbered
-from raystp.index.score import Metric
+from raystp.index.search import faiss_lists as lists
+from raystp.index.search import score
+from raystp.index.search.kinds import LISTED, Plan, Want, check_metric, choose, lists_for
+from raystp.index.search.score import Metric
 from raystp.storage import Place
 
 QUANTIZER = "quantizer.faiss"

@@ -16,13 +16,13 @@ from jaxtyping import Float, Float32
 
 from raystp.errors import ModelError
 from raystp.models.arrays import TOWER, Arrays
-from raystp.models.attention_predictor import AttentionPredictor, ready_attention
-from raystp.models.baselines import predict_gene_mean, predict_knn
-from raystp.models.bleep import Bleep
-from raystp.models.bleep_loss import BleepOptions
-from raystp.models.genequery_predictor import GeneQueryPredictor, ready_genequery
-from raystp.models.nh2st_predictor import Nh2stPredictor, ready_nh2st
-from raystp.models.ridge import predict_ridge
+from raystp.models.attention.predictor import AttentionPredictor, ready_attention
+from raystp.models.baselines.ridge import predict_ridge
+from raystp.models.baselines.simple import predict_gene_mean, predict_knn
+from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.model import Bleep
+from raystp.models.genequery.predictor import GeneQueryPredictor, ready_genequery
+from raystp.models.nh2st.predictor import Nh2stPredictor, ready_nh2st
 
 UNSEEN_TEXT = "unseen_text"
 """Array of a stored GeneQuery model: the texts of the genes that were held back from its training."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from raystp.errors import ModelError
 from raystp.models.arrays import Arrays
-from raystp.models.fit import Training
+from raystp.models.training.fit import Training
 from raystp.storage import Place
 
 SCHEMA_VERSION = 1

@@ -14,15 +14,15 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from raystp.errors import SlideError
-from raystp.slides.decode import open_picture
-from raystp.slides.flat_slide import FlatSlide
-from raystp.slides.headers import kind
-from raystp.slides.openslide_slide import OpenSlideSlide, open_handle, own_mpp
 from raystp.slides.places import Framing, squares_around
-from raystp.slides.scale import Claims, in_force
-from raystp.slides.tiled_open import header, tiled_file, tiled_object
-from raystp.slides.tiled_slide import TiledSlide, unreadable
-from raystp.slides.workers import workers
+from raystp.slides.readers.decode import open_picture
+from raystp.slides.readers.flat import FlatSlide
+from raystp.slides.readers.headers import kind
+from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle, own_mpp
+from raystp.slides.readers.scale import Claims, in_force
+from raystp.slides.tiled.open import header, tiled_file, tiled_object
+from raystp.slides.tiled.slide import TiledSlide, unreadable
+from raystp.slides.tiled.threads import workers
 from raystp.storage import Place
 from raystp.storage.node_cache import NodeCache
 from raystp.units import Level0Pixels, Microns, MicronsPerPixel, TilePixels

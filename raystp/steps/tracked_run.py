@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from raystp.cluster.tracking import Tracker
+from raystp.cluster.tracking.outbox import Tracker
 from raystp.config import Run, Where
 from raystp.errors import ConfigError
 from raystp.storage import Place

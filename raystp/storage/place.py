@@ -207,7 +207,7 @@ class Place:
             return LocalFile(self.path, patience)
         if scheme == "s3":
             try:
-                from raystp.storage import s3  # noqa: PLC0415 -- boto3 is an extra
+                from raystp.storage.s3 import object as s3  # noqa: PLC0415 -- boto3 is an extra
             except ModuleNotFoundError as error:
                 msg = f"conditional writes and reads by version need boto3 for {self}: pip install 'raystp[s3]'"
                 raise StorageError(msg) from error

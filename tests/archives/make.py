@@ -17,11 +17,11 @@ from raystp.expression.schema import About, Spots, make_section, write_section
 from raystp.impute.writer import Places, Thumbnail, prediction_to_anndata, write_prediction
 from raystp.index.bank import write_bank
 from raystp.index.reference import Reference
-from raystp.models.baselines import fit_gene_mean
-from raystp.models.bleep import seeded_bleep
-from raystp.models.bleep_loss import BleepOptions
-from raystp.models.fit import FitOptions, Training
+from raystp.models.baselines.simple import fit_gene_mean
+from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.model import seeded_bleep
 from raystp.models.store import save_model, save_state
+from raystp.models.training.fit import FitOptions, Training
 from raystp.storage import Place
 from raystp.units import Level0Pixels
 

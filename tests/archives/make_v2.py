@@ -12,9 +12,9 @@ import numpy as np
 from raystp import tables
 from raystp.impute.neighbour_form import neighbours_table
 from raystp.index.bank import write_bank
-from raystp.index.expression_forms import Form
-from raystp.index.kinds import Kind, Want
+from raystp.index.expression.forms import Form
 from raystp.index.reference import Reference
+from raystp.index.search.kinds import Kind, Want
 from raystp.storage import Place
 
 BANKS: dict[str, tuple[Kind, Form]] = {

@@ -21,13 +21,14 @@ import pytest
 
 from raystp.artifacts import find
 from raystp.models.store import load_model
-from raystp.steps import pipeline, tile
+from raystp.steps.pipeline import step as pipeline
+from raystp.steps.tile import step as tile
 from raystp.storage import Place
 from tests.cluster.conftest import free_port
+from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
-ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).parent / "ray"
 STEPS = ("spots", "tile", "embed", "train", "index", "impute", "evaluate")
 LEFT_OUT = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "PYTHONPATH")
@@ -182,7 +183,7 @@ def _tables(folder: Path) -> list[np.ndarray]:
 
 def test_every_step_as_a_job_leaves_what_it_leaves_locally(submitted: Path, cohort: Path, tmp_path: Path) -> None:
     for step in STEPS:
-        module = importlib.import_module(f"raystp.steps.{step}")
+        module = importlib.import_module(f"raystp.steps.{step}.step")
         config, *overrides = _words(step, tmp_path / "store", cohort)[1::2]
         module.run(module.CONFIG.load(ROOT / config, overrides))
     _check_alike(tmp_path / "store", submitted)

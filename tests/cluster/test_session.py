@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from raystp.cluster.session import cluster_cpus, session
-from raystp.cluster.tasks import each
+from raystp.cluster.streams.tasks import each
 
 pytestmark = pytest.mark.ray
 
@@ -17,7 +17,7 @@ ALONE = """
 import posixpath
 import ray
 from raystp.cluster.session import cluster_cpus, session
-from raystp.cluster.tasks import each
+from raystp.cluster.streams.tasks import each
 from raystp.errors import ConfigError
 
 try:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from raystp.encoders import _torchvision
 from raystp.encoders.card import CLIP, HALF, IMAGENET
+from raystp.encoders.families import _torchvision
 from raystp.encoders.normalise import Normaliser
 
 CPU = torch.device("cpu")

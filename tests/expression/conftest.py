@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from raystp.expression.schema import About, Spots, make_section
+from tests.conftest import SHARED
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
+REAL = SHARED / "data"
 
 
 @pytest.fixture

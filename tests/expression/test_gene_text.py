@@ -9,8 +9,9 @@ import pytest
 from raystp.errors import SectionError
 from raystp.expression.gene_text import gene_texts, read_descriptions, read_gene_names, read_gmt
 from raystp.storage import Place
+from tests.conftest import SHARED
 
-GENES = Path(__file__).parents[2].parent / "shared" / "data" / "genes"
+GENES = SHARED / "data" / "genes"
 
 
 def _file(folder: Path, name: str, content: str | bytes) -> Place:

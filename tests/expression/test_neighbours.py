@@ -8,9 +8,9 @@ from jaxtyping import Float64
 
 import raystp.expression.neighbours as module
 from raystp.errors import SectionError
-from raystp.expression.legacy_st import read_legacy_st
 from raystp.expression.neighbours import REACH, Neighbours, neighbours, smoothed, tile_centres
-from raystp.expression.source import SectionSource
+from raystp.expression.readers.legacy_st import read_legacy_st
+from raystp.expression.readers.source import SectionSource
 from raystp.storage import Place
 
 Places = Float64[np.ndarray, "spot 2"]

@@ -10,7 +10,7 @@ import numpy as np
 from pyarrow.dataset import dataset
 
 from raystp.artifacts import Artifact
-from raystp.slides.synthetic import draw_slide, draw_stain, tissue_map, write_slide
+from raystp.slides.synthetic.slide import draw_slide, draw_stain, tissue_map, write_slide
 from raystp.units import MicronsPerPixel
 
 SLIDES = ("A", "B", "C", "D", "E", "F")

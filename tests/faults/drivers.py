@@ -20,7 +20,13 @@ BUSY_S = 240.0
 """After which a driver hangs, on a busy machine; alone on two cores each ends within 30 s."""
 MARK = "RAYSTP_TEST_DRIVER"
 """In the environment of a driver and of all that it starts."""
-PRELOADED = ["raystp.cli", "raystp.steps.tile", "raystp.steps.embed", "raystp.steps.impute", "tests.faults.sabotage"]
+PRELOADED = [
+    "raystp.cli",
+    "raystp.steps.tile.step",
+    "raystp.steps.embed.step",
+    "raystp.steps.impute.step",
+    "tests.faults.sabotage",
+]
 
 
 @dataclass

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from raystp.cluster.tile_units import Pixels, Unit, Vectors
-from raystp.steps import embed, impute, imputer, tile
-from raystp.steps.embed_work import EmbedWork
-from raystp.steps.impute_work import ImputeWork
-from raystp.steps.imputer import open_part
+from raystp.cluster.streams.units import Pixels, Unit, Vectors
+from raystp.steps.embed import step as embed
+from raystp.steps.embed.work import EmbedWork
+from raystp.steps.impute import imputer
+from raystp.steps.impute import step as impute
+from raystp.steps.impute.imputer import open_part
+from raystp.steps.impute.work import ImputeWork
+from raystp.steps.tile import step as tile
 from raystp.storage import Place
 from tests.faults.traps import LITTLE, MANY, Plot, Trap
 

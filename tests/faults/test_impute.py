@@ -13,12 +13,12 @@ import pytest
 
 from raystp import tables
 from raystp.artifacts import Artifact, Draft, find
+from raystp.expression.sections import embeddings_of
 from raystp.index.bank import write_bank
 from raystp.index.reference import Reference
-from raystp.models.bleep import seeded_bleep
-from raystp.models.bleep_loss import BleepOptions
+from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.model import seeded_bleep
 from raystp.models.store import save_model
-from raystp.steps.pairs import embeddings_of
 from raystp.storage import Place
 from tests.faults.cohort import SLIDES
 from tests.faults.conftest import Room

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raystp.cluster.service_arrow import STREAM
-from tests.cluster.service_toy import GENES, TOKEN, Client, Served, features, make_store, served
+from raystp.cluster.serving.arrow import STREAM
+from tests.cluster.serving.service_toy import GENES, TOKEN, Client, Served, features, make_store, served
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 

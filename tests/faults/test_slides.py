@@ -14,8 +14,8 @@ from tests.faults import cohort
 from tests.faults.cohort import SIDE, SLIDES, TILING, names
 from tests.faults.drivers import DONE, FAILED, INCOMPLETE, Drivers, alive
 from tests.faults.traps import Plot, Trap
-from tests.slides.test_tiled_altered import ALTERED, READ_BY_ALL, Copy
-from tests.slides.tiled_files import picture, write
+from tests.slides.tiled.test_altered import ALTERED, READ_BY_ALL, Copy
+from tests.slides.tiled.tiled_files import picture, write
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 faults = pytest.mark.faults

@@ -20,8 +20,9 @@ from mlflow.tracking import MlflowClient
 from raystp import tables
 from raystp.artifacts import Artifact, find
 from raystp.models.store import load_model
-from raystp.steps import impute, train
-from raystp.steps.train_config import TrainConfig
+from raystp.steps.impute import step as impute
+from raystp.steps.train import step as train
+from raystp.steps.train.config import TrainConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from raystp.errors import ArtifactError, ModelError
-from raystp.index import exact
 from raystp.index.bank import Bank, open_bank, write_bank
 from raystp.index.reference import Reference
-from raystp.index.score import METRICS, Metric
+from raystp.index.search import exact
+from raystp.index.search.score import METRICS, Metric
 from raystp.storage import Place
 
 ROWS, JOINT, GENES = 90, 12, 5

@@ -12,9 +12,9 @@ from scipy import sparse
 from raystp.errors import ArtifactError, ModelError
 from raystp.index.bank import Bank, open_bank, write_bank
 from raystp.index.change import extend, remove
-from raystp.index.kinds import KINDS, Kind, Want
 from raystp.index.reference import Reference
-from raystp.index.score import METRICS, Metric, prepare
+from raystp.index.search.kinds import KINDS, Kind, Want
+from raystp.index.search.score import METRICS, Metric, prepare
 from raystp.storage import Place
 from tests.index.toy import ROWS, bank_of, reference, vectors
 

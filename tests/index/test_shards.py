@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raystp.errors import ModelError
-from raystp.index import exact
 from raystp.index.cut import cut, cut_by_bytes
-from raystp.index.expression import held
-from raystp.index.kinds import Effort
-from raystp.index.merge import NOBODY, merge_top_k
-from raystp.index.score import METRICS, Metric, prepare
+from raystp.index.expression.shard import held
+from raystp.index.search import exact
+from raystp.index.search.kinds import Effort
+from raystp.index.search.merge import NOBODY, merge_top_k
+from raystp.index.search.score import METRICS, Metric, prepare
 from raystp.index.shard import Shard
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from raystp.index.bank import Bank, open_bank, write_bank
-from raystp.index.kinds import Kind, Want
 from raystp.index.reference import Reference
-from raystp.index.score import Metric
+from raystp.index.search.kinds import Kind, Want
+from raystp.index.search.score import Metric
 from raystp.storage import Place
 
 ROWS, JOINT, GENES = 1500, 16, 3

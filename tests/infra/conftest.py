@@ -14,11 +14,12 @@ import kubernetes_validate  # type: ignore[import-untyped]  # shipped without ty
 import pytest
 import yaml
 
+from tests.conftest import ROOT
+
 Object = dict[str, Any]
 Build = Callable[[Path], list[Object]]
 Faults = Callable[[Object], list[str]]
 
-ROOT = Path(__file__).parents[2]
 KUBERNETES = "1.34"
 """Whose published schemas the objects are checked with; they are shipped in the validator's package."""
 

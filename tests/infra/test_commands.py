@@ -13,9 +13,9 @@ import yaml
 from raystp import cli
 from raystp.config import StepConfig
 from raystp.errors import ConfigError
+from tests.conftest import ROOT
 
 Object = dict[str, Any]
-ROOT = Path(__file__).parents[2]
 HOME, CONF = "/opt/raystp", "/etc/raystp"
 """Where the image has the clone's files, and where the pods have the configs."""
 STEPS = {step for step in cli.STEPS if (ROOT / "jobs" / f"{step}.py").is_file()} - {"serve"}
@@ -24,7 +24,7 @@ OVERLAYS = ("aws", "gcp", "local")
 
 
 def _load(step: str, config: Path | None, overrides: list[str]) -> StepConfig[Any]:
-    loaded: StepConfig[Any] = importlib.import_module(f"raystp.steps.{step}").CONFIG.load(config, overrides)
+    loaded: StepConfig[Any] = importlib.import_module(f"raystp.steps.{step}.step").CONFIG.load(config, overrides)
     return loaded
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
+
 DOCKERFILE = ROOT / "infra/docker/Dockerfile"
 
 

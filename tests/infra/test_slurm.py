@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
+
 SCRIPT = ROOT / "infra/slurm/raystp.sbatch"
 PATIENCE_S = 60
 

@@ -10,13 +10,13 @@ import torch
 
 from raystp.errors import ModelError
 from raystp.models.arrays import Arrays, tower_weights
-from raystp.models.baselines import fit_gene_mean, fit_knn, predict_knn
-from raystp.models.bleep import seeded_bleep
-from raystp.models.bleep_loss import BleepOptions
-from raystp.models.fit import FitOptions, Training
+from raystp.models.baselines.ridge import fit_ridge, predict_ridge
+from raystp.models.baselines.simple import fit_gene_mean, fit_knn, predict_knn
+from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.model import seeded_bleep
 from raystp.models.predictor import MODELS, Contrastive, Direct, predictor
-from raystp.models.ridge import fit_ridge, predict_ridge
 from raystp.models.store import load_model, load_state, save_model, save_state
+from raystp.models.training.fit import FitOptions, Training
 from raystp.storage import Place
 
 META: dict[str, Any] = {"genes": ["A", "B", "C"], "d_image": 4, "encoder": {"name": "tiny", "digest": "00ff"}}

@@ -9,6 +9,8 @@ import tifffile
 from jaxtyping import UInt8
 from PIL import Image
 
+from tests.conftest import SHARED
+
 Rgb = UInt8[np.ndarray, "row col 3"]
 
 
@@ -77,7 +79,7 @@ def pyramid() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def wsi() -> Path:
-    folder = Path(__file__).parents[2].parent / "shared" / "data" / "wsi"
+    folder = SHARED / "data" / "wsi"
     if not folder.is_dir():
         pytest.skip(f"the public test slides are not at {folder}")
     return folder

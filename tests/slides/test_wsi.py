@@ -9,9 +9,9 @@ from PIL import Image
 from raystp.errors import SlideError
 from raystp.slides.open import open_slide, read_microns, read_tiles
 from raystp.slides.places import Framing, grid
-from raystp.slides.quality import sharpness
-from raystp.slides.regions import outlined, share_under
-from raystp.slides.tissue import find_tissue
+from raystp.slides.tissue.detect import find_tissue
+from raystp.slides.tissue.focus import sharpness
+from raystp.slides.tissue.regions import outlined, share_under
 from raystp.storage import Place
 from raystp.units import Level0Pixels, Microns, TilePixels
 

@@ -17,9 +17,11 @@ import pytest
 from raystp import cli, tables
 from raystp.artifacts import find
 from raystp.errors import ConfigError, EncoderError
-from raystp.steps import embed, spots, tile
-from raystp.steps.embed_config import EmbedConfig
+from raystp.steps.embed import step as embed
+from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.slide_table import SlideRow
+from raystp.steps.spots import step as spots
+from raystp.steps.tile import step as tile
 from raystp.storage import Place
 
 Write = Callable[[Path], Path]

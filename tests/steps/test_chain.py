@@ -9,8 +9,9 @@ import pytest
 
 from raystp import cli, tables
 from raystp.artifacts import Artifact, find
+from tests.conftest import ROOT
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = ROOT / "conf"
 STEPS = ("spots", "tile", "embed", "train", "index", "impute", "evaluate")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

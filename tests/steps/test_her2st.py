@@ -11,10 +11,16 @@ import pytest
 
 from raystp.artifacts import Artifact
 from raystp.evaluate.protocols import PROTOCOLS
-from raystp.steps import embed, evaluate, impute, index, spots, tile, train
+from raystp.steps.embed import step as embed
+from raystp.steps.evaluate import step as evaluate
+from raystp.steps.impute import step as impute
+from raystp.steps.index import step as index
+from raystp.steps.spots import step as spots
+from raystp.steps.tile import step as tile
+from raystp.steps.train import step as train
 from raystp.tables import SCORES
+from tests.conftest import SHARED
 
-SHARED = Path(__file__).parents[2].parent / "shared"
 DATA, WEIGHTS = SHARED / "data", SHARED / "weights" / "mobilenet_v1_imagenet.safetensors"
 KNOWN = {"ridge": (0.132, 0.378), "bleep": (0.139, 0.394)}
 """PCC over all 785 genes, and over the 50 of highest training mean, on C4."""

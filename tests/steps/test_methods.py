@@ -12,15 +12,17 @@ import torch
 from raystp import tables
 from raystp.artifacts import Artifact, Manifest, find
 from raystp.errors import ConfigError, EncoderError, ModelError, SectionError
-from raystp.models.genequery_options import GeneQueryOptions
+from raystp.expression.training_set import Recipe, Stack
+from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.store import load_model
-from raystp.steps import evaluate, impute, train
-from raystp.steps.train_config import TrainConfig
-from raystp.steps.train_direct import GeneQueryLearner
-from raystp.steps.training_set import Recipe, Stack
+from raystp.steps.evaluate import step as evaluate
+from raystp.steps.impute import step as impute
+from raystp.steps.train import step as train
+from raystp.steps.train.config import TrainConfig
+from raystp.steps.train.direct import GeneQueryLearner
 from raystp.storage import Place
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 METHODS = ("nh2st", "genequery", "attention")
 
 

@@ -15,10 +15,10 @@ from raystp.errors import ArtifactError, StorageError
 from raystp.expression.schema import About, Spots, make_section, read_section, write_section
 from raystp.index.bank import open_bank, write_bank
 from raystp.index.reference import Reference
-from raystp.models.baselines import fit_gene_mean
+from raystp.models.baselines.simple import fit_gene_mean
 from raystp.models.store import load_model, save_model
 from raystp.steps.slide_table import read_slide_table
-from raystp.steps.spots import SpotsConfig
+from raystp.steps.spots.step import SpotsConfig
 from raystp.storage import Place, is_safe_name
 from tests.storage.conftest import CANARY
 

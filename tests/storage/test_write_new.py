@@ -127,9 +127,9 @@ def test_a_bucket_that_is_not_there_is_named(bucket: Place) -> None:
 
 
 def test_without_boto3_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("raystp.storage.s3")]:
+    for name in [name for name in sys.modules if name.startswith("raystp.storage.s3.object")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("raystp.storage.s3", raising=False)
+    monkeypatch.delattr("raystp.storage.s3.object", raising=False)
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(StorageError, match=r"need boto3 for s3://b/k: pip install 'raystp\[s3\]'"):
         Place.of("s3://b/k").write_new(b"x")

@@ -1,0 +1,170 @@
+"""Space Ranger's output (Visium: 55 um spots, 100 um apart): counts, tissue positions, scale factors.
+
+Counts: `*filtered_feature_bc_matrix.h5`, the folder of the mtx triple, or the `outs` folder that holds either and
+`spatial/`. Positions: `tissue_positions.csv` (with a header) or `tissue_positions_list.csv` (without); the pixel ROW
+stands before the pixel COLUMN. Only spots in tissue are kept.
+
+um/px comes from the pitch of all spots of the array. `spot_diameter_fullres` is no measure of it: by that pitch it is
+64.9 um in a real output (Vis5A of GSE161318), where the printed spot is 55 um; it is a cross-check only.
+"""
+
+import json
+from dataclasses import dataclass
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from raystp.errors import SectionError, some
+from raystp.expression.readers.matrices import Matrix, read_matrix
+from raystp.expression.readers.pitch import HEXAGONAL, Lattice, fit_lattice
+from raystp.expression.readers.source import Notes, SectionSource, dropped, match, settle_mpp
+from raystp.expression.schema import About, Spots, make_section
+from raystp.storage import Place
+
+PITCH_UM = 100.0
+SPOT_DIAMETER_UM = 55.0
+DRAWN_DIAMETER_UM = (50.0, 72.0)
+"""`spot_diameter_fullres` in um lies here: 65 in Space Ranger's files, 55 in some converters'."""
+
+COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
+POSITION_FILES = ("tissue_positions.csv", "tissue_positions_list.csv")
+
+
+@dataclass(frozen=True)
+class _Spatial:
+    """The `spatial/` folder: a row per spot of the array, and Space Ranger's scale factors."""
+
+    positions: pd.DataFrame
+    scalefactors: dict[str, float]
+
+
+def read_space_ranger(source: SectionSource) -> tuple[ad.AnnData, Notes]:
+    """Read a section's spots in tissue and what was dropped or renamed.
+
+    Gene symbols that occur more than once all get their id appended (`symbol_id`), since which of them is meant by the
+    bare symbol cannot be known. Raises SectionError where a file is not of this layout.
+    """
+    matrix = read_matrix(source.counts, source.where)
+    spatial = _read_spatial(source)
+    lattice = fit_lattice(
+        spatial.positions[["array_col", "array_row"]].to_numpy(np.float64),
+        spatial.positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64),
+        HEXAGONAL,
+        source.where,
+    )
+    section, notes = _join(source, matrix, spatial, lattice)
+    genes = int(sum(np.asarray(section.var_names != matrix.symbols)))
+    return section, {**notes, "dropped_features": matrix.other_features, "renamed_genes": genes}
+
+
+def _join(
+    source: SectionSource, matrix: Matrix, spatial: _Spatial, lattice: Lattice | None
+) -> tuple[ad.AnnData, Notes]:
+    table = spatial.positions
+    inside = (table["in_tissue"] != 0).to_numpy()
+    outside = set(table["barcode"][~inside])
+    off = [name for name in matrix.barcodes if name in outside]
+    kept = [row for row, name in enumerate(matrix.barcodes) if name not in outside]
+    joined = match([matrix.barcodes[row] for row in kept], table["barcode"][inside].tolist(), source.where)
+    notes = joined.notes
+    dropped(notes, "off_tissue", off)
+    mpp = settle_mpp(source, PITCH_UM / lattice.pitch_px if lattice else None, notes)
+    notes["mirrored"] = bool(lattice and lattice.mirrored)
+    _cross_check(source, spatial.scalefactors, mpp, notes)
+
+    rows = np.asarray(kept, dtype=np.int64)[joined.counts]
+    counts = matrix.counts[rows]
+    full = np.asarray(counts.sum(axis=1)).ravel() != 0
+    dropped(notes, "empty", [matrix.barcodes[row] for row in rows[~full]])
+    placed = table[inside].iloc[joined.places[full]]
+    spots = Spots(
+        names=placed["barcode"].tolist(),
+        xy=placed[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64),
+        array_row=placed["array_row"].to_numpy(np.float64),
+        array_col=placed["array_col"].to_numpy(np.float64),
+    )
+    about = About(
+        section=source.section,
+        patient=source.patient,
+        slide=source.slide,
+        mpp=mpp,
+        spot_diameter_um=SPOT_DIAMETER_UM,
+        pitch_um=PITCH_UM,
+        layout="space_ranger",
+    )
+    names = unique_symbols(matrix.symbols, matrix.ids)
+    factors = spatial.scalefactors
+    return make_section(counts[full], names, spots, about, gene_ids=matrix.ids, scalefactors=factors), notes
+
+
+def unique_symbols(symbols: list[str], ids: list[str]) -> list[str]:
+    """Return the symbols, with `_id` appended to every one that occurs more than once."""
+    twice = pd.Index(symbols).duplicated(keep=False)
+    return [f"{symbol}_{gene}" if more else symbol for symbol, gene, more in zip(symbols, ids, twice, strict=True)]
+
+
+def _cross_check(source: SectionSource, scalefactors: dict[str, float], mpp: float, notes: Notes) -> None:
+    if "spot_diameter_fullres" not in scalefactors:
+        return
+    drawn = scalefactors["spot_diameter_fullres"] * mpp
+    notes["scalefactors_spot_diameter_um"] = drawn
+    least, most = DRAWN_DIAMETER_UM
+    if not least <= drawn <= most:
+        msg = (
+            f"{source.where}: a spot of the scale factors is {drawn:.1f} um across at {mpp:.4g} um/px "
+            f"({notes['mpp_from']}), not {least:g} to {most:g}: positions and scale factors are not of the same image"
+        )
+        raise SectionError(msg)
+
+
+def _read_spatial(source: SectionSource) -> _Spatial:
+    place = source.positions
+    if place is None and not source.counts.name.endswith(".h5") and "spatial" in source.counts.names():
+        place = source.counts / "spatial"
+    if place is None:
+        msg = (
+            f"{source.where} has no positions: give its spatial folder, or the file {' or '.join(POSITION_FILES)} in it"
+        )
+        raise SectionError(msg)
+    folder = place
+    if place.name.endswith((".csv", ".parquet")):
+        head, mark, query = place.uri.partition("?")
+        folder = Place(f"{head.rpartition('/')[0]}{mark}{query}")
+    else:
+        found = [name for name in POSITION_FILES if name in place.names()]
+        if not found:
+            msg = f"{source.where}: no {' or '.join(POSITION_FILES)} in {place}; there are {some(place.names(), 8)}"
+            raise SectionError(msg)
+        place = folder / found[0]
+    return _Spatial(_read_positions(place, source.where), _read_scalefactors(folder / "scalefactors_json.json"))
+
+
+def _read_positions(place: Place, where: str) -> pd.DataFrame:
+    if place.name.endswith(".parquet"):
+        msg = f"{where}: {place} is of Visium HD, whose bins are no spots: convert it to h5ad, and read that as scverse"
+        raise SectionError(msg)
+    place.size()
+    try:
+        with place.local() as path:
+            frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+        if frame.iloc[0, 0] == "barcode":
+            frame = frame.iloc[1:].set_axis(frame.iloc[0].tolist(), axis="columns")
+        elif frame.shape[1] == len(COLUMNS):
+            frame = frame.set_axis(COLUMNS, axis="columns")
+        return frame[COLUMNS].astype(dict.fromkeys(COLUMNS[1:], np.float64))
+    except (ValueError, OSError, KeyError) as error:
+        msg = f"{where}: {place} is not a table of tissue positions ({', '.join(COLUMNS)}): {error}"
+        raise SectionError(msg) from None
+
+
+def _read_scalefactors(place: Place) -> dict[str, float]:
+    """Return Space Ranger's scale factors; without the file, none."""
+    if not place.exists():
+        return {}
+    try:
+        values = json.loads(place.read_bytes())
+        return {str(name): float(value) for name, value in values.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        msg = f"{place} is not a JSON object of scale factors: {error}"
+        raise SectionError(msg) from None

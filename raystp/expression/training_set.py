@@ -1,0 +1,112 @@
+"""What a model learns from: sections with their tiles, stacked. The same on every worker, and again for a null."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from raystp.artifacts import Artifact
+from raystp.errors import ModelError
+from raystp.expression.folds import spatial_block
+from raystp.expression.sections import Section, join_embeddings, join_tiles, load_counts
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which spots, tiles and genes; it travels to the workers, so it holds no array."""
+
+    spots: Artifact
+    images: Artifact
+    """An `embed` artifact (cached features), or a `tile` artifact (pixels, end to end)."""
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    block: float
+    """Share of each training section's spots, in one spatial block, that validates instead; 0 for none."""
+    genes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Spots of several sections, one below the other."""
+
+    sections: tuple[str, ...]
+    slides: tuple[str, ...]
+    group: Int64[np.ndarray, "spot"]
+    """Number of each spot's section."""
+    spots: tuple[str, ...]
+    squares: Float64[np.ndarray, "spot 3"]
+    features: Float32[np.ndarray, "spot feature"]
+    expression: Float32[np.ndarray, "spot gene"]
+    """log1p CP10k."""
+    totals: Float64[np.ndarray, "spot"]
+
+    def only(self, rows: Bool[np.ndarray, "spot"]) -> "Stack":
+        """Return the spots that are marked."""
+        return replace(
+            self,
+            group=self.group[rows],
+            spots=tuple(spot for spot, kept in zip(self.spots, rows.tolist(), strict=True) if kept),
+            squares=self.squares[rows],
+            features=self.features[rows],
+            expression=self.expression[rows],
+            totals=self.totals[rows],
+        )
+
+    def shuffled(self, rng: np.random.Generator) -> "Stack":
+        """Return the same tiles with the measurements of other spots: the null that a score is held against."""
+        order = rng.permutation(len(self.expression))
+        return replace(self, expression=self.expression[order], totals=self.totals[order])
+
+
+def assemble(recipe: Recipe) -> tuple[Stack, Stack | None]:
+    """Return the training spots and the validation's, if there are any.
+
+    Raises ModelError where one of them is empty though it was asked for.
+    """
+    train = stack([join(recipe.spots, recipe.images, name) for name in recipe.train], recipe.genes)
+    if recipe.block > 0:
+        held = _blocks(train, recipe.block)
+        _check(train.only(~held), train.only(held), recipe)
+        return train.only(~held), train.only(held)
+    if not recipe.validation:
+        return train, None
+    return train, stack([join(recipe.spots, recipe.images, name) for name in recipe.validation], recipe.genes)
+
+
+def join(spots: Artifact, images: Artifact, section: str) -> Section:
+    """Join a section with its embeddings, or with its tiles' places."""
+    measured = load_counts(spots, section)
+    return join_embeddings(measured, images) if images.manifest.step == "embed" else join_tiles(measured, images)
+
+
+def stack(sections: list[Section], genes: tuple[str, ...]) -> Stack:
+    """Put sections one below the other, over the same genes."""
+    measured = [section.measured for section in sections]
+    return Stack(
+        sections=tuple(one.section for one in measured),
+        slides=tuple(one.slide for one in measured),
+        group=np.repeat(np.arange(len(sections)), [len(one.spots) for one in measured]),
+        spots=tuple(spot for one in measured for spot in one.spots),
+        squares=np.concatenate([section.squares for section in sections]),
+        features=np.concatenate([section.features for section in sections]),
+        expression=np.concatenate([one.expression(genes) for one in measured]),
+        totals=np.concatenate([one.totals for one in measured]),
+    )
+
+
+def _blocks(train: Stack, share: float) -> Bool[np.ndarray, "spot"]:
+    held = np.zeros(len(train.group), bool)
+    centres = train.squares[:, :2] + train.squares[:, 2:] / 2
+    for number in range(len(train.sections)):
+        rows = np.flatnonzero(train.group == number)
+        held[rows] = spatial_block(centres[rows], share)
+    return held
+
+
+def _check(train: Stack, validation: Stack, recipe: Recipe) -> None:
+    if not len(train.group) or not len(validation.group):
+        msg = (
+            f"validation_block {recipe.block} leaves {len(train.group)} training and {len(validation.group)} validation"
+            f" spots of {', '.join(recipe.train)}: another share is needed"
+        )
+        raise ModelError(msg)

@@ -1,0 +1,191 @@
+"""NH2ST: expression from a patch, learned beside two contrasts that tie it to its measured neighbourhood.
+
+A patch's features are encoded, and decoded to expression; only that is used to predict. While training, the patch and
+its measured expression, and the neighbourhood's patches and theirs (through a hypergraph), are fused by cross-attention
+in both directions, and the fused sides are contrasted. Method: Qu et al., MICCAI 2025, arXiv 2506.23827, re-implemented
+from a description of the published code, which has no licence. Features come in; the tower that makes them is outside.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raystp.errors import ModelError
+from raystp.models.nh2st.attention import CrossAttention
+from raystp.models.nh2st.contrast import contrast
+from raystp.models.nh2st.hypergraph import HypergraphNetwork, incidence, mean_of_present, spread
+from raystp.models.nh2st.options import LR_EVERY, LR_FACTOR, Nh2stOptions
+from raystp.models.training.fit import FitOptions
+from raystp.models.training.plan import ALONE, Ranks
+
+_ROWS = 4096
+"""Rows standardised at a time: bounds the memory of the float64 copy."""
+
+
+class Nh2st(nn.Module):
+    """The encoders, the hypergraph networks, the one cross-attention that is used four times, and the decoder."""
+
+    image_mean: Tensor
+    image_scale: Tensor
+
+    def __init__(self, d_image: int, genes: int, options: Nh2stOptions) -> None:
+        super().__init__()
+        if d_image % options.tokens:
+            msg = f"features of length {d_image} are no map of {options.tokens} tokens: d_image = tokens x channels"
+            raise ModelError(msg)
+        self.options, dim = options, options.dim
+        self.encode_image = nn.Linear(d_image, dim)
+        self.encode_expression = nn.Sequential(nn.Linear(genes, dim), nn.Linear(dim, dim))
+        self.image_graph = HypergraphNetwork(d_image, 2 * dim, dim)
+        self.gene_graph = HypergraphNetwork(dim, 2 * dim, dim)
+        self.fusion = self._attention()
+        self.decode = nn.Sequential(nn.Linear(dim, dim // 2), nn.Linear(dim // 2, genes))
+        mapped = options.form == "mended" and options.tokens > 1
+        self.encode_token = nn.Linear(d_image // options.tokens, dim) if mapped else None
+        self.context = self._attention() if options.neighbours_at_inference else None
+        self.register_buffer("image_mean", torch.zeros(d_image))
+        self.register_buffer("image_scale", torch.ones(d_image))
+
+    def standardize(self, features: Float[np.ndarray, "spot image"]) -> None:
+        """Let the model read features as deviations from these (the training spots'), in standard deviations.
+
+        Part of the model from then on, and stored with it; to be called before training. A map's channel has one mean
+        and one deviation for all its tokens. Frozen features need it: their scales are their encoder's.
+        """
+        scaler, tokens = StandardScaler(), self.options.tokens
+        for start in range(0, len(features), _ROWS):
+            part = features[start : start + _ROWS].astype(np.float64)
+            scaler.partial_fit(part.reshape(len(part) * tokens, -1))
+        for kept, value in ((self.image_mean, scaler.mean_), (self.image_scale, scaler.scale_)):
+            kept.copy_(torch.from_numpy(np.tile(value, tokens)))
+
+    def forward(  # noqa: PLR0917 -- what the samples' `at` returns
+        self,
+        features: Float[Tensor, "sample image"],
+        near_features: Float[Tensor, "sample node image"],
+        expression: Float[Tensor, "sample gene"],
+        near_expression: Float[Tensor, "sample node gene"],
+        mask: Bool[Tensor, "sample node"],
+    ) -> tuple[Tensor, ...]:
+        """Return what `loss` needs of each sample: prediction, target, z_p, z_g, n_p, n_g; its first node is itself."""
+        image, near = self._standard(features), self._standard(near_features)
+        averaged = spread(incidence(near, mask, self.options.nearest))
+        image_nodes = self.image_graph(near, averaged)
+        encoded = self.encode_expression(near_expression)
+        gene_nodes = self.gene_graph(encoded, averaged)
+        hidden = self.encode_image(image)
+        prediction = self._decoded(hidden, image_nodes, mask)
+        if self.options.form == "faithful":
+            genes = self.encode_expression(expression)
+            pooled = mean_of_present(image_nodes, mask), mean_of_present(gene_nodes, mask)
+            views = [*self._as_one(hidden, genes), *self._as_one(*pooled)]
+        else:
+            views = [
+                *self._query_pair(image, near, encoded, mask),
+                *self._neighbour_pair(image_nodes, gene_nodes, mask),
+            ]
+        return (prediction, expression, *views)
+
+    def loss(self, prediction: Tensor, target: Tensor, *views: Tensor) -> Float[Tensor, ""]:
+        """Return `nh2st_loss` of a set's rows as `forward` returns them."""
+        return self.loss_part(ALONE, prediction, target, *views)
+
+    def loss_part(self, ranks: Ranks, prediction: Tensor, target: Tensor, *views: Tensor) -> Float[Tensor, ""]:
+        """Return this rank's share of the loss of a set that is split over ranks; its mean over ranks is the loss."""
+        z_p, z_g, n_p, n_g = views
+        start = 0
+        if ranks.gather is not None:  # what is asked for is all ranks', who asks is this one
+            start, z_g, n_g = ranks.rank * len(z_p), ranks.gather(z_g.float()), ranks.gather(n_g.float())
+        return nh2st_loss((prediction, target), (z_p, z_g), (n_p, n_g), self.options, start=start)
+
+    def predict(
+        self,
+        features: Float[Tensor, "sample image"],
+        near_features: Float[Tensor, "sample node image"] | None = None,
+        mask: Bool[Tensor, "sample node"] | None = None,
+    ) -> Float[Tensor, "sample gene"]:
+        """Return the predicted expression; the neighbours' features are read with `neighbours_at_inference` only."""
+        hidden, image_nodes = self.encode_image(self._standard(features)), None
+        if self.context is not None:
+            if near_features is None or mask is None:
+                msg = "this NH2ST model reads the neighbours' features as well, and was asked without them"
+                raise ModelError(msg)
+            near = self._standard(near_features)
+            image_nodes = self.image_graph(near, spread(incidence(near, mask, self.options.nearest)))
+        return self._decoded(hidden, image_nodes, mask)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter], options: FitOptions) -> torch.optim.Optimizer:
+        """Return the published optimiser, Adam."""
+        return torch.optim.Adam(parameters, lr=options.lr, weight_decay=options.weight_decay)
+
+    def learning_rate(self, epoch: int, options: FitOptions) -> float:
+        """Return the learning rate of an epoch (from 0): a function of the epoch alone, so a resumed run has it too."""
+        return float(options.lr * LR_FACTOR ** (epoch // LR_EVERY))
+
+    def _attention(self) -> CrossAttention:
+        of = self.options
+        return CrossAttention(of.dim, heads=of.heads, depth=of.depth, mlp_ratio=of.mlp_ratio, dropout=of.dropout)
+
+    def _standard(self, features: Tensor) -> Tensor:
+        return (features - self.image_mean) / self.image_scale
+
+    def _decoded(self, hidden: Tensor, image_nodes: Tensor | None, mask: Tensor | None) -> Tensor:
+        if self.context is not None and image_nodes is not None:
+            hidden = self.context(hidden[:, None], image_nodes, mask)[:, 0]
+        out: Tensor = self.decode(hidden)
+        return out
+
+    def _as_one(self, image: Tensor, genes: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse two vectors as published: image asks genes, then genes ask the answer."""
+        first, second = self._fused(image[:, None], genes[:, None])
+        return first[:, 0], second[:, 0]
+
+    def _query_pair(self, image: Tensor, near: Tensor, genes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse the patch's tokens with the nodes' expression; the genes' side is read at the patch's own node."""
+        if self.encode_token is None:
+            first, second = self._fused(self.encode_image(near), genes, mask, mask)
+            return first[:, 0], second[:, 0]
+        tokens = self.encode_token(image.view(len(image), self.options.tokens, -1))
+        first, second = self._fused(tokens, genes, None, mask)
+        return first.mean(dim=1), second[:, 0]
+
+    def _neighbour_pair(self, image_nodes: Tensor, gene_nodes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = self._fused(image_nodes, gene_nodes, mask, mask)
+        return mean_of_present(first, mask), mean_of_present(second, mask)
+
+    def _fused(
+        self, images: Tensor, genes: Tensor, image_mask: Tensor | None = None, gene_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        first = self.fusion(images, genes, gene_mask)
+        return first, self.fusion(genes, first, image_mask)
+
+
+def seeded_nh2st(d_image: int, genes: int, options: Nh2stOptions, *, seed: int) -> Nh2st:
+    """Return a fresh model that begins with the same weights for the same seed; other randomness is untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return Nh2st(d_image, genes, options)
+
+
+def nh2st_loss(
+    prediction: tuple[Float[Tensor, "sample gene"], Float[Tensor, "sample gene"]],
+    query: tuple[Float[Tensor, "sample dim"], Float[Tensor, "all dim"]],
+    neighbour: tuple[Float[Tensor, "sample dim"], Float[Tensor, "all dim"]],
+    options: Nh2stOptions,
+    *,
+    start: int = 0,
+) -> Float[Tensor, ""]:
+    """Return `MSE + weight_query contrast(z_p, z_g) + weight_neighbour contrast(n_p, n_g)`, image sides first.
+
+    As in the published code (the paper's own formula is not known); see `contrast`. The gene sides may have
+    more rows, of which the others are those from `start` on: the mean over equal parts of a set is the set's loss.
+    """
+    error = functional.mse_loss(prediction[0].float(), prediction[1].float())
+    of_query = contrast(*query, options.temperature_query, negatives=options.negatives, start=start)
+    of_neighbour = contrast(*neighbour, options.temperature_neighbour, negatives=options.negatives, start=start)
+    return error + options.weight_query * of_query + options.weight_neighbour * of_neighbour

@@ -1,0 +1,60 @@
+"""What a worker does for the demo: draw one slide and measure it. It imports no step, so a worker is ready soon."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from raystp.expression.schema import About, Spots, make_section, write_section
+from raystp.expression.synthetic.places import PITCH, visium_places
+from raystp.expression.synthetic.programs import Programs, expected_expression, measure, type_fractions
+from raystp.slides.synthetic.slide import TISSUES, damage, draw_slide, draw_stain, tissue_map, write_slide
+from raystp.storage import Place
+from raystp.units import Level0Pixels, MicronsPerPixel
+
+MPP = MicronsPerPixel(0.5)
+CELL = 16
+SPOT_UM = 55.0
+LEAST_TISSUE = 0.5
+UNMEASURED, DAMAGED = "unmeasured", "damaged"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One slide to draw."""
+
+    slide: str
+    number: int
+    pixels: int
+    seed: int
+    programs: Programs
+    folder: Place
+
+
+def draw(work: Draw) -> int:
+    """Draw one slide and, where it is a patient's, measure it; return its spots."""
+    rng = np.random.default_rng([work.seed, 1, work.number])
+    side = work.pixels
+    kinds = tissue_map(rng, width=side, height=side, mpp=MPP, cell=CELL)
+    image = draw_slide(rng, kinds, cell=CELL, mpp=MPP, stain=draw_stain(rng))
+    slides = work.folder / "slides" / f"{work.slide}.svs"
+    slides.write_file(lambda path: write_slide(path, image, mpp=MPP))
+    if work.slide == DAMAGED:
+        damage(slides.path)
+    if work.slide in (UNMEASURED, DAMAGED):
+        return 0
+    xy, row, col = visium_places(side, side, mpp=MPP)
+    radius = Level0Pixels(SPOT_UM / MPP / 2)
+    shares = type_fractions(kinds, xy, cell=CELL, radius_px=radius, types=len(TISSUES))
+    kept = shares[:, 0] < LEAST_TISSUE
+    expected = expected_expression(work.programs, shares[kept, 1:])
+    counts = measure(rng, expected)
+    names = [f"{r}x{c}" for r, c in zip(row[kept].tolist(), col[kept].tolist(), strict=True)]
+    about = About(work.slide, work.slide, work.slide, float(MPP), SPOT_UM, float(PITCH), "scverse")
+    places = Spots(names, xy[kept], row[kept].astype(np.float64), col[kept].astype(np.float64))
+    write_section(
+        work.folder / "counts" / f"{work.slide}.h5ad", make_section(counts, work.programs.genes, places, about)
+    )
+    columns = {"spot": names, **{gene: expected[:, n] for n, gene in enumerate(work.programs.genes)}}
+    (work.folder / "planted" / f"{work.slide}.parquet").write_table(pa.table(columns))
+    return len(names)

@@ -1,0 +1,161 @@
+"""demo: a synthetic cohort, and the whole path on it, in one Ray session.
+
+Four patients' sections are drawn, measured by planted programs and noise, and predicted across patients; a fifth
+slide is never measured, a sixth is damaged on purpose. The noise is that of `expression.synthetic`, set before any
+model was trained on it.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from raystp.artifacts import Artifact, begin
+from raystp.cluster.progress import Progress, say
+from raystp.cluster.session import session
+from raystp.cluster.streams.tasks import each
+from raystp.config import Run, StepConfig, Where
+from raystp.expression.schema import read_section
+from raystp.expression.synthetic.programs import described, plant_programs
+from raystp.slides.synthetic.slide import TISSUES
+from raystp.steps.demo.draw import CELL, DAMAGED, UNMEASURED, Draw, draw
+from raystp.steps.pipeline import step as pipeline
+from raystp.storage import Place
+
+STEP = "demo"
+Method = Literal["bleep", "nh2st", "genequery", "attention", "ridge", "knn", "gene_mean"]
+
+SMALL: dict[str, dict[str, Any]] = {
+    "nh2st": {"nh2st": {"dim": 128, "dropout": 0.2}, "fit": {"epochs": 30, "contrast": 64, "lr": 1e-3}},
+    "genequery": {
+        "genequery": {"dim": 64, "depth": 1, "heads": 2, "head_dim": 32, "feedforward": 128},
+        "fit": {"epochs": 30, "contrast": 32, "lr": 1e-3},
+    },
+    "attention": {"bags": {"parts": 16}, "fit": {"epochs": 60}},
+}
+"""What a laptop can train in a minute or two: narrower than published, and fewer epochs."""
+
+
+class DemoRun(Run):
+    """Where the demo leaves its cohort and its artifacts."""
+
+    store: Annotated[str, Where()] = "demo"
+    """A folder of its own, so that it can be thrown away."""
+
+
+class DemoConfig(StepConfig[DemoRun]):
+    """How large a cohort to draw."""
+
+    name: str = Field(default="demo", pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    """Begins the names of the cohort and of all that is made of it."""
+
+    patients: int = Field(default=4, ge=3, le=26)
+    """Measured patients: the last tests, the one before validates, the others train."""
+
+    pixels: int = Field(default=4096, ge=1024, multiple_of=CELL)
+    """Side of each slide in level-0 pixels, at 0.5 um/px."""
+
+    methods: list[Method] = Field(default=["bleep", "ridge", "knn", "gene_mean"], min_length=1)
+    """What is trained, the first of which the report is about; the other three methods are nh2st, genequery and
+    attention."""
+
+    epochs: int = Field(default=100, ge=1)
+    """Epochs of BLEEP, of which the best on the validation patient counts."""
+
+    contrast: int = Field(default=128, ge=2)
+    """Pairs that BLEEP tells apart from each other."""
+
+    neighbours: int = Field(default=50, ge=1)
+    """Neighbours that BLEEP and kNN take the mean of."""
+
+    permutations: int = Field(default=20, ge=0)
+    """Permutations of each model's null."""
+
+    seed: int = 0
+
+    run: DemoRun = Field(default_factory=DemoRun)
+
+
+CONFIG = DemoConfig
+
+
+def run(config: DemoConfig) -> Artifact:
+    """Draw the cohort, run every step on it, and return the evaluation; the damaged slide is expected to fail."""
+    with session(config.run.address):
+        cohort = _cohort(config)
+        return _path(config, cohort.place)
+
+
+def _cohort(config: DemoConfig) -> Artifact:
+    """Draw slides and measurements, the slide table, and what was planted."""
+    draft = begin(config, STEP, {})
+    if isinstance(draft, Artifact):
+        say(f"demo: the cohort is there already: {draft.place}")
+        return draft
+    programs = plant_programs(np.random.default_rng([config.seed, 0]), [tissue.name for tissue in TISSUES])
+    patients = _patients(config)
+    names = [*patients, UNMEASURED, DAMAGED]
+    work = [Draw(name, n, config.pixels, config.seed, programs, draft.place) for n, name in enumerate(names)]
+    with Progress("draw", len(work), "slide") as progress:
+        for _ in each(draw, work):
+            progress.add(1)
+    rows = ["slide,path,patient,layout,counts"]
+    rows += [f"{name},slides/{name}.svs,{name},scverse,counts/{name}.h5ad" for name in patients]
+    rows += [f"{name},slides/{name}.svs,{name},," for name in (UNMEASURED, DAMAGED)]
+    (draft.place / "slides.csv").write_bytes("\n".join(rows).encode() + b"\n")
+    genes = np.asarray(programs.genes)
+    planted = {"planted": genes[programs.planted].tolist(), "no signal": genes[~programs.planted].tolist()}
+    (draft.place / "planted" / "genes.json").write_bytes(json.dumps(planted).encode())
+    (draft.place / "genes.txt").write_bytes("\n".join(programs.genes).encode())
+    texts = [f"{gene}####{text}" for gene, text in described(programs).items()]
+    (draft.place / "texts.txt").write_bytes("\n".join(texts).encode())
+    (draft.place / "bulk.csv").write_bytes(_pooled(draft.place, patients, programs.genes).encode())
+    return draft.finish({"slides": len(work), "genes": len(programs.genes)}, [])
+
+
+def _pooled(cohort: Place, patients: list[str], genes: Sequence[str]) -> str:
+    """Return each patient's counts over all spots, a row a patient: what a bulk measurement would see."""
+    rows = [f"case,{','.join(genes)}"]
+    for name in patients:
+        section = read_section(cohort / "counts" / f"{name}.h5ad")[:, list(genes)]
+        counts = np.asarray(section.X.sum(axis=0), np.int64).ravel().tolist()
+        rows.append(",".join([name, *(str(count) for count in counts)]))
+    return "\n".join(rows) + "\n"
+
+
+def _patients(config: DemoConfig) -> list[str]:
+    return [f"patient-{chr(ord('A') + number)}" for number in range(config.patients)]
+
+
+def _asked(config: DemoConfig, model: str, trained: dict[str, Any], cohort: Place) -> dict[str, Any]:
+    """Return the train config of one method."""
+    fit: dict[str, Any] = {"step": 1, "select": "best_pcc", "seed": config.seed}
+    small = SMALL.get(model, {"fit": {"epochs": config.epochs, "contrast": config.contrast}})
+    text = {"text": {"descriptions": (cohort / "texts.txt").uri}} if model == "genequery" else {}
+    return {"model": model, **trained, **small, **text, "fit": {**fit, **small["fit"]}}
+
+
+def _path(config: DemoConfig, cohort: Place) -> Artifact:
+    """Run the pipeline on the cohort, with BLEEP and its baselines; return the evaluation."""
+    patients = _patients(config)
+    trained: dict[str, Any] = {
+        "k": config.neighbours,
+        "panel": {"name": "all genes", "file": (cohort / "genes.txt").uri},
+        "split": {"test": patients[-1:], "validation": patients[-2:-1]},
+    }
+    wanted: dict[str, Any] = {
+        "name": config.name,
+        "slides": (cohort / "slides.csv").uri,
+        "train": [_asked(config, model, trained, cohort) for model in config.methods],
+        "index": {"shards": 2},
+        "impute": {"k": config.neighbours, "spread": True},
+        "evaluate": {
+            "genes": ["TUM_UP01", "IMM_UP01", "STR_DN01"],
+            "permutations": config.permutations,
+            "planted": (cohort / "planted").uri,
+        },
+        "run": {"store": config.run.store},
+    }
+    return pipeline.path(pipeline.CONFIG.of(wanted))["evaluate"]

@@ -1,0 +1,47 @@
+"""What a process of `impute` is sent, and the ledger of what it did."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from raystp.steps.impute.slide import ImputeJob, SlideImputer
+from raystp.storage.attempts import DEATHS, Attempts
+
+
+@dataclass(frozen=True)
+class ImputeWork(ImputeJob):
+    """Any slide of a cohort to predict: a `SlideWork`."""
+
+    @property
+    def attempts(self) -> Attempts:
+        """The marks of slides that were begun."""
+        return Attempts(self.target / "attempts")
+
+    def rows(self, slide: str) -> int | None:
+        """Return the tiles of a slide that is done already, None of another."""
+        record = self.target / "commits" / f"{slide}.json"
+        return int(json.loads(record.read_bytes())["rows"]) if record.exists() else None
+
+    def begin(self, slide: str) -> str:
+        """Leave a mark; return a sentence where this slide has ended too many processes."""
+        if host := self.attempts.begin(slide):
+            return (
+                f"predicting slide {slide!r} has ended {DEATHS} processes (the last on {host}), for want of memory as "
+                "it seems: it is left out; try with a smaller run.chunk_tiles, fewer genes, and run.retry_failed=true"
+            )
+        return ""
+
+    def ended(self, slide: str) -> None:
+        """Take the mark away."""
+        self.attempts.ended(slide)
+
+    def worker(self) -> Callable[[str], int]:
+        """Open the model, and its bank; return what predicts a slide and commits it."""
+        predict = SlideImputer(self)
+
+        def commit(slide: str) -> int:
+            rows = predict(slide)
+            (self.target / "commits" / f"{slide}.json").write_bytes(json.dumps({"rows": rows}).encode())
+            return rows
+
+        return commit

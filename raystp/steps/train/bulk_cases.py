@@ -1,0 +1,137 @@
+"""Cases with their slides and tiles: the bags that attention regression learns from, read as they are wanted.
+
+A cohort's features may be far more than a machine's memory, and every epoch reads all of them. So a case's tiles are
+read from the embeddings when its bag is drawn, and as many cases as fit into a budget are kept.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from raystp import tables
+from raystp.artifacts import Artifact, open_place
+from raystp.errors import ModelError, some
+from raystp.expression.bulk.slides import slides_of_cases
+from raystp.expression.sections import embeddings_of
+from raystp.models.attention.bags import BagSamples
+from raystp.steps.train.bulk_config import BulkConfig
+from raystp.storage import Place
+
+
+@dataclass(frozen=True)
+class Case:
+    """One label's tissue."""
+
+    name: str
+    patient: str
+    slides: tuple[str, ...]
+    tiles: int
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The cases that have a label and tiles, and why the others are left out."""
+
+    cases: dict[str, Case]
+    left_out: dict[str, str]
+    """Case or slide -> the reason."""
+
+    def patients(self) -> dict[str, str]:
+        """Return case -> patient."""
+        return {name: case.patient for name, case in self.cases.items()}
+
+
+def cohort_of(bulk: BulkConfig, embed: Artifact, labelled: Collection[str]) -> Cohort:
+    """Match embedded slides with labelled cases; raises ModelError where no case has both, saying what each side has.
+
+    What has no partner is left out and named: slides without a label, cases without a slide, cases without a tile.
+    """
+    patients = dict(embed.manifest.notes["patients"])
+    case_of = bulk.cases(patients)
+    known = set(labelled)
+    left = {f"slide {slide}": "it is of no case" for slide in patients if slide not in case_of}
+    left |= {f"slide {slide}": f"its case {case} has no label" for slide, case in case_of.items() if case not in known}
+    wanted = {slide: case for slide, case in case_of.items() if case in known}
+    if not wanted:
+        msg = (
+            f"no slide of {embed.place} is of a case in {bulk.table}: the slides are of "
+            f"{some(sorted(case_of.values()))}, the table has {some(sorted(known))}; name the slides' cases with "
+            "bulk.slides"
+        )
+        raise ModelError(msg)
+    slides, count = slides_of_cases(wanted, known), _tiles_of(embed)
+    left |= {f"case {case}": f"it has no slide in {embed.place}" for case in labelled if case not in slides}
+    found = {
+        name: Case(name, patients[of[0]], tuple(s for s in of if count[s]), sum(count[s] for s in of))
+        for name, of in slides.items()
+    }
+    left |= {
+        f"case {name}": f"no tile was found on {some(slides[name])}: look for their tissue again"
+        for name, case in found.items()
+        if not case.tiles
+    }
+    return Cohort({name: case for name, case in found.items() if case.tiles}, left)
+
+
+def _tiles_of(embed: Artifact) -> dict[str, int]:
+    """Return the number of tiles of each slide."""
+    tiles = open_place(Place(embed.manifest.notes["tiles"]), "tile").table("slides.parquet", tables.SLIDES)
+    return dict(zip(tiles["slide"].to_pylist(), tiles["tiles"].to_pylist(), strict=True))
+
+
+def features_of(embed: Artifact, slides: Sequence[str]) -> Float32[np.ndarray, "tile feature"]:
+    """Return the features of all tiles of some slides, one slide below the other."""
+    return np.concatenate([tables.matrix(embeddings_of(embed, slide)["vector"]) for slide in slides])
+
+
+def dim_of_embeddings(embed: Artifact, slide: str) -> int:
+    """Return the length of the features, from the first file of a slide that has tiles."""
+    unit = embed.manifest.notes["units"][slide][0]
+    schema = (embed.place / "embeddings" / slide / f"{unit}.parquet").read_schema()
+    return int(schema.field("vector").type.list_size)
+
+
+@dataclass
+class CaseTiles:
+    """Reads the tiles of cases, and keeps the first that fit: epochs go round, so whatever is read last comes last."""
+
+    embed: Artifact
+    slides: Sequence[tuple[str, ...]]
+    """Of each bag."""
+    budget: float
+    """Bytes."""
+    kept: dict[int, Float32[np.ndarray, "tile feature"]] = field(default_factory=dict)
+
+    def __call__(self, bag: int, chosen: Int64[np.ndarray, "tile"] | None) -> Float32[np.ndarray, "tile feature"]:
+        """Return the features of a bag, all or the chosen ones."""
+        features = self.kept.get(bag)
+        if features is None:
+            features = features_of(self.embed, self.slides[bag])
+            if features.nbytes <= self.budget:
+                self.budget -= features.nbytes
+                self.kept[bag] = features
+        return features if chosen is None else features[chosen]
+
+
+def bags_of(
+    embed: Artifact, cases: Sequence[Case], labels: Float32[np.ndarray, "bag gene"], *, budget: float = 0.0
+) -> BagSamples:
+    """Return the bags of cases with their labels; `budget` is how many bytes of features may be kept.
+
+    Raises ModelError for a label with nan.
+    """
+    sizes = np.array([case.tiles for case in cases], dtype=np.int64)
+    return BagSamples(
+        CaseTiles(embed, [case.slides for case in cases], budget), sizes, labels, [case.name for case in cases]
+    )
+
+
+def check_named(split: Mapping[str, Sequence[str]], cohort: Cohort) -> None:
+    """Raise ModelError where a case that a split names is left out, with the reason."""
+    for side, names in split.items():
+        lost = [name for name in names if f"case {name}" in cohort.left_out]
+        if lost:
+            msg = f"split.{side}: case {lost[0]!r} cannot be used: {cohort.left_out[f'case {lost[0]}']}"
+            raise ModelError(msg)

@@ -1,0 +1,124 @@
+"""Tiles as pixels, for training end to end: read beside the trainer or apart, normalised as its tower expects."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64, UInt8
+
+from raystp import tables
+from raystp.artifacts import Artifact
+from raystp.cluster.streams.pixels import AHEAD, Readers, pixel_stream
+from raystp.encoders.encoder import Encoder
+from raystp.encoders.normalise import Normaliser
+from raystp.expression.training_set import Stack
+from raystp.slides.open import Slide, open_slide, read_tiles
+from raystp.storage import Place
+from raystp.storage.node_cache import NodeCache
+from raystp.units import TilePixels
+
+READ_THREADS = 4
+
+Rows = Int64[np.ndarray, " _"]
+
+
+@dataclass
+class TileRows:
+    """Reads stacked spots' tiles by number; every slide stays open while it lives. A fresh one travels to readers."""
+
+    tile: Artifact
+    slides: tuple[str, ...]
+    group: Int64[np.ndarray, "spot"]
+    squares: Float64[np.ndarray, "spot 3"]
+    cache: NodeCache | None = None
+    _open: dict[str, Slide] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, tile: Artifact, stack: Stack, cache: NodeCache | None = None) -> "TileRows":
+        """Return the reader of a stack's tiles."""
+        return cls(tile, stack.slides, stack.group, stack.squares, cache)
+
+    def fresh(self) -> "TileRows":
+        """Return one that holds no slide open."""
+        return replace(self, _open={})
+
+    def __call__(self, rows: Rows) -> UInt8[np.ndarray, "_ pixel pixel 3"]:
+        """Return the tiles, in the order of `rows`."""
+        side = TilePixels(int(self.tile.manifest.notes["pixels"]))
+        tiles = np.empty((len(rows), side, side, 3), np.uint8)
+        groups = self.group[rows]
+        for number in np.unique(groups).tolist():
+            mine = np.flatnonzero(groups == number)
+            slide = self._slide(self.slides[number])
+            tiles[mine] = read_tiles(slide, self.squares[rows[mine]], side, threads=READ_THREADS)
+        return tiles
+
+    def _slide(self, name: str) -> Slide:
+        if name not in self._open:
+            rows = self.tile.table("slides.parquet", tables.SLIDES).to_pylist()
+            row = next(row for row in rows if row["slide"] == name)
+            self._open[name] = open_slide(name, Place(row["path"]), given_mpp=row["mpp"], cache=self.cache)
+        return self._open[name]
+
+
+@dataclass
+class PixelPairs:
+    """Tiles and expression, as a tower's training takes them; see `Samples`."""
+
+    rows: TileRows
+    expression: Float[torch.Tensor, "spot gene"]
+    encoder: Encoder
+    augment: bool
+    """Whether each tile is turned by quarter turns and mirrored at random (torch's generator)."""
+    readers: Readers | None = None
+    """Readers apart; without them tiles are read in threads of the trainer, while it computes."""
+    _ahead: Iterator[tuple[Rows, torch.Tensor]] = field(default_factory=lambda: iter(()))
+
+    def __len__(self) -> int:
+        return len(self.expression)
+
+    def foresee(self, parts: Sequence[Rows], epoch: int) -> None:  # noqa: ARG002 -- every epoch reads the same tiles
+        """Begin to read what an epoch will ask for, in that order."""
+        if self.readers is not None:
+            self._ahead = zip(parts, pixel_stream(self.rows.fresh(), parts, self.readers), strict=False)
+        else:
+            self._ahead = _read_ahead(self.rows, parts)
+
+    def at(self, rows: Rows) -> tuple[Float[torch.Tensor, "pair 3 pixel pixel"], Float[torch.Tensor, "pair gene"]]:
+        """Return normalised tiles, augmented where that is asked for, and their expression."""
+        device, tiles = self.expression.device, self._read(rows)
+        tiles = _turned(tiles) if self.augment else tiles
+        # A buffer of its own for each set, which the gradient still needs.
+        encoder, side = self.encoder, tiles.shape[1]
+        normalise = Normaliser(encoder.mean, encoder.std, side=side, room=len(tiles), device=device)
+        return normalise(tiles.numpy()), self.expression[torch.from_numpy(rows).to(device)]
+
+    def _read(self, rows: Rows) -> UInt8[torch.Tensor, "_ pixel pixel 3"]:
+        for part, pixels in self._ahead:
+            if np.array_equal(part, rows):
+                return pixels
+            self._ahead = iter(())  # asked for something else: what was foreseen is of no use
+        return torch.from_numpy(self.rows(rows))
+
+
+def _read_ahead(read: TileRows, parts: Sequence[Rows]) -> Iterator[tuple[Rows, torch.Tensor]]:
+    """Yield the pixels of one part after the other, and read the next ones meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = deque(reader.submit(read, part) for part in parts[:AHEAD])
+        for number, part in enumerate(parts):
+            pixels = torch.from_numpy(coming.popleft().result())
+            if number + AHEAD < len(parts):
+                coming.append(reader.submit(read, parts[number + AHEAD]))
+            yield part, pixels
+
+
+def _turned(tiles: UInt8[torch.Tensor, "pair pixel pixel 3"]) -> UInt8[torch.Tensor, "pair pixel pixel 3"]:
+    turns, mirrored, out = torch.randint(4, (len(tiles),)), torch.randint(2, (len(tiles),)), torch.empty_like(tiles)
+    for turn in range(4):
+        for flip in range(2):
+            alike = ((turns == turn) & (mirrored == flip)).nonzero()[:, 0]
+            out[alike] = torch.rot90(tiles[alike].flip(2) if flip else tiles[alike], turn, (1, 2))
+    return out

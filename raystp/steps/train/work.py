@@ -1,0 +1,146 @@
+"""A training as one worker runs it: model, loop, checkpoints, metrics. On one process or on many, for any model."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from raystp.cluster.tracking.delivery import Logbook
+from raystp.cluster.tracking.outbox import NOWHERE, Run, Tracker, tracked
+from raystp.cluster.training.workers import HISTORY, Worker, gather
+from raystp.models.store import MODEL_FILES, load_state, save_model, save_state
+from raystp.models.training.fit import FitOptions, Training, fit
+from raystp.models.training.plan import Ranks
+from raystp.models.training.samples import Samples
+from raystp.storage import Place
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a worker trains: a model on its device, and what it learns from."""
+
+    model: nn.Module
+    """With a `loss` of what its `forward` returns."""
+    train: Samples
+    validation: Samples | None = None
+    score: Callable[[nn.Module], float] | None = None
+    """Turns the model into its validation PCC."""
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
+    """What is stored with the weights and is none."""
+
+
+def start(lesson: Lesson, options: FitOptions) -> Training:
+    """Return the state before the first epoch, with the method's own optimiser and schedule where it has them."""
+    model = cast("Any", lesson.model)
+    part, optimizer = getattr(model, "loss_part", None), getattr(model, "optimizer", None)
+    rate = getattr(model, "learning_rate", None)
+    return Training.start(model, model.loss, options, part=part, optimizer=optimizer, rate=rate)
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """One kind of model; it travels to the workers, so it holds names and configs."""
+
+    @property
+    def kind(self) -> str:
+        """The model's name in `MODELS`."""
+        ...
+
+    def prepare(self, worker: Worker) -> Lesson:
+        """Read the data and build the model, alike on every worker."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainWork:
+    """All that a worker needs to know; it travels there, so it holds names and configs."""
+
+    learner: Learner
+    fit: FitOptions
+    spread_sets: bool
+    """Whether a set is spread over the workers and gathered, or whole sets are dealt to them."""
+    checkpoint_every: int
+    target: Place
+    meta: dict[str, Any]
+    tracker: Tracker
+    book: Logbook
+    parameters: dict[str, Any]
+
+    def __call__(self, worker: Worker) -> dict[str, Any]:
+        """Train to the end; rank 0 writes the model.
+
+        Returns the rows of the epochs table, the epoch that was chosen, and what did not reach MLflow.
+        """
+        lesson = self.learner.prepare(worker)
+        training = start(lesson, self.fit)
+        training.wrapped = worker.wrap(lesson.model) if worker.world > 1 else None
+        rows = _resume(training, worker)
+        ranks = _ranks(training, worker, spread=self.spread_sets)
+        loop = fit(training, lesson.train, self.fit, validation=lesson.validation, ranks=ranks, score=lesson.score)
+        tracker = self.tracker if worker.rank == 0 else NOWHERE
+        with tracked(tracker, self.book, self.parameters) as run:
+            for row in rows:  # of before a restart: what stands already is left
+                _log(run, row)
+            for row in loop:
+                rows.append(row)
+                _log(run, row)
+                self._report(training, worker, rows)
+            chosen = training.best_epoch if self.fit.select != "last" else training.epoch - 1
+            if worker.rank == 0:
+                save_model(
+                    self.target,
+                    self.learner.kind,
+                    {**training.weights(), **lesson.extra},
+                    self.meta | {"epoch": chosen},
+                )
+                for name in MODEL_FILES:
+                    run.file(f"{self.book.identity}/{name}", "model")
+        return {"epochs": rows, "chosen": chosen, "untracked": run.left}
+
+    def _report(self, training: Training, worker: Worker, rows: list[dict[str, Any]]) -> None:
+        """Report an epoch, with a checkpoint now and then.
+
+        A sweep goes by `epochs`, which the last one lacks: a trial at its end is not cut before its model is written.
+        All epochs are told each time, so that a sweep's driver that was killed in between has missed none.
+        """
+        numbers = {key: value for key, value in rows[-1].items() if value is not None} | {HISTORY: json.dumps(rows)}
+        numbers |= {"epochs": len(rows)} if len(rows) < self.fit.epochs else {}
+        if len(rows) % self.checkpoint_every:
+            worker.report(numbers, None)
+            return
+        with worker.scratch() as folder:
+            if worker.rank == 0:
+                save_state(Place.of(folder), training)
+                (folder / "epochs.json").write_text(json.dumps(rows), encoding="utf-8")
+            worker.report(numbers, folder)
+
+
+def _ranks(training: Training, worker: Worker, *, spread: bool) -> Ranks:
+    if worker.world == 1:
+        return Ranks()
+    wrapped = cast("DistributedDataParallel", training.wrapped)
+    return Ranks(
+        rank=worker.rank,
+        world=worker.world,
+        gather=gather if spread else None,
+        mean=worker.mean,
+        no_sync=wrapped.no_sync,
+    )
+
+
+def _log(run: Run, row: dict[str, Any]) -> None:
+    run.metrics({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
+
+
+def _resume(training: Training, worker: Worker) -> list[dict[str, Any]]:
+    with worker.resume() as folder:
+        if folder is None:
+            return []
+        load_state(Place.of(folder), training)
+        rows: list[dict[str, Any]] = json.loads(Path(folder / "epochs.json").read_text(encoding="utf-8"))
+        return rows

@@ -1,0 +1,242 @@
+"""A toy model with its bank, the service over it as a process of its own, and a client on one connection."""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from raystp.artifacts import Artifact, Draft
+from raystp.index.bank import write_bank
+from raystp.index.reference import Reference
+from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.model import seeded_bleep
+from raystp.models.predictor import predictor
+from raystp.models.store import save_model
+from raystp.storage import Place
+from tests.conftest import ENVIRONMENT
+
+GENES = [f"G{number}" for number in range(12)]
+ROWS, FEATURES, K = 60, 128, 5
+TOKEN = "a-token-that-nobody-guesses"
+READY_WITHIN_S, GONE_WITHIN_S = 300.0, 40.0
+
+
+def finish(store: Path, step: str, name: str, notes: Mapping[str, Any], **rows: int) -> Artifact:
+    mark = hashlib.sha256(f"{step}/{name}".encode()).hexdigest()[:12]
+    return Draft(Place.of(store) / step / f"{name}-{mark}", step, name, mark, {}, {}).finish(rows, [], notes)
+
+
+def features(tiles: int, seed: int) -> np.ndarray:
+    """Return features of tiles that nobody has seen."""
+    made: np.ndarray = np.random.default_rng(seed).standard_normal((tiles, FEATURES)).astype(np.float32)
+    return made
+
+
+def make_model(store: Path, name: str, seed: int) -> Artifact:
+    """Leave `train/<name>`: BLEEP heads with the weights of a seed, for features of the encoder `tiny`."""
+    options = BleepOptions(dim=16)
+    heads = seeded_bleep(FEATURES, len(GENES), options, seed=seed)
+    heads.standardize(features(50, seed))
+    meta: dict[str, Any] = {
+        "genes": GENES,
+        "d_image": FEATURES,
+        "options": asdict(options),
+        "protocol": "patient",
+        "trained_tower": False,
+        "encoder": {"name": "tiny"},
+    }
+    model = finish(store, "train", name, {})
+    save_model(model.place, "bleep", dict(heads.state_dict()), meta)
+    return model
+
+
+def make_index(store: Path, name: str, model: Artifact, seed: int) -> Artifact:
+    """Leave `index/<name>`: a bank of images of two patients, whose genes are whole numbers."""
+    from raystp.models.store import load_model  # noqa: PLC0415 -- read back as the service does
+
+    ready: Any = predictor(*load_model(model.place))
+    rng = np.random.default_rng(seed)
+    reference = Reference(
+        vectors=ready.embed_images(features(ROWS, seed)),
+        expression=rng.integers(0, 9, (ROWS, len(GENES))).astype(np.float32),
+        genes=GENES,
+        sections=["A1"] * (ROWS // 2) + ["B1"] * (ROWS // 2),
+        spots=[f"s{row}" for row in range(ROWS)],
+        patients=["P1"] * (ROWS // 2) + ["P2"] * (ROWS // 2),
+    )
+    place = finish(store, "index", name, {}).place
+    described = write_bank(place, reference, shards=3, metric="cosine")
+    notes = {"bank": described, "model": model.manifest.folder, "patients": ["P1", "P2"], "slides": ["A1", "B1"]}
+    return finish(store, "index", name, notes, rows=ROWS, shards=3)
+
+
+def make_store(store: Path) -> Path:
+    """Leave `train/toy` with `index/toy`, and `train/other`, of which there is no index."""
+    make_index(store, "toy", make_model(store, "toy", seed=1), seed=2)
+    make_model(store, "other", seed=3)
+    return store
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer as it came."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def values(self) -> Any:
+        return json.loads(self.content)
+
+    @property
+    def error(self) -> str:
+        (key, sentence), *others = self.values.items()
+        assert (key, others) == ("error", []), self.content
+        return str(sentence)
+
+
+class Client:
+    """One connection, kept for many requests, as long as the service keeps it."""
+
+    def __init__(self, port: int, token: str | None = TOKEN, timeout_s: float = 60) -> None:
+        self._port, self._timeout_s = port, timeout_s
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._connection: http.client.HTTPConnection | None = None
+
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Said:
+        """Send a request; a body that is neither bytes nor made of parts is sent as JSON."""
+        sent = {"content-type": "application/json"} | self._headers | dict(headers or {})
+        if isinstance(body, dict | list):
+            body = json.dumps(body).encode()
+        fresh = self._connection is None
+        connection = self._connection or http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._timeout_s)
+        self._connection = connection
+        try:
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+        except (ConnectionError, http.client.RemoteDisconnected):
+            self.close()
+            if fresh:
+                raise
+            return self.ask(method, path, body, headers)  # the service may end a connection between two requests
+        said = Said(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        if answer.will_close:
+            self.close()
+        return said
+
+    def impute(self, body: Any, headers: Mapping[str, str] | None = None, query: str = "") -> Said:
+        return self.ask("POST", f"/v1/impute{query}", body, headers)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+
+def _parent(process: Path) -> int:
+    with contextlib.suppress(OSError):
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+@dataclass
+class Served:
+    """`raystp serve` as a process."""
+
+    process: subprocess.Popen[str]
+    port: int
+    lines: list[str] = field(default_factory=list)
+    ended_s: float = 0.0
+    clients: list[Client] = field(default_factory=list)
+
+    def read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def client(self, token: str | None = TOKEN, timeout_s: float = 60) -> Client:
+        self.clients.append(Client(self.port, token, timeout_s))
+        return self.clients[-1]
+
+    def hang_up(self) -> None:
+        """Close the connections of all clients."""
+        while self.clients:
+            self.clients.pop().close()
+
+    def processes(self, title: str) -> list[int]:
+        """Return the processes of this service's Ray whose title holds a word."""
+        parents = {int(path.name): _parent(path) for path in Path("/proc").iterdir() if path.name.isdigit()}
+        found, below = [], {self.process.pid}
+        while new := {pid for pid, parent in parents.items() if parent in below} - below:
+            below |= new
+        for pid in sorted(below):
+            with contextlib.suppress(OSError):
+                if title in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace"):
+                    found.append(pid)
+        return found
+
+    def rss(self) -> int:
+        """Return the bytes that the replicas and the proxy hold."""
+        pids = [pid for word in ("ServeReplica", "ProxyActor") for pid in self.processes(word)]
+        return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) << 12 for pid in pids)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End it; return its exit status."""
+        began = time.monotonic()
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        status = self.process.wait(60)
+        self.ended_s = time.monotonic() - began
+        return status
+
+
+@contextlib.contextmanager
+def served(store: Path, values: Mapping[str, Any], **environment: str) -> Iterator[Served]:
+    """Run the service until the end of the `with`; fails with its own words where it does not come up."""
+    port = free_port()
+    config = {"model": "train/toy", "index": "index/toy", **values}
+    config["run"] = {"store": str(store), "port": port, **values.get("run", {})}
+    path = store.parent / f"serve-{port}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    words = [sys.executable, "-m", "raystp.cli", "serve", "--config", str(path)]
+    variables = {**os.environ, **ENVIRONMENT, **environment}
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=store
+    )
+    service = Served(process, port)
+    reader = threading.Thread(target=service.read, daemon=True)
+    reader.start()
+    try:
+        until = time.monotonic() + READY_WITHIN_S
+        while not any(" answers from " in line for line in service.lines):
+            assert process.poll() is None, "\n".join(service.lines)
+            assert time.monotonic() < until, "\n".join(service.lines)
+            time.sleep(0.05)
+        yield service
+    finally:
+        service.hang_up()
+        service.stop()
+        reader.join(10)
+        assert process.stdout is not None
+        process.stdout.close()

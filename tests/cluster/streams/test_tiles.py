@@ -1,0 +1,169 @@
+"""The stream on slides of numbers: no width moves a row, and a unit is there once, or named with a reason."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raystp.cluster.streams import tiles as tile_stream
+from raystp.cluster.streams.tiles import build_plan, stream
+from raystp.cluster.streams.units import Pixels, Receipt, Unit, Vectors, Width
+from raystp.errors import SlideError
+
+pytestmark = pytest.mark.ray
+
+SIDE = 4
+UNITS = [Unit("one.0", "one", 0, 100), Unit("one.1", "one", 100, 64), Unit("two.0", "two", 0, 7)]
+BROKEN = Unit("broken.0", "broken", 0, 90)
+FATAL = Unit("fatal.0", "fatal", 0, 20)
+DEADLY = Unit("deadly.0", "deadly", 0, 20)
+HANGING = Unit("hanging.0", "hanging", 0, 20)
+DEATHS = 3
+SENTENCE = "slide 'broken' ends after 70 tiles"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A tile's pixels are its own number; a vector is that number and its square. What is committed is a file."""
+
+    folder: Path
+
+    def done(self, unit: Unit) -> bool:
+        return (self.folder / f"{unit.unit}.npy").exists()
+
+    def begin(self, unit: Unit) -> str:
+        marks = self.folder / "marks" / unit.unit
+        marks.mkdir(parents=True, exist_ok=True)
+        if len(list(marks.iterdir())) >= DEATHS:
+            return f"{unit.slide} is refused"
+        (marks / str(time.time_ns())).touch()
+        return ""
+
+    def ended(self, unit: Unit) -> None:
+        shutil.rmtree(self.folder / "marks" / unit.unit)
+
+    def reader(self, held: int) -> Callable[[Unit, int, int], Pixels]:  # noqa: ARG002 -- every batch is new here
+        return self._read
+
+    def _read(self, unit: Unit, start: int, stop: int) -> Pixels:
+        if unit.slide == BROKEN.slide and stop > 70:
+            raise SlideError(SENTENCE)
+        if unit.slide == FATAL.slide and start > 0 and not (self.folder / "died").exists():
+            (self.folder / "died").touch()
+            os._exit(1)
+        if unit.slide == DEADLY.slide:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(3600)  # the signal is on its way
+        if unit.slide == HANGING.slide:
+            time.sleep(3600)
+        numbers = np.arange(unit.first + start, unit.first + stop, dtype=np.uint8)
+        return np.broadcast_to(numbers[:, None, None, None], (stop - start, SIDE, SIDE, 3)).copy()
+
+    def encoder(self) -> Callable[[Pixels], Vectors]:
+        def encode(tiles: Pixels) -> Vectors:
+            mean = tiles.mean(axis=(1, 2, 3), dtype=np.float32)
+            return np.stack([mean, mean**2], axis=1)
+
+        return encode
+
+    def commit(self, unit: Unit, vectors: Vectors) -> None:
+        with (self.folder / "log.txt").open("a") as log:
+            log.write(f"{unit.unit}\n")
+        np.save(self.folder / f"{unit.unit}.npy", vectors)
+
+    def keep(self, unit: Unit, part: int, vectors: Vectors) -> None:
+        np.save(self.folder / f"part-{unit.unit}-{part}.npy", vectors)
+
+    def join(self, unit: Unit, parts: int) -> None:
+        self.commit(unit, np.concatenate([np.load(self.folder / f"part-{unit.unit}-{n}.npy") for n in range(parts)]))
+
+
+def _numbers(unit: Unit) -> np.ndarray:
+    number = np.arange(unit.first, unit.first + unit.rows, dtype=np.float32)
+    return np.stack([number, number**2], axis=1)
+
+
+def _check_whole(folder: Path, receipts: list[Receipt], units: list[Unit], *, failed: list[Receipt]) -> None:
+    """Every unit has one receipt and was committed once, with its own rows in their order; the failed ones were not."""
+    done = [Receipt(unit.unit, unit.slide, unit.rows, "") for unit in units]
+    assert sorted(receipts, key=str) == sorted([*done, *failed], key=str)
+    assert sorted((folder / "log.txt").read_text().split()) == sorted(unit.unit for unit in units)
+    for unit in units:
+        np.testing.assert_array_equal(np.load(folder / f"{unit.unit}.npy"), _numbers(unit))
+
+
+def _plan(readers: int, capsys: pytest.CaptureFixture[str]) -> str:
+    plan = build_plan(Numbers(Path()), UNITS, Width(encoders=1, batch_tiles=7, threads=1, readers=readers))
+    plan.explain()  # type: ignore[no-untyped-call]  # Ray ships it without types
+    return capsys.readouterr().out.partition("Physical Plan (Optimized)")[2]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_readers_apart_are_an_operator_of_their_own_and_inside_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    inside, apart = _plan(0, capsys), _plan(1, capsys)
+    assert inside.count("ActorPoolMapOperator[MapBatches(EncodeUnit)]") == inside.count("Operator[") == 1
+    assert apart.count("ActorPoolMapOperator[MapBatches(ReadUnit)]") == 1
+    assert apart.count("ActorPoolMapOperator[MapBatches(EncodePart)]") == 1
+    assert apart.count("Operator[") == 2
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    "width",
+    [
+        Width(encoders=1, batch_tiles=64, threads=1),
+        Width(encoders=2, batch_tiles=7, threads=2),
+        Width(encoders=1, batch_tiles=7, threads=1, readers=2),
+        Width(encoders=2, batch_tiles=64, threads=1, readers=1),
+    ],
+    ids=["one inside", "two inside", "two readers apart", "two encoders apart"],
+)
+def test_any_width_commits_the_same_rows_and_a_unit_that_fails_is_a_receipt_with_its_sentence(
+    width: Width, tmp_path: Path
+) -> None:
+    receipts = list(stream(Numbers(tmp_path), [BROKEN, *UNITS], width))
+    _check_whole(tmp_path, receipts, UNITS, failed=[Receipt(BROKEN.unit, BROKEN.slide, 0, SENTENCE)])
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "apart"])
+def test_unit_whose_actor_died_once_is_tried_again_and_is_there_once(readers: int, tmp_path: Path) -> None:
+    width = Width(encoders=1, batch_tiles=7, threads=1, readers=readers)
+    receipts = list(stream(Numbers(tmp_path), [FATAL, *UNITS], width))
+    assert (tmp_path / "died").exists()
+    _check_whole(tmp_path, receipts, [FATAL, *UNITS], failed=[])
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "apart"])
+def test_a_unit_that_was_committed_by_a_worker_that_died_then_is_not_computed_again(
+    readers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tile_stream, "BLOCKS", 2)  # so that a block has several units
+    Numbers(tmp_path).commit(UNITS[0], _numbers(UNITS[0]))
+    receipts = list(stream(Numbers(tmp_path), UNITS, Width(encoders=1, batch_tiles=7, threads=1, readers=readers)))
+    _check_whole(tmp_path, receipts, UNITS, failed=[])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.faults)], ids=["inside", "apart"])
+def test_unit_that_ends_every_process_or_hangs_is_refused_by_name_and_the_others_are_there(
+    readers: int, tmp_path: Path
+) -> None:
+    width = Width(encoders=1, batch_tiles=7, threads=1, readers=readers, deadline_s=0.5)
+    receipts = list(stream(Numbers(tmp_path), [DEADLY, UNITS[0], HANGING, *UNITS[1:]], width))
+    refused = [Receipt(unit.unit, unit.slide, 0, f"{unit.slide} is refused") for unit in (DEADLY, HANGING)]
+    _check_whole(tmp_path, receipts, UNITS, failed=refused)
+    left = {path.parent.name for path in (tmp_path / "marks").glob("*/*")}
+    assert left == {DEADLY.unit, HANGING.unit}
+
+
+def test_no_units_make_no_stream(tmp_path: Path) -> None:
+    assert list(stream(Numbers(tmp_path), [], Width(encoders=1, batch_tiles=7, threads=1))) == []

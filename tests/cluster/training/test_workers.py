@@ -1,0 +1,117 @@
+"""Training over processes: one worker, two or four, the same loss and the same gradients, for each contrast."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from raystp.cluster.training.workers import gather
+from raystp.models.bleep import loss_blocks as bleep_blocks
+from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.model import seeded_bleep
+from raystp.models.nh2st.model import seeded_nh2st
+from raystp.models.nh2st.options import Nh2stOptions
+from raystp.models.nh2st.samples import NeighbourSamples
+from raystp.models.training.fit import FitOptions, Training, accumulate
+from raystp.models.training.plan import Ranks, epoch_plan
+from raystp.models.training.samples import Pairs, Samples
+
+OPTIONS = FitOptions(epochs=1, contrast=8, step=4, seed=5)
+LOSS = "loss"
+GEOMETRIES = ("gathered", "in parts", "dealt")
+ROWS, FEATURES, GENES = 32, 6, 4
+
+Lesson = tuple[Training, Samples]
+
+
+def _arrays() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return features and expression, the same in every process."""
+    random = np.random.default_rng(7)
+    features = torch.from_numpy(random.standard_normal((ROWS, FEATURES), dtype=np.float32))
+    return features, torch.from_numpy(random.standard_normal((ROWS, GENES), dtype=np.float32))
+
+
+def _bleep(options: BleepOptions) -> Lesson:
+    model = seeded_bleep(FEATURES, GENES, options, seed=1)
+    return Training.start(model, model.loss, OPTIONS, part=model.loss_part), Pairs.of(*_arrays())
+
+
+def _nh2st(form: Any) -> Lesson:
+    """Return spots in a row, each with a neighbour on either side."""
+    model = seeded_nh2st(FEATURES, GENES, Nh2stOptions(form=form, dim=8, heads=2, dropout=0.0), seed=1)
+    rows = np.arange(ROWS)[:, None] + [0, -1, 1]
+    samples = NeighbourSamples.of(*_arrays(), rows % ROWS, (rows >= 0) & (rows < ROWS))
+    return Training.start(model, model.loss, OPTIONS, part=model.loss_part), samples
+
+
+# Without dropout, which has no width to hide in.
+LESSONS: dict[str, Callable[[], Lesson]] = {
+    "BLEEP": lambda: _bleep(BleepOptions(dropout=0.0, dim=8)),
+    "BLEEP, identity": lambda: _bleep(BleepOptions(dropout=0.0, dim=8, target="identity", normalize_embeddings=True)),
+    "NH2ST": lambda: _nh2st("faithful"),
+    "NH2ST, mended": lambda: _nh2st("mended"),
+}
+
+
+def _gradients(lesson: Lesson, ranks: Ranks) -> dict[str, torch.Tensor]:
+    training, samples = lesson
+    (sets,) = epoch_plan(len(samples), contrast=OPTIONS.contrast, step=OPTIONS.step, seed=OPTIONS.seed, epoch=0)
+    loss = accumulate(training, samples, sets, ranks)
+    found = {name: value.grad for name, value in training.model.named_parameters() if value.grad is not None}
+    return {**found, LOSS: loss}
+
+
+def _worker(rank: int, world: int, port: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    bleep_blocks.BLOCK = 2 * OPTIONS.contrast  # two rows at a time
+    for name, make in LESSONS.items():
+        for geometry in GEOMETRIES:
+            training, samples = make()
+            training.part = training.part if geometry == "in parts" else None
+            training.wrapped = wrapped = DistributedDataParallel(training.model)
+            gathered = None if geometry == "dealt" else gather
+            ranks = Ranks(rank, world, gather=gathered, no_sync=wrapped.no_sync)
+            found = _gradients((training, samples), ranks)
+            dist.all_reduce(found[LOSS])
+            found[LOSS] /= world
+            if rank == 0:
+                safetensors.torch.save_file(found, Path(folder) / f"{name}, {geometry}")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.faults)])
+def workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run all geometries on some processes; return the folder with what they found."""
+    folder = tmp_path_factory.mktemp("workers")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(_worker, (request.param, port, str(folder)), nprocs=request.param)  # type: ignore[no-untyped-call]  # torch ships it without types
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("name", LESSONS)
+def test_several_workers_have_the_loss_and_the_gradients_of_one(workers: Path, name: str, geometry: str) -> None:
+    found = safetensors.torch.load_file(workers / f"{name}, {geometry}")
+    alone = _gradients(LESSONS[name](), Ranks())
+    assert set(found) == set(alone)
+    for key, value in alone.items():
+        torch.testing.assert_close(found[key], value, rtol=0.0, atol=1e-5, msg=key)
+
+
+def test_gathered_negatives_are_more_than_a_workers_own() -> None:
+    training, samples = LESSONS["BLEEP"]()
+    plan = epoch_plan(len(samples), contrast=OPTIONS.contrast, step=OPTIONS.step, seed=OPTIONS.seed, epoch=0)
+    whole = accumulate(training, samples, plan[0], Ranks())
+    halves = accumulate(training, samples, plan[0].reshape(8, 4), Ranks())
+    assert not torch.allclose(whole, halves)

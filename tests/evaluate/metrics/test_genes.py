@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+
+from raystp.errors import ModelError, PanelError, SectionError
+from raystp.evaluate.metrics.genes import gene_sets, highest, hpg, mae, mse, pcc_per_gene, rvd, shown, spot_pcc
+
+
+def pair(spots: int = 40, genes: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    measured = rng.normal(5.0, 2.0, (spots, genes)).astype(np.float32)
+    return (0.5 * measured + rng.normal(size=(spots, genes))).astype(np.float32), measured
+
+
+def test_pcc_is_that_of_scipy() -> None:
+    predicted, measured = pair()
+    pcc, constant = pcc_per_gene(predicted, measured)
+    wanted = [
+        pearsonr(p.astype(float), m.astype(float)).statistic for p, m in zip(predicted.T, measured.T, strict=True)
+    ]
+    np.testing.assert_allclose(pcc, wanted, atol=1e-12)
+    assert not constant.any()
+
+
+def test_spot_pcc_is_the_pcc_of_the_transposed_matrices() -> None:
+    predicted, measured = pair()
+    np.testing.assert_array_equal(spot_pcc(predicted, measured)[0], pcc_per_gene(predicted.T, measured.T)[0])
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_gene_without_spread_has_pcc_0_keeps_its_place_and_is_counted(side: int) -> None:
+    both = pair()
+    whole, _ = pcc_per_gene(*both)
+    both[side][:, 2] = 3.7
+    pcc, constant = pcc_per_gene(*both)
+    assert pcc[2] == 0.0
+    assert constant.tolist() == [False, False, True, False, False, False]
+    np.testing.assert_array_equal(np.delete(pcc, 2), np.delete(whole, 2))
+
+
+def test_float32_rounding_is_not_spread() -> None:
+    predicted, measured = pair()
+    predicted[:, 0] = np.float32(1000.0)
+    predicted[::2, 0] = np.nextafter(np.float32(1000.0), np.float32(2000.0))
+    assert pcc_per_gene(predicted, measured)[1][0]
+
+
+@pytest.mark.parametrize(("side", "error"), [(0, ModelError), (1, SectionError)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_no_number_is_refused_and_its_gene_named(
+    side: int, error: type[Exception], value: float
+) -> None:
+    both = pair()
+    both[side][3, 4] = value
+    with pytest.raises(error, match=r"1 of 6 genes .* such as gene number '4'"):
+        pcc_per_gene(*both)
+
+
+def test_no_spots_are_refused() -> None:
+    with pytest.raises(SectionError, match="0 spots x 3 genes"):
+        pcc_per_gene(np.zeros((0, 3)), np.zeros((0, 3)))
+
+
+def test_errors_by_hand() -> None:
+    predicted, measured = np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([[1.0, 2.0], [1.0, -4.0]])
+    assert mse(predicted, measured).tolist() == [2.0, 10.0]
+    assert mae(predicted, measured).tolist() == [1.0, 3.0]
+
+
+def test_rvd_by_hand() -> None:
+    # Variances: predicted 1, 0, 4, 1; measured 4, 4, 1, 0.
+    predicted = np.array([[0.0, 5.0, 0.0, 0.0], [2.0, 5.0, 4.0, 2.0]])
+    measured = np.array([[0.0, 0.0, 0.0, 7.0], [4.0, 4.0, 2.0, 7.0]])
+    np.testing.assert_array_equal(rvd(predicted, measured), [9 / 16, 1.0, 9.0, np.nan])
+
+
+def test_highest_is_highest_first_and_ties_go_by_name_in_any_order_of_the_panel() -> None:
+    values, names = np.array([1.0, 3.0, 3.0, 2.0]), ["d", "c", "b", "a"]
+    assert [names[at] for at in highest(values, 3, names)] == ["b", "c", "a"]
+    turned = [names[::-1][at] for at in highest(values[::-1].copy(), 3, names[::-1])]
+    assert turned == ["b", "c", "a"]
+
+
+def test_a_nan_cannot_be_ranked() -> None:
+    with pytest.raises(PanelError, match="'y'"):
+        highest(np.array([1.0, np.nan]), 1, ["x", "y"])
+
+
+def test_gene_sets_are_called_by_their_true_size() -> None:
+    names = [f"g{at}" for at in range(20)]
+    sets = gene_sets(np.arange(20.0), np.arange(20.0)[::-1].copy(), names)
+    assert {name: len(genes) for name, genes in sets.items()} == {"all": 20, "HEG-20": 20, "HVG-20": 20}
+    few = gene_sets(np.arange(20.0), np.arange(20.0)[::-1].copy(), names, n=2)
+    assert few["HEG-2"].tolist() == [19, 18]
+    assert few["HVG-2"].tolist() == [0, 1]
+
+
+def test_hpg_of_a_fold_is_chosen_on_the_other_folds() -> None:
+    pcc = np.array([[0.9, 0.1, 0.0], [0.0, 0.8, 0.5], [0.1, 0.9, 0.2]])
+    chosen = hpg(pcc, ["a", "b", "c"], fold=0, n=1)
+    assert chosen is not None
+    assert chosen.tolist() == [1]
+    pcc[0] = [-1.0, -1.0, 1.0]
+    again = hpg(pcc, ["a", "b", "c"], fold=0, n=1)
+    assert again is not None
+    assert again.tolist() == [1]
+
+
+def test_hpg_does_not_exist_for_one_fold() -> None:
+    assert hpg(np.zeros((1, 4)), list("abcd"), fold=0) is None
+
+
+def test_shown_are_the_best_the_median_and_the_named_once_each() -> None:
+    picked = shown(np.array([0.1, 0.9, 0.5]), ["a", "b", "c"], ["b", "a", "absent"])
+    assert picked == [(1, "best predicted here"), (2, "median of the panel here"), (0, "named in advance")]

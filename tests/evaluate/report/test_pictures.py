@@ -1,0 +1,165 @@
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+
+from raystp.evaluate.metrics.score import Row
+from raystp.evaluate.report.board import boards
+from raystp.evaluate.report.charts import MODEL, curve_figure, scores_figure
+from raystp.evaluate.report.pictures import (
+    GeneMap,
+    Spots,
+    Thumbnail,
+    colour_limits,
+    maps_figure,
+    png,
+    tiles_figure,
+    whole_slide_figure,
+)
+from raystp.units import Level0Pixels
+
+WIDTH, HEIGHT = Level0Pixels(2000.0), Level0Pixels(1000.0)
+YELLOW, VIOLET = (253, 231, 37), (68, 1, 84)  # the ends of viridis
+
+
+def thumbnail() -> Thumbnail:
+    pixels = np.full((50, 100, 3), 255, dtype=np.uint8)
+    pixels[:10, :10] = (255, 0, 0)  # the slide's top-left corner is red
+    return Thumbnail(pixels, WIDTH, HEIGHT)
+
+
+def corners() -> tuple[Spots, np.ndarray]:
+    """Return spots that fill the slide, high only at the top right."""
+    xy = np.stack(np.meshgrid(np.arange(50.0, 2000, 100), np.arange(50.0, 1000, 100)), axis=-1).reshape(-1, 2)
+    high = (xy[:, 0] > 1500) & (xy[:, 1] < 300)
+    return Spots(xy, Level0Pixels(100.0)), high * 4.0 + 0.001 * np.arange(len(xy)) / len(xy)
+
+
+def panel(figure: Figure, at: int) -> np.ndarray:
+    """Return the pixels of one panel as they come out in the PNG."""
+    pixels = np.asarray(Image.open(io.BytesIO(png(figure, dpi=100))).convert("RGB"))
+    box = figure.axes[at].get_window_extent()
+    top = pixels.shape[0] - int(box.y1)
+    return pixels[top + 2 : pixels.shape[0] - int(box.y0) - 2, int(box.x0) + 2 : int(box.x1) - 2]
+
+
+def centre_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> tuple[float, float]:
+    """Return where a colour lies on average, as shares of the panel from its left and from its top."""
+    rows, columns = np.nonzero(np.abs(pixels.astype(int) - colour).max(axis=2) < 12)
+    return columns.mean() / pixels.shape[1], rows.mean() / pixels.shape[0]
+
+
+def test_tissue_and_both_maps_lie_as_the_slide_does() -> None:
+    spots, values = corners()
+    figure = maps_figure(thumbnail(), spots, GeneMap("ERBB2", values, values, 1.0))
+    x, y = centre_of(panel(figure, 0), (255, 0, 0))
+    assert x < 0.2
+    assert y < 0.2
+    for at in (1, 2):
+        x, y = centre_of(panel(figure, at), YELLOW)
+        assert x > 0.8
+        assert y < 0.25
+        x, y = centre_of(panel(figure, at), VIOLET)
+        assert x < 0.6
+        assert y > 0.4
+
+
+def test_all_panels_show_the_same_place_with_y_down_and_one_scale() -> None:
+    spots, values = corners()
+    figure = maps_figure(thumbnail(), Spots(spots.xy[:40], spots.diameter), GeneMap("A", values[:40], values[:40], 1.0))
+    for axes in figure.axes[:3]:
+        assert axes.yaxis_inverted()
+        assert not axes.xaxis_inverted()
+        assert axes.get_aspect() == 1.0
+        assert axes.get_xlim() == (0.0, 2000.0)
+        assert axes.get_ylim() == (350.0, 0.0)
+
+
+def test_spots_are_drawn_at_their_true_size() -> None:
+    spots = Spots(np.array([[500.0, 500.0], [1500.0, 500.0]]), Level0Pixels(200.0))
+    values = np.array([1.0, 0.0])
+    figure = maps_figure(thumbnail(), spots, GeneMap("A", values, values, 1.0))
+    pixels = panel(figure, 1)
+    left, right = figure.axes[1].get_xlim()
+    per_pixel = (right - left) / pixels.shape[1]
+    _, columns = np.nonzero(np.abs(pixels.astype(int) - YELLOW).max(axis=2) < 12)
+    assert np.ptp(columns) * per_pixel == pytest.approx(200.0, rel=0.06)
+
+
+def test_measured_and_predicted_share_their_colours_unless_the_title_says_otherwise() -> None:
+    spots, values = corners()
+    titles, limits = [], []
+    for predicted in (values * 0.9, values * 0.2):
+        figure = maps_figure(thumbnail(), spots, GeneMap("A", values, predicted, 1.0))
+        titles.append(figure.axes[2].get_title())
+        limits.append([axes.collections[0].get_clim() for axes in figure.axes[1:3]])
+    assert titles == ["predicted", "predicted (own, narrower colour scale)"]
+    assert limits[0][0] == limits[0][1]
+    assert limits[1][0][1] > 4 * limits[1][1][1]
+
+
+def test_colour_bars_carry_the_unit() -> None:
+    spots, values = corners()
+    figure = maps_figure(thumbnail(), spots, GeneMap("A", values, values, 0.5))
+    assert [axes.get_ylabel() for axes in figure.axes[3:]] == ["log1p CP10k"] * 2
+    assert figure.get_suptitle() == "A   PCC 0.50 over 200 spots"
+
+
+@pytest.mark.parametrize(
+    ("values", "limits"), [([0.0] * 99 + [3.0], (0.0, 3.0)), ([2.0] * 5, (2.0, 3.0)), (range(101), (2.0, 98.0))]
+)
+def test_colour_limits_are_robust_and_never_empty(values: Sequence[float], limits: tuple[float, float]) -> None:
+    assert colour_limits(np.array(values, dtype=float)) == limits
+
+
+def test_tiles_of_a_whole_slide_lie_where_the_slide_has_them() -> None:
+    squares = np.array([[0.0, 500.0, 500.0], [1500.0, 0.0, 500.0]])  # bottom left, top right
+    figure = whole_slide_figure(thumbnail(), squares, np.array([0.0, 5.0]), gene="A")
+    pixels = panel(figure, 1)
+    np.testing.assert_allclose(centre_of(pixels, YELLOW), (0.875, 0.25), atol=0.02)
+    np.testing.assert_allclose(centre_of(pixels, VIOLET), (0.125, 0.75), atol=0.02)
+
+
+def test_maps_of_tiles_stand_beside_each_other_each_with_its_own_values() -> None:
+    squares = np.array([[0.0, 0.0, 500.0], [1500.0, 0.0, 500.0], [0.0, 500.0, 500.0], [1500.0, 500.0, 500.0]])
+    left, top = np.array([1.0, 0.0, 1.0, 0.0]), np.array([1.0, 1.0, 0.0, 0.0])
+    figure = tiles_figure(thumbnail(), squares, {"left": (left, "a"), "top": (top, "b")}, "two maps")
+    np.testing.assert_allclose(centre_of(panel(figure, 1), YELLOW), (0.125, 0.5), atol=0.02)
+    np.testing.assert_allclose(centre_of(panel(figure, 2), YELLOW)[1], 0.25, atol=0.02)
+    assert [at.get_title() for at in figure.axes[:3]] == ["H&E", "left", "top"]
+
+
+def test_equal_figures_are_equal_bytes() -> None:
+    spots, values = corners()
+    twice = [png(maps_figure(thumbnail(), spots, GeneMap("A", values, values, 1.0)), dpi=40) for _ in range(2)]
+    assert twice[0] == twice[1]
+
+
+def rows() -> list[Row]:
+    names = ("value", "low", "high", "null_mean", "null_sd", "constant", "n")
+    label = {"protocol": "section", "panel": "toy", "section": "mean", "genes": "all", "metric": "PCC"}
+    lines = {"ridge": (0.2, 0.1, 0.3, 0.0, 0.01, 0, 9), "bleep": (0.1, None, None, None, None, 0, 9)}
+    return [label | {"model": model} | dict(zip(names, line, strict=True)) for model, line in lines.items()]
+
+
+def test_scores_are_bars_as_long_as_their_value_in_the_boards_order() -> None:
+    figure = scores_figure(boards(rows())[0], "bleep")
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [0.2, 0.1]  # type: ignore[attr-defined] # bars are rectangles
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ridge", "bleep"]
+    assert axes.yaxis_inverted()
+    assert [to_hex(bar.get_facecolor()) == MODEL for bar in axes.patches] == [False, True]
+
+
+def test_curves_show_what_was_measured_and_say_what_was_not() -> None:
+    epochs = [
+        {"epoch": at, "train_loss": 1.0 / (at + 1), "validation_loss": None, "validation_pcc": None, "seconds": 1.0}
+        for at in range(3)
+    ]
+    losses, scores = curve_figure({"bleep": epochs}).axes
+    assert [line.get_label() for line in losses.lines] == ["bleep, train loss"]
+    assert [text.get_text() for text in scores.texts] == ["not measured in training"]

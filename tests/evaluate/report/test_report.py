@@ -1,0 +1,171 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from raystp.errors import ConfigError
+from raystp.evaluate.metrics.score import Row
+from raystp.evaluate.protocols import PROTOCOLS, protocol_of
+from raystp.evaluate.report.board import score_table_text
+from raystp.evaluate.report.document import Report, SectionPictures, build_report
+from raystp.evaluate.report.page import Picture
+from raystp.evaluate.report.verdict import verdict
+
+EVIL = "<script>alert('x')</script>"
+
+
+def row(model: str, value: float, spread: float | None = 0.05, **more: object) -> Row:
+    low, high = (None, None) if spread is None else (value - spread, value + spread)
+    base = {"protocol": "section", "panel": "toy", "section": "mean", "genes": "all", "metric": "PCC", "constant": 0}
+    return (
+        base
+        | {"model": model, "value": value, "low": low, "high": high, "null_mean": None, "null_sd": None, "n": 90}
+        | more
+    )
+
+
+def content(**more: object) -> Report:
+    rows = [row("ridge", 0.3), row("bleep", 0.2, null_mean=0.0, null_sd=0.01), row(EVIL, 0.1, constant=7)]
+    values: dict[str, object] = {
+        "title": f"Report {EVIL}",
+        "protocol": PROTOCOLS["section"],
+        "model": "bleep",
+        "trained": ["C3", EVIL],
+        "tested": ["C2"],
+        "interval": "within section",
+        "rows": rows,
+        "permutations": 20,
+        "sections": [SectionPictures(EVIL, [Picture(f'"{EVIL}', b"png", EVIL)], EVIL)],
+        "curves": [Picture("loss", b"png")],
+        "failures": [{"slide": "S9", "stage": "tile", "reason": f"no um/px {EVIL}"}],
+        "manifests": {"model": {"step": "train", "name": "a", "fingerprint": "0f", "uri": "http://host/", "x": EVIL}},
+    }
+    return Report(**(values | more))  # type: ignore[arg-type] # a test's overrides
+
+
+class Tags(HTMLParser):
+    """Collects tags and attributes, and checks that each closes the one it should."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "action")]
+        if tag not in ("meta", "img"):
+            self.opened.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.opened.pop() == tag
+
+
+def test_the_page_is_well_formed_runs_nothing_and_fetches_nothing() -> None:
+    page = build_report(content())
+    tags = Tags()
+    tags.feed(page)
+    assert tags.opened == []
+    assert not tags.tags & {"script", "link", "iframe"}
+    assert tags.links
+    assert all(link.startswith("data:image/png;base64,") for link in tags.links)
+    assert not re.search(r"@import|url\(", page)
+
+
+def test_whatever_comes_from_outside_is_escaped() -> None:
+    page = build_report(content(model=EVIL))
+    assert EVIL not in page
+    assert page.count("&lt;script&gt;") >= 10
+
+
+def test_the_page_holds_protocol_leak_every_model_failures_and_provenance() -> None:
+    page = build_report(content())
+    for wanted in (
+        "Protocol “section”",
+        PROTOCOLS["section"].leak,
+        ">ridge<",
+        ">bleep<",
+        "null 0.000 ± 0.010",
+        "7 without spread",
+        "within section",
+        "over 20 permutations.",
+        "Failures (1)",
+        "S9",
+        "model: train/a-0f",
+        "bleep does not beat ridge",
+    ):
+        assert wanted in page
+
+
+def test_few_permutations_and_no_failures_are_said() -> None:
+    page = build_report(content(permutations=3, failures=[], interval="over patients"))
+    assert "over 3 permutations; fewer than 20" in page
+    assert "None: every slide and section went through." in page
+    assert "bootstrap 95 % interval, over patients; for a single section" in page
+
+
+def test_each_panel_has_its_own_verdict() -> None:
+    smooth = [row("ridge", 0.1, panel="smoothed"), row("bleep", 0.4, panel="smoothed")]
+    page = build_report(content(rows=[row("ridge", 0.3), row("bleep", 0.2), *smooth]))
+    assert "Panel toy: bleep does not beat ridge" in page
+    assert "Panel smoothed: bleep beats ridge" in page
+
+
+@pytest.mark.parametrize(
+    ("ours", "spread", "sentence"),
+    [
+        (0.5, 0.05, "bleep beats ridge: PCC 0.500 [0.450, 0.550] against 0.300 [0.250, 0.350]"),
+        (0.35, 0.05, "bleep is above ridge, but not clearly: "),
+        (0.3, 0.05, "bleep does not beat ridge: "),
+        (0.1, 0.05, "bleep does not beat ridge: "),
+        (0.5, None, "bleep is above ridge, but not clearly: PCC 0.500 against 0.300 [0.250, 0.350]"),
+    ],
+)
+def test_the_verdict_says_no_more_than_the_figures(ours: float, spread: float | None, sentence: str) -> None:
+    found = verdict([row("ridge", 0.3), row("bleep", ours, spread)], "bleep")
+    assert found.startswith(sentence)
+    separate = spread is not None and abs(ours - 0.3) > 0.1
+    assert ("do not overlap" in found) == separate
+    assert ("intervals overlap" in found) == (spread is not None and not separate)
+
+
+def test_the_verdict_is_open_where_a_side_was_not_scored() -> None:
+    assert verdict([row("bleep", 0.3)], "bleep") == (
+        "Whether bleep beats ridge is not known: no PCC of ridge was taken in this run."
+    )
+    assert "the baseline itself" in verdict([row("ridge", 0.3)], "ridge")
+
+
+def test_the_verdict_says_where_a_model_is_no_better_than_its_null() -> None:
+    rows = [row("ridge", 0.3), row("bleep", 0.02, null_mean=0.01, null_sd=0.01)]
+    assert "permuted labels alone reach 0.030 by chance, so bleep shows no signal here." in verdict(rows, "bleep")
+
+
+def test_the_table_for_the_terminal_is_aligned_and_complete() -> None:
+    rows = [
+        row("ridge", 0.3, null_mean=0.001, null_sd=0.012),
+        row("ridge", 0.4, genes="HEG-20"),
+        row("ridge", 0.5, genes="HVG-20"),
+        row("ridge", 1.25, metric="MSE"),
+        row("ridge", 0.75, metric="MAE"),
+        row("gene mean", 0.0, None),
+        row("ridge", 0.9, section="C2"),
+    ]
+    assert score_table_text(rows).splitlines() == [
+        "protocol section, panel toy, mean over sections, [bootstrap 95 % interval]",
+        "model      PCC all               PCC HEG-20            PCC HVG-20            MSE    MAE",
+        "---------------------------------------------------------------------------------------",
+        "ridge      0.300 [0.250, 0.350]  0.400 [0.350, 0.450]  0.500 [0.450, 0.550]  1.250  0.750",
+        "  null     0.001 ± 0.012",
+        "gene mean  0.000                 n/a                   n/a                   n/a    n/a",
+    ]
+
+
+def test_protocols_name_themselves_and_their_leak() -> None:
+    for name, protocol in PROTOCOLS.items():
+        assert protocol.name == name
+        assert protocol.leak.endswith(".")
+    assert (protocol_of("patient").same_patient, protocol_of("section").same_patient) == ("refuse", "allow")
+    with pytest.raises(ConfigError, match="there are patient, section, got 'spot'"):
+        protocol_of("spot")

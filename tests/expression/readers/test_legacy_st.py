@@ -1,0 +1,162 @@
+import gzip
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raystp.errors import SectionError, StorageError
+from raystp.expression.readers.registry import read
+from raystp.expression.readers.source import SectionSource
+from raystp.storage import Place
+
+COUNTS = "\tA\tB\tC\n1x1\t1\t0\t2\n2x1\t0\t3\t0\n1x2\t4\t0\t0\n2x3\t0\t0\t5\n"
+SELECTION = (
+    "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n"
+    "2\t3\t2\t3\t700\t2300\t1\n1\t1\t1\t1\t600\t2100\t1\n2.0\t1\t2\t1\t700\t2100\t1\n1\t2.0\t1\t2\t600\t2200\t1\n"
+)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> SectionSource:
+    (tmp_path / "A1.tsv").write_text(COUNTS)
+    (tmp_path / "A1_selection.tsv").write_text(SELECTION)
+    counts, positions = Place.of(tmp_path / "A1.tsv"), Place.of(tmp_path / "A1_selection.tsv")
+    return SectionSource("A1", "slideA1", "A", "legacy_st", counts, positions)
+
+
+def test_a_spot_lies_at_its_own_column_and_row(source: SectionSource) -> None:
+    section, notes = read(source)
+    assert section.obs_names.tolist() == ["1x1", "2x1", "1x2", "2x3"]
+    assert section.obsm["spatial"].tolist() == [[600, 2100], [700, 2100], [600, 2200], [700, 2300]]
+    assert section.obs["array_col"].tolist() == [1, 2, 1, 2]
+    assert section.obs["array_row"].tolist() == [1, 1, 2, 3]
+    assert section.X.toarray().tolist() == [[1, 0, 2], [0, 3, 0], [4, 0, 0], [0, 0, 5]]
+    assert section.var_names.tolist() == ["A", "B", "C"]
+    assert section.uns["raystp"] == {
+        "schema_version": 1,
+        "section": "A1",
+        "patient": "A",
+        "slide": "slideA1",
+        "mpp": pytest.approx(2.0),
+        "spot_diameter_um": 100.0,
+        "pitch_um": 200.0,
+        "layout": "legacy_st",
+    }
+    assert section.uns["spatial"]["A1"]["scalefactors"]["spot_diameter_fullres"] == pytest.approx(50)
+    assert notes["mpp_from"] == "pitch"
+    assert notes["mirrored"] is False
+
+
+def test_compression_and_an_absent_corner_change_nothing(source: SectionSource, tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "A1.tsv.gz", "wt") as file:
+        file.write(COUNTS.removeprefix("\t"))
+    zipped, _ = read(replace(source, counts=Place.of(tmp_path / "A1.tsv.gz")))
+    plain, _ = read(source)
+    assert zipped.X.toarray().tolist() == plain.X.toarray().tolist()
+    assert zipped.var_names.tolist() == plain.var_names.tolist()
+
+
+def test_what_stands_on_one_side_is_dropped_and_named(source: SectionSource, tmp_path: Path) -> None:
+    (tmp_path / "A1.tsv").write_text(COUNTS + "9x9\t1\t1\t1\n3x1\t0\t0\t0\n3x2\t1\t0\t0\n")
+    more = "8\t8\t8\t8\t1\t1\t1\n3\t1\t3\t1\t800\t2100\t1\n3\t2\t3\t2\t800\t2200\t0\n"
+    (tmp_path / "A1_selection.tsv").write_text(SELECTION + more)
+    section, notes = read(source)
+    assert section.n_obs == 4
+    assert (notes["dropped_no_place"], notes["dropped_no_place_first"]) == (2, ["9x9", "3x2"])
+    assert (notes["dropped_no_counts"], notes["dropped_no_counts_first"]) == (1, ["8x8"])
+    assert (notes["dropped_empty"], notes["dropped_empty_first"]) == (1, ["3x1"])
+    assert (notes["dropped_unselected"], notes["dropped_unselected_first"]) == (1, ["3x2"])
+
+
+def test_a_given_mpp_stands_where_the_pitch_does_not_contradict_it(source: SectionSource) -> None:
+    section, notes = read(replace(source, mpp=1.95))
+    assert section.uns["raystp"]["mpp"] == 1.95
+    assert notes["mpp_from"] == "given"
+    assert notes["mpp_by_pitch"] == pytest.approx(2.0)
+    with pytest.raises(SectionError, match=r"mpp 0.5 was given, but the spots' pitch says 2 um/px"):
+        read(replace(source, mpp=0.5))
+    with pytest.raises(SectionError, match="no microscope's"):
+        read(replace(source, mpp=float("nan")))
+
+
+def test_detected_array_coordinates_are_places_once_their_scale_is_known(source: SectionSource, tmp_path: Path) -> None:
+    (tmp_path / "mob.tsv").write_text("\tA\n16.92x9.015\t1\n17.0x10.0\t2\n3.5x4.25\t3\n")
+    mob = replace(source, counts=Place.of(tmp_path / "mob.tsv"), positions=None)
+    section, notes = read(replace(mob, spot_px=80.0))
+    assert section.obs_names.tolist() == ["16.92x9.015", "17.0x10.0", "3.5x4.25"]
+    assert section.obsm["spatial"].tolist() == pytest.approx(np.array([[1273.6, 641.2], [1280, 720], [200, 260]]))
+    assert section.obs["array_col"].tolist() == [16.92, 17.0, 3.5]
+    assert section.uns["raystp"]["mpp"] == pytest.approx(2.5)
+    assert notes["mpp_from"] == "pitch"
+    with pytest.raises(SectionError, match=r"has no positions: give the selection file \(columns x, y, pixel_x"):
+        read(mob)
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (("\tA\nspot1\t1\n", SELECTION), r"named by array coordinates, such as 10x13.* 1 are named 'spot1'"),
+        (("\tA\n1x1\tmany\n", SELECTION), r"not a tab-separated table of counts: could not convert string 'many'"),
+        (("\tA\tB\n1x1\t1\t2\n2x1\t1\n", SELECTION), r"not a tab-separated table of counts: .*columns"),
+        (("\tA\n1x1\t1\t2\n", SELECTION), r"its header names 2 columns|2 stand below it"),
+        (("\tA\n", SELECTION), "there are no rows below its header"),
+        (("", SELECTION), "there are no rows below its header"),
+        (("\tA\n1x1\t1\n1.1x1\t1\n", SELECTION), r"1 spots more than once among its counts: '1x1'"),
+        (("\tA\n50x1\t1\n", SELECTION), r"no spot has both counts and a place; counts are of '50x1', places of '2x3'"),
+        (("\tA\n1x1\t0.5\n2x1\t1\n1x2\t1\n", SELECTION), r"1 counts that are not whole numbers.*1x1/A = 0.5"),
+        (("\tA\n1x1\tnan\n2x1\t1\n1x2\t1\n", SELECTION), r"1 counts that are not finite numbers.*1x1/A = nan"),
+        (("\tA\n1x1\t1\n2x1\t1\n", SELECTION), r"um/px is not known: too few spots.*give mpp"),
+        ((COUNTS, "x\ty\tpixel_x\n1\t1\t5\n"), r"no column 'pixel_y'; it has 'x', 'y', 'pixel_x'"),
+        ((COUNTS, SELECTION.replace("600", "left")), "holds something else than numbers"),
+        ((COUNTS, ""), "not a tab-separated table of places"),
+    ],
+)
+def test_files_of_another_form_are_said_so(
+    source: SectionSource, tmp_path: Path, files: tuple[str, str], sentence: str
+) -> None:
+    (tmp_path / "A1.tsv").write_text(files[0])
+    (tmp_path / "A1_selection.tsv").write_text(files[1])
+    with pytest.raises(SectionError, match=f"^section 'A1' .*({sentence})"):
+        read(source)
+
+
+def test_a_damaged_archive_and_an_absent_file_are_said_so(source: SectionSource, tmp_path: Path) -> None:
+    whole = gzip.compress(COUNTS.encode() * 50)
+    (tmp_path / "cut.tsv.gz").write_bytes(whole[:40])
+    with pytest.raises(SectionError, match=r"cut.tsv.gz\) is not a tab-separated table of counts"):
+        read(replace(source, counts=Place.of(tmp_path / "cut.tsv.gz")))
+    with pytest.raises(StorageError, match="no file at"):
+        read(replace(source, counts=Place.of(tmp_path / "absent.tsv")))
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("B4", (283, 1, 15289, 0.688, 648)),
+        ("C2", (187, 0, 15706, 0.689, 8508)),
+        ("C3", (180, 2, 15821, 0.686, 9549)),
+        ("C4", (184, 3, 15842, 0.686, 10190)),
+    ],
+)
+def test_her2st_is_as_its_table_says(real_data: Path, name: str, row: tuple[int, int, int, float, int]) -> None:
+    spots, dropped, genes, mpp, median = row
+    counts = Place.of(real_data / "her2st" / "ST-cnts" / f"{name}.tsv.gz")
+    positions = Place.of(real_data / "her2st" / "ST-spotfiles" / f"{name}_selection.tsv")
+    section, notes = read(SectionSource(name, name, name[0], "legacy_st", counts, positions))
+    assert section.shape == (spots, genes)
+    assert notes["dropped_no_counts"] == dropped
+    assert notes["dropped_no_place"] == 0
+    assert notes["dropped_empty"] == 0
+    assert notes["mirrored"] is False
+    assert section.uns["raystp"]["mpp"] == pytest.approx(mpp, abs=0.001)
+    assert np.median(np.asarray(section.X.sum(axis=1))) == pytest.approx(median, abs=0.5)
+
+
+def test_the_olfactory_bulb_lies_on_its_image(real_data: Path) -> None:
+    counts = Place.of(real_data / "mob_rep11" / "counts" / "Rep11_MOB_count_matrix-1.tsv.gz")
+    section, _ = read(SectionSource("11", "11", "mouse", "legacy_st", counts, spot_px=72.56))
+    assert section.shape == (262, 16218)
+    assert section.uns["raystp"]["mpp"] == pytest.approx(2.76, abs=0.005)
+    assert (section.obsm["spatial"] > 0).all()
+    assert (section.obsm["spatial"] < [2319, 2478]).all()

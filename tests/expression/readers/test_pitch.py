@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from jaxtyping import Float64
+
+from raystp.errors import SectionError
+from raystp.expression.readers.pitch import HEXAGONAL, SQUARE, fit_lattice
+
+Places = Float64[np.ndarray, "spot 2"]
+
+
+def _square(n: int = 8) -> Places:
+    return np.stack(np.meshgrid(np.arange(n), np.arange(n)), axis=-1).reshape(-1, 2).astype(np.float64)
+
+
+def _turned(places: Places, degrees: float) -> Places:
+    angle = np.deg2rad(degrees)
+    return np.asarray(places @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]))
+
+
+@pytest.mark.parametrize("degrees", [0, 17, 90, 180, 271])
+def test_the_pitch_survives_holes_jitter_and_rotation(degrees: float) -> None:
+    rng = np.random.default_rng(0)
+    array = _square(15)[rng.random(225) < 0.6]
+    xy = _turned(array * 290.0, degrees) + rng.normal(scale=15, size=array.shape) + 5000
+    lattice = fit_lattice(array, xy, SQUARE, "here")
+    assert lattice is not None
+    assert lattice.pitch_px == pytest.approx(290, rel=0.005)
+    assert not lattice.mirrored
+
+
+def test_a_hexagonal_array_has_one_pitch_both_ways() -> None:
+    array = _square(10) * [2, 1] + [0, 0]
+    array[:, 0] += array[:, 1] % 2  # odd rows hold odd columns
+    xy = array * [0.5 * 280, 3**0.5 / 2 * 280]
+    lattice = fit_lattice(array, xy, HEXAGONAL, "here")
+    assert lattice is not None
+    assert lattice.pitch_px == pytest.approx(280)
+
+
+def test_one_misplaced_spot_does_not_move_the_pitch() -> None:
+    array = _square()
+    xy = array * 100.0
+    xy[-1] += 900
+    lattice = fit_lattice(array, xy, SQUARE, "here")
+    assert lattice is not None
+    assert lattice.pitch_px == pytest.approx(100)
+
+
+def test_swapped_x_and_y_are_seen_as_a_mirror() -> None:
+    array = _square()
+    lattice = fit_lattice(array, array[:, ::-1] * 100.0, SQUARE, "here")
+    assert lattice is not None
+    assert lattice.mirrored
+
+
+def test_spots_on_a_line_have_no_pitch() -> None:
+    array = np.column_stack([np.arange(5.0), np.arange(5.0)])
+    assert fit_lattice(array, array * 100, SQUARE, "here") is None
+    assert fit_lattice(array[:1], array[:1], SQUARE, "here") is None
+
+
+def test_places_that_do_not_follow_the_array_are_refused() -> None:
+    array = _square()
+    with pytest.raises(SectionError, match=r"^here: .*100.0 px one way and 60.0 px the other"):
+        fit_lattice(array, array * [100.0, 60.0], SQUARE, "here")
+    shuffled = np.random.default_rng(1).permutation(array)
+    with pytest.raises(SectionError, match="columns of the positions mixed up"):
+        fit_lattice(array, shuffled * 100, SQUARE, "here")

@@ -1,0 +1,268 @@
+"""Attention regression: its weights sum to 1, padding and order change nothing, and a planted hotspot is found."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from raystp.errors import ModelError
+from raystp.models.attention.bags import BagSamples
+from raystp.models.attention.model import GRAZIANI, AttentionOptions, AttentionRegression, seeded_attention
+from raystp.models.attention.predictor import AttentionPredictor
+from raystp.models.store import load_state, save_state
+from raystp.models.training.fit import FitOptions, Training, accumulate, fit
+from raystp.storage import Place
+
+SMALL = AttentionOptions(embedding=12, hidden=6)
+DESIGNS = [
+    SMALL,
+    replace(SMALL, heads="per_gene"),
+    replace(SMALL, heads="per_gene", trunk="per_gene"),
+    replace(SMALL, level="embedding"),
+    replace(SMALL, level="embedding", heads="per_gene"),
+    replace(SMALL, level="embedding", heads="per_gene", trunk="per_gene"),
+    replace(SMALL, pooling="mean"),
+    replace(SMALL, pooling="mean", level="embedding", heads="per_gene", trunk="per_gene"),
+    replace(SMALL, pooling="max"),
+]
+every_design = pytest.mark.parametrize("options", DESIGNS, ids=lambda o: f"{o.heads}-{o.trunk}-{o.level}-{o.pooling}")
+
+
+def _bags(sizes: list[int], width: int = 16, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(size, width)).astype(np.float32) for size in sizes]
+
+
+def _samples(count: int = 12, genes: int = 3, seed: int = 0) -> BagSamples:
+    rng = np.random.default_rng(seed)
+    bags = _bags(rng.integers(5, 12, count).tolist(), seed=seed)
+    return BagSamples.of(bags, rng.normal(size=(count, genes)))
+
+
+def _model(options: AttentionOptions = SMALL, genes: int = 3, width: int = 16) -> AttentionRegression:
+    model = seeded_attention(width, genes, options, seed=1).eval()
+    for parameter in model.parameters():  # so that tiles differ in attention by more than a hair
+        parameter.data *= 2
+    return model
+
+
+def _ready(model: AttentionRegression) -> AttentionPredictor:
+    genes = [f"g{column}" for column in range(len(model.label_mean))]
+    return AttentionPredictor("attention", genes, len(model.feature_mean), model)
+
+
+def _start(model: AttentionRegression, options: FitOptions) -> Training:
+    return Training(model, model.loss, model.optimizer(model.parameters(), options))
+
+
+def test_slide_prediction_is_the_attention_weighted_mean_of_tile_predictions_by_hand() -> None:
+    model = seeded_attention(1, 1, AttentionOptions(embedding=1, hidden=1, clamp=3.0), seed=0).eval()
+    for name, value in model.named_parameters():
+        value.data.fill_(0.0 if name.endswith("bias") else 2.0 if "attend" in name or "local" in name else 1.0)
+    x = np.array([-1.0, 0.5, 2.0])
+    logits, local = 2 * np.tanh(x), np.array([-2.0, 1.0, 3.0])  # 2 * 2 = 4, clamped to 3
+    weights = np.exp(logits) / np.exp(logits).sum()
+    bag = torch.tensor(x[None, :, None], dtype=torch.float32)
+    with torch.inference_mode():
+        predicted, labels = model(bag, torch.ones(1, 3), torch.tensor([[0.25]]))
+    assert float(predicted) == pytest.approx((weights * local).sum(), abs=1e-6)
+    assert float(model.loss(predicted, labels)) == pytest.approx(((weights * local).sum() - 0.25) ** 2, abs=1e-6)
+
+
+@every_design
+def test_attention_sums_to_one_and_a_slide_lies_between_its_least_and_its_most_tile(options: AttentionOptions) -> None:
+    ready, (bag,) = _ready(_model(options)), _bags([60])
+    maps, predicted = ready.maps(bag), ready.predict_bag(bag)
+    np.testing.assert_allclose(maps["attention"].sum(axis=0), 1.0, atol=1e-6)
+    assert (maps["attention"] >= 0).all()
+    assert (maps["local"].min(axis=0) <= predicted + 1e-6).all()
+    assert (maps["local"].max(axis=0) >= predicted - 1e-6).all()
+    np.testing.assert_allclose(maps["contribution"].sum(axis=0), predicted, atol=1e-5)
+
+
+@every_design
+def test_a_bag_of_one_tile_is_predicted_as_its_tile(options: AttentionOptions) -> None:
+    ready, (bag,) = _ready(_model(options)), _bags([1])
+    np.testing.assert_allclose(ready.predict_bag(bag), ready.predict(bag)[0], atol=1e-6)
+
+
+@every_design
+def test_padding_never_changes_an_answer_whatever_it_holds(options: AttentionOptions) -> None:
+    model, samples = _model(options), BagSamples.of(_bags([5, 9, 2]), np.zeros((3, 3)))
+    features, mask, labels = samples.at(np.arange(3))
+    assert features.shape == (3, 9, 16)
+    together = model(features, mask, labels)[0]
+    alone = torch.cat([model(*samples.at(np.array([bag])))[0] for bag in range(3)])
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+    soiled = torch.where(mask[..., None] == 0, torch.tensor(float("nan")), features)
+    torch.testing.assert_close(model(soiled, mask, labels)[0], together, atol=0, rtol=0)
+
+
+@every_design
+def test_a_batch_answers_as_the_stored_model_does_bag_by_bag(options: AttentionOptions) -> None:
+    model, bags = _model(options), _bags([5, 9, 2])
+    batch = model(*BagSamples.of(bags, np.zeros((3, 3))).at(np.arange(3)))[0].detach().numpy()
+    np.testing.assert_allclose(batch, [_ready(model).predict_bag(bag) for bag in bags], atol=1e-5)
+
+
+def test_a_model_of_own_trunks_is_as_many_models_as_genes() -> None:
+    options = replace(SMALL, heads="per_gene", trunk="per_gene", dropout=0.0)
+    whole, samples = _model(options), _samples()
+    batch = samples.at(np.arange(len(samples)))
+    predicted, labels = whole(*batch)
+    whole.loss(predicted, labels).backward()  # type: ignore[no-untyped-call]  # torch's own
+    gradients = {name: value.grad for name, value in whole.named_parameters()}
+    for gene in range(3):
+        one = whole.only([gene])
+        assert one.options == options
+        alone, label = one(batch[0], batch[1], batch[2][:, [gene]])
+        torch.testing.assert_close(alone[:, 0], predicted[:, gene], atol=1e-6, rtol=1e-5)
+        one.loss(alone, label).backward()  # type: ignore[no-untyped-call]  # torch's own
+        for name, value in one.named_parameters():
+            whose = gradients[name]
+            assert whose is not None
+            torch.testing.assert_close(value.grad, 3 * whose[[gene]], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_own_trunks_trained_together_are_what_each_gene_gives_alone(optimizer: Any) -> None:
+    options = replace(SMALL, heads="per_gene", trunk="per_gene", dropout=0.0, optimizer=optimizer)
+    fitting, samples = FitOptions(epochs=3, contrast=4, step=1, lr=1e-2, weight_decay=0.01), _samples()
+    together = _start(_model(options), fitting)
+    alone = [_start(_model(options).only([gene]), fitting) for gene in range(3)]
+    list(fit(together, samples, fitting))
+    for gene, one in enumerate(alone):
+        list(fit(one, replace(samples, labels=samples.labels[:, [gene]]), fitting))
+    batch = samples.at(np.arange(len(samples)))
+    with torch.inference_mode():
+        apart = torch.cat([one.model(*batch[:2], batch[2][:, [gene]])[0] for gene, one in enumerate(alone)], dim=1)
+        torch.testing.assert_close(together.model(*batch)[0], apart, atol=1e-5, rtol=1e-5)
+
+
+@every_design
+def test_a_model_of_some_genes_answers_for_them_as_the_whole(options: AttentionOptions) -> None:
+    model, (bag,) = _model(options), _bags([20])
+    model.standardize_labels(np.random.default_rng(0).normal(size=(9, 3)))
+    wanted = _ready(model).maps(bag)
+    for name, values in _ready(model).maps(bag, genes=["g2", "g0"]).items():
+        np.testing.assert_allclose(values, wanted[name][:, [2, 0]], atol=1e-6)
+
+
+def test_dropout_is_on_in_training_and_off_afterwards() -> None:
+    model, batch = _model(), _samples().at(np.arange(4))
+    assert torch.equal(model(*batch)[0], model(*batch)[0])
+    model.train()
+    assert not torch.equal(model(*batch)[0], model(*batch)[0])
+
+
+def test_a_frozen_encoder_gets_no_gradient() -> None:
+    encoder, pixels = nn.Linear(4, 16), np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
+
+    def tiles(bag: int, chosen: np.ndarray | None) -> np.ndarray:
+        seen = pixels[bag] if chosen is None else pixels[bag][chosen]
+        with torch.inference_mode():
+            out: np.ndarray = encoder(torch.from_numpy(seen)).numpy()
+        return out
+
+    samples = BagSamples(tiles, np.full(6, 5), np.ones((6, 3)), [str(number) for number in range(6)])
+    accumulate(_start(_model(), FitOptions()), samples, np.arange(6).reshape(2, 3))
+    assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
+def _gradients(model: AttentionRegression) -> list[Tensor]:
+    return [value.grad.clone() for value in model.parameters() if value.grad is not None]
+
+
+@every_design
+def test_bags_gathered_from_ranks_or_dealt_to_them_give_the_gradient_of_one(options: AttentionOptions) -> None:
+    samples, rows = _samples(8), np.arange(8)
+    model = _model(replace(options, dropout=0.0))
+    model.loss(*model(*samples.at(rows))).backward()  # type: ignore[no-untyped-call]  # torch's own
+    assert all(value.grad is not None for value in model.parameters())
+    wanted = _gradients(model)
+    model.zero_grad()
+    halves = [model(*samples.at(half)) for half in np.split(rows, 2)]
+    model.loss(*(torch.cat(side) for side in zip(*halves, strict=True))).backward()  # type: ignore[no-untyped-call]  # torch's own
+    for mine, one in zip(_gradients(model), wanted, strict=True):
+        torch.testing.assert_close(mine, one, atol=1e-6, rtol=1e-4)
+    model.zero_grad()
+    accumulate(_start(model, FitOptions()), samples, rows.reshape(8, 1))
+    for mine, one in zip(_gradients(model), wanted, strict=True):
+        torch.testing.assert_close(mine, one, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_resumed_run_equals_the_undisturbed_one_samples_of_large_bags_and_all(tmp_path: Path, optimizer: Any) -> None:
+    options = FitOptions(epochs=4, contrast=1, step=3, lr=1e-2)
+    place = Place.of(tmp_path / "state")
+
+    def run() -> tuple[Training, BagSamples]:
+        training = _start(_model(replace(SMALL, optimizer=optimizer)), options)
+        return training, replace(_samples(), bag_tiles=4, seed=7, epoch=lambda: training.epoch)
+
+    undisturbed, samples = run()
+    list(fit(undisturbed, samples, options))
+    first, samples = run()
+    for row in fit(first, samples, options):
+        if row["epoch"] == 1:
+            save_state(place, first)
+            break
+    second, samples = run()
+    load_state(place, second)
+    list(fit(second, samples, options))
+    for name, value in undisturbed.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name])
+
+
+def test_a_checkpoint_of_another_design_is_refused(tmp_path: Path) -> None:
+    place = Place.of(tmp_path / "state")
+    save_state(place, _start(_model(), FitOptions()))
+    with pytest.raises(ModelError, match="is of another model"):
+        load_state(place, _start(_model(replace(SMALL, heads="per_gene")), FitOptions()))
+
+
+def test_answers_come_back_in_the_labels_units() -> None:
+    labels = np.array([[100.0, 7.0], [104.0, 7.0], [102.0, 7.0]])
+    model = seeded_attention(16, 2, SMALL, seed=0).eval()
+    model.standardize_labels(labels)
+    for value in model.tile.local.parameters():
+        value.data.zero_()
+    np.testing.assert_allclose(_ready(model).predict_bag(_bags([5])[0]), [102.0, 7.0])
+    model.tile.local.bias.data.fill_(1.0)
+    np.testing.assert_allclose(_ready(model).predict_bag(_bags([5])[0]), [102.0 + labels[:, 0].std(), 8.0], rtol=1e-6)
+
+
+def test_the_same_seed_begins_with_the_same_weights_and_moves_no_other_randomness() -> None:
+    before = torch.get_rng_state()
+    one, two = (seeded_attention(16, 3, SMALL, seed=4) for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_the_published_model_is_one_per_gene_and_trained_by_sgd() -> None:
+    model = seeded_attention(8, 2, GRAZIANI, seed=0)
+    assert model.tile.embed.weight.shape == (2, 128, 8)
+    optimizer = model.optimizer(model.parameters(), FitOptions(lr=1e-4, weight_decay=0.01))
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.defaults["nesterov"]
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(2e-4, 0.005)]
+    assert asdict(GRAZIANI)["clamp"] == 10
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"dropout": 1.0}, "a dropout from 0 to below 1"),
+        ({"clamp": 0.0}, "a clamp above 0"),
+        ({"embedding": 0}, "widths of 1 or more"),
+        ({"level": "embedding", "pooling": "max"}, "gives no tile a weight"),
+        ({"trunk": "per_gene"}, 'use heads="per_gene"'),
+    ],
+)
+def test_options_that_make_no_model_are_refused_in_a_sentence(wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        AttentionOptions(**wrong)

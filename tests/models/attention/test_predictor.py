@@ -1,0 +1,178 @@
+"""A stored attention model: one answer whatever the chunk, order or dealing of tiles, and maps that move with them."""
+
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raystp.errors import ModelError
+from raystp.models.attention.model import AttentionOptions, AttentionRegression, seeded_attention
+from raystp.models.attention.predictor import AttentionPredictor, RunningPool, ready_attention
+from raystp.models.store import load_model, save_model
+from raystp.storage import Place
+
+SMALL = AttentionOptions(embedding=12, hidden=6)
+GENES = ["ERBB2", "FASN", "MUC1"]
+DESIGNS = [
+    SMALL,
+    replace(SMALL, heads="per_gene"),
+    replace(SMALL, heads="per_gene", trunk="per_gene"),
+    replace(SMALL, level="embedding", heads="per_gene"),
+    replace(SMALL, pooling="mean"),
+    replace(SMALL, pooling="max"),
+]
+every_design = pytest.mark.parametrize("options", DESIGNS, ids=lambda o: f"{o.heads}-{o.trunk}-{o.level}-{o.pooling}")
+
+
+def _model(options: AttentionOptions) -> AttentionRegression:
+    model = seeded_attention(16, 3, options, seed=1).eval()
+    for parameter in model.parameters():
+        parameter.data *= 3
+    rng = np.random.default_rng(0)
+    model.standardize(rng.normal(2.0, 3.0, size=(50, 16)))
+    model.standardize_labels(rng.normal(5.0, 2.0, size=(20, 3)))
+    return model
+
+
+def _ready(options: AttentionOptions = SMALL, chunk: int | None = None) -> AttentionPredictor:
+    return AttentionPredictor("attention", GENES, 16, _model(options), chunk)
+
+
+def _bag(tiles: int = 120) -> np.ndarray:
+    return np.random.default_rng(5).normal(2.0, 3.0, size=(tiles, 16)).astype(np.float32)
+
+
+@every_design
+def test_no_chunk_size_changes_an_answer(options: AttentionOptions) -> None:
+    bag, whole = _bag(), _ready(options)
+    for chunk in (1, 7, 120):
+        part = _ready(options, chunk)
+        np.testing.assert_allclose(part.predict_bag(bag), whole.predict_bag(bag), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(part.predict(bag), whole.predict(bag), rtol=1e-5, atol=1e-5)
+        for name, values in part.maps(bag).items():
+            np.testing.assert_allclose(values, whole.maps(bag)[name], rtol=1e-4, atol=1e-5)
+
+
+@every_design
+def test_order_of_tiles_changes_no_slide_and_permutes_its_maps(options: AttentionOptions) -> None:
+    bag, ready = _bag(), _ready(options)
+    order = np.random.default_rng(0).permutation(len(bag))
+    np.testing.assert_allclose(ready.predict_bag(bag[order]), ready.predict_bag(bag), rtol=1e-5)
+    for name, values in ready.maps(bag[order]).items():
+        np.testing.assert_allclose(values, ready.maps(bag)[name][order], rtol=1e-4, atol=1e-6)
+
+
+@every_design
+def test_a_slide_dealt_to_workers_is_pooled_to_the_slide(options: AttentionOptions) -> None:
+    ready, tiles = _ready(options), torch.from_numpy(_bag())
+    pools = [RunningPool(ready.model) for _ in range(4)]
+    with torch.inference_mode():
+        for pool, part in zip(pools[:3], tiles.tensor_split([5, 90]), strict=True):  # the fourth has no tiles
+            pool.add(part)
+    for pool in pools[1:]:
+        pools[0].merge(pool)
+    np.testing.assert_allclose(pools[0].value(), ready.predict_bag(_bag()), rtol=1e-6)
+
+
+@every_design
+def test_maps_add_up_to_what_the_slide_differs_from_the_training_mean(options: AttentionOptions) -> None:
+    ready, maps = _ready(options), _ready(options).maps(_bag())
+    mean = ready.model.label_mean.numpy()
+    np.testing.assert_allclose(maps["attention"].sum(axis=0), 1.0, atol=1e-5)
+    np.testing.assert_array_equal(maps["local"], ready.predict(_bag()))
+    np.testing.assert_allclose(maps["contribution"], maps["attention"] * (maps["local"] - mean), atol=1e-5)
+    np.testing.assert_allclose(mean + maps["contribution"].sum(axis=0), ready.predict_bag(_bag()), rtol=1e-5)
+
+
+def test_attention_of_extreme_logits_neither_overflows_nor_vanishes() -> None:
+    model = _model(SMALL)
+    assert model.tile.attend is not None
+    model.tile.attend.weight.data *= 1e4
+    ready = AttentionPredictor("attention", GENES, 16, model, chunk=11)
+    predicted, maps = ready.predict_bag(_bag()), ready.maps(_bag())
+    assert np.isfinite(predicted).all()
+    np.testing.assert_allclose(predicted, (maps["attention"] * maps["local"]).sum(axis=0), rtol=1e-5)
+
+
+@every_design
+def test_a_stored_model_answers_as_it_did(tmp_path: Path, options: AttentionOptions) -> None:
+    ready, place = _ready(options), Place.of(tmp_path / "model")
+    save_model(
+        place, "attention", ready.model.state_dict(), {"genes": GENES, "d_image": 16, "options": asdict(options)}
+    )
+    kind, arrays, meta = load_model(place)
+    back = ready_attention(arrays, meta)
+    assert (back.kind, kind, back.genes, back.d_image) == ("attention", "attention", GENES, 16)
+    np.testing.assert_array_equal(back.predict_bag(_bag()), ready.predict_bag(_bag()))
+    np.testing.assert_array_equal(back.maps(_bag(), ["MUC1"])["local"], ready.maps(_bag(), ["MUC1"])["local"])
+
+
+@every_design
+def test_tiles_can_be_taken_away_without_reading_the_others_again(options: AttentionOptions) -> None:
+    ready, bag = _ready(options), _bag()
+    left = np.random.default_rng(3).permutation(len(bag))[:17]
+    for column, gene in enumerate(GENES):
+        parts, predict = ready.removable(bag, gene)
+        scale, mean = (float(values[column]) for values in (ready.model.label_scale, ready.model.label_mean))
+        for rows in (left, left[:1], np.arange(len(bag))):
+            assert predict(parts[rows]) * scale + mean == pytest.approx(ready.predict_bag(bag[rows])[column], rel=1e-4)
+
+
+def test_a_slide_without_tiles_is_told_as_such_whatever_the_length_of_its_features() -> None:
+    for answer in (_ready().predict_bag, _ready().maps, lambda bag: _ready().removable(bag, "FASN")):
+        with pytest.raises(ModelError, match="a slide without tiles"):
+            answer(np.zeros((0, 1), np.float32))
+
+
+def test_faults_are_sentences() -> None:
+    ready, holed = _ready(), _bag()
+    holed[4, 2] = np.nan
+    ask: tuple[Any, ...] = (ready.predict, ready.predict_bag, ready.maps)
+    for answer in ask:
+        with pytest.raises(ModelError, match="reads 16 image features, got 15: they are of another encoder"):
+            answer(_bag()[:, :15])
+        with pytest.raises(ModelError, match="nan or infinity in 1 of 120 rows"):
+            answer(holed)
+    for answer in ask[1:]:
+        with pytest.raises(ModelError, match="a slide without tiles"):
+            answer(_bag()[:0])
+    with pytest.raises(ModelError, match="no gene 'TP53'; it has 'ERBB2'"):
+        ready.maps(_bag(), ["FASN", "TP53"])
+    with pytest.raises(ModelError, match="none is named"):
+        ready.maps(_bag(), [])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"options": {"temperature": 1.0}}, {"options": asdict(SMALL), "genes": GENES[:2]}, {}], ids=str
+)
+def test_arrays_or_options_of_another_model_are_refused(wrong: dict[str, Any]) -> None:
+    arrays = {name: value.numpy() for name, value in _model(SMALL).state_dict().items()}
+    with pytest.raises(ModelError, match="are not those of an attention model"):
+        ready_attention(arrays, {"genes": GENES, "d_image": 16, **wrong})
+
+
+LARGE = """
+import resource, numpy as np, torch
+from raystp.models.attention.model import AttentionOptions, seeded_attention
+from raystp.models.attention.predictor import AttentionPredictor
+torch.set_num_threads(1)
+genes = 2000
+model = seeded_attention(8, genes, AttentionOptions(heads="per_gene", embedding=16, hidden=8), seed=0).eval()
+ready = AttentionPredictor("attention", [str(g) for g in range(genes)], 8, model)
+ready.predict_bag(np.ones((9, 8), np.float32))
+bag = np.random.default_rng(0).normal(size=(20_000, 8)).astype(np.float32)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert np.isfinite(ready.predict_bag(bag)).all()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
+def test_memory_of_a_slide_is_that_of_a_chunk() -> None:
+    out = subprocess.run([sys.executable, "-c", LARGE], check=True, capture_output=True, text=True, timeout=120)
+    assert float(out.stdout) < 230  # MiB; of 20,000 x 2,000 logits one float64 copy is 305

@@ -1,0 +1,357 @@
+"""Training: a planted signal is learned, a width changes nothing, a seed decides, and a resumed run is the same run."""
+
+import copy
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raystp.errors import ModelError
+from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.model import Bleep, seeded_bleep
+from raystp.models.store import load_state, save_state
+from raystp.models.training.fit import FitOptions, Training, accumulate, fit, train_epoch
+from raystp.models.training.plan import Ranks, epoch_plan
+from raystp.models.training.samples import Pairs
+from raystp.storage import Place
+
+SMALL = FitOptions(epochs=4, contrast=8, step=4, seed=3)
+WITHOUT_DROPOUT = BleepOptions(dim=16, dropout=0.0)
+
+
+def _pairs(rows: int = 70, seed: int = 0) -> Pairs:
+    """Return features and an expression that is linear in them, plus a little noise."""
+    rng = np.random.default_rng(seed)
+    weights = np.random.default_rng(99).normal(size=(10, 6))
+    features = rng.normal(size=(rows, 10))
+    expression = features @ weights + 0.1 * rng.normal(size=(rows, 6))
+    return Pairs.of(torch.tensor(features, dtype=torch.float32), torch.tensor(expression, dtype=torch.float32))
+
+
+def _model(*, dropout: float = 0.1) -> Bleep:
+    return seeded_bleep(10, 6, BleepOptions(dim=16, dropout=dropout), seed=5)
+
+
+def _start(options: FitOptions = SMALL, *, dropout: float = 0.1) -> Training:
+    model = _model(dropout=dropout)
+    return Training.start(model, model.loss, options)
+
+
+def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+
+
+def _gradients(training: Training) -> list[Tensor]:
+    return [parameter.grad.clone() for parameter in training.model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_four_sets_on_one_rank_give_the_mean_of_the_ranks_gradients_dropout_and_all(world: int) -> None:
+    pairs, sets = _pairs(512), epoch_plan(512, contrast=128, step=4, seed=0, epoch=0)[0]
+    alone = _start()
+    loss = accumulate(alone, pairs, sets, key=(0, 0, 0))
+    many = [_start() for _ in range(world)]
+    losses = [accumulate(one, pairs, sets, Ranks(rank, world), key=(0, 0, 0)) for rank, one in enumerate(many)]
+    torch.testing.assert_close(torch.stack(losses).mean(), loss)
+    for mine, *theirs in zip(_gradients(alone), *(_gradients(one) for one in many), strict=True):
+        torch.testing.assert_close(torch.stack(theirs).mean(dim=0), mine, atol=1e-6, rtol=1e-5)
+
+
+def test_dropout_is_another_in_each_epoch_step_and_set() -> None:
+    rows = np.arange(16).reshape(1, 16)
+    keys = [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0)]
+    losses = [float(accumulate(_start(), _pairs(), rows, key=key)) for key in keys]
+    losses.append(float(accumulate(_start(), _pairs(), np.repeat(rows, 2, axis=0), key=keys[0])))
+    assert len(set(losses)) == 5
+    assert float(accumulate(_start(), _pairs(), rows, key=keys[0])) == losses[0]
+
+
+def test_one_large_set_is_not_four_small_ones() -> None:
+    pairs, sets = _pairs(512), epoch_plan(512, contrast=128, step=4, seed=0, epoch=0)[0]
+    small, large = _start(dropout=0.0), _start(dropout=0.0)
+    accumulate(small, pairs, sets)
+    accumulate(large, pairs, sets.reshape(1, 512))
+    differ = [float((a - b).abs().max()) for a, b in zip(_gradients(small), _gradients(large), strict=True)]
+    assert max(differ) > 1e-3
+
+
+class _Meeting:
+    """Ranks as threads of this process: each hands in a tensor and sees all of them, as in a collective."""
+
+    def __init__(self, world: int) -> None:
+        self.world, self.barrier, self.seats = world, threading.Barrier(world), [torch.empty(0)] * world
+
+    def all(self, rank: int, value: Tensor) -> list[Tensor]:
+        self.seats[rank] = value
+        self.barrier.wait(timeout=30)
+        seen = list(self.seats)
+        self.barrier.wait(timeout=30)
+        return seen
+
+    def gather(self, rank: int) -> Callable[[Tensor], Tensor]:
+        meeting = self
+
+        class Gather(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, rows: Tensor) -> Tensor:
+                ctx.rows = len(rows)
+                return torch.cat(meeting.all(rank, rows.detach().clone()))
+
+            @staticmethod
+            def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+                total = torch.stack(meeting.all(rank, gradients[0])).sum(dim=0)
+                return total[rank * ctx.rows : (rank + 1) * ctx.rows]
+
+        return Gather.apply
+
+    def mean(self, rank: int) -> Callable[[Tensor], Tensor]:
+        return lambda value: torch.stack(self.all(rank, value.clone())).mean(dim=0)
+
+
+class _SharedSGD(torch.optim.SGD):
+    """SGD that first averages the gradients over ranks, as DDP does."""
+
+    def __init__(self, model: nn.Module, mean: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(model.parameters(), lr=0.05, momentum=0.9)
+        self.mean_over_ranks = mean
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure, no loss
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad = self.mean_over_ranks(parameter.grad)
+        super().step(closure)
+
+
+def _train_together(
+    world: int, geometry: str, options: BleepOptions = WITHOUT_DROPOUT
+) -> tuple[list[Training], list[list[dict[str, Any]]]]:
+    meeting, pairs, check = _Meeting(world), _pairs(), _pairs(20, seed=1)
+    models = [seeded_bleep(10, 6, options, seed=5) for _ in range(world)]
+    runs = [Training(m, m.loss, _SharedSGD(m, meeting.mean(rank))) for rank, m in enumerate(models)]
+    if geometry == "in parts":
+        for run, model in zip(runs, models, strict=True):
+            run.part = model.loss_part
+    records: list[list[dict[str, Any]]] = [[] for _ in range(world)]
+
+    def work(rank: int) -> None:
+        ranks = Ranks(rank, world, None if geometry == "dealt" else meeting.gather(rank), meeting.mean(rank))
+        records[rank] = _timeless(list(fit(runs[rank], pairs, SMALL, validation=check, ranks=ranks)))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return runs, records
+
+
+WAYS = {
+    "smoothed": WITHOUT_DROPOUT,
+    "multiplied": replace(WITHOUT_DROPOUT, temperature=0.5, target_scale="mul"),
+    "normalised": replace(WITHOUT_DROPOUT, temperature=0.1, normalize_embeddings=True),
+    "detached": replace(WITHOUT_DROPOUT, detach_target=True),
+    "identity": replace(WITHOUT_DROPOUT, target="identity"),
+    "input": replace(WITHOUT_DROPOUT, target="input"),
+}
+
+
+@pytest.mark.parametrize(
+    ("geometry", "way"),
+    [("dealt", "smoothed"), ("gathered", "smoothed"), *(("in parts", way) for way in WAYS)],
+)
+@pytest.mark.parametrize("world", [2, 4])
+def test_width_changes_neither_the_weights_nor_the_losses(world: int, geometry: str, way: str) -> None:
+    (alone,), (wanted,) = _train_together(1, "dealt", WAYS[way])
+    runs, records = _train_together(world, geometry, WAYS[way])
+    assert len(wanted) == SMALL.epochs
+    for run, seen in zip(runs, records, strict=True):
+        assert seen == records[0]
+        for name in ("train_loss", "validation_loss"):
+            assert [row[name] for row in seen] == pytest.approx([row[name] for row in wanted], abs=1e-5)
+        for key, value in alone.model.state_dict().items():
+            torch.testing.assert_close(run.model.state_dict()[key], value, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_resumed_run_equals_the_undisturbed_one(tmp_path: Path, select: str) -> None:
+    options = {
+        "last": FitOptions(epochs=6, contrast=8, step=2),
+        "best": FitOptions(epochs=6, contrast=8, step=2, select="best", patience=5),
+    }[select]
+    pairs, check, place = _pairs(), _pairs(20, seed=1), Place.of(tmp_path / "state")
+    undisturbed = _start(options)
+    wanted = list(fit(undisturbed, pairs, options, validation=check))
+
+    first = _start(options)
+    seen = []
+    for record in fit(first, pairs, options, validation=check):
+        seen.append(record)
+        if record["epoch"] == 2:
+            save_state(place, first)
+            break
+    torch.manual_seed(1234)
+    second = _start(options)
+    load_state(place, second)
+    seen += list(fit(second, pairs, options, validation=check))
+
+    assert _timeless(seen) == _timeless(wanted)
+    assert _equal(second.weights(), undisturbed.weights())
+    assert _equal(second.model.state_dict(), undisturbed.model.state_dict())
+
+
+def test_seed_decides_the_result_whatever_torch_drew_before_and_other_randomness_is_untouched() -> None:
+    torch.manual_seed(1)
+    first = _start()
+    before = torch.get_rng_state()
+    list(fit(first, _pairs(), SMALL))
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    second, other = _start(), _start()
+    list(fit(second, _pairs(), SMALL))
+    list(fit(other, _pairs(), FitOptions(epochs=4, contrast=8, step=4, seed=4)))
+    assert _equal(first.weights(), second.weights())
+    assert not _equal(first.weights(), other.weights())
+
+
+def _retrieved(model: Bleep, bank: Tensor, queries: Pairs, k: int = 10) -> float:
+    """Return the mean correlation per gene of the mean of each query's k nearest spots."""
+    model.eval()
+    with torch.inference_mode():
+        spots = functional.normalize(model.embed_spots(bank))
+        images = functional.normalize(model.embed_images(queries.images(np.arange(len(queries)))))
+        predicted = bank[(images @ spots.T).topk(k).indices].mean(dim=1)
+    per_gene = [np.corrcoef(p, t)[0, 1] for p, t in zip(predicted.T, queries.expression.T, strict=True)]
+    return float(np.mean(per_gene))
+
+
+def test_planted_signal_is_learned_and_shuffled_labels_are_not() -> None:
+    options = FitOptions(epochs=20, contrast=64, step=1)
+    train, test = _pairs(400), _pairs(300, seed=1)
+    shuffle = torch.from_numpy(np.random.default_rng(0).permutation(400))
+    shuffled = Pairs(train.images, train.expression[shuffle])
+    scores = []
+    for pairs in (train, shuffled):
+        training = _start(options)
+        list(fit(training, pairs, options))
+        scores.append(_retrieved(training.model, pairs.expression, test))  # type: ignore[arg-type]  # a Bleep
+    assert scores[0] > 0.7
+    assert abs(scores[1]) < 0.15
+
+
+def test_best_keeps_the_weights_of_the_lowest_validation_loss_and_patience_stops_after_it() -> None:
+    options = FitOptions(epochs=60, lr=0.02, contrast=8, step=2, select="best", patience=3)
+    pairs, check = _pairs(40), _pairs(30, seed=1)
+    training = _start(options)
+    after = [
+        (record["validation_loss"], copy.deepcopy(training.model.state_dict()))
+        for record in fit(training, pairs, options, validation=check)
+    ]
+    losses = [loss for loss, _ in after]
+    best = int(np.argmin(losses))
+    assert (training.best_epoch, training.best_value) == (best, losses[best])
+    assert len(losses) == best + 1 + 3 < 60
+    assert _equal(training.weights(), after[best][1])
+    assert list(fit(training, pairs, options, validation=check)) == []
+
+
+def test_score_of_each_epoch_comes_from_the_model_at_rest() -> None:
+    asleep = []
+
+    def score(model: nn.Module) -> float:
+        asleep.append(not model.training)
+        return 0.25
+
+    records = list(fit(_start(), _pairs(), SMALL, score=score))
+    assert asleep == [True] * 4
+    assert [record["epoch"] for record in records] == [0, 1, 2, 3]
+    assert {record["validation_pcc"] for record in records} == {0.25}
+    assert {record["validation_loss"] for record in records} == {None}
+
+
+def test_what_cannot_be_trained_is_refused_before_the_first_step() -> None:
+    with pytest.raises(ModelError, match="needs 32 training pairs, there are 20"):
+        fit(_start(), _pairs(20), SMALL)
+    with pytest.raises(ModelError, match="3 workers cannot share"):
+        fit(_start(), _pairs(), SMALL, ranks=Ranks(0, 3))
+    with pytest.raises(ModelError, match="there is no validation section"):
+        fit(_start(), _pairs(), FitOptions(contrast=8, select="best"))
+
+
+def test_values_that_are_no_numbers_are_refused_by_name() -> None:
+    features, expression = torch.zeros(3, 2), torch.zeros(3, 2)
+    expression[1, 0] = torch.nan
+    with pytest.raises(ModelError, match="expression of 1 of 3 spots"):
+        Pairs.of(features, expression)
+
+
+def test_loss_that_is_no_number_stops_the_training_with_a_sentence() -> None:
+    pairs = Pairs(lambda rows: torch.full((len(rows), 10), torch.nan), _pairs().expression)
+    with pytest.raises(ModelError, match="the loss of epoch 0 is"):
+        list(fit(_start(), pairs, SMALL))
+
+
+def test_any_model_and_loss_of_whole_sets_can_be_trained() -> None:
+    class Regression(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(10, 6)
+
+        def forward(self, images: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
+            return self.line(images), expression
+
+    options = FitOptions(lr=0.1, contrast=8, step=1)
+    training = Training.start(Regression(), functional.mse_loss, options)
+    first = train_epoch(training, _pairs(), options)
+    for training.epoch in range(1, 12):
+        last = train_epoch(training, _pairs(), options)
+    assert last < 0.05 * first
+
+
+def test_best_pcc_keeps_the_epoch_that_scored_highest_whatever_its_loss() -> None:
+    training, scores = _start(), iter([0.1, 0.4, 0.2])
+    options = replace(SMALL, epochs=3, select="best_pcc")
+    list(fit(training, _pairs(), options, validation=_pairs(), score=lambda _: next(scores)))
+    assert (training.best_epoch, training.best_value) == (1, -0.4)
+    assert training.best
+
+
+def test_bfloat16_trains_close_to_float32_which_is_the_default_and_keeps_weights_in_float32() -> None:
+    options, train, test = FitOptions(epochs=10, contrast=64, step=1), _pairs(400), _pairs(100, seed=1)
+    assert options.precision == "float32"
+    exact, half = _start(options), _start(options)
+    in_full = _timeless(list(fit(exact, train, options, validation=test)))
+    in_half = _timeless(list(fit(half, train, replace(options, precision="bfloat16"), validation=test)))
+    assert in_half != in_full
+    for name in ("train_loss", "validation_loss"):
+        assert [row[name] for row in in_half] == pytest.approx([row[name] for row in in_full], rel=0.02)
+    assert {value.dtype for value in half.weights().values()} == {torch.float32}
+    scores = [_retrieved(one.model, train.expression, test) for one in (exact, half)]  # type: ignore[arg-type]  # a Bleep
+    assert scores[1] == pytest.approx(scores[0], abs=0.05)
+
+
+def test_bfloat16_hands_the_loss_float32() -> None:
+    seen: set[torch.dtype] = set()
+
+    def loss(*outputs: Tensor) -> Tensor:
+        seen.update(one.dtype for one in outputs)
+        assert not torch.is_autocast_enabled("cpu")
+        return outputs[0].sum()
+
+    training = Training.start(_model(), loss, SMALL)
+    accumulate(training, _pairs(), np.arange(16).reshape(1, 16), precision="bfloat16")
+    assert seen == {torch.float32}
+
+
+def test_best_pcc_without_a_score_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ModelError, match="no validation score"):
+        fit(_start(), _pairs(), replace(SMALL, select="best_pcc"), validation=_pairs())

@@ -1,0 +1,149 @@
+"""What reads a slide: its tiles where they are known exactly, and OpenSlide where they are not; that is said."""
+
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from jaxtyping import UInt8
+from PIL import Image
+
+from raystp.slides.open import open_slide, read_tiles
+from raystp.slides.tiled.buffers import SlotPool
+from raystp.storage import Place
+from raystp.units import Level0Pixels, TilePixels
+from tests.slides.tiled.tiled_files import APERIO, as_rgb, oracle, picture, write
+
+Rgb = UInt8[np.ndarray, "row col 3"]
+
+PICTURE = picture(300, 200)
+SQUARES = np.array([[x, y, 64.0] for y in (0.0, 50.0, 130.0) for x in (-20.0, 31.0, 280.0)])
+
+
+def empty_tile(path: Path, tile: int, image: int = 0) -> None:
+    """Take a stored tile's bytes away, as some scanners do."""
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[image]
+        assert isinstance(page, tifffile.TiffPage)
+        tag = page.tags["TileByteCounts"]
+    form = {3: "<H", 4: "<I"}[int(tag.dtype)]
+    with path.open("r+b") as file:
+        file.seek(tag.valueoffset + tile * struct.calcsize(form))
+        file.write(bytes(struct.calcsize(form)))
+
+
+def reads_as_openslide(path: Path, reader: str) -> None:
+    with open_slide("A1", Place.of(path), given_mpp=0.5) as slide, oracle(path) as truth:
+        assert slide.reader == reader
+        for side in (64.0, 128.0):
+            squares = SQUARES * np.array([1.0, 1.0, side / 64.0])
+            wanted = read_tiles(truth, squares, TilePixels(64))
+            np.testing.assert_array_equal(read_tiles(slide, squares, TilePixels(64)), wanted)
+
+
+def written(path: Path, pixels: np.ndarray, **how: Any) -> Path:
+    tifffile.imwrite(path, pixels, tile=(64, 64), metadata=None, **how)
+    return path
+
+
+def test_a_jpeg_that_insists_on_ycbcr_in_a_file_of_rgb_is_left_to_openslide(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tiff", PICTURE, photometric="rgb", compression="jpeg")
+    as_rgb(path)
+    reads_as_openslide(path, "openslide")
+
+
+def test_grey_tiles_are_left_to_openslide(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tiff", PICTURE[..., 0], photometric="minisblack", compression="jpeg")
+    reads_as_openslide(path, "openslide")
+
+
+def test_planes_of_their_own_are_left_to_openslide(tmp_path: Path) -> None:
+    planes = np.ascontiguousarray(np.moveaxis(PICTURE, 2, 0))
+    path = written(tmp_path / "a.tiff", planes, photometric="rgb", planarconfig="separate", compression="lzw")
+    reads_as_openslide(path, "openslide")
+
+
+def test_pixels_that_begin_in_another_corner_are_left_to_openslide(tmp_path: Path) -> None:
+    turned = (274, 3, 1, 3, True)
+    path = written(tmp_path / "a.tiff", PICTURE, photometric="rgb", compression="lzw", extratags=[turned])
+    reads_as_openslide(path, "openslide")
+
+
+def test_a_file_of_another_maker_is_left_to_openslide(tmp_path: Path) -> None:
+    xmp = (700, 1, 5, b"<xmp>", True)
+    path = written(tmp_path / "a.tiff", PICTURE, photometric="rgb", compression="jpeg", extratags=[xmp])
+    reads_as_openslide(path, "openslide")
+
+
+def test_glass_that_aperio_left_out_of_a_pyramid_is_left_to_openslide(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.svs", PICTURE, "aperio_rgb", side=64)
+    empty_tile(path, 6)
+    reads_as_openslide(path, "openslide")
+
+
+@pytest.mark.parametrize("image", [0, 1])
+def test_glass_that_a_plain_tiff_left_out_is_white(tmp_path: Path, image: int) -> None:
+    path = write(tmp_path / "a.tiff", PICTURE, "ycbcr420", side=64)
+    empty_tile(path, 4, image)
+    reads_as_openslide(path, "tiled")
+
+
+def test_levels_that_are_not_marked_as_reduced_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    with tifffile.TiffWriter(path) as tiff:
+        for level in (PICTURE, np.ascontiguousarray(255 - PICTURE[::2, ::2])):
+            tiff.write(level, tile=(64, 64), photometric="rgb", compression="lzw", metadata=None)
+    reads_as_openslide(path, "tiled")
+
+
+def test_an_associated_picture_is_no_level(tmp_path: Path) -> None:
+    path = tmp_path / "a.svs"
+    with tifffile.TiffWriter(path) as tiff:
+        common: dict[str, Any] = {"photometric": "rgb", "compression": "jpeg", "metadata": None}
+        tiff.write(PICTURE, tile=(64, 64), description=APERIO.format(300, 200), **common)
+        tiff.write(255 - PICTURE[::3, ::3], rowsperstrip=16, description="Aperio\nthumbnail", **common)
+        tiff.write(PICTURE[::2, ::2], tile=(64, 64), subfiletype=1, description="Aperio", **common)
+    reads_as_openslide(path, "tiled")
+
+
+def test_a_flat_picture_says_so(tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    with open_slide("A1", Place.of(tmp_path / "a.png"), given_mpp=0.5) as slide:
+        assert slide.reader == "flat"
+
+
+def test_many_threads_may_read_one_slide(tmp_path: Path) -> None:
+    with open_slide("A1", Place.of(write(tmp_path / "a.tiff", PICTURE, "ycbcr420", side=64))) as slide:
+
+        def read(square: list[float]) -> Rgb:
+            x, y, side = square
+            return slide.read(Level0Pixels(x), Level0Pixels(y), Level0Pixels(side), TilePixels(64))
+
+        squares = np.tile(SQUARES, (20, 1))
+        squares[::3, 2] = 70.5
+        alone = [read(square) for square in squares.tolist()]
+        with ThreadPoolExecutor(8) as pool:
+            for tile, wanted in zip(pool.map(read, squares.tolist()), alone, strict=True):
+                np.testing.assert_array_equal(tile, wanted)
+
+
+@pytest.mark.parametrize("side", range(16, 272, 16))
+def test_no_row_of_a_slot_begins_where_the_decoder_writes_past_the_cache(side: int) -> None:
+    slot = SlotPool(limit=1 << 20).empty((side, side, 3))
+    assert slot.shape == (side, side, 3)
+    assert slot.flags.c_contiguous
+    assert all((slot.ctypes.data + row * slot.strides[0]) % 32 for row in range(side))
+
+
+def test_memory_for_decoded_tiles_is_bounded_and_used_again() -> None:
+    pool = SlotPool(limit=10 * 48)
+    shape = (4, 4, 3)
+    for tile in range(50):
+        pool.give_back(pool.empty(shape), (0, tile))
+    assert sum(slot is not None for slot in pool.held([(0, tile) for tile in range(50)])) == 10
+    last = pool.empty(shape)
+    pool.give_back(last, None)
+    assert pool.empty(shape) is last

@@ -1,0 +1,235 @@
+"""embed on the smoke cohort: one artifact whatever the width, nothing done twice, and a kill in the midst of it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import yaml
+
+from raystp.artifacts import Artifact, Draft, begin, find
+from raystp.cluster.streams.units import Unit
+from raystp.errors import ConfigError
+from raystp.steps.embed import step as embed
+from raystp.steps.embed.config import EmbedConfig
+from raystp.steps.embed.work import EmbedWork, Output
+from raystp.steps.encoder_source import EncoderConfig, source_of
+from raystp.storage import Place
+
+pytestmark = pytest.mark.ray
+
+UNIT_TILES = 16
+SEED = 0
+
+
+def _config(smoke_store: Path, store: Path, **run: Any) -> EmbedConfig:
+    values = {"tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "run": {"store": str(store), **run}}
+    return embed.CONFIG.of(values)
+
+
+def _tiles(smoke_store: Path) -> str:
+    """Return the folder of the tiles that the demo itself made."""
+    return str(find(str(smoke_store), "embed/smoke", "embed").manifest.notes["tiles"])
+
+
+def _tables(artifact: Artifact) -> dict[str, Any]:
+    """Return each unit's table by name: the ids in their order, and the vectors."""
+    files = Path(artifact.place.uri).glob("embeddings/*/*.parquet")
+    return {file.stem: pq.read_table(file) for file in sorted(files)}
+
+
+def _vectors(table: Any) -> np.ndarray:
+    return np.stack(table["vector"].to_numpy())
+
+
+def _check_equal(found: Artifact, wanted: Artifact) -> None:
+    """The same folder's name, units, ids and order; vectors within 1e-5."""
+    assert found.manifest.folder == wanted.manifest.folder
+    assert found.manifest.rows == wanted.manifest.rows
+    assert found.manifest.notes == wanted.manifest.notes
+    ours, theirs = _tables(found), _tables(wanted)
+    assert list(ours) == list(theirs)
+    for name, table in ours.items():
+        assert table.drop_columns("vector").equals(theirs[name].drop_columns("vector"))
+        np.testing.assert_allclose(_vectors(table), _vectors(theirs[name]), atol=1e-5, rtol=0)
+
+
+def _times(store: Path) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def alone(smoke_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """One actor that reads and encodes 64 tiles at a time."""
+    store = tmp_path_factory.mktemp("alone")
+    return embed.run(_config(smoke_store, store, encoders=1, batch_tiles=64))
+
+
+def test_every_tile_has_a_finite_vector_in_its_slides_order(alone: Artifact, smoke_store: Path) -> None:
+    slides = alone.manifest.notes["units"]
+    assert list(slides) == ["patient-A", "patient-B", "patient-C", "unmeasured"]
+    tables = _tables(alone)
+    for slide, units in slides.items():
+        rows = [tables[unit] for unit in units]
+        wanted = pq.read_table(Path(_tiles(smoke_store)) / "tiles" / f"{slide}.parquet")
+        assert [tile for table in rows for tile in table["tile"].to_pylist()] == wanted["tile"].to_pylist()
+        vectors = np.concatenate([_vectors(table) for table in rows])
+        assert np.isfinite(vectors).all()
+        assert len(np.unique(vectors, axis=0)) > 0.9 * len(vectors)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [{"encoders": [1, 2], "batch_tiles": 7, "threads": 2}, {"encoders": 2, "batch_tiles": 7, "readers": 1}],
+    ids=["two inside", "a reader apart"],
+)
+def test_any_width_leaves_the_same_artifact(
+    run: dict[str, Any], alone: Artifact, smoke_store: Path, tmp_path: Path
+) -> None:
+    found = embed.run(_config(smoke_store, tmp_path, **run))
+    _check_equal(found, alone)
+    assert not (Path(found.place.uri) / "parts").exists()
+
+
+def test_finished_step_does_nothing_and_a_lost_unit_alone_is_computed_again(
+    smoke_store: Path, tmp_path: Path, alone: Artifact
+) -> None:
+    config = _config(smoke_store, tmp_path, encoders=1, batch_tiles=64)
+    folder = tmp_path / alone.manifest.folder
+    folder.parent.mkdir()
+    subprocess.run(["cp", "-a", alone.place.uri, str(folder)], check=True)
+    before = _times(tmp_path)
+    embed.run(config)
+    assert _times(tmp_path) == before
+
+    (folder / "manifest.json").unlink()
+    (folder / "commits" / "patient-B.00001.json").unlink()
+    (folder / "embeddings" / "patient-B" / "patient-B.00001.parquet").unlink()
+    _check_equal(embed.run(config), alone)
+    changed = {str(file.relative_to(folder)) for file, when in _times(tmp_path).items() if before[file] != when}
+    lost = {"commits/patient-B.00001.json", "embeddings/patient-B/patient-B.00001.parquet"}
+    assert changed == {"manifest.json", *lost}
+
+
+def test_killed_run_goes_on_from_what_was_committed(alone: Artifact, smoke_store: Path, tmp_path: Path) -> None:
+    store, address = tmp_path / "store", ray.get_runtime_context().gcs_address
+    config = _config(smoke_store, store, address=address, encoders=1, batch_tiles=1)
+    file, folder = tmp_path / "killed.yaml", store / alone.manifest.folder
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    enough = int(np.random.default_rng(SEED).integers(1, 4))
+    command = [str(Path(sys.executable).with_name("raystp")), "embed", "--config", str(file)]
+    with (tmp_path / "output.txt").open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    try:
+        while len(list(folder.glob("commits/*.json"))) < enough:
+            assert process.poll() is None, (tmp_path / "output.txt").read_text()
+            time.sleep(0.002)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (folder / "manifest.json").exists()
+    kept = {one: when for one, when in _times(store).items() if one.parent.name == "commits"}
+    assert enough <= len(kept) < len(_tables(alone))
+
+    _check_equal(embed.run(config), alone)
+    after = _times(store)
+    assert {one: after[one] for one in kept} == kept
+
+
+def test_a_unit_that_ended_three_processes_is_left_out_by_name_until_it_is_asked_for_again(
+    alone: Artifact, smoke_store: Path, tmp_path: Path
+) -> None:
+    config = _config(smoke_store, tmp_path / "store", encoders=1)
+    folder = tmp_path / "store" / alone.manifest.folder
+    marks = folder / "attempts" / "patient-B.00001"
+    marks.mkdir(parents=True)
+    for number in range(3):
+        (marks / f"{number}.json").write_text('{"host": "node-7", "process": 1}')
+    lacking = embed.run(config)
+    (row,) = lacking.failures().to_pylist()
+    assert (row["slide"], row["stage"]) == ("patient-B", "embed")
+    assert "has ended 3 processes (the last on node-7): it is left out" in row["reason"]
+    assert embed.run(config).manifest == lacking.manifest
+    again = embed.run(_config(smoke_store, tmp_path / "store", encoders=1, retry_failed=True))
+    _check_equal(again, alone)
+    assert not list((folder / "attempts").glob("*"))
+    assert not (folder / "failures.parquet").exists()
+
+
+@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.faults)], ids=["inside", "apart"])
+def test_several_encoders_in_one_pass_leave_what_each_leaves_alone(
+    readers: int, alone: Artifact, smoke_store: Path, tmp_path: Path
+) -> None:
+    seeded = {"name": "tiny", "seed": 1}
+    both = {"tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "also": {"seeded": seeded}}
+    first = embed.run(embed.CONFIG.of({**both, "run": {"store": str(tmp_path), "encoders": 1, "readers": readers}}))
+    _check_equal(first, alone)
+    config = {"name": "seeded", "tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "encoder": seeded}
+    other = find(str(tmp_path), "embed/seeded", "embed")
+    _check_equal(other, embed.run(embed.CONFIG.of({**config, "run": {"store": str(tmp_path / "alone")}})))
+    assert other.manifest.config == embed.CONFIG.of(config).said()
+    assert embed.run(embed.CONFIG.of({**config, "run": {"store": str(tmp_path)}})).manifest == other.manifest
+
+
+def test_an_encoder_that_is_done_is_not_run_beside_another(alone: Artifact, smoke_store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / alone.manifest.folder
+    folder.parent.mkdir()
+    subprocess.run(["cp", "-a", alone.place.uri, str(folder)], check=True)
+    before = _times(folder)
+    both = {"tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "also": {"seeded": {"name": "tiny", "seed": 1}}}
+    assert embed.run(embed.CONFIG.of({**both, "run": {"store": str(tmp_path)}})).manifest == alone.manifest
+    assert _times(folder) == before
+    assert find(str(tmp_path), "embed/seeded", "embed").manifest.rows == alone.manifest.rows
+
+
+def test_the_manifest_says_how_the_run_went_and_what_read_each_slide(alone: Artifact) -> None:
+    found = alone.manifest.statistics
+    assert found["tiles"] == alone.manifest.rows["tiles"]
+    assert 0 < found["encoders_waited"] < 1
+    assert any("EncodeUnit" in line for line in found["operators"])
+    assert set(alone.manifest.notes["readers"]) == set(alone.manifest.notes["patients"])
+    assert set(alone.manifest.notes["readers"].values()) <= {"tiled", "openslide", "flat"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"also": {"default": {}}}, "'default' is the first encoder's own name"),
+        ({"also": {"../x": {}}}, "String should match pattern"),
+        ({"run": {"encoders": [3, 2]}}, "encoders: [least, most] are wanted, in that order"),
+        ({"run": {"readers": [0, 2]}}, "greater than or equal to 1"),
+    ],
+)
+def test_a_width_or_a_name_that_cannot_be_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        embed.CONFIG.of({"tiles": "tile/smoke", **changes})
+
+
+def test_a_unit_is_committed_once_whoever_comes_second(smoke_store: Path, tmp_path: Path) -> None:
+    tiles, unit = find(str(smoke_store), _tiles(smoke_store), "tile"), Unit("patient-A.00000", "patient-A", 0, 2)
+    source = source_of(EncoderConfig(), str(smoke_store))
+    work = EmbedWork(tiles.place, (Output(Place.of(tmp_path), source, 3),), {}, 224, "float32")
+    work.commit(unit, np.ones((2, 3), np.float32))
+    first = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    work.commit(unit, np.zeros((2, 3), np.float32))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
+    (tmp_path / "commits" / "patient-A.00000.json").unlink()  # as if the first had died before its record
+    work.commit(unit, np.zeros((2, 3), np.float32))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
+
+
+def test_what_is_made_of_an_artifact_that_lacks_a_slide_is_other_work(tmp_path: Path) -> None:
+    config = embed.CONFIG.of({"tiles": "tile/a", "run": {"store": str(tmp_path)}})
+    draft = Draft(Place.of(tmp_path) / "tile" / "a-0", "tile", "a", "0", {}, {})
+    lacking = draft.finish({}, [{"slide": "S", "stage": "tile", "reason": "damaged"}])
+    first = begin(config, "embed", {"tiles": lacking})
+    second = begin(config, "embed", {"tiles": draft.finish({}, [])})
+    assert first.place != second.place

@@ -1,0 +1,168 @@
+"""impute through a bank: any width gives one answer, neighbours give genes later, and who is left out never answers."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from raystp import tables
+from raystp.artifacts import Artifact, find
+from raystp.cluster.streams.slides import SlideWidth, each_slide
+from raystp.errors import ConfigError, LeakError
+from raystp.index.bank import open_bank
+from raystp.steps.impute import step as impute
+from raystp.steps.impute.slide import Asked
+from raystp.steps.impute.work import ImputeWork
+from raystp.steps.index import step as index
+from raystp.storage import Place
+from tests.steps.conftest import GENES, PATIENTS, add_joint
+
+pytestmark = pytest.mark.ray
+
+SOURCES = {"model": "train/joint", "spots": "spots/toy", "embeddings": "embed/toy"}
+
+
+@pytest.fixture(scope="module")
+def store(made_store: Place, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Place:  # noqa: ARG001 -- starts Ray
+    """A store with `index/toy`, S1 and S2 in three shards, and `impute/dense`, S3 as they answer it."""
+    store = Place.of(tmp_path_factory.mktemp("joint") / "store")
+    shutil.copytree(made_store.path, store.path)
+    add_joint(store)
+    index.run(index.CONFIG.of({**SOURCES, "name": "toy", "shards": 3, "run": {"store": store.uri}}))
+    _imputed(store, name="dense", spread=True)
+    return store
+
+
+def _imputed(store: Place, *, run: dict[str, Any] | None = None, **changes: Any) -> Artifact:
+    asked = {**SOURCES, "index": "index/toy", "k": 4, **changes}
+    return impute.run(impute.CONFIG.of({**asked, "run": {"store": store.uri, **(run or {})}}))
+
+
+def _read(artifact: Artifact, slide: str = "S3") -> ad.AnnData:
+    return ad.read_h5ad(artifact.place.path / "anndata" / f"{slide}.h5ad")
+
+
+def test_any_width_gives_one_answer(store: Place) -> None:
+    first = _read(_imputed(store, name="dense", spread=True))
+    widths: list[dict[str, Any]] = [{"chunk_tiles": 1}, {"shard_actors": 3, "replicas": 3, "chunk_tiles": 4}]
+    for number, run in enumerate(widths):
+        run["cpus_per_process"] = 0.1
+        other = _read(_imputed(store, name=f"wide{number}", spread=True, run=run))
+        np.testing.assert_allclose(other.X, first.X, atol=1e-6)
+        np.testing.assert_allclose(other.layers["spread"], first.layers["spread"], atol=1e-6)
+        np.testing.assert_allclose(other.obs["distance"], first.obs["distance"], atol=1e-6)
+
+
+def test_neighbours_give_the_genes_that_are_asked_for_later(store: Place) -> None:
+    dense = _imputed(store, name="dense", spread=True)
+    near = _imputed(store, name="near", output="neighbours")
+    assert near.manifest.notes["slides"] == ["S3"]
+    later = _imputed(store, name="later", neighbours="impute/near", genes=["C", "A"], spread=True)
+    one, two = _read(dense)[:, ["C", "A"]], _read(later)
+    assert two.var_names.tolist() == ["C", "A"]
+    np.testing.assert_allclose(two.X, one.X, atol=2e-3)
+    np.testing.assert_allclose(two.layers["spread"], one.layers["spread"], atol=2e-2)
+    np.testing.assert_array_equal(two.obs["distance"], one.obs["distance"])
+
+
+def test_the_cohorts_table_and_the_anndata_say_the_same(store: Place) -> None:
+    artifact = _imputed(store, name="dense", spread=True)
+    adata = _read(artifact)
+    table = artifact.table("predictions/S3.parquet", tables.predictions(len(GENES)))
+    np.testing.assert_array_equal(tables.matrix(table["expression"]), adata.X)
+    assert adata.obs_names.tolist() == table["spot"].to_pylist()
+    assert set(adata.obs.columns) >= {"distance", "far"}
+    assert adata.layers["measured"].shape == adata.shape
+
+
+def test_a_slides_own_patient_never_answers_it_where_own_rows_are_left_out(store: Place) -> None:
+    with pytest.raises(LeakError):
+        _imputed(store, slides=["S4"])  # of P1, whom the model was trained on
+    run = {"store": store.uri}
+    everyone = {**SOURCES, "name": "all", "reference": ["S1", "S2", "S3"], "run": run}
+    bank = index.run(index.CONFIG.of(everyone))
+    asked: dict[str, Any] = {"index": "index/all", "slides": ["S3"], "k": 12, "output": "neighbours"}
+    with pytest.raises(LeakError, match="has learned from 'S3' itself"):
+        _imputed(store, name="own", **asked)
+    artifact = _imputed(store, name="own", own_rows="leave_out", **asked)
+    assert artifact.manifest.notes["left_out"] == {"S3": "P3"}
+    rows = tables.matrix((artifact.place / "neighbours" / "S3.parquet").read_table()["rows"]).astype(int)
+    patients = np.asarray(open_bank(bank.place, bank.manifest.notes["bank"]).rows["patient"].to_pylist())
+    assert set(patients[np.unique(rows)]) == {"P1", "P2"}
+
+
+def test_rows_that_do_not_count_are_never_neighbours(store: Place) -> None:
+    artifact = _imputed(store, name="without", output="neighbours", without={"section": ["S1"]})
+    rows = tables.matrix((artifact.place / "neighbours" / "S3.parquet").read_table()["rows"])
+    assert rows.min() >= 6
+
+
+def test_slides_that_were_done_are_left_alone(store: Place) -> None:
+    first = _imputed(store, name="dense", spread=True)
+    file = Path(first.place.uri) / "anndata" / "S3.h5ad"
+    moment = file.stat().st_mtime_ns
+    (first.place / "manifest.json").remove()
+    second = _imputed(store, name="dense", spread=True)
+    assert file.stat().st_mtime_ns == moment
+    assert second.manifest.rows == first.manifest.rows
+
+
+@pytest.mark.faults
+def test_a_slide_that_ends_its_process_each_time_is_refused_by_name(store: Place, tmp_path: Path) -> None:
+    model, embed, bank = (
+        find(store.uri, name, name.partition("/")[0]) for name in ("train/joint", "embed/toy", "index/toy")
+    )
+    asked = Asked(
+        k=4,
+        weights="mean",
+        exactly=False,
+        genes=None,
+        spread=False,
+        output="dense",
+        without={},
+        protocol="patient",
+        chunk=2048,
+    )
+    work = Deadly(model, embed, bank, None, None, asked, {}, Place.of(tmp_path))
+    (receipt,) = each_slide(work, ["S3"], SlideWidth(1, 0.1))
+    assert receipt.rows == 0
+    assert receipt.error.startswith("predicting slide 'S3' has ended 3 processes")
+
+
+class Deadly(ImputeWork):
+    """Work that ends its process."""
+
+    def worker(self) -> Any:
+        return lambda _: os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"genes": ["A", "Z"]}, "genes: 'Z'; the model has 4 genes, such as A, B, C, D"),
+        ({"genes": ["A", "A"]}, "one is named twice"),
+        ({"output": "neighbours", "spread": True}, "has no genes yet"),
+        ({"index": None, "model": "train/toy", "output": "neighbours"}, "give `index`"),
+        ({"neighbours": "impute/dense"}, "holds no neighbours"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(store: Place, asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        _imputed(store, name="wrong", **asked)
+
+
+def test_a_damaged_shard_is_a_failure_that_names_the_file(store: Place) -> None:
+    file = find(store.uri, "index/toy", "index").place.path / "shard-00001.expression.npy"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"?")
+    artifact = _imputed(store, name="damaged")
+    file.write_bytes(whole)
+    (failure,) = artifact.failures().to_pylist()
+    assert "shard-00001.expression.npy" in failure["reason"]
+    assert json.loads((artifact.place / "manifest.json").read_bytes())["failures"] == 1
+    assert PATIENTS[failure["slide"]] == "P3"

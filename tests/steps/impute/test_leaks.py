@@ -1,0 +1,155 @@
+"""What may not be learned from or predicted: refused before any work, both sides named, and nothing is left behind."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raystp.artifacts import Artifact, find
+from raystp.errors import ConfigError, LeakError, ModelError, PanelError
+from raystp.steps.impute import step as impute
+from raystp.steps.impute.config import ImputeConfig
+from raystp.steps.train import step as train
+from raystp.steps.train.config import TrainConfig
+from raystp.storage import Place
+
+Finish = Callable[[Place, str, str, Mapping[str, Any]], Artifact]
+
+
+def _left(store: Place) -> list[str]:
+    """Return every file in a store."""
+    return sorted(str(path.relative_to(store.path)) for path in store.path.rglob("*") if path.is_file())
+
+
+# ---- training
+
+
+def _train(store: Place, **fields: Any) -> TrainConfig:
+    given = {"model": "ridge", "spots": "spots/toy", "embeddings": "embed/toy", "split": {"test": ["P1"]}}
+    return train.CONFIG.of({**given, "panel": {"variable": 2}, **fields, "run": {"store": store.uri}})
+
+
+def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_store: Place) -> None:
+    before = _left(toy_store)
+    with pytest.raises(LeakError) as caught:
+        train.run(_train(toy_store, split={"test": ["S4"]}))
+    assert str(caught.value) == (
+        "patient 'P1' is on both sides: 'S1' train or validate, 'S4' test; move them to one side, or use the protocol "
+        "`section`, which says so with every figure"
+    )
+    with pytest.raises(LeakError, match="patient 'P1' is on both sides: 'S1' train or validate, 'S4' test"):
+        train.run(_train(toy_store, split={"test": ["S4"], "validation": ["S1"], "train": ["P2", "S3"]}))
+    assert _left(toy_store) == before
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ({"test": ["P9"]}, "no such section 'P9'; there are 'S1', 'S2', 'S3', 'S4'"),
+        ({"test": ["P1"], "validation": ["S1"]}, "sections 'S1' are named twice: a section has one role"),
+        ({"test": ["P1", "P2", "P3"]}, "no section is left to train on: of 4, 4 test and 0 validate"),
+        ({"test": ["P1"], "protocol": "sections"}, "no such protocol; there are patient, section, got 'sections'"),
+    ],
+)
+def test_a_split_that_cannot_be_is_told(toy_store: Place, split: dict[str, Any], said: str) -> None:
+    before = _left(toy_store)
+    with pytest.raises(ConfigError, match=said):
+        train.run(_train(toy_store, split=split))
+    assert _left(toy_store) == before
+
+
+def test_a_panel_that_names_absent_genes_is_told_with_near_names(toy_store: Place, tmp_path: Path) -> None:
+    (tmp_path / "panel.txt").write_text("A\nB\nZ\n")
+    before = _left(toy_store)
+    with pytest.raises(
+        PanelError, match=r"1 of 3 genes of the panel are in no training section: 'Z'; absent='drop' leaves"
+    ):
+        train.run(_train(toy_store, panel={"file": str(tmp_path / "panel.txt")}))
+    with pytest.raises(PanelError, match=r"9 variable genes were asked for; 4 of 4 are in at least 10% of the spots"):
+        train.run(_train(toy_store, panel={"variable": 9}))
+    assert _left(toy_store) == before
+
+
+def test_images_from_two_sources_or_from_none_are_refused(toy_store: Place) -> None:
+    for fields in ({"embeddings": None}, {"tiles": "tile/toy", "encoder": {}}):
+        with pytest.raises(ConfigError, match=r"train reads either `embeddings` .* or `tiles` with an `encoder`"):
+            train.run(_train(toy_store, **fields))
+
+
+# ---- prediction
+
+
+def _impute(store: Place, **fields: Any) -> ImputeConfig:
+    given = {"embeddings": "embed/toy", "model": "train/toy"}
+    return impute.CONFIG.of({**given, **fields, "run": {"store": store.uri}})
+
+
+def test_a_training_patients_other_slide_is_refused_unless_the_protocol_allows_it(toy_store: Place) -> None:
+    before = _left(toy_store)
+    with pytest.raises(LeakError) as caught:
+        impute.run(_impute(toy_store, slides=["S3", "S4"]))
+    said = str(caught.value)
+    assert "own patient 'P1', so they would judge themselves, and protocol 'patient' refuses that" in said
+    assert "choose a protocol that says `same_patient: allow`, as `section` does" in said
+    assert _left(toy_store) == before
+
+
+@pytest.mark.parametrize("protocol", ["patient", "section"])
+def test_a_slide_that_was_learned_from_is_predicted_under_no_protocol(toy_store: Place, protocol: str) -> None:
+    before = _left(toy_store)
+    with pytest.raises(LeakError, match="the model or its bank has learned from 'S1' itself; no protocol predicts it"):
+        impute.run(_impute(toy_store, slides=["S1", "S3"], protocol=protocol))
+    assert _left(toy_store) == before
+
+
+def test_a_slide_that_only_the_bank_knows_is_refused_too(toy_store: Place, finished: Finish) -> None:
+    model = find(toy_store.uri, "train/toy", "train")
+    notes = {"model": model.manifest.folder, "patients": ["P1", "P2", "P3"], "slides": ["S1", "S2", "S3"]}
+    finished(toy_store, "index", "toy", notes)
+    with pytest.raises(LeakError, match="the model or its bank has learned from 'S3' itself"):
+        impute.run(_impute(toy_store, slides=["S3"], index="index/toy", protocol="section"))
+
+
+def test_an_index_of_another_model_is_refused_and_both_are_named(toy_store: Place, finished: Finish) -> None:
+    finished(toy_store, "index", "other", {"model": "train/other-0123456789ab", "patients": ["P1"], "slides": ["S1"]})
+    before = _left(toy_store)
+    with pytest.raises(
+        ModelError, match=r"was made with model train/other-0123456789ab, not with train/toy-\w{12}: make"
+    ):
+        impute.run(_impute(toy_store, index="index/other"))
+    assert _left(toy_store) == before
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"slides": ["S9"]}, r"slides: 'S9' has no embeddings in \S+; there are S1, S2, S3, S4"),
+        ({"weights": "median"}, r"weights: Input should be 'mean', 'top1', 'softmax' or 'bleep', got 'median'"),
+        ({"protocol": "mine"}, "no such protocol; there are patient, section, got 'mine'"),
+    ],
+)
+def test_what_cannot_be_asked_of_a_prediction_is_told(toy_store: Place, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        impute.run(_impute(toy_store, **fields))
+
+
+def test_a_model_that_answers_from_a_bank_wants_one(toy_store: Place) -> None:
+    file = find(toy_store.uri, "train/toy", "train").place.path / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "kind": "bleep"}))
+    with pytest.raises(
+        ConfigError, match="is a bleep model, which answers from a bank: run `raystp index`, then give `in"
+    ):
+        impute.run(_impute(toy_store, slides=["S3"]))
+
+
+def test_a_cohort_of_training_patients_alone_leaves_nothing_to_predict(toy_store: Place) -> None:
+    file = find(toy_store.uri, "embed/toy", "embed").place.path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["notes"]["patients"] = {"S1": "P1", "S2": "P2", "S4": "P1"}
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(
+        ConfigError, match=r"protocol 'patient' leaves none of \S+ to predict; embed other patients' sl"
+    ):
+        impute.run(_impute(toy_store))

@@ -1,0 +1,149 @@
+"""index: the same answers from any number of shards; a bank that grew is the bank of all; one who left is gone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raystp.artifacts import Artifact, find
+from raystp.errors import ArtifactError, ConfigError, ModelError
+from raystp.index.bank import Bank, open_bank
+from raystp.steps.index import step as index
+from raystp.steps.index.queries import read
+from raystp.storage import Place
+from tests.steps.conftest import PATIENTS
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+QUERIES = np.random.default_rng(3).standard_normal((5, 8)).astype(np.float32)
+
+
+def _built(joint_store: Place, **changes: Any) -> Artifact:
+    sources = {"model": "train/joint", "spots": "spots/toy", "embeddings": "embed/toy"}
+    return index.run(index.CONFIG.of({**sources, "run": {"store": joint_store.uri}, **changes}))
+
+
+def _changed(joint_store: Place, **changes: Any) -> Artifact:
+    return index.run(index.CONFIG.of({"run": {"store": joint_store.uri}, **changes}))
+
+
+def _open(artifact: Artifact) -> Bank:
+    return open_bank(artifact.place, artifact.manifest.notes["bank"])
+
+
+def _sources(bank: Bank) -> list[tuple[str, str]]:
+    return list(zip(bank.rows["section"].to_pylist(), bank.rows["spot"].to_pylist(), strict=True))
+
+
+def test_any_number_of_shards_gives_the_same_rows_and_the_same_answers(joint_store: Place) -> None:
+    everyone = list(PATIENTS)
+    banks = [_open(_built(joint_store, reference=everyone, shards=shards)) for shards in (1, 2, 7)]
+    assert [len(bank.shards) for bank in banks] == [1, 2, 7]
+    first = banks[0].search(QUERIES, 24)
+    for bank in banks[1:]:
+        np.testing.assert_array_equal(bank.search(QUERIES, 24), first)
+        assert _sources(bank) == _sources(banks[0])
+        rows = np.arange(24)
+        np.testing.assert_array_equal(bank.expression(rows), banks[0].expression(rows))
+
+
+def test_nothing_aside_is_left_and_the_manifest_says_how_far_tiles_of_the_same_kind_lie(joint_store: Place) -> None:
+    artifact = _built(joint_store)
+    assert not (artifact.place / "parts").exists()
+    distance = artifact.manifest.notes["distance"]
+    assert 0 <= distance["q50"] <= distance["q95"] <= distance["q99"] <= 2
+    assert (distance["without"], distance["tiles"]) == ("the tile's own patient", 12)
+    assert artifact.manifest.notes["bank"]["why"].startswith("auto: 12 rows are fewer than")
+
+
+def test_a_bank_that_grew_answers_as_the_bank_of_all(joint_store: Place) -> None:
+    _built(joint_store, name="few", reference=["S1", "S2"], shards=2)
+    wanted = {"spots": "spots/toy", "embeddings": "embed/toy", "reference": ["S3"]}
+    grown = _changed(joint_store, name="more", base="index/few", **wanted)
+    whole = _built(joint_store, name="all", reference=["S1", "S2", "S3"])
+    np.testing.assert_array_equal(_open(grown).search(QUERIES, 18), _open(whole).search(QUERIES, 18))
+    assert sorted(grown.manifest.notes["slides"]) == ["S1", "S2", "S3"]
+    assert grown.manifest.notes["patients"] == ["P1", "P2", "P3"]
+    assert grown.manifest.notes["distance"] == whole.manifest.notes["distance"]
+    with pytest.raises(ArtifactError, match=r"'S3' are in index/more-\w+ already"):
+        _changed(joint_store, name="again", base="index/more", **wanted)
+
+
+def test_a_patient_who_left_is_in_no_file_once_the_base_is_deleted(
+    joint_store: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = _built(joint_store, name="all", reference=list(PATIENTS), shards=2)
+    bank = _open(base)
+    gone = ~bank.rows_without(["P1"])
+    vectors = [shard.vectors[row].tobytes() for shard in bank.shards for row in range(len(shard.vectors))]
+    theirs = {vector for vector, removed in zip(vectors, gone.tolist(), strict=True) if removed}
+    patterns = theirs - {vector for vector, removed in zip(vectors, gone.tolist(), strict=True) if not removed}
+    assert patterns
+    left = _changed(joint_store, name="left", base="index/all", without=["P1"])
+    assert "run.delete_base=true deletes those" in capsys.readouterr().err
+    assert left.manifest.notes["patients"] == ["P2", "P3"]
+    assert left.manifest.notes["slides"] == ["S2", "S3"]
+    others = _built(joint_store, name="others", reference=["S2", "S3"])
+    assert left.manifest.notes["distance"] == others.manifest.notes["distance"] != base.manifest.notes["distance"]
+    queries = read(left)
+    assert queries is not None
+    assert set(queries["patient"].to_pylist()) == {"P2", "P3"}
+    run = {"store": joint_store.uri, "delete_base": True}
+    _changed(joint_store, name="left", base="index/all", without=["P1"], run=run)
+    assert not base.place.exists()
+    written = [path.read_bytes() for path in (joint_store / "index").path.rglob("*") if path.is_file()]
+    assert written
+    assert not [1 for content in written for pattern in patterns if pattern in content]
+    assert not [1 for content in written if b"S1" in content or b"S4" in content]
+
+
+def test_a_changed_index_whose_base_kept_no_queries_tells_no_distances(
+    joint_store: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = _built(joint_store, name="all", reference=list(PATIENTS))
+    manifest = json.loads((base.place / "manifest.json").read_bytes())
+    del manifest["notes"]["queries"]
+    (base.place / "manifest.json").write_bytes(json.dumps(manifest).encode())
+    left = _changed(joint_store, name="left", base="index/all", without=["P1"])
+    assert "how far tiles of its kind lie is not known of this index" in capsys.readouterr().err
+    assert "distance" not in left.manifest.notes
+
+
+def test_a_section_that_cannot_be_placed_is_a_failure_and_the_bank_does_without_it(joint_store: Place) -> None:
+    embed = find(joint_store.uri, "embed/toy", "embed").place
+    manifest = json.loads((embed / "manifest.json").read_bytes())
+    del manifest["notes"]["units"]["S2"]
+    (embed / "manifest.json").write_bytes(json.dumps(manifest).encode())
+    artifact = _built(joint_store)
+    (failure,) = artifact.failures().to_pylist()
+    assert failure["slide"] == "S2"
+    assert failure["reason"].startswith("slide 'S2' has no embeddings in")
+    assert artifact.manifest.notes["patients"] == ["P1"]
+
+
+def test_a_model_that_answers_by_itself_needs_no_index(joint_store: Place) -> None:
+    with pytest.raises(ModelError, match="is a gene_mean model, which answers by itself"):
+        _built(joint_store, model="train/toy")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"model": "train/joint"}, "a new index needs spots, embeddings"),
+        ({"base": "index/all"}, "a `base` changes in one way at a time"),
+        ({"base": "index/all", "without": ["P1"], "model": "train/joint"}, "and keeps its model"),
+    ],
+)
+def test_what_is_neither_building_nor_changing_is_refused(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        index.CONFIG.of(asked)
+
+
+def test_a_truncated_shard_is_refused_by_name(joint_store: Place) -> None:
+    artifact = _built(joint_store)
+    file = Path(artifact.place.uri) / "shard-00000.vectors.npy"
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(ArtifactError, match=r"shard-00000\.vectors\.npy"):
+        _open(artifact)

@@ -1,0 +1,102 @@
+"""pipeline: every step's config is checked before the first begins, and what is done is left alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raystp.artifacts import find
+from raystp.errors import ConfigError
+from raystp.steps.pipeline import step as pipeline
+from raystp.steps.pipeline.step import PipelineConfig
+
+TRAIN: dict[str, Any] = {"split": {"test": ["patient-C"]}, "panel": {"variable": 30}}
+
+
+def _config(**changes: Any) -> PipelineConfig:
+    return pipeline.CONFIG.of({"name": "path", "slides": "demo/smoke", "train": TRAIN, **changes})
+
+
+def test_the_faults_of_all_steps_are_told_before_any_work(tmp_path: Path) -> None:
+    run = {"store": str(tmp_path / "store")}
+    config = _config(tile={"sied": 3}, embed={"unit_tiles": 0}, train=[{}, {**TRAIN, "model": "ridg"}], run=run)
+    with pytest.raises(ConfigError) as caught:
+        pipeline.run(config)
+    assert [line for line in str(caught.value).splitlines() if not line.startswith("  ")] == [
+        "pipeline: tile does not describe a TileConfig:",
+        "pipeline: embed does not describe an EmbedConfig:",
+        "pipeline: train path-bleep does not describe a TrainConfig:",
+        "pipeline: train path-ridg does not describe a TrainConfig:",
+    ]
+    assert "  sied: there is no such field; did you mean 'side'?" in str(caught.value)
+    assert not (tmp_path / "store").exists()
+
+
+def test_one_model_has_the_pipelines_name_and_several_have_their_own() -> None:
+    assert [one["name"] for one in _config().models()] == ["path"]
+    several = _config(train=[TRAIN, {**TRAIN, "model": "ridge"}, {**TRAIN, "model": "knn", "name": "near"}])
+    assert [one["name"] for one in several.models()] == ["path-bleep", "path-ridge", "near"]
+
+
+def test_a_relative_path_in_any_step_is_refused_in_a_submitted_job() -> None:
+    _config(run={"store": "/data/store"}).check_absolute()
+    with pytest.raises(ConfigError, match=r"encoder\.weights: 'w\.safetensors' is relative"):
+        _config(run={"store": "/data/store"}, embed={"encoder": {"weights": "w.safetensors"}}).check_absolute()
+
+
+def test_what_is_shared_is_in_every_training_under_what_it_says_of_itself() -> None:
+    shared = {"fit": {"seed": 2, "epochs": 9}, "panel": {"variable": 7}}
+    models = _config(train=[{"model": "ridge"}, {"model": "bleep", "fit": {"epochs": 3}}], shared=shared).models()
+    assert [one["fit"] for one in models] == [{"seed": 2, "epochs": 9}, {"seed": 2, "epochs": 3}]
+    assert [one["panel"] for one in models] == [{"variable": 7}] * 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_pipeline_is_done_once_and_a_lost_step_alone_is_done_again(smoke_store: Path) -> None:
+    train = [{**TRAIN, "model": "ridge"}, {**TRAIN, "model": "gene_mean"}]
+    config = _config(train=train, evaluate={"permutations": 0}, run={"store": str(smoke_store)})
+    first = pipeline.run(config)
+    assert first.manifest.failures == 1  # the damaged slide
+    assert set(first.manifest.inputs) == {
+        *("spots", "tile", "embed", "evaluate"),
+        *(f"{step} path-{model}" for step in ("train", "impute") for model in ("ridge", "gene_mean")),
+    }
+    assert pipeline.run(config).manifest == first.manifest
+    kept = {
+        role: (smoke_store / folder / "manifest.json").stat().st_mtime_ns
+        for role, folder in first.manifest.inputs.items()
+    }
+    lost = find(str(smoke_store), first.manifest.inputs["impute path-ridge"], "impute")
+    (lost.place / "manifest.json").remove()
+    assert pipeline.run(config).manifest.fingerprint == first.manifest.fingerprint
+    again = {
+        role: (smoke_store / folder / "manifest.json").stat().st_mtime_ns
+        for role, folder in first.manifest.inputs.items()
+    }
+    assert {role for role in kept if kept[role] != again[role]} == {"impute path-ridge"}
+
+
+BULK: dict[str, Any] = {"model": "attention", "bulk": {"table": "demo/smoke", "scale": "counts"}, **TRAIN}
+
+
+@pytest.mark.ray
+@pytest.mark.faults
+def test_a_cohort_with_labels_of_cases_alone_needs_no_spots_and_ends_with_a_report(smoke_store: Path) -> None:
+    train = {**BULK, "fit": {"epochs": 3, "contrast": 2}, "attention": {"embedding": 16, "hidden": 8}}
+    run = {"store": str(smoke_store), "tracking": "none"}
+    done = pipeline.run(_config(name="cases", train=train, evaluate={"permutations": 2}, run=run))
+    assert set(done.manifest.inputs) == {"tile", "embed", "train cases", "impute cases", "evaluate"}
+    page = (find(str(smoke_store), "evaluate/cases", "evaluate").place / "report.html").read_bytes().decode()
+    assert "Tested on 1 case of 1 patient" in page
+    assert "On the tissue" in page
+
+
+def test_trainings_of_cases_and_of_spots_stand_side_by_side_and_spots_are_scored_against() -> None:
+    both = _config(train=[BULK, {**TRAIN, "model": "ridge"}])
+    assert not both.of_cases
+    assert both.against("spots/path") == {"spots": "spots/path"}
+    alone = _config(train=BULK)
+    assert alone.of_cases
+    assert alone.against(None) == {"bulk": BULK["bulk"]}
+    assert not _config(train=BULK, spots={"min_genes": 1}).of_cases

@@ -1,0 +1,183 @@
+"""The `tile` step: masks found and given, and what is left of them to look at and to edit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from raystp import tables
+from raystp.artifacts import Artifact, find
+from raystp.errors import ConfigError
+from raystp.slides.synthetic.slide import draw_slide, draw_stain, tissue_map, write_slide
+from raystp.slides.tissue.masks import own_masks
+from raystp.steps.slide_table import SlideRow
+from raystp.steps.tile import step as tile
+from raystp.storage import Place
+from raystp.units import MicronsPerPixel
+
+Write = Callable[[Path], Path]
+
+SQUARE: list[list[float]] = [[0, 0], [64, 0], [64, 96], [0, 96], [0, 0]]
+"""Two tiles wide and three high, of 32 px."""
+
+
+def mask_of(ring: list[list[float]]) -> bytes:
+    return json.dumps({"type": "Polygon", "coordinates": [ring]}).encode()
+
+
+def tile_one(slide: Path, out: Path, mask: Path | None = None, **more: Any) -> dict[str, Any] | str:
+    """Tile one slide without Ray; tiles are 16 um as 32 px, the toy's slide is 0.5 um/px."""
+    config = tile.CONFIG.of({"slides": "slides.csv", "side": 16, "pixels": 32, "run": {}, **more})
+    row = SlideRow("S1", Place.of(slide), "P1", 0.5, None, None, None, "S1", None)
+    own = None if mask is None else Place.of(mask)
+    return tile._tile(tile._Tile(row, config, Place.of(out), None, None, own))
+
+
+def tiles(out: Path) -> list[tuple[float, float]]:
+    table = Place.of(out / "tiles" / "S1.parquet").read_table()
+    return list(zip(table["x"].to_pylist(), table["y"].to_pylist(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def section(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn section of half a mm with a pen mark, as an Aperio file."""
+    rng, mpp = np.random.default_rng(3), MicronsPerPixel(0.5)
+    types = tissue_map(rng, width=768, height=512, mpp=mpp, cell=16)
+    path = tmp_path_factory.mktemp("section") / "S1.svs"
+    write_slide(path, draw_slide(rng, types, cell=16, mpp=mpp, stain=draw_stain(rng)), mpp=mpp)
+    return path
+
+
+@pytest.mark.parametrize(("min_tissue", "stride"), [(0.0, None), (0.5, None), (0.5, 11.0), (1.0, 11.0)])
+def test_a_mask_that_was_written_gives_the_same_tiles_again(
+    tmp_path: Path, section: Path, min_tissue: float, stride: float | None
+) -> None:
+    how: dict[str, Any] = {"side": 28, "pixels": 56, "min_tissue": min_tissue, "stride": stride}
+    first = tile_one(section, tmp_path / "first", **how)
+    again = tile_one(section, tmp_path / "again", tmp_path / "first" / "masks" / "S1.geojson", **how)
+    assert isinstance(first, dict)
+    assert isinstance(again, dict)
+    assert tiles(tmp_path / "again") == tiles(tmp_path / "first")
+    assert len(tiles(tmp_path / "first")) == first["tiles"] > 50
+    assert again["tissue"] == pytest.approx(first["tissue"], abs=1e-9)
+    assert (first["quality"]["mask"], again["quality"]["mask"]) == ("found", "given")
+    for name in ("masks/S1.png", "overviews/S1.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
+def test_what_is_left_covers_the_slide_and_its_quality_is_told(tmp_path: Path, section: Path) -> None:
+    row = tile_one(section, tmp_path / "out")
+    assert isinstance(row, dict)
+    written = json.loads((tmp_path / "out" / "masks" / "S1.geojson").read_bytes())
+    assert written["raystp"] == {"slide": "S1", "width": 768, "height": 512}
+    with Image.open(tmp_path / "out" / "masks" / "S1.png") as mask:
+        assert mask.size == (768, 512)
+        assert np.asarray(mask).mean() / 255 == pytest.approx(row["tissue"])
+    quality = row["quality"]
+    assert set(quality) == {"tissue", "ink", "sharpness", "mask"}
+    assert quality["tissue"] == pytest.approx(row["tissue"], abs=1e-6)
+    assert 0.002 < quality["ink"] < 0.05  # a pen's arc in a corner
+    assert quality["sharpness"] > 100
+    none = tile_one(section, tmp_path / "none", focus_places=0)
+    assert isinstance(none, dict)
+    assert none["quality"] == {**quality, "sharpness": None}
+
+
+def test_tiles_lie_where_the_users_mask_says(tmp_path: Path, drawn: Write) -> None:
+    (tmp_path / "S1.geojson").write_bytes(mask_of(SQUARE))
+    row = tile_one(drawn(tmp_path / "S1.png"), tmp_path / "out", tmp_path / "S1.geojson", min_tissue=1)
+    assert isinstance(row, dict)
+    assert tiles(tmp_path / "out") == [(x, y) for y in (0, 32, 64) for x in (0, 32)]
+    assert row["tissue"] == pytest.approx(64 * 96 / (160 * 192))
+    slanted: list[list[float]] = [[0, 0], [32, 0], [0, 32], [0, 0]]  # half of the first tile
+    (tmp_path / "S1.geojson").write_bytes(mask_of(slanted))
+    for least, count in ((0.5, 1), (0.501, 0)):
+        row = tile_one(drawn(tmp_path / "S1.png"), tmp_path / "out", tmp_path / "S1.geojson", min_tissue=least)
+        assert isinstance(row, dict)
+        assert row["tiles"] == count
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"no JSON", "is not JSON ("),
+        (b"{}", "is not GeoJSON but JSON of another kind, a dict"),
+        (
+            mask_of([[500, 0], [600, 0], [600, 90], [500, 0]]),
+            "spans x 500 to 600 and y 0 to 90, the slide is 160 x 192",
+        ),
+        (mask_of([[0, 0], [90, 90], [90, 0], [0, 90], [0, 0]]), "is no proper polygon: Self-intersection[45 45]"),
+        (
+            b'{"type":"FeatureCollection","features":[],"raystp":{"slide":"B","width":9,"height":9}}',
+            "was made for slide 'B' of 9 x 9 px, this one is 160 x 192 px",
+        ),
+    ],
+)
+def test_a_bad_mask_is_the_reason_of_its_slides_failure(
+    tmp_path: Path, drawn: Write, content: bytes, said: str
+) -> None:
+    (tmp_path / "S1.geojson").write_bytes(content)
+    answer = tile_one(drawn(tmp_path / "S1.png"), tmp_path / "out", tmp_path / "S1.geojson")
+    assert isinstance(answer, str)
+    assert answer.startswith(f"the mask {tmp_path / 'S1.geojson'} of slide 'S1'")
+    assert said in answer
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_masks_gives_each_slide_its_own_and_must_hold_one(tmp_path: Path) -> None:
+    assert own_masks(None, ["A", "B"]) == {}
+    for name in ("B.geojson", "A.png", "other.geojson"):
+        (tmp_path / name).write_bytes(b"")
+    assert own_masks(str(tmp_path), ["A", "B"]) == {"B": Place.of(tmp_path / "B.geojson")}
+    with pytest.raises(
+        ConfigError, match=r"no mask of any slide of the table, such as 'A.geojson'; there are 'A.png', "
+    ):
+        own_masks(str(tmp_path), ["A"])
+    with pytest.raises(ConfigError, match="there is nothing"):
+        own_masks(str(tmp_path / "none"), ["A"])
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_masks_count_in_the_artifacts_name_and_a_bad_one_is_a_row_of_the_failures(tmp_path: Path, drawn: Write) -> None:
+    names = ("own", "bad", "found")
+    for name in names:
+        drawn(tmp_path / f"{name}.png")
+    (tmp_path / "slides.csv").write_text("slide,path,patient,mpp\n" + "".join(f"{n},{n}.png,P,0.5\n" for n in names))
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "own.geojson").write_bytes(mask_of(SQUARE))
+    (tmp_path / "masks" / "bad.geojson").write_bytes(b"[")
+
+    def run(**more: Any) -> Artifact:
+        values = {
+            "slides": str(tmp_path / "slides.csv"),
+            "side": 16,
+            "pixels": 32,
+            "run": {"store": str(tmp_path / "s")},
+        }
+        return tile.run(tile.CONFIG.of({**values, **more}))
+
+    plain, masked = run(), run(masks=str(tmp_path / "masks"))
+    assert masked.manifest.fingerprint != plain.manifest.fingerprint
+    (failed,) = masked.failures().to_pylist()
+    assert (failed["slide"], failed["stage"]) == ("bad", "tile")
+    assert "is not JSON" in failed["reason"]
+    assert {name: one["mask"] for name, one in masked.manifest.notes["quality"].items()} == {
+        "own": "given", "found": "found",
+    }  # fmt: skip
+    slides = masked.table("slides.parquet", tables.SLIDES).to_pylist()
+    assert [(one["slide"], one["tiles"]) for one in slides] == [("own", 6), ("found", slides[1]["tiles"])]
+    assert masked.table("tiles/found.parquet", tables.TILES).equals(plain.table("tiles/found.parquet", tables.TILES))
+    assert run(masks=str(tmp_path / "masks")).place == masked.place
+    (tmp_path / "masks" / "own.geojson").write_bytes(mask_of([[1, *SQUARE[0][1:]], *SQUARE[1:4], [1, 0]]))
+    assert run(masks=str(tmp_path / "masks")).place != masked.place
+    again = run(masks=str(plain.place / "masks"))
+    assert again.manifest.failures == 0
+    for name in names:
+        table = f"tiles/{name}.parquet"
+        assert again.table(table, tables.TILES).equals(plain.table(table, tables.TILES))
+    assert find(str(tmp_path / "s"), "tile/default", "tile").place == again.place

@@ -22,7 +22,7 @@ import pyarrow as pa
 from raystp import tables
 from raystp.config import R, StepConfig
 from raystp.errors import ArtifactError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -61,12 +61,12 @@ class Manifest:
 class Artifact:
     """A finished artifact: its folder and its manifest."""
 
-    place: Place
+    path: StoragePath
     manifest: Manifest
 
     def table(self, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
         """Read one of its tables after checking that it is the wanted one, in the wanted version."""
-        file = self.place / name
+        file = self.path / name
         tables.check(file.read_schema(), schema, str(file))
         return file.read_table(columns)
 
@@ -78,10 +78,10 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Draft:
+class ArtifactWriter:
     """An artifact in the making: a folder, and what is known before the work."""
 
-    place: Place
+    path: StoragePath
     step: str
     name: str
     fingerprint: str
@@ -102,10 +102,10 @@ class Draft:
     ) -> Artifact:
         """Write the failures table, by slide, then the manifest, last: from here on the artifact exists."""
         if not failures:
-            (self.place / "failures.parquet").remove()  # of before a second try
+            (self.path / "failures.parquet").remove()  # of before a second try
         else:
             by_slide = sorted(failures, key=lambda row: str(row["slide"]))
-            (self.place / "failures.parquet").write_table(tables.of_rows(by_slide, tables.FAILURES))
+            (self.path / "failures.parquet").write_table(tables.of_rows(by_slide, tables.FAILURES))
         manifest = Manifest(
             step=self.step,
             name=self.name,
@@ -119,8 +119,8 @@ class Draft:
             statistics=dict(statistics or {}),
             created=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         )
-        (self.place / MANIFEST).write_bytes(json.dumps(asdict(manifest), indent=1, sort_keys=True).encode())
-        return Artifact(self.place, manifest)
+        (self.path / MANIFEST).write_bytes(json.dumps(asdict(manifest), indent=1, sort_keys=True).encode())
+        return Artifact(self.path, manifest)
 
 
 def digest_of(values: Any) -> str:
@@ -134,7 +134,7 @@ def fingerprint(step: str, what: Mapping[str, Any], inputs: Mapping[str, str]) -
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def begin(config: StepConfig[R], step: str, inputs: Mapping[str, Artifact | str]) -> Draft | Artifact:
+def create_or_open(config: StepConfig[R], step: str, inputs: Mapping[str, Artifact | str]) -> ArtifactWriter | Artifact:
     """Return the finished artifact where this very work was done before, else a draft to fill.
 
     With `run.retry_failed`, an artifact with failures is a draft again, in the same place, and stays what it is until
@@ -143,15 +143,15 @@ def begin(config: StepConfig[R], step: str, inputs: Mapping[str, Artifact | str]
     """
     marks = {role: _mark(one) if isinstance(one, Artifact) else one for role, one in inputs.items()}
     names = {role: one.manifest.folder if isinstance(one, Artifact) else one for role, one in inputs.items()}
-    mark = fingerprint(step, config.what(), marks)
-    store = Place.of(config.run.store)
+    mark = fingerprint(step, config.fingerprint_values(), marks)
+    store = StoragePath.of(config.run.store)
     place = store / step / f"{config.name}-{mark}"
     if (place / MANIFEST).exists():
-        there = open_place(place, step)
+        there = open_artifact(place, step)
         if not (there.manifest.failures and config.run.retry_failed):
             return there
     store.check_writable()
-    return Draft(place, step, config.name, mark, names, _shown(config.said()))
+    return ArtifactWriter(place, step, config.name, mark, names, _shown(config.manifest_values()))
 
 
 def _mark(one: Artifact) -> str:
@@ -162,27 +162,27 @@ def _mark(one: Artifact) -> str:
     return f"{one.manifest.fingerprint} without {digest_of(lacking)}"
 
 
-def find(store: str, reference: str, step: str) -> Artifact:
+def resolve(store: str, reference: str, step: str) -> Artifact:
     """Open the artifact that a config names: `<step>/<name>`, `<step>/<name>-<fingerprint>`, or a path or URI.
 
     Raises ArtifactError where there is none, where it is not finished, or where another step made it.
     """
     head, _, name = reference.partition("/")
     if head != step or "/" in name or not name:
-        return open_place(Place.of(reference), step)
-    folder = Place.of(store) / step
+        return open_artifact(StoragePath.of(reference), step)
+    folder = StoragePath.of(store) / step
     found = [n for n in folder.names() if n == name or n.rpartition("-")[0] == name]
     finished = [folder / n for n in found if (folder / n / MANIFEST).exists()]
     # What an older raystp left does not hide what this one made since.
     finished = [place for place in finished if not _is_of_another_version(place)] or finished
     if finished:
-        return max((open_place(place, step) for place in finished), key=lambda one: one.manifest.created)
+        return max((open_artifact(place, step) for place in finished), key=lambda one: one.manifest.created)
     if found:
-        return open_place(folder / found[-1], step)
-    raise ArtifactError(_none(Place.of(store), reference, step))
+        return open_artifact(folder / found[-1], step)
+    raise ArtifactError(_none(StoragePath.of(store), reference, step))
 
 
-def _none(store: Place, reference: str, step: str) -> str:
+def _none(store: StoragePath, reference: str, step: str) -> str:
     known = sorted({n.rpartition("-")[0] for n in (store / step).names()} - {""})
     left = f"left {', '.join(known)} there" if known else "has left nothing there"
     return (
@@ -191,7 +191,7 @@ def _none(store: Place, reference: str, step: str) -> str:
     )
 
 
-def open_place(place: Place, step: str) -> Artifact:
+def open_artifact(place: StoragePath, step: str) -> Artifact:
     """Open the finished artifact in a folder; raises ArtifactError in a sentence where that cannot be."""
     file = place / MANIFEST
     if not file.exists():
@@ -218,8 +218,8 @@ def open_place(place: Place, step: str) -> Artifact:
     return Artifact(place, manifest)
 
 
-def _is_of_another_version(place: Place) -> bool:
-    """Say whether a manifest is of another schema version; of a damaged one, `open_place` tells what is the matter."""
+def _is_of_another_version(place: StoragePath) -> bool:
+    """Say whether a manifest is of another schema version; `open_artifact` reports a damaged one."""
     try:
         values = json.loads((place / MANIFEST).read_bytes())
     except ValueError:
@@ -227,7 +227,7 @@ def _is_of_another_version(place: Place) -> bool:
     return isinstance(values, dict) and values.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION
 
 
-def digest(place: Place) -> str:
+def digest(place: StoragePath) -> str:
     """Return the sha256 of a file's whole content, in hexadecimal."""
     total = hashlib.sha256()
     with place.open() as file:
@@ -236,7 +236,7 @@ def digest(place: Place) -> str:
     return total.hexdigest()
 
 
-def content_id(place: Place, *, edge: int = 1 << 20) -> str:
+def content_id(place: StoragePath, *, edge: int = 1 << 20) -> str:
     """Return an id of a large file's content from its size, first and last `edge` bytes: cheap over a network.
 
     A file changed in its middle alone, at equal size, keeps its id; formats keep their tables at either end. A
@@ -250,7 +250,7 @@ def content_id(place: Place, *, edge: int = 1 << 20) -> str:
     return file_id(place, edge=edge)
 
 
-def file_id(place: Place, *, edge: int = 1 << 20) -> str:
+def file_id(place: StoragePath, *, edge: int = 1 << 20) -> str:
     """Return the `content_id` of a file or an object; raises StorageError, naming it, where it cannot be read."""
     seen = place.stored().look()
     size = seen.size
@@ -265,7 +265,7 @@ def _shown(values: Any) -> Any:
         return {key: _shown(value) for key, value in values.items()}
     if isinstance(values, list):
         return [_shown(value) for value in values]
-    return str(Place.of(values)) if isinstance(values, str) and "://" in values else values
+    return str(StoragePath.of(values)) if isinstance(values, str) and "://" in values else values
 
 
 def _packages() -> dict[str, str]:

@@ -71,7 +71,7 @@ def summary(artifact: Artifact) -> str:
     """Return what a step left behind, as lines for a person."""
     manifest = artifact.manifest
     lines = [manifest.notes["summary"]] if "summary" in manifest.notes else []
-    lines += [f"{manifest.step}: {artifact.place}"]
+    lines += [f"{manifest.step}: {artifact.path}"]
     lines += [f"  {count} {what}" for what, count in manifest.rows.items()]
     lines += [f"  failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in artifact.failures().to_pylist()]
     return "\n".join(lines) + "\n"
@@ -80,7 +80,7 @@ def summary(artifact: Artifact) -> str:
 def _facts(artifact: Artifact) -> dict[str, Any]:
     manifest = artifact.manifest
     first = artifact.failures().slice(0, SHOWN_FAILURES).to_pylist()
-    about = {"artifact": str(artifact.place), "fingerprint": manifest.fingerprint, "rows": manifest.rows}
+    about = {"artifact": str(artifact.path), "fingerprint": manifest.fingerprint, "rows": manifest.rows}
     return about | {"failures": manifest.failures, "first_failures": first}
 
 

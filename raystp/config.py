@@ -26,7 +26,7 @@ class Config(BaseModel):
 
 
 @dataclasses.dataclass(frozen=True)
-class Where:
+class Location:
     """Marks a field that says where something lies: a path or URI, or `<step>/<name>` of an artifact in the store."""
 
     step: str | None = None
@@ -34,10 +34,10 @@ class Where:
     """Values that are no place at all."""
 
 
-class Run(Config):
+class RunConfig(Config):
     """Where and how wide: never part of a result's name."""
 
-    store: Annotated[str, Where()] = "store"
+    store: Annotated[str, Location()] = "store"
     """Folder or URI under which artifacts lie, `<store>/<step>/<name>-<fingerprint>/`."""
 
     address: str | None = None
@@ -47,7 +47,7 @@ class Run(Config):
     """Try again what failed in an artifact that is done but for the rows of its failures table."""
 
 
-R = TypeVar("R", bound=Run)
+R = TypeVar("R", bound=RunConfig)
 C = TypeVar("C", bound="StepConfig[Any]")
 
 
@@ -89,17 +89,17 @@ class StepConfig(Config, Generic[R]):
             msg = "a submitted job runs in an uploaded copy of the code, which goes away with the job:"
             raise ConfigError("\n".join([msg, *lines]))
 
-    def what(self) -> dict[str, Any]:
+    def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed, as plain JSON values: all but `run`, `name` and the fields in `where`."""
         return self.model_dump(mode="json", exclude={"run", "name", *self.where})
 
-    def said(self) -> dict[str, Any]:
+    def manifest_values(self) -> dict[str, Any]:
         """Return the config as the manifest records it: all but `run`, which may hold a store's address."""
         return self.model_dump(mode="json", exclude={"run"})
 
 
 def relative_paths(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the name and value of each field marked `Where` whose path is relative, in nested configs too."""
+    """Yield the name and value of each field marked `Location` whose path is relative, in nested configs too."""
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         if isinstance(value, BaseModel):
@@ -108,12 +108,12 @@ def relative_paths(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
             for key, one in value.items():
                 yield from relative_paths(one, f"{prefix}{name}.{key}.") if isinstance(one, BaseModel) else ()
         for mark in field.metadata:
-            if isinstance(mark, Where) and value is not None:
+            if isinstance(mark, Location) and value is not None:
                 values = [value] if isinstance(value, str) else value
                 yield from ((f"{prefix}{name}", one) for one in values if _is_relative(one, mark))
 
 
-def _is_relative(text: str, mark: Where) -> bool:
+def _is_relative(text: str, mark: Location) -> bool:
     head, slash, name = text.partition("/")
     is_artifact = mark.step is not None and head == mark.step and slash and "/" not in name
     if is_artifact or text in mark.words:
@@ -160,10 +160,10 @@ def _set(values: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         msg = f"--set {override!r}: the value is not YAML: {error}"
         raise ConfigError(msg) from None
-    put(values, key, value, f"--set {override!r}")
+    set_field(values, key, value, f"--set {override!r}")
 
 
-def put(values: dict[str, Any], key: str, value: Any, who: str) -> None:
+def set_field(values: dict[str, Any], key: str, value: Any, who: str) -> None:
     """Set one field of a config's plain values by its dotted name; `who` begins the sentence where that cannot be."""
     *path, last = key.split(".")
     for part in path:

@@ -15,31 +15,31 @@ import pytest
 import torch
 
 from raystp import tables
-from raystp.artifacts import open_place
+from raystp.artifacts import open_artifact
 from raystp.expression.schema import about, read_h5ad, read_section
 from raystp.impute.neighbour_form import rows_and_weights
-from raystp.index.bank import open_bank
+from raystp.index.opened import open_reference_index
 from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
-from raystp.models.predictor import Contrastive, Direct, predictor
+from raystp.models.predictor import ContrastivePredictor, DirectPredictor, predictor
 from raystp.models.store import load_model, load_state
-from raystp.models.training.fit import FitOptions, Training
-from raystp.storage import Place
+from raystp.models.training.fit import FitOptions, TrainState
+from raystp.storage import StoragePath
 
-V1 = Place.of(Path(__file__).parent / "archives" / "v1")
-V2 = Place.of(Path(__file__).parent / "archives" / "v2")
+V1 = StoragePath.of(Path(__file__).parent / "archives" / "v1")
+V2 = StoragePath.of(Path(__file__).parent / "archives" / "v2")
 """What came later: banks of version 2, each with its description, and a table of neighbours."""
 LARGEST = 200_000
 EXPRESSION = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 def test_an_archive_is_tiny() -> None:
-    sizes = {path: path.stat().st_size for path in V1.path.rglob("*") if path.is_file()}
+    sizes = {path: path.stat().st_size for path in V1.local_path.rglob("*") if path.is_file()}
     assert sum(sizes.values()) < LARGEST
 
 
 def test_manifest_of_version_1() -> None:
-    manifest = open_place(V1, "tile").manifest
+    manifest = open_artifact(V1, "tile").manifest
     assert (manifest.schema_version, manifest.folder) == (1, "tile/archive-0123456789ab")
     assert (manifest.inputs, manifest.config) == ({"slides": "ff00"}, {"side": 112.0})
     assert (manifest.rows, manifest.failures) == ({"slides": 1, "tiles": 2}, 1)
@@ -62,7 +62,7 @@ ROWS: dict[str, tuple[pa.Schema, list[object]]] = {
 @pytest.mark.parametrize("name", ROWS)
 def test_tables_of_version_1(name: str) -> None:
     schema, row = ROWS[name]
-    table = open_place(V1, "tile").table(name, schema)
+    table = open_artifact(V1, "tile").table(name, schema)
     assert [list(one.values()) for one in table.to_pylist()] == [row]
 
 
@@ -79,7 +79,7 @@ TILES = [("S1", 0, 0.0, 8.0, 4.0, "s0"), ("S1", 1, 4.0, 8.0, 4.0, None)]
     ],
 )
 def test_tables_of_tiles_of_version_1(name: str, schema: pa.Schema, values: str | None) -> None:
-    table = open_place(V1, "tile").table(name, schema)
+    table = open_artifact(V1, "tile").table(name, schema)
     assert [tuple(one.values()) for one in table.select(tables.TILES.names).to_pylist()] == TILES
     if values is not None:
         np.testing.assert_array_equal(tables.matrix(table[values]), EXPRESSION)
@@ -105,17 +105,17 @@ def test_prediction_of_version_1() -> None:
 
 def test_models_of_version_1() -> None:
     mean = predictor(*load_model(V1 / "gene_mean"))
-    assert isinstance(mean, Direct)
+    assert isinstance(mean, DirectPredictor)
     np.testing.assert_array_equal(mean.predict(np.zeros((1, 2), np.float32)), [[1.5, 2.5, 3.5]])
     bleep = predictor(*load_model(V1 / "bleep"))
-    assert isinstance(bleep, Contrastive)
+    assert isinstance(bleep, ContrastivePredictor)
     assert bleep.embed_spots(EXPRESSION).shape == (2, 4)
     assert bleep.embed_images(EXPRESSION[:, :2]).shape == (2, 4)
 
 
 def test_checkpoint_of_version_1() -> None:
     model = seeded_bleep(2, 3, BleepOptions(dim=4), seed=1)
-    training = Training.start(model, model.loss, FitOptions())
+    training = TrainState.start(model, model.loss, FitOptions())
     load_state(V1 / "checkpoint", training)
     assert (training.epoch, training.best_epoch, training.best_value) == (1, 0, -0.5)
     assert training.best.keys() == model.state_dict().keys()
@@ -127,7 +127,7 @@ def test_checkpoint_of_version_1() -> None:
 
 
 def test_bank_of_version_1() -> None:
-    bank = open_bank(V1 / "bank", open_place(V1, "tile").manifest.notes["bank"])
+    bank = open_reference_index(V1 / "bank", open_artifact(V1, "tile").manifest.notes["bank"])
     assert (bank.metric, bank.genes, bank.rows["spot"].to_pylist()) == ("l2", ["A", "B", "C"], ["s0", "s1"])
     _, rows = bank.search(EXPRESSION[:, :2], 2)
     assert rows.tolist() == [[0, 1], [1, 0]]
@@ -136,7 +136,7 @@ def test_bank_of_version_1() -> None:
 
 @pytest.mark.parametrize("name", ["bank-float32", "bank-float16", "bank-csr", "bank-csr16", "bank-ivf"])
 def test_bank_of_version_2(name: str) -> None:
-    bank = open_bank(V2 / name, json.loads((V2 / f"{name}.json").read_bytes()))
+    bank = open_reference_index(V2 / name, json.loads((V2 / f"{name}.json").read_bytes()))
     assert (bank.metric, bank.genes, bank.rows["slide"].to_pylist()) == ("l2", ["A", "B", "C"], ["S", "S"])
     _, rows = bank.search(EXPRESSION[:, :2], 2)
     assert rows.tolist() == [[0, 1], [1, 0]]
@@ -176,6 +176,6 @@ FILES = {
 
 
 def test_the_archive_of_version_1_is_the_one_that_was_written() -> None:
-    files = sorted(path for path in V1.path.rglob("*") if path.is_file())
-    found = {str(path.relative_to(V1.path)): hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in files}
+    files = sorted(path for path in V1.local_path.rglob("*") if path.is_file())
+    found = {str(path.relative_to(V1.local_path)): hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in files}
     assert found == FILES

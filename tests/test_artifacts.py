@@ -11,12 +11,22 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from raystp import artifacts, tables
-from raystp.artifacts import Artifact, Draft, begin, content_id, digest, digest_of, find, fingerprint, open_place
-from raystp.config import Run, StepConfig
+from raystp.artifacts import (
+    Artifact,
+    ArtifactWriter,
+    content_id,
+    create_or_open,
+    digest,
+    digest_of,
+    fingerprint,
+    open_artifact,
+    resolve,
+)
+from raystp.config import RunConfig, StepConfig
 from raystp.encoders.encoder import EncoderSpec
 from raystp.encoders.registry import identity
 from raystp.errors import ArtifactError, EncoderError, StorageError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 TILES = tables.of_rows([{"slide": "A", "tile": 0, "x": 0.0, "y": 0.0, "side": 4.0}], tables.TILES)
 FAILED: list[dict[str, object]] = [
@@ -25,38 +35,38 @@ FAILED: list[dict[str, object]] = [
 ]
 
 
-class Toy(StepConfig[Run]):
+class Toy(StepConfig[RunConfig]):
     where: ClassVar[frozenset[str]] = frozenset({"slides"})
     slides: str = "slides.csv"
     side: float = 112.0
-    run: Run = Field(default_factory=Run)
+    run: RunConfig = Field(default_factory=RunConfig)
 
 
 def _config(store: Path, **fields: Any) -> Toy:
-    return Toy(**fields, run=Run(store=str(store)))
+    return Toy(**fields, run=RunConfig(store=str(store)))
 
 
-def _draft(store: Path, inputs: dict[str, Artifact | str] | None = None, **fields: Any) -> Draft:
-    draft = begin(_config(store, **fields), "tile", inputs or {})
-    assert isinstance(draft, Draft)
+def _draft(store: Path, inputs: dict[str, Artifact | str] | None = None, **fields: Any) -> ArtifactWriter:
+    draft = create_or_open(_config(store, **fields), "tile", inputs or {})
+    assert isinstance(draft, ArtifactWriter)
     return draft
 
 
 def _alter(artifact: Artifact, **changes: Any) -> None:
-    file = artifact.place.path / "manifest.json"
+    file = artifact.path.local_path / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def test_an_artifact_exists_from_its_manifest_on(tmp_path: Path) -> None:
     draft = _draft(tmp_path, name="her2")
-    (draft.place / "tiles.parquet").write_table(TILES)
+    (draft.path / "tiles.parquet").write_table(TILES)
     with pytest.raises(ArtifactError, match=r"her2-\w{12} has no manifest.json: the step has not finished there"):
-        find(str(tmp_path), "tile/her2", "tile")
-    assert isinstance(begin(_config(tmp_path, name="her2"), "tile", {}), Draft)
+        resolve(str(tmp_path), "tile/her2", "tile")
+    assert isinstance(create_or_open(_config(tmp_path, name="her2"), "tile", {}), ArtifactWriter)
     finished = draft.finish({"tiles": 1}, FAILED, {"pixels": 224})
-    assert find(str(tmp_path), "tile/her2", "tile") == finished
+    assert resolve(str(tmp_path), "tile/her2", "tile") == finished
     assert finished.table("tiles.parquet", tables.TILES).equals(TILES)
-    assert finished.place.path == tmp_path / "tile" / f"her2-{finished.manifest.fingerprint}"
+    assert finished.path.local_path == tmp_path / "tile" / f"her2-{finished.manifest.fingerprint}"
 
 
 def test_failures_are_a_table_by_slide_and_without_any_an_empty_one(tmp_path: Path) -> None:
@@ -69,35 +79,35 @@ def test_failures_are_a_table_by_slide_and_without_any_an_empty_one(tmp_path: Pa
 
 def test_the_manifest_is_the_last_that_is_written(tmp_path: Path) -> None:
     draft = _draft(tmp_path)
-    folder = draft.place / "failures.parquet"  # a folder is in the way of the failures table
+    folder = draft.path / "failures.parquet"  # a folder is in the way of the failures table
     (folder / "x").write_bytes(b"")
     with pytest.raises(StorageError, match=r"failures\.parquet"):
         draft.finish({}, FAILED)
-    assert not (draft.place / "manifest.json").exists()
+    assert not (draft.path / "manifest.json").exists()
 
 
 def test_the_manifest_says_where_it_came_from(tmp_path: Path) -> None:
     first = _draft(tmp_path, name="first").finish({"tiles": 3}, [])
     second = _draft(tmp_path, {"tiles": first, "encoder": "seed:0"}, name="second").finish({}, [])
-    said = json.loads((second.place / "manifest.json").read_bytes())
+    said = json.loads((second.path / "manifest.json").read_bytes())
     assert said["inputs"] == {"tiles": f"tile/first-{first.manifest.fingerprint}", "encoder": "seed:0"}
     assert said["config"] == {"name": "second", "slides": "slides.csv", "side": 112.0}
     assert {"raystp", "ray", "torch"} <= said["packages"].keys()
-    assert open_place(second.place, "tile") == second
+    assert open_artifact(second.path, "tile") == second
 
 
 def test_equal_work_lands_in_the_same_place_and_is_not_done_twice(tmp_path: Path) -> None:
     finished = _draft(tmp_path).finish({}, [])
     for same in (_config(tmp_path), _config(tmp_path, slides="/moved/slides.csv")):
-        assert begin(same, "tile", {}) == finished
-    assert _draft(tmp_path, side=113.0).place != finished.place
-    assert _draft(tmp_path, {"slides": "other content"}).place != finished.place
+        assert create_or_open(same, "tile", {}) == finished
+    assert _draft(tmp_path, side=113.0).path != finished.path
+    assert _draft(tmp_path, {"slides": "other content"}).path != finished.path
 
 
 def test_another_name_or_store_makes_another_folder_of_the_same_fingerprint(tmp_path: Path) -> None:
     here, there = _draft(tmp_path / "a", name="x"), _draft(tmp_path / "b", name="y")
     assert here.fingerprint == there.fingerprint
-    assert here.place != there.place
+    assert here.path != there.path
 
 
 def test_an_input_counts_by_its_fingerprint_not_by_its_name(tmp_path: Path) -> None:
@@ -141,10 +151,10 @@ def test_weights_count_by_their_digest_not_by_their_path(tmp_path: Path) -> None
 def test_a_name_means_the_newest_finished_one(tmp_path: Path) -> None:
     first = _draft(tmp_path, side=1.0).finish({}, [])
     second = _draft(tmp_path, side=2.0).finish({}, [])
-    _draft(tmp_path, side=3.0).place.path.mkdir()
-    assert find(str(tmp_path), "tile/default", "tile") == second
+    _draft(tmp_path, side=3.0).path.local_path.mkdir()
+    assert resolve(str(tmp_path), "tile/default", "tile") == second
     _alter(first, created="2999-01-01T00:00:00+00:00")
-    assert find(str(tmp_path), "tile/default", "tile").place == first.place
+    assert resolve(str(tmp_path), "tile/default", "tile").path == first.path
 
 
 def test_one_is_named_exactly_by_fingerprint_by_path_or_by_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,11 +163,11 @@ def test_one_is_named_exactly_by_fingerprint_by_path_or_by_uri(tmp_path: Path, m
     monkeypatch.chdir(tmp_path.parent)
     for reference in (
         first.manifest.folder,
-        first.place.uri,
-        f"file://{first.place.uri}",
+        first.path.uri,
+        f"file://{first.path.uri}",
         f"{tmp_path.name}/{first.manifest.folder}",
     ):
-        assert find(str(tmp_path), reference, "tile") == first
+        assert resolve(str(tmp_path), reference, "tile") == first
 
 
 def test_a_name_is_not_found_by_its_beginning(tmp_path: Path) -> None:
@@ -166,21 +176,21 @@ def test_a_name_is_not_found_by_its_beginning(tmp_path: Path) -> None:
     with pytest.raises(
         ArtifactError, match=r"no artifact 'tile/a' in \S+: the 'tile' step left a-b, c there; run `ray"
     ):
-        find(str(tmp_path), "tile/a", "tile")
+        resolve(str(tmp_path), "tile/a", "tile")
     with pytest.raises(
         ArtifactError, match=r"no artifact 'embed/a' .*the 'embed' step has left nothing there; run `ra"
     ):
-        find(str(tmp_path), "embed/a", "embed")
+        resolve(str(tmp_path), "embed/a", "embed")
 
 
 def test_an_artifact_of_another_step_is_refused(tmp_path: Path) -> None:
-    place = _draft(tmp_path).finish({}, []).place
+    place = _draft(tmp_path).finish({}, []).path
     with pytest.raises(
         ArtifactError, match=f"{place} was left by the 'tile' step, an artifact of the 'embed' step was"
     ):
-        find(str(tmp_path), place.uri, "embed")
+        resolve(str(tmp_path), place.uri, "embed")
     with pytest.raises(ArtifactError, match=r"tile/default is not there \(one in the store is named embed/<name>\)"):
-        find(str(tmp_path), "tile/default", "embed")
+        resolve(str(tmp_path), "tile/default", "embed")
 
 
 def test_an_artifact_of_another_schema_version_is_refused(tmp_path: Path) -> None:
@@ -190,31 +200,31 @@ def test_an_artifact_of_another_schema_version_is_refused(tmp_path: Path) -> Non
         r"manifest.json is of schema version 2, this raystp reads version 1: run `raystp tile` again with this version"
     )
     with pytest.raises(ArtifactError, match=said):
-        find(str(tmp_path), "tile/default", "tile")
+        resolve(str(tmp_path), "tile/default", "tile")
     with pytest.raises(ArtifactError, match=said):
-        begin(_config(tmp_path), "tile", {})
+        create_or_open(_config(tmp_path), "tile", {})
 
 
 def test_one_of_another_schema_version_does_not_hide_what_was_made_again(tmp_path: Path) -> None:
     old = _draft(tmp_path, side=1.0).finish({}, [])
     _alter(old, schema_version=2, created="2999-01-01T00:00:00+00:00")
     again = _draft(tmp_path, side=2.0).finish({}, [])
-    assert find(str(tmp_path), "tile/default", "tile") == again
+    assert resolve(str(tmp_path), "tile/default", "tile") == again
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"{}", b"\xff", b'{"schema_version": 1, "step": "tile"}'])
 def test_a_damaged_manifest_is_refused_and_not_passed_over_for_an_older_one(tmp_path: Path, content: bytes) -> None:
     _draft(tmp_path, side=1.0).finish({}, [])
     newest = _draft(tmp_path, side=2.0).finish({}, [])
-    (newest.place / "manifest.json").write_bytes(content)
+    (newest.path / "manifest.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"manifest.json is not a manifest \(.*\): a damaged or altered file"):
-        find(str(tmp_path), "tile/default", "tile")
+        resolve(str(tmp_path), "tile/default", "tile")
 
 
 def test_a_table_of_another_version_is_refused_before_it_is_used(tmp_path: Path) -> None:
     draft = _draft(tmp_path)
     marks = {**tables.TILES.metadata, tables.VERSION: b"2"}
-    (draft.place / "tiles.parquet").write_table(TILES.replace_schema_metadata(marks))
+    (draft.path / "tiles.parquet").write_table(TILES.replace_schema_metadata(marks))
     with pytest.raises(
         ArtifactError, match=r"tiles.parquet holds table 'tiles' version 2, this raystp reads table 'til"
     ):
@@ -226,7 +236,7 @@ def test_a_store_that_cannot_be_written_is_refused_before_any_work(tmp_path: Pat
     with pytest.raises(
         StorageError, match=r"nothing can be written under \S+/file/store: Not a directory; name another"
     ):
-        begin(_config(tmp_path / "file" / "store"), "tile", {})
+        create_or_open(_config(tmp_path / "file" / "store"), "tile", {})
 
 
 def test_a_number_that_json_does_not_have_is_no_part_of_a_fingerprint() -> None:
@@ -237,18 +247,20 @@ def test_a_number_that_json_does_not_have_is_no_part_of_a_fingerprint() -> None:
 def test_a_files_digest_is_that_of_its_whole_content(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 3_000_000)
     (tmp_path / "b").write_bytes(b"x" * 1_500_000 + b"y" + b"x" * 1_499_999)
-    one, other = (digest(Place.of(tmp_path / name)) for name in "ab")
+    one, other = (digest(StoragePath.of(tmp_path / name)) for name in "ab")
     assert one != other
-    assert content_id(Place.of(tmp_path / "a")) == content_id(Place.of(tmp_path / "b"))  # its documented blind spot
+    assert content_id(StoragePath.of(tmp_path / "a")) == content_id(
+        StoragePath.of(tmp_path / "b")
+    )  # its documented blind spot
 
 
 def test_a_content_id_changes_with_size_head_tail_and_names(tmp_path: Path) -> None:
     contents = {"a": b"1234567890", "b": b"12345678901", "c": b"x234567890", "d": b"123456789x", "e": b""}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    ids = {name: content_id(Place.of(tmp_path / name), edge=3) for name in contents}
-    whole = content_id(Place.of(tmp_path), edge=3)
-    assert len({*ids.values(), whole, content_id(Place.of(tmp_path / "none"))}) == 7
-    assert content_id(Place.of(tmp_path / "none")) == "absent"
+    ids = {name: content_id(StoragePath.of(tmp_path / name), edge=3) for name in contents}
+    whole = content_id(StoragePath.of(tmp_path), edge=3)
+    assert len({*ids.values(), whole, content_id(StoragePath.of(tmp_path / "none"))}) == 7
+    assert content_id(StoragePath.of(tmp_path / "none")) == "absent"
     (tmp_path / "a").rename(tmp_path / "A")
-    assert content_id(Place.of(tmp_path), edge=3) != whole
+    assert content_id(StoragePath.of(tmp_path), edge=3) != whole

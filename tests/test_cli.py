@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from raystp import cli
-from raystp.artifacts import Artifact, Draft, begin, digest_of
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, digest_of
 from raystp.config import StepConfig
 from raystp.errors import ConfigError
 from raystp.steps.slide_table import read_slide_table
@@ -38,8 +38,8 @@ def _spots_done(tmp_path: Path, failures: list[dict[str, object]]) -> list[str]:
     arguments = ["spots", "--set", f"slides={tmp_path / 'slides.csv'}", "--set", f"run.store={tmp_path / 'store'}"]
     (row,) = read_slide_table(str(tmp_path / "slides.csv"), None, "store")
     config = spots.CONFIG.load(None, arguments[2::2])
-    draft = begin(config, "spots", {"sections": digest_of([spots._identity(row)])})  # the step's own naming
-    assert isinstance(draft, Draft)
+    draft = create_or_open(config, "spots", {"sections": digest_of([spots._identity(row)])})  # the step's own naming
+    assert isinstance(draft, ArtifactWriter)
     draft.finish({"sections": 1, "spots": 7}, failures, {"sections": {}})
     return arguments
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from raystp import cli
-from raystp.config import Config, Run, StepConfig, Where, relative_paths
+from raystp.config import Config, Location, RunConfig, StepConfig, relative_paths
 from raystp.errors import ConfigError
 from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.train.config import TrainConfig
@@ -20,7 +20,7 @@ class Part(Config):
     weights: str | None = None
 
 
-class ToyRun(Run):
+class ToyRun(RunConfig):
     workers: int = Field(default=1, ge=1)
 
 
@@ -189,7 +189,7 @@ def test_a_file_that_is_absent_is_refused_with_those_beside_it(tmp_path: Path) -
 
 
 def _what(*overrides: str) -> dict[str, Any]:
-    return Toy.load(None, ["tiles=tile/a", *overrides]).what()
+    return Toy.load(None, ["tiles=tile/a", *overrides]).fingerprint_values()
 
 
 def test_where_and_how_wide_and_by_what_name_are_not_what_is_computed() -> None:
@@ -199,7 +199,7 @@ def test_where_and_how_wide_and_by_what_name_are_not_what_is_computed() -> None:
 
 
 def test_what_the_manifest_says_holds_no_store() -> None:
-    said = Toy.load(None, ["tiles=tile/a", "run.store=s3://bucket/secret", "name=n"]).said()
+    said = Toy.load(None, ["tiles=tile/a", "run.store=s3://bucket/secret", "name=n"]).manifest_values()
     assert said == {
         "name": "n",
         "tiles": "tile/a",
@@ -210,19 +210,27 @@ def test_what_the_manifest_says_holds_no_store() -> None:
 
 
 def test_neither_the_weights_path_nor_the_digest_that_was_wanted_is_what_is_computed() -> None:
-    here, there = (EncoderConfig(name="tiny", weights=path, sha256="a" * 64).what() for path in ("a.x", "b.x"))
-    assert here == there == EncoderConfig(name="tiny").what()  # the digest that was found is an input of its own
-    assert here != EncoderConfig(name="tiny", seed=1).what()
+    here, there = (
+        EncoderConfig(name="tiny", weights=path, sha256="a" * 64).fingerprint_values() for path in ("a.x", "b.x")
+    )
+    assert (
+        here == there == EncoderConfig(name="tiny").fingerprint_values()
+    )  # the digest that was found is an input of its own
+    assert here != EncoderConfig(name="tiny", seed=1).fingerprint_values()
 
 
 def test_the_panels_path_is_not_what_a_training_computes_but_that_one_is_given_is() -> None:
-    here, there = (TrainConfig.load(None, [*TRAIN, f"panel.file={path}"]).what() for path in ("a.txt", "b.txt"))
-    assert here == there != TrainConfig.load(None, TRAIN).what()
+    here, there = (
+        TrainConfig.load(None, [*TRAIN, f"panel.file={path}"]).fingerprint_values() for path in ("a.txt", "b.txt")
+    )
+    assert here == there != TrainConfig.load(None, TRAIN).fingerprint_values()
 
 
 def _marked(config: type[BaseModel]) -> set[str]:
     """Return the fields, of nested configs too, that are marked as places."""
-    found = {name for name, field in config.model_fields.items() if any(isinstance(m, Where) for m in field.metadata)}
+    found = {
+        name for name, field in config.model_fields.items() if any(isinstance(m, Location) for m in field.metadata)
+    }
     for field in config.model_fields.values():
         for kind in (field.annotation, *typing.get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):

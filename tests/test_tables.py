@@ -8,7 +8,7 @@ import pytest
 
 from raystp import tables
 from raystp.errors import ArtifactError, StorageError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 SCHEMAS = {
     "slides": tables.SLIDES,
@@ -29,7 +29,7 @@ def _labelled(schema: pa.Schema, **changed: str) -> pa.Schema:
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 def test_a_table_keeps_its_name_version_and_columns_on_disk(tmp_path: Path, schema: pa.Schema) -> None:
-    file = Place.of(tmp_path / "table.parquet")
+    file = StoragePath.of(tmp_path / "table.parquet")
     file.write_table(schema.empty_table())
     tables.check(file.read_schema(), schema, str(file))
     tables.check(file.read_table().schema, schema, str(file))
@@ -99,5 +99,5 @@ def test_rows_and_columns_make_the_same_table() -> None:
 def test_a_row_that_lacks_what_a_table_must_hold_cannot_be_stored(tmp_path: Path) -> None:
     row = tables.of_rows([{"slide": None, "stage": "tile", "reason": "?"}], tables.FAILURES)
     with pytest.raises(StorageError, match=r"cannot write .*failures.parquet: Column 'slide' is declared non-nullable"):
-        Place.of(tmp_path / "failures.parquet").write_table(row)
+        StoragePath.of(tmp_path / "failures.parquet").write_table(row)
     assert not list(tmp_path.iterdir())

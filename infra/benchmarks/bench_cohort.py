@@ -28,14 +28,14 @@ from bench_cohort_made import draft, expression, features, make_embeddings, make
 from bench_scale_watch import Watched, descendants, sample
 
 from raystp import tables
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from raystp.impute.distance import calibrate, nearest_distance
-from raystp.index.bank import describe, open_bank, plan_bank, write_shard_files
 from raystp.index.cut import cut
+from raystp.index.opened import open_reference_index
 from raystp.index.reference import rows_table
-from raystp.index.search.kinds import Want
-from raystp.index.write import sample_rows
-from raystp.models.predictor import Contrastive
+from raystp.index.search.kinds import IndexParams
+from raystp.index.write import describe, plan_index, sample_rows, write_shard_files
+from raystp.models.predictor import ContrastivePredictor
 
 LIMIT_GB = 6.0
 SHARE = 0.4
@@ -83,30 +83,30 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _bank(store: Path, model: Artifact, ready: Contrastive, options: argparse.Namespace) -> Artifact:
+def _bank(store: Path, model: Artifact, ready: ContrastivePredictor, options: argparse.Namespace) -> Artifact:
     """Write the bank, shard by shard, as the tasks of `index` do."""
     began = time.perf_counter()
     made = draft(store, "index", "made", {"rows": options.rows, "name": "made"}, model=model.manifest.folder)
-    want = Want(kind=options.kind, form=options.form)
+    want = IndexParams(kind=options.kind, form=options.form)
     drawn, kinds = features(options.rows, 1)
     vectors = np.concatenate([ready.embed_images(drawn[a:b]) for a, b in _spans(options.rows, 50_000)])
     del drawn
     chosen = sample_rows(options.rows, want)
     whose = ["reference"] * len(chosen)
-    plan = plan_bank(made.place, vectors[chosen], whose, rows=options.rows, metric="cosine", want=want)
+    plan = plan_index(made.path, vectors[chosen], whose, rows=options.rows, metric="cosine", want=want)
     shards, rows = [], []
     for number, (a, b) in enumerate(cut(options.rows, options.shards)):
         counts = expression(kinds[a:b], options.genes, number)
-        shards.append(write_shard_files(made.place, number, vectors[a:b], counts, plan=plan))
+        shards.append(write_shard_files(made.path, number, vectors[a:b], counts, plan=plan))
         names = [f"spot-{row}" for row in range(a, b)]
         who = [["reference"] * (b - a)] * 2
         rows.append(rows_table(vectors[a:b], who[0], names, who[1], more={"slide": who[0]}))
     queries = ready.embed_images(features(256, 7)[0])
-    described = describe(made.place, plan, shards, pa.concat_tables(rows), genes=ready.genes, queries=queries)
-    scores, _ = open_bank(made.place, described).search(queries, 1)
+    described = describe(made.path, plan, shards, pa.concat_tables(rows), genes=ready.genes, queries=queries)
+    scores, _ = open_reference_index(made.path, described).search(queries, 1)
     distance = calibrate(nearest_distance(scores[:, 0], "cosine"))
     notes = {"bank": described, "model": model.manifest.folder, "vectors": "image", "distance": distance}
-    _say(f"bank built in {time.perf_counter() - began:.0f} s, {_megabytes(made.place.path):,.0f} MB")
+    _say(f"bank built in {time.perf_counter() - began:.0f} s, {_megabytes(made.path.local_path):,.0f} MB")
     return made.finish({"rows": options.rows}, [], {**notes, "patients": ["reference"], "slides": ["reference"]})
 
 
@@ -137,7 +137,7 @@ def _run(store: Path, options: argparse.Namespace) -> dict[str, Any]:
     moments = sorted(moment for slide, moment in after.items() if slide not in before)
     rate = (len(moments) - 1) * (options.tiles // options.slides) / (moments[-1] - moments[0])
     peak = max(killed.peak_bytes, again.peak_bytes) / 1e9
-    written = _megabytes(find(str(store), "impute/cohort", "impute").place.path)
+    written = _megabytes(resolve(str(store), "impute/cohort", "impute").path.local_path)
     _say(f"{rate:,.0f} tiles/s from slide to slide, {written:,.0f} MB written")
     missed = ", MISSED" if peak > LIMIT_GB else ""
     _say(f"peak {peak:.2f} GB of PSS, object store and mapped bank included (goal {LIMIT_GB}{missed})")
@@ -177,7 +177,7 @@ def _against_exact(store: Path, options: argparse.Namespace) -> dict[str, Any]:
     words = _command(store, options, name="exact", search="exact", slides=f"[{','.join(slides)}]")
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - began
-    one, two = (find(str(store), f"impute/{name}", "impute") for name in ("cohort", "exact"))
+    one, two = (resolve(str(store), f"impute/{name}", "impute") for name in ("cohort", "exact"))
     worst, pcc = 0.0, []
     for slide in slides:
         a, b = (_predicted(found, slide) for found in (one, two))
@@ -189,7 +189,7 @@ def _against_exact(store: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _predicted(found: Artifact, slide: str) -> np.ndarray:
-    table = (found.place / "predictions" / f"{slide}.parquet").read_table(["expression"])
+    table = (found.path / "predictions" / f"{slide}.parquet").read_table(["expression"])
     return tables.matrix(table["expression"])
 
 

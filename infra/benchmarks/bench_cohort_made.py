@@ -18,22 +18,22 @@ import scipy.sparse as sp
 from PIL import Image
 
 from raystp import tables
-from raystp.artifacts import Artifact, Draft
+from raystp.artifacts import Artifact, ArtifactWriter
 from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
-from raystp.models.predictor import Contrastive
+from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import save_model
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 KINDS, FEATURES, DENSE, NOISE = 2_000, 256, 0.12, 0.35
 UNIT, SIDE = 4_096, 112.0
 NEVER = {"spots": "made", "images": "made"}
 
 
-def draft(store: Path, step: str, name: str, config: dict[str, Any], **inputs: str) -> Draft:
+def draft(store: Path, step: str, name: str, config: dict[str, Any], **inputs: str) -> ArtifactWriter:
     """Return an artifact in the making, in the place where `find` looks for it."""
     mark = hashlib.sha256(json.dumps([step, name, config]).encode()).hexdigest()[:12]
-    return Draft(Place.of(store) / step / f"{name}-{mark}", step, name, mark, dict(inputs), config)
+    return ArtifactWriter(StoragePath.of(store) / step / f"{name}-{mark}", step, name, mark, dict(inputs), config)
 
 
 def features(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +63,7 @@ def expression(kinds: np.ndarray, genes: int, seed: int) -> sp.csr_array:
     return sp.csr_array((values.ravel(), own[kinds].ravel(), starts), shape=(len(kinds), genes))
 
 
-def make_model(store: Path, genes: int) -> tuple[Artifact, Contrastive]:
+def make_model(store: Path, genes: int) -> tuple[Artifact, ContrastivePredictor]:
     """Leave a model that was never trained; its image head maps tiles that are near to places that are near."""
     names = [f"GENE{number:05d}" for number in range(genes)]
     heads = seeded_bleep(FEATURES, genes, BleepOptions(), seed=0).eval()
@@ -80,9 +80,9 @@ def make_model(store: Path, genes: int) -> tuple[Artifact, Contrastive]:
         "patients": {"reference": "reference"},
         "slides": ["reference"],
     }
-    save_model(made.place, "bleep", dict(heads.state_dict()), meta)
+    save_model(made.path, "bleep", dict(heads.state_dict()), meta)
     kept = {key: meta[key] for key in ("protocol", "train", "validation", "test", "patients", "panel", "d_image")}
-    return made.finish({"genes": genes}, [], kept), Contrastive("bleep", names, FEATURES, heads)
+    return made.finish({"genes": genes}, [], kept), ContrastivePredictor("bleep", names, FEATURES, heads)
 
 
 def make_embeddings(store: Path, tiles: int, slides: int) -> Artifact:
@@ -95,18 +95,18 @@ def make_embeddings(store: Path, tiles: int, slides: int) -> Artifact:
     wide = int(np.ceil(each**0.5))
     rows = []
     for name in names:
-        (tile.place / "thumbnails" / f"{name}.png").write_bytes(picture.getvalue())
+        (tile.path / "thumbnails" / f"{name}.png").write_bytes(picture.getvalue())
         rows.append(_slide(name, wide * SIDE, each))
-    (tile.place / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
+    (tile.path / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
     finished = tile.finish({"slides": slides}, [], {"side": 56.0, "pixels": 224})
     embed = draft(store, "embed", "made", {"slides": slides, "each": each, "name": "made"}, tiles=tile.folder)
-    units = {name: list(_units(embed.place, name, each, seed)) for seed, name in enumerate(names)}
+    units = {name: list(_units(embed.path, name, each, seed)) for seed, name in enumerate(names)}
     notes = {
         "encoder": {"name": "made"},
         "precision": "float16",
         "side": 56.0,
         "pixels": 224,
-        "tiles": finished.place.uri,
+        "tiles": finished.path.uri,
         "units": units,
         "patients": {name: f"patient-{name}" for name in names},
         "readers": {},
@@ -114,7 +114,7 @@ def make_embeddings(store: Path, tiles: int, slides: int) -> Artifact:
     return embed.finish({"slides": slides, "tiles": each * slides}, [], notes)
 
 
-def _units(place: Place, slide: str, count: int, seed: int) -> Iterator[str]:
+def _units(place: StoragePath, slide: str, count: int, seed: int) -> Iterator[str]:
     """Write a slide's embeddings, unit by unit, and yield their names."""
     wide = int(np.ceil(count**0.5))
     schema = tables.embeddings(FEATURES, precision="float16")

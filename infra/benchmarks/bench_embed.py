@@ -192,7 +192,7 @@ def _job(case: Case, slide: Path, tiles: Artifact, actors: int) -> dict[str, Any
     return {
         "slide": str(slide),
         "store": str(folder / "store"),
-        "tiles": f"tile/{tiles.place.name}",
+        "tiles": f"tile/{tiles.path.name}",
         "tiles_all": len(corners),
         "network": str(folder / "network.pt"),
         "encoder": case.encoder,

@@ -21,16 +21,16 @@ from bench_embed_peers import Job, Preprocess, Timed
 from torch.utils.data import DataLoader, Dataset
 
 from raystp import tables
-from raystp.artifacts import find
+from raystp.artifacts import resolve
 from raystp.cluster.session import session
 from raystp.cluster.streams.tile_actors import EncodeUnit
-from raystp.cluster.streams.units import Unit, Width
+from raystp.cluster.streams.units import StreamResources, WorkUnit
 from raystp.encoders.families import _torchvision
 from raystp.encoders.registry import describe
 from raystp.steps.embed import step as embed
-from raystp.steps.embed.work import EmbedWork, Output
+from raystp.steps.embed.work import EmbedWork, EncoderOutput
 from raystp.steps.encoder_source import EncoderConfig, source_of
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 Found = tuple[Any, dict[str, Any]]
 """Vectors, and the note."""
@@ -50,25 +50,25 @@ def raystp(job: Job) -> Found:
     with session():
         began = time.time()
         artifact = embed.run(config)
-    vectors, note = _committed(artifact.place, began)
+    vectors, note = _committed(artifact.path, began)
     return vectors, {**note, "ray_s": began - started}
 
 
 def plain(job: Job) -> Found:
     """Run the same units through the same reader, encoder and commit, one after the other, with no Ray."""
-    target = Place(job["store"]) / "plain"
-    tiles = find(job["store"], job["tiles"], "tile")
+    target = StoragePath(job["store"]) / "plain"
+    tiles = resolve(job["store"], job["tiles"], "tile")
     slides = tiles.table("slides.parquet", tables.SLIDES).to_pylist()
     source = source_of(EncoderConfig(**job["encoder"]), job["store"])
     work = EmbedWork(
-        tiles=tiles.place,
-        outputs=(Output(target, source, describe(source.spec).dim),),
+        tiles=tiles.path,
+        outputs=(EncoderOutput(target, source, describe(source.spec).dim),),
         slides={slide["slide"]: (slide["path"], slide["mpp"], slide["content"]) for slide in slides},
         pixels=int(tiles.manifest.notes["pixels"]),
         precision="float32",
     )
     units = embed.plan_units(slides, job["unit_tiles"])
-    width = Width(encoders=1, batch_tiles=job["batch"], threads=1)
+    width = StreamResources(encoders=1, batch_tiles=job["batch"], threads=1)
     context = multiprocessing.get_context("spawn")
     following = context.Value("i", 0)
     began = time.time()
@@ -81,7 +81,7 @@ def plain(job: Job) -> Found:
     return _committed(target, began)
 
 
-def _units_in_turn(work: EmbedWork, width: Width, units: list[Unit], following: Any) -> None:
+def _units_in_turn(work: EmbedWork, width: StreamResources, units: list[WorkUnit], following: Any) -> None:
     """Take a unit that nobody has taken, until there is none."""
     run = EncodeUnit(work, width)
     while True:
@@ -95,13 +95,13 @@ def _units_in_turn(work: EmbedWork, width: Width, units: list[Unit], following: 
             raise RuntimeError(error)
 
 
-def _committed(place: Place, began: float) -> Found:
+def _committed(place: StoragePath, began: float) -> Found:
     """Return a folder's vectors in the order of their units, and when each unit was committed."""
-    records = sorted((place / "commits").path.glob("*.json"))
+    records = sorted((place / "commits").local_path.glob("*.json"))
     rows = [json.loads(record.read_bytes())["rows"] for record in records]
     marks = sorted((record.stat().st_mtime, count) for record, count in zip(records, rows, strict=True))
-    files = sorted((place / "embeddings").path.glob("*/*.parquet"))
-    vectors = np.concatenate([tables.matrix(Place(str(file)).read_table(["vector"])["vector"]) for file in files])
+    files = sorted((place / "embeddings").local_path.glob("*/*.parquet"))
+    vectors = np.concatenate([tables.matrix(StoragePath(str(file)).read_table(["vector"])["vector"]) for file in files])
     return vectors, {"began": began, "marks": marks}
 
 

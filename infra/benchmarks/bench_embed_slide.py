@@ -86,5 +86,5 @@ def tiled(slide: Path, store: Path) -> Artifact:
 
 def places(tiles: Artifact, slide: str) -> Int64[np.ndarray, "tile 2"]:
     """Return the corners of the tiles, in the order of their table."""
-    table = (tiles.place / "tiles" / f"{slide}.parquet").read_table(["x", "y"])
+    table = (tiles.path / "tiles" / f"{slide}.parquet").read_table(["x", "y"])
     return np.stack([table[axis].to_numpy() for axis in ("x", "y")], axis=1).astype(np.int64)

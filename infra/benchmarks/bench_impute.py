@@ -30,7 +30,7 @@ from numba import njit
 from scipy import sparse
 
 from raystp.index.expression.forms import DenseExpression, SparseExpression
-from raystp.index.expression.shard import Expression, held
+from raystp.index.expression.shard import ExpressionRows, in_memory
 
 K = 50
 GOALS = {
@@ -139,10 +139,10 @@ def _ratio(theirs: list[tuple[float, float]], ours: list[tuple[float, float]], b
     return statistics.median(a[by] / b[by] for a, b in zip(theirs, ours, strict=True))
 
 
-def _in_form(form: str, dense: np.ndarray, values: sparse.csr_array) -> Expression:
+def _in_form(form: str, dense: np.ndarray, values: sparse.csr_array) -> ExpressionRows:
     if form in {"float32", "float16"}:
         return DenseExpression(dense.astype(form, copy=False))
-    one = held(values)
+    one = in_memory(values)
     assert isinstance(one, SparseExpression)  # of a csr_array
     return one if form == "csr" else SparseExpression(one.values.astype(np.float16), one.columns, one.starts, one.genes)
 

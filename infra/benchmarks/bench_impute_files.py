@@ -14,10 +14,10 @@ from scipy import sparse
 
 from raystp import tables
 from raystp.impute.neighbour_form import neighbours_table
-from raystp.impute.stream import Part, Slide, write_in_parts
-from raystp.impute.writer import Places, prediction_to_anndata
-from raystp.index.expression.shard import held
-from raystp.storage import Place
+from raystp.impute.stream import PredictionPart, SlidePrediction, write_in_parts
+from raystp.impute.writer import TileTable, prediction_to_anndata
+from raystp.index.expression.shard import in_memory
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
 
 TILES, PART, K = 3_000, 500, 50
@@ -41,7 +41,7 @@ def written(folder: Path, bank: sparse.csr_array, *, rounds: int) -> list[Writte
     random = np.random.default_rng(2)
     rows = random.integers(0, bank.shape[0], (TILES, K))
     weights = np.full(rows.shape, 1 / K, np.float32)
-    values = held(bank).share_of_sum(weights, rows)
+    values = in_memory(bank).share_of_sum(weights, rows)
     ways = _ways(values, rows, random.random(rows.shape, dtype=np.float32))
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
@@ -65,13 +65,13 @@ def written(folder: Path, bank: sparse.csr_array, *, rounds: int) -> list[Writte
 def _ways(values: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> dict[str, Callable[[Path], object]]:
     genes = [f"gene{number}" for number in range(values.shape[1])]
     names = [f"A1-{tile:06d}" for tile in range(TILES)]
-    places = Places("A1", names, np.zeros((TILES, 2)), Level0Pixels(224.0))
-    slide = Slide(genes, places, {})
+    places = TileTable("A1", names, np.zeros((TILES, 2)), Level0Pixels(224.0))
+    slide = SlidePrediction(genes, places, {})
     distance = np.zeros(TILES, np.float32)
 
     def parquet(precision: str) -> Callable[[Path], object]:
         schema = _schema(len(genes), precision)
-        return lambda path: write_in_parts(slide, _parts(values), parquet=(Place.of(path), schema))
+        return lambda path: write_in_parts(slide, _parts(values), parquet=(StoragePath.of(path), schema))
 
     def gzip(path: Path) -> None:
         prediction_to_anndata(values, genes, places, provenance={}).write_h5ad(path, compression="gzip")
@@ -79,12 +79,12 @@ def _ways(values: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> dict[str
     return {
         "parquet float32": parquet("float32"),
         "parquet float16": parquet("float16"),
-        "h5ad in parts": lambda path: write_in_parts(slide, _parts(values), h5ad=Place.of(path)),
+        "h5ad in parts": lambda path: write_in_parts(slide, _parts(values), h5ad=StoragePath.of(path)),
         "h5ad gzip": gzip,
-        "neighbours float16": lambda path: Place.of(path).write_table(
+        "neighbours float16": lambda path: StoragePath.of(path).write_table(
             neighbours_table(_tiles(), rows, distance, weights)
         ),
-        "neighbours alike": lambda path: Place.of(path).write_table(neighbours_table(_tiles(), rows, distance)),
+        "neighbours alike": lambda path: StoragePath.of(path).write_table(neighbours_table(_tiles(), rows, distance)),
     }
 
 
@@ -96,11 +96,11 @@ def _schema(genes: int, precision: str) -> pa.Schema:
     )
 
 
-def _parts(values: np.ndarray) -> Iterator[Part]:
+def _parts(values: np.ndarray) -> Iterator[PredictionPart]:
     columns: dict[str, Any] = {name: column.combine_chunks() for name, column in zip(*_named(), strict=True)}
     for start in range(0, TILES, PART):
         cut = slice(start, start + PART)
-        yield Part(values[cut], {name: column[cut] for name, column in columns.items()})
+        yield PredictionPart(values[cut], {name: column[cut] for name, column in columns.items()})
 
 
 def _named() -> tuple[list[str], list[pa.ChunkedArray]]:

@@ -28,11 +28,12 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
-from raystp.index.bank import Bank, open_bank, write_bank
+from raystp.index.opened import ReferenceIndex, open_reference_index
 from raystp.index.recall import measured, recall
-from raystp.index.reference import Reference
-from raystp.index.search.kinds import KINDS, Effort, Want
-from raystp.storage import Place
+from raystp.index.reference import ReferenceRows
+from raystp.index.search.kinds import KINDS, IndexParams, SearchParams
+from raystp.index.write import write_reference_index
+from raystp.storage import StoragePath
 
 JOINT, CENTRES, K = 256, 2000, 50
 BLOCK = 16_384
@@ -53,17 +54,21 @@ def drawn(rows: int, seed: int) -> np.ndarray:
     return found
 
 
-def bank_in(folder: Path, vectors: np.ndarray, kind: Any, *, shards: int, target: float) -> tuple[Bank, dict[str, Any]]:
+def bank_in(
+    folder: Path, vectors: np.ndarray, kind: Any, *, shards: int, target: float
+) -> tuple[ReferenceIndex, dict[str, Any]]:
     """Write a bank of one gene and open it; say what that took."""
     names = ["x"] * len(vectors)
-    reference = Reference(vectors, np.zeros((len(vectors), 1), np.float32), ["g"], names, names, names)
-    place = Place.of(folder)
+    reference = ReferenceRows(vectors, np.zeros((len(vectors), 1), np.float32), ["g"], names, names, names)
+    place = StoragePath.of(folder)
     start = time.perf_counter()
-    described = write_bank(place, reference, shards=shards, metric="cosine", want=Want(kind=kind, recall=target, k=K))
+    described = write_reference_index(
+        place, reference, shards=shards, metric="cosine", want=IndexParams(kind=kind, recall=target, k=K)
+    )
     took = time.perf_counter() - start
     size = sum(path.stat().st_size for path in folder.iterdir() if "expression" not in path.name)
     known = {name: described[name] for name in ("kind", "why", "lists", "effort", "recall", "below_target")}
-    return open_bank(place, described), {"build_s": took, "bytes": size, **known}
+    return open_reference_index(place, described), {"build_s": took, "bytes": size, **known}
 
 
 def products(vectors: np.ndarray, queries: np.ndarray) -> dict[str, Callable[[], Any]]:
@@ -132,12 +137,12 @@ def compare(rows: int, given: argparse.Namespace, folder: Path) -> dict[str, Any
         "torch matmul + topk": torch_topk(vectors, queries),
         **products(vectors, queries),
     }
-    banks: dict[str, Bank] = {}
+    banks: dict[str, ReferenceIndex] = {}
     for kind in given.kinds:
         bank, built = bank_in(folder / f"{kind}-{rows}", vectors, kind, shards=1, target=given.target)
         if kind != "exact":
-            chosen = measured(bank, Want(recall=given.target, k=K, kind=kind), drawn(TUNING, 3))
-            bank = replace(bank, effort=Effort(**chosen["effort"]))
+            chosen = measured(bank, IndexParams(recall=given.target, k=K, kind=kind), drawn(TUNING, 3))
+            bank = replace(bank, effort=SearchParams(**chosen["effort"]))
             built |= {"effort": chosen["effort"], "below_target": chosen["below_target"]}
         banks[kind] = bank
         figures["ways"][kind] = built

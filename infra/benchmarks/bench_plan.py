@@ -14,11 +14,11 @@ from typing import Any
 
 from raystp.cluster.session import session
 from raystp.cluster.streams.tiles import build_plan
-from raystp.cluster.streams.units import Width
+from raystp.cluster.streams.units import StreamResources
 from raystp.steps.embed.step import plan_units
-from raystp.steps.embed.work import EmbedWork, Output
+from raystp.steps.embed.work import EmbedWork, EncoderOutput
 from raystp.steps.encoder_source import EncoderConfig, source_of
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 COHORTS = ((100, 20_000), (1_000, 20_000), (10_000, 20_000))
 UNIT_TILES = 2048
@@ -46,13 +46,17 @@ def _plan(slides: int, tiles: int) -> dict[str, Any]:
     table: list[dict[str, Any]] = [{"slide": f"slide-{number:05d}", "tiles": tiles} for number in range(slides)]
     names = {row["slide"]: (f"/slides/{row['slide']}.svs", 0.5, "") for row in table}
     work = EmbedWork(
-        Place("/none"), (Output(Place("/none"), source_of(EncoderConfig(), "/none"), 64),), names, 224, "float32"
+        StoragePath("/none"),
+        (EncoderOutput(StoragePath("/none"), source_of(EncoderConfig(), "/none"), 64),),
+        names,
+        224,
+        "float32",
     )
     before = _peak_mb()
     began = time.perf_counter()
     units = plan_units(table, UNIT_TILES)
     planned = time.perf_counter()
-    plan = build_plan(work, units, Width(encoders=1, batch_tiles=64, threads=1))
+    plan = build_plan(work, units, StreamResources(encoders=1, batch_tiles=64, threads=1))
     done = time.perf_counter()
     del plan
     return {

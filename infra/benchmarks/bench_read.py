@@ -33,12 +33,12 @@ from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.readers.headers import checked_tiff
 from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle
 from raystp.slides.readers.resample import Box, resample, wide_window
-from raystp.slides.readers.scale import Scale
+from raystp.slides.readers.scale import SlideScale
 from raystp.slides.tiled.buffers import slot
 from raystp.slides.tiled.decoders import whole_stream
 from raystp.slides.tiled.levels import Level, pyramid
 from raystp.slides.tiled.read_plan import Windows, read_plan
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import MicronsPerPixel, TilePixels
 
 
@@ -173,10 +173,10 @@ def run_resampled(name: str, path: Path, *, tiles: int, rounds: int) -> dict[str
     level = level_0(path)
     squares = squares_of(level, RESAMPLED_SIDE, 0.0, tiles).astype(np.float64)
     pixels = TilePixels(RESAMPLED_PIXELS)
-    slide = open_slide("bench", Place.of(path), given_mpp=0.5)
+    slide = open_slide("bench", StoragePath.of(path), given_mpp=0.5)
     handle = open_handle("bench", path)
     assert handle is not None  # the bench drew it
-    truth = OpenSlideSlide("bench", handle, where="bench", scale=Scale(MicronsPerPixel(0.5), ""), keep=ExitStack())
+    truth = OpenSlideSlide("bench", handle, where="bench", scale=SlideScale(MicronsPerPixel(0.5), ""), keep=ExitStack())
     same = np.array_equal(read_tiles(slide, squares[:50], pixels), read_tiles(truth, squares[:50], pixels))
     side = wide_window(Box(0.0, 0.0, RESAMPLED_SIDE, RESAMPLED_SIDE), pixels, pixels).width
     window = np.zeros((side, side, 3), np.uint8)

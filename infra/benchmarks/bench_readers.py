@@ -15,7 +15,7 @@ from jaxtyping import Int64, UInt8
 
 from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.tiled.slide import TiledSlide
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import TilePixels
 
 Squares = Int64[np.ndarray, "tile 3"]
@@ -25,7 +25,7 @@ Read = Callable[[Squares, Tiles], None]
 
 def ours(path: Path) -> Read:
     """Return raystp's `read_tiles`."""
-    slide = open_slide("bench", Place.of(path), given_mpp=0.5)
+    slide = open_slide("bench", StoragePath.of(path), given_mpp=0.5)
     assert isinstance(slide, TiledSlide)
 
     def read(squares: Squares, tiles: Tiles) -> None:

@@ -26,7 +26,7 @@ from bench_s3_slide import make_slide, needed, squares
 from jaxtyping import Float64
 
 from raystp.slides.open import Slide, expect_tiles, open_slide, read_tiles
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
 
@@ -75,7 +75,7 @@ class Row:
 class Scene:
     """What all ways read."""
 
-    place: Place
+    place: StoragePath
     squares: Squares
     needed_bytes: int
     port: int
@@ -127,7 +127,7 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _served(slide: Path, stack: contextlib.ExitStack) -> tuple[Place, int]:
+def _served(slide: Path, stack: contextlib.ExitStack) -> tuple[StoragePath, int]:
     """Start the store and the proxy, put the slide there; return its place behind the proxy, and the proxy's port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -143,7 +143,7 @@ def _served(slide: Path, stack: contextlib.ExitStack) -> tuple[Place, int]:
     assert proxy.stdout is not None
     own = int(proxy.stdout.readline())
     query = f"scheme=http&endpoint_override=127.0.0.1:{own}&region=us-east-1"
-    return Place.of(f"s3://bench/{slide.name}?{query}"), own
+    return StoragePath.of(f"s3://bench/{slide.name}?{query}"), own
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ def _downloaded(scene: Scene) -> Iterator[Slide]:
     """Fetch the slide as a node's cache does, anew each time."""
     with tempfile.TemporaryDirectory(dir=scene.folder) as folder:
         cache = NodeCache(Path(folder), 1 << 40)
-        with cache.fetch(scene.place) as path, open_slide("bench", Place.of(path)) as slide:
+        with cache.fetch(scene.place) as path, open_slide("bench", StoragePath.of(path)) as slide:
             yield slide
 
 

@@ -122,7 +122,7 @@ def _run(tiles: Artifact, folder: Path, options: argparse.Namespace, *, slides: 
     shutil.rmtree(folder / "store" / "embed", ignore_errors=True)
     run = {"store": str(folder / "store"), "encoders": options.encoders, "readers": readers}
     config = {
-        "tiles": f"tile/{tiles.place.name}",
+        "tiles": f"tile/{tiles.path.name}",
         "encoder": {"name": "tiny"},
         "unit_tiles": options.unit_tiles,
         "run": run,

@@ -44,7 +44,7 @@ def main() -> None:
         artifact = embed.run(embed.CONFIG.of(told["config"]))
         meter.over.set()
         meter.join()
-    records = list((artifact.place / "commits").path.glob("*.json"))
+    records = list((artifact.path / "commits").local_path.glob("*.json"))
     marks = sorted((record.stat().st_mtime, json.loads(record.read_bytes())["rows"]) for record in records)
     note = {"began": began, "marks": marks, "store_bytes": meter.used, "spilled_bytes": meter.spilled}
     Path(told["out"]).write_text(json.dumps(note), encoding="utf-8")

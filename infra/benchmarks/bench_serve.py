@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from raystp.artifacts import Artifact, Draft
-from raystp.index.bank import write_bank
-from raystp.index.reference import Reference
+from raystp.artifacts import Artifact, ArtifactWriter
+from raystp.index.reference import ReferenceRows
+from raystp.index.write import write_reference_index
 from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.store import save_model
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 FEATURES, JOINT = 512, 256
 CLIENTS = (1, 4, 16, 64)
@@ -102,9 +102,9 @@ def make(store: Path, options: argparse.Namespace) -> None:
     meta: dict[str, Any] = {"genes": genes, "d_image": FEATURES, "options": asdict(settings), "protocol": "patient"}
     model = finished(store, "train", {})
     weights = seeded_bleep(FEATURES, len(genes), settings, seed=0).state_dict()
-    save_model(model.place, "bleep", dict(weights), meta | {"trained_tower": False, "encoder": {"name": "made"}})
+    save_model(model.path, "bleep", dict(weights), meta | {"trained_tower": False, "encoder": {"name": "made"}})
     rows = options.rows
-    reference = Reference(
+    reference = ReferenceRows(
         vectors=rng.standard_normal((rows, JOINT), np.float32),
         expression=rng.random((rows, len(genes)), np.float32),
         genes=genes,
@@ -112,14 +112,16 @@ def make(store: Path, options: argparse.Namespace) -> None:
         spots=[str(row) for row in range(rows)],
         patients=["P"] * rows,
     )
-    bank = write_bank(finished(store, "index", {}).place, reference, shards=2, metric="cosine")
+    bank = write_reference_index(finished(store, "index", {}).path, reference, shards=2, metric="cosine")
     finished(store, "index", {"bank": bank, "model": model.manifest.folder}, rows=rows)
 
 
 def finished(store: Path, step: str, notes: dict[str, Any], **rows: int) -> Artifact:
     """Finish the artifact `<step>/made`."""
     mark = hashlib.sha256(step.encode()).hexdigest()[:12]
-    return Draft(Place.of(store) / step / f"made-{mark}", step, "made", mark, {}, {}).finish(rows, [], notes)
+    return ArtifactWriter(StoragePath.of(store) / step / f"made-{mark}", step, "made", mark, {}, {}).finish(
+        rows, [], notes
+    )
 
 
 def question(options: argparse.Namespace) -> bytes:

@@ -28,12 +28,12 @@ from bench_train_memory import lines, measured
 from bench_train_plain import Make, arrays, loader, looped
 
 from raystp.cluster.session import session
-from raystp.cluster.tracking.delivery import Logbook
+from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import NOWHERE
-from raystp.cluster.training.workers import Width, train
+from raystp.cluster.training.workers import TrainResources, train
 from raystp.models.training.fit import FitOptions
 from raystp.steps.train.work import TrainWork
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 RANKS = 4
 
@@ -132,7 +132,7 @@ def compared(made: Made, fit: FitOptions, turns: int, plain: Mapping[str, Make |
 
 def through_ray(made: Made, fit: FitOptions, folder: Path, workers: int) -> list[float]:
     """Train through Ray Train; return the seconds of each epoch."""
-    place = Place.of(folder)
+    place = StoragePath.of(folder)
     work = TrainWork(
         learner=made,
         fit=fit,
@@ -141,10 +141,10 @@ def through_ray(made: Made, fit: FitOptions, folder: Path, workers: int) -> list
         target=place / "model",
         meta={"genes": [str(number) for number in range(GENES)], "d_image": FEATURES, "options": {}},
         tracker=NOWHERE,
-        book=Logbook("bench", "bench", "train/bench", place),
+        book=RunRef("bench", "bench", "train/bench", place),
         parameters={},
     )
-    answer = train(work, Width(workers), folder=place / "training", name="bench")
+    answer = train(work, TrainResources(workers), folder=place / "training", name="bench")
     return [float(row["seconds"]) for row in answer["epochs"]]
 
 

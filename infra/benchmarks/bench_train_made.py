@@ -16,16 +16,16 @@ from bench_slides import HEIGHT, WIDTH, make_slides
 from jaxtyping import Int64
 
 from raystp import tables
-from raystp.artifacts import Artifact, Draft
+from raystp.artifacts import Artifact, ArtifactWriter
 from raystp.cluster.training.workers import Worker
 from raystp.encoders.encoder import EncoderSpec
 from raystp.encoders.registry import build
 from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
-from raystp.models.training.samples import Foreseeing, Pairs, Samples
+from raystp.models.training.samples import PairDataset, Prefetching, SampleSet
 from raystp.steps.train.pixels import PixelPairs, TileRows
-from raystp.steps.train.work import Lesson
-from raystp.storage import Place
+from raystp.steps.train.work import TrainSetup
+from raystp.storage import StoragePath
 
 FEATURES, GENES, SIDE = 512, 1000, 224
 
@@ -36,7 +36,7 @@ Rows = Int64[np.ndarray, " _"]
 class Watched:
     """Samples, and a line of JSON for each epoch that another one followed."""
 
-    samples: Samples
+    samples: SampleSet
     log: Path
     _waited: float = 0.0
     _cpu: float = field(default_factory=time.process_time)
@@ -53,7 +53,7 @@ class Watched:
             with self.log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps({**line, "threads": torch.get_num_threads()}) + "\n")
         self._waited, self._cpu, self._began = 0.0, now, True
-        if isinstance(self.samples, Foreseeing):
+        if isinstance(self.samples, Prefetching):
             self.samples.foresee(parts, epoch)
 
     def add(self, seconds: float) -> None:
@@ -80,19 +80,21 @@ class Made:
     """With tiles, `tower` is trained along."""
     tower: str = "tiny"
 
-    def prepare(self, worker: Worker) -> Lesson:
+    def prepare(self, worker: Worker) -> TrainSetup:
         """Return the model and the pairs; the first worker's are watched."""
         lesson = self.lesson()
-        return Lesson(lesson.model, Watched(lesson.train, self.log)) if worker.rank == 0 else lesson
+        return TrainSetup(lesson.model, Watched(lesson.train, self.log)) if worker.rank == 0 else lesson
 
-    def lesson(self) -> Lesson:
+    def lesson(self) -> TrainSetup:
         """Return the model and the pairs."""
         features, expression = self.arrays()
         if self.tiles is None:
-            return Lesson(seeded_bleep(FEATURES, GENES, BleepOptions(), seed=0), Pairs.of(features, expression))
+            return TrainSetup(
+                seeded_bleep(FEATURES, GENES, BleepOptions(), seed=0), PairDataset.of(features, expression)
+            )
         encoder = build(EncoderSpec(self.tower, random=self.tower != "tiny"))
         model = seeded_bleep(encoder.dim, GENES, BleepOptions(), seed=0, tower=encoder.network)
-        return Lesson(model, PixelPairs(self.rows(), expression, encoder, augment=True))
+        return TrainSetup(model, PixelPairs(self.rows(), expression, encoder, augment=True))
 
     def arrays(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return features and expression, which have nothing to do with each other."""
@@ -111,8 +113,10 @@ class Made:
 def make_tiles(folder: Path) -> Artifact:
     """Draw a slide, and write of the `tile` step what a training reads."""
     path = make_slides(folder)["g256"]
-    draft = Draft(Place.of(folder) / "tile" / "made-000000000000", "tile", "made", "000000000000", {}, {})
+    draft = ArtifactWriter(
+        StoragePath.of(folder) / "tile" / "made-000000000000", "tile", "made", "000000000000", {}, {}
+    )
     values = ["made", str(path), "made", "00", 0.5, "table", WIDTH, HEIGHT, True, 0.5, 0]
     rows = [dict(zip(tables.SLIDES.names, values, strict=True))]
-    (draft.place / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
+    (draft.path / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
     return draft.finish({}, [], {"pixels": SIDE, "side": SIDE / 2})

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from raystp.models.training.fit import FitOptions
 from raystp.models.training.plan import epoch_plan
-from raystp.models.training.samples import Samples
+from raystp.models.training.samples import SampleSet
 from raystp.slides.open import read_tiles
 from raystp.steps.train.pixels import PixelPairs
 from raystp.units import TilePixels
@@ -76,7 +76,7 @@ def arrays(made: Made, fit: FitOptions) -> Batches:
 class Tiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Tiles one by one, turned and normalised, as datasets are written."""
 
-    def __init__(self, pairs: Samples) -> None:
+    def __init__(self, pairs: SampleSet) -> None:
         assert isinstance(pairs, PixelPairs)
         self.rows, self.expression = pairs.rows, pairs.expression  # not the tower: a reader's process needs none
         self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (pairs.encoder.mean, pairs.encoder.std))

@@ -16,7 +16,7 @@ from torch import nn
 
 from raystp.encoders import batches
 from raystp.encoders.batches import Batch
-from raystp.encoders.normalise import Normaliser
+from raystp.encoders.normalise import PixelNormaliser
 from raystp.errors import EncoderError
 from raystp.units import MicronsPerPixel, TilePixels
 
@@ -49,7 +49,7 @@ class EncoderSpec:
 
 
 @dataclass(frozen=True)
-class Description:
+class EncoderDescription:
     """What is known of an encoder before it is built: enough to name the work and lay out its table."""
 
     identity: str
@@ -82,7 +82,7 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class Ways:
+class InferenceOptions:
     """How passes are run; by default as plainly as torch does."""
 
     channels_last: bool = False
@@ -91,7 +91,7 @@ class Ways:
     """torch.compile's backend, say `inductor`: a minute once, then faster passes on a GPU."""
 
 
-PLAIN = Ways()
+PLAIN = InferenceOptions()
 
 
 def encode(
@@ -101,7 +101,7 @@ def encode(
     device: str,
     precision: Precision = "float32",
     batch: Batch = None,
-    ways: Ways = PLAIN,
+    ways: InferenceOptions = PLAIN,
 ) -> Float32[np.ndarray, "tile dim"]:
     """Return the encoder's row for each RGB tile, in the order of the tiles.
 
@@ -113,10 +113,10 @@ def encode(
         EncoderError: tiles of another side than the encoder's, rows of another length than `dim`, nan or infinity, or
             a device on which not even one tile fits.
     """
-    return Encoding(encoder, device=device, precision=precision, batch=batch, ways=ways)(tiles)
+    return BatchEncoder(encoder, device=device, precision=precision, batch=batch, ways=ways)(tiles)
 
 
-class Encoding:
+class BatchEncoder:
     """`encode`, made ready for many calls: its buffers are kept from one to the next. One thread at a time."""
 
     def __init__(
@@ -126,7 +126,7 @@ class Encoding:
         device: str,
         precision: Precision = "float32",
         batch: Batch = None,
-        ways: Ways = PLAIN,
+        ways: InferenceOptions = PLAIN,
     ) -> None:
         batches.check(batch)
         self._encoder, self._precision, self._batch = encoder, precision, batch
@@ -147,10 +147,10 @@ class Encoding:
 class _Passes:
     """A network on its device, and passes of tiles through it."""
 
-    def __init__(self, encoder: Encoder, device: torch.device, ways: Ways) -> None:
+    def __init__(self, encoder: Encoder, device: torch.device, ways: InferenceOptions) -> None:
         self.device = device
         self._encoder = encoder
-        self._normaliser: Normaliser | None = None
+        self._normaliser: PixelNormaliser | None = None
         # Outside inference mode, where moved parameters would be unfit for training ever after.
         network: Any = encoder.network.to(device).eval()
         if ways.channels_last:
@@ -203,7 +203,9 @@ class _Passes:
         """Pass tiles through the network; return what it gave, and for how many tiles."""
         if self._normaliser is None or self._normaliser.room != room:
             encoder, self._normaliser = self._encoder, None
-            self._normaliser = Normaliser(encoder.mean, encoder.std, side=encoder.pixels, room=room, device=self.device)
+            self._normaliser = PixelNormaliser(
+                encoder.mean, encoder.std, side=encoder.pixels, room=room, device=self.device
+            )
         pixels = self._normaliser(part)
         pixels = self._normaliser.whole() if self._whole else pixels
         return self._network(pixels), len(pixels)

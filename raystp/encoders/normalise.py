@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 
 
 @dataclass(frozen=True)
-class Normaliser:
+class PixelNormaliser:
     """Turns tiles of one side into what a network takes; built once, used batch after batch.
 
     Each call writes over the result of the call before.

@@ -16,7 +16,7 @@ Rows = Float[torch.Tensor, "tile row"]
 HEADS = 8
 
 
-class Tower(nn.Module):
+class PooledEncoder(nn.Module):
     """A timm model without its own pooling, and the pooling of its makers."""
 
     def __init__(self, trunk: nn.Module, pool: nn.Module) -> None:

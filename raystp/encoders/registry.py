@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from raystp.encoders.card import Card, fits
-from raystp.encoders.encoder import Description, Encoder, EncoderSpec
+from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
 from raystp.encoders.families import cards as card_family
 from raystp.encoders.families import hub_models as hub_family
 from raystp.encoders.families import mobilenet, tiny
@@ -22,11 +22,11 @@ from raystp.units import Microns, TilePixels
 
 
 @dataclass(frozen=True)
-class Family:
+class EncoderFamily:
     """What answers for encoders of one kind."""
 
     build: Callable[[EncoderSpec], Encoder]
-    describe: Callable[[EncoderSpec], Description]
+    describe: Callable[[EncoderSpec], EncoderDescription]
     identity: Callable[[EncoderSpec], str]
 
 
@@ -52,15 +52,15 @@ ENCODERS: dict[str, Callable[[EncoderSpec], Encoder]] = {
     **{name: functools.partial(card_family.build, card) for name, card in CARDS.items()},
 }
 
-DESCRIPTIONS: dict[str, Callable[[EncoderSpec], Description]] = {
+DESCRIPTIONS: dict[str, Callable[[EncoderSpec], EncoderDescription]] = {
     "tiny": tiny.describe,
     "mobilenet_v1_pw12": mobilenet.describe,
     **{name: functools.partial(card_family.describe, card) for name, card in CARDS.items()},
 }
 
-FAMILIES: dict[str, Family] = {
-    timm_family.PREFIX: Family(timm_family.build, timm_family.describe, timm_family.identity),
-    hub_family.PREFIX: Family(hub_family.build, hub_family.describe, hub_family.identity),
+FAMILIES: dict[str, EncoderFamily] = {
+    timm_family.PREFIX: EncoderFamily(timm_family.build, timm_family.describe, timm_family.identity),
+    hub_family.PREFIX: EncoderFamily(hub_family.build, hub_family.describe, hub_family.identity),
 }
 
 _SHORT = "vit_"
@@ -71,7 +71,7 @@ def build(spec: EncoderSpec) -> Encoder:
     return replace(_family(spec).build(_in_full(spec)), name=spec.name)
 
 
-def describe(spec: EncoderSpec) -> Description:
+def describe(spec: EncoderSpec) -> EncoderDescription:
     """Say what `build` would build: its weights' identity, its dim, its tiles' side and um/px, without building it.
 
     A weights file is read through once for its digest, which is checked. A `timm:` or `hf-hub:` model costs the import
@@ -99,7 +99,7 @@ def _in_full(spec: EncoderSpec) -> EncoderSpec:
     return replace(spec, name=f"{timm_family.PREFIX}{spec.name}") if spec.name.startswith(_SHORT) else spec
 
 
-def _family(spec: EncoderSpec) -> Family:
+def _family(spec: EncoderSpec) -> EncoderFamily:
     """Return who builds an encoder; raises EncoderError where nobody can."""
     name = _in_full(spec).name
     for prefix, family in FAMILIES.items():
@@ -115,4 +115,4 @@ def _family(spec: EncoderSpec) -> Family:
         msg = f"no encoder '{name}'; {there}" + (f"; did you mean '{near[0]}'?" if near else "")
         raise EncoderError(msg)
     describing = DESCRIPTIONS[name]
-    return Family(ENCODERS[name], describing, lambda one: describing(one).identity)
+    return EncoderFamily(ENCODERS[name], describing, lambda one: describing(one).identity)

@@ -19,7 +19,7 @@ from torch import nn
 from raystp import artifacts
 from raystp.encoders.encoder import EncoderSpec
 from raystp.errors import EncoderError, some
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 ENDING = ".safetensors"
 OLDER = (".bin", ".pt", ".pth")
@@ -57,7 +57,7 @@ def load(
         StorageError: the file cannot be read.
     """
     with _place(spec).local() as path:
-        digest = _checked_digest(spec, Place.of(path))
+        digest = _checked_digest(spec, StoragePath.of(path))
         state = _read(spec, path)
     if layout is not None:
         state = layout(state)
@@ -87,21 +87,21 @@ def check_ending(name: str, encoder: str) -> None:
         raise EncoderError(msg)
 
 
-def _place(spec: EncoderSpec) -> Place:
+def _place(spec: EncoderSpec) -> StoragePath:
     if spec.weights is None:
         msg = f"encoder '{spec.name}' has no weights file: give the path or URI of its {ENDING} file as `weights`"
         raise EncoderError(msg)
-    place = Place.of(spec.weights)
+    place = StoragePath.of(spec.weights)
     check_ending(place.name, spec.name)
     return place
 
 
-def _checked_digest(spec: EncoderSpec, place: Place) -> str:
+def _checked_digest(spec: EncoderSpec, place: StoragePath) -> str:
     digest = artifacts.digest(place)
     if spec.sha256 is not None and digest != spec.sha256.lower():
         msg = (
-            f"encoder '{spec.name}': {Place.of(str(spec.weights))} has sha256 {digest}, but {spec.sha256} was wanted: "
-            f"another or a damaged file; get the right one, or name this digest as `sha256` if the file is meant"
+            f"encoder '{spec.name}': {StoragePath.of(str(spec.weights))} has sha256 {digest}, expected {spec.sha256}: "
+            "another or damaged file. Use the right file, or set `sha256` to this digest if you mean this file"
         )
         raise EncoderError(msg)
     return digest
@@ -153,7 +153,7 @@ def _load_exactly(spec: EncoderSpec, network: nn.Module, state: State) -> None:
     faults = {"it lacks": missing, "it holds unknown": unexpected, "of another shape are": misshapen}
     told = "; ".join(f"{words} {some(names)}" for words, names in faults.items() if names)
     if told:
-        msg = f"encoder '{spec.name}': {Place.of(str(spec.weights))} does not hold this network's weights: {told}"
+        msg = f"encoder '{spec.name}': {StoragePath.of(str(spec.weights))} does not hold this network's weights: {told}"
         raise EncoderError(msg)
 
 

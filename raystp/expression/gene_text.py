@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from raystp.errors import SectionError, some
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 PROCESSES = 20
 """The most gene sets that a text names: a language model reads some 512 tokens."""
@@ -27,7 +27,7 @@ _LEAST = 3
 """Fields of a GMT's line: name, remark, and a gene at least."""
 
 
-def read_gene_names(place: Place, *, symbol: str = "symbol", name: str = "description") -> dict[str, str]:
+def read_gene_names(place: StoragePath, *, symbol: str = "symbol", name: str = "description") -> dict[str, str]:
     """Return symbol -> name, of a `.tsv` or `.csv`, gzipped or not; the first row that has both counts.
 
     Raises SectionError where the columns lack, and where the file is no text.
@@ -46,7 +46,7 @@ def read_gene_names(place: Place, *, symbol: str = "symbol", name: str = "descri
     return names
 
 
-def read_gmt(place: Place) -> dict[str, list[str]]:
+def read_gmt(place: StoragePath) -> dict[str, list[str]]:
     """Return gene set -> symbols of a GMT (name, remark, genes, by tabs), accessions cut off the names.
 
     Raises SectionError for a line that is not of that form.
@@ -65,7 +65,7 @@ def read_gmt(place: Place) -> dict[str, list[str]]:
     return sets
 
 
-def read_descriptions(place: Place) -> dict[str, str]:
+def read_descriptions(place: StoragePath) -> dict[str, str]:
     """Return symbol -> text of lines `SYMBOL####text` (GeneQuery's files) or `SYMBOL<tab>text`.
 
     Raises SectionError for a line of neither form, and for a gene that has two.
@@ -129,7 +129,7 @@ def _member_of(genes: set[str], sets: Mapping[str, Sequence[str]]) -> dict[str, 
     return found
 
 
-def _text(place: Place) -> str:
+def _text(place: StoragePath) -> str:
     content = place.read_bytes()
     try:
         if place.name.endswith(".gz"):

@@ -13,14 +13,14 @@ import h5py
 import numpy as np
 
 from raystp.errors import SectionError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 EXPANSION = 1000
 ALLOWANCE = 1 << 30
 
 
 @contextlib.contextmanager
-def checked_hdf5(place: Place) -> Iterator[Path]:
+def checked_hdf5(place: StoragePath) -> Iterator[Path]:
     """Give a local path of an HDF5 file whose header is sane; raises SectionError in a sentence where it is not."""
     size = place.size()
     with place.local() as path:

@@ -32,7 +32,7 @@ _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class SpotNeighbours:
     """The neighbourhoods, a row per spot; the first node is the spot itself, then outwards."""
 
     rows: Int64[np.ndarray, "spot node"]
@@ -40,9 +40,9 @@ class Neighbours:
     mask: Bool[np.ndarray, "spot node"]
     """Which places hold a neighbour, or the spot itself in the first place."""
 
-    def repeating_self(self) -> "Neighbours":
+    def repeating_self(self) -> "SpotNeighbours":
         """Return the same with the spot itself as a full member in each absent neighbour's place."""
-        return Neighbours(self.rows, np.ones_like(self.mask))
+        return SpotNeighbours(self.rows, np.ones_like(self.mask))
 
 
 def neighbours(
@@ -51,7 +51,7 @@ def neighbours(
     *,
     k: int = NODES,
     within: float | Float[np.ndarray, "spot"] | None = None,
-) -> Neighbours:
+) -> SpotNeighbours:
     """Return each spot's `k` nearest of its own slide, itself included and first; of equally near ones the lower rows.
 
     `slides` labels the spots in any order; without it all are on one. `within` is in the unit of `xy`: the longest
@@ -73,7 +73,7 @@ def neighbours(
             found = np.isfinite(distance) & (distance <= longest[whose, None] * (1 + _TIE))
             rows[whose, 1:] = np.where(found, members[near], whose[:, None])
             mask[whose, 1:] = found
-    return Neighbours(rows, mask)
+    return SpotNeighbours(rows, mask)
 
 
 def tile_centres(squares: Float[np.ndarray, "tile 3"]) -> Float64[np.ndarray, "tile 2"]:
@@ -81,7 +81,7 @@ def tile_centres(squares: Float[np.ndarray, "tile 3"]) -> Float64[np.ndarray, "t
     return squares[:, :2].astype(np.float64) + squares[:, 2:].astype(np.float64) / 2.0
 
 
-def smoothed(expression: Float[np.ndarray, "spot gene"], around: Neighbours) -> Float[np.ndarray, "spot gene"]:
+def smoothed(expression: Float[np.ndarray, "spot gene"], around: SpotNeighbours) -> Float[np.ndarray, "spot gene"]:
     """Return the mean over each neighbourhood, the spot included: a label that was smoothed, never one to score by.
 
     NH2ST (its published code) and TRIPLEX train, and score, on such means over 3 x 3 spots.

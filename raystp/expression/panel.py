@@ -16,7 +16,7 @@ from jaxtyping import Float64
 
 from raystp.errors import PanelError, some
 from raystp.expression.normalise import scaled_log1p
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 LEAST_SHARE = 0.10
 """A variable gene is seen in at least this share of the training spots: below, it is noise of a few counts."""
@@ -87,7 +87,7 @@ def highest_variance(sections: Mapping[str, ad.AnnData], genes: Sequence[str], n
     return _highest(_of(statistics, statistics.variance, genes), list(genes), n)
 
 
-def read_panel(place: Place) -> list[str]:
+def read_panel(place: StoragePath) -> list[str]:
     """Return the genes of a `.npy` (plain strings), `.txt` (one a line) or `.json` (`{"genes": [...]}`, as HEST's).
 
     Raises PanelError for another ending, for a file that is not of its form, and where a gene stands in it twice.

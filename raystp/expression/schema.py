@@ -19,14 +19,14 @@ from jaxtyping import Float64
 from raystp.errors import SectionError
 from raystp.expression.checks import check_counts, check_label, check_names, check_places
 from raystp.expression.hdf5 import checked_hdf5
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 SCHEMA_VERSION = 1
 """Version of `uns["raystp"]` and of what a section holds."""
 
 
 @dataclass(frozen=True)
-class Spots:
+class SpotPositions:
     """The measured spots of a section, in the order of the counts' rows."""
 
     names: list[str]
@@ -38,7 +38,7 @@ class Spots:
 
 
 @dataclass(frozen=True)
-class About:
+class SectionInfo:
     """Whose tissue a section is, and its measures."""
 
     section: str
@@ -55,8 +55,8 @@ class About:
 def make_section(
     counts: Any,
     genes: Sequence[str],
-    spots: Spots,
-    about: About,
+    spots: SpotPositions,
+    about: SectionInfo,
     *,
     gene_ids: Sequence[str] | None = None,
     scalefactors: Mapping[str, float] | None = None,
@@ -94,26 +94,26 @@ def make_section(
 
 def check_section(adata: ad.AnnData, where: str) -> None:
     """Raise SectionError, in a sentence that begins with `where`, for whatever the schema does not allow."""
-    check_label(adata, where, version=SCHEMA_VERSION, names=tuple(About.__dataclass_fields__))
+    check_label(adata, where, version=SCHEMA_VERSION, names=tuple(SectionInfo.__dataclass_fields__))
     check_names(adata, where)
     check_places(adata, where)
     check_counts(adata, where)
 
 
-def write_section(place: Place, adata: ad.AnnData) -> None:
+def write_section(place: StoragePath, adata: ad.AnnData) -> None:
     """Check a section and write it as h5ad, whole or not at all."""
     check_section(adata, str(place))
     place.write_file(lambda path: adata.write_h5ad(path, compression="gzip"))
 
 
-def read_section(place: Place) -> ad.AnnData:
+def read_section(place: StoragePath) -> ad.AnnData:
     """Read a section that `write_section` wrote; raises SectionError for any other file."""
     adata = read_h5ad(place)
     check_section(adata, str(place))
     return adata
 
 
-def read_h5ad(place: Place) -> ad.AnnData:
+def read_h5ad(place: StoragePath) -> ad.AnnData:
     """Read any h5ad file into memory after a look at its header; raises SectionError where it cannot be read."""
     with checked_hdf5(place) as path:
         try:
@@ -123,12 +123,12 @@ def read_h5ad(place: Place) -> ad.AnnData:
             raise SectionError(msg) from error
 
 
-def about(adata: ad.AnnData) -> About:
+def about(adata: ad.AnnData) -> SectionInfo:
     """Return whose tissue a checked section is, and its measures, as plain values."""
     label = adata.uns["raystp"]
     texts = {name: str(label[name]) for name in ("section", "patient", "slide", "layout")}
     numbers = {name: float(label[name]) for name in ("mpp", "spot_diameter_um", "pitch_um")}
-    return About(**texts, **numbers)  # type: ignore[arg-type]  # mypy joins the two kinds of value
+    return SectionInfo(**texts, **numbers)  # type: ignore[arg-type]  # mypy joins the two kinds of value
 
 
 def _as_csr(counts: Any) -> sp.csr_matrix:

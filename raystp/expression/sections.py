@@ -17,7 +17,7 @@ from raystp.expression.schema import read_section
 
 
 @dataclass(frozen=True)
-class Counts:
+class SectionCounts:
     """A section's measured spots, all genes."""
 
     section: str
@@ -45,10 +45,10 @@ class Counts:
         """Total counts of each spot."""
         return np.asarray(self.counts.sum(axis=1), np.float64).ravel()
 
-    def only(self, rows: Sequence[int]) -> "Counts":
+    def only(self, rows: Sequence[int]) -> "SectionCounts":
         """Return these rows alone."""
         spots = [self.spots[row] for row in rows]
-        return Counts(
+        return SectionCounts(
             self.section,
             self.slide,
             self.patient,
@@ -61,10 +61,10 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Section:
+class JoinedSection:
     """A section's measured spots with their tiles, in the order of the counts."""
 
-    measured: Counts
+    measured: SectionCounts
     squares: Float64[np.ndarray, "spot 3"]
     """Tiles (x, y, side) in level-0 px."""
     features: Float32[np.ndarray, "spot feature"]
@@ -76,15 +76,15 @@ def sections_of(spots: Artifact) -> dict[str, dict[str, Any]]:
     return dict(spots.manifest.notes["sections"])
 
 
-def load_counts(spots: Artifact, section: str) -> Counts:
+def load_counts(spots: Artifact, section: str) -> SectionCounts:
     """Read a section of the spots artifact; raises SectionError, listing the sections, where it is not in there."""
     known = sections_of(spots)
     if section not in known:
-        msg = f"no section '{section}' among the spots {spots.place}; there are {', '.join(known)}"
+        msg = f"no section '{section}' among the spots {spots.path}; there are {', '.join(known)}"
         raise SectionError(msg)
-    adata = read_section(spots.place / "sections" / f"{section}.h5ad")
+    adata = read_section(spots.path / "sections" / f"{section}.h5ad")
     mark = adata.uns["raystp"]
-    return Counts(
+    return SectionCounts(
         section,
         str(mark["slide"]),
         str(mark["patient"]),
@@ -103,9 +103,9 @@ def embeddings_of(embed: Artifact, slide: str) -> pa.Table:
     if units is None:
         failed = {row["slide"]: row["reason"] for row in embed.failures().to_pylist()}
         why = f"it failed there: {failed[slide]}" if slide in failed else f"there are {', '.join(notes['units'])}"
-        msg = f"slide '{slide}' has no embeddings in {embed.place}; {why}"
+        msg = f"slide '{slide}' has no embeddings in {embed.path}; {why}"
         raise ArtifactError(msg)
-    folder = embed.place / "embeddings" / slide
+    folder = embed.path / "embeddings" / slide
     if not units:
         return tables.embeddings(1, precision=notes["precision"]).empty_table()
     parts = [(folder / f"{unit}.parquet").read_table() for unit in units]
@@ -115,21 +115,21 @@ def embeddings_of(embed: Artifact, slide: str) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def join_embeddings(measured: Counts, embed: Artifact) -> Section:
+def join_embeddings(measured: SectionCounts, embed: Artifact) -> JoinedSection:
     """Join a section with its tiles' embeddings on the spots' ids; spots without a tile are left out."""
     table = embeddings_of(embed, measured.slide)
     rows, kept = _matched(measured, table)
-    return Section(kept, _squares(table, rows), tables.matrix(table["vector"])[rows])
+    return JoinedSection(kept, _squares(table, rows), tables.matrix(table["vector"])[rows])
 
 
-def join_tiles(measured: Counts, tile: Artifact) -> Section:
+def join_tiles(measured: SectionCounts, tile: Artifact) -> JoinedSection:
     """Join a section with its tiles' places on the spots' ids; spots without a tile are left out."""
     table = tile.table(f"tiles/{measured.slide}.parquet", tables.TILES)
     rows, kept = _matched(measured, table)
-    return Section(kept, _squares(table, rows), np.empty((len(rows), 0), np.float32))
+    return JoinedSection(kept, _squares(table, rows), np.empty((len(rows), 0), np.float32))
 
 
-def _matched(measured: Counts, table: pa.Table) -> tuple[list[int], Counts]:
+def _matched(measured: SectionCounts, table: pa.Table) -> tuple[list[int], SectionCounts]:
     at = {spot: row for row, spot in enumerate(table["spot"].to_pylist()) if spot is not None}
     kept = [row for row, spot in enumerate(measured.spots) if spot in at]
     if not kept:

@@ -8,11 +8,11 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from raystp.artifacts import Artifact
 from raystp.errors import ModelError
 from raystp.expression.folds import spatial_block
-from raystp.expression.sections import Section, join_embeddings, join_tiles, load_counts
+from raystp.expression.sections import JoinedSection, join_embeddings, join_tiles, load_counts
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingSetSpec:
     """Which spots, tiles and genes; it travels to the workers, so it holds no array."""
 
     spots: Artifact
@@ -26,7 +26,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Stack:
+class SpotTable:
     """Spots of several sections, one below the other."""
 
     sections: tuple[str, ...]
@@ -40,7 +40,7 @@ class Stack:
     """log1p CP10k."""
     totals: Float64[np.ndarray, "spot"]
 
-    def only(self, rows: Bool[np.ndarray, "spot"]) -> "Stack":
+    def only(self, rows: Bool[np.ndarray, "spot"]) -> "SpotTable":
         """Return the spots that are marked."""
         return replace(
             self,
@@ -52,37 +52,39 @@ class Stack:
             totals=self.totals[rows],
         )
 
-    def shuffled(self, rng: np.random.Generator) -> "Stack":
+    def shuffled(self, rng: np.random.Generator) -> "SpotTable":
         """Return the same tiles with the measurements of other spots: the null that a score is held against."""
         order = rng.permutation(len(self.expression))
         return replace(self, expression=self.expression[order], totals=self.totals[order])
 
 
-def assemble(recipe: Recipe) -> tuple[Stack, Stack | None]:
+def load_training_set(recipe: TrainingSetSpec) -> tuple[SpotTable, SpotTable | None]:
     """Return the training spots and the validation's, if there are any.
 
     Raises ModelError where one of them is empty though it was asked for.
     """
-    train = stack([join(recipe.spots, recipe.images, name) for name in recipe.train], recipe.genes)
+    train = stack_sections([join_section(recipe.spots, recipe.images, name) for name in recipe.train], recipe.genes)
     if recipe.block > 0:
         held = _blocks(train, recipe.block)
         _check(train.only(~held), train.only(held), recipe)
         return train.only(~held), train.only(held)
     if not recipe.validation:
         return train, None
-    return train, stack([join(recipe.spots, recipe.images, name) for name in recipe.validation], recipe.genes)
+    return train, stack_sections(
+        [join_section(recipe.spots, recipe.images, name) for name in recipe.validation], recipe.genes
+    )
 
 
-def join(spots: Artifact, images: Artifact, section: str) -> Section:
+def join_section(spots: Artifact, images: Artifact, section: str) -> JoinedSection:
     """Join a section with its embeddings, or with its tiles' places."""
     measured = load_counts(spots, section)
     return join_embeddings(measured, images) if images.manifest.step == "embed" else join_tiles(measured, images)
 
 
-def stack(sections: list[Section], genes: tuple[str, ...]) -> Stack:
+def stack_sections(sections: list[JoinedSection], genes: tuple[str, ...]) -> SpotTable:
     """Put sections one below the other, over the same genes."""
     measured = [section.measured for section in sections]
-    return Stack(
+    return SpotTable(
         sections=tuple(one.section for one in measured),
         slides=tuple(one.slide for one in measured),
         group=np.repeat(np.arange(len(sections)), [len(one.spots) for one in measured]),
@@ -94,7 +96,7 @@ def stack(sections: list[Section], genes: tuple[str, ...]) -> Stack:
     )
 
 
-def _blocks(train: Stack, share: float) -> Bool[np.ndarray, "spot"]:
+def _blocks(train: SpotTable, share: float) -> Bool[np.ndarray, "spot"]:
     held = np.zeros(len(train.group), bool)
     centres = train.squares[:, :2] + train.squares[:, 2:] / 2
     for number in range(len(train.sections)):
@@ -103,7 +105,7 @@ def _blocks(train: Stack, share: float) -> Bool[np.ndarray, "spot"]:
     return held
 
 
-def _check(train: Stack, validation: Stack, recipe: Recipe) -> None:
+def _check(train: SpotTable, validation: SpotTable, recipe: TrainingSetSpec) -> None:
     if not len(train.group) or not len(validation.group):
         msg = (
             f"validation_block {recipe.block} leaves {len(train.group)} training and {len(validation.group)} validation"

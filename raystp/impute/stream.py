@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Shaped
 
 from raystp.errors import ModelError, some
-from raystp.impute.writer import Places, dense, described, matched
-from raystp.storage import Place
+from raystp.impute.writer import TileTable, dense, described, matched
+from raystp.storage import StoragePath
 
 _LEVEL = 1  # of zstd: 3 writes half as fast and no smaller
 
 
 @dataclass(frozen=True)
-class Part:
+class PredictionPart:
     """Some tiles of a slide, in the slide's order."""
 
     expression: Float32[np.ndarray, "tile gene"]
@@ -42,11 +42,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Slide:
+class SlidePrediction:
     """What is known of a slide's prediction before its first part."""
 
     genes: list[str]
-    places: Places
+    places: TileTable
     provenance: Mapping[str, Any]
     measured: ad.AnnData | None = None
     """The truth, as `writer.prediction_to_anndata` takes it."""
@@ -57,7 +57,11 @@ class Slide:
 
 
 def write_in_parts(
-    slide: Slide, parts: Iterable[Part], *, parquet: tuple[Place, pa.Schema] | None = None, h5ad: Place | None = None
+    slide: SlidePrediction,
+    parts: Iterable[PredictionPart],
+    *,
+    parquet: tuple[StoragePath, pa.Schema] | None = None,
+    h5ad: StoragePath | None = None,
 ) -> int:
     """Write a slide's files as its parts come, and return its tiles; without a place, a file is not written.
 
@@ -94,7 +98,9 @@ def write_in_parts(
     return count[0]
 
 
-def _drive(slide: Slide, parts: Iterable[Part], table: "_Parquet | None", one: "_H5ad | None") -> int:
+def _drive(
+    slide: SlidePrediction, parts: Iterable[PredictionPart], table: "_Parquet | None", one: "_H5ad | None"
+) -> int:
     """Hand each part to the files; return how many tiles there were."""
     done, wanted = 0, len(slide.places.names)
     for part in parts:
@@ -110,7 +116,7 @@ def _drive(slide: Slide, parts: Iterable[Part], table: "_Parquet | None", one: "
     return done
 
 
-def _check(slide: Slide, part: Part, done: int) -> None:
+def _check(slide: SlidePrediction, part: PredictionPart, done: int) -> None:
     genes, library = slide.genes, slide.places.library
     count = len(part.expression)
     if part.expression.shape[1] != len(genes) or done + count > len(slide.places.names):
@@ -147,7 +153,7 @@ class _Parquet:
     def __exit__(self, *_: object) -> None:
         self.writer.close()
 
-    def add(self, part: Part) -> None:
+    def add(self, part: PredictionPart) -> None:
         """Write a row group."""
         kind = self.schema.field("expression").type
         flat = pa.array(np.ascontiguousarray(part.expression, kind.value_type.to_pandas_dtype()).ravel())
@@ -159,7 +165,7 @@ class _Parquet:
 class _H5ad:
     """An h5ad whose matrices are filled as rows come, and whose tables are written at the end."""
 
-    def __init__(self, path: Path, slide: Slide) -> None:
+    def __init__(self, path: Path, slide: SlidePrediction) -> None:
         self.slide = slide
         self.truth = None if slide.measured is None else matched(slide.measured, slide.genes, slide.places)
         self.obs: dict[str, list[np.ndarray]] = {}
@@ -182,7 +188,7 @@ class _H5ad:
         _encode(made, "array", "0.2.0")
         return made
 
-    def add(self, part: Part, first: int) -> None:
+    def add(self, part: PredictionPart, first: int) -> None:
         """Write the rows of a part, which begin at `first`."""
         end = first + len(part.expression)
         self.values[first:end] = part.expression

@@ -46,18 +46,18 @@ def bleep(d2: Float32[np.ndarray, "query k"]) -> Float32[np.ndarray, "query k"]:
 
 
 @dataclass(frozen=True)
-class Weighting:
+class NeighbourWeighting:
     """A way to weigh neighbours, and what it reads: the search's scores, or squared distances."""
 
     weigh: Callable[[Float32[np.ndarray, "query k"]], Float32[np.ndarray, "query k"]]
     reads: Literal["scores", "squared distances"] = "scores"
 
 
-WEIGHTS: dict[str, Weighting] = {
-    "mean": Weighting(mean),
-    "top1": Weighting(top1),
-    "softmax": Weighting(softmax),
-    "bleep": Weighting(bleep, reads="squared distances"),
+WEIGHTS: dict[str, NeighbourWeighting] = {
+    "mean": NeighbourWeighting(mean),
+    "top1": NeighbourWeighting(top1),
+    "softmax": NeighbourWeighting(softmax),
+    "bleep": NeighbourWeighting(bleep, reads="squared distances"),
 }
 
 

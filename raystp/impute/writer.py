@@ -16,12 +16,12 @@ import pandas as pd
 from jaxtyping import Float32, Float64, UInt8
 
 from raystp.errors import ModelError, SectionError, some
-from raystp.storage import Place, is_safe_name
+from raystp.storage import StoragePath, is_safe_name
 from raystp.units import Level0Pixels
 
 
 @dataclass(frozen=True)
-class Thumbnail:
+class SlideOverview:
     """A small picture of the whole slide, and how many of its pixels one level-0 pixel makes (below 1)."""
 
     pixels: UInt8[np.ndarray, "height width 3"]
@@ -29,14 +29,14 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
-class Places:
+class TileTable:
     """Where predictions lie: the library (a section's or slide's name), spots' names and centres in level-0 px."""
 
     library: str
     names: list[str]
     centres: Float64[np.ndarray, "spot 2"]
     diameter: Level0Pixels
-    thumbnail: Thumbnail | None = None
+    thumbnail: SlideOverview | None = None
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.centres):
@@ -51,7 +51,7 @@ class Places:
 def prediction_to_anndata(
     expression: Float32[np.ndarray, "spot gene"],
     genes: list[str],
-    places: Places,
+    places: TileTable,
     *,
     measured: ad.AnnData | None = None,
     maps: Mapping[str, Float32[np.ndarray, "spot gene"]] | None = None,
@@ -87,7 +87,7 @@ def prediction_to_anndata(
     )
 
 
-def write_prediction(place: Place, adata: ad.AnnData) -> None:
+def write_prediction(place: StoragePath, adata: ad.AnnData) -> None:
     """Write an h5ad, whole or not at all, without compression.
 
     Means over 50 neighbours hardly compress: on made-up expression (4,000 x 3,467, 12 % dense before, one run)
@@ -96,12 +96,12 @@ def write_prediction(place: Place, adata: ad.AnnData) -> None:
     place.write_file(adata.write_h5ad)
 
 
-def described(places: Places, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def described(places: TileTable, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Return a prediction's `uns`."""
     return {"spatial": {places.library: _library(places)}, "raystp": dict(provenance)}
 
 
-def matched(measured: ad.AnnData, genes: list[str], places: Places) -> ad.AnnData:
+def matched(measured: ad.AnnData, genes: list[str], places: TileTable) -> ad.AnnData:
     """Return the truth of the predicted spots and genes, in their order; raises SectionError for one not measured."""
     spots = [name for name in places.names if name not in measured.obs_names]
     unknown = [gene for gene in genes if gene not in measured.var_names]
@@ -120,7 +120,7 @@ def dense(truth: ad.AnnData) -> Float32[np.ndarray, "spot gene"]:
     return np.ascontiguousarray(values, np.float32)
 
 
-def _library(places: Places) -> dict[str, Any]:
+def _library(places: TileTable) -> dict[str, Any]:
     """Return what readers of Space Ranger's output put under `uns["spatial"][library]`."""
     # Without a picture the scale is 1, as squidpy looks for it all the same.
     scales = {"spot_diameter_fullres": float(places.diameter), "tissue_hires_scalef": 1.0}

@@ -19,11 +19,11 @@ from raystp.errors import ArtifactError, ModelError, some
 from raystp.index import files
 from raystp.index.cut import cut
 from raystp.index.expression.shard import write_expression
-from raystp.index.opened import VERSION, Bank, open_bank
-from raystp.index.reference import Reference
+from raystp.index.opened import VERSION, ReferenceIndex, open_reference_index
+from raystp.index.reference import ReferenceRows
 from raystp.index.search import score
-from raystp.index.search.kinds import LISTED, Plan
-from raystp.index.shard import Shard
+from raystp.index.search.kinds import LISTED, IndexPlan
+from raystp.index.shard import IndexShard
 from raystp.index.write import (
     describe,
     plan_of,
@@ -33,14 +33,14 @@ from raystp.index.write import (
     write_shard_files,
     write_shard_index,
 )
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 
 def extend(
-    place_old: Place,
+    place_old: StoragePath,
     description: Mapping[str, Any],
-    reference: Reference,
-    place_new: Place,
+    reference: ReferenceRows,
+    place_new: StoragePath,
     *,
     shards: int = 1,
     queries: Float32[np.ndarray, "query joint"] | None = None,
@@ -74,10 +74,10 @@ def extend(
 
 
 def remove(
-    place_old: Place,
+    place_old: StoragePath,
     description: Mapping[str, Any],
     patients: Collection[str],
-    place_new: Place,
+    place_new: StoragePath,
     *,
     queries: Float32[np.ndarray, "query joint"] | None = None,
 ) -> dict[str, Any]:
@@ -116,22 +116,22 @@ def remove(
     return _after(description, found, change)
 
 
-def _open(place: Place, description: Mapping[str, Any]) -> Bank:
+def _open(place: StoragePath, description: Mapping[str, Any]) -> ReferenceIndex:
     if description.get("version") != VERSION:
         msg = f"{place} holds a bank of version {description.get('version')}, which is read but not changed: "
         raise ArtifactError(msg + "run `raystp index` again with this version")
-    return open_bank(place, description)
+    return open_reference_index(place, description)
 
 
-def _apart(old: Place, new: Place) -> None:
+def _apart(old: StoragePath, new: StoragePath) -> None:
     if old == new:
         msg = f"a bank is changed into another folder than its own, {old} was given for both"
         raise ModelError(msg)
 
 
 def _renewed(
-    bank: Bank, plan: Plan, patients: set[str], place_new: Place, *, stays: Bool[np.ndarray, "row"]
-) -> tuple[Plan, bool]:
+    bank: ReferenceIndex, plan: IndexPlan, patients: set[str], place_new: StoragePath, *, stays: Bool[np.ndarray, "row"]
+) -> tuple[IndexPlan, bool]:
     """Return the plan, and whether its quantizer was trained anew because it saw the patients."""
     if plan.kind not in LISTED or plan.quantizer is None or not patients & set(plan.quantizer["saw"]["patients"]):
         return plan, False
@@ -143,7 +143,13 @@ def _renewed(
 
 
 def _shared(
-    old: Place, new: Place, described: Mapping[str, Any], shard: Shard, *, plan: Plan, renewed: bool
+    old: StoragePath,
+    new: StoragePath,
+    described: Mapping[str, Any],
+    shard: IndexShard,
+    *,
+    plan: IndexPlan,
+    renewed: bool,
 ) -> dict[str, Any]:
     """Let a shard that loses nothing stand in the new folder; with a new quantizer, its lists are filled anew."""
     kept = {name: value for name, value in described.items() if not (renewed and name == "index")}
@@ -153,7 +159,12 @@ def _shared(
 
 
 def _without(
-    new: Place, described: Mapping[str, Any], shard: Shard, stays: Bool[np.ndarray, "row"], *, plan: Plan
+    new: StoragePath,
+    described: Mapping[str, Any],
+    shard: IndexShard,
+    stays: Bool[np.ndarray, "row"],
+    *,
+    plan: IndexPlan,
 ) -> dict[str, Any]:
     """Write a shard anew, with the rows that stay."""
     rows, number = np.flatnonzero(stays), _number(described)
@@ -166,7 +177,7 @@ def _without(
     }
 
 
-def _vectors(bank: Bank, rows: Int64[np.ndarray, "row"]) -> Float32[np.ndarray, "row joint"]:
+def _vectors(bank: ReferenceIndex, rows: Int64[np.ndarray, "row"]) -> Float32[np.ndarray, "row joint"]:
     """Return the prepared vectors of rising rows."""
     parts = [one.vectors[rows[(rows >= one.first) & (rows < one.end)] - one.first] for one in bank.shards]
     found: np.ndarray = np.concatenate(parts)

@@ -15,34 +15,34 @@ import numpy as np
 
 from raystp import artifacts
 from raystp.errors import ArtifactError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 Described = dict[str, Any]
 
 
-def write(place: Place, name: str, make: Callable[[Path], Any]) -> Described:
+def write(place: StoragePath, name: str, make: Callable[[Path], Any]) -> Described:
     """Let `make` write a local file, publish it in the folder, and return its description."""
     digests = []
 
     def written(path: Path) -> None:
         make(path)
-        digests.append(artifacts.digest(Place.of(path)))
+        digests.append(artifacts.digest(StoragePath.of(path)))
 
     (place / name).write_file(written)
     return {"file": name, "sha256": digests[0]}
 
 
-def write_index(place: Place, name: str, index: faiss.Index) -> Described:
+def write_index(place: StoragePath, name: str, index: faiss.Index) -> Described:
     """Write a FAISS index."""
     return write(place, name, lambda path: faiss.write_index(index, str(path)))
 
 
-def write_array(place: Place, name: str, values: np.ndarray) -> Described:
+def write_array(place: StoragePath, name: str, values: np.ndarray) -> Described:
     """Write a plain .npy."""
     return write(place, name, lambda path: np.save(path, np.ascontiguousarray(values), allow_pickle=False))
 
 
-def map_array(place: Place, described: Mapping[str, Any]) -> np.ndarray:
+def map_array(place: StoragePath, described: Mapping[str, Any]) -> np.ndarray:
     """Map a .npy that is not to be written to; raises ArtifactError for any other content than was described."""
     with (place / described["file"]).local() as path:
         check(place, described, path)
@@ -50,14 +50,14 @@ def map_array(place: Place, described: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(values)  # a plain array over the mapping, which lives as long as it does
 
 
-def read_index(place: Place, described: Mapping[str, Any]) -> Any:
+def read_index(place: StoragePath, described: Mapping[str, Any]) -> Any:
     """Read a FAISS index into memory, where rows may be added to it; raises as `map_array` does."""
     with (place / described["file"]).local() as path:
         check(place, described, path)
         return faiss.read_index(str(path))
 
 
-def map_index(place: Place, described: Mapping[str, Any]) -> Any:
+def map_index(place: StoragePath, described: Mapping[str, Any]) -> Any:
     """Open a FAISS index, its large parts mapped, so that processes share them; raises as `map_array` does.
 
     IO_FLAG_MMAP maps the lists of an inverted file, IO_FLAG_MMAP_IFC the vectors of any other index (faiss 1.15); lists
@@ -70,10 +70,10 @@ def map_index(place: Place, described: Mapping[str, Any]) -> Any:
         return faiss.read_index(str(path), flag)
 
 
-def check(place: Place, described: Mapping[str, Any], path: Path | None = None) -> None:
+def check(place: StoragePath, described: Mapping[str, Any], path: Path | None = None) -> None:
     """Raise ArtifactError where a file (or its copy at `path`) is not the one that was described."""
     file = place / described["file"]
-    found = artifacts.digest(file if path is None else Place.of(path))
+    found = artifacts.digest(file if path is None else StoragePath.of(path))
     if found != described["sha256"]:
         msg = (
             f"{file} is not the file that its index was written with: sha256 {found[:12]}..., "
@@ -82,16 +82,16 @@ def check(place: Place, described: Mapping[str, Any], path: Path | None = None) 
         raise ArtifactError(msg)
 
 
-def reuse(old: Place, new: Place, name: str) -> None:
+def reuse(old: StoragePath, new: StoragePath, name: str) -> None:
     """Let a file stand in a second folder: as a hard link on one disk, else as a copy."""
     source, target = old / name, new / name
     if source.is_local and target.is_local:
-        target.path.parent.mkdir(parents=True, exist_ok=True)
-        target.path.unlink(missing_ok=True)
+        target.local_path.parent.mkdir(parents=True, exist_ok=True)
+        target.local_path.unlink(missing_ok=True)
         try:
-            os.link(source.path, target.path)
+            os.link(source.local_path, target.local_path)
         except OSError:  # another disk, or a file system without links
-            target.write_file(lambda path: shutil.copyfile(source.path, path))
+            target.write_file(lambda path: shutil.copyfile(source.local_path, path))
         return
     with source.local() as content:
         target.write_file(lambda path: shutil.copyfile(content, path))

@@ -22,11 +22,11 @@ from raystp.index.reference import open_rows
 from raystp.index.search import exact, score
 from raystp.index.search import faiss_gpu as gpu
 from raystp.index.search import faiss_lists as lists
-from raystp.index.search.kinds import LISTED, Effort, Kind
+from raystp.index.search.kinds import LISTED, Kind, SearchParams
 from raystp.index.search.merge import Answer, merge_top_k, short_of
 from raystp.index.search.score import Metric
-from raystp.index.shard import Shard
-from raystp.storage import Place
+from raystp.index.shard import IndexShard
+from raystp.storage import StoragePath
 
 VERSION = 2
 """Of the description and of the files that it names; banks of version 1 are read too."""
@@ -36,18 +36,18 @@ _FEW = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Bank:
+class ReferenceIndex:
     """An opened index, or some shards of one."""
 
     metric: Metric
     kind: Kind
     genes: list[str]
     joint: int
-    shards: list[Shard]
+    shards: list[IndexShard]
     """Those that are held, in their order."""
     rows: pa.Table
     """Where each row of the whole bank came from (`raystp.index.reference.ROWS`), in order."""
-    effort: Effort
+    effort: SearchParams
     centroids: Float32[np.ndarray, "list joint"] | None = None
 
     @property
@@ -61,7 +61,7 @@ class Bank:
         k: int,
         *,
         allowed: Bool[np.ndarray, "row"] | None = None,
-        effort: Effort | None = None,
+        effort: SearchParams | None = None,
     ) -> Answer:
         """Return scores and rows of the k nearest rows that the bank's kind finds, by (-score, row).
 
@@ -191,13 +191,13 @@ class Bank:
             raise ModelError(msg)
 
 
-def open_bank(
-    place: Place,
+def open_reference_index(
+    place: StoragePath,
     description: Mapping[str, Any],
     *,
     only: Collection[int] | None = None,
     device: gpu.Device = "cpu",
-) -> Bank:
+) -> ReferenceIndex:
     """Open the bank in a folder by its description, or `only` some of its shards, each file after checking its sha256.
 
     With no shard at all it still knows its genes and where its rows came from.
@@ -222,23 +222,23 @@ def open_bank(
     held = [shards_of.open_shard(place, description, number, trained) for number in numbers]
     if gpu.wanted(device, kind):
         held = [shards_of.on_gpu(shard) for shard in held]
-    return Bank(
+    return ReferenceIndex(
         metric=description["metric"],
         kind=kind,
         genes=list(description["genes"]),
         joint=description["joint"],
         shards=held,
         rows=open_rows(place, description["rows"], sum(one["rows"] for one in description["shards"])),
-        effort=Effort(**description.get("effort", {})),
+        effort=SearchParams(**description.get("effort", {})),
         centroids=None if trained is None else lists.centroids_of(trained),
     )
 
 
-def _of(allowed: np.ndarray | None, shard: Shard) -> Any:
+def _of(allowed: np.ndarray | None, shard: IndexShard) -> Any:
     return None if allowed is None else allowed[shard.first : shard.end]
 
 
-def _inside(rows: np.ndarray, shard: Shard) -> np.ndarray:
+def _inside(rows: np.ndarray, shard: IndexShard) -> np.ndarray:
     return (rows >= shard.first) & (rows < shard.end)
 
 

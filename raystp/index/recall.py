@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from raystp.index.opened import Bank
-from raystp.index.search.kinds import LISTED, Effort, Want
+from raystp.index.opened import ReferenceIndex
+from raystp.index.search.kinds import LISTED, IndexParams, SearchParams
 from raystp.index.search.merge import Answer
 
 QUERIES = 256
@@ -21,7 +21,7 @@ QUERIES = 256
 SURE = 2.0
 """Standard errors of a recall, over the queries, by which it must exceed the target: other queries are not these."""
 
-_Tried = tuple[Effort, float, float]
+_Tried = tuple[SearchParams, float, float]
 """An effort, the recall that was measured, and what it surely is."""
 
 _FACTORS = {"exact": (1,), "ivf": (1,), "ivfsq": (2,), "ivfpq": (4, 8, 16, 32), "hnsw": (1,)}
@@ -38,7 +38,7 @@ def _shares(answer: Answer, truth: Answer) -> Float64[np.ndarray, "query"]:
     return found
 
 
-def sample(bank: Bank, seed: int) -> Float32[np.ndarray, "query joint"]:
+def sample(bank: ReferenceIndex, seed: int) -> Float32[np.ndarray, "query joint"]:
     """Return vectors of the bank to ask it with, the same for any number of shards."""
     total = bank.rows.num_rows
     rows = np.sort(np.random.default_rng(seed).choice(total, min(QUERIES, total), replace=False))
@@ -47,7 +47,9 @@ def sample(bank: Bank, seed: int) -> Float32[np.ndarray, "query joint"]:
     return found
 
 
-def tuned(bank: Bank, queries: Float32[np.ndarray, "query joint"], want: Want) -> tuple[Effort, float]:
+def tuned(
+    bank: ReferenceIndex, queries: Float32[np.ndarray, "query joint"], want: IndexParams
+) -> tuple[SearchParams, float]:
     """Return the least effort on a ladder whose recall on these queries surely reaches the target, and that recall.
 
     Surely: by `SURE` standard errors. Where none does, the best of all. First the lists (or the walk) with as many
@@ -56,7 +58,7 @@ def tuned(bank: Bank, queries: Float32[np.ndarray, "query joint"], want: Want) -
     k = min(want.k, bank.rows.num_rows)
     truth = bank.search_exactly(queries, k)
 
-    def reached(effort: Effort) -> _Tried:
+    def reached(effort: SearchParams) -> _Tried:
         shares = _shares(bank.search(queries, k, effort=effort), truth)
         return effort, float(shares.mean()), float(shares.mean() - SURE * shares.std() / np.sqrt(len(shares)))
 
@@ -66,7 +68,7 @@ def tuned(bank: Bank, queries: Float32[np.ndarray, "query joint"], want: Want) -
     return _first(itertools.chain(narrow, [wide]), want.recall)[:2]
 
 
-def measured(bank: Bank, want: Want, queries: np.ndarray | None) -> dict[str, Any]:
+def measured(bank: ReferenceIndex, want: IndexParams, queries: np.ndarray | None) -> dict[str, Any]:
     """Return what a description says about an approximate bank's effort and recall."""
     asked = sample(bank, want.seed) if queries is None else queries
     effort, found = tuned(bank, asked, want)
@@ -89,12 +91,14 @@ def measured(bank: Bank, want: Want, queries: np.ndarray | None) -> dict[str, An
     }
 
 
-def _ladder(bank: Bank, factor: int) -> Iterable[Effort]:
+def _ladder(bank: ReferenceIndex, factor: int) -> Iterable[SearchParams]:
     if bank.kind in LISTED:
         most = 1 if bank.centroids is None else len(bank.centroids)
         rungs = sorted({min(most, rung) for at in range(17) for rung in (1 << at, 3 << at >> 1)} - {0})
-        return (Effort(nprobe=rung, k_factor=factor) for rung in rungs)
-    return (Effort(ef=rung, k_factor=factor) for rung in itertools.takewhile(_up_to, (32 << at for at in range(9))))
+        return (SearchParams(nprobe=rung, k_factor=factor) for rung in rungs)
+    return (
+        SearchParams(ef=rung, k_factor=factor) for rung in itertools.takewhile(_up_to, (32 << at for at in range(9)))
+    )
 
 
 def _up_to(rung: int) -> bool:

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from raystp import artifacts, tables
 from raystp.errors import ArtifactError, ModelError
 from raystp.index.search import score
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 ROWS_FILE = "rows.parquet"
 ROWS = pa.schema(
@@ -28,7 +28,7 @@ ROWS = pa.schema(
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceRows:
     """The spots that a bank is made of, one row each, in every field in the same order."""
 
     vectors: Float32[np.ndarray, "row joint"]
@@ -80,7 +80,7 @@ def numbered(rows: pa.Table) -> pa.Table:
     return rows.set_column(0, ROWS.field("row"), pa.array(np.arange(rows.num_rows)))
 
 
-def open_rows(place: Place, described: Mapping[str, Any], wanted: int) -> pa.Table:
+def open_rows(place: StoragePath, described: Mapping[str, Any], wanted: int) -> pa.Table:
     """Read the table of a bank's rows; raises ArtifactError where it is not the one that was described."""
     file = place / described["file"]
     if artifacts.digest(file) != described["sha256"]:

@@ -14,15 +14,15 @@ from jaxtyping import Bool, Float32
 
 from raystp.errors import ArtifactError
 from raystp.index import files
-from raystp.index.expression.shard import Expression, open_expression
+from raystp.index.expression.shard import ExpressionRows, open_expression
 from raystp.index.search import exact, score
 from raystp.index.search import faiss_gpu as gpu
 from raystp.index.search import faiss_lists as lists
 from raystp.index.search.faiss_lists import Candidates, Probes
-from raystp.index.search.kinds import LISTED, Effort, Kind
+from raystp.index.search.kinds import LISTED, Kind, SearchParams
 from raystp.index.search.merge import Answer, absent, best_of
 from raystp.index.search.score import Metric
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 _PAST_K = 16
 """Candidates fetched beyond k from lists of float32 rows."""
@@ -31,7 +31,7 @@ _FEWEST = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Shard:
+class IndexShard:
     """Rows `first` and on of a bank."""
 
     first: int
@@ -39,7 +39,7 @@ class Shard:
     metric: Metric
     vectors: Float32[np.ndarray, "row joint"]
     """As they are compared: of length 1 for cosine."""
-    expression: Expression
+    expression: ExpressionRows
     index: Any
     """What finds candidates; without one, products with all vectors do."""
     on_gpu: bool = False
@@ -54,7 +54,7 @@ class Shard:
         prepared: Float32[np.ndarray, "query joint"],
         k: int,
         *,
-        effort: Effort,
+        effort: SearchParams,
         probes: Probes | None,
         allowed: Bool[np.ndarray, "row"] | None,
     ) -> Answer:
@@ -82,7 +82,7 @@ class Shard:
         prepared: Float32[np.ndarray, "query joint"],
         k: int,
         *,
-        effort: Effort,
+        effort: SearchParams,
         probes: Probes | None,
         allowed: Bool[np.ndarray, "row"] | None,
     ) -> Answer:
@@ -105,7 +105,7 @@ class Shard:
         prepared: Float32[np.ndarray, "query joint"],
         fetched: int,
         *,
-        effort: Effort,
+        effort: SearchParams,
         probes: Probes | None,
         allowed: Bool[np.ndarray, "row"] | None,
     ) -> Candidates:
@@ -119,7 +119,7 @@ class Shard:
         return answer[0], np.where(answer[1] >= 0, answer[1] + self.first, answer[1])
 
 
-def open_shard(place: Place, description: Mapping[str, Any], number: int, trained: Any) -> Shard:
+def open_shard(place: StoragePath, description: Mapping[str, Any], number: int, trained: Any) -> IndexShard:
     """Open one shard of a described bank; raises ArtifactError for a file that is not the one described."""
     described = description["shards"][number]
     first = sum(one["rows"] for one in description["shards"][:number])
@@ -132,7 +132,7 @@ def open_shard(place: Place, description: Mapping[str, Any], number: int, traine
     if index is not None and kind in LISTED:
         index.quantizer, index.own_fields = trained.quantizer, False
         index.referenced_objects = [trained]
-    shard = Shard(first, kind, metric, vectors, expression, index)
+    shard = IndexShard(first, kind, metric, vectors, expression, index)
     _fits(place / described["vectors"]["file"], description, described, shard)
     if index is not None and (index.ntotal, index.d, metric_of(index)) != (*vectors.shape, metric):
         msg = f"{place / described['index']['file']} is of {(index.ntotal, index.d, metric_of(index))}, "
@@ -140,10 +140,10 @@ def open_shard(place: Place, description: Mapping[str, Any], number: int, traine
     return shard
 
 
-def on_gpu(shard: Shard) -> Shard:
+def on_gpu(shard: IndexShard) -> IndexShard:
     """Return the shard with its candidates found on the first GPU."""
     index = gpu.flat(shard.vectors, shard.metric) if shard.index is None else gpu.moved(shard.index)
-    return Shard(shard.first, shard.kind, shard.metric, shard.vectors, shard.expression, index, on_gpu=True)
+    return IndexShard(shard.first, shard.kind, shard.metric, shard.vectors, shard.expression, index, on_gpu=True)
 
 
 def metric_of(index: Any) -> Metric:
@@ -151,7 +151,9 @@ def metric_of(index: Any) -> Metric:
     return "cosine" if index.metric_type == faiss.METRIC_INNER_PRODUCT else "l2"
 
 
-def _of_version_1(place: Place, description: Mapping[str, Any], described: Mapping[str, Any], first: int) -> Shard:
+def _of_version_1(
+    place: StoragePath, description: Mapping[str, Any], described: Mapping[str, Any], first: int
+) -> IndexShard:
     """Open a shard whose vectors are in a flat FAISS index."""
     file = place / described["vectors"]["file"]
     index = files.map_index(place, described["vectors"])
@@ -159,12 +161,12 @@ def _of_version_1(place: Place, description: Mapping[str, Any], described: Mappi
         msg = f"{file} holds a {type(index).__name__}, a bank of version 1 has flat indexes"
         raise ArtifactError(msg)
     vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d).copy()
-    shard = Shard(first, "exact", metric_of(index), vectors, open_expression(place, described["expression"]), None)
+    shard = IndexShard(first, "exact", metric_of(index), vectors, open_expression(place, described["expression"]), None)
     _fits(file, description, described, shard)
     return shard
 
 
-def _fits(file: Place, description: Mapping[str, Any], described: Mapping[str, Any], shard: Shard) -> None:
+def _fits(file: StoragePath, description: Mapping[str, Any], described: Mapping[str, Any], shard: IndexShard) -> None:
     seen = (shard.metric, *shard.vectors.shape, *shard.expression.shape)
     rows = described["rows"]
     wanted = (description["metric"], rows, description["joint"], rows, len(description["genes"]))

@@ -1,7 +1,7 @@
 """Writing a bank: a plan that all shards share, each shard by itself, then a description of the whole.
 
-`plan_bank`, `write_shard_files` and `describe` may run in different processes, on any machine that reaches the folder;
-`write_bank` does all three here. Any cut into shards gives the same answers for the kinds `exact` and `ivf`.
+`plan_index`, `write_shard_files` and `describe` may run in different processes, on any machine that reaches the folder;
+`write_reference_index` does all three here. Any cut into shards gives the same answers for the kinds `exact` and `ivf`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ from raystp.errors import ModelError
 from raystp.index import files, recall
 from raystp.index.cut import cut
 from raystp.index.expression.shard import write_expression
-from raystp.index.opened import VERSION, open_bank
-from raystp.index.reference import ROWS_FILE, Reference, numbered
+from raystp.index.opened import VERSION, open_reference_index
+from raystp.index.reference import ROWS_FILE, ReferenceRows, numbered
 from raystp.index.search import faiss_lists as lists
 from raystp.index.search import score
-from raystp.index.search.kinds import LISTED, Plan, Want, check_metric, choose, lists_for
+from raystp.index.search.kinds import LISTED, IndexParams, IndexPlan, check_metric, choose, lists_for
 from raystp.index.search.score import Metric
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 QUANTIZER = "quantizer.faiss"
 
@@ -32,21 +32,21 @@ _DEARER = 10
 """What a row in a list costs, in rows of a product in blocks (9.6: 50,000 rows, 384 of 1,024 lists, one thread)."""
 
 
-def sample_rows(rows: int, want: Want) -> np.ndarray:
-    """Return the rows, rising, whose vectors `plan_bank` wants of a bank of so many: enough to train on, drawn once."""
+def sample_rows(rows: int, want: IndexParams) -> np.ndarray:
+    """Return the rows, rising, whose vectors `plan_index` needs of an index of this size: a fixed sample."""
     wanted = min(rows, lists.PER_LIST * lists_for(rows, want))
     return np.sort(np.random.default_rng(want.seed).choice(rows, wanted, replace=False))
 
 
-def plan_bank(
-    place: Place,
+def plan_index(
+    place: StoragePath,
     sample: Float32[np.ndarray, "row joint"],
     patients: Sequence[str],
     *,
     rows: int,
     metric: Metric,
-    want: Want | None = None,
-) -> Plan:
+    want: IndexParams | None = None,
+) -> IndexPlan:
     """Choose the kind for a bank of `rows` rows, train what its shards share, and write that into the folder.
 
     `sample` are the vectors of `sample_rows`, as the model gave them, and `patients` whose they are: a quantizer that
@@ -56,9 +56,9 @@ def plan_bank(
         ModelError: an unknown metric or kind, or a vector that is zero or not finite.
     """
     check_metric(metric)
-    want = want or Want()
+    want = want or IndexParams()
     kind, why = choose(rows, want)
-    plan = Plan(metric, kind, sample.shape[1], want, why)
+    plan = IndexPlan(metric, kind, sample.shape[1], want, why)
     if kind not in LISTED:
         return plan
     prepared = score.prepare(sample, metric, "bank")
@@ -66,8 +66,13 @@ def plan_bank(
 
 
 def trained(
-    place: Place, plan: Plan, prepared: Float32[np.ndarray, "row joint"], patients: Sequence[str], *, count: int
-) -> Plan:
+    place: StoragePath,
+    plan: IndexPlan,
+    prepared: Float32[np.ndarray, "row joint"],
+    patients: Sequence[str],
+    *,
+    count: int,
+) -> IndexPlan:
     """Train what the shards of a listed kind share on prepared vectors, write it, and return the plan with it."""
     count = min(count, len(prepared))
     index = lists.train(prepared, plan.kind, count, metric=plan.metric, seed=plan.want.seed)
@@ -77,7 +82,7 @@ def trained(
 
 
 def write_shard_files(
-    place: Place, number: int, vectors: Float32[np.ndarray, "row joint"], expression: Any, *, plan: Plan
+    place: StoragePath, number: int, vectors: Float32[np.ndarray, "row joint"], expression: Any, *, plan: IndexPlan
 ) -> dict[str, Any]:
     """Write one shard's files from vectors as the model gave them, and return their description.
 
@@ -100,7 +105,7 @@ def write_shard_files(
 
 
 def write_shard_index(
-    place: Place, number: int, prepared: Float32[np.ndarray, "row joint"], plan: Plan
+    place: StoragePath, number: int, prepared: Float32[np.ndarray, "row joint"], plan: IndexPlan
 ) -> dict[str, Any] | None:
     """Write what finds candidates among a shard's rows; nothing for an exact bank."""
     if plan.kind == "exact":
@@ -114,8 +119,8 @@ def write_shard_index(
 
 
 def describe(
-    place: Place,
-    plan: Plan,
+    place: StoragePath,
+    plan: IndexPlan,
     shards: Sequence[Mapping[str, Any]],
     rows: pa.Table,
     *,
@@ -151,29 +156,29 @@ def describe(
     }
     if plan.kind == "exact":
         return description
-    description |= recall.measured(open_bank(place, description), plan.want, queries)
+    description |= recall.measured(open_reference_index(place, description), plan.want, queries)
     return _exact_after_all(place, description) if _lost(description) else description
 
 
-def write_bank(
-    place: Place,
-    reference: Reference,
+def write_reference_index(
+    place: StoragePath,
+    reference: ReferenceRows,
     *,
     shards: int,
     metric: Metric,
-    want: Want | None = None,
+    want: IndexParams | None = None,
 ) -> dict[str, Any]:
     """Write a bank's files into a folder and return its description, without which they cannot be opened.
 
     Raises:
         ModelError: more shards than rows, an unknown metric or kind, or a value that is not finite.
     """
-    want, total = want or Want(), len(reference.vectors)
+    want, total = want or IndexParams(), len(reference.vectors)
     cuts = cut(total, shards)
     check_metric(metric)
     drawn = sample_rows(total, want)
     patients = [reference.patients[row] for row in drawn.tolist()]
-    plan = plan_bank(place, reference.vectors[drawn], patients, rows=total, metric=metric, want=want)
+    plan = plan_index(place, reference.vectors[drawn], patients, rows=total, metric=metric, want=want)
     described = [
         write_shard_files(place, number, reference.vectors[a:b], reference.expression[a:b], plan=plan)
         for number, (a, b) in enumerate(cuts)
@@ -186,13 +191,13 @@ def stem_of(number: int) -> str:
     return f"shard-{number:05d}"
 
 
-def plan_of(description: Mapping[str, Any]) -> Plan:
+def plan_of(description: Mapping[str, Any]) -> IndexPlan:
     """Return the plan that a described bank was written by."""
-    return Plan(
+    return IndexPlan(
         metric=description["metric"],
         kind=description["kind"],
         joint=description["joint"],
-        want=Want(**description["want"]),
+        want=IndexParams(**description["want"]),
         why=description["why"],
         lists=description["lists"],
         quantizer=description["quantizer"],
@@ -206,7 +211,7 @@ def _lost(description: Mapping[str, Any]) -> bool:
     return bool(description["below_target"] or _DEARER * description["effort"]["nprobe"] > description["lists"])
 
 
-def _exact_after_all(place: Place, description: dict[str, Any]) -> dict[str, Any]:
+def _exact_after_all(place: StoragePath, description: dict[str, Any]) -> dict[str, Any]:
     kind, effort, said = description["kind"], description["effort"], description["sentence"]
     for name in files.names_of([description["quantizer"], [one["index"] for one in description["shards"]]]):
         (place / name).remove()

@@ -1,9 +1,9 @@
 """A stored model, ready to answer: one small contract for all kinds.
 
-A `Direct` model turns a tile's features into expression. A `Contrastive` one turns features, and measured expression,
-into one joint space; who is near whom there, and what that says of expression, is not its affair. Features come from
-the encoder that the model's meta names, or from the model's own tower (`arrays.tower_weights`), which runs where
-pixels are.
+A `DirectPredictor` model turns a tile's features into expression. A `ContrastivePredictor` one turns features, and
+measured expression, into one joint space; who is near whom there, and what that says of expression, is not its affair.
+Features come from the encoder that the model's meta names, or from the model's own tower (`arrays.tower_weights`),
+which runs where pixels are.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ UNSEEN_TEXT = "unseen_text"
 
 
 @dataclass(frozen=True)
-class Direct:
+class DirectPredictor:
     """A model that answers by itself."""
 
     kind: str
@@ -44,7 +44,7 @@ class Direct:
 
 
 @dataclass(frozen=True)
-class Contrastive:
+class ContrastivePredictor:
     """A model that answers through neighbours among embedded spots."""
 
     kind: str
@@ -68,7 +68,7 @@ class Contrastive:
 
 
 @dataclass(frozen=True)
-class Questions:
+class GeneQuestions:
     """GeneQuery with the questions that it is asked: genes that it was trained on, and genes that it was not."""
 
     kind: str
@@ -82,25 +82,25 @@ class Questions:
         return self.answering.predict(features, genes=self.genes, texts=self.texts)
 
 
-Predictor = Direct | Contrastive | Questions | Nh2stPredictor | AttentionPredictor
+Predictor = DirectPredictor | ContrastivePredictor | GeneQuestions | Nh2stPredictor | AttentionPredictor
 
 
 def _gene_mean(arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
-    return Direct("gene_mean", meta["genes"], meta["d_image"], arrays, predict_gene_mean)
+    return DirectPredictor("gene_mean", meta["genes"], meta["d_image"], arrays, predict_gene_mean)
 
 
 def _knn(arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
-    return Direct("knn", meta["genes"], meta["d_image"], arrays, predict_knn)
+    return DirectPredictor("knn", meta["genes"], meta["d_image"], arrays, predict_knn)
 
 
 def _ridge(arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
-    return Direct("ridge", meta["genes"], meta["d_image"], arrays, predict_ridge)
+    return DirectPredictor("ridge", meta["genes"], meta["d_image"], arrays, predict_ridge)
 
 
 def _bleep(arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
     heads = Bleep(meta["d_image"], len(meta["genes"]), BleepOptions(**meta["options"]))
     heads.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items() if not n.startswith(TOWER)})
-    return Contrastive("bleep", meta["genes"], meta["d_image"], heads.eval())
+    return ContrastivePredictor("bleep", meta["genes"], meta["d_image"], heads.eval())
 
 
 def _genequery(arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
@@ -109,7 +109,7 @@ def _genequery(arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
     rows = dict(zip(meta["seen"], arrays["text"], strict=True))
     rows |= dict(zip(meta["unseen"], arrays.get(UNSEEN_TEXT, ()), strict=True))
     texts = np.stack([rows[gene] for gene in meta["genes"]])
-    return Questions("genequery", meta["genes"], meta["d_image"], answering, texts)
+    return GeneQuestions("genequery", meta["genes"], meta["d_image"], answering, texts)
 
 
 MODELS: dict[str, Callable[[Arrays, Mapping[str, Any]], Predictor]] = {

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from raystp.errors import ModelError
 from raystp.models.arrays import Arrays
-from raystp.models.training.fit import Training
-from raystp.storage import Place
+from raystp.models.training.fit import TrainState
+from raystp.storage import StoragePath
 
 SCHEMA_VERSION = 1
 """Version of a stored model and of a checkpoint."""
@@ -30,7 +30,9 @@ MODEL_FILES = ("model.safetensors", "model.json")
 _OWN = ("schema_version", "kind", "sha256")
 
 
-def save_model(place: Place, kind: str, tensors: Mapping[str, np.ndarray | Tensor], meta: Mapping[str, Any]) -> None:
+def save_model(
+    place: StoragePath, kind: str, tensors: Mapping[str, np.ndarray | Tensor], meta: Mapping[str, Any]
+) -> None:
     """Write a model into a folder as `model.safetensors` and `model.json`.
 
     `meta` is plain JSON values: `genes` (names, in the order of the outputs) and `d_image` (the features' length) must
@@ -41,7 +43,7 @@ def save_model(place: Place, kind: str, tensors: Mapping[str, np.ndarray | Tenso
     _write(place, "model", safetensors.numpy.save(arrays), {"kind": kind, **meta})
 
 
-def load_model(place: Place) -> tuple[str, Arrays, dict[str, Any]]:
+def load_model(place: StoragePath) -> tuple[str, Arrays, dict[str, Any]]:
     """Return the kind, the arrays and the meta of a model that `save_model` wrote.
 
     Raises ModelError where a file is missing or damaged, of another schema version, or not the other's partner.
@@ -55,7 +57,7 @@ def load_model(place: Place) -> tuple[str, Arrays, dict[str, Any]]:
     return str(meta["kind"]), arrays, {name: value for name, value in meta.items() if name not in _OWN}
 
 
-def save_state(place: Place, training: Training) -> None:
+def save_state(place: StoragePath, training: TrainState) -> None:
     """Write a checkpoint into a folder: weights, the optimiser's moments, the next epoch, the best weights so far."""
     tensors = {f"model/{name}": value for name, value in training.model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in training.best.items()}
@@ -66,7 +68,7 @@ def save_state(place: Place, training: Training) -> None:
     _write(place, "state", content, words)
 
 
-def load_state(place: Place, training: Training) -> None:
+def load_state(place: StoragePath, training: TrainState) -> None:
     """Put a checkpoint's values into a training that was started with the same model and options.
 
     Raises ModelError where a file is missing or damaged, or where the checkpoint is of another model.
@@ -91,13 +93,13 @@ def load_state(place: Place, training: Training) -> None:
     training.best_epoch, training.best_value = words["best_epoch"], words["best_value"]
 
 
-def _write(place: Place, name: str, content: bytes, words: Mapping[str, Any]) -> None:
+def _write(place: StoragePath, name: str, content: bytes, words: Mapping[str, Any]) -> None:
     (place / f"{name}.safetensors").write_bytes(content)
     words = {**words, "schema_version": SCHEMA_VERSION, "sha256": hashlib.sha256(content).hexdigest()}
     (place / f"{name}.json").write_bytes(json.dumps(words, indent=1, sort_keys=True, allow_nan=False).encode())
 
 
-def _read(place: Place, name: str) -> tuple[bytes, dict[str, Any]]:
+def _read(place: StoragePath, name: str) -> tuple[bytes, dict[str, Any]]:
     words_at, content_at = place / f"{name}.json", place / f"{name}.safetensors"
     for file in (words_at, content_at):
         if not file.exists():
@@ -143,5 +145,5 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _damaged(file: Place, error: Exception) -> ModelError:
+def _damaged(file: StoragePath, error: Exception) -> ModelError:
     return ModelError(f"{file} cannot be understood ({type(error).__name__}: {error}): a damaged or altered file")

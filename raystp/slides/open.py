@@ -14,16 +14,16 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from raystp.errors import SlideError
-from raystp.slides.places import Framing, squares_around
+from raystp.slides.places import TileGeometry, tiles_around
 from raystp.slides.readers.decode import open_picture
 from raystp.slides.readers.flat import FlatSlide
 from raystp.slides.readers.headers import kind
 from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle, own_mpp
-from raystp.slides.readers.scale import Claims, in_force
+from raystp.slides.readers.scale import ScaleClaims, in_force
 from raystp.slides.tiled.open import header, tiled_file, tiled_object
 from raystp.slides.tiled.slide import TiledSlide, unreadable
 from raystp.slides.tiled.threads import workers
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from raystp.units import Level0Pixels, Microns, MicronsPerPixel, TilePixels
 
@@ -71,7 +71,7 @@ class Slide(Protocol):
 
 def open_slide(
     name: str,
-    place: Place,
+    place: StoragePath,
     *,
     given_mpp: float | None = None,
     derived_mpp: float | None = None,
@@ -91,18 +91,18 @@ def open_slide(
             f"{where} belongs to a format of several files, which is read from this machine's disk only; copy it there"
         )
         raise SlideError(msg)
-    claims = Claims(given=given_mpp, derived=derived_mpp)
+    claims = ScaleClaims(given=given_mpp, derived=derived_mpp)
     with contextlib.ExitStack() as stack:
         tiled = None if place.is_local else tiled_object(where, place)
         if tiled is not None:
             stack.callback(tiled.source.close)
-            scale = in_force(where, Claims(given_mpp, tiled.pyramid.mpp, derived_mpp))
+            scale = in_force(where, ScaleClaims(given_mpp, tiled.pyramid.mpp, derived_mpp))
             return TiledSlide(name, tiled, where=where, scale=scale, keep=stack.pop_all())
         path = stack.enter_context(place.local() if cache is None else cache.fetch(place))
         return _open_path(name, path, where=where, claims=claims, stack=stack)
 
 
-def _open_path(name: str, path: Path, *, where: str, claims: Claims, stack: contextlib.ExitStack) -> Slide:
+def _open_path(name: str, path: Path, *, where: str, claims: ScaleClaims, stack: contextlib.ExitStack) -> Slide:
     """Open a local file; what it holds open, and all of `stack`, passes to the slide."""
     what = kind(where, path)
     seen = header(where, path) if what == "tiff" else None
@@ -110,7 +110,7 @@ def _open_path(name: str, path: Path, *, where: str, claims: Claims, stack: cont
     if handle is not None:
         with contextlib.ExitStack() as held:
             held.enter_context(handle)
-            scale = in_force(where, Claims(claims.given, own_mpp(where, handle), claims.derived))
+            scale = in_force(where, ScaleClaims(claims.given, own_mpp(where, handle), claims.derived))
             tiled = tiled_file(where, path, seen, handle) if seen is not None else None
             if tiled is None:
                 stack.push(held.pop_all())
@@ -177,5 +177,5 @@ def read_microns(
 
     Native pixels where the scan is within `NATIVE_TOLERANCE` of that: exactly `pixels` level-0 px from a whole corner.
     """
-    ((left, top, length),) = squares_around(np.array([[x, y]]), Framing(side, pixels, slide.mpp)).tolist()
+    ((left, top, length),) = tiles_around(np.array([[x, y]]), TileGeometry(side, pixels, slide.mpp)).tolist()
     return slide.read(Level0Pixels(left), Level0Pixels(top), Level0Pixels(length), pixels)

@@ -19,7 +19,7 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Framing:
+class TileGeometry:
     """A tile's extent on the tissue, its pixels, and the um/px of the slide it is cut from."""
 
     side: Microns
@@ -42,7 +42,7 @@ class Framing:
         return np.floor(corners + 0.5) if self.native else corners
 
 
-def squares_around(centres: Float64[np.ndarray, "spot 2"], framing: Framing) -> Float64[np.ndarray, "spot 3"]:
+def tiles_around(centres: Float64[np.ndarray, "spot 2"], framing: TileGeometry) -> Float64[np.ndarray, "spot 3"]:
     """Return the square around each centre (x, y); it may hang over the slide's edge, where a slide reads white."""
     side = framing.level0(framing.side)
     x, y = (framing.corners(centres[:, axis] - side / 2.0) for axis in (0, 1))
@@ -75,7 +75,7 @@ def _inside(
 
 def grid(
     mask: Bool[np.ndarray, "row col"],
-    framing: Framing,
+    framing: TileGeometry,
     *,
     width: int,
     height: int,
@@ -99,7 +99,7 @@ def grid(
     return np.stack([x[column], y[row], np.full(len(row), side)], axis=1)
 
 
-def _starts(extent: int, step: float, framing: Framing) -> Float64[np.ndarray, " corner"]:
+def _starts(extent: int, step: float, framing: TileGeometry) -> Float64[np.ndarray, " corner"]:
     starts = framing.corners(np.arange(np.ceil(extent / step - _ROUNDING)) * step)
     return starts[starts < extent]
 

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from raystp.artifacts import find
-from raystp.config import Config, Where
+from raystp.artifacts import resolve
+from raystp.config import Config, Location
 from raystp.encoders.encoder import Encoder, EncoderSpec
 from raystp.encoders.registry import build, describe, identity
 from raystp.errors import EncoderError
 from raystp.models.arrays import tower_weights
 from raystp.models.store import load_model
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 
 class EncoderConfig(Config):
@@ -23,7 +23,7 @@ class EncoderConfig(Config):
     name: str = "tiny"
     """A name of the registry (uni_v2, virchow2, resnet50 ...), `timm:<model>`, `vit_*`, or `hf-hub:<owner>/<name>`."""
 
-    weights: Annotated[str | None, Where()] = None
+    weights: Annotated[str | None, Location()] = None
     """A local file (or URI) with the encoder's weights: safetensors, or .bin and .pt read as plain weights alone."""
 
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
@@ -35,10 +35,10 @@ class EncoderConfig(Config):
     seed: int = 0
     """Seed of random weights."""
 
-    trained: Annotated[str | None, Where("train")] = None
+    trained: Annotated[str | None, Location("train")] = None
     """Instead of all this: the image tower of a model that was trained end to end, `train/<name>`."""
 
-    def what(self) -> dict[str, Any]:
+    def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed: all but where the weights lie and which were wanted, since those found count."""
         return self.model_dump(mode="json", exclude={"weights", "sha256", "trained"})
 
@@ -50,7 +50,7 @@ class EncoderSource:
     spec: EncoderSpec
     identity: str
     """Which weights they are, for a fingerprint."""
-    model: Place | None = None
+    model: StoragePath | None = None
     """The model whose tower is taken; None for the registry's own weights."""
 
     def build(self) -> Encoder:
@@ -73,12 +73,12 @@ def source_of(config: EncoderConfig, store: str) -> EncoderSource:
     if config.trained is None:
         spec = spec_of(config)
         return EncoderSource(spec, identity(spec))
-    model = find(store, config.trained, "train")
-    _, _, meta = load_model(model.place)
+    model = resolve(store, config.trained, "train")
+    _, _, meta = load_model(model.path)
     if not meta["trained_tower"]:
-        msg = f"{model.place} was trained on cached embeddings and has no image tower: name its encoder instead"
+        msg = f"{model.path} was trained on cached embeddings and has no image tower: name its encoder instead"
         raise EncoderError(msg)
-    return EncoderSource(spec_of(EncoderConfig(**meta["encoder"])), f"tower:{model.manifest.fingerprint}", model.place)
+    return EncoderSource(spec_of(EncoderConfig(**meta["encoder"])), f"tower:{model.manifest.fingerprint}", model.path)
 
 
 def spec_of(config: EncoderConfig) -> EncoderSpec:

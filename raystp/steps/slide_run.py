@@ -7,16 +7,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from raystp.config import Run, Where
+from raystp.config import Location, RunConfig
 from raystp.storage.node_cache import NodeCache
 
 GIGABYTE = 1_000_000_000
 
 
-class SlideRun(Run):
+class SlideRun(RunConfig):
     """Where and how wide, for a step that opens slides."""
 
-    cache: Annotated[str | None, Where()] = None
+    cache: Annotated[str | None, Location()] = None
     """A folder on each node's own disk for slides of an object store that no range can be read of (all but tiled
     TIFFs): fetched once for all processes of the node. By default one under its folder for temporary files."""
 

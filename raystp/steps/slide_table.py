@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raystp.artifacts import find
+from raystp.artifacts import resolve
 from raystp.errors import ConfigError, some
-from raystp.storage import Place, is_safe_name
+from raystp.storage import StoragePath, is_safe_name
 
 REQUIRED = ("slide", "path", "patient")
 OPTIONAL = ("mpp", "layout", "counts", "positions", "section", "spot_px")
@@ -27,12 +27,12 @@ class SlideRow:
     """One slide of the table."""
 
     slide: str
-    path: Place
+    path: StoragePath
     patient: str
     mpp: float | None
     layout: str | None
-    counts: Place | None
-    positions: Place | None
+    counts: StoragePath | None
+    positions: StoragePath | None
     section: str
     spot_px: float | None
 
@@ -42,8 +42,8 @@ def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]
 
     Raises ConfigError with the row and the column where something is amiss.
     """
-    place = find(store, table, "demo").place / "slides.csv" if table.startswith("demo/") else Place.of(table)
-    base = Place.of(root) if root is not None else place.parent
+    place = resolve(store, table, "demo").path / "slides.csv" if table.startswith("demo/") else StoragePath.of(table)
+    base = StoragePath.of(root) if root is not None else place.parent
     if not place.exists():
         msg = f"slides: no slide table at {place}; it is a CSV with the columns {', '.join(REQUIRED + OPTIONAL)}"
         raise ConfigError(msg)
@@ -58,7 +58,7 @@ def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]
     return rows
 
 
-def _check_columns(place: Place, columns: Sequence[str]) -> None:
+def _check_columns(place: StoragePath, columns: Sequence[str]) -> None:
     missing = [name for name in REQUIRED if name not in columns]
     unknown = [name for name in columns if name not in REQUIRED + OPTIONAL]
     twice = [name for name, times in Counter(columns).items() if times > 1]
@@ -72,7 +72,7 @@ def _check_columns(place: Place, columns: Sequence[str]) -> None:
         raise ConfigError(msg)
 
 
-def _check_rows(place: Place, rows: list[SlideRow]) -> None:
+def _check_rows(place: StoragePath, rows: list[SlideRow]) -> None:
     if not rows:
         msg = f"{place} names no slide"
         raise ConfigError(msg)
@@ -84,7 +84,7 @@ def _check_rows(place: Place, rows: list[SlideRow]) -> None:
             raise ConfigError(msg)
 
 
-def _row(where: str, cells: dict[Any, Any], base: Place) -> SlideRow:
+def _row(where: str, cells: dict[Any, Any], base: StoragePath) -> SlideRow:
     if None in cells:
         msg = f"{where}: there are more cells than columns, {some(cells[None])} too many; quote a cell that has a comma"
         raise ConfigError(msg)
@@ -130,6 +130,6 @@ def _number(values: dict[str, str], column: str, where: str) -> float | None:
     return number
 
 
-def _place(text: str, base: Place) -> Place:
+def _place(text: str, base: StoragePath) -> StoragePath:
     absolute = "://" in text or text.startswith(("/", "~"))
-    return Place.of(text) if absolute else base / text
+    return StoragePath.of(text) if absolute else base / text

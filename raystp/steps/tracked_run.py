@@ -3,15 +3,15 @@
 from typing import Annotated
 
 from raystp.cluster.tracking.outbox import Tracker
-from raystp.config import Run, Where
+from raystp.config import Location, RunConfig
 from raystp.errors import ConfigError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 
-class TrackedRun(Run):
+class TrackedRun(RunConfig):
     """Where and how wide, and where it is logged."""
 
-    tracking: Annotated[str | None, Where(words=("none",))] = None
+    tracking: Annotated[str | None, Location(words=("none",))] = None
     """MLflow's tracking URI, `none` for no tracking; by default `mlflow.db` (SQLite) in a local store."""
 
     experiment: str | None = None
@@ -19,13 +19,13 @@ class TrackedRun(Run):
 
     def tracker(self, cohort: str) -> Tracker:
         """Return where runs about a cohort are logged; raises ConfigError where a remote store has no default."""
-        store = Place.of(self.store)
+        store = StoragePath.of(self.store)
         return Tracker(self._uri(store), self.experiment or cohort, store)
 
-    def _uri(self, store: Place) -> str | None:
+    def _uri(self, store: StoragePath) -> str | None:
         if self.tracking is not None:
             return None if self.tracking == "none" else self.tracking
         if not store.is_local:
             msg = f"run.tracking must be given with the remote store {store}: a server's URI, or `none`"
             raise ConfigError(msg)
-        return f"sqlite:///{store.path / 'mlflow.db'}"
+        return f"sqlite:///{store.local_path / 'mlflow.db'}"

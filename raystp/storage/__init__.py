@@ -6,6 +6,6 @@ objects on a machine's disk.
 """
 
 from raystp.storage.names import is_safe_name
-from raystp.storage.place import Place
+from raystp.storage.place import StoragePath
 
-__all__ = ["Place", "is_safe_name"]
+__all__ = ["StoragePath", "is_safe_name"]

@@ -10,23 +10,23 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from raystp.storage.place import Place
+from raystp.storage.place import StoragePath
 
-DEATHS = 3
+MAX_CRASHES = 3
 """After so many processes that ended over a piece of work, it is refused."""
 
 
 @dataclass(frozen=True)
-class Attempts:
+class AttemptLedger:
     """The marks of one artifact's pieces of work, a folder a piece."""
 
-    place: Place
+    place: StoragePath
 
     def begin(self, piece: str) -> str:
-        """Leave a mark; return nothing, or the host of the last of `DEATHS` processes that this piece has ended."""
+        """Write a marker; return "", or the host of the last of `MAX_CRASHES` processes that this piece crashed."""
         folder = self.place / piece
         marks = folder.names()
-        if len(marks) >= DEATHS:
+        if len(marks) >= MAX_CRASHES:
             return str(json.loads((folder / marks[-1]).read_bytes())["host"])
         mark = {"host": socket.gethostname(), "process": os.getpid()}
         (folder / f"{time.time_ns():020d}.json").write_bytes(json.dumps(mark).encode())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from raystp.errors import StorageError
-from raystp.storage.stored import Seen, Sink, Span, Stored, read_spans
+from raystp.storage.stored import ByteRange, ObjectInfo, Sink, StoredObject, read_spans
 
 PART = 32 << 20
 """An object up to this size is one request."""
@@ -16,12 +16,12 @@ THREADS = 4
 PIECE = 1 << 20
 
 
-def download(stored: Stored, seen: Seen, path: Path) -> None:
+def download(stored: StoredObject, seen: ObjectInfo, path: Path) -> None:
     """Fill the file at `path`, which is there already, with what was `seen`.
 
     Raises StorageError where it does not come whole.
     """
-    spans = [Span(at, min(PART, seen.size - at)) for at in range(0, seen.size, PART)]
+    spans = [ByteRange(at, min(PART, seen.size - at)) for at in range(0, seen.size, PART)]
     parts = [_part(path, span.offset) for span in spans]
     read_spans(stored, spans, parts, version=seen.version, threads=THREADS)
     size = path.stat().st_size

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from raystp.errors import StorageError
-from raystp.storage.patience import PATIENCE, Patience, Watch
-from raystp.storage.stored import MARK, Seen, Sink, Span, replaced
+from raystp.storage.patience import RETRY_POLICY, RetryPolicy, StallTimeout
+from raystp.storage.stored import MARK, ByteRange, ObjectInfo, Sink, replaced
 
 PIECE = 4 << 20
 """What one request fetches: gcsfs gives the whole of an answer, so this is how fine its progress is seen."""
@@ -29,14 +29,14 @@ class GsObject:
     path: str
     """Bucket and key."""
     fs: Any = field(repr=False)
-    patience: Patience = PATIENCE
+    patience: RetryPolicy = RETRY_POLICY
 
     @property
     def identity(self) -> str:
         """Bucket and key."""
         return f"gs://{self.path}"
 
-    def look(self) -> Seen:
+    def look(self) -> ObjectInfo:
         """Ask for the generation, the size and the MD5."""
         with self._named("look at"):
             found = self.fs.info(self.path, timeout=self.patience.without_progress_s)
@@ -45,7 +45,7 @@ class GsObject:
             raise StorageError(msg)
         md5 = found.get("md5Hash")
         digest = ("md5", base64.b64decode(md5).hex()) if md5 else None
-        return Seen(str(found["generation"]), int(found["size"]), digest)
+        return ObjectInfo(str(found["generation"]), int(found["size"]), digest)
 
     def put_new(self, content: bytes) -> bool:
         """Upload on the condition that there is no generation yet; where one is found, look whether it is our own.
@@ -60,7 +60,7 @@ class GsObject:
                 return bool(self.fs.info(self.path, timeout=wait_s).get("metadata", {}).get(MARK) == mark)
         return True
 
-    def read(self, span: Span, sink: Sink, *, version: str | None, watch: Watch) -> None:
+    def read(self, span: ByteRange, sink: Sink, *, version: str | None, watch: StallTimeout) -> None:
         """Read one span, in pieces of one generation."""
         at, end = span.offset, span.offset + span.length
         generation = version if version is not None or not span.length else self.look().version
@@ -94,7 +94,7 @@ class GsObject:
             raise StorageError(msg) from None
 
 
-def open_object(uri: str, shown: str, patience: Patience) -> GsObject:
+def open_object(uri: str, shown: str, patience: RetryPolicy) -> GsObject:
     """Return the object that a `gs://` URI names; raises StorageError where gcsfs is missing."""
     try:
         core = importlib.import_module("gcsfs.core")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raystp.errors import StorageError
-from raystp.storage.names import ASIDE
-from raystp.storage.patience import PATIENCE, Patience, Watch
-from raystp.storage.stored import Seen, Sink, Span, replaced
+from raystp.storage.names import TEMPORARY
+from raystp.storage.patience import RETRY_POLICY, RetryPolicy, StallTimeout
+from raystp.storage.stored import ByteRange, ObjectInfo, Sink, replaced
 
 PIECE = 8 << 20
 
@@ -19,7 +19,7 @@ class LocalFile:
     """One file; a version of it is its size and its time of change."""
 
     path: Path
-    patience: Patience = PATIENCE
+    patience: RetryPolicy = RETRY_POLICY
 
     @property
     def shown(self) -> str:
@@ -31,19 +31,19 @@ class LocalFile:
         """The path."""
         return str(self.path)
 
-    def look(self) -> Seen:
+    def look(self) -> ObjectInfo:
         """Return what is there now."""
         if not self.path.is_file():
             msg = f"no file at {self.path}"
             raise StorageError(msg)
         found = self.path.stat()
-        return Seen(_version(found), found.st_size, None)
+        return ObjectInfo(_version(found), found.st_size, None)
 
     def put_new(self, content: bytes) -> bool:
         """Write aside, then link to the name, which fails where it is taken; on disk before it is seen."""
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f"{ASIDE}{uuid.uuid4().hex}-{self.path.name}"
+        aside = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{self.path.name}"
         try:
             with aside.open("xb") as file:
                 file.write(content)
@@ -60,7 +60,7 @@ class LocalFile:
         sync_folder(folder)
         return True
 
-    def read(self, span: Span, sink: Sink, *, version: str | None, watch: Watch) -> None:
+    def read(self, span: ByteRange, sink: Sink, *, version: str | None, watch: StallTimeout) -> None:
         """Read one span, and see that the file was of that version before and after."""
         with contextlib.closing(self.path.open("rb", buffering=0)) as file:
             _same(self.shown, os.fstat(file.fileno()), version)

@@ -20,10 +20,10 @@ from raystp.errors import StorageError
 from raystp.storage.download import download
 from raystp.storage.local_file import sync_folder
 from raystp.storage.locks import locked
-from raystp.storage.names import ASIDE
-from raystp.storage.patience import PATIENCE, Patience
-from raystp.storage.place import Place
-from raystp.storage.stored import Seen, Stored
+from raystp.storage.names import TEMPORARY
+from raystp.storage.patience import RETRY_POLICY, RetryPolicy
+from raystp.storage.place import StoragePath
+from raystp.storage.stored import ObjectInfo, StoredObject
 
 KEY_DIGITS = 32
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,8}")
@@ -38,13 +38,13 @@ class NodeCache:
     """Kept at most, beside the files in use: those are never removed, even where they are more than this."""
 
     @contextlib.contextmanager
-    def fetch(self, place: Place, *, patience: Patience = PATIENCE) -> Iterator[Path]:
+    def fetch(self, place: StoragePath, *, patience: RetryPolicy = RETRY_POLICY) -> Iterator[Path]:
         """Give a local path with the object's present content, which stays until the end of the `with`.
 
         A place on this machine is its own path. Raises StorageError where the object cannot be had whole.
         """
         if place.is_local:
-            yield place.path
+            yield place.local_path
             return
         stored = place.stored(patience)
         seen = stored.look()
@@ -60,7 +60,7 @@ class NodeCache:
                 self._make_room(0)
 
     @contextlib.contextmanager
-    def _held(self, file: Path, stored: Stored, seen: Seen) -> Iterator[None]:
+    def _held(self, file: Path, stored: StoredObject, seen: ObjectInfo) -> Iterator[None]:
         """Hold the file against removal, fetching it first where it is absent."""
         while True:
             with contextlib.ExitStack() as stack:
@@ -76,8 +76,8 @@ class NodeCache:
                 if not _is_whole(file, seen):
                     self._fetch(file, stored, seen)
 
-    def _fetch(self, file: Path, stored: Stored, seen: Seen) -> None:
-        aside = self._files / f"{ASIDE}{file.stem}-{uuid.uuid4().hex}"
+    def _fetch(self, file: Path, stored: StoredObject, seen: ObjectInfo) -> None:
+        aside = self._files / f"{TEMPORARY}{file.stem}-{uuid.uuid4().hex}"
         try:
             self._reserve(aside, stored, seen)
             download(stored, seen, aside)
@@ -89,7 +89,7 @@ class NodeCache:
         finally:
             aside.unlink(missing_ok=True)
 
-    def _reserve(self, aside: Path, stored: Stored, seen: Seen) -> None:
+    def _reserve(self, aside: Path, stored: StoredObject, seen: ObjectInfo) -> None:
         """Make room, and take it."""
         with locked(self._lock, alone=True):
             self._drop_leftovers()
@@ -112,7 +112,7 @@ class NodeCache:
         for _, size, path in found:
             if total + count <= self.max_bytes:
                 return
-            if not path.name.startswith(ASIDE) and self._drop(path, path.stem):
+            if not path.name.startswith(TEMPORARY) and self._drop(path, path.stem):
                 total -= size
 
     def _sizes(self) -> Iterator[tuple[int, int, Path]]:
@@ -124,8 +124,8 @@ class NodeCache:
 
     def _drop_leftovers(self) -> None:
         """Remove what was being fetched by a process that died, and locks that no file has."""
-        for path in self._files.glob(f"{ASIDE}*"):
-            self._drop(path, path.name.removeprefix(ASIDE).partition("-")[0])
+        for path in self._files.glob(f"{TEMPORARY}*"):
+            self._drop(path, path.name.removeprefix(TEMPORARY).partition("-")[0])
         kept = {path.stem for path in self._files.iterdir()}
         for lock in self._locks.iterdir():
             if lock.name not in kept:
@@ -155,14 +155,14 @@ class NodeCache:
     def _lock_of(self, file: Path) -> Path:
         return self._locks / file.stem
 
-    def _full(self, stored: Stored, seen: Seen, free: int) -> StorageError:
+    def _full(self, stored: StoredObject, seen: ObjectInfo, free: int) -> StorageError:
         return StorageError(
             f"cannot keep {stored.shown} in the cache {self.folder}: it needs {seen.size:,} bytes, and {free:,} are "
             "free there; free some space, or name another folder"
         )
 
     @contextlib.contextmanager
-    def _named(self, stored: Stored, seen: Seen) -> Iterator[None]:
+    def _named(self, stored: StoredObject, seen: ObjectInfo) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -173,19 +173,19 @@ class NodeCache:
             raise StorageError(msg) from error
 
 
-def _key(stored: Stored, seen: Seen) -> str:
+def _key(stored: StoredObject, seen: ObjectInfo) -> str:
     """Return the name of one version of one object; two objects of the same name have two."""
     said = f"{stored.identity}\n{seen.version}\n{seen.size}"
     return hashlib.sha256(said.encode()).hexdigest()[:KEY_DIGITS]
 
 
-def _ending(place: Place) -> str:
+def _ending(place: StoragePath) -> str:
     """Return the ending that readers of slides look at, if it is an ordinary one."""
     ending = Path(place.name).suffix.lower()
     return ending if _ENDING.fullmatch(ending) else ""
 
 
-def _is_whole(file: Path, seen: Seen) -> bool:
+def _is_whole(file: Path, seen: ObjectInfo) -> bool:
     try:
         return file.stat().st_size == seen.size
     except FileNotFoundError:

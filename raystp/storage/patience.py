@@ -1,7 +1,7 @@
 """How long a read may take before it is given up: by the time without a byte, and by the bytes per second.
 
-Time-outs of a socket start anew at each byte, so a store that drips 1 KB/s would hold a read for ever; a `Watch` sees
-the object as a whole, over all its retries and threads.
+Time-outs of a socket start anew at each byte, so a store that drips 1 KB/s would hold a read for ever; a
+`StallTimeout` sees the object as a whole, over all its retries and threads.
 """
 
 import threading
@@ -16,7 +16,7 @@ MARKS = 16
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """What a store is allowed before a read of one object is an error."""
 
     without_progress_s: float = 60.0
@@ -35,14 +35,14 @@ class Patience:
         return self.without_progress_s / (self.retries + 1)
 
 
-PATIENCE = Patience()
+RETRY_POLICY = RetryPolicy()
 """What is taken where nothing is asked for."""
 
 
-class Watch:
+class StallTimeout:
     """The clock of one object's read; safe to share among the threads that read its parts."""
 
-    def __init__(self, shown: str, patience: Patience) -> None:
+    def __init__(self, shown: str, patience: RetryPolicy) -> None:
         self._shown = shown
         self._patience = patience
         self._lock = threading.Lock()

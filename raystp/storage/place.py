@@ -25,21 +25,21 @@ import pyarrow.parquet as pq
 
 from raystp.errors import StorageError
 from raystp.storage.local_file import LocalFile
-from raystp.storage.names import ASIDE
-from raystp.storage.patience import PATIENCE, Patience
-from raystp.storage.stored import THREADS, Span, Stored, read_spans
+from raystp.storage.names import TEMPORARY
+from raystp.storage.patience import RETRY_POLICY, RetryPolicy
+from raystp.storage.stored import THREADS, ByteRange, StoredObject, read_spans
 
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://")
 
 
 @dataclass(frozen=True)
-class Place:
+class StoragePath:
     """One file or folder. `uri` is an absolute local path, or `s3://bucket/key` / `gs://bucket/key`."""
 
     uri: str
 
     @classmethod
-    def of(cls, text: str | Path) -> "Place":
+    def of(cls, text: str | Path) -> "StoragePath":
         """Return the place that a path or URI names; a relative path is taken from the working directory."""
         text = str(text)
         if text.startswith("file://"):
@@ -50,11 +50,11 @@ class Place:
         return re.sub(r"^([^/]*//)[^/]*@", r"\1", self._parts()[0])
 
     def __repr__(self) -> str:
-        return f"Place({str(self)!r})"
+        return f"StoragePath({str(self)!r})"
 
-    def __truediv__(self, name: str) -> "Place":
+    def __truediv__(self, name: str) -> "StoragePath":
         head, query = self._parts()
-        return Place(f"{head.rstrip('/')}/{name}{query}")
+        return StoragePath(f"{head.rstrip('/')}/{name}{query}")
 
     def _parts(self) -> tuple[str, str]:
         """Return the address and the query with its mark; on this machine a `?` is a letter like any other."""
@@ -62,10 +62,10 @@ class Place:
         return head, mark + query
 
     @property
-    def parent(self) -> "Place":
+    def parent(self) -> "StoragePath":
         """The folder that this is in."""
         head, query = self._parts()
-        return Place(f"{head.rstrip('/').rpartition('/')[0] or '/'}{query}")
+        return StoragePath(f"{head.rstrip('/').rpartition('/')[0] or '/'}{query}")
 
     @property
     def name(self) -> str:
@@ -78,7 +78,7 @@ class Place:
         return not _REMOTE.match(self.uri)
 
     @property
-    def path(self) -> Path:
+    def local_path(self) -> Path:
         """The local path; raises StorageError for an object store's place."""
         if not self.is_local:
             msg = f"{self} is on an object store, a path on this machine was wanted"
@@ -106,7 +106,7 @@ class Place:
         fs, path = self._fs()
         with self._named("list"):
             found = fs.get_file_info(pafs.FileSelector(path, recursive=False, allow_not_found=True))
-        return sorted(f.base_name for f in found if not f.base_name.startswith(ASIDE))
+        return sorted(f.base_name for f in found if not f.base_name.startswith(TEMPORARY))
 
     def open(self) -> pa.NativeFile:
         """Open the file for random access; raises StorageError where there is none."""
@@ -137,12 +137,12 @@ class Place:
                 self.write_bytes(path.read_bytes())
             return
         with self._named("write"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.local_path.parent.mkdir(parents=True, exist_ok=True)
             # The ending is kept: some writers (FAISS, h5ad, PNG) look at it.
-            aside = self.path.with_name(f"{ASIDE}{uuid.uuid4().hex}-{self.path.name}")
+            aside = self.local_path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{self.local_path.name}")
             try:
                 write(aside)
-                os.replace(aside, self.path)  # noqa: PTH105 -- the atomic rename, by its own name
+                os.replace(aside, self.local_path)  # noqa: PTH105 -- the atomic rename, by its own name
             finally:
                 aside.unlink(missing_ok=True)
 
@@ -160,7 +160,7 @@ class Place:
         """Write a parquet file (zstd), whole or not at all."""
         self.write_file(lambda path: pq.write_table(table, path, compression="zstd"))
 
-    def write_new(self, content: bytes, *, patience: Patience = PATIENCE) -> bool:
+    def write_new(self, content: bytes, *, patience: RetryPolicy = RETRY_POLICY) -> bool:
         """Write the file if nothing is here yet, and say whether that was so.
 
         Of many writers exactly one is told True, and readers see nothing or all of its content.
@@ -168,12 +168,14 @@ class Place:
         with self._named("write"):
             return self.stored(patience).put_new(content)
 
-    def version(self, *, patience: Patience = PATIENCE) -> str:
+    def version(self, *, patience: RetryPolicy = RETRY_POLICY) -> str:
         """Return what changes whenever the file's content does; raises StorageError where there is no file."""
         with self._named("look at"):
             return self.stored(patience).look().version
 
-    def read_range(self, offset: int, length: int, *, version: str | None, patience: Patience = PATIENCE) -> bytes:
+    def read_range(
+        self, offset: int, length: int, *, version: str | None, patience: RetryPolicy = RETRY_POLICY
+    ) -> bytes:
         """Return `length` bytes from `offset` on.
 
         Raises StorageError where the file ends before that, is not of `version` (where one is given), or comes too
@@ -187,24 +189,24 @@ class Place:
         *,
         version: str | None,
         threads: int = THREADS,
-        patience: Patience = PATIENCE,
+        patience: RetryPolicy = RETRY_POLICY,
     ) -> list[bytes]:
         """Return each (offset, length) as `read_range` does, in their order; up to `threads` are asked for at once.
 
         All must fit in memory. The `patience` is with them together, and the first error ends them all.
         """
         parts: list[list[bytes]] = [[] for _ in ranges]
-        spans = [Span(offset, length) for offset, length in ranges]
+        spans = [ByteRange(offset, length) for offset, length in ranges]
         sinks = [contextlib.nullcontext(part.append) for part in parts]
         with self._named("read"):
             read_spans(self.stored(patience), spans, sinks, version=version, threads=threads)
         return [b"".join(part) for part in parts]
 
-    def stored(self, patience: Patience = PATIENCE) -> Stored:
+    def stored(self, patience: RetryPolicy = RETRY_POLICY) -> StoredObject:
         """Return this as one object of its kind of store, with the verbs that pyarrow's file systems lack."""
         scheme, _, _ = self.uri.partition("://")
         if self.is_local:
-            return LocalFile(self.path, patience)
+            return LocalFile(self.local_path, patience)
         if scheme == "s3":
             try:
                 from raystp.storage.s3 import object as s3  # noqa: PLC0415 -- boto3 is an extra
@@ -223,7 +225,7 @@ class Place:
     def local(self) -> Iterator[Path]:
         """Give a local path that holds this file's content: itself, or a download that goes away afterwards."""
         if self.is_local:
-            yield self.path
+            yield self.local_path
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / self.name

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from raystp.errors import StorageError
-from raystp.storage.patience import Patience, Watch
+from raystp.storage.patience import RetryPolicy, StallTimeout
 
 THREADS = 16
 """Parts read at once where nothing is asked for: at 30 ms an answer, some 500 parts a second."""
@@ -23,7 +23,7 @@ Sink = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Span:
+class ByteRange:
     """A part of an object: `length` bytes from `offset` on."""
 
     offset: int
@@ -31,7 +31,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObjectInfo:
     """An object as it is now."""
 
     version: str
@@ -42,7 +42,7 @@ class Seen:
 
 
 @runtime_checkable
-class Stored(Protocol):
+class StoredObject(Protocol):
     """One object, of one kind of store. Whatever goes wrong is a StorageError that names it."""
 
     @property
@@ -56,11 +56,11 @@ class Stored(Protocol):
         ...
 
     @property
-    def patience(self) -> Patience:
+    def patience(self) -> RetryPolicy:
         """What is allowed to a read."""
         ...
 
-    def look(self) -> Seen:
+    def look(self) -> ObjectInfo:
         """Return what is there now."""
         ...
 
@@ -68,14 +68,14 @@ class Stored(Protocol):
         """Write the object whole if nothing is there, and say whether that was so."""
         ...
 
-    def read(self, span: Span, sink: Sink, *, version: str | None, watch: Watch) -> None:
+    def read(self, span: ByteRange, sink: Sink, *, version: str | None, watch: StallTimeout) -> None:
         """Give `sink` all bytes of `span`, each once; those of `version`, where it is given."""
         ...
 
 
 def read_spans(
-    stored: Stored,
-    spans: Sequence[Span],
+    stored: StoredObject,
+    spans: Sequence[ByteRange],
     sinks: Sequence[contextlib.AbstractContextManager[Sink]],
     *,
     version: str | None,
@@ -86,9 +86,9 @@ def read_spans(
     The patience is with all of them together. The first error is raised at once; a thread that still waits for a byte
     then ends by itself, and writes nothing more.
     """
-    watch = Watch(stored.shown, stored.patience)
+    watch = StallTimeout(stored.shown, stored.patience)
 
-    def read(span: Span, kept: contextlib.AbstractContextManager[Sink]) -> None:
+    def read(span: ByteRange, kept: contextlib.AbstractContextManager[Sink]) -> None:
         with kept as sink:
             stored.read(span, sink, version=version, watch=watch)
 

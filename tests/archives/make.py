@@ -12,17 +12,17 @@ import pyarrow as pa
 import torch
 
 from raystp import tables
-from raystp.artifacts import Draft
-from raystp.expression.schema import About, Spots, make_section, write_section
-from raystp.impute.writer import Places, Thumbnail, prediction_to_anndata, write_prediction
-from raystp.index.bank import write_bank
-from raystp.index.reference import Reference
+from raystp.artifacts import ArtifactWriter
+from raystp.expression.schema import SectionInfo, SpotPositions, make_section, write_section
+from raystp.impute.writer import SlideOverview, TileTable, prediction_to_anndata, write_prediction
+from raystp.index.reference import ReferenceRows
+from raystp.index.write import write_reference_index
 from raystp.models.baselines.simple import fit_gene_mean
 from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.store import save_model, save_state
-from raystp.models.training.fit import FitOptions, Training
-from raystp.storage import Place
+from raystp.models.training.fit import FitOptions, TrainState
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
 
 GENES = ["A", "B", "C"]
@@ -49,17 +49,17 @@ def main(folder: Path) -> None:
     """Write the archive."""
     if folder.exists():
         sys.exit(f"{folder} is there already, and an archive is never written again")
-    place = Place.of(folder)
-    draft = Draft(place, "tile", "archive", "0123456789ab", {"slides": "ff00"}, {"side": 112.0})
+    place = StoragePath.of(folder)
+    draft = ArtifactWriter(place, "tile", "archive", "0123456789ab", {"slides": "ff00"}, {"side": 112.0})
     _tables(place)
     _section(place)
     _models(place)
-    reference = Reference(EXPRESSION[:, :2], EXPRESSION, GENES, ["S1", "S1"], SPOTS, ["P1", "P1"])
-    notes = {"bank": write_bank(place / "bank", reference, shards=2, metric="l2"), "pixels": 224}
+    reference = ReferenceRows(EXPRESSION[:, :2], EXPRESSION, GENES, ["S1", "S1"], SPOTS, ["P1", "P1"])
+    notes = {"bank": write_reference_index(place / "bank", reference, shards=2, metric="l2"), "pixels": 224}
     draft.finish({"slides": 1, "tiles": 2}, [dict(zip(tables.FAILURES.names, FAILURE, strict=True))], notes)
 
 
-def _tables(place: Place) -> None:
+def _tables(place: StoragePath) -> None:
     for name, (schema, row) in ROW_OF.items():
         (place / name).write_table(tables.of_columns([[value] for value in row], schema))
     tiles = [["S1", "S1"], [0, 1], *SQUARES.T, ["s0", None]]
@@ -72,22 +72,22 @@ def _tables(place: Place) -> None:
     (place / "predictions.parquet").write_table(predictions)
 
 
-def _section(place: Place) -> None:
+def _section(place: StoragePath) -> None:
     at = np.arange(2.0)
-    spots = Spots(SPOTS, SQUARES[:, :2] + 2, at, at)
-    about = About("S1", "P1", "S1", mpp=0.5, spot_diameter_um=55.0, pitch_um=100.0, layout="toy")
+    spots = SpotPositions(SPOTS, SQUARES[:, :2] + 2, at, at)
+    about = SectionInfo("S1", "P1", "S1", mpp=0.5, spot_diameter_um=55.0, pitch_um=100.0, layout="toy")
     write_section(place / "section.h5ad", make_section(EXPRESSION + 1, GENES, spots, about))
-    places = Places("S1", SPOTS, spots.xy, Level0Pixels(110.0), Thumbnail(np.zeros((2, 4, 3), np.uint8), 0.0625))
+    places = TileTable("S1", SPOTS, spots.xy, Level0Pixels(110.0), SlideOverview(np.zeros((2, 4, 3), np.uint8), 0.0625))
     prediction = prediction_to_anndata(EXPRESSION, GENES, places, provenance={"model": "m", "schema_version": 1})
     write_prediction(place / "prediction.h5ad", prediction)
 
 
-def _models(place: Place) -> None:
+def _models(place: StoragePath) -> None:
     meta = {"genes": GENES, "d_image": 2}
     save_model(place / "gene_mean", "gene_mean", fit_gene_mean(EXPRESSION), meta)
     bleep = seeded_bleep(2, 3, BleepOptions(dim=4), seed=0)
     save_model(place / "bleep", "bleep", bleep.state_dict(), {**meta, "options": {"dim": 4}})
-    training = Training.start(bleep, bleep.loss, FitOptions())
+    training = TrainState.start(bleep, bleep.loss, FitOptions())
     for parameter in bleep.parameters():
         parameter.grad = torch.ones_like(parameter)
     training.optimizer.step()  # so that there are moments to store

@@ -11,11 +11,11 @@ import numpy as np
 
 from raystp import tables
 from raystp.impute.neighbour_form import neighbours_table
-from raystp.index.bank import write_bank
 from raystp.index.expression.forms import Form
-from raystp.index.reference import Reference
-from raystp.index.search.kinds import Kind, Want
-from raystp.storage import Place
+from raystp.index.reference import ReferenceRows
+from raystp.index.search.kinds import IndexParams, Kind
+from raystp.index.write import write_reference_index
+from raystp.storage import StoragePath
 
 BANKS: dict[str, tuple[Kind, Form]] = {
     "bank-float32": ("exact", "float32"),
@@ -30,12 +30,14 @@ def main(folder: Path) -> None:
     """Write the archive."""
     if folder.exists():
         sys.exit(f"{folder} is there already, and an archive is never written again")
-    place, values = Place.of(folder), np.arange(6, dtype=np.float32).reshape(2, 3)
+    place, values = StoragePath.of(folder), np.arange(6, dtype=np.float32).reshape(2, 3)
     who = {"sections": ["S", "S"], "spots": ["s0", "s1"], "patients": ["P", "P"], "more": {"slide": ["S", "S"]}}
-    reference = Reference(vectors=values[:, :2].copy(), expression=values, genes=["A", "B", "C"], **who)  # type: ignore[arg-type]  # each is its field's
+    reference = ReferenceRows(vectors=values[:, :2].copy(), expression=values, genes=["A", "B", "C"], **who)  # type: ignore[arg-type]  # each is its field's
     for name, (kind, form) in BANKS.items():
-        want = Want(kind=kind, form=form, lists=1)
-        described = write_bank(place / name, reference, shards=1 if kind == "ivf" else 2, metric="l2", want=want)
+        want = IndexParams(kind=kind, form=form, lists=1)
+        described = write_reference_index(
+            place / name, reference, shards=1 if kind == "ivf" else 2, metric="l2", want=want
+        )
         (place / f"{name}.json").write_bytes(json.dumps(described, indent=1, sort_keys=True).encode())
     tiles = tables.of_columns([["S"], [0], [0.0], [0.0], [10.0], [None]], tables.TILES)
     weights = np.array([[0.75, 0.25]], np.float32)

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from raystp.artifacts import find
+from raystp.artifacts import resolve
 from raystp.models.store import load_model
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.tile import step as tile
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from tests.cluster.conftest import free_port
 from tests.conftest import ROOT
 
@@ -129,7 +129,7 @@ def _refused(address: str) -> bool:
 @pytest.fixture(scope="module")
 def cohort(smoke_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke cohort's slide table without its damaged slide."""
-    drawn = find(str(smoke_store), "demo/smoke", "demo").place
+    drawn = resolve(str(smoke_store), "demo/smoke", "demo").path
     lines = (drawn / "slides.csv").read_bytes().decode().splitlines()
     table = tmp_path_factory.mktemp("cohort") / "slides.csv"
     whole = [line.replace(",slides/", f",{drawn}/slides/").replace(",counts/", f",{drawn}/counts/") for line in lines]
@@ -168,8 +168,8 @@ def _check_alike(one: Path, other: Path) -> None:
             for left, right in zip(_tables(place / folder), theirs, strict=True):
                 np.testing.assert_allclose(left, right, atol=1e-5)
     for place in sorted(one.glob("train/*")):
-        theirs_too = load_model(Place.of(other / place.relative_to(one)))[1]
-        for name, values in load_model(Place.of(place))[1].items():
+        theirs_too = load_model(StoragePath.of(other / place.relative_to(one)))[1]
+        for name, values in load_model(StoragePath.of(place))[1].items():
             np.testing.assert_allclose(theirs_too[name], values, atol=1e-5, err_msg=name)
 
 
@@ -212,7 +212,7 @@ def test_a_step_as_a_job_leaves_what_it_leaves_locally(
     (store / "tile").rename(tmp_path / "submitted")
     config, *overrides = words[1::2]
     here = tile.run(tile.CONFIG.load(ROOT / config, overrides))
-    assert here.place.uri == last["artifact"]
+    assert here.path.uri == last["artifact"]
     for table in (store / "tile").rglob("*.parquet"):
         there = tmp_path / "submitted" / table.relative_to(store / "tile")
         assert pq.read_table(table).equals(pq.read_table(there))

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from raystp.cluster.session import cluster_cpus, session
-from raystp.cluster.streams.tasks import each
+from raystp.cluster.streams.tasks import map_tasks
 
 pytestmark = pytest.mark.ray
 
@@ -66,6 +66,6 @@ def test_session_inside_a_session_is_that_session_and_leaves_it_open() -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_each_answers_once_for_every_item_with_few_in_flight(tmp_path: Path) -> None:
-    assert sorted(each(_double, range(20), in_flight=3)) == [(number, 2 * number) for number in range(20)]
-    assert list(each(_die_once, [tmp_path])) == [(0, "done")]
-    assert list(each(_double, [])) == []
+    assert sorted(map_tasks(_double, range(20), in_flight=3)) == [(number, 2 * number) for number in range(20)]
+    assert list(map_tasks(_die_once, [tmp_path])) == [(0, "done")]
+    assert list(map_tasks(_double, [])) == []

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from raystp.encoders import batches
-from raystp.encoders.encoder import Encoder, Ways, encode
+from raystp.encoders.encoder import Encoder, InferenceOptions, encode
 from raystp.errors import EncoderError
 from raystp.units import TilePixels
 
@@ -91,7 +91,7 @@ def test_a_compiled_network_gives_the_same_rows_and_sees_one_size() -> None:
     plain = encode(encoder, tiles, device="cpu")
     sizes: list[int] = []
     network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    ways = Ways(channels_last=True, compiler="eager")
+    ways = InferenceOptions(channels_last=True, compiler="eager")
     for _ in range(2):
         np.testing.assert_allclose(encode(encoder, tiles, device="cpu", batch=4, ways=ways), plain, atol=1e-5)
     assert set(sizes) == {4}
@@ -103,7 +103,7 @@ def test_on_a_gpu_the_batch_that_fits_gives_the_rows_of_the_cpu() -> None:
     network = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 3, 3), Small(10**6))
     tiles = random_tiles(71)
     rows = encode(encoder_of(network), tiles, device="cpu")
-    ways = Ways(channels_last=True)
+    ways = InferenceOptions(channels_last=True)
     np.testing.assert_allclose(
         encode(encoder_of(network), tiles, device="cuda", batch="fit", ways=ways), rows, atol=1e-5
     )

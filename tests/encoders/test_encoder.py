@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from raystp.encoders.encoder import Encoder, EncoderSpec, Ways, encode
+from raystp.encoders.encoder import Encoder, EncoderSpec, InferenceOptions, encode
 from raystp.errors import EncoderError
 from raystp.units import TilePixels
 
@@ -141,7 +141,9 @@ def test_a_layout_of_channels_last_changes_no_row() -> None:
     encoder = encoder_of(nn.Sequential(nn.Conv2d(3, 4, 3), MeanColour()), dim=4)
     tiles = random_tiles(6)
     plain = encode(encoder, tiles, device="cpu")
-    np.testing.assert_allclose(encode(encoder, tiles, device="cpu", ways=Ways(channels_last=True)), plain, atol=1e-5)
+    np.testing.assert_allclose(
+        encode(encoder, tiles, device="cpu", ways=InferenceOptions(channels_last=True)), plain, atol=1e-5
+    )
 
 
 def test_a_batch_of_none_is_refused() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from raystp.encoders.card import CLIP, HALF, IMAGENET
 from raystp.encoders.families import _torchvision
-from raystp.encoders.normalise import Normaliser
+from raystp.encoders.normalise import PixelNormaliser
 
 CPU = torch.device("cpu")
 
@@ -18,9 +18,9 @@ def random_tiles(count: int, side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-def normaliser(side: int, room: int, colours: Any = IMAGENET) -> Normaliser:
+def normaliser(side: int, room: int, colours: Any = IMAGENET) -> PixelNormaliser:
     mean, std = colours
-    return Normaliser(mean, std, side=side, room=room, device=CPU)
+    return PixelNormaliser(mean, std, side=side, room=room, device=CPU)
 
 
 def by_hand(tiles: np.ndarray, colours: Any = IMAGENET) -> np.ndarray:

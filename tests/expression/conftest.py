@@ -6,7 +6,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from raystp.expression.schema import About, Spots, make_section
+from raystp.expression.schema import SectionInfo, SpotPositions, make_section
 from tests.conftest import SHARED
 
 REAL = SHARED / "data"
@@ -27,11 +27,13 @@ def make() -> Callable[..., ad.AnnData]:
         values = np.asarray(counts)
         n = len(values)
         steps = np.arange(1, n + 1, dtype=np.float64)
-        whose = About("S1", "P1", "slide1", mpp=0.5, spot_diameter_um=55.0, pitch_um=100.0, layout="toy")
+        whose = SectionInfo("S1", "P1", "slide1", mpp=0.5, spot_diameter_um=55.0, pitch_um=100.0, layout="toy")
         return make_section(
             values,
             genes if genes is not None else [f"g{column}" for column in range(values.shape[1])],
-            Spots([f"s{row}" for row in range(n)], np.column_stack([10 * steps, 1000 * steps]), steps, 2 * steps),
+            SpotPositions(
+                [f"s{row}" for row in range(n)], np.column_stack([10 * steps, 1000 * steps]), steps, 2 * steps
+            ),
             replace(whose, **about),  # type: ignore[arg-type]  # the texts of About only
         )
 

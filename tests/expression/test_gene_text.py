@@ -8,16 +8,16 @@ import pytest
 
 from raystp.errors import SectionError
 from raystp.expression.gene_text import gene_texts, read_descriptions, read_gene_names, read_gmt
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from tests.conftest import SHARED
 
 GENES = SHARED / "data" / "genes"
 
 
-def _file(folder: Path, name: str, content: str | bytes) -> Place:
+def _file(folder: Path, name: str, content: str | bytes) -> StoragePath:
     content = content.encode() if isinstance(content, str) else content
     (folder / name).write_bytes(content)
-    return Place.of(folder / name)
+    return StoragePath.of(folder / name)
 
 
 def test_names_are_read_by_symbol_the_first_that_has_one(tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_files_that_are_none_are_refused_in_a_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not GENES.is_dir(), reason="shared/data/genes is not here")
 def test_most_genes_of_a_real_panel_have_a_name_and_processes() -> None:
-    names = read_gene_names(Place.of(GENES / "grch38.tsv.gz"))
-    sets = read_gmt(Place.of(GENES / "enrichr.GO_Biological_Process_2021.gmt"))
+    names = read_gene_names(StoragePath.of(GENES / "grch38.tsv.gz"))
+    sets = read_gmt(StoragePath.of(GENES / "enrichr.GO_Biological_Process_2021.gmt"))
     panel = [str(gene) for gene in np.load(GENES / "her_hvg_cut_1000.npy").tolist()]
     texts = gene_texts(panel, names, sets, absent="drop")
     assert len(panel) == 785

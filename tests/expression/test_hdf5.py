@@ -6,11 +6,11 @@ import pytest
 
 from raystp.errors import SectionError
 from raystp.expression.hdf5 import checked_hdf5
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 
 def _check(path: Path) -> None:
-    with checked_hdf5(Place.of(path)) as local:
+    with checked_hdf5(StoragePath.of(path)) as local:
         assert local == path
 
 

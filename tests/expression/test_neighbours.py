@@ -8,10 +8,10 @@ from jaxtyping import Float64
 
 import raystp.expression.neighbours as module
 from raystp.errors import SectionError
-from raystp.expression.neighbours import REACH, Neighbours, neighbours, smoothed, tile_centres
+from raystp.expression.neighbours import REACH, SpotNeighbours, neighbours, smoothed, tile_centres
 from raystp.expression.readers.legacy_st import read_legacy_st
 from raystp.expression.readers.source import SectionSource
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 Places = Float64[np.ndarray, "spot 2"]
 
@@ -25,7 +25,7 @@ def _hexagonal(n: int, pitch: float = 100.0) -> Places:
     return np.column_stack([(column + row % 2 / 2).ravel() * pitch, row.ravel() * pitch * 3**0.5 / 2])
 
 
-def _by_hand(xy: Places, slides: list[str], k: int, within: float) -> Neighbours:
+def _by_hand(xy: Places, slides: list[str], k: int, within: float) -> SpotNeighbours:
     """Return the neighbours by looking at every pair."""
     rows, mask = np.empty((len(xy), k), dtype=np.int64), np.zeros((len(xy), k), dtype=np.bool_)
     for spot in range(len(xy)):
@@ -34,15 +34,15 @@ def _by_hand(xy: Places, slides: list[str], k: int, within: float) -> Neighbours
         chosen = [spot, *sorted(others, key=lambda other: (distance[other], other))[: k - 1]]
         mask[spot, : len(chosen)] = True
         rows[spot] = chosen + [spot] * (k - len(chosen))
-    return Neighbours(rows, mask)
+    return SpotNeighbours(rows, mask)
 
 
-def _assert_same(one: Neighbours, other: Neighbours) -> None:
+def _assert_same(one: SpotNeighbours, other: SpotNeighbours) -> None:
     np.testing.assert_array_equal(one.rows, other.rows)
     np.testing.assert_array_equal(one.mask, other.mask)
 
 
-def _degrees(around: Neighbours) -> dict[int, int]:
+def _degrees(around: SpotNeighbours) -> dict[int, int]:
     sizes, counts = np.unique(around.mask.sum(axis=1), return_counts=True)
     return dict(zip(sizes.tolist(), counts.tolist(), strict=True))
 
@@ -141,8 +141,8 @@ def test_smoothing_is_the_mean_over_those_who_are_there() -> None:
 
 
 def test_a_real_section_has_nearly_all_its_neighbours(real_data: Path) -> None:
-    counts = Place.of(real_data / "her2st" / "ST-cnts" / "C2.tsv.gz")
-    positions = Place.of(real_data / "her2st" / "ST-spotfiles" / "C2_selection.tsv")
+    counts = StoragePath.of(real_data / "her2st" / "ST-cnts" / "C2.tsv.gz")
+    positions = StoragePath.of(real_data / "her2st" / "ST-spotfiles" / "C2_selection.tsv")
     section = read_legacy_st(SectionSource("C2", "C2", "C", "legacy_st", counts, positions))[0]
     label = section.uns["raystp"]
     around = neighbours(section.obsm["spatial"], within=REACH * label["pitch_um"] / label["mpp"])

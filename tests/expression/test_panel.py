@@ -11,7 +11,7 @@ from raystp.errors import PanelError
 from raystp.expression.align import align
 from raystp.expression.normalise import log1p_cp10k
 from raystp.expression.panel import choose_variable, gene_statistics, highest_mean, highest_variance, read_panel
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 Make = Callable[..., ad.AnnData]
 
@@ -98,7 +98,7 @@ def test_every_form_of_a_panel_reads_alike(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("ERBB2\r\n\n  GATA3\n")
     (tmp_path / "p.json").write_text(json.dumps({"genes": ["ERBB2", "GATA3"]}))
     for ending in ("npy", "txt", "json"):
-        assert read_panel(Place.of(tmp_path / f"p.{ending}")) == ["ERBB2", "GATA3"]
+        assert read_panel(StoragePath.of(tmp_path / f"p.{ending}")) == ["ERBB2", "GATA3"]
 
 
 @pytest.mark.parametrize(
@@ -116,17 +116,17 @@ def test_every_form_of_a_panel_reads_alike(tmp_path: Path) -> None:
 def test_other_panels_are_said_so(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(PanelError, match=sentence):
-        read_panel(Place.of(tmp_path / name))
+        read_panel(StoragePath.of(tmp_path / name))
 
 
 def test_a_pickled_panel_is_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "p.npy", np.array(["A", "B"], dtype=object), allow_pickle=True)
     with pytest.raises(PanelError, match="allow_pickle=False"):
-        read_panel(Place.of(tmp_path / "p.npy"))
+        read_panel(StoragePath.of(tmp_path / "p.npy"))
     np.save(tmp_path / "q.npy", np.arange(3))
     with pytest.raises(PanelError, match="1-dimensional array of int64"):
-        read_panel(Place.of(tmp_path / "q.npy"))
+        read_panel(StoragePath.of(tmp_path / "q.npy"))
 
 
 def test_the_panel_of_several_papers_has_785_genes(real_data: Path) -> None:
-    assert len(read_panel(Place.of(real_data / "genes" / "her_hvg_cut_1000.npy"))) == 785
+    assert len(read_panel(StoragePath.of(real_data / "genes" / "her_hvg_cut_1000.npy"))) == 785

@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse as sp
 
 from raystp.errors import SectionError, StorageError
-from raystp.expression.schema import Spots, about, check_section, make_section, read_section, write_section
-from raystp.storage import Place
+from raystp.expression.schema import SpotPositions, about, check_section, make_section, read_section, write_section
+from raystp.storage import StoragePath
 
 Make = Callable[..., ad.AnnData]
 
@@ -34,7 +34,7 @@ def test_a_section_is_what_scverse_users_expect(make: Make) -> None:
 
 def test_what_is_written_is_read(make: Make, tmp_path: Path) -> None:
     section = make([[1, 0, 2], [0, 3, 0]], ["A", "B", "C"], patient="P7")
-    place = Place.of(tmp_path / "S1.h5ad")
+    place = StoragePath.of(tmp_path / "S1.h5ad")
     write_section(place, section)
     back = read_section(place)
     assert back.X.toarray().tolist() == section.X.toarray().tolist()
@@ -127,7 +127,7 @@ def test_a_spoilt_section_is_neither_passed_nor_written(
     with pytest.raises(SectionError, match=f"^here.*{sentence}"):
         check_section(section, "here")
     with pytest.raises(SectionError, match=sentence):
-        write_section(Place.of(tmp_path / "x.h5ad"), section)
+        write_section(StoragePath.of(tmp_path / "x.h5ad"), section)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,26 +135,26 @@ def test_a_strangers_h5ad_is_no_section(tmp_path: Path) -> None:
     path = tmp_path / "x.h5ad"
     ad.AnnData(np.ones((2, 2), dtype=np.float32)).write_h5ad(path)
     with pytest.raises(SectionError, match=r"x.h5ad has no uns\['raystp'\]"):
-        read_section(Place.of(path))
+        read_section(StoragePath.of(path))
 
 
 def test_files_that_are_not_there_or_not_hdf5_are_said_so(make: Make, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no file at"):
-        read_section(Place.of(tmp_path / "absent.h5ad"))
+        read_section(StoragePath.of(tmp_path / "absent.h5ad"))
     (tmp_path / "text.h5ad").write_text("counts")
     with pytest.raises(SectionError, match="is not an HDF5 file that can be read"):
-        read_section(Place.of(tmp_path / "text.h5ad"))
-    write_section(Place.of(tmp_path / "whole.h5ad"), make([[1, 2], [3, 4]]))
+        read_section(StoragePath.of(tmp_path / "text.h5ad"))
+    write_section(StoragePath.of(tmp_path / "whole.h5ad"), make([[1, 2], [3, 4]]))
     whole = (tmp_path / "whole.h5ad").read_bytes()
     (tmp_path / "cut.h5ad").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SectionError, match=r"cut.h5ad is not"):
-        read_section(Place.of(tmp_path / "cut.h5ad"))
+        read_section(StoragePath.of(tmp_path / "cut.h5ad"))
     with h5py.File(tmp_path / "other.h5ad", "w") as file:
         file["X"] = [1, 2]
         file.attrs["encoding-type"] = "anndata"
         file.attrs["encoding-version"] = "99"
     with pytest.raises(SectionError, match="not an h5ad file that anndata can read"):
-        read_section(Place.of(tmp_path / "other.h5ad"))
+        read_section(StoragePath.of(tmp_path / "other.h5ad"))
 
 
 def test_given_scale_factors_stand(make: Make) -> None:
@@ -162,7 +162,7 @@ def test_given_scale_factors_stand(make: Make) -> None:
     from_file = make_section(
         whole.X,
         ["A"],
-        Spots(["s0"], whole.obsm["spatial"], np.ones(1), np.ones(1)),
+        SpotPositions(["s0"], whole.obsm["spatial"], np.ones(1), np.ones(1)),
         about(whole),
         gene_ids=["ENSG1"],
         scalefactors={"tissue_hires_scalef": 0.1, "spot_diameter_fullres": 130.0},

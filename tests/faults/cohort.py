@@ -55,13 +55,13 @@ class Left:
 
 def left(artifact: Artifact, slides: Sequence[str] = SLIDES) -> Left:
     """Return what there is of these slides; everything, where all are named."""
-    values = json.loads((artifact.place / "manifest.json").read_bytes())
+    values = json.loads((artifact.path / "manifest.json").read_bytes())
     manifest = {key: value for key, value in values.items() if key not in VARIES}
     content = {}
     for slide in slides:
         for unit in range(UNITS):
             for name in (f"embeddings/{slide}/{slide}.{unit:05d}.parquet", f"commits/{slide}.{unit:05d}.json"):
-                content[name] = (artifact.place / name).read_bytes()
+                content[name] = (artifact.path / name).read_bytes()
     return Left(manifest, content)
 
 

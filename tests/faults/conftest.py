@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from tests.faults import cohort
 from tests.faults.cohort import EMBEDDING, SLIDES, TILING
 from tests.faults.drivers import DONE, Drivers, preload
@@ -49,16 +49,16 @@ def tiles(drivers: Drivers, slides: Path) -> Artifact:
     store = str(slides.parent / "oracle")
     driver = drivers.run("tile", {"slides": str(slides / "slides.csv"), "run.store": store, **TILING})
     assert driver.process.exitcode == DONE, driver.said
-    return find(store, "tile/default", "tile")
+    return resolve(store, "tile/default", "tile")
 
 
 @pytest.fixture(scope="session")
 def oracle(drivers: Drivers, tiles: Artifact, slides: Path) -> Artifact:
     """The cohort's embeddings, undisturbed."""
     store = str(slides.parent / "oracle")
-    driver = drivers.run("embed", {"tiles": tiles.place.uri, "run.store": store, **EMBEDDING})
+    driver = drivers.run("embed", {"tiles": tiles.path.uri, "run.store": store, **EMBEDDING})
     assert driver.process.exitcode == DONE, driver.said
-    return find(store, "embed/default", "embed")
+    return resolve(store, "embed/default", "embed")
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class Room:
     def config(self, **run: Any) -> dict[str, Any]:
         """Return the config of the run that is compared with the undisturbed one, into this test's own store."""
         where = {f"run.{key}": value for key, value in run.items()}
-        return {"tiles": self.tiles.place.uri, "run.store": str(self.store), **EMBEDDING, **where}
+        return {"tiles": self.tiles.path.uri, "run.store": str(self.store), **EMBEDDING, **where}
 
     def found(self) -> Artifact:
         """Return what a run has left."""
-        return find(str(self.store), "embed/default", "embed")
+        return resolve(str(self.store), "embed/default", "embed")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.fs as pafs
 from moto.server import ThreadedMotoServer
 
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from tests.storage import fault_proxy
 from tests.storage.fault_proxy import Fault, Proxy
 
@@ -41,9 +41,9 @@ class Door(Proxy):
                     return fault
         return None
 
-    def place(self, path: str) -> Place:
+    def place(self, path: str) -> StoragePath:
         """Return a place in the store, as seen through this door."""
-        return Place(f"s3://{BUCKET}/{path}{self.query}")
+        return StoragePath(f"s3://{BUCKET}/{path}{self.query}")
 
 
 class _Handler(fault_proxy._Handler):

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from raystp.cluster.streams.units import Pixels, Unit, Vectors
+from raystp.cluster.streams.units import Pixels, Vectors, WorkUnit
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.work import EmbedWork
 from raystp.steps.impute import imputer
 from raystp.steps.impute import step as impute
-from raystp.steps.impute.imputer import open_part
+from raystp.steps.impute.imputer import open_shard_group
 from raystp.steps.impute.work import ImputeWork
 from raystp.steps.tile import step as tile
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from tests.faults.traps import LITTLE, MANY, Plot, Trap
 
 _TILE = tile._tile
@@ -31,7 +31,7 @@ class TrappedWork(EmbedWork):
 
     plot: Plot = NONE
 
-    def begin(self, unit: Unit) -> str:
+    def begin(self, unit: WorkUnit) -> str:
         self.plot.note(f"begin {unit.unit}")
         return super().begin(unit)
 
@@ -40,7 +40,7 @@ class TrappedWork(EmbedWork):
         self.plot.note("process")
         read = super().reader(*how)
 
-        def trapped(unit: Unit, start: int, stop: int) -> Pixels:
+        def trapped(unit: WorkUnit, start: int, stop: int) -> Pixels:
             self._spring("read", unit, stop)
             return read(unit, start, stop)
 
@@ -51,7 +51,7 @@ class TrappedWork(EmbedWork):
         self.plot.note("process")
         return super().encoder()
 
-    def commit(self, unit: Unit, vectors: Vectors) -> None:
+    def commit(self, unit: WorkUnit, vectors: Vectors) -> None:
         self._spring("commit", unit)
         with contextlib.ExitStack() as stack:
             for trap in self.plot.due("record", unit.slide, unit.unit):
@@ -61,7 +61,7 @@ class TrappedWork(EmbedWork):
             super().commit(unit, vectors)
         self._spring("committed", unit)
 
-    def _spring(self, at: str, unit: Unit, stop: int = MANY) -> None:
+    def _spring(self, at: str, unit: WorkUnit, stop: int = MANY) -> None:
         for trap in self.plot.due(at, unit.slide, unit.unit, stop):
             trap.spring()
 
@@ -69,14 +69,14 @@ class TrappedWork(EmbedWork):
 @contextlib.contextmanager
 def _before_record(trap: Trap) -> Iterator[None]:
     """Spring between a unit's table and its commit record."""
-    write = Place.write_new
+    write = StoragePath.write_new
 
-    def trapped(place: Place, content: bytes, **more: Any) -> bool:
+    def trapped(place: StoragePath, content: bytes, **more: Any) -> bool:
         if place.parent.name == "commits":
             trap.spring()
         return write(place, content, **more)
 
-    with mock.patch.object(Place, "write_new", trapped):
+    with mock.patch.object(StoragePath, "write_new", trapped):
         yield
 
 
@@ -134,7 +134,7 @@ class TrappedImpute(ImputeWork):
 def noted_part(plot: Plot, *about: Any) -> Any:
     """Open a part of a bank, and write down who holds it."""
     plot.note("shard")
-    return open_part(*about)
+    return open_shard_group(*about)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from tests.faults import cohort
 from tests.faults.cohort import EMBEDDING, SLIDES, TILING, left, names
 from tests.faults.drivers import DONE, FAILED, INCOMPLETE, Drivers
@@ -45,27 +45,27 @@ def test_a_disk_that_fills_up_for_one_slide_is_named_and_the_slide_is_there_once
 ) -> None:
     (tmp_path / "plot").mkdir()
     plot = Plot((Trap("full", "aside", slide="C", times=4),), tmp_path / "plot")
-    config = {"tiles": tiles.place.uri, "run.store": str(tmp_path), **EMBEDDING}
+    config = {"tiles": tiles.path.uri, "run.store": str(tmp_path), **EMBEDDING}
     driver = drivers.run("embed", config, plot)
     assert driver.process.exitcode == INCOMPLETE, driver.said
-    found = find(str(tmp_path), "embed/default", "embed")
+    found = resolve(str(tmp_path), "embed/default", "embed")
     ((slide, reason),) = [(row["slide"], row["reason"]) for row in found.failures().to_pylist()]
     assert slide == "C"
     assert "/C.0000" in reason
     assert "File too large" in reason
     others = [slide for slide in SLIDES if slide != "C"]
     assert left(found, others).content == left(oracle, others).content
-    assert not [name for name in names(found.place.path) if "C.0000" in name or ".aside-" in name]
+    assert not [name for name in names(found.path.local_path) if "C.0000" in name or ".aside-" in name]
     again = drivers.run("embed", {**config, "run.retry_failed": "true"}, plot)
     assert again.process.exitcode == DONE, again.said
-    assert left(find(str(tmp_path), "embed/default", "embed")) == left(oracle)
+    assert left(resolve(str(tmp_path), "embed/default", "embed")) == left(oracle)
 
 
 def test_a_store_that_is_full_ends_in_a_sentence_and_the_same_command_goes_on_once_there_is_room(
     oracle: Artifact, tiles: Artifact, drivers: Drivers, tmp_path: Path
 ) -> None:
     store, copy = tmp_path / "store", tmp_path / "copy"
-    config = {"tiles": tiles.place.uri, "run.store": str(store), **EMBEDDING}
+    config = {"tiles": tiles.path.uri, "run.store": str(store), **EMBEDDING}
     ran = on_a_small_disk(store, "96k", *words("embed", config), copy=copy)
     assert ran.returncode in {FAILED, INCOMPLETE}, ran.stderr
     assert "No space left on device" in ran.stdout + ran.stderr
@@ -74,7 +74,7 @@ def test_a_store_that_is_full_ends_in_a_sentence_and_the_same_command_goes_on_on
     copy.rename(store)
     again = drivers.run("embed", {**config, "run.retry_failed": "true"})
     assert again.process.exitcode == DONE, again.said
-    assert left(find(str(store), "embed/default", "embed")) == left(oracle)
+    assert left(resolve(str(store), "embed/default", "embed")) == left(oracle)
 
 
 def test_little_shared_memory_is_told(slides: Path, tmp_path: Path) -> None:

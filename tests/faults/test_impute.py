@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from raystp import tables
-from raystp.artifacts import Artifact, Draft, find
+from raystp.artifacts import Artifact, ArtifactWriter, resolve
 from raystp.expression.sections import embeddings_of
-from raystp.index.bank import write_bank
-from raystp.index.reference import Reference
+from raystp.index.reference import ReferenceRows
+from raystp.index.write import write_reference_index
 from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.store import save_model
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from tests.faults.cohort import SLIDES
 from tests.faults.conftest import Room
 from tests.faults.drivers import BUSY_S, DONE, INCOMPLETE, Driver, Drivers, alive
@@ -35,7 +35,7 @@ SLOW = Trap("slow", "impute", times=1000, seconds=1.0)
 @pytest.fixture(scope="module")
 def bank(oracle: Artifact, drivers: Drivers) -> dict[str, Any]:
     """The config of a prediction of the cohort's slides from a bank of three shards, held by two actors."""
-    store = Place.of(drivers.folder / "imputed")
+    store = StoragePath.of(drivers.folder / "imputed")
     width = embeddings_of(oracle, SLIDES[0]).schema.field("vector").type.list_size
     heads = seeded_bleep(width, len(GENES), BleepOptions(dim=JOINT), seed=0)
     what = {"genes": GENES, "d_image": width, "options": {"dim": JOINT}}
@@ -49,11 +49,11 @@ def bank(oracle: Artifact, drivers: Drivers) -> dict[str, Any]:
         "slides": [],
     }
     model = _draft(store, "train")
-    save_model(model.place, "bleep", dict(heads.state_dict()), {**what, **nobody})
+    save_model(model.path, "bleep", dict(heads.state_dict()), {**what, **nobody})
     trained = model.finish({}, [], {})
     rng = np.random.default_rng(0)
     who = ["other"] * ROWS
-    reference = Reference(
+    reference = ReferenceRows(
         vectors=rng.standard_normal((ROWS, JOINT), dtype=np.float32),
         expression=rng.random((ROWS, len(GENES)), dtype=np.float32),
         genes=GENES,
@@ -62,9 +62,9 @@ def bank(oracle: Artifact, drivers: Drivers) -> dict[str, Any]:
         patients=who,
     )
     index = _draft(store, "index")
-    described = write_bank(index.place, reference, shards=3, metric="cosine")
+    described = write_reference_index(index.path, reference, shards=3, metric="cosine")
     index.finish({}, [], {"bank": described, "model": trained.manifest.folder, "patients": ["other"], "slides": []})
-    sources = {"embeddings": oracle.place.uri, "model": trained.place.uri, "index": index.place.uri, "k": 7}
+    sources = {"embeddings": oracle.path.uri, "model": trained.path.uri, "index": index.path.uri, "k": 7}
     return {**sources, "run.processes": 2, "run.shard_actors": 2}
 
 
@@ -74,12 +74,12 @@ def undisturbed(bank: dict[str, Any], drivers: Drivers) -> dict[str, np.ndarray]
     store = str(drivers.folder / "imputed")
     driver = drivers.run("impute", {**bank, "run.store": store})
     assert driver.process.exitcode == DONE, driver.said
-    return _predicted(find(store, "impute/default", "impute"))
+    return _predicted(resolve(store, "impute/default", "impute"))
 
 
-def _draft(store: Place, step: str) -> Draft:
+def _draft(store: StoragePath, step: str) -> ArtifactWriter:
     mark = hashlib.sha256(step.encode()).hexdigest()[:12]
-    return Draft(store / step / f"bank-{mark}", step, "bank", mark, {}, {})
+    return ArtifactWriter(store / step / f"bank-{mark}", step, "bank", mark, {}, {})
 
 
 def _predicted(artifact: Artifact) -> dict[str, np.ndarray]:
@@ -106,7 +106,7 @@ def _commits(room: Room) -> dict[str, int]:
 
 
 def _check_same(room: Room, plot: Plot, undisturbed: dict[str, np.ndarray]) -> None:
-    found = _predicted(find(str(room.store), "impute/default", "impute"))
+    found = _predicted(resolve(str(room.store), "impute/default", "impute"))
     assert list(found) == list(SLIDES)
     for slide, expression in found.items():
         np.testing.assert_array_equal(expression, undisturbed[slide])
@@ -153,7 +153,7 @@ def test_a_slide_that_ends_every_process_is_left_out_by_name(room: Room, bank: d
     driver, plot = _start(room, bank, Trap("kill", "impute", slide="B", times=100))
     assert driver.end() == INCOMPLETE, driver.said
     assert len(plot.sprung()) == 3
-    artifact = find(str(room.store), "impute/default", "impute")
+    artifact = resolve(str(room.store), "impute/default", "impute")
     (failure,) = artifact.failures().to_pylist()
     assert failure["slide"] == "B"
     assert failure["reason"].startswith("predicting slide 'B' has ended 3 processes")

@@ -27,8 +27,8 @@ def check_same(room: Room, plot: Plot) -> None:
     """Every row is there once, byte for byte; nothing else is seen, and no process of the work is left."""
     found, oracle = room.found(), room.oracle
     assert left(found) == left(oracle)
-    assert Counter(ids(found.place.path)) == Counter(ids(oracle.place.path))
-    assert shown(found.place.path) == shown(oracle.place.path)
+    assert Counter(ids(found.path.local_path)) == Counter(ids(oracle.path.local_path))
+    assert shown(found.path.local_path) == shown(oracle.path.local_path)
     assert not alive(plot.noted("process"))
 
 
@@ -119,7 +119,7 @@ def check_lacks(room: Room, reasons: dict[str, str]) -> None:
     others = [slide for slide in SLIDES if slide not in reasons]
     assert left(found, others).content == left(oracle, others).content
     assert list(found.manifest.notes["units"]) == others
-    assert found.manifest.rows["tiles"] == sum(slide in others for slide, _ in ids(oracle.place.path))
+    assert found.manifest.rows["tiles"] == sum(slide in others for slide, _ in ids(oracle.path.local_path))
 
 
 # ---- P4: a node goes

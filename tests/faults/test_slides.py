@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from tests.faults import cohort
 from tests.faults.cohort import SIDE, SLIDES, TILING, names
 from tests.faults.drivers import DONE, FAILED, INCOMPLETE, Drivers, alive
@@ -34,15 +34,15 @@ def tile_config(store: Path, paths: dict[str, str], **more: Any) -> dict[str, An
 
 def reasons(store: Path) -> dict[str, str]:
     """Return why each slide failed."""
-    rows = find(str(store), "tile/default", "tile").failures().to_pylist()
+    rows = resolve(str(store), "tile/default", "tile").failures().to_pylist()
     assert all(row["stage"] == "tile" for row in rows)
     return {row["slide"]: row["reason"] for row in rows}
 
 
 def tiled(store: Path) -> dict[str, list[tuple[float, float]]]:
     """Return the places of each slide that was tiled."""
-    found = find(str(store), "tile/default", "tile")
-    tables = {name.removesuffix(".parquet"): found.place / "tiles" / name for name in (found.place / "tiles").names()}
+    found = resolve(str(store), "tile/default", "tile")
+    tables = {name.removesuffix(".parquet"): found.path / "tiles" / name for name in (found.path / "tiles").names()}
     read = {slide: table.read_table(["x", "y"]).to_pydict() for slide, table in tables.items()}
     return {slide: list(zip(places["x"], places["y"], strict=True)) for slide, places in read.items()}
 
@@ -146,7 +146,7 @@ def test_a_slide_that_ends_or_holds_the_process_that_tiles_it_is_left_out_by_nam
     assert LEFT_OUT in reasons(tmp_path)["B"]
     again = drivers.run("tile", {**config, "run.retry_failed": "true"}, plot)
     assert again.process.exitcode == DONE, again.said
-    assert find(str(tmp_path), "tile/default", "tile").manifest.notes == tiles.manifest.notes
+    assert resolve(str(tmp_path), "tile/default", "tile").manifest.notes == tiles.manifest.notes
     assert not alive(plot.noted("process"))
 
 

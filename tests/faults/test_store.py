@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raystp.artifacts import Artifact, find
-from raystp.storage import Place
+from raystp.artifacts import Artifact, resolve
+from raystp.storage import StoragePath
 from tests.faults import cohort, s3
 from tests.faults.cohort import EMBEDDING, TILING, UNIT_TILES, UNITS
 from tests.faults.conftest import ENVIRONMENT
@@ -78,7 +78,7 @@ class Shop:
     def plot(self) -> Plot:
         return Plot((), self.folder, PATIENCE_S)
 
-    def object(self, name: str) -> Place:
+    def object(self, name: str) -> StoragePath:
         """Return the object of a slide."""
         return self.door.place(f"{self.folder.name}/slides/{name}.svs")
 
@@ -94,12 +94,12 @@ class Shop:
         config = {"slides": self.upload(*names), "run.store": self.store, **TILING}
         driver = self.drivers.run("tile", config)
         assert driver.process.exitcode == DONE, driver.said
-        return find(self.store, "tile/default", "tile")
+        return resolve(self.store, "tile/default", "tile")
 
     def embed(self, tiles: Artifact, **run: Any) -> Driver:
         """Embed them."""
         where = {f"run.{key}": value for key, value in run.items()}
-        config = {"tiles": tiles.place.uri, "run.store": self.store, **EMBEDDING, "unit_tiles": WHOLE, **where}
+        config = {"tiles": tiles.path.uri, "run.store": self.store, **EMBEDDING, "unit_tiles": WHOLE, **where}
         return self.drivers.run("embed", config, self.plot)
 
     def misbehave(self, *names: str) -> None:
@@ -111,12 +111,12 @@ class Shop:
     def check(self, driver: Driver, wanted: set[str], lacking: dict[str, str]) -> None:
         """The wanted slides have the rows of slide A in an undisturbed run; the others are named, and have none."""
         assert driver.process.exitcode == (INCOMPLETE if lacking else DONE), driver.said
-        found = find(self.store, "embed/default", "embed")
+        found = resolve(self.store, "embed/default", "embed")
         assert set(found.manifest.notes["units"]) == wanted
-        folder = self.oracle.place / "embeddings" / "A"
+        folder = self.oracle.path / "embeddings" / "A"
         truth = pa.concat_tables((folder / f"A.{unit:05d}.parquet").read_table() for unit in range(UNITS))
         for slide in wanted:
-            table = (found.place / "embeddings" / slide / f"{slide}.00000.parquet").read_table()
+            table = (found.path / "embeddings" / slide / f"{slide}.00000.parquet").read_table()
             assert table.drop_columns("slide").equals(truth.drop_columns("slide"))
             assert set(table["slide"].to_pylist()) == {slide}
         rows = found.failures().to_pylist()
@@ -124,7 +124,7 @@ class Shop:
         for row in rows:
             assert f"/{row['slide']}." in row["reason"]
             assert re.search(lacking[row["slide"]], row["reason"]), row["reason"]
-        committed = {name.removesuffix(".00000.json") for name in (found.place / "commits").names()}
+        committed = {name.removesuffix(".00000.json") for name in (found.path / "commits").names()}
         assert committed == wanted
 
 
@@ -183,7 +183,7 @@ def test_a_store_that_takes_nothing_ends_in_a_sentence_and_the_same_command_goes
 def test_an_object_that_is_replaced_while_it_is_embedded_is_named(shop: Shop) -> None:
     tiles = shop.tile("one", "two")
     plot = Plot((Trap("slow", slide="two", start=PAUSE_AT, seconds=3.0),), shop.folder)
-    config = {"tiles": tiles.place.uri, "run.store": shop.store, **EMBEDDING, "unit_tiles": WHOLE, "run.batch_tiles": 8}
+    config = {"tiles": tiles.path.uri, "run.store": shop.store, **EMBEDDING, "unit_tiles": WHOLE, "run.batch_tiles": 8}
     driver = shop.drivers.start("embed", config, plot)
     while not plot.sprung():
         assert driver.process.is_alive(), driver.said
@@ -191,7 +191,7 @@ def test_an_object_that_is_replaced_while_it_is_embedded_is_named(shop: Shop) ->
     shop.object("two").write_bytes((shop.slides / "B.svs").read_bytes())
     driver.end()
     assert driver.process.exitcode == INCOMPLETE, driver.said
-    (row,) = find(shop.store, "embed/default", "embed").failures().to_pylist()
+    (row,) = resolve(shop.store, "embed/default", "embed").failures().to_pylist()
     assert (row["slide"], row["stage"]) == ("two", "embed")
     assert "two.svs was replaced while it was read" in row["reason"]
 
@@ -204,7 +204,7 @@ def test_slides_that_cannot_be_had_are_named_by_tile_and_the_others_are_tiled(sh
     shop.misbehave(*names)
     driver = shop.drivers.run("tile", {"slides": listed, "run.store": str(shop.folder), **TILING}, shop.plot)
     assert driver.process.exitcode == INCOMPLETE, driver.said
-    found = find(str(shop.folder), "tile/default", "tile")
+    found = resolve(str(shop.folder), "tile/default", "tile")
     rows = found.failures().to_pylist()
     assert {row["slide"] for row in rows} == {"storm", "gone", "forbidden", "cut_always"}
     assert all(f"/{row['slide']}.svs" in row["reason"] for row in rows)

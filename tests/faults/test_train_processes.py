@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from raystp import tables
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from raystp.models.store import load_model
 from raystp.steps.impute import step as impute
 from raystp.steps.train import step as train
@@ -74,8 +74,8 @@ def disturbed(request: pytest.FixtureRequest, smoke_store: Path, tmp_path_factor
     else:
         os.kill(_workers()[0], signal.SIGKILL)
         assert driver.wait() == 0, (folder / "log.txt").read_text()
-        found = find(str(smoke_store), f"train/killed-{who}", "train")
-    sources = {key: find(str(smoke_store), f"{step}/smoke", step).place.uri for key, step in STEPS.items()}
+        found = resolve(str(smoke_store), f"train/killed-{who}", "train")
+    sources = {key: resolve(str(smoke_store), f"{step}/smoke", step).path.uri for key, step in STEPS.items()}
     alone = _config(folder, who, tracking="none").model_copy(update=sources)
     return Disturbed(found, train.run(alone), len(checkpoints))
 
@@ -129,7 +129,7 @@ def test_a_training_that_lost_a_process_went_on_and_has_the_undisturbed_epochs(d
     assert [row["epoch"] for row in found] == list(range(EPOCHS))
     for name in ("train_loss", "validation_loss", "validation_pcc"):
         assert [row[name] for row in found] == pytest.approx([row[name] for row in wanted], abs=1e-4)
-    assert not (disturbed.found.place / "training").exists()
+    assert not (disturbed.found.path / "training").exists()
 
 
 def test_it_is_one_finished_run_in_mlflow_with_every_epoch_once(disturbed: Disturbed, smoke_store: Path) -> None:
@@ -146,7 +146,7 @@ def test_it_is_one_finished_run_in_mlflow_with_every_epoch_once(disturbed: Distu
 
 
 def test_its_model_is_the_undisturbed_one_and_predicts(disturbed: Disturbed, smoke_store: Path) -> None:
-    (kind, found, meta), (_, wanted, other) = (load_model(one.place) for one in (disturbed.found, disturbed.wanted))
+    (kind, found, meta), (_, wanted, other) = (load_model(one.path) for one in (disturbed.found, disturbed.wanted))
     assert meta["epoch"] == other["epoch"]
     for name, values in wanted.items():
         np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)

@@ -11,7 +11,7 @@ from raystp import tables
 from raystp.errors import ModelError
 from raystp.impute.neighbour_form import materialise, neighbours_table, rows_and_weights
 from raystp.impute.weights import WEIGHTS
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 TILES, ROWS, GENES, K = 60, 500, 40, 50
 
@@ -48,7 +48,7 @@ def test_neighbours_materialise_as_the_dense_prediction(
 ) -> None:
     rows, shares, distance = found(weights)
     table = neighbours_table(tiles(), rows, distance, shares, precision=precision)
-    place = Place.of(tmp_path / "A1.parquet")
+    place = StoragePath.of(tmp_path / "A1.parquet")
     place.write_table(table)
     again = place.read_table()
     tables.check(again.schema, tables.neighbours(K, weights=precision), "A1.parquet")
@@ -79,7 +79,7 @@ def test_a_tile_takes_about_300_bytes(tmp_path: Path) -> None:
     rows = random.integers(0, 1_000_000, (count, K))
     shares, distance = random.random((count, K), dtype=np.float32), random.random(count, dtype=np.float32)
     for weights, most in ((shares, 320), (None, 220)):
-        place = Place.of(tmp_path / "A1.parquet")
+        place = StoragePath.of(tmp_path / "A1.parquet")
         place.write_table(neighbours_table(tiles(count), rows, distance, weights))
         assert place.size() / count < most
 

@@ -14,9 +14,9 @@ import pytest
 
 from raystp import tables
 from raystp.errors import ModelError, SectionError
-from raystp.impute.stream import Part, Slide, write_in_parts
-from raystp.impute.writer import Places, Thumbnail, prediction_to_anndata, write_prediction
-from raystp.storage import Place
+from raystp.impute.stream import PredictionPart, SlidePrediction, write_in_parts
+from raystp.impute.writer import SlideOverview, TileTable, prediction_to_anndata, write_prediction
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
 
 TILES, GENES = 23, ["ERBB2", "HLA-A", "C1orf/2", "D", "E"]
@@ -24,9 +24,9 @@ NAMES = [f"A1-{tile:06d}" for tile in range(TILES)]
 PROVENANCE = {"model": "train/bleep-0123456789ab", "k": 50, "shared_patients": ["B"], "far": {"q99": 0.25}}
 
 
-def places() -> Places:
+def places() -> TileTable:
     centres = np.arange(2.0 * TILES).reshape(TILES, 2)
-    return Places("A1", NAMES, centres, Level0Pixels(150.0), Thumbnail(np.full((6, 4, 3), 240, np.uint8), 0.1))
+    return TileTable("A1", NAMES, centres, Level0Pixels(150.0), SlideOverview(np.full((6, 4, 3), 240, np.uint8), 0.1))
 
 
 def measured() -> ad.AnnData:
@@ -44,9 +44,9 @@ def whole() -> dict[str, Any]:
     return {"values": values, "spread": spread, "distance": distance, "far": distance > 0.5}
 
 
-def slide(**changed: Any) -> Slide:
+def slide(**changed: Any) -> SlidePrediction:
     values = {"genes": GENES, "places": places(), "provenance": PROVENANCE, "layers": ("spread",)}
-    return Slide(**{**values, **changed})
+    return SlidePrediction(**{**values, **changed})
 
 
 def tile_columns() -> dict[str, Any]:
@@ -54,7 +54,7 @@ def tile_columns() -> dict[str, Any]:
     return {"slide": ["A1"] * TILES, "tile": at, "x": at * 2.0, "y": at * 1.0, "side": at * 0.0 + 4, "spot": NAMES}
 
 
-def parts(size: int, *, broken: int | None = None) -> Iterator[Part]:
+def parts(size: int, *, broken: int | None = None) -> Iterator[PredictionPart]:
     given = whole()
     for start in range(0, TILES, size):
         cut = slice(start, start + size)
@@ -63,10 +63,10 @@ def parts(size: int, *, broken: int | None = None) -> Iterator[Part]:
             values[-1, 1] = np.nan
         columns = {name: pa.array(column[cut]) for name, column in tile_columns().items()}
         obs = {"distance": given["distance"][cut], "far": given["far"][cut]}
-        yield Part(values, columns, obs, {"spread": given["spread"][cut]})
+        yield PredictionPart(values, columns, obs, {"spread": given["spread"][cut]})
 
 
-def in_one_go(place: Place, truth: ad.AnnData | None) -> None:
+def in_one_go(place: StoragePath, truth: ad.AnnData | None) -> None:
     given = whole()
     maps = {"spread": given["spread"]}
     adata = prediction_to_anndata(given["values"], GENES, places(), measured=truth, maps=maps, provenance=PROVENANCE)
@@ -92,11 +92,11 @@ def content(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("truth", [None, measured()], ids=["alone", "with the truth"])
 @pytest.mark.parametrize("size", [1, 7, TILES])
 def test_parts_make_the_file_that_is_written_in_one_go(tmp_path: Path, size: int, truth: ad.AnnData | None) -> None:
-    streamed, direct = (Place.of(tmp_path / f"{name}.h5ad") for name in ("streamed", "direct"))
+    streamed, direct = (StoragePath.of(tmp_path / f"{name}.h5ad") for name in ("streamed", "direct"))
     assert write_in_parts(slide(measured=truth), parts(size), h5ad=streamed) == TILES
     in_one_go(direct, truth)
-    assert content(streamed.path) == content(direct.path)
-    both = [ad.read_h5ad(place.path) for place in (streamed, direct)]
+    assert content(streamed.local_path) == content(direct.local_path)
+    both = [ad.read_h5ad(place.local_path) for place in (streamed, direct)]
     assert np.array_equal(both[0].X, both[1].X)
     pd.testing.assert_frame_equal(both[0].obs, both[1].obs)
     assert both[0].obs["far"].dtype == bool
@@ -108,24 +108,24 @@ def test_the_parquet_has_a_row_group_a_part_and_the_columns_of_its_schema(tmp_pa
     wanted = tables.predictions(len(GENES))
     field = pa.field("expression", pa.list_(value, len(GENES)), nullable=False)
     schema = wanted.set(wanted.get_field_index("expression"), field)
-    place = Place.of(tmp_path / "A1.parquet")
-    h5ad = Place.of(tmp_path / "A1.h5ad")
+    place = StoragePath.of(tmp_path / "A1.parquet")
+    h5ad = StoragePath.of(tmp_path / "A1.h5ad")
     assert write_in_parts(slide(), parts(7), parquet=(place, schema), h5ad=h5ad) == TILES
     table = place.read_table()
     tables.check(table.schema, schema, "A1.parquet")
     assert np.array_equal(tables.matrix(table["expression"]), whole()["values"].astype(precision).astype(np.float32))
     assert table["tile"].to_pylist() == list(range(TILES))
     assert table["spot"].to_pylist() == NAMES
-    assert pq.ParquetFile(place.path).num_row_groups == 4
-    assert ad.read_h5ad(h5ad.path).n_obs == TILES
+    assert pq.ParquetFile(place.local_path).num_row_groups == 4
+    assert ad.read_h5ad(h5ad.local_path).n_obs == TILES
 
 
 def test_parts_that_do_not_fit_are_refused_and_leave_no_file(tmp_path: Path) -> None:
     schema = tables.predictions(len(GENES))
-    files = {"parquet": (Place.of(tmp_path / "A1.parquet"), schema), "h5ad": Place.of(tmp_path / "A1.h5ad")}
-    short = Places("A1", NAMES[:20], np.zeros((20, 2)), Level0Pixels(1.0))
-    longer = Places("A1", [*NAMES, "one more"], np.zeros((TILES + 1, 2)), Level0Pixels(1.0))
-    cases: list[tuple[Slide, Iterator[Part], type[Exception], str]] = [
+    files = {"parquet": (StoragePath.of(tmp_path / "A1.parquet"), schema), "h5ad": StoragePath.of(tmp_path / "A1.h5ad")}
+    short = TileTable("A1", NAMES[:20], np.zeros((20, 2)), Level0Pixels(1.0))
+    longer = TileTable("A1", [*NAMES, "one more"], np.zeros((TILES + 1, 2)), Level0Pixels(1.0))
+    cases: list[tuple[SlidePrediction, Iterator[PredictionPart], type[Exception], str]] = [
         (slide(), parts(7, broken=15), ModelError, r"library 'A1': predictions are not finite for 1 genes \('HLA-A'\)"),
         (slide(places=short), parts(7), ModelError, r"a part of shape \(7, 5\) after 14 tiles, for 20 places and 5"),
         (slide(places=longer), parts(7), ModelError, "parts hold 23 tiles, its places are 24"),
@@ -140,8 +140,8 @@ def test_parts_that_do_not_fit_are_refused_and_leave_no_file(tmp_path: Path) -> 
 
 def test_scanpy_opens_what_was_written_in_parts(tmp_path: Path) -> None:
     sc = pytest.importorskip("scanpy", reason="scanpy is in the dev extra")
-    place = Place.of(tmp_path / "A1.h5ad")
+    place = StoragePath.of(tmp_path / "A1.h5ad")
     write_in_parts(slide(), parts(5), h5ad=place)
-    adata = sc.read_h5ad(place.path)
+    adata = sc.read_h5ad(place.local_path)
     assert (adata.shape, list(adata.layers)) == ((TILES, len(GENES)), ["spread"])
     assert sc.get.obs_df(adata, ["ERBB2", "distance"]).shape == (TILES, 2)

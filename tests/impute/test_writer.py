@@ -11,23 +11,23 @@ import pytest
 import scipy.sparse as sp
 
 from raystp.errors import ModelError, SectionError
-from raystp.impute.writer import Places, Thumbnail, prediction_to_anndata, write_prediction
-from raystp.storage import Place
+from raystp.impute.writer import SlideOverview, TileTable, prediction_to_anndata, write_prediction
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
 
 GENES = ["ERBB2", "HLA-A", "C1orf/2"]
 NAMES = ["10x12", "10x13", "11x12", "11x13"]
 
 
-def places(*, thumbnail: bool = True, **changed: Any) -> Places:
+def places(*, thumbnail: bool = True, **changed: Any) -> TileTable:
     values = {
         "library": "A1",
         "names": NAMES,
         "centres": np.array([[100, 200], [300, 200], [100, 400], [300, 400]], np.float64),
         "diameter": Level0Pixels(150.0),
-        "thumbnail": Thumbnail(np.full((60, 40, 3), 240, np.uint8), 0.1) if thumbnail else None,
+        "thumbnail": SlideOverview(np.full((60, 40, 3), 240, np.uint8), 0.1) if thumbnail else None,
     }
-    return Places(**{**values, **changed})
+    return TileTable(**{**values, **changed})
 
 
 def predicted() -> Any:
@@ -43,9 +43,9 @@ def measured(*, sparse: bool = False) -> ad.AnnData:
 
 
 def written(folder: Path, adata: ad.AnnData) -> ad.AnnData:
-    place = Place.of(folder / "A1.h5ad")
+    place = StoragePath.of(folder / "A1.h5ad")
     write_prediction(place, adata)
-    return ad.read_h5ad(place.path)
+    return ad.read_h5ad(place.local_path)
 
 
 def test_a_prediction_reads_back_as_it_was_made(tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_the_truth_is_matched_by_name_and_brings_its_columns(tmp_path: Path, spa
 def test_scanpy_opens_and_draws_a_prediction(tmp_path: Path, thumbnail: bool) -> None:  # noqa: FBT001 -- a parameter of the test
     plt.switch_backend("Agg")
     sc = pytest.importorskip("scanpy", reason="scanpy is in the dev extra")
-    place = Place.of(tmp_path / "A1.h5ad")
+    place = StoragePath.of(tmp_path / "A1.h5ad")
     shown = places(thumbnail=thumbnail)
     write_prediction(place, prediction_to_anndata(predicted(), GENES, shown, provenance={"protocol": "patient"}))
-    adata = sc.read_h5ad(place.path)
+    adata = sc.read_h5ad(place.local_path)
     axes = sc.pl.embedding(adata, basis="spatial", color="ERBB2", show=False)
     assert axes.collections[0].get_offsets().tolist() == places().centres.tolist()
     assert axes.collections[0].get_array().tolist() == predicted()[:, 0].tolist()

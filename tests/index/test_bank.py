@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 
 from raystp.errors import ArtifactError, ModelError
-from raystp.index.bank import Bank, open_bank, write_bank
-from raystp.index.reference import Reference
+from raystp.index.opened import ReferenceIndex, open_reference_index
+from raystp.index.reference import ReferenceRows
 from raystp.index.search import exact
 from raystp.index.search.score import METRICS, Metric
-from raystp.storage import Place
+from raystp.index.write import write_reference_index
+from raystp.storage import StoragePath
 
 ROWS, JOINT, GENES = 90, 12, 5
 
 
-def reference() -> Reference:
+def reference() -> ReferenceRows:
     random = np.random.default_rng(0)
     vectors = random.standard_normal((ROWS, JOINT), dtype=np.float32) * 3
     vectors[60:70] = vectors[:10]  # the same vectors again, another patient's
-    return Reference(
+    return ReferenceRows(
         vectors=vectors,
         expression=np.arange(ROWS * GENES, dtype=np.float32).reshape(ROWS, GENES),
         genes=[f"gene{number}" for number in range(GENES)],
@@ -31,9 +32,9 @@ def reference() -> Reference:
     )
 
 
-def bank_of(folder: Path, *, shards: int, metric: Metric = "cosine") -> Bank:
-    description = write_bank(Place.of(folder), reference(), shards=shards, metric=metric)
-    return open_bank(Place.of(folder), json.loads(json.dumps(description)))
+def bank_of(folder: Path, *, shards: int, metric: Metric = "cosine") -> ReferenceIndex:
+    description = write_reference_index(StoragePath.of(folder), reference(), shards=shards, metric=metric)
+    return open_reference_index(StoragePath.of(folder), json.loads(json.dumps(description)))
 
 
 def queries() -> Any:
@@ -100,10 +101,10 @@ def test_distances_are_between_vectors_as_the_model_gave_them(tmp_path: Path, me
 
 
 def test_a_bank_says_where_each_row_came_from(tmp_path: Path) -> None:
-    description = write_bank(Place.of(tmp_path), reference(), shards=4, metric="l2")
+    description = write_reference_index(StoragePath.of(tmp_path), reference(), shards=4, metric="l2")
     assert (description["patients"], len(description["sections"])) == (["A", "B", "C"], 6)
     assert [shard["rows"] for shard in description["shards"]] == [23, 23, 22, 22]
-    rows = open_bank(Place.of(tmp_path), description).rows
+    rows = open_reference_index(StoragePath.of(tmp_path), description).rows
     assert rows.slice(31, 1).to_pylist()[0] == {
         "row": 31,
         "section": "section2",
@@ -116,39 +117,39 @@ def test_a_bank_says_where_each_row_came_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["shard-00001.vectors.npy", "shard-00001.expression.npy", "rows.parquet"])
 @pytest.mark.parametrize("damage", ["cut short", "one bit"])
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, damage: str) -> None:
-    description = write_bank(Place.of(tmp_path), reference(), shards=2, metric="cosine")
+    description = write_reference_index(StoragePath.of(tmp_path), reference(), shards=2, metric="cosine")
     content = bytearray((tmp_path / name).read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / name).write_bytes(content if damage == "one bit" else content[:-5])
     with pytest.raises(ArtifactError, match=f"{name} is not the file that its index was written with"):
-        open_bank(Place.of(tmp_path), description)
+        open_reference_index(StoragePath.of(tmp_path), description)
 
 
 def test_a_description_that_does_not_fit_its_files_is_refused(tmp_path: Path) -> None:
-    description = write_bank(Place.of(tmp_path), reference(), shards=2, metric="cosine")
+    description = write_reference_index(StoragePath.of(tmp_path), reference(), shards=2, metric="cosine")
     with pytest.raises(ArtifactError, match="a bank of version 9, this raystp reads versions 1 and 2"):
-        open_bank(Place.of(tmp_path), {**description, "version": 9})
+        open_reference_index(StoragePath.of(tmp_path), {**description, "version": 9})
     for wrong in ({"genes": ["one"]}, {"joint": 3}):
         with pytest.raises(ArtifactError, match="was described"):
-            open_bank(Place.of(tmp_path), {**description, **wrong})
+            open_reference_index(StoragePath.of(tmp_path), {**description, **wrong})
 
 
 def test_what_is_changed_in_memory_never_reaches_the_file(tmp_path: Path) -> None:
-    description = write_bank(Place.of(tmp_path), reference(), shards=1, metric="l2")
-    bank = open_bank(Place.of(tmp_path), description)
+    description = write_reference_index(StoragePath.of(tmp_path), reference(), shards=1, metric="l2")
+    bank = open_reference_index(StoragePath.of(tmp_path), description)
     with pytest.raises(ValueError, match="read-only"):
         bank.shards[0].vectors[:] = -1
     bank.expression(np.arange(ROWS))[:] = -1
-    again = open_bank(Place.of(tmp_path), description)
+    again = open_reference_index(StoragePath.of(tmp_path), description)
     assert np.array_equal(again.expression(np.arange(ROWS)), reference().expression)
 
 
 def test_a_reference_that_is_not_of_one_piece_is_refused(tmp_path: Path) -> None:
     whole = reference()
     with pytest.raises(ModelError, match=r"one row per spot in every field.*'spots': 1"):
-        Reference(whole.vectors, whole.expression, whole.genes, whole.sections, ["one"], whole.patients)
+        ReferenceRows(whole.vectors, whole.expression, whole.genes, whole.sections, ["one"], whole.patients)
     whole.expression[17, 2] = np.nan
     with pytest.raises(ModelError, match=r"not finite in 1 of its rows \('17'\)"):
-        write_bank(Place.of(tmp_path), whole, shards=1, metric="l2")
+        write_reference_index(StoragePath.of(tmp_path), whole, shards=1, metric="l2")
     with pytest.raises(ModelError, match="rows 0 to 90 were asked of a bank whose rows are 0 to 89"):
         bank_of(tmp_path, shards=2).expression(np.array([0, 90]))

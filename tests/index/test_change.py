@@ -10,25 +10,26 @@ import pytest
 from scipy import sparse
 
 from raystp.errors import ArtifactError, ModelError
-from raystp.index.bank import Bank, open_bank, write_bank
 from raystp.index.change import extend, remove
-from raystp.index.reference import Reference
-from raystp.index.search.kinds import KINDS, Kind, Want
+from raystp.index.opened import ReferenceIndex, open_reference_index
+from raystp.index.reference import ReferenceRows
+from raystp.index.search.kinds import KINDS, IndexParams, Kind
 from raystp.index.search.score import METRICS, Metric, prepare
-from raystp.storage import Place
+from raystp.index.write import write_reference_index
+from raystp.storage import StoragePath
 from tests.index.toy import ROWS, bank_of, reference, vectors
 
 QUERIES = vectors(30, seed=5)
 MORE = reference(400, seed=50, patients="DE")
 
 
-def joined(one: Reference, two: Reference, kept: Any = None) -> Reference:
+def joined(one: ReferenceRows, two: ReferenceRows, kept: Any = None) -> ReferenceRows:
     whole = np.arange(len(one.spots) + len(two.spots)) if kept is None else kept
 
     def texts(a: list[str], b: list[str]) -> list[str]:
         return [[*a, *b][row] for row in whole.tolist()]
 
-    return Reference(
+    return ReferenceRows(
         vectors=np.concatenate([one.vectors, two.vectors])[whole],
         expression=np.concatenate([one.expression, two.expression])[whole],
         genes=one.genes,
@@ -39,11 +40,11 @@ def joined(one: Reference, two: Reference, kept: Any = None) -> Reference:
     )
 
 
-def opened(place: Place, described: Any) -> Bank:
-    return open_bank(place, json.loads(json.dumps(described)))
+def opened(place: StoragePath, described: Any) -> ReferenceIndex:
+    return open_reference_index(place, json.loads(json.dumps(described)))
 
 
-def assert_same_bank(left: Bank, right: Bank) -> None:
+def assert_same_bank(left: ReferenceIndex, right: ReferenceIndex) -> None:
     for found, truth in zip(left.search(QUERIES, 25), right.search(QUERIES, 25), strict=True):
         assert np.array_equal(found, truth)
     everyone = np.arange(right.rows.num_rows)
@@ -55,10 +56,10 @@ def assert_same_bank(left: Bank, right: Bank) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_an_extended_bank_is_the_bank_built_from_all(tmp_path: Path, metric: Metric) -> None:
     _, old = bank_of(tmp_path / "old", "exact", metric=metric)
-    place = Place.of(tmp_path / "new")
-    new = extend(Place.of(tmp_path / "old"), old, MORE, place, shards=2)
-    whole = Place.of(tmp_path / "whole")
-    built = write_bank(whole, joined(reference(), MORE), shards=3, metric=metric)
+    place = StoragePath.of(tmp_path / "new")
+    new = extend(StoragePath.of(tmp_path / "old"), old, MORE, place, shards=2)
+    whole = StoragePath.of(tmp_path / "whole")
+    built = write_reference_index(whole, joined(reference(), MORE), shards=3, metric=metric)
     assert_same_bank(opened(place, new), opened(whole, built))
     assert new["patients"] == built["patients"]
     assert [one["change"] for one in new["lineage"]] == ["built", "extended"]
@@ -68,26 +69,26 @@ def test_an_extended_bank_is_the_bank_built_from_all(tmp_path: Path, metric: Met
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_extended_bank_finds_the_new_rows_and_shares_the_old_files(tmp_path: Path, kind: Kind) -> None:
     _, old = bank_of(tmp_path / "old", kind)
-    new = extend(Place.of(tmp_path / "old"), old, MORE, Place.of(tmp_path / "new"))
-    bank = opened(Place.of(tmp_path / "new"), new)
+    new = extend(StoragePath.of(tmp_path / "old"), old, MORE, StoragePath.of(tmp_path / "new"))
+    bank = opened(StoragePath.of(tmp_path / "new"), new)
     found = bank.search(MORE.vectors, 1)[1][:, 0]
     assert (found == np.arange(ROWS, ROWS + 400)).mean() > (0.99 if kind == "hnsw" else 0.999)
     for path in (tmp_path / "old").iterdir():
         if path.name != "rows.parquet":
             assert path.samefile(tmp_path / "new" / path.name)
-    again = extend(Place.of(tmp_path / "new"), new, reference(100, seed=70), Place.of(tmp_path / "third"))
+    again = extend(StoragePath.of(tmp_path / "new"), new, reference(100, seed=70), StoragePath.of(tmp_path / "third"))
     assert len({one["vectors"]["file"] for one in again["shards"]}) == 4
 
 
 def test_what_does_not_belong_is_not_added(tmp_path: Path) -> None:
-    old, place = bank_of(tmp_path / "old", "exact")[1], Place.of(tmp_path / "old")
-    others = Reference(MORE.vectors, MORE.expression, ["x", "y", "z"], MORE.sections, MORE.spots, MORE.patients)
+    old, place = bank_of(tmp_path / "old", "exact")[1], StoragePath.of(tmp_path / "old")
+    others = ReferenceRows(MORE.vectors, MORE.expression, ["x", "y", "z"], MORE.sections, MORE.spots, MORE.patients)
     with pytest.raises(ModelError, match=r"3 genes .* were given"):
-        extend(place, old, others, Place.of(tmp_path / "new"))
+        extend(place, old, others, StoragePath.of(tmp_path / "new"))
     with pytest.raises(ModelError, match="a bank is changed into another folder than its own"):
         extend(place, old, MORE, place)
     with pytest.raises(ArtifactError, match="a bank of version 1, which is read but not changed"):
-        remove(place, {**old, "version": 1}, ["patient-A"], Place.of(tmp_path / "new"))
+        remove(place, {**old, "version": 1}, ["patient-A"], StoragePath.of(tmp_path / "new"))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -95,11 +96,11 @@ def test_what_does_not_belong_is_not_added(tmp_path: Path) -> None:
 def test_a_bank_without_a_patient_is_the_bank_built_without(tmp_path: Path, kind: Kind, metric: Metric) -> None:
     bank, old = bank_of(tmp_path / "old", kind, shards=3, metric=metric)
     stays = np.flatnonzero(bank.rows_without(["patient-B"]))
-    place, whole = Place.of(tmp_path / "new"), Place.of(tmp_path / "whole")
-    new = remove(Place.of(tmp_path / "old"), old, ["patient-B"], place)
+    place, whole = StoragePath.of(tmp_path / "new"), StoragePath.of(tmp_path / "whole")
+    new = remove(StoragePath.of(tmp_path / "old"), old, ["patient-B"], place)
     left = joined(reference(), MORE, stays)
-    want = Want(kind=kind, k=10, recall=0.9, lists=old["lists"] or None)
-    built = write_bank(whole, left, shards=1, metric=metric, want=want)
+    want = IndexParams(kind=kind, k=10, recall=0.9, lists=old["lists"] or None)
+    built = write_reference_index(whole, left, shards=1, metric=metric, want=want)
     if kind == "exact":
         assert_same_bank(opened(place, new), opened(whole, built))
     else:
@@ -113,7 +114,7 @@ def test_a_bank_without_a_patient_is_the_bank_built_without(tmp_path: Path, kind
     assert new["lineage"][-1] == {"change": "removed", "rows": 500, "patients": 1, "of": new["lineage"][-1]["of"]}
 
 
-def traces(whole: Reference, rows: Any, metric: Metric) -> dict[str, list[bytes]]:
+def traces(whole: ReferenceRows, rows: Any, metric: Metric) -> dict[str, list[bytes]]:
     """What could be left of rows in a file: any 2 dimensions or genes that lie side by side, and names."""
     unit = prepare(whole.vectors, metric, "bank")
     found: dict[str, list[bytes]] = {"vectors": [], "expression": [], "names": []}
@@ -142,7 +143,7 @@ def holds(content: bytes, patterns: list[bytes]) -> bool:
 )
 def test_a_patient_who_is_removed_is_in_no_file(tmp_path: Path, kind: Kind, form: Any) -> None:
     random, rows = np.random.default_rng(7), 240
-    whole = Reference(
+    whole = ReferenceRows(
         vectors=random.standard_normal((rows, 16), dtype=np.float32),
         expression=random.random((rows, 8), dtype=np.float32) + 1,
         genes=[f"gene{number}" for number in range(8)],
@@ -150,17 +151,19 @@ def test_a_patient_who_is_removed_is_in_no_file(tmp_path: Path, kind: Kind, form
         spots=[f"spot-{row}-of-{row // 20 % 3}" for row in range(rows)],
         patients=[f"patient-{row // 20 % 3}" for row in range(rows)],
     )
-    stored = Reference(
+    stored = ReferenceRows(
         **{**vars(whole), "expression": sparse.csr_array(whole.expression) if "csr" in form else whole.expression}
     )
-    want = Want(kind=kind, k=5, recall=0.5, lists=120, form=form)  # lists of 2 rows: centroids that are nearly rows
-    old = write_bank(Place.of(tmp_path / "old"), stored, shards=2, metric="cosine", want=want)
+    want = IndexParams(
+        kind=kind, k=5, recall=0.5, lists=120, form=form
+    )  # lists of 2 rows: centroids that are nearly rows
+    old = write_reference_index(StoragePath.of(tmp_path / "old"), stored, shards=2, metric="cosine", want=want)
     gone = np.flatnonzero(np.arange(rows) // 20 % 3 == 1)
     patterns = traces(whole, gone, "cosine")
     before = [path.read_bytes() for path in sorted((tmp_path / "old").iterdir())]
     assert any(holds(content, patterns["vectors"]) for content in before)  # what is looked for can be found
     assert any(holds(content, patterns["expression"]) for content in before)
-    new = remove(Place.of(tmp_path / "old"), old, ["patient-1"], Place.of(tmp_path / "new"))
+    new = remove(StoragePath.of(tmp_path / "old"), old, ["patient-1"], StoragePath.of(tmp_path / "new"))
     files = sorted((tmp_path / "new").iterdir())
     assert {path.name for path in files} >= {"rows.parquet", "shard-00000.vectors.npy"}
     for path in files:
@@ -168,35 +171,37 @@ def test_a_patient_who_is_removed_is_in_no_file(tmp_path: Path, kind: Kind, form
         for what, sought in patterns.items():
             assert not holds(content, sought), f"{path.name} holds {what}"
     assert not any(one.decode() in json.dumps(new) for one in patterns["names"])
-    assert "patient-1" not in str(Place.of(tmp_path / "new" / "rows.parquet").read_table().to_pydict())
+    assert "patient-1" not in str(StoragePath.of(tmp_path / "new" / "rows.parquet").read_table().to_pydict())
 
 
 def test_shards_that_lose_nothing_are_shared_and_those_that_lose_all_are_gone(tmp_path: Path) -> None:
     names = ["a"] * 100 + ["b"] * 100 + ["c"] * 150
-    spots = Reference(vectors(350, 3), np.ones((350, 1), np.float32), ["g"], names, names, names)
-    place = Place.of(tmp_path / "old")
-    old = write_bank(place, spots, shards=7, metric="l2")
-    new = remove(place, old, ["b"], Place.of(tmp_path / "new"))
+    spots = ReferenceRows(vectors(350, 3), np.ones((350, 1), np.float32), ["g"], names, names, names)
+    place = StoragePath.of(tmp_path / "old")
+    old = write_reference_index(place, spots, shards=7, metric="l2")
+    new = remove(place, old, ["b"], StoragePath.of(tmp_path / "new"))
     assert [one["rows"] for one in new["shards"]] == [50] * 5
     assert new["shards"] == [*old["shards"][:2], *old["shards"][4:]]
     assert (tmp_path / "old" / "shard-00006.vectors.npy").samefile(tmp_path / "new" / "shard-00006.vectors.npy")
     assert not (tmp_path / "new" / "shard-00002.vectors.npy").exists()
-    more = extend(Place.of(tmp_path / "new"), new, spots, Place.of(tmp_path / "more"))
+    more = extend(StoragePath.of(tmp_path / "new"), new, spots, StoragePath.of(tmp_path / "more"))
     assert more["shards"][-1]["vectors"]["file"] == "shard-00007.vectors.npy"
     with pytest.raises(
         ModelError, match=r"patients 'z' were to be removed from the bank in .*, which has 'a', 'b', 'c'"
     ):
-        remove(place, old, ["z"], Place.of(tmp_path / "other"))
+        remove(place, old, ["z"], StoragePath.of(tmp_path / "other"))
     with pytest.raises(ModelError, match="nobody would be left"):
-        remove(place, old, ["a", "b", "c"], Place.of(tmp_path / "other"))
+        remove(place, old, ["a", "b", "c"], StoragePath.of(tmp_path / "other"))
 
 
 def test_a_quantizer_that_never_saw_the_patient_stays(tmp_path: Path) -> None:
     _, old = bank_of(tmp_path / "old", "ivf")
-    extended = extend(Place.of(tmp_path / "old"), old, MORE, Place.of(tmp_path / "more"))
-    new = remove(Place.of(tmp_path / "more"), extended, ["patient-D", "patient-E"], Place.of(tmp_path / "new"))
+    extended = extend(StoragePath.of(tmp_path / "old"), old, MORE, StoragePath.of(tmp_path / "more"))
+    new = remove(
+        StoragePath.of(tmp_path / "more"), extended, ["patient-D", "patient-E"], StoragePath.of(tmp_path / "new")
+    )
     assert (tmp_path / "old" / "quantizer.faiss").samefile(tmp_path / "new" / "quantizer.faiss")
     assert new["shards"] == old["shards"]
-    renewed = remove(Place.of(tmp_path / "more"), extended, ["patient-A"], Place.of(tmp_path / "other"))
+    renewed = remove(StoragePath.of(tmp_path / "more"), extended, ["patient-A"], StoragePath.of(tmp_path / "other"))
     assert renewed["quantizer"]["sha256"] != old["quantizer"]["sha256"]
     assert renewed["quantizer"]["saw"]["patients"] == ["patient-B", "patient-C", "patient-D", "patient-E"]

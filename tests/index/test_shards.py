@@ -9,26 +9,26 @@ from hypothesis import strategies as st
 
 from raystp.errors import ModelError
 from raystp.index.cut import cut, cut_by_bytes
-from raystp.index.expression.shard import held
+from raystp.index.expression.shard import in_memory
 from raystp.index.search import exact
-from raystp.index.search.kinds import Effort
+from raystp.index.search.kinds import SearchParams
 from raystp.index.search.merge import NOBODY, merge_top_k
 from raystp.index.search.score import METRICS, Metric, prepare
-from raystp.index.shard import Shard
+from raystp.index.shard import IndexShard
 
 
 def vectors(rows: int, joint: int, seed: int) -> Any:
     return np.random.default_rng(seed).standard_normal((rows, joint), dtype=np.float32)
 
 
-def shard_of(bank: Any, metric: Metric, first: int = 0) -> Shard:
-    expression = held(np.zeros((len(bank), 1), np.float32))
-    return Shard(first, "exact", metric, prepare(bank, metric, "bank"), expression, None)
+def shard_of(bank: Any, metric: Metric, first: int = 0) -> IndexShard:
+    expression = in_memory(np.zeros((len(bank), 1), np.float32))
+    return IndexShard(first, "exact", metric, prepare(bank, metric, "bank"), expression, None)
 
 
-def search_shard(shard: Shard, queries: Any, k: int, allowed: Any = None) -> Any:
+def search_shard(shard: IndexShard, queries: Any, k: int, allowed: Any = None) -> Any:
     prepared = prepare(queries, shard.metric, "query")
-    return shard.search(prepared, k, effort=Effort(), probes=None, allowed=allowed)
+    return shard.search(prepared, k, effort=SearchParams(), probes=None, allowed=allowed)
 
 
 def by_shards(bank: Any, queries: Any, k: int, *, shards: int, metric: Metric) -> Any:

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from raystp.index.bank import Bank, open_bank, write_bank
-from raystp.index.reference import Reference
-from raystp.index.search.kinds import Kind, Want
+from raystp.index.opened import ReferenceIndex, open_reference_index
+from raystp.index.reference import ReferenceRows
+from raystp.index.search.kinds import IndexParams, Kind
 from raystp.index.search.score import Metric
-from raystp.storage import Place
+from raystp.index.write import write_reference_index
+from raystp.storage import StoragePath
 
 ROWS, JOINT, GENES = 1500, 16, 3
 
@@ -22,10 +23,10 @@ def vectors(rows: int, seed: int) -> Any:
     return around.astype(np.float32)
 
 
-def reference(rows: int = ROWS, seed: int = 0, patients: str = "ABC") -> Reference:
+def reference(rows: int = ROWS, seed: int = 0, patients: str = "ABC") -> ReferenceRows:
     """Rows in runs of 50 a patient, so that each is in every shard; names tell whose they are."""
     whose = [patients[row // 50 % len(patients)] for row in range(rows)]
-    return Reference(
+    return ReferenceRows(
         vectors=vectors(rows, seed),
         expression=np.random.default_rng(seed + 1).random((rows, GENES), dtype=np.float32),
         genes=[f"gene{number}" for number in range(GENES)],
@@ -36,9 +37,11 @@ def reference(rows: int = ROWS, seed: int = 0, patients: str = "ABC") -> Referen
     )
 
 
-def bank_of(folder: Path, kind: Kind, *, shards: int = 2, metric: Metric = "cosine", **want: Any) -> tuple[Bank, Any]:
+def bank_of(
+    folder: Path, kind: Kind, *, shards: int = 2, metric: Metric = "cosine", **want: Any
+) -> tuple[ReferenceIndex, Any]:
     """Write a bank and open it; of few rows, a small k and a target that lists can miss."""
-    asked = Want(kind=kind, **{"k": 10, "recall": 0.9, **want})
-    described = write_bank(Place.of(folder), reference(), shards=shards, metric=metric, want=asked)
+    asked = IndexParams(kind=kind, **{"k": 10, "recall": 0.9, **want})
+    described = write_reference_index(StoragePath.of(folder), reference(), shards=shards, metric=metric, want=asked)
     described = json.loads(json.dumps(described))
-    return open_bank(Place.of(folder), described), described
+    return open_reference_index(StoragePath.of(folder), described), described

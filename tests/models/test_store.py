@@ -14,10 +14,10 @@ from raystp.models.baselines.ridge import fit_ridge, predict_ridge
 from raystp.models.baselines.simple import fit_gene_mean, fit_knn, predict_knn
 from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
-from raystp.models.predictor import MODELS, Contrastive, Direct, predictor
+from raystp.models.predictor import MODELS, ContrastivePredictor, DirectPredictor, predictor
 from raystp.models.store import load_model, load_state, save_model, save_state
-from raystp.models.training.fit import FitOptions, Training
-from raystp.storage import Place
+from raystp.models.training.fit import FitOptions, TrainState
+from raystp.storage import StoragePath
 
 META: dict[str, Any] = {"genes": ["A", "B", "C"], "d_image": 4, "encoder": {"name": "tiny", "digest": "00ff"}}
 
@@ -27,8 +27,8 @@ def _spots(rows: int = 30) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(rows, 4)), rng.normal(size=(rows, 3))
 
 
-def _saved(tmp_path: Path) -> Place:
-    place = Place.of(tmp_path / "model")
+def _saved(tmp_path: Path) -> StoragePath:
+    place = StoragePath.of(tmp_path / "model")
     save_model(place, "ridge", fit_ridge(*_spots()), META)
     return place
 
@@ -39,7 +39,7 @@ def test_model_comes_back_as_it_was(tmp_path: Path) -> None:
         "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T,
         "strided": np.arange(10, dtype=np.float64)[::2],
     }
-    place = Place.of(tmp_path / "model")
+    place = StoragePath.of(tmp_path / "model")
     save_model(place, "ridge", {**arrays, "tensor": torch.ones(2).requires_grad_()}, META)
     kind, seen, meta = load_model(place)
     assert (kind, meta) == ("ridge", META)
@@ -51,14 +51,14 @@ def test_model_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        save_model(Place.of(tmp_path / name), "ridge", fit_ridge(*_spots()), META)
+        save_model(StoragePath.of(tmp_path / name), "ridge", fit_ridge(*_spots()), META)
     for file in ("model.safetensors", "model.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_altered_model_is_refused(tmp_path: Path) -> None:
     place = _saved(tmp_path)
-    file = place.path / "model.safetensors"
+    file = place.local_path / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
@@ -69,14 +69,14 @@ def test_altered_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["model.safetensors", "model.json"])
 def test_unfinished_model_is_refused(tmp_path: Path, file: str) -> None:
     place = _saved(tmp_path)
-    (place.path / file).unlink()
+    (place.local_path / file).unlink()
     with pytest.raises(ModelError, match=f"has no {file}: it holds no finished model; run `raystp train` first"):
         load_model(place)
 
 
 def test_model_of_another_version_is_refused(tmp_path: Path) -> None:
     place = _saved(tmp_path)
-    file = place.path / "model.json"
+    file = place.local_path / "model.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 2}))
     with pytest.raises(ModelError, match="is of schema version 2, this raystp reads version 1"):
         load_model(place)
@@ -85,7 +85,7 @@ def test_model_of_another_version_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", "\x00", "3"])
 def test_model_json_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     place = _saved(tmp_path)
-    (place.path / "model.json").write_text(text)
+    (place.local_path / "model.json").write_text(text)
     with pytest.raises(ModelError, match=r"model.json cannot be understood"):
         load_model(place)
 
@@ -93,7 +93,7 @@ def test_model_json_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("meta", [{}, {**META, "genes": ["A", "A"]}, {**META, "d_image": 0}])
 def test_model_must_name_its_genes_and_its_width(tmp_path: Path, meta: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=r"must (name its `genes`|say the length)"):
-        save_model(Place.of(tmp_path), "ridge", {}, meta)
+        save_model(StoragePath.of(tmp_path), "ridge", {}, meta)
 
 
 def test_direct_models_answer_after_a_round_trip_as_before(tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_direct_models_answer_after_a_round_trip_as_before(tmp_path: Path) -> No
         "knn": (fit_knn(features, expression, k=5), predict_knn),
     }
     for kind, (arrays, predict) in fitted.items():
-        place = Place.of(tmp_path / kind)
+        place = StoragePath.of(tmp_path / kind)
         save_model(place, kind, arrays, META)
         model = predictor(*load_model(place))
-        assert isinstance(model, Direct)
+        assert isinstance(model, DirectPredictor)
         assert (model.kind, model.genes) == (kind, ["A", "B", "C"])
         queries = features[:7].astype(np.float32)
         np.testing.assert_array_equal(model.predict(queries), predict(arrays, queries))
@@ -116,11 +116,11 @@ def test_bleep_embeds_after_a_round_trip_as_before_and_keeps_its_tower_apart(tmp
     options = BleepOptions(dim=8)
     tower = torch.nn.Linear(6, 4)
     bleep = seeded_bleep(4, 3, options, seed=0, tower=tower).eval()
-    place = Place.of(tmp_path / "bleep")
+    place = StoragePath.of(tmp_path / "bleep")
     save_model(place, "bleep", bleep.state_dict(), {**META, "options": {"dim": 8}})
     kind, arrays, meta = load_model(place)
     model = predictor(kind, arrays, meta)
-    assert isinstance(model, Contrastive)
+    assert isinstance(model, ContrastivePredictor)
     pixels, expression = torch.randn(5, 6), torch.randn(5, 3)
     features = tower(pixels).detach().numpy()
     np.testing.assert_allclose(model.embed_images(features), bleep.embed_images(pixels).detach().numpy(), atol=1e-6)
@@ -130,7 +130,7 @@ def test_bleep_embeds_after_a_round_trip_as_before_and_keeps_its_tower_apart(tmp
 
 def test_features_of_another_encoder_and_missing_values_are_refused() -> None:
     model = predictor("gene_mean", fit_gene_mean(_spots()[1]), META)
-    assert isinstance(model, Direct)
+    assert isinstance(model, DirectPredictor)
     with pytest.raises(ModelError, match="gene_mean model reads 4 image features, got 5"):
         model.predict(np.zeros((2, 5)))
     with pytest.raises(ModelError, match="nan or infinity in 1 of 2 rows"):
@@ -152,13 +152,13 @@ def test_arrays_of_another_kind_are_refused() -> None:
             predictor(kind, fit_gene_mean(_spots()[1]), {**META, "options": {}, "seen": ["A"], "unseen": []})
 
 
-def _training(width: int = 4) -> Training:
+def _training(width: int = 4) -> TrainState:
     model = seeded_bleep(width, 3, BleepOptions(dim=8), seed=0)
-    return Training.start(model, model.loss, FitOptions())
+    return TrainState.start(model, model.loss, FitOptions())
 
 
 def test_checkpoint_of_an_untouched_training_loads(tmp_path: Path) -> None:
-    place = Place.of(tmp_path / "state")
+    place = StoragePath.of(tmp_path / "state")
     save_state(place, _training())
     other = _training()
     load_state(place, other)
@@ -167,7 +167,7 @@ def test_checkpoint_of_an_untouched_training_loads(tmp_path: Path) -> None:
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    place = Place.of(tmp_path / "state")
+    place = StoragePath.of(tmp_path / "state")
     save_state(place, _training())
     with pytest.raises(ModelError, match="is of another model"):
         load_state(place, _training(width=5))

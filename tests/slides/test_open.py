@@ -12,10 +12,10 @@ from PIL import Image
 
 from raystp.errors import SlideError
 from raystp.slides.open import Slide, open_slide
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.local_file import LocalFile
-from raystp.storage.patience import PATIENCE, Patience
-from raystp.storage.stored import Stored
+from raystp.storage.patience import RETRY_POLICY, RetryPolicy
+from raystp.storage.stored import StoredObject
 from raystp.units import Level0Pixels, TilePixels
 
 Rgb = UInt8[np.ndarray, "row col 3"]
@@ -29,7 +29,7 @@ def corner(slide: Slide, side: int) -> Rgb:
 def test_the_tables_word_on_mpp_comes_before_the_slides_and_that_before_the_spots(
     pyramid: Pyramid, tmp_path: Path, numbers: Rgb
 ) -> None:
-    place = Place.of(pyramid(tmp_path / "a.tiff", numbers))
+    place = StoragePath.of(pyramid(tmp_path / "a.tiff", numbers))
     with open_slide("A1", place, given_mpp=0.7, derived_mpp=0.6) as slide:
         assert (slide.mpp, slide.mpp_from) == (0.7, "table")
     with open_slide("A1", place, derived_mpp=0.6) as slide:
@@ -40,16 +40,16 @@ def test_the_tables_word_on_mpp_comes_before_the_slides_and_that_before_the_spot
 def test_a_pictures_dpi_is_never_its_mpp(tmp_path: Path, numbers: Rgb) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(numbers).save(path, dpi=(25_400, 25_400))  # as if 1 um/px
-    with open_slide("A1", Place.of(path), derived_mpp=0.6) as slide:
+    with open_slide("A1", StoragePath.of(path), derived_mpp=0.6) as slide:
         assert (slide.mpp, slide.mpp_from) == (0.6, "spots")
     with pytest.raises(SlideError, match=r"'A1' .*a\.png.*no um/px.*column `mpp` of the slide table"):
-        open_slide("A1", Place.of(path))
+        open_slide("A1", StoragePath.of(path))
 
 
 @pytest.mark.parametrize("mpp", [0.0, -0.5, float("nan"), float("inf"), 0.01, 352.8])
 def test_an_implausible_mpp_is_refused_whoever_says_it(tmp_path: Path, numbers: Rgb, mpp: float) -> None:
     Image.fromarray(numbers).save(tmp_path / "a.png")
-    place = Place.of(tmp_path / "a.png")
+    place = StoragePath.of(tmp_path / "a.png")
     with pytest.raises(SlideError, match=f"slide table gives {mpp:g} um/px"):
         open_slide("A1", place, given_mpp=mpp)
     with pytest.raises(SlideError, match=f"spots' pitch gives {mpp:g} um/px"):
@@ -59,12 +59,12 @@ def test_an_implausible_mpp_is_refused_whoever_says_it(tmp_path: Path, numbers: 
 def test_pixels_that_are_not_square_are_refused_unless_one_mpp_is_given(
     pyramid: Pyramid, tmp_path: Path, numbers: Rgb
 ) -> None:
-    oblong = Place.of(pyramid(tmp_path / "oblong.tiff", numbers, (0.5, 0.51)))
+    oblong = StoragePath.of(pyramid(tmp_path / "oblong.tiff", numbers, (0.5, 0.51)))
     with pytest.raises(SlideError, match=r"0\.5 um/px along x and 0\.51 along y"):
         open_slide("A1", oblong, derived_mpp=0.5)
     with open_slide("A1", oblong, given_mpp=0.5) as slide:
         assert slide.mpp == 0.5
-    with open_slide("A1", Place.of(pyramid(tmp_path / "square.tiff", numbers, (0.5, 0.503)))) as slide:
+    with open_slide("A1", StoragePath.of(pyramid(tmp_path / "square.tiff", numbers, (0.5, 0.503)))) as slide:
         assert slide.mpp == pytest.approx(0.5015, rel=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_pixels_that_are_not_square_are_refused_unless_one_mpp_is_given(
     ],
 )
 def test_real_formats_open_with_their_own_mpp(wsi: Path, file: str, size: tuple[int, int]) -> None:
-    with open_slide("A1", Place.of(wsi / file)) as slide:
+    with open_slide("A1", StoragePath.of(wsi / file)) as slide:
         assert isinstance(slide, Slide)
         assert (slide.width, slide.height, slide.mpp, slide.mpp_from) == (*size, 0.499, "slide")
         assert corner(slide, 16).std() > 0
@@ -86,7 +86,7 @@ def test_real_formats_open_with_their_own_mpp(wsi: Path, file: str, size: tuple[
 
 
 def test_a_dpi_tag_that_claims_352_um_per_px_is_refused_and_can_be_overruled(wsi: Path) -> None:
-    place = Place.of(wsi / "boxes.tiff")
+    place = StoragePath.of(wsi / "boxes.tiff")
     with pytest.raises(SlideError, match=r"boxes\.tiff.*claims 352\.778 um/px.*column `mpp`"):
         open_slide("A1", place)
     with open_slide("A1", place, given_mpp=0.5) as slide, Image.open(wsi / "boxes.png") as png:
@@ -107,27 +107,27 @@ def test_a_dpi_tag_that_claims_352_um_per_px_is_refused_and_can_be_overruled(wsi
 )
 def test_a_file_that_is_no_slide_is_one_sentence_with_its_name(wsi: Path, file: str, reason: str) -> None:
     with pytest.raises(SlideError, match=reason) as caught:
-        open_slide("A1", Place.of(wsi / file), given_mpp=0.5)
+        open_slide("A1", StoragePath.of(wsi / file), given_mpp=0.5)
     assert "slide 'A1'" in str(caught.value)
     assert str(wsi / file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_slide_that_opens_but_cannot_be_read_fails_at_every_read(wsi: Path) -> None:
-    with open_slide("A1", Place.of(wsi / "unreadable.svs")) as slide:
+    with open_slide("A1", StoragePath.of(wsi / "unreadable.svs")) as slide:
         for _ in range(2):
             with pytest.raises(SlideError, match=r"unreadable\.svs\) cannot be read at x 0, y 0.*Bogus marker length"):
                 corner(slide, 16)
 
 
 @dataclass(frozen=True)
-class FarPlace(Place):
+class FarPlace(StoragePath):
     """A stand-in for an object store: its local copies are files in a folder that can be looked at."""
 
     source: Path = Path()
     folder: Path = Path()
 
-    def stored(self, patience: Patience = PATIENCE) -> Stored:
+    def stored(self, patience: RetryPolicy = RETRY_POLICY) -> StoredObject:
         return LocalFile(self.source, patience)
 
     @contextlib.contextmanager

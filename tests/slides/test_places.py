@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from jaxtyping import Bool, Float64
 
 from raystp.errors import SlideError
-from raystp.slides.places import Framing, check_inside, grid, squares_around
+from raystp.slides.places import TileGeometry, check_inside, grid, tiles_around
 from raystp.units import Microns, MicronsPerPixel, TilePixels
 
 Squares = Float64[np.ndarray, "tile 3"]
 
 
-def framing(side: float, pixels: int, mpp: float) -> Framing:
-    return Framing(Microns(side), TilePixels(pixels), MicronsPerPixel(mpp))
+def framing(side: float, pixels: int, mpp: float) -> TileGeometry:
+    return TileGeometry(Microns(side), TilePixels(pixels), MicronsPerPixel(mpp))
 
 
-def gridded(mask: Bool[np.ndarray, "row col"], how: Framing, size: tuple[int, int], **more: float) -> Squares:
+def gridded(mask: Bool[np.ndarray, "row col"], how: TileGeometry, size: tuple[int, int], **more: float) -> Squares:
     values = SimpleNamespace(**{"stride": None, "min_tissue": 0.0} | more)
     width, height = size
     stride = None if values.stride is None else Microns(values.stride)
@@ -26,15 +26,15 @@ def gridded(mask: Bool[np.ndarray, "row col"], how: Framing, size: tuple[int, in
 
 
 def test_a_square_lies_around_its_centre_at_the_exact_scale() -> None:
-    squares = squares_around(np.array([[500.25, 300.0]]), framing(112.0, 224, 0.25))
+    squares = tiles_around(np.array([[500.25, 300.0]]), framing(112.0, 224, 0.25))
     assert squares.tolist() == [[276.25, 76.0, 448.0]]
 
 
 def test_a_native_square_is_whole_pixels_from_a_whole_corner() -> None:
     centres = np.array([[500.25, 300.5], [500.75, 299.5]])
     for mpp in (0.5, 0.499, 0.5049):
-        assert squares_around(centres, framing(112.0, 224, mpp)).tolist() == [[388, 189, 224], [389, 188, 224]]
-    assert squares_around(centres, framing(112.0, 224, 0.506))[0, 2] == pytest.approx(112 / 0.506)
+        assert tiles_around(centres, framing(112.0, 224, mpp)).tolist() == [[388, 189, 224], [389, 188, 224]]
+    assert tiles_around(centres, framing(112.0, 224, 0.506))[0, 2] == pytest.approx(112 / 0.506)
 
 
 def test_spots_outside_their_slide_are_named_with_their_places() -> None:

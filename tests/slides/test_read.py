@@ -8,7 +8,7 @@ from PIL import Image
 
 from raystp.errors import SlideError
 from raystp.slides.open import Slide, open_slide, read_microns, read_tiles
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, Microns, TilePixels
 
 Rgb = UInt8[np.ndarray, "row col 3"]
@@ -17,7 +17,7 @@ Write = Callable[[str, Rgb], Path]
 
 
 def opened(path: Path, mpp: float = 0.5) -> Slide:
-    return open_slide("A1", Place.of(path), given_mpp=mpp)
+    return open_slide("A1", StoragePath.of(path), given_mpp=mpp)
 
 
 def read(slide: Slide, square: Square, pixels: int) -> Rgb:

@@ -8,11 +8,11 @@ from PIL import Image
 
 from raystp.errors import SlideError
 from raystp.slides.open import open_slide, read_microns, read_tiles
-from raystp.slides.places import Framing, grid
+from raystp.slides.places import TileGeometry, grid
 from raystp.slides.tissue.detect import find_tissue
 from raystp.slides.tissue.focus import sharpness
 from raystp.slides.tissue.regions import outlined, share_under
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, Microns, TilePixels
 
 GOOD = {
@@ -25,7 +25,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", list(GOOD))
 def test_a_good_slide_reads_whole_and_in_parts(wsi: Path, name: str) -> None:
-    with open_slide("A1", Place.of(wsi / name)) as slide:
+    with open_slide("A1", StoragePath.of(wsi / name)) as slide:
         assert (slide.width, slide.height, slide.mpp, slide.mpp_from) == (*GOOD[name], 0.499, "slide")
         thumbnail = slide.thumbnail(1024)
         assert max(thumbnail.shape) == min(1024, max(GOOD[name]))
@@ -37,11 +37,11 @@ def test_a_good_slide_reads_whole_and_in_parts(wsi: Path, name: str) -> None:
 
 
 def test_the_real_scan_is_tiled_over_its_tissue(wsi: Path) -> None:
-    with open_slide("A1", Place.of(wsi / "CMU-1-Small-Region.svs")) as slide:
+    with open_slide("A1", StoragePath.of(wsi / "CMU-1-Small-Region.svs")) as slide:
         size = {"width": slide.width, "height": slide.height}
         thumbnail = slide.thumbnail(1024)
         mask = find_tissue(thumbnail, 0.499 * slide.height / 1024).mask
-        framing = Framing(Microns(112.0), TilePixels(224), slide.mpp)
+        framing = TileGeometry(Microns(112.0), TilePixels(224), slide.mpp)
         squares = grid(mask, framing, **size, stride=None, min_tissue=0.5)
         everywhere = grid(mask, framing, **size, stride=None, min_tissue=0.0)
         assert len(everywhere) == 10 * 14
@@ -62,13 +62,13 @@ def test_the_real_scan_is_tiled_over_its_tissue(wsi: Path) -> None:
 )
 def test_a_slide_that_does_not_open_says_why_in_one_sentence(wsi: Path, name: str, reason: str) -> None:
     with pytest.raises(SlideError, match=reason) as caught:
-        open_slide("A1", Place.of(wsi / name), given_mpp=0.5)
+        open_slide("A1", StoragePath.of(wsi / name), given_mpp=0.5)
     assert f"slide 'A1' ({wsi / name})" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_the_slide_that_opens_and_cannot_be_read_fails_at_its_thumbnail_and_at_a_tile(wsi: Path) -> None:
-    with open_slide("A1", Place.of(wsi / "unreadable.svs")) as slide:
+    with open_slide("A1", StoragePath.of(wsi / "unreadable.svs")) as slide:
         with pytest.raises(SlideError, match=r"unreadable\.svs\) cannot be read at x 0, y 0") as caught:
             slide.thumbnail(1024)
         assert "\n" not in str(caught.value)
@@ -77,7 +77,7 @@ def test_the_slide_that_opens_and_cannot_be_read_fails_at_its_thumbnail_and_at_a
 
 
 def test_the_dpi_trap_is_refused_and_reads_with_the_tables_word(wsi: Path) -> None:
-    place = Place.of(wsi / "boxes.tiff")
+    place = StoragePath.of(wsi / "boxes.tiff")
     with pytest.raises(SlideError, match=r"boxes\.tiff.*352\.778 um/px.*column `mpp`"):
         open_slide("A1", place)
     with open_slide("A1", place, given_mpp=0.5) as slide, Image.open(wsi / "boxes.png") as png:

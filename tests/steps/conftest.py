@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from raystp import tables
-from raystp.artifacts import Artifact, Draft, find
-from raystp.expression.schema import About, Spots, make_section, write_section
+from raystp.artifacts import Artifact, ArtifactWriter, resolve
+from raystp.expression.schema import SectionInfo, SpotPositions, make_section, write_section
 from raystp.models.baselines.simple import fit_gene_mean
 from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.store import load_model, save_model
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 PATIENTS = {"S1": "P1", "S2": "P2", "S3": "P3", "S4": "P1"}
 GENES = ["A", "B", "C", "D"]
@@ -48,34 +48,34 @@ def counts_of(slide: str) -> np.ndarray:
 
 
 def section_of(slide: str) -> ad.AnnData:
-    whose = About(slide, PATIENTS[slide], slide, mpp=MPP, spot_diameter_um=5.0, pitch_um=20.0, layout="toy")
+    whose = SectionInfo(slide, PATIENTS[slide], slide, mpp=MPP, spot_diameter_um=5.0, pitch_um=20.0, layout="toy")
     at = np.arange(6.0)
-    return make_section(counts_of(slide), GENES, Spots(SPOTS, CENTRES, at, at), whose)
+    return make_section(counts_of(slide), GENES, SpotPositions(SPOTS, CENTRES, at, at), whose)
 
 
-def finish(store: Place, step: str, name: str, notes: Mapping[str, Any]) -> Artifact:
+def finish(store: StoragePath, step: str, name: str, notes: Mapping[str, Any]) -> Artifact:
     """Finish an artifact whose files are written already, or will be."""
     mark = hashlib.sha256(f"{step}/{name}".encode()).hexdigest()[:12]
-    return Draft(store / step / f"{name}-{mark}", step, name, mark, {}, {}).finish({}, [], notes)
+    return ArtifactWriter(store / step / f"{name}-{mark}", step, name, mark, {}, {}).finish({}, [], notes)
 
 
-def _tiles(store: Place) -> Artifact:
+def _tiles(store: StoragePath) -> Artifact:
     artifact = finish(store, "tile", "toy", {"side": SIDE * MPP, "pixels": 32, "patients": PATIENTS})
     rows = []
     for slide, patient in PATIENTS.items():
         corners = CENTRES - SIDE / 2
         columns = [[slide] * 6, range(6), corners[:, 0], corners[:, 1], [SIDE] * 6, SPOTS]
-        (artifact.place / "tiles" / f"{slide}.parquet").write_table(tables.of_columns(columns, tables.TILES))
+        (artifact.path / "tiles" / f"{slide}.parquet").write_table(tables.of_columns(columns, tables.TILES))
         png = io.BytesIO()
         Image.new("RGB", (16, 19)).save(png, format="PNG")
-        (artifact.place / "thumbnails" / f"{slide}.png").write_bytes(png.getvalue())
+        (artifact.path / "thumbnails" / f"{slide}.png").write_bytes(png.getvalue())
         values = [slide, f"/none/{slide}.png", patient, "00", MPP, "table", 160, 192, True, 0.5, 6]
         rows.append(dict(zip(tables.SLIDES.names, values, strict=True)))
-    (artifact.place / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
+    (artifact.path / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
     return artifact
 
 
-def _embeddings(store: Place, tiles: Artifact) -> None:
+def _embeddings(store: StoragePath, tiles: Artifact) -> None:
     """Embed tile n of the slide number m as (m, n), in two units of three tiles."""
     notes = {
         "encoder": {"name": "tiny"},
@@ -83,7 +83,7 @@ def _embeddings(store: Place, tiles: Artifact) -> None:
         "precision": "float32",
         "side": SIDE * MPP,
         "pixels": 32,
-        "tiles": tiles.place.uri,
+        "tiles": tiles.path.uri,
         "units": {slide: [f"{slide}.{number:05d}" for number in range(2)] for slide in PATIENTS},
         "patients": PATIENTS,
     }
@@ -94,10 +94,10 @@ def _embeddings(store: Place, tiles: Artifact) -> None:
             part = table.slice(3 * number, 3)
             vectors = tables.vectors(np.array([[m, n] for n in part["tile"].to_pylist()], np.float32))
             content = tables.of_columns([*part.columns, vectors], tables.embeddings(2))
-            (artifact.place / "embeddings" / slide / f"{slide}.{number:05d}.parquet").write_table(content)
+            (artifact.path / "embeddings" / slide / f"{slide}.{number:05d}.parquet").write_table(content)
 
 
-def _model(store: Place) -> None:
+def _model(store: StoragePath) -> None:
     """Save the mean of the sections S1 and S2 as a model."""
     meta: dict[str, Any] = {
         "genes": GENES,
@@ -113,48 +113,48 @@ def _model(store: Place) -> None:
         "slides": ["S1", "S2"],
     }
     artifact = finish(store, "train", "toy", {})
-    save_model(artifact.place, "gene_mean", fit_gene_mean(np.log1p(counts_of("S1"))), meta)
+    save_model(artifact.path, "gene_mean", fit_gene_mean(np.log1p(counts_of("S1"))), meta)
 
 
 @pytest.fixture(scope="session")
-def made_store(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    store = Place.of(tmp_path_factory.mktemp("toy") / "store")
+def made_store(tmp_path_factory: pytest.TempPathFactory) -> StoragePath:
+    store = StoragePath.of(tmp_path_factory.mktemp("toy") / "store")
     sections = {
         slide: {"patient": patient, "slide": slide, "mpp": MPP, "spots": 6, "genes": 4, "notes": {}}
         for slide, patient in PATIENTS.items()
     }
     spots = finish(store, "spots", "toy", {"sections": sections})
     for slide in PATIENTS:
-        write_section(spots.place / "sections" / f"{slide}.h5ad", section_of(slide))
+        write_section(spots.path / "sections" / f"{slide}.h5ad", section_of(slide))
     _embeddings(store, _tiles(store))
     _model(store)
     return store
 
 
 @pytest.fixture
-def toy_store(made_store: Place, tmp_path: Path) -> Place:
+def toy_store(made_store: StoragePath, tmp_path: Path) -> StoragePath:
     """A store of its own with `spots/toy`, `tile/toy`, `embed/toy` and `train/toy`, a model of S1 and S2."""
-    shutil.copytree(made_store.path, tmp_path / "toy")
-    return Place.of(tmp_path / "toy")
+    shutil.copytree(made_store.local_path, tmp_path / "toy")
+    return StoragePath.of(tmp_path / "toy")
 
 
-def add_joint(store: Place) -> None:
+def add_joint(store: StoragePath) -> None:
     """Leave `train/joint` in the store, a contrastive model of S1 and S2 that was never trained."""
-    _, _, meta = load_model(find(store.uri, "train/toy", "train").place)
+    _, _, meta = load_model(resolve(store.uri, "train/toy", "train").path)
     artifact = finish(store, "train", "joint", {})
     heads = seeded_bleep(2, len(GENES), BleepOptions(dim=8), seed=0)
-    save_model(artifact.place, "bleep", dict(heads.state_dict()), {**meta, "options": {"dim": 8}})
+    save_model(artifact.path, "bleep", dict(heads.state_dict()), {**meta, "options": {"dim": 8}})
 
 
 @pytest.fixture
-def joint_store(toy_store: Place) -> Place:
+def joint_store(toy_store: StoragePath) -> StoragePath:
     """The toy store with `train/joint`."""
     add_joint(toy_store)
     return toy_store
 
 
 @pytest.fixture
-def finished() -> Callable[[Place, str, str, Mapping[str, Any]], Artifact]:
+def finished() -> Callable[[StoragePath, str, str, Mapping[str, Any]], Artifact]:
     """Finish an artifact: store, step, name, notes."""
     return finish
 

@@ -15,29 +15,29 @@ import pandas as pd
 import pytest
 
 from raystp import cli, tables
-from raystp.artifacts import find
+from raystp.artifacts import resolve
 from raystp.errors import ConfigError, EncoderError
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.slide_table import SlideRow
 from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 Write = Callable[[Path], Path]
 MPP = {"mpp": 0.5}
 
 
-def _left(store: Place) -> list[str]:
+def _left(store: StoragePath) -> list[str]:
     """Return every file in a store."""
-    return sorted(str(path.relative_to(store.path)) for path in store.path.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(store.local_path)) for path in store.local_path.rglob("*") if path.is_file())
 
 
 # ---- configs and artifacts
 
 
 def test_an_unknown_key_of_an_encoder_is_told_and_nothing_is_left(
-    toy_store: Place, capsys: pytest.CaptureFixture[str]
+    toy_store: StoragePath, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = _left(toy_store)
     told = ["--set", f"run.store={toy_store}", "--set", "tiles=tile/toy", "--set", "encoder.wieghts=a.safetensors"]
@@ -46,11 +46,11 @@ def test_an_unknown_key_of_an_encoder_is_told_and_nothing_is_left(
     assert _left(toy_store) == before
 
 
-def _embed(store: Place, **encoder: Any) -> EmbedConfig:
+def _embed(store: StoragePath, **encoder: Any) -> EmbedConfig:
     return embed.CONFIG.of({"tiles": "tile/toy", "encoder": encoder, "run": {"store": store.uri}})
 
 
-def test_an_unknown_encoder_is_told_with_the_known_ones(toy_store: Place) -> None:
+def test_an_unknown_encoder_is_told_with_the_known_ones(toy_store: StoragePath) -> None:
     before = _left(toy_store)
     with pytest.raises(
         EncoderError, match=r"no encoder 'tinny'; there are mobilenet_v1_pw12, tiny, and timm:<model> .*'tin"
@@ -59,7 +59,7 @@ def test_an_unknown_encoder_is_told_with_the_known_ones(toy_store: Place) -> Non
     assert _left(toy_store) == before
 
 
-def test_weights_with_another_digest_are_refused_before_they_are_opened(toy_store: Place, tmp_path: Path) -> None:
+def test_weights_with_another_digest_are_refused_before_they_are_opened(toy_store: StoragePath, tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     file.write_bytes(b"not what was named")
     before = _left(toy_store)
@@ -70,7 +70,7 @@ def test_weights_with_another_digest_are_refused_before_they_are_opened(toy_stor
     assert _left(toy_store) == before
 
 
-def test_tiles_that_an_encoder_does_not_take_are_refused(toy_store: Place) -> None:
+def test_tiles_that_an_encoder_does_not_take_are_refused(toy_store: StoragePath) -> None:
     with pytest.raises(
         ConfigError, match=r"encoder 'tiny' takes tiles of 224 px, \S+ has 32 px: run `raystp tile` with"
     ):
@@ -78,9 +78,9 @@ def test_tiles_that_an_encoder_does_not_take_are_refused(toy_store: Place) -> No
 
 
 def test_an_artifact_of_another_schema_version_is_told_with_what_to_do(
-    toy_store: Place, capsys: pytest.CaptureFixture[str]
+    toy_store: StoragePath, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = find(toy_store.uri, "tile/toy", "tile").place.path / "manifest.json"
+    file = resolve(toy_store.uri, "tile/toy", "tile").path.local_path / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 7}))
     assert cli.main(["embed", "--set", "tiles=tile/toy", "--set", f"run.store={toy_store}"]) == 1
     assert capsys.readouterr().err == (
@@ -112,13 +112,13 @@ def test_a_store_that_cannot_be_written_is_told_before_any_work(
 # ---- slides
 
 
-def _tile_one(tmp_path: Path, row: SlideRow, section: Place | None = None) -> dict[str, Any] | str:
+def _tile_one(tmp_path: Path, row: SlideRow, section: StoragePath | None = None) -> dict[str, Any] | str:
     config = tile.CONFIG.of({"slides": "slides.csv", "side": 16, "pixels": 32, "run": {}})
-    return tile._tile(tile._Tile(row, config, Place.of(tmp_path / "out"), section, None))
+    return tile._tile(tile._TileSlide(row, config, StoragePath.of(tmp_path / "out"), section, None))
 
 
 def _row(path: Path, mpp: float | None) -> SlideRow:
-    return SlideRow("S1", Place.of(path), "P1", mpp, None, None, None, "S1", None)
+    return SlideRow("S1", StoragePath.of(path), "P1", mpp, None, None, None, "S1", None)
 
 
 def test_a_slide_without_um_per_px_is_told_with_the_column_to_fill(tmp_path: Path, drawn: Write) -> None:
@@ -152,7 +152,7 @@ def test_spots_outside_their_slide_are_told_by_name(
 ) -> None:
     far = section("S1")
     far.obsm["spatial"] = _moved(far, 200.0)
-    place = Place.of(tmp_path / "far.h5ad")
+    place = StoragePath.of(tmp_path / "far.h5ad")
     place.write_file(far.write_h5ad)
     said = str(_tile_one(tmp_path, _row(drawn(tmp_path / "S1.png"), 0.5), place))
     assert (
@@ -160,7 +160,7 @@ def test_spots_outside_their_slide_are_told_by_name(
     )
     assert not (tmp_path / "out").exists()
     assert "is not among the spots: see their failures table" in str(
-        _tile_one(tmp_path, _row(drawn(tmp_path / "S1.png"), 0.5), Place.of(tmp_path / "none.h5ad"))
+        _tile_one(tmp_path, _row(drawn(tmp_path / "S1.png"), 0.5), StoragePath.of(tmp_path / "none.h5ad"))
     )
 
 
@@ -189,7 +189,7 @@ def test_slides_that_fail_are_rows_of_a_table_and_the_others_are_tiled(
     told = capsys.readouterr().out
     assert "  failed at tile: scaleless: slide 'scaleless' " in told
     assert "column `mpp`" in told
-    done = find(str(tmp_path / "store"), "tile/default", "tile")
+    done = resolve(str(tmp_path / "store"), "tile/default", "tile")
     assert done.failures()["slide"].to_pylist() == ["absent", "damaged", "scaleless"]
     slides = done.table("slides.parquet", tables.SLIDES)
     assert slides["slide"].to_pylist() == ["good", "also-good"]  # in the order of the slide table
@@ -237,9 +237,9 @@ SAID = {
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")  # anndata's; a worker shows none
 @pytest.mark.parametrize("kind", BAD)
 def test_counts_that_are_none_are_told_with_spot_and_gene_and_nothing_is_written(tmp_path: Path, kind: str) -> None:
-    file = Place.of(BAD[kind](tmp_path / f"{kind}.h5ad"))
-    row = SlideRow("S1", Place.of("a.svs"), "P1", 0.5, "scverse", file, None, "S1", None)
-    said = spots._read(spots._Read(row, Place.of(tmp_path / "out" / "S1.h5ad")))
+    file = StoragePath.of(BAD[kind](tmp_path / f"{kind}.h5ad"))
+    row = SlideRow("S1", StoragePath.of("a.svs"), "P1", 0.5, "scverse", file, None, "S1", None)
+    said = spots._read(spots._ReadSection(row, StoragePath.of(tmp_path / "out" / "S1.h5ad")))
     assert isinstance(said, str)
     assert "section 'S1'" in said
     assert SAID[kind] in said
@@ -259,7 +259,7 @@ def test_sections_that_fail_are_rows_of_a_table_and_the_others_are_read(
     arguments = ["spots", "--set", f"slides={tmp_path / 'slides.csv'}", "--set", f"run.store={tmp_path / 'store'}"]
     assert cli.main(arguments) == 3
     told = capsys.readouterr().out
-    done = find(str(tmp_path / "store"), "spots/default", "spots")
+    done = resolve(str(tmp_path / "store"), "spots/default", "spots")
     failed = {row["slide"]: row["reason"] for row in done.failures().to_pylist()}
     assert sorted(failed) == sorted([*BAD, "absent"])
     for kind, sentence in SAID.items():
@@ -267,7 +267,7 @@ def test_sections_that_fail_are_rows_of_a_table_and_the_others_are_read(
         assert f"failed at spots: {kind}: " in told
     assert str(tmp_path / "absent.h5ad") in failed["absent"]
     assert list(done.manifest.notes["sections"]) == ["good"]
-    assert (done.place / "sections").names() == ["good.h5ad"]
+    assert (done.path / "sections").names() == ["good.h5ad"]
 
 
 def test_a_table_without_a_measured_section_is_told_with_what_one_needs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raystp import cli, tables
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -35,7 +35,7 @@ def test_only_the_step_at_which_a_slide_failed_ends_with_status_3(statuses: dict
 
 
 def test_the_damaged_slide_is_a_row_of_the_failures_table(store: str) -> None:
-    (row,) = find(store, "tile/smoke", "tile").failures().to_pylist()
+    (row,) = resolve(store, "tile/smoke", "tile").failures().to_pylist()
     assert (row["slide"], row["stage"]) == ("damaged", "tile")
     assert "damaged.svs" in row["reason"]
 
@@ -49,9 +49,9 @@ def test_a_finished_step_run_again_computes_nothing_and_says_so(store: str, caps
 
 
 def test_predictions_follow_the_conventions_of_scanpy_and_squidpy(store: str) -> None:
-    prediction = find(store, "impute/smoke", "impute")
-    adata = ad.read_h5ad(prediction.place.path / "anndata" / "patient-C.h5ad")
-    measured = ad.read_h5ad(find(store, "spots/smoke", "spots").place.path / "sections" / "patient-C.h5ad")
+    prediction = resolve(store, "impute/smoke", "impute")
+    adata = ad.read_h5ad(prediction.path.local_path / "anndata" / "patient-C.h5ad")
+    measured = ad.read_h5ad(resolve(store, "spots/smoke", "spots").path.local_path / "sections" / "patient-C.h5ad")
     assert adata.obs_names.tolist() == measured.obs_names.tolist()
     np.testing.assert_array_equal(adata.obsm["spatial"], measured.obsm["spatial"])
     assert {"in_tissue", "array_row", "array_col"} <= set(adata.obs.columns)
@@ -62,14 +62,14 @@ def test_predictions_follow_the_conventions_of_scanpy_and_squidpy(store: str) ->
 
 
 def test_a_slide_that_was_never_measured_is_predicted_over_its_tissue(store: str) -> None:
-    prediction = find(store, "impute/smoke", "impute")
+    prediction = resolve(store, "impute/smoke", "impute")
     table = prediction.table("predictions/unmeasured.parquet", tables.predictions(50))
     assert table.num_rows > 50
     assert set(table["spot"].to_pylist()) == {None}
 
 
 def test_the_report_is_one_page_that_fetches_nothing(store: str) -> None:
-    page = _report(find(store, "evaluate/smoke", "evaluate"))
+    page = _report(resolve(store, "evaluate/smoke", "evaluate"))
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
     assert "log total counts" in page
     assert "How far patient-C is from what the bank knows" in page
@@ -86,7 +86,7 @@ def test_the_demo_ends_well_although_a_slide_is_damaged(smoke_store: Path, capsy
 
 
 def _report(artifact: Artifact) -> str:
-    return (artifact.place / "report.html").read_bytes().decode()
+    return (artifact.path / "report.html").read_bytes().decode()
 
 
 def _files(folder: Path) -> dict[str, int]:

@@ -73,5 +73,5 @@ def test_a_third_section_is_predicted_as_well_as_is_known(scores: Artifact, mode
 def test_every_figure_carries_the_protocol_that_it_was_made_under(scores: Artifact) -> None:
     rows = scores.table("scores.parquet", SCORES).to_pylist()
     assert {(row["protocol"], row["panel"]) for row in rows} == {("section", "panel785")}
-    page = (scores.place / "report.html").read_bytes().decode()
+    page = (scores.path / "report.html").read_bytes().decode()
     assert html.escape(PROTOCOLS["section"].leak, quote=False) in page

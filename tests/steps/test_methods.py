@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from raystp import tables
-from raystp.artifacts import Artifact, Manifest, find
+from raystp.artifacts import Artifact, Manifest, resolve
 from raystp.errors import ConfigError, EncoderError, ModelError, SectionError
-from raystp.expression.training_set import Recipe, Stack
+from raystp.expression.training_set import SpotTable, TrainingSetSpec
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.store import load_model
 from raystp.steps.evaluate import step as evaluate
@@ -20,7 +20,7 @@ from raystp.steps.impute import step as impute
 from raystp.steps.train import step as train
 from raystp.steps.train.config import TrainConfig
 from raystp.steps.train.direct import GeneQueryLearner
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from tests.conftest import ROOT
 
 METHODS = ("nh2st", "genequery", "attention")
@@ -37,7 +37,7 @@ def predicted(smoke_store: Path) -> dict[str, Artifact]:
     found = {}
     for method in METHODS:
         model = train.run(_config(smoke_store, method))
-        asked: dict[str, Any] = {"name": f"smoke-{method}", "model": model.place.uri, "embeddings": "embed/smoke"}
+        asked: dict[str, Any] = {"name": f"smoke-{method}", "model": model.path.uri, "embeddings": "embed/smoke"}
         asked |= {"spots": "spots/smoke", "run": {"store": str(smoke_store)}}
         found[method] = impute.run(impute.CONFIG.of(asked))
     return found
@@ -48,7 +48,7 @@ def predicted(smoke_store: Path) -> dict[str, Artifact]:
 def test_each_method_predicts_the_test_patient_in_finite_numbers(predicted: dict[str, Artifact]) -> None:
     for prediction in predicted.values():
         assert "patient-C" in prediction.manifest.notes["slides"]
-        adata = ad.read_h5ad(prediction.place.path / "anndata" / "patient-C.h5ad")
+        adata = ad.read_h5ad(prediction.path.local_path / "anndata" / "patient-C.h5ad")
         assert adata.shape[1] == 50
         assert np.isfinite(adata.X).all()
 
@@ -56,7 +56,7 @@ def test_each_method_predicts_the_test_patient_in_finite_numbers(predicted: dict
 @pytest.mark.ray
 @pytest.mark.slow
 def test_attention_leaves_its_maps_and_the_slides_own_expression(predicted: dict[str, Artifact]) -> None:
-    adata = ad.read_h5ad(predicted["attention"].place.path / "anndata" / "patient-C.h5ad")
+    adata = ad.read_h5ad(predicted["attention"].path.local_path / "anndata" / "patient-C.h5ad")
     np.testing.assert_allclose(adata.layers["attention"].sum(axis=0), 1.0, rtol=1e-4)
     pooled = (adata.layers["attention"] * adata.X).sum(axis=0)
     np.testing.assert_allclose(adata.var["slide"], pooled, atol=1e-3)
@@ -70,9 +70,9 @@ def test_they_are_scored_together_seen_and_unseen_genes_apart_with_their_nulls(
     config = {
         "name": "methods",
         "spots": "spots/smoke",
-        "predictions": [one.place.uri for one in predicted.values()],
+        "predictions": [one.path.uri for one in predicted.values()],
         "permutations": 2,
-        "planted": str(find(str(smoke_store), "demo/smoke", "demo").place / "planted"),
+        "planted": str(resolve(str(smoke_store), "demo/smoke", "demo").path / "planted"),
         "run": {"store": str(smoke_store), "tracking": "none"},
     }
     scored = evaluate.run(evaluate.CONFIG.of(config))
@@ -91,22 +91,28 @@ def test_they_are_scored_together_seen_and_unseen_genes_apart_with_their_nulls(
 @pytest.mark.parametrize("method", ["nh2st", "genequery"])
 def test_two_workers_train_the_model_of_one(method: str, smoke_store: Path, tmp_path: Path) -> None:
     still = {"nh2st": {"nh2st.dropout": 0}, "genequery": {"genequery.dropout": 0}}[method]
-    sources = {part: find(str(smoke_store), f"{part}/smoke", part).place.uri for part in ("spots", "embed")}
+    sources = {part: resolve(str(smoke_store), f"{part}/smoke", part).path.uri for part in ("spots", "embed")}
     named = {"spots": sources["spots"], "embeddings": sources["embed"], "fit.epochs": 1, "fit.select": "last", **still}
     one = train.run(_config(tmp_path / "one", method, **named))
     two = train.run(_config(tmp_path / "two", method, **named, **{"run.workers": 2, "run.gather": "true"}))
     assert one.manifest.fingerprint == two.manifest.fingerprint
-    found = load_model(two.place)[1]
-    for name, values in load_model(one.place)[1].items():
+    found = load_model(two.path)[1]
+    for name, values in load_model(one.path)[1].items():
         np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
 
 
 def test_a_models_own_options_alone_count_in_the_name_of_what_it_trains() -> None:
     base = {"spots": "spots/a", "embeddings": "embed/a", "split": {"test": ["P"]}, "run": {}}
     bleep = TrainConfig.of(base)
-    assert bleep.what() == TrainConfig.of({**base, "nh2st": {"dim": 64}, "bags": {"parts": 3}}).what()
+    assert (
+        bleep.fingerprint_values()
+        == TrainConfig.of({**base, "nh2st": {"dim": 64}, "bags": {"parts": 3}}).fingerprint_values()
+    )
     nh2st = TrainConfig.of({**base, "model": "nh2st"})
-    assert nh2st.what() != TrainConfig.of({**base, "model": "nh2st", "nh2st": {"dim": 64}}).what()
+    assert (
+        nh2st.fingerprint_values()
+        != TrainConfig.of({**base, "model": "nh2st", "nh2st": {"dim": 64}}).fingerprint_values()
+    )
     assert (nh2st.fit.epochs, nh2st.fit.lr, nh2st.fit.contrast) == (200, 5e-4, 8)
     assert (nh2st.fit.select, nh2st.fit.patience) == ("last", None)  # nobody validates
     checked = TrainConfig.of({**base, "model": "nh2st", "split": {"test": ["P"], "validation": ["Q"]}})
@@ -143,18 +149,18 @@ def test_bad_input_is_a_sentence(
 
 def test_no_epoch_is_chosen_by_genes_that_are_held_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    one = Artifact(Place.of(tmp_path), Manifest(step="spots", name="a", fingerprint="0"))
+    one = Artifact(StoragePath.of(tmp_path), Manifest(step="spots", name="a", fingerprint="0"))
     genes = ("A", "B", "C", "D")
     squares = np.stack([np.arange(12.0), np.zeros(12), np.ones(12)], axis=1)
     features = rng.normal(size=(12, 5)).astype(np.float32)
     expression = rng.random((12, 4)).astype(np.float32)
     names = tuple(str(number) for number in range(12))
-    held = Stack(("a",), ("a",), np.zeros(12, np.int64), names, squares, features, expression, np.ones(12))
+    held = SpotTable(("a",), ("a",), np.zeros(12, np.int64), names, squares, features, expression, np.ones(12))
     other = replace(held, expression=np.concatenate([expression[:, :3], rng.random((12, 1), np.float32)], axis=1))
     meta: dict[str, Any] = {"genes": list(genes), "d_image": 5, "seen": ["A", "B", "C"], "unseen": ["D"]}
     options = GeneQueryOptions(dim=8, depth=1, heads=1, head_dim=8, feedforward=8)
     texts = rng.normal(size=(4, 6)).astype(np.float32)
-    recipe = Recipe(one, one, ("a",), (), 0.0, genes)
+    recipe = TrainingSetSpec(one, one, ("a",), (), 0.0, genes)
     learner = GeneQueryLearner(recipe, meta | {"options": vars(options)}, 0, options, texts)
     found = []
     for validation in (held, other):

@@ -6,7 +6,7 @@ import pytest
 
 from raystp.errors import ArtifactError, ConfigError, StorageError
 from raystp.steps.slide_table import SlideRow, read_slide_table
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 
 def _read(tmp_path: Path, text: str, root: str | None = None) -> list[SlideRow]:
@@ -28,11 +28,11 @@ def test_a_row_says_what_is_known_of_a_slide(tmp_path: Path) -> None:
     full, bare = _read(
         tmp_path, f"{header}\nA, a.svs ,P1,0.5,legacy_st,c.tsv,/p.tsv,first,100\nB,s3://b/b.svs,P2,,,,,,\n"
     )
-    folder = Place.of(tmp_path)
+    folder = StoragePath.of(tmp_path)
     assert full == SlideRow(
-        "A", folder / "a.svs", "P1", 0.5, "legacy_st", folder / "c.tsv", Place.of("/p.tsv"), "first", 100.0
+        "A", folder / "a.svs", "P1", 0.5, "legacy_st", folder / "c.tsv", StoragePath.of("/p.tsv"), "first", 100.0
     )
-    assert bare == SlideRow("B", Place.of("s3://b/b.svs"), "P2", None, None, None, None, "B", None)
+    assert bare == SlideRow("B", StoragePath.of("s3://b/b.svs"), "P2", None, None, None, None, "B", None)
 
 
 def test_three_columns_are_enough_in_any_order_with_a_byte_order_mark_and_empty_lines(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_three_columns_are_enough_in_any_order_with_a_byte_order_mark_and_empty_
 
 def test_relative_paths_start_from_the_root_where_one_is_given(tmp_path: Path) -> None:
     (row,) = _read(tmp_path, "slide,path,patient\nA,a/b.svs,P\n", root="s3://bucket/data?region=x")
-    assert row.path == Place.of("s3://bucket/data/a/b.svs?region=x")
+    assert row.path == StoragePath.of("s3://bucket/data/a/b.svs?region=x")
 
 
 def test_a_demos_table_is_found_in_its_store(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 import pytest
 from moto.server import ThreadedMotoServer
 
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from tests.storage.fault_proxy import Proxy, running
 
@@ -40,19 +40,19 @@ def server(store_port: int) -> str:
 
 
 @pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Place:
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StoragePath:
     """A folder of its own in a bucket."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     fs, name = pafs.FileSystem.from_uri(f"s3://bucket{server}")
     fs.create_dir(name)
-    return Place.of(f"s3://bucket/{tmp_path.name}{server}")
+    return StoragePath.of(f"s3://bucket/{tmp_path.name}{server}")
 
 
 @pytest.fixture(params=["local", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
     """An empty folder, on this machine and on an object store in turn."""
-    place: Place = Place.of(tmp_path) if request.param == "local" else request.getfixturevalue("bucket")
+    place: StoragePath = StoragePath.of(tmp_path) if request.param == "local" else request.getfixturevalue("bucket")
     return place
 
 
@@ -70,9 +70,9 @@ def proxy(one_proxy: Proxy) -> Proxy:
 
 
 @pytest.fixture
-def far(bucket: Place, proxy: Proxy) -> Place:
+def far(bucket: StoragePath, proxy: Proxy) -> StoragePath:
     """The same folder as `bucket`, through the proxy."""
-    return Place.of(bucket.uri.partition("?")[0] + proxy.query)
+    return StoragePath.of(bucket.uri.partition("?")[0] + proxy.query)
 
 
 @pytest.fixture
@@ -80,14 +80,14 @@ def cache(tmp_path: Path) -> NodeCache:
     return NodeCache(tmp_path / "cache", 35_000)
 
 
-def put(bucket: Place, far: Place, name: str, content: bytes = CONTENT) -> Place:
+def put(bucket: StoragePath, far: StoragePath, name: str, content: bytes = CONTENT) -> StoragePath:
     """Put an object there; the place as seen through the proxy."""
     (bucket / name).write_new(content)
     return far / name
 
 
 @pytest.fixture
-def slide(bucket: Place, far: Place) -> Place:
+def slide(bucket: StoragePath, far: StoragePath) -> StoragePath:
     return put(bucket, far, "A1.svs")
 
 
@@ -116,9 +116,9 @@ def printed(process: subprocess.Popen[str]) -> str:
 
 FETCH = """
 import hashlib, sys, pathlib
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
-place, cache = Place.of(sys.argv[1]), NodeCache(pathlib.Path(sys.argv[2]), 10**9)
+place, cache = StoragePath.of(sys.argv[1]), NodeCache(pathlib.Path(sys.argv[2]), 10**9)
 print("ready", flush=True)
 sys.stdin.readline()
 with cache.fetch(place) as path:

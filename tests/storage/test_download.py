@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 
 from raystp.errors import StorageError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage import download as room
 from raystp.storage.download import download, file_digest
-from raystp.storage.patience import Patience
+from raystp.storage.patience import RetryPolicy
 from tests.storage.fault_proxy import Proxy
 
-SOON = Patience(without_progress_s=2.0, backoff_s=0.02)
+SOON = RetryPolicy(without_progress_s=2.0, backoff_s=0.02)
 CONTENT = np.random.default_rng(1).bytes(100_000)
 
 
 @pytest.fixture
-def slide(bucket: Place, far: Place) -> Place:
+def slide(bucket: StoragePath, far: StoragePath) -> StoragePath:
     """An object that was sent in one piece, so that its ETag is its MD5."""
     assert (bucket / "slide.svs").write_new(CONTENT)
     return far / "slide.svs"
 
 
-def fetch(place: Place, path: Path) -> bytes:
+def fetch(place: StoragePath, path: Path) -> bytes:
     stored = place.stored(SOON)
     path.touch()
     download(stored, stored.look(), path)
@@ -35,19 +35,19 @@ def fetch(place: Place, path: Path) -> bytes:
 
 @pytest.mark.parametrize("part", [100_000, 99_999, 30_000])
 def test_a_download_of_any_parts_is_the_object(
-    slide: Place, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, part: int
+    slide: StoragePath, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, part: int
 ) -> None:
     monkeypatch.setattr(room, "PART", part)
     assert fetch(slide, tmp_path / "slide") == CONTENT
     assert proxy.count("GET") == -(-len(CONTENT) // part)
 
 
-def test_an_empty_object_is_an_empty_file(far: Place, tmp_path: Path) -> None:
+def test_an_empty_object_is_an_empty_file(far: StoragePath, tmp_path: Path) -> None:
     (far / "empty").write_new(b"")
     assert fetch(far / "empty", tmp_path / "empty") == b""
 
 
-def test_a_flipped_byte_is_found_by_the_etag(slide: Place, proxy: Proxy, tmp_path: Path) -> None:
+def test_a_flipped_byte_is_found_by_the_etag(slide: StoragePath, proxy: Proxy, tmp_path: Path) -> None:
     assert slide.stored().look().digest == ("md5", hashlib.md5(CONTENT).hexdigest())
     proxy.add("flip", 500)
     with pytest.raises(StorageError, match=r"the download of s3://bucket/\S+/slide.svs is damaged: .* md5"):
@@ -55,7 +55,7 @@ def test_a_flipped_byte_is_found_by_the_etag(slide: Place, proxy: Proxy, tmp_pat
 
 
 def test_a_flipped_byte_is_found_by_a_stored_checksum(
-    slide: Place, bucket: Place, proxy: Proxy, tmp_path: Path
+    slide: StoragePath, bucket: StoragePath, proxy: Proxy, tmp_path: Path
 ) -> None:
     stored = bucket.stored()
     client = boto3.client("s3", endpoint_url=stored.identity.partition("/bucket")[0], region_name="us-east-1")
@@ -70,14 +70,18 @@ def test_a_flipped_byte_is_found_by_a_stored_checksum(
 
 
 @pytest.mark.parametrize("kind", ["short", "cut", "reset"])
-def test_a_body_that_is_always_too_short_is_an_error(slide: Place, proxy: Proxy, tmp_path: Path, kind: str) -> None:
+def test_a_body_that_is_always_too_short_is_an_error(
+    slide: StoragePath, proxy: Proxy, tmp_path: Path, kind: str
+) -> None:
     proxy.add(kind, 1)
     with pytest.raises(StorageError, match=r"/slide\.svs"):
         fetch(slide, tmp_path / "slide")
 
 
 @pytest.mark.parametrize("by", [1, -1])
-def test_an_object_whose_length_is_told_wrong_is_an_error(slide: Place, proxy: Proxy, tmp_path: Path, by: int) -> None:
+def test_an_object_whose_length_is_told_wrong_is_an_error(
+    slide: StoragePath, proxy: Proxy, tmp_path: Path, by: int
+) -> None:
     proxy.add("short", by, method="HEAD")
     with pytest.raises(StorageError, match=r"/slide\.svs"):
         fetch(slide, tmp_path / "slide")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from raystp.errors import StorageError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.locks import locked
 from raystp.storage.node_cache import NodeCache
 from tests.storage.conftest import CONTENT, ENVIRONMENT, FETCH, kept, put
@@ -19,7 +19,7 @@ from tests.storage.fault_proxy import Proxy
 
 
 def test_a_fetched_object_is_read_again_without_a_download(
-    bucket: Place, far: Place, proxy: Proxy, cache: NodeCache
+    bucket: StoragePath, far: StoragePath, proxy: Proxy, cache: NodeCache
 ) -> None:
     place = put(bucket, far, "A1.SVS")
     for _ in range(3):
@@ -32,13 +32,13 @@ def test_a_fetched_object_is_read_again_without_a_download(
 
 def test_a_file_on_this_machine_is_its_own_path(tmp_path: Path, cache: NodeCache) -> None:
     (tmp_path / "slide").write_bytes(b"x")
-    with cache.fetch(Place.of(tmp_path / "slide")) as path:
+    with cache.fetch(StoragePath.of(tmp_path / "slide")) as path:
         assert path == tmp_path / "slide"
     assert not cache.folder.exists()
 
 
 def test_two_objects_of_one_name_and_two_versions_of_one_object_are_kept_apart(
-    bucket: Place, far: Place, cache: NodeCache
+    bucket: StoragePath, far: StoragePath, cache: NodeCache
 ) -> None:
     one, two = put(bucket / "a", far / "a", "A1.svs", b"one"), put(bucket / "b", far / "b", "A1.svs", b"two")
     with cache.fetch(one) as first, cache.fetch(two) as second:
@@ -48,7 +48,7 @@ def test_two_objects_of_one_name_and_two_versions_of_one_object_are_kept_apart(
             assert (third.read_bytes(), first.read_bytes()) == (b"new", b"one")
 
 
-def test_a_file_of_the_wrong_size_is_fetched_anew(bucket: Place, far: Place, cache: NodeCache) -> None:
+def test_a_file_of_the_wrong_size_is_fetched_anew(bucket: StoragePath, far: StoragePath, cache: NodeCache) -> None:
     place = put(bucket, far, "A1.svs")
     with cache.fetch(place) as path:
         pass
@@ -57,7 +57,9 @@ def test_a_file_of_the_wrong_size_is_fetched_anew(bucket: Place, far: Place, cac
         assert path.read_bytes() == CONTENT
 
 
-def test_threads_and_processes_share_one_download(bucket: Place, far: Place, proxy: Proxy, cache: NodeCache) -> None:
+def test_threads_and_processes_share_one_download(
+    bucket: StoragePath, far: StoragePath, proxy: Proxy, cache: NodeCache
+) -> None:
     place = put(bucket, far, "A1.svs")
     proxy.latency_s = 0.2
     fetchers = [
@@ -91,7 +93,9 @@ def test_threads_and_processes_share_one_download(bucket: Place, far: Place, pro
     assert len(said[0]) == 64
 
 
-def test_who_waited_for_anothers_download_does_not_repeat_it(slide: Place, proxy: Proxy, cache: NodeCache) -> None:
+def test_who_waited_for_anothers_download_does_not_repeat_it(
+    slide: StoragePath, proxy: Proxy, cache: NodeCache
+) -> None:
     with cache.fetch(slide) as path:
         pass
     path.unlink()
@@ -111,7 +115,7 @@ def test_who_waited_for_anothers_download_does_not_repeat_it(slide: Place, proxy
 
 
 def test_the_longest_unused_goes_first_and_the_bytes_stay_below_the_bound(
-    bucket: Place, far: Place, proxy: Proxy, cache: NodeCache
+    bucket: StoragePath, far: StoragePath, proxy: Proxy, cache: NodeCache
 ) -> None:
     places = [put(bucket, far, f"{n}.svs", CONTENT + bytes([n])) for n in range(5)]
     for place in [*places[:3], places[0], *places[3:]]:
@@ -125,7 +129,9 @@ def test_the_longest_unused_goes_first_and_the_bytes_stay_below_the_bound(
     assert len(list((cache.folder / "locks").iterdir())) == len(kept(cache)) == 3
 
 
-def test_a_file_in_use_stays_and_the_bound_holds_again_after_it(bucket: Place, far: Place, cache: NodeCache) -> None:
+def test_a_file_in_use_stays_and_the_bound_holds_again_after_it(
+    bucket: StoragePath, far: StoragePath, cache: NodeCache
+) -> None:
     places = [put(bucket, far, f"{n}.svs", CONTENT + bytes([n])) for n in range(5)]
     with contextlib.ExitStack() as stack:
         paths = [stack.enter_context(cache.fetch(place)) for place in places]
@@ -133,7 +139,9 @@ def test_a_file_in_use_stays_and_the_bound_holds_again_after_it(bucket: Place, f
     assert sum(path.stat().st_size for path in kept(cache)) <= cache.max_bytes
 
 
-def test_many_threads_over_a_small_cache_read_whole_files(bucket: Place, far: Place, cache: NodeCache) -> None:
+def test_many_threads_over_a_small_cache_read_whole_files(
+    bucket: StoragePath, far: StoragePath, cache: NodeCache
+) -> None:
     places = [put(bucket, far, f"{n}.svs", CONTENT + bytes([n])) for n in range(6)]
     wrong: list[object] = []
 

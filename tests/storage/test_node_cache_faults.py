@@ -11,29 +11,31 @@ from pathlib import Path
 import pytest
 
 from raystp.errors import StorageError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
-from raystp.storage.patience import Patience
+from raystp.storage.patience import RetryPolicy
 from tests.storage.conftest import CONTENT, ENVIRONMENT, FETCH, child, kept, printed, put
 from tests.storage.fault_proxy import Proxy
 
-SOON = Patience(without_progress_s=2.0, backoff_s=0.02)
+SOON = RetryPolicy(without_progress_s=2.0, backoff_s=0.02)
 CRAMPED = """
 import pathlib, resource, sys
 from raystp.errors import StorageError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 if sys.argv[3] == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
-    with NodeCache(pathlib.Path(sys.argv[2]), 10**9).fetch(Place.of(sys.argv[1])):
+    with NodeCache(pathlib.Path(sys.argv[2]), 10**9).fetch(StoragePath.of(sys.argv[1])):
         print("fetched")
 except StorageError as error:
     print(error)
 """
 
 
-def test_a_killed_download_leaves_nothing_that_is_read(bucket: Place, far: Place, proxy: Proxy, tmp_path: Path) -> None:
+def test_a_killed_download_leaves_nothing_that_is_read(
+    bucket: StoragePath, far: StoragePath, proxy: Proxy, tmp_path: Path
+) -> None:
     place, other = put(bucket, far, "A1.svs", CONTENT * 100), put(bucket, far, "B2.svs")
     cache = NodeCache(tmp_path / "cache", 10**9)
     proxy.add("drip", 300_000)
@@ -59,7 +61,7 @@ def test_a_killed_download_leaves_nothing_that_is_read(bucket: Place, far: Place
     "fault", [("short", 1, "GET"), ("flip", 7, "GET"), ("short", 1, "HEAD"), ("short", -1, "HEAD"), ("cut", 1, "GET")]
 )
 def test_an_object_that_does_not_come_whole_never_becomes_a_file(
-    slide: Place, proxy: Proxy, cache: NodeCache, fault: tuple[str, int, str]
+    slide: StoragePath, proxy: Proxy, cache: NodeCache, fault: tuple[str, int, str]
 ) -> None:
     kind, at, method = fault
     proxy.add(kind, at, method=method)
@@ -71,7 +73,7 @@ def test_an_object_that_does_not_come_whole_never_becomes_a_file(
         assert path.read_bytes() == CONTENT
 
 
-def test_a_store_that_never_answers_is_given_up_in_time(slide: Place, proxy: Proxy, cache: NodeCache) -> None:
+def test_a_store_that_never_answers_is_given_up_in_time(slide: StoragePath, proxy: Proxy, cache: NodeCache) -> None:
     proxy.add("silent")
     started = time.monotonic()
     with pytest.raises(StorageError, match=r"/A1\.svs"), cache.fetch(slide, patience=SOON):
@@ -81,7 +83,7 @@ def test_a_store_that_never_answers_is_given_up_in_time(slide: Place, proxy: Pro
 
 
 def test_a_disk_that_is_too_small_is_named_before_a_byte_is_fetched(
-    slide: Place, proxy: Proxy, cache: NodeCache
+    slide: StoragePath, proxy: Proxy, cache: NodeCache
 ) -> None:
     proxy.add("short", -(1 << 60), method="HEAD")
     said = (
@@ -92,7 +94,9 @@ def test_a_disk_that_is_too_small_is_named_before_a_byte_is_fetched(
     assert (kept(cache), proxy.count("GET")) == ([], 0)
 
 
-def test_a_file_that_the_disk_will_not_take_is_named_and_gone(bucket: Place, far: Place, cache: NodeCache) -> None:
+def test_a_file_that_the_disk_will_not_take_is_named_and_gone(
+    bucket: StoragePath, far: StoragePath, cache: NodeCache
+) -> None:
     said = printed(child(CRAMPED, put(bucket, far, "A1.svs").uri, str(cache.folder), "limit"))
     assert "A1.svs (10,000 bytes) in the cache" in said
     assert "File too large; free some space there, or name another folder" in said
@@ -100,7 +104,7 @@ def test_a_file_that_the_disk_will_not_take_is_named_and_gone(bucket: Place, far
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="a disk of one's own needs unshare (util-linux)")
-def test_a_full_disk_is_named_and_what_there_was_is_gone(bucket: Place, far: Place, tmp_path: Path) -> None:
+def test_a_full_disk_is_named_and_what_there_was_is_gone(bucket: StoragePath, far: StoragePath, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = [
@@ -125,7 +129,7 @@ def test_a_full_disk_is_named_and_what_there_was_is_gone(bucket: Place, far: Pla
     assert ran.stdout.count("\n") == 1
 
 
-def test_a_folder_that_cannot_be_written_is_named(bucket: Place, far: Place, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(bucket: StoragePath, far: StoragePath, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     place = put(bucket, far, "A1.svs")
     with (

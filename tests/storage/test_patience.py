@@ -6,12 +6,12 @@ import time
 import pytest
 
 from raystp.errors import StorageError
-from raystp.storage.patience import PATIENCE, Patience, Watch
+from raystp.storage.patience import RETRY_POLICY, RetryPolicy, StallTimeout
 
-SHORT = Patience(without_progress_s=0.3, least_bytes_per_s=1000.0, averaged_over_s=0.4)
+SHORT = RetryPolicy(without_progress_s=0.3, least_bytes_per_s=1000.0, averaged_over_s=0.4)
 
 
-def drip(watch: Watch) -> None:
+def drip(watch: StallTimeout) -> None:
     """Let one byte come 50 times a second, for 2 s."""
     for _ in range(100):
         time.sleep(0.02)
@@ -19,34 +19,34 @@ def drip(watch: Watch) -> None:
 
 
 def test_all_tries_fit_into_the_time_without_a_byte() -> None:
-    assert PATIENCE.try_s * (PATIENCE.retries + 1) == PATIENCE.without_progress_s
-    backoffs = PATIENCE.backoff_s * (2**PATIENCE.retries - 1)
-    assert backoffs <= 0.2 * PATIENCE.without_progress_s
+    assert RETRY_POLICY.try_s * (RETRY_POLICY.retries + 1) == RETRY_POLICY.without_progress_s
+    backoffs = RETRY_POLICY.backoff_s * (2**RETRY_POLICY.retries - 1)
+    assert backoffs <= 0.2 * RETRY_POLICY.without_progress_s
 
 
 def test_a_read_at_the_least_rate_goes_on() -> None:
-    watch = Watch("it", SHORT)
+    watch = StallTimeout("it", SHORT)
     for _ in range(16):
         time.sleep(0.05)
         watch.arrived(200)  # 4000 bytes a second at most
 
 
 def test_a_read_below_the_least_rate_ends_when_its_average_is_known() -> None:
-    watch, started = Watch("it", SHORT), time.monotonic()
+    watch, started = StallTimeout("it", SHORT), time.monotonic()
     with pytest.raises(StorageError, match=r"the store sends it at 0\.\d KB/s over 0\.\d s, and at least 1 KB/s"):
         drip(watch)
     assert time.monotonic() - started >= SHORT.averaged_over_s
 
 
 def test_a_read_that_was_fast_once_and_is_slow_now_ends() -> None:
-    watch = Watch("it", SHORT)
+    watch = StallTimeout("it", SHORT)
     watch.arrived(1_000_000)
     with pytest.raises(StorageError, match="at least 1 KB/s"):
         drip(watch)
 
 
 def test_a_read_that_stands_still_ends() -> None:
-    watch = Watch("it", SHORT)
+    watch = StallTimeout("it", SHORT)
     watch.arrived(1_000_000)
     time.sleep(0.31)
     with pytest.raises(StorageError, match=r"the store of it sent no byte for 0\.\d s"):
@@ -54,7 +54,7 @@ def test_a_read_that_stands_still_ends() -> None:
 
 
 def test_a_new_try_is_averaged_anew() -> None:
-    watch = Watch("it", Patience(without_progress_s=2.0, least_bytes_per_s=1000.0, averaged_over_s=0.4))
+    watch = StallTimeout("it", RetryPolicy(without_progress_s=2.0, least_bytes_per_s=1000.0, averaged_over_s=0.4))
     time.sleep(0.5)
     watch.try_again()
     watch.arrived(1)
@@ -63,7 +63,7 @@ def test_a_new_try_is_averaged_anew() -> None:
 
 
 def test_the_bytes_of_all_threads_count_together() -> None:
-    watch, faults = Watch("it", SHORT), []
+    watch, faults = StallTimeout("it", SHORT), []
 
     def read() -> None:
         for _ in range(16):
@@ -82,7 +82,7 @@ def test_the_bytes_of_all_threads_count_together() -> None:
 
 
 def test_a_stopped_read_ends_at_its_next_byte() -> None:
-    watch = Watch("it", SHORT)
+    watch = StallTimeout("it", SHORT)
     watch.stop()
     with pytest.raises(StorageError, match="the read of it was stopped"):
         watch.arrived(1)

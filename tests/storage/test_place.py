@@ -9,21 +9,22 @@ import pyarrow.fs as pafs
 import pytest
 
 from raystp import tables
-from raystp.artifacts import Artifact, begin, find
-from raystp.config import Run
+from raystp.artifacts import Artifact, create_or_open, resolve
+from raystp.config import RunConfig
 from raystp.errors import ArtifactError, StorageError
-from raystp.expression.schema import About, Spots, make_section, read_section, write_section
-from raystp.index.bank import open_bank, write_bank
-from raystp.index.reference import Reference
+from raystp.expression.schema import SectionInfo, SpotPositions, make_section, read_section, write_section
+from raystp.index.opened import open_reference_index
+from raystp.index.reference import ReferenceRows
+from raystp.index.write import write_reference_index
 from raystp.models.baselines.simple import fit_gene_mean
 from raystp.models.store import load_model, save_model
 from raystp.steps.slide_table import read_slide_table
 from raystp.steps.spots.step import SpotsConfig
-from raystp.storage import Place, is_safe_name
+from raystp.storage import StoragePath, is_safe_name
 from tests.storage.conftest import CANARY
 
 
-def test_what_is_written_is_read_and_listed_and_goes_away(folder: Place) -> None:
+def test_what_is_written_is_read_and_listed_and_goes_away(folder: StoragePath) -> None:
     file = folder / "deep" / "er" / "word.txt"
     file.write_bytes(b"old")
     file.write_bytes(b"new")
@@ -42,7 +43,7 @@ def test_what_is_written_is_read_and_listed_and_goes_away(folder: Place) -> None
     assert (folder.names(), file.exists()) == ([], False)
 
 
-def test_a_table_comes_back_with_its_label(folder: Place) -> None:
+def test_a_table_comes_back_with_its_label(folder: StoragePath) -> None:
     rows: list[dict[str, object]] = [{"slide": "A", "stage": "tile", "reason": "none"}]
     table = tables.of_rows(rows, tables.FAILURES)
     file = folder / "failures.parquet"
@@ -52,7 +53,7 @@ def test_a_table_comes_back_with_its_label(folder: Place) -> None:
     assert file.read_table(["reason"]).column_names == ["reason"]
 
 
-def test_a_writer_that_fails_leaves_the_old_content_and_nothing_beside_it(folder: Place) -> None:
+def test_a_writer_that_fails_leaves_the_old_content_and_nothing_beside_it(folder: StoragePath) -> None:
     file = folder / "model.bin"
     file.write_bytes(b"old")
 
@@ -64,10 +65,10 @@ def test_a_writer_that_fails_leaves_the_old_content_and_nothing_beside_it(folder
         file.write_file(half)
     assert (file.read_bytes(), folder.names()) == (b"old", ["model.bin"])
     if folder.is_local:
-        assert os.listdir(folder.path) == ["model.bin"]  # noqa: PTH208 -- names() leaves out what is being written
+        assert os.listdir(folder.local_path) == ["model.bin"]  # noqa: PTH208 -- names() leaves out what is being written
 
 
-def test_a_writer_sees_the_name_it_writes_for_by_its_ending(folder: Place) -> None:
+def test_a_writer_sees_the_name_it_writes_for_by_its_ending(folder: StoragePath) -> None:
     seen: list[str] = []
 
     def write(path: Path) -> None:
@@ -79,7 +80,7 @@ def test_a_writer_sees_the_name_it_writes_for_by_its_ending(folder: Place) -> No
 
 
 def test_a_file_being_written_is_not_listed(tmp_path: Path) -> None:
-    place = Place.of(tmp_path)
+    place = StoragePath.of(tmp_path)
 
     def write(path: Path) -> None:
         path.write_bytes(b"half")
@@ -90,22 +91,22 @@ def test_a_file_being_written_is_not_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["open", "read_bytes", "size", "read_table", "read_schema"])
-def test_what_is_absent_cannot_be_read_and_is_named(folder: Place, what: str) -> None:
+def test_what_is_absent_cannot_be_read_and_is_named(folder: StoragePath, what: str) -> None:
     with pytest.raises(StorageError, match=f"{(folder / 'none').name}"):
         getattr(folder / "none", what)()
     assert (folder / "none").names() == []
 
 
-def test_a_file_that_is_no_table_is_named(folder: Place) -> None:
+def test_a_file_that_is_no_table_is_named(folder: StoragePath) -> None:
     (folder / "tiles.parquet").write_bytes(b"not a table")
-    for read in (Place.read_table, Place.read_schema):
+    for read in (StoragePath.read_table, StoragePath.read_schema):
         with pytest.raises(StorageError, match=r"cannot read .*/tiles.parquet: "):
             read(folder / "tiles.parquet")
 
 
 def test_a_store_below_a_plain_file_cannot_be_written_and_says_so_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    store = Place.of(tmp_path / "file" / "store")
+    store = StoragePath.of(tmp_path / "file" / "store")
     with pytest.raises(StorageError) as caught:
         store.check_writable()
     said = f"nothing can be written under {store}: Not a directory; name another store with --set run.store=..."
@@ -114,14 +115,14 @@ def test_a_store_below_a_plain_file_cannot_be_written_and_says_so_in_one_sentenc
         (store / "a").write_bytes(b"")
 
 
-def test_a_store_in_a_bucket_that_is_not_there_cannot_be_written(bucket: Place) -> None:
-    store = Place.of(bucket.uri.replace("//bucket/", "//none/"))
+def test_a_store_in_a_bucket_that_is_not_there_cannot_be_written(bucket: StoragePath) -> None:
+    store = StoragePath.of(bucket.uri.replace("//bucket/", "//none/"))
     with pytest.raises(StorageError, match=r"nothing can be written under s3://none/.*NO_SUCH_BUCKET") as caught:
         store.check_writable()
     assert "endpoint" not in str(caught.value)
 
 
-def test_looking_whether_a_store_can_be_written_leaves_nothing(folder: Place) -> None:
+def test_looking_whether_a_store_can_be_written_leaves_nothing(folder: StoragePath) -> None:
     folder.check_writable()
     assert folder.names() == []
 
@@ -138,25 +139,25 @@ def test_a_name_that_leaves_its_folder_or_hides_in_it_is_refused(name: str) -> N
 
 def test_a_path_is_absolute_and_a_uri_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Place.of("store").uri == Place.of(f"file://{tmp_path}/store").uri == str(tmp_path / "store")
-    assert Place.of("~/store").uri == str(Path.home() / "store")
-    assert Place.of("s3://b/k?region=x").uri == "s3://b/k?region=x"
+    assert StoragePath.of("store").uri == StoragePath.of(f"file://{tmp_path}/store").uri == str(tmp_path / "store")
+    assert StoragePath.of("~/store").uri == str(Path.home() / "store")
+    assert StoragePath.of("s3://b/k?region=x").uri == "s3://b/k?region=x"
 
 
 @pytest.mark.parametrize("uri", ["/data/store", "/data/what?", "s3://b/k", "s3://b/k?region=x&scheme=http"])
 def test_a_places_name_and_folder_undo_each_other(uri: str) -> None:
-    place = Place.of(uri)
+    place = StoragePath.of(uri)
     assert ((place / "a.b").name, (place / "a.b").parent) == ("a.b", place)
 
 
 def test_a_question_mark_in_a_local_path_is_part_of_it(tmp_path: Path) -> None:
-    (Place.of(tmp_path / "what?") / "a").write_bytes(b"x")
+    (StoragePath.of(tmp_path / "what?") / "a").write_bytes(b"x")
     assert (tmp_path / "what?" / "a").read_bytes() == b"x"
 
 
 def test_a_remote_place_has_no_local_path() -> None:
     with pytest.raises(StorageError, match="s3://b/k is on an object store, a path on this machine was wanted"):
-        _ = Place.of("s3://b/k").path
+        _ = StoragePath.of("s3://b/k").local_path
 
 
 SECRET = [
@@ -170,7 +171,7 @@ SECRET = [
 
 @pytest.mark.parametrize("uri", SECRET)
 def test_a_place_is_never_printed_with_its_secret(uri: str) -> None:
-    place = Place.of(uri) / "file"
+    place = StoragePath.of(uri) / "file"
     assert CANARY in place.uri
     assert CANARY not in f"{place} {place!r} {place.name} {place.parent}"
     with pytest.raises(StorageError) as caught:
@@ -180,42 +181,42 @@ def test_a_place_is_never_printed_with_its_secret(uri: str) -> None:
 
 @pytest.mark.parametrize("uri", [*SECRET[:2], f"s3://b/k?{CANARY}"])
 def test_a_manifest_never_holds_a_secret(tmp_path: Path, uri: str) -> None:
-    config = SpotsConfig(slides=uri, root=uri, run=Run(store=str(tmp_path)))
-    draft = begin(config, "spots", {})
+    config = SpotsConfig(slides=uri, root=uri, run=RunConfig(store=str(tmp_path)))
+    draft = create_or_open(config, "spots", {})
     assert not isinstance(draft, Artifact)
-    manifest = draft.finish({}, []).place / "manifest.json"
+    manifest = draft.finish({}, []).path / "manifest.json"
     assert CANARY not in manifest.read_bytes().decode()
     assert "b/k" in manifest.read_bytes().decode()
 
 
-def test_an_object_store_holds_artifacts_as_a_folder_does(bucket: Place) -> None:
-    config = SpotsConfig(slides="slides.csv", name="far", run=Run(store=bucket.uri))
+def test_an_object_store_holds_artifacts_as_a_folder_does(bucket: StoragePath) -> None:
+    config = SpotsConfig(slides="slides.csv", name="far", run=RunConfig(store=bucket.uri))
     with pytest.raises(ArtifactError, match=r"no artifact 'spots/far' in s3://bucket/\S*: the 'spots' step has left"):
-        find(bucket.uri, "spots/far", "spots")
-    draft = begin(config, "spots", {"sections": "abc"})
+        resolve(bucket.uri, "spots/far", "spots")
+    draft = create_or_open(config, "spots", {"sections": "abc"})
     assert not isinstance(draft, Artifact)
     with pytest.raises(ArtifactError, match="no artifact 'spots/far'"):
-        find(bucket.uri, "spots/far", "spots")  # a folder without files does not exist there
-    (draft.place / "slides.parquet").write_table(tables.SLIDES.empty_table())
+        resolve(bucket.uri, "spots/far", "spots")  # a folder without files does not exist there
+    (draft.path / "slides.parquet").write_table(tables.SLIDES.empty_table())
     with pytest.raises(ArtifactError, match=r"has no manifest.json: the step has not finished there"):
-        find(bucket.uri, "spots/far", "spots")
+        resolve(bucket.uri, "spots/far", "spots")
     finished = draft.finish({"slides": 0}, [{"slide": "A", "stage": "spots", "reason": "none"}])
-    found = find(bucket.uri, "spots/far", "spots")
-    assert found == finished == begin(config, "spots", {"sections": "abc"})
-    assert find(bucket.uri, found.place.uri, "spots") == finished
+    found = resolve(bucket.uri, "spots/far", "spots")
+    assert found == finished == create_or_open(config, "spots", {"sections": "abc"})
+    assert resolve(bucket.uri, found.path.uri, "spots") == finished
     assert found.table("slides.parquet", tables.SLIDES).num_rows == 0
     assert found.failures()["slide"].to_pylist() == ["A"]
-    found.place.remove()
-    assert not found.place.exists()
+    found.path.remove()
+    assert not found.path.exists()
 
 
-def test_a_slide_table_on_an_object_store_takes_its_paths_from_its_own_folder(bucket: Place) -> None:
+def test_a_slide_table_on_an_object_store_takes_its_paths_from_its_own_folder(bucket: StoragePath) -> None:
     (bucket / "slides.csv").write_bytes(b"slide,path,patient\nA,slides/A.svs,P\n")
     (row,) = read_slide_table((bucket / "slides.csv").uri, None, "store")
     assert row.path == bucket / "slides" / "A.svs"
 
 
-def test_ray_is_given_a_folder_as_it_takes_it(folder: Place) -> None:
+def test_ray_is_given_a_folder_as_it_takes_it(folder: StoragePath) -> None:
     given = folder.for_ray()
     fs = given.get("storage_filesystem", pafs.LocalFileSystem())
     with fs.open_output_stream(f"{given['storage_path']}/checkpoint") as file:
@@ -223,16 +224,16 @@ def test_ray_is_given_a_folder_as_it_takes_it(folder: Place) -> None:
     assert (folder / "checkpoint").read_bytes() == b"x"
 
 
-def test_sections_models_and_banks_come_back_from_either(folder: Place) -> None:
+def test_sections_models_and_banks_come_back_from_either(folder: StoragePath) -> None:
     expression = np.arange(6, dtype=np.float32).reshape(2, 3)
     at, genes, names = np.arange(2.0), ["A", "B", "C"], ["s0", "s1"]
-    about = About("S", "P", "S", mpp=0.5, spot_diameter_um=55.0, pitch_um=100.0, layout="toy")
-    section = make_section(expression + 1, genes, Spots(names, np.stack([at, at], axis=1), at, at), about)
+    about = SectionInfo("S", "P", "S", mpp=0.5, spot_diameter_um=55.0, pitch_um=100.0, layout="toy")
+    section = make_section(expression + 1, genes, SpotPositions(names, np.stack([at, at], axis=1), at, at), about)
     write_section(folder / "S.h5ad", section)
     np.testing.assert_array_equal(read_section(folder / "S.h5ad").X.toarray(), expression + 1)
     save_model(folder / "model", "gene_mean", fit_gene_mean(expression), {"genes": genes, "d_image": 2})
     assert load_model(folder / "model")[0] == "gene_mean"
-    reference = Reference(expression[:, :2], expression, genes, ["S", "S"], names, ["P", "P"])
-    described = write_bank(folder / "bank", reference, shards=2, metric="l2")
-    bank = open_bank(folder / "bank", described)
+    reference = ReferenceRows(expression[:, :2], expression, genes, ["S", "S"], names, ["P", "P"])
+    described = write_reference_index(folder / "bank", reference, shards=2, metric="l2")
+    bank = open_reference_index(folder / "bank", described)
     np.testing.assert_array_equal(bank.expression(np.array([1, 0])), expression[::-1])

@@ -7,27 +7,27 @@ from pathlib import Path
 import pytest
 
 from raystp.errors import StorageError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
-from raystp.storage.patience import Patience
+from raystp.storage.patience import RetryPolicy
 from tests.storage.fault_proxy import Proxy
 
-SOON = Patience(without_progress_s=0.4, retries=1, backoff_s=0.01)
+SOON = RetryPolicy(without_progress_s=0.4, retries=1, backoff_s=0.01)
 KEY, SECRET, TOKEN = "canaryKey0", "canarySecret1", "canaryToken2"
 
 
 @pytest.fixture(params=["uri", "environment"])
-def place(request: pytest.FixtureRequest, far: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(request: pytest.FixtureRequest, far: StoragePath, monkeypatch: pytest.MonkeyPatch) -> StoragePath:
     """A folder whose key and secret are in its URI, or in the environment; a token is there too."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     given = f"s3://{KEY}:{SECRET}@" if request.param == "uri" else "s3://"
-    return Place.of(far.uri.replace("s3://", given))
+    return StoragePath.of(far.uri.replace("s3://", given))
 
 
 def test_no_secret_is_seen_anywhere(
-    place: Place, proxy: Proxy, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    place: StoragePath, proxy: Proxy, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.DEBUG)
     cache, file = NodeCache(tmp_path / "cache", 1000), place / "slide.svs"
@@ -46,7 +46,7 @@ def test_no_secret_is_seen_anywhere(
         assert secret not in said
 
 
-def errors_of(file: Place, cache: NodeCache) -> list[str]:
+def errors_of(file: StoragePath, cache: NodeCache) -> list[str]:
     """Use each verb once, and return what was raised as Python would print it."""
 
     def fetch() -> None:

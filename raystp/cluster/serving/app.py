@@ -8,9 +8,9 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
 
-from raystp.cluster.serving.arrow import STREAM, read_asked, write_answered
-from raystp.cluster.serving.auth import Refused
-from raystp.cluster.serving.messages import Answered, Asked, Question, heard
+from raystp.cluster.serving.arrow import STREAM, from_arrow, to_arrow
+from raystp.cluster.serving.auth import RequestRefused
+from raystp.cluster.serving.messages import ImputeRequest, ImputeResponse, JsonRequest, from_json
 from raystp.errors import RaystpError, StorageError
 
 JSON = "application/json"
@@ -29,7 +29,7 @@ STATUSES = {
 
 
 @runtime_checkable
-class Desk(Protocol):
+class ServiceBackend(Protocol):
     """What the paths speak to."""
 
     def info(self) -> dict[str, Any]:
@@ -38,14 +38,14 @@ class Desk(Protocol):
     def metrics(self) -> bytes:
         """Return what `/metrics` says."""
 
-    async def impute(self, asked: Asked) -> tuple[Answered, int]:
+    async def impute(self, asked: ImputeRequest) -> tuple[ImputeResponse, int]:
         """Return an answer, and how many questions were answered with it; raises Refused or RaystpError."""
 
 
-def make_app(desk: Desk, version: str) -> FastAPI:
+def make_app(desk: ServiceBackend, version: str) -> FastAPI:
     """Return the application."""
     app = FastAPI(title="raystp", version=version, docs_url=None, redoc_url=None, separate_input_output_schemas=False)
-    for kind in (Refused, RaystpError, HTTPException, Exception):
+    for kind in (RequestRefused, RaystpError, HTTPException, Exception):
         app.add_exception_handler(kind, _told)
     app.add_exception_handler(404, _no_path)
     app.add_exception_handler(405, _no_method)
@@ -71,27 +71,27 @@ def make_app(desk: Desk, version: str) -> FastAPI:
         asked = await _asked(request)
         answered, together = await desk.impute(asked)
         arrow = STREAM in request.headers.get("accept", "")
-        written = await asyncio.to_thread(write_answered if arrow else Answered.json, answered)
+        written = await asyncio.to_thread(to_arrow if arrow else ImputeResponse.json, answered)
         return Response(written, media_type=STREAM if arrow else JSON, headers={"x-raystp-batch": str(together)})
 
     app.openapi = _described(app.openapi)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return app
 
 
-async def _asked(request: Request) -> Asked:
+async def _asked(request: Request) -> ImputeRequest:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = await request.body()
     if kind == JSON:
-        return await asyncio.to_thread(heard, body)
+        return await asyncio.to_thread(from_json, body)
     if kind == STREAM:
-        return await asyncio.to_thread(read_asked, body, dict(request.query_params))
-    raise Refused(415, f"content-type: {JSON} and {STREAM} are read, got {kind[:80] or 'none'}")
+        return await asyncio.to_thread(from_arrow, body, dict(request.query_params))
+    raise RequestRefused(415, f"content-type: {JSON} and {STREAM} are read, got {kind[:80] or 'none'}")
 
 
 async def _told(_: Request, error: Exception) -> Response:
     """Say an error; what nobody foresaw is in the replica's log, and not in the answer."""
     status, sentence = 500, "the service failed at this request; its log says why"
-    if isinstance(error, Refused):
+    if isinstance(error, RequestRefused):
         status, sentence = error.status, error.sentence
     elif isinstance(error, RaystpError):
         status, sentence = (404 if isinstance(error, StorageError) else 422), str(error)
@@ -111,7 +111,7 @@ async def _no_method(request: Request, _: Exception) -> Response:
 
 def _request() -> dict[str, Any]:
     arrow = {"schema": {"type": "string", "format": "binary"}}
-    content = {JSON: {"schema": {"$ref": REFS.format(model=Question.__name__)}}, STREAM: arrow}
+    content = {JSON: {"schema": {"$ref": REFS.format(model=JsonRequest.__name__)}}, STREAM: arrow}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -144,7 +144,7 @@ def _described(own: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]
 
     def described() -> dict[str, Any]:
         schema = own()
-        _, forms = models_json_schema([(Question, "validation")], ref_template=REFS)
+        _, forms = models_json_schema([(JsonRequest, "validation")], ref_template=REFS)
         schema.setdefault("components", {}).setdefault("schemas", {}).update(forms["$defs"])
         return schema
 

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
 
-from raystp.cluster.serving.auth import Refused
-from raystp.cluster.serving.messages import Answered, Asked, options_of
+from raystp.cluster.serving.auth import RequestRefused
+from raystp.cluster.serving.messages import ImputeRequest, ImputeResponse, options_of
 
 STREAM = "application/vnd.apache.arrow.stream"
 FEATURES = "features"
@@ -24,7 +24,7 @@ COMPRESSION = 3
 """Field of a record batch's header, in Arrow's format."""
 
 
-def read_asked(content: bytes, query: dict[str, str]) -> Asked:
+def from_arrow(content: bytes, query: dict[str, str]) -> ImputeRequest:
     """Return the question of a stream, its options from the schema's metadata and the query string."""
     try:
         reader = pa.ipc.open_stream(pa.py_buffer(content))
@@ -35,14 +35,14 @@ def read_asked(content: bytes, query: dict[str, str]) -> Asked:
             batch.validate(full=True)
             batches.append(_values(batch.column(0), width))
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, struct.error) as error:
-        raise Refused(
+        raise RequestRefused(
             400, f"the body is no Arrow IPC stream: {str(error).partition(chr(10))[0] or 'it is cut'}"
         ) from None
     features = np.concatenate(batches) if batches else np.empty((0, width), np.float32)
-    return Asked(options_of(_options(reader.schema.metadata or {}, query)), features)
+    return ImputeRequest(options_of(_options(reader.schema.metadata or {}, query)), features)
 
 
-def write_answered(answered: Answered) -> bytes:
+def to_arrow(answered: ImputeResponse) -> bytes:
     """Return an answer as a stream: a row per tile, the genes in the schema's metadata."""
     columns = {"expression": _lists(answered.expression)}
     if answered.spread is not None:
@@ -70,7 +70,7 @@ def _width(schema: pa.Schema) -> int:
     plain = pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type) and kind.list_size > 0
     if not plain:
         msg = f"the stream has one column, `{FEATURES}`, a fixed-size list of float16, 32 or 64; got {schema.names}"
-        raise Refused(422, msg)
+        raise RequestRefused(422, msg)
     return int(kind.list_size)
 
 
@@ -78,7 +78,7 @@ def _values(column: pa.FixedSizeListArray, width: int) -> Float32[np.ndarray, "t
     flat = column.flatten()
     if column.null_count or flat.null_count:
         msg = f"{FEATURES}: a tile or a value is missing (null)"
-        raise Refused(422, msg)
+        raise RequestRefused(422, msg)
     with np.errstate(over="ignore"):
         values: np.ndarray = flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)
     return values
@@ -93,7 +93,7 @@ def _check_plain(content: bytes) -> None:
         except (StopIteration, EOFError):
             return
         if message.type == "record batch" and _has_compression(message.metadata.to_pybytes()):
-            raise Refused(415, "compressed Arrow streams are not read: write it without compression")
+            raise RequestRefused(415, "compressed Arrow streams are not read: write it without compression")
 
 
 def _has_compression(header: bytes) -> bool:
@@ -116,9 +116,9 @@ def _options(metadata: dict[bytes, bytes], query: dict[str, str]) -> dict[str, A
     try:
         options = json.loads(metadata.get(OPTIONS, b"{}"))
     except (ValueError, RecursionError):
-        raise Refused(400, "the schema's metadata `raystp` is not JSON") from None
+        raise RequestRefused(400, "the schema's metadata `raystp` is not JSON") from None
     if not isinstance(options, dict):
-        raise Refused(422, "the schema's metadata `raystp` is no object of options")
+        raise RequestRefused(422, "the schema's metadata `raystp` is no object of options")
     return options | {name: _plain(name, text) for name, text in query.items()}
 
 

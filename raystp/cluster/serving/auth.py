@@ -12,7 +12,7 @@ LEAST_TOKEN = 16
 """Characters of a token."""
 
 
-class Refused(Exception):  # noqa: N818 -- an answer, said in HTTP's words
+class RequestRefused(Exception):  # noqa: N818 -- an answer, said in HTTP's words
     """A request is not answered: the status and the sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -21,7 +21,7 @@ class Refused(Exception):  # noqa: N818 -- an answer, said in HTTP's words
 
 
 @dataclass(frozen=True)
-class Token:
+class BearerToken:
     """Where the bearer token is: a file, or an environment variable; never the token itself."""
 
     file: str | None = None
@@ -43,21 +43,21 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Door:
+class AccessPolicy:
     """What is let in."""
 
     body_bytes: int = 16 << 20
     requests: int = 64
     """Inside at a time; times `body_bytes`, this bounds the memory that bodies take."""
     deadline_s: float = 30.0
-    token: Token | None = None
+    token: BearerToken | None = None
 
-    def said(self) -> str:
+    def to_json(self) -> str:
         """Return this as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
-    def heard(cls, text: str) -> "Door":
-        """Return the door that `said` described."""
+    def from_json(cls, text: str) -> "AccessPolicy":
+        """Return the door that `to_json` wrote."""
         values = json.loads(text)
-        return cls(**values | {"token": Token(**values["token"]) if values["token"] else None})
+        return cls(**values | {"token": BearerToken(**values["token"]) if values["token"] else None})

@@ -1,7 +1,7 @@
 """The service on Ray Serve: replicas that answer over HTTP, and what Serve is told of them.
 
 In goes a plan: what opens a replica's answers, and the bounds; what they know is no affair of this module.
-`serve_until` runs it in the foreground, `written` says it in Serve's own schema, for `serve deploy` and KubeRay.
+`serve_until` runs it in the foreground, `serve_config` says it in Serve's own schema, for `serve deploy` and KubeRay.
 """
 
 import asyncio
@@ -25,10 +25,16 @@ from ray.serve.schema import ServeDeploySchema
 
 from raystp import errors
 from raystp.cluster.serving.app import make_app
-from raystp.cluster.serving.auth import Door
-from raystp.cluster.serving.messages import Answered, Answers, Asked, Limits, Ready
-from raystp.cluster.serving.metrics import Meters
-from raystp.cluster.serving.middleware import Guard, hooks
+from raystp.cluster.serving.auth import AccessPolicy
+from raystp.cluster.serving.messages import (
+    ImputeRequest,
+    ImputeResponse,
+    PreparedRequest,
+    RequestHandler,
+    RequestLimits,
+)
+from raystp.cluster.serving.metrics import ServiceMetrics
+from raystp.cluster.serving.middleware import RequestGuard, hooks
 from raystp.errors import ConfigError, RaystpError
 
 NAME = "raystp"
@@ -41,13 +47,13 @@ GRACE = {"graceful_shutdown_timeout_s": 3.0, "graceful_shutdown_wait_loop_s": 0.
 
 
 @dataclass(frozen=True)
-class Plan:
+class ServicePlan:
     """All that is known of a service before it runs."""
 
-    opened: Callable[[], Answers[Any]]
+    opened: Callable[[], RequestHandler[Any]]
     """Importable, or a partial of such: called in every replica."""
-    door: Door
-    limits: Limits
+    door: AccessPolicy
+    limits: RequestLimits
     batch_tiles: int
     batch_wait_s: float
     replicas: int = 1
@@ -56,7 +62,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class At:
+class ListenAddress:
     """Where the service listens."""
 
     host: str
@@ -79,7 +85,7 @@ class At:
         return "EveryNode" if self.every_node else "HeadOnly"
 
 
-def tiles_of(questions: list[Ready]) -> int:
+def tiles_of(questions: list[PreparedRequest]) -> int:
     """Return the size of a batch."""
     return sum(question.tiles for question in questions)
 
@@ -88,20 +94,20 @@ def tiles_of(questions: list[Ready]) -> int:
 class Replica:
     """One process with the answers open: it joins the questions that are there, and answers them together."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ServicePlan) -> None:
         self._plan = plan
         self._answers = plan.opened()
         self._about = self._answers.about()
-        self._meters = Meters(serve.get_replica_context().replica_id.unique_id)
+        self._meters = ServiceMetrics(serve.get_replica_context().replica_id.unique_id)
         self._one = ThreadPoolExecutor(1, "answers")  # encoder and bank are asked by one thread at a time
         joined: Any = self.together  # Serve's decorator has setters that its types do not tell of
         joined.set_max_batch_size(plan.batch_tiles)
         joined.set_batch_wait_timeout_s(plan.batch_wait_s)
 
-    def __serve_build_asgi_app__(self) -> Guard:
+    def __serve_build_asgi_app__(self) -> RequestGuard:
         """Return the application that this replica answers with."""
         app = make_app(self, str(self._about["versions"]["raystp"]))
-        return Guard(app, self._plan.door, self._meters.request)
+        return RequestGuard(app, self._plan.door, self._meters.request)
 
     def info(self) -> dict[str, Any]:
         """Return what is known of the model, and the limits."""
@@ -113,7 +119,7 @@ class Replica:
         """Return this replica's counts."""
         return self._meters.text()
 
-    async def impute(self, asked: Asked) -> tuple[Answered, int]:
+    async def impute(self, asked: ImputeRequest) -> tuple[ImputeResponse, int]:
         """Answer a question, together with others that wait."""
         self._plan.limits.check(asked, len(self._about["genes"]))
         ready = await asyncio.to_thread(self._answers.prepare, asked)
@@ -123,7 +129,7 @@ class Replica:
         return answered, together
 
     @serve.batch(batch_size_fn=tiles_of)
-    async def together(self, questions: list[Ready]) -> list[tuple[Answered | RaystpError, int]]:
+    async def together(self, questions: list[PreparedRequest]) -> list[tuple[ImputeResponse | RaystpError, int]]:
         """Answer questions together."""
         self._meters.batch(len(questions), tiles_of(questions))
         loop = asyncio.get_running_loop()
@@ -131,14 +137,14 @@ class Replica:
         return [(answer, len(questions)) for answer in answers]
 
 
-def application(plan: Plan) -> serve.Application:
+def application(plan: ServicePlan) -> serve.Application:
     """Return the service as an application of Serve."""
     deployment: Any = serve.deployment(Replica, name=DEPLOYMENT)
     bound: serve.Application = deployment.options(**_options(plan), max_constructor_retry_count=TRIES).bind(plan)
     return bound
 
 
-def written(plan: Plan, at: At, import_path: str, arguments: dict[str, Any]) -> str:
+def serve_config(plan: ServicePlan, at: ListenAddress, import_path: str, arguments: dict[str, Any]) -> str:
     """Return the service in Serve's own schema, as YAML; `import_path` names a builder that takes `arguments`."""
     one = {"name": NAME, "route_prefix": "/", "import_path": import_path, "args": arguments}
     values = {
@@ -152,7 +158,7 @@ def written(plan: Plan, at: At, import_path: str, arguments: dict[str, Any]) -> 
     return yaml.safe_dump(values, sort_keys=False)
 
 
-def serve_until(plan: Plan, at: At, ready: Callable[[], None]) -> None:
+def serve_until(plan: ServicePlan, at: ListenAddress, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT comes; calls `ready` once the service answers.
 
     Raises what kept a replica from opening, as it said it, and ConfigError where the port is taken.
@@ -172,7 +178,7 @@ def serve_until(plan: Plan, at: At, ready: Callable[[], None]) -> None:
             _end(at)
 
 
-def _start(plan: Plan, at: At) -> None:
+def _start(plan: ServicePlan, at: ListenAddress) -> None:
     if serve.status().proxies:
         msg = "run.address: Ray Serve runs on that cluster already; write the service with run.written and deploy that"
         raise ConfigError(msg)
@@ -190,7 +196,7 @@ def _start(plan: Plan, at: At) -> None:
         raise _said("\n".join([str(error), *told])) from error
 
 
-def _end(at: At) -> None:
+def _end(at: ListenAddress) -> None:
     """Let the replicas finish what they have begun; a local Ray, and Serve with it, ends a moment later anyway."""
     if at.every_node:
         serve.shutdown()  # type: ignore[no-untyped-call]  # Ray ships it without types
@@ -201,7 +207,7 @@ def _end(at: At) -> None:
             time.sleep(0.1)
 
 
-def _options(plan: Plan) -> dict[str, Any]:
+def _options(plan: ServicePlan) -> dict[str, Any]:
     inside = plan.door.requests
     return {
         "num_replicas": plan.replicas,
@@ -222,7 +228,7 @@ def _said(trace: str) -> RaystpError:
     return kind(sentence)
 
 
-def _await_answer(at: At) -> None:
+def _await_answer(at: ListenAddress) -> None:
     """Wait until the proxy has heard of the replicas."""
     until = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < until:
@@ -233,7 +239,7 @@ def _await_answer(at: At) -> None:
     raise ConfigError(msg)
 
 
-def _check_free(at: At) -> None:
+def _check_free(at: ListenAddress) -> None:
     family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
     with socket.socket(family) as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -9,13 +9,13 @@ import pydantic_core
 from jaxtyping import Bool, Float32, Float64, Int64
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from raystp.cluster.serving.auth import Refused
+from raystp.cluster.serving.auth import RequestRefused
 from raystp.errors import RaystpError, some
 
 SHOWN_FAULTS = 5
 
 
-class Options(BaseModel):
+class RequestOptions(BaseModel):
     """What is wanted for the tiles; the same in JSON, in Arrow's metadata and in a query string."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -34,7 +34,7 @@ class Options(BaseModel):
     """Patients whose rows are left out of the search."""
 
 
-class Region(BaseModel):
+class SlideRegion(BaseModel):
     """Tiles side by side on a slide."""
 
     model_config = ConfigDict(
@@ -53,7 +53,7 @@ class Region(BaseModel):
     """um/px of the scan, where the slide does not say."""
 
 
-class Question(Options):
+class JsonRequest(RequestOptions):
     """The body in JSON: one of `embeddings`, `pixels`, `slide` with `region`, and what is wanted."""
 
     embeddings: list[list[float]] | None = None
@@ -62,18 +62,18 @@ class Question(Options):
     """A PNG or JPEG per tile, in base64."""
     slide: str | None = None
     """A slide under one of the service's folders."""
-    region: Region | None = None
+    region: SlideRegion | None = None
 
 
 @dataclass(frozen=True)
-class Asked:
+class ImputeRequest:
     """A question; exactly one of `features`, `pictures` and `slide` is given."""
 
-    options: Options
+    options: RequestOptions
     features: Float32[np.ndarray, "tile feature"] | None = None
     pictures: Sequence[str] | None = None
     slide: str | None = None
-    region: Region | None = None
+    region: SlideRegion | None = None
 
     @property
     def tiles(self) -> int:
@@ -86,7 +86,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Found:
+class ResponseNeighbours:
     """The neighbours of each tile, best first."""
 
     rows: Int64[np.ndarray, "tile k"]
@@ -96,7 +96,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Answered:
+class ImputeResponse:
     """An answer: a line per tile, a column per gene."""
 
     genes: list[str]
@@ -104,7 +104,7 @@ class Answered:
     distance: Float32[np.ndarray, " tile"]
     far: Bool[np.ndarray, " tile"]
     spread: Float32[np.ndarray, "tile gene"] | None = None
-    neighbours: Found | None = None
+    neighbours: ResponseNeighbours | None = None
     squares: Float64[np.ndarray, "tile 3"] | None = None
     """x, y and side in level-0 px, of tiles that were read from a slide."""
 
@@ -126,7 +126,7 @@ class Answered:
 
 
 @runtime_checkable
-class Ready(Protocol):
+class PreparedRequest(Protocol):
     """A question that was checked, with all that it needs read."""
 
     @property
@@ -134,25 +134,25 @@ class Ready(Protocol):
         """How many tiles it is about."""
 
 
-R = TypeVar("R", bound=Ready)
+R = TypeVar("R", bound=PreparedRequest)
 
 
 @runtime_checkable
-class Answers(Protocol[R]):
+class RequestHandler(Protocol[R]):
     """What a replica holds, and all that it knows."""
 
     def about(self) -> dict[str, Any]:
         """Return what `/v1/info` says, as plain JSON values; `genes` is a list of names."""
 
-    def prepare(self, asked: Asked) -> R:
+    def prepare(self, asked: ImputeRequest) -> R:
         """Check a question by itself and read what it names; raises RaystpError, StorageError for what is not there."""
 
-    def answer(self, ready: list[R]) -> list[Answered | RaystpError]:
+    def answer(self, ready: list[R]) -> list[ImputeResponse | RaystpError]:
         """Answer questions together, each as if it were alone."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """How much one question may ask for."""
 
     tiles: int
@@ -161,36 +161,38 @@ class Limits:
     values: int
     """Tiles times genes."""
 
-    def check(self, asked: Asked, genes: int) -> None:
+    def check(self, asked: ImputeRequest, genes: int) -> None:
         """Raise Refused where a question is too large; `genes` is how many an answer has where none are named."""
         options = asked.options
         wanted = genes if options.genes is None else len(options.genes)
         if asked.tiles > self.tiles:
-            raise Refused(413, f"{asked.tiles:,} tiles were sent, at most {self.tiles:,} are answered at a time")
+            raise RequestRefused(413, f"{asked.tiles:,} tiles were sent, at most {self.tiles:,} are answered at a time")
         if options.k > self.k:
-            raise Refused(422, f"k: {options.k} neighbours were asked for, at most {self.k} are searched")
+            raise RequestRefused(422, f"k: {options.k} neighbours were asked for, at most {self.k} are searched")
         if wanted > self.genes:
-            raise Refused(422, f"genes: {wanted:,} were asked for, at most {self.genes:,} are answered at a time")
+            raise RequestRefused(
+                422, f"genes: {wanted:,} were asked for, at most {self.genes:,} are answered at a time"
+            )
         if wanted * asked.tiles > self.values:
             msg = f"{asked.tiles:,} tiles x {wanted:,} genes are more than {self.values:,} values: name fewer of either"
-            raise Refused(422, msg)
+            raise RequestRefused(422, msg)
 
 
-def heard(content: bytes) -> Asked:
+def from_json(content: bytes) -> ImputeRequest:
     """Return the question that a body in JSON asks; raises Refused, 400 where it is no JSON, 422 where it is amiss."""
-    question = _read(Question, content)
+    question = _read(JsonRequest, content)
     given = [name for name in ("embeddings", "pixels", "slide") if getattr(question, name) is not None]
     if len(given) != 1 or (question.slide is None) != (question.region is None):
         seen = ", ".join([*given, *(["region"] if question.region else [])]) or "none"
-        raise Refused(422, f"one of `embeddings`, `pixels`, or `slide` with `region` is wanted, got {seen}")
-    options = Options.model_construct(**{name: getattr(question, name) for name in Options.model_fields})
+        raise RequestRefused(422, f"one of `embeddings`, `pixels`, or `slide` with `region` is wanted, got {seen}")
+    options = RequestOptions.model_construct(**{name: getattr(question, name) for name in RequestOptions.model_fields})
     features = None if question.embeddings is None else _matrix(question.embeddings)
-    return Asked(options, features, question.pixels, question.slide, question.region)
+    return ImputeRequest(options, features, question.pixels, question.slide, question.region)
 
 
-def options_of(values: dict[str, Any]) -> Options:
+def options_of(values: dict[str, Any]) -> RequestOptions:
     """Return options from plain values; raises Refused."""
-    return _read(Options, pydantic_core.to_json(values))
+    return _read(RequestOptions, pydantic_core.to_json(values))
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -202,15 +204,19 @@ def _read(form: type[M], content: bytes) -> M:
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         if faults[0]["type"] == "json_invalid":
-            raise Refused(400, f"the body is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}") from None
+            raise RequestRefused(
+                400, f"the body is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}"
+            ) from None
         told = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in faults[:SHOWN_FAULTS]]
         more = f"; and {len(faults) - len(told)} more" if len(faults) > len(told) else ""
-        raise Refused(422, "; ".join(told) + more) from None
+        raise RequestRefused(422, "; ".join(told) + more) from None
 
 
 def _matrix(rows: list[list[float]]) -> Float32[np.ndarray, "tile feature"]:
     widths = sorted({len(row) for row in rows})
     if len(widths) > 1:
-        raise Refused(422, f"embeddings: every tile has a row of one length, seen lengths {some([*map(str, widths)])}")
+        raise RequestRefused(
+            422, f"embeddings: every tile has a row of one length, seen lengths {some([*map(str, widths)])}"
+        )
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and said to be
         return np.asarray(rows, np.float64).astype(np.float32).reshape(len(rows), widths[0] if widths else 0)

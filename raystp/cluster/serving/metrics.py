@@ -9,7 +9,7 @@ SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 COUNTS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0]
 
 
-class Meters:
+class ServiceMetrics:
     """A replica's counts; a scrape reaches one replica, whose name stands beside each."""
 
     def __init__(self, replica: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
-from raystp.cluster.serving.auth import Door, Refused
+from raystp.cluster.serving.auth import AccessPolicy, RequestRefused
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -44,11 +44,11 @@ LINGER_S, LINGER_BYTES = 1.0, 64 << 20
 
 
 @dataclass(eq=False)
-class Reply:
+class ResponseBuffer:
     """What is sent; a plain word of Serve's own (429, 500, 503 ...) is held back, to be said as a sentence."""
 
     send_on: Send
-    ended: Callable[["Reply"], None]
+    ended: Callable[["ResponseBuffer"], None]
     """Called once all is sent: Serve's proxy goes on for a moment after that."""
     status: int = 0
     held: int = 0
@@ -84,14 +84,14 @@ class Reply:
 
 
 @dataclass
-class Guard:
+class RequestGuard:
     """The door, in front of an application."""
 
     app: App
-    door: Door
+    door: AccessPolicy
     seen: Callable[[int, float], None] = lambda _status, _seconds: None
     """Told the status and the seconds of every request."""
-    inside: set[Reply] = field(default_factory=set)
+    inside: set[ResponseBuffer] = field(default_factory=set)
     key: bytes | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -107,13 +107,13 @@ class Guard:
             return
         began, reply, brought = (
             time.monotonic(),
-            Reply(send, self.inside.discard),
-            Brought(receive, self.door.body_bytes),
+            ResponseBuffer(send, self.inside.discard),
+            RequestBody(receive, self.door.body_bytes),
         )
         try:
             async with asyncio.timeout(self.door.deadline_s) as clock:
                 await self._let_in(scope, brought, reply)
-        except Refused as refusal:
+        except RequestRefused as refusal:
             await reply.refuse(refusal.status, refusal.sentence, brought.rest(scope))
         except TimeoutError:
             if not clock.expired():
@@ -125,7 +125,7 @@ class Guard:
                 )
             self.seen(reply.status, time.monotonic() - began)
 
-    async def _let_in(self, scope: Scope, brought: "Brought", reply: Reply) -> None:
+    async def _let_in(self, scope: Scope, brought: "RequestBody", reply: ResponseBuffer) -> None:
         if scope["path"] in OPEN:
             await self.app(_without(scope), brought.nothing, reply.send)
             return
@@ -133,7 +133,7 @@ class Guard:
         brought.check_length(scope)
         if len(self.inside) >= self.door.requests:
             msg = f"{self.door.requests} requests are being answered, which is all that fit: try again in a second"
-            raise Refused(503, msg)
+            raise RequestRefused(503, msg)
         self.inside.add(reply)
         try:
             await brought.read()
@@ -148,10 +148,10 @@ class Guard:
         scheme, _, given = _header(scope, b"authorization").partition(b" ")
         if scheme.lower() != b"bearer":
             msg = "this service wants a token: send the header `Authorization: Bearer <token>`"
-            raise Refused(401, msg)
+            raise RequestRefused(401, msg)
         if not hmac.compare_digest(hashlib.sha256(given.strip()).digest(), self.key):
             msg = "the token is not this service's"
-            raise Refused(401, msg)
+            raise RequestRefused(401, msg)
 
     def _said(self, held: int, *, late: bool, whole: bool) -> tuple[int, str]:
         """Return what is said of a request that nobody answered, or that Serve answered in plain words."""
@@ -168,7 +168,7 @@ class Guard:
 
 
 @dataclass
-class Brought:
+class RequestBody:
     """A request's body, read whole before it is handed on, and no further than it may be long."""
 
     source: Receive
@@ -219,8 +219,10 @@ class Brought:
         announced = _header(scope, b"content-length") not in {b"", b"0"} or _header(scope, b"transfer-encoding")
         return self.source if announced and not self.whole else None
 
-    def _too_long(self, seen: str) -> Refused:
-        return Refused(413, f"the body is {seen}, at most {self.most:,} are read: send fewer tiles at a time, or Arrow")
+    def _too_long(self, seen: str) -> RequestRefused:
+        return RequestRefused(
+            413, f"the body is {seen}, at most {self.most:,} are read: send fewer tiles at a time, or Arrow"
+        )
 
 
 def at_the_door() -> list[Middleware]:
@@ -228,14 +230,14 @@ def at_the_door() -> list[Middleware]:
     from raystp.cluster.serving import metrics as service_meters  # noqa: PLC0415 -- uvicorn's server, and Ray's metrics
     from raystp.cluster.serving import timeouts as service_clock  # noqa: PLC0415 -- uvicorn's server, and Ray's metrics
 
-    door = Door.heard(os.environ[DOOR])
+    door = AccessPolicy.from_json(os.environ[DOOR])
     service_clock.install(door.deadline_s)
-    return [Middleware(Guard, door=door, seen=service_meters.ray_requests())]
+    return [Middleware(RequestGuard, door=door, seen=service_meters.ray_requests())]
 
 
-def hooks(door: Door) -> dict[str, str]:
+def hooks(door: AccessPolicy) -> dict[str, str]:
     """Return the environment of Serve's controller, which its proxies inherit."""
-    return {HOOK: f"{__name__}:{at_the_door.__name__}", DOOR: door.said()}
+    return {HOOK: f"{__name__}:{at_the_door.__name__}", DOOR: door.to_json()}
 
 
 def _without(scope: Scope) -> Scope:

@@ -30,14 +30,14 @@ class RowReader(Protocol):
 
 
 @dataclass(frozen=True)
-class Readers:
+class ReaderPool:
     """How many processes read for one trainer, and the share of a CPU that each holds."""
 
     count: int
     cpus: float = 1.0
 
 
-class _Read:
+class _ReadActor:
     """An actor that reads sets."""
 
     def __init__(self, read: RowReader) -> None:
@@ -48,7 +48,7 @@ class _Read:
 
 
 def pixel_stream(
-    read: RowReader, sets: Sequence[Rows], readers: Readers
+    read: RowReader, sets: Sequence[Rows], readers: ReaderPool
 ) -> Iterator[UInt8[torch.Tensor, "_ pixel pixel 3"]]:
     """Yield the pixels of one set of rows after the other; all sets are equally long, but for a shorter last one."""
     size = len(sets[0])
@@ -57,7 +57,7 @@ def pixel_stream(
     source.context.execution_options.preserve_order = True
     source.context.enable_progress_bars = False
     stream = source.map_batches(
-        _Read,
+        _ReadActor,
         fn_constructor_args=(read,),
         batch_size=size,
         compute=ActorPoolStrategy(size=readers.count),

@@ -15,7 +15,7 @@ import ray
 from raystp.errors import RaystpError
 
 
-class Holder:
+class ShardActor:
     """An actor that holds one part."""
 
     def __init__(self, opened: Callable[[int], Any], part: int) -> None:
@@ -70,7 +70,7 @@ def open_pool(opened: Callable[[int], Any], parts: int, *, replicas: int = 1, cp
     """
     # Without end: a question is answered late rather than short.
     options = {"num_cpus": cpus, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD"}
-    remote: Any = ray.remote(Holder).options(**options)
+    remote: Any = ray.remote(ShardActor).options(**options)
     actors = [[remote.remote(opened, part) for _ in range(replicas)] for part in range(parts)]
     pool = ShardPool(actors)
     try:

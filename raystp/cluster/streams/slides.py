@@ -40,7 +40,7 @@ class SlideReceipt:
 
 
 @dataclass(frozen=True)
-class SlideWidth:
+class SlideResources:
     """How many processes share the slides, and what each holds."""
 
     processes: int
@@ -48,7 +48,7 @@ class SlideWidth:
     gpus: float = 0.0
 
 
-def each_slide(work: SlideWork, slides: list[str], width: SlideWidth) -> Iterator[SlideReceipt]:
+def map_slides(work: SlideWork, slides: list[str], width: SlideResources) -> Iterator[SlideReceipt]:
     """Do every slide and yield its receipt as it is done, in no particular order."""
     if not slides:
         return

@@ -16,7 +16,7 @@ RETRIES = 2
 """How often a piece is tried again whose process died."""
 
 
-def each(
+def map_tasks(
     function: Callable[[Work], Answer],
     work: Sequence[Work],
     *,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from raystp.cluster.streams.units import Pixels, Receipt, Unit, Vectors, Width, Work
+from raystp.cluster.streams.units import Pixels, StreamResources, UnitReceipt, UnitWork, Vectors, WorkUnit
 from raystp.errors import RaystpError
 
 HUNG = 70
@@ -25,7 +25,7 @@ GRACE_S = 1.0
 class EncodeUnit:
     """An actor that reads, encodes and commits whole units."""
 
-    def __init__(self, work: Work, width: Width) -> None:
+    def __init__(self, work: UnitWork, width: StreamResources) -> None:
         self._work, self._width = work, width
         self._read, self._encode = work.reader(2 * width.threads + 2), work.encoder()
         self._waited_s = self._encoded_s = 0.0
@@ -40,10 +40,10 @@ class EncodeUnit:
         except RaystpError as caught:  # the store's own
             error = str(caught)
         rows = 0 if error else unit.rows
-        receipt = Receipt(unit.unit, unit.slide, rows, error, self._waited_s, self._encoded_s)
+        receipt = UnitReceipt(unit.unit, unit.slide, rows, error, self._waited_s, self._encoded_s)
         return {key: [value] for key, value in asdict(receipt).items()}
 
-    def _run(self, unit: Unit) -> str:
+    def _run(self, unit: WorkUnit) -> str:
         """Commit a unit; return the sentence of a failure, or nothing."""
         if self._work.done(unit):
             return ""
@@ -64,7 +64,7 @@ class EncodeUnit:
         self._encoded_s += time.monotonic() - began
         return vectors
 
-    def _ahead(self, unit: Unit) -> Iterator[Pixels]:
+    def _ahead(self, unit: WorkUnit) -> Iterator[Pixels]:
         """Yield a unit's batches in order, with one batch per thread being read ahead of the encoder."""
         spans = iter(_spans(unit.rows, self._width.batch_tiles))
         waiting: list[Future[Pixels]] = []
@@ -89,7 +89,7 @@ class EncodeUnit:
 class ReadUnit:
     """An actor that reads a unit and hands it on in bounded parts."""
 
-    def __init__(self, work: Work, width: Width) -> None:
+    def __init__(self, work: UnitWork, width: StreamResources) -> None:
         self._work, self._read, self._width = work, work.reader(1), width
         self._thread = ThreadPoolExecutor(1)
 
@@ -122,7 +122,7 @@ class ReadUnit:
 class EncodePart:
     """An actor that encodes a part of a unit and sets it aside."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: UnitWork) -> None:
         self._work, self._encode = work, work.encoder()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
@@ -141,10 +141,10 @@ class EncodePart:
 class JoinParts:
     """An actor that joins whole units: one process for all of them, since each process imports anew what it needs."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: UnitWork) -> None:
         self._work = work
 
-    def join(self, unit: Unit, parts: int) -> str:
+    def join(self, unit: WorkUnit, parts: int) -> str:
         """Publish a unit from its parts; return the sentence of a failure, or nothing."""
         try:
             self._work.join(unit, parts)
@@ -153,7 +153,7 @@ class JoinParts:
         return ""
 
 
-def _in_time(future: "Future[Pixels]", unit: Unit, deadline_s: float) -> Pixels:
+def _in_time(future: "Future[Pixels]", unit: WorkUnit, deadline_s: float) -> Pixels:
     """Return what was read; end this process where that takes too long, since nothing else stops a decoder.
 
     One that hangs with Python's lock lets no Python run: then faulthandler's own thread ends the process.
@@ -169,7 +169,9 @@ def _in_time(future: "Future[Pixels]", unit: Unit, deadline_s: float) -> Pixels:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _part(unit: Unit, part: int, parts: int, *, pixels: Pixels | None = None, error: str = "") -> dict[str, list[Any]]:
+def _part(
+    unit: WorkUnit, part: int, parts: int, *, pixels: Pixels | None = None, error: str = ""
+) -> dict[str, list[Any]]:
     """Return the row of one part, as it crosses between the readers and the encoders."""
     side, content = (pixels.shape[1], pixels.tobytes()) if pixels is not None else (0, b"")
     row = {**asdict(unit), "part": part, "parts": parts, "side": side, "pixels": content, "error": error}
@@ -180,5 +182,5 @@ def _spans(rows: int, batch: int) -> list[tuple[int, int]]:
     return [(start, min(start + batch, rows)) for start in range(0, rows, batch)]
 
 
-def _unit(batch: dict[str, np.ndarray]) -> Unit:
-    return Unit(str(batch["unit"][0]), str(batch["slide"][0]), int(batch["first"][0]), int(batch["rows"][0]))
+def _unit(batch: dict[str, np.ndarray]) -> WorkUnit:
+    return WorkUnit(str(batch["unit"][0]), str(batch["slide"][0]), int(batch["first"][0]), int(batch["rows"][0]))

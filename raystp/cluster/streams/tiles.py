@@ -5,9 +5,9 @@ are made where they are used: by default, reader threads inside the encoder's ac
 of the device. With `readers` > 0, a separate pool of CPU readers hands bounded parts of a unit over one hop through
 the object store instead (slow codecs, GPU nodes that are poor in CPU). Same rows either way.
 
-What is done with a unit is passed in as a `Work`: this room moves it about, and knows no slide and no encoder. A unit
-that fails with a sentence becomes a receipt with that sentence; the stream goes on. A unit whose process ends, or is
-ended because a read hangs, is begun again by Ray, without end; the work counts how often, and refuses it with a
+What is done with a unit is passed in as a `UnitWork`: this room moves it about, and knows no slide and no encoder. A
+unit that fails with a sentence becomes a receipt with that sentence; the stream goes on. A unit whose process ends, or
+is ended because a read hangs, is begun again by Ray, without end; the work counts how often, and refuses it with a
 sentence in the end. Ray's own bound would not do: it counts a process's death against all units that waited for it.
 
 Ray Data's own row checkpoints do not serve here (they filter nothing unless the plan starts at a read), so a unit is
@@ -25,7 +25,7 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from raystp.cluster.streams.tile_actors import EncodePart, EncodeUnit, JoinParts, ReadUnit
-from raystp.cluster.streams.units import Receipt, Unit, Width, Work
+from raystp.cluster.streams.units import StreamResources, UnitReceipt, UnitWork, WorkUnit
 
 JOIN_THREADS = 4
 
@@ -33,20 +33,22 @@ BLOCKS = 10_000
 """Most blocks of a plan: what Ray's driver holds and schedules. A block of a larger plan has several units."""
 
 
-def stream(work: Work, units: list[Unit], width: Width, told: Callable[[str], object] = str) -> Iterator[Receipt]:
+def stream(
+    work: UnitWork, units: list[WorkUnit], width: StreamResources, told: Callable[[str], object] = str
+) -> Iterator[UnitReceipt]:
     """Run every unit and yield its receipt as it is done, in no particular order; `told` hears Ray's statistics."""
     if not units:
         return
     plan = build_plan(work, units, width)
     if width.readers == 0:
         for row in plan.iter_rows():
-            yield Receipt(**row)
+            yield UnitReceipt(**row)
     else:
         yield from _join_parts(work, {unit.unit: unit for unit in units}, plan)
     told(plan.stats())
 
 
-def build_plan(work: Work, units: list[Unit], width: Width) -> "ray.data.Dataset":
+def build_plan(work: UnitWork, units: list[WorkUnit], width: StreamResources) -> "ray.data.Dataset":
     """Return the lazy Ray Data plan: one actor pool, or a reader pool and an encoder pool one hop apart."""
     source = ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=min(len(units), BLOCKS))
     pool: dict[str, Any] = {
@@ -74,21 +76,21 @@ def _pool(size: int | tuple[int, int]) -> ActorPoolStrategy:
     return ActorPoolStrategy(min_size=least, max_size=most, initial_size=least)
 
 
-def _join_parts(work: Work, units: dict[str, Unit], plan: "ray.data.Dataset") -> Iterator[Receipt]:
+def _join_parts(work: UnitWork, units: dict[str, WorkUnit], plan: "ray.data.Dataset") -> Iterator[UnitReceipt]:
     """Join each unit once all its parts are aside; yield its receipt as soon as it is there."""
     # No CPU of its own: the encoders may hold all of them until the last part is encoded.
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": JOIN_THREADS}
     joiner: Any = ray.remote(JoinParts).options(**options).remote(work)
     seen: dict[str, set[int]] = defaultdict(set)
     failed: set[str] = set()
-    joining: dict[ray.ObjectRef[str], Unit] = {}
+    joining: dict[ray.ObjectRef[str], WorkUnit] = {}
     for row in plan.iter_rows():
         unit = units[row["unit"]]
         if row["error"] and unit.unit not in failed:
             failed.add(unit.unit)
-            yield Receipt(unit.unit, unit.slide, 0, row["error"])
+            yield UnitReceipt(unit.unit, unit.slide, 0, row["error"])
         if row["parts"] == 0:
-            yield Receipt(unit.unit, unit.slide, unit.rows, "")
+            yield UnitReceipt(unit.unit, unit.slide, unit.rows, "")
             continue
         seen[unit.unit].add(row["part"])
         if len(seen[unit.unit]) == row["parts"] and unit.unit not in failed:
@@ -98,9 +100,9 @@ def _join_parts(work: Work, units: dict[str, Unit], plan: "ray.data.Dataset") ->
         yield from _joined(joining, timeout_s=None)
 
 
-def _joined(joining: "dict[ray.ObjectRef[str], Unit]", timeout_s: float | None) -> Iterator[Receipt]:
+def _joined(joining: "dict[ray.ObjectRef[str], WorkUnit]", timeout_s: float | None) -> Iterator[UnitReceipt]:
     """Yield the receipts of units whose joining is over, after waiting for one if there is no timeout."""
     ready, _ = ray.wait(list(joining), timeout=timeout_s) if joining else ([], [])
     for reference in ready:
         unit, error = joining.pop(reference), ray.get(reference)
-        yield Receipt(unit.unit, unit.slide, 0 if error else unit.rows, error)
+        yield UnitReceipt(unit.unit, unit.slide, 0 if error else unit.rows, error)

@@ -12,7 +12,7 @@ Vectors = Float[np.ndarray, "tile dim"]
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkUnit:
     """A compact part of one slide: rows `first` to `first + rows` of its tiles table."""
 
     unit: str
@@ -22,7 +22,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class UnitReceipt:
     """What became of a unit: its rows are committed, or `error` is the sentence that says why not."""
 
     unit: str
@@ -36,39 +36,39 @@ class Receipt:
 
 
 @runtime_checkable
-class Work(Protocol):
+class UnitWork(Protocol):
     """What is done with a unit.
 
     It travels to the workers: it holds names and configs, and builds what it needs there.
     """
 
-    def done(self, unit: Unit) -> bool:
+    def done(self, unit: WorkUnit) -> bool:
         """Say whether a unit is committed: its actor may have died between that and its receipt."""
 
-    def begin(self, unit: Unit) -> str:
+    def begin(self, unit: WorkUnit) -> str:
         """Write down that a unit is begun; return a sentence where it has ended too many processes already."""
 
-    def ended(self, unit: Unit) -> None:
+    def ended(self, unit: WorkUnit) -> None:
         """Forget what was written down: the process that read the unit has lived to see its end."""
 
-    def reader(self, held: int) -> Callable[[Unit, int, int], Pixels]:
+    def reader(self, held: int) -> Callable[[WorkUnit, int, int], Pixels]:
         """Build what reads tiles [start, stop) of a unit; it may overwrite a batch once `held` more were begun."""
 
     def encoder(self) -> Callable[[Pixels], Vectors]:
         """Build what turns tiles into vectors, on the device of this process; of several encoders, end to end."""
 
-    def commit(self, unit: Unit, vectors: Vectors) -> None:
+    def commit(self, unit: WorkUnit, vectors: Vectors) -> None:
         """Publish a whole unit, atomically."""
 
-    def keep(self, unit: Unit, part: int, vectors: Vectors) -> None:
+    def keep(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
         """Set a part of a unit aside."""
 
-    def join(self, unit: Unit, parts: int) -> None:
+    def join(self, unit: WorkUnit, parts: int) -> None:
         """Publish a unit from its parts."""
 
 
 @dataclass(frozen=True)
-class Width:
+class StreamResources:
     """How wide the stream runs; nothing here changes a row. A pool of (least, most) actors grows as it is needed."""
 
     encoders: int | tuple[int, int]

@@ -16,7 +16,7 @@ import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 IDENTITY = "raystp.artifact"
 """The tag by which a run is found again: the artifact that it is about."""
@@ -44,23 +44,23 @@ Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Logbook:
+class RunRef:
     """Which run of which experiment, and where its files lie."""
 
     experiment: str
     name: str
     identity: str
-    store: Place
+    store: StoragePath
     """What files are named relative to; with SQLite the copies lie in its `mlflow-files`."""
     tags: Mapping[str, str] = field(default_factory=dict)
     parent: str | None = None
     """Identity of the run that this one is under."""
 
 
-class Delivery:
+class RunDelivery:
     """One run at a server; made anew after a failure, since what stood there before is asked once, at the start."""
 
-    def __init__(self, uri: str, book: Logbook) -> None:
+    def __init__(self, uri: str, book: RunRef) -> None:
         for name, value in CLIENT.items():
             os.environ.setdefault(name, value)
         self._client, self._book, self._uri = MlflowClient(tracking_uri=uri), book, uri
@@ -134,7 +134,7 @@ class Delivery:
         if known is None:
             # SQLite keeps no files, and MLflow would put them into the working directory; a server has its own place.
             mine = self._uri.startswith("sqlite:") and self._book.store.is_local
-            files = (self._book.store / "mlflow-files" / name).path.as_uri() if mine else None
+            files = (self._book.store / "mlflow-files" / name).local_path.as_uri() if mine else None
             # Another process may make it in between: then it is there to be found.
             with contextlib.suppress(mlflow.MlflowException):
                 self._client.create_experiment(name, artifact_location=files, tags=KIND)
@@ -148,12 +148,12 @@ class Delivery:
         runs = self._client.search_runs([self._experiment], f"tags.`{IDENTITY}` = '{identity}'", max_results=1)
         return str(runs[0].info.run_id) if runs else None
 
-    def _create(self, book: Logbook) -> str:
+    def _create(self, book: RunRef) -> str:
         tags = {**book.tags, IDENTITY: book.identity, "mlflow.user": getpass.getuser()}
         tags["mlflow.source.name"] = f"raystp {book.identity.partition('/')[0]}"
         if book.parent is not None:
             # A parent that is not there yet is made by its identity, and is found by it when its own entries come.
-            bare = Logbook(book.experiment, book.parent, book.parent, book.store)
+            bare = RunRef(book.experiment, book.parent, book.parent, book.store)
             tags[PARENT] = self._find(book.parent) or self._create(bare)
         return str(self._client.create_run(self._experiment, run_name=book.name, tags=tags).info.run_id)
 

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raystp.cluster.progress import say
-from raystp.cluster.tracking.delivery import Delivery, Entry, Logbook
+from raystp.cluster.tracking.delivery import Entry, RunDelivery, RunRef
 from raystp.errors import RaystpError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 PATIENCE_S = 20.0
 """How long the end of a run waits for what is left; a server that has been silent as long by then gets LAST_S."""
@@ -36,15 +36,15 @@ class Tracker:
     uri: str | None
     """MLflow's tracking URI; None for no tracking."""
     experiment: str
-    store: Place
+    store: StoragePath
     """What is not delivered lies in its `tracking/`."""
 
-    def book(self, name: str, identity: str, *, parent: str | None = None) -> Logbook:
+    def book(self, name: str, identity: str, *, parent: str | None = None) -> RunRef:
         """Return the logbook of one artifact."""
-        return Logbook(self.experiment, name, identity, self.store, parent=parent)
+        return RunRef(self.experiment, name, identity, self.store, parent=parent)
 
 
-NOWHERE = Tracker(None, "", Place(""))
+NOWHERE = Tracker(None, "", StoragePath(""))
 """No tracking: for every rank but the first, and for the trials of a sweep, whose driver logs them."""
 
 
@@ -53,20 +53,20 @@ class Outbox:
 
     def __init__(self, tracker: Tracker, patience_s: float | None = None) -> None:
         self._tracker, self._patience_s = tracker, PATIENCE_S if patience_s is None else patience_s
-        self._waiting: list[tuple[Logbook, Entry]] = []
-        self._deliveries: dict[str, Delivery] = {}
+        self._waiting: list[tuple[RunRef, Entry]] = []
+        self._deliveries: dict[str, RunDelivery] = {}
         self._changed, self._closing = threading.Condition(), False
         self._trouble, self._since = "", 0.0
         self._thread = threading.Thread(target=self._work, name="raystp-tracking", daemon=True)
         self._thread.start()
 
-    def run(self, book: Logbook) -> "Run":
+    def run(self, book: RunRef) -> "RunLogger":
         """Open a run, the earlier one if there is one; what an earlier attempt left on disk goes first."""
         for entry in _read_backlog(self._tracker.store, book):
             self.put(book, entry)
-        return Run(self, book)
+        return RunLogger(self, book)
 
-    def put(self, book: Logbook, entry: Entry) -> None:
+    def put(self, book: RunRef, entry: Entry) -> None:
         """Take an entry; returns at once."""
         with self._changed:
             self._waiting.append((book, entry))
@@ -113,12 +113,12 @@ class Outbox:
                 self._changed.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _tried(self, batch: list[tuple[Logbook, Entry]]) -> bool:
+    def _tried(self, batch: list[tuple[RunRef, Entry]]) -> bool:
         """Bring a batch of one run and one kind; say once when the server stops answering, and when it is back."""
         book = batch[0][0]
         try:
             if book.identity not in self._deliveries:
-                self._deliveries[book.identity] = Delivery(str(self._tracker.uri), book)
+                self._deliveries[book.identity] = RunDelivery(str(self._tracker.uri), book)
             self._deliveries[book.identity].bring([entry for _, entry in batch])
         except Exception as error:  # noqa: BLE001 -- whatever a client or its database raises must not stop the work
             reason = _reason(error)
@@ -137,10 +137,10 @@ class Outbox:
         return True
 
 
-class Run:
+class RunLogger:
     """One run that is open; every call returns at once. `left` is set at the end: what did not arrive, if anything."""
 
-    def __init__(self, outbox: Outbox | None, book: Logbook) -> None:
+    def __init__(self, outbox: Outbox | None, book: RunRef) -> None:
         self._outbox, self.book, self.left = outbox, book, ""
 
     def open(self) -> None:
@@ -178,10 +178,10 @@ class Run:
 
 
 @contextlib.contextmanager
-def tracked(tracker: Tracker, book: Logbook, parameters: Mapping[str, Any]) -> Iterator[Run]:
+def tracked(tracker: Tracker, book: RunRef, parameters: Mapping[str, Any]) -> Iterator[RunLogger]:
     """Open the run of this artifact, the earlier one if there is one, and close it with the outcome."""
     if tracker.uri is None:
-        yield Run(None, book)
+        yield RunLogger(None, book)
         return
     quiet()
     outbox = Outbox(tracker)
@@ -212,7 +212,7 @@ def send(tracker: Tracker, patience_s: float | None = None) -> tuple[int, str]:
     outbox = Outbox(tracker, patience_s)
     for file in files:
         values = json.loads(file.read_bytes())
-        book = Logbook(**{**values["book"], "store": tracker.store})
+        book = RunRef(**{**values["book"], "store": tracker.store})
         for entry in values["entries"]:
             outbox.put(book, entry)
     return len(files), outbox.close()
@@ -229,7 +229,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {re.sub(r'//[^/@ ]*@', '//', line)}"
 
 
-def _alike(waiting: list[tuple[Logbook, Entry]]) -> list[tuple[Logbook, Entry]]:
+def _alike(waiting: list[tuple[RunRef, Entry]]) -> list[tuple[RunRef, Entry]]:
     """Return the first entries, as far as they are of one run and one kind."""
     (book, first), count = waiting[0], 0
     for of, entry in waiting:
@@ -239,17 +239,17 @@ def _alike(waiting: list[tuple[Logbook, Entry]]) -> list[tuple[Logbook, Entry]]:
     return waiting[:count]
 
 
-def _backlog(store: Place, identity: str) -> Place:
+def _backlog(store: StoragePath, identity: str) -> StoragePath:
     return store / "tracking" / f"{identity.replace('/', '.').replace('#', '.')}.json"
 
 
-def _read_backlog(store: Place, book: Logbook) -> list[Entry]:
+def _read_backlog(store: StoragePath, book: RunRef) -> list[Entry]:
     file = _backlog(store, book.identity)
     entries: list[Entry] = json.loads(file.read_bytes())["entries"] if file.exists() else []
     return entries
 
 
-def _write_backlog(store: Place, book: Logbook, entries: list[Entry]) -> None:
+def _write_backlog(store: StoragePath, book: RunRef, entries: list[Entry]) -> None:
     """Write what is left, without the store's address, which may hold a secret."""
     about = {key: value for key, value in asdict(book).items() if key != "store"}
     _backlog(store, book.identity).write_bytes(json.dumps({"book": about, "entries": entries}, indent=1).encode())

@@ -9,8 +9,8 @@ from typing import Any
 
 from raystp.artifacts import digest_of
 from raystp.cluster.progress import Progress, say
-from raystp.cluster.tracking.delivery import Logbook
-from raystp.cluster.tracking.outbox import Outbox, Run, Tracker, flat, quiet
+from raystp.cluster.tracking.delivery import RunRef
+from raystp.cluster.tracking.outbox import Outbox, RunLogger, Tracker, flat, quiet
 from raystp.cluster.training.trials import Trial
 
 _ENDED = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
@@ -22,13 +22,13 @@ class SweepLog:
     `plan` is the sweep's whole config, with the one that is trained under `train`.
     """
 
-    def __init__(self, tracker: Tracker, book: Logbook, plan: Mapping[str, Any], *, metric: str, total: int) -> None:
+    def __init__(self, tracker: Tracker, book: RunRef, plan: Mapping[str, Any], *, metric: str, total: int) -> None:
         self._tracker, self._book, self._plan, self._metric = tracker, book, plan, metric
         self._progress = Progress("tune", total, "trial")
         self._outbox: Outbox | None = None
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[int, RunLogger] = {}
         self._open: set[int] = set()
-        self._parent = Run(None, book)
+        self._parent = RunLogger(None, book)
         self.left = ""
         """At the end: what did not reach MLflow, if anything."""
 
@@ -93,12 +93,12 @@ class SweepLog:
         run.end(_ENDED[one.status])
         self._open.discard(one.number)
 
-    def _run(self, number: int, overrides: dict[str, Any]) -> Run:
+    def _run(self, number: int, overrides: dict[str, Any]) -> RunLogger:
         if number not in self._runs:
             book = self._tracker.book(
                 f"trial-{number:03d}", self._identity(number, overrides), parent=self._book.identity
             )
-            self._runs[number] = self._outbox.run(book) if self._outbox is not None else Run(None, book)
+            self._runs[number] = self._outbox.run(book) if self._outbox is not None else RunLogger(None, book)
         return self._runs[number]
 
     def _identity(self, number: int, overrides: dict[str, Any]) -> str:

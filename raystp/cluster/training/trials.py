@@ -22,9 +22,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from raystp.cluster.training.workers import HISTORY, trial
 from raystp.errors import RaystpError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
-DRAWS: dict[str, Callable[..., Any]] = {
+DISTRIBUTIONS: dict[str, Callable[..., Any]] = {
     "choice": lambda *values: tune.choice(list(values)),
     "uniform": tune.uniform,
     "loguniform": tune.loguniform,
@@ -59,7 +59,7 @@ class Asha:
 
 
 @dataclass(frozen=True)
-class Search:
+class SweepSearch:
     """What is searched, and by what."""
 
     space: Mapping[str, Sequence[Any]]
@@ -73,7 +73,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Limits:
+class TrialLimits:
     """How wide and how long; one trial's own process holds `cpus` and `gpus`."""
 
     concurrent: int | None
@@ -106,7 +106,7 @@ class TrialWork(Protocol):
 
 
 @runtime_checkable
-class Watch(Protocol):
+class TrialObserver(Protocol):
     """Who is told, on the driver, what the trials do."""
 
     def began(self, number: int, overrides: dict[str, Any]) -> None:
@@ -119,10 +119,17 @@ class Watch(Protocol):
         """A trial has ended."""
 
 
-def sweep(work: TrialWork, search: Search, limits: Limits, *, folder: Place, name: str, watch: Watch) -> list[Trial]:
+def sweep(
+    work: TrialWork, search: SweepSearch, limits: TrialLimits, *, folder: StoragePath, name: str, watch: TrialObserver
+) -> list[Trial]:
     """Run the trials, or those that are left of an earlier run of this name; return all, by number."""
     ended = folder / name / "ended"
-    _Relay.watch, _Relay.metric, _Relay.records, _Relay.trials = watch, search.metric, ended, []
+    _TuneCallback.watch, _TuneCallback.metric, _TuneCallback.records, _TuneCallback.trials = (
+        watch,
+        search.metric,
+        ended,
+        [],
+    )
     os.environ |= QUIET
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     trainable = tune.with_resources(
@@ -136,22 +143,22 @@ def sweep(work: TrialWork, search: Search, limits: Limits, *, folder: Place, nam
     else:
         tuner = Tuner(
             trainable,
-            param_space={key: DRAWS[draw](*ends) for key, (draw, *ends) in search.space.items()},
+            param_space={key: DISTRIBUTIONS[draw](*ends) for key, (draw, *ends) in search.space.items()},
             tune_config=_tune_config(search, limits),
             run_config=tune.RunConfig(
                 name=name,
                 **where,
                 verbose=0,
-                callbacks=[_Relay()],
+                callbacks=[_TuneCallback()],
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             ),
         )
     tuner.fit()
-    return sorted(_Relay.trials, key=lambda one: one.number)
+    return sorted(_TuneCallback.trials, key=lambda one: one.number)
 
 
-def _tune_config(search: Search, limits: Limits) -> tune.TuneConfig:
+def _tune_config(search: SweepSearch, limits: TrialLimits) -> tune.TuneConfig:
     sampler = TPESampler if search.by == "optuna" else RandomSampler
     return tune.TuneConfig(
         metric=search.metric,
@@ -176,7 +183,7 @@ def _halving(asha: Asha) -> AsyncHyperBandScheduler:
     )
 
 
-def _run(config: dict[str, Any], work: TrialWork, metric: str, ended: Place) -> None:
+def _run(config: dict[str, Any], work: TrialWork, metric: str, ended: StoragePath) -> None:
     """Be one trial, in its own process."""
     name = str(tune.get_context().get_trial_name())
     found = _recorded(ended / f"{name}.json", config)
@@ -190,14 +197,14 @@ def _run(config: dict[str, Any], work: TrialWork, metric: str, ended: Place) -> 
     tune.report(found)
 
 
-def _record(file: Place, one: Trial, metric: str) -> None:
+def _record(file: StoragePath, one: Trial, metric: str) -> None:
     """Write down how a trial ended, as its last report would say it."""
     report: dict[str, Any] = {metric: one.score, HISTORY: json.dumps(one.history)}
     report |= {MODEL: one.model} if one.model else {FAILED: one.reason} if one.reason else {STOPPED: one.epochs}
     file.write_bytes(json.dumps({"overrides": one.overrides, "report": report}).encode())
 
 
-def _recorded(file: Place, overrides: dict[str, Any]) -> dict[str, Any] | None:
+def _recorded(file: StoragePath, overrides: dict[str, Any]) -> dict[str, Any] | None:
     """Return the last report of a trial that had ended with these overrides, if there was one."""
     if not file.exists():
         return None
@@ -207,12 +214,12 @@ def _recorded(file: Place, overrides: dict[str, Any]) -> dict[str, Any] | None:
     return {key: math.nan if value is None else value for key, value in found["report"].items()}
 
 
-class _Relay(Callback):
+class _TuneCallback(Callback):
     """Tell the watch of this process; Tune pickles its callbacks, so this one holds nothing."""
 
-    watch: Watch
+    watch: TrialObserver
     metric: str
-    records: Place
+    records: StoragePath
     trials: list[Trial]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002 -- Tune's signature
@@ -235,7 +242,7 @@ class _Relay(Callback):
         self.watch.ended(one)
 
     def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
-        _Relay.trials = [_trial(one, self.metric) for one in trials]
+        _TuneCallback.trials = [_trial(one, self.metric) for one in trials]
 
 
 def _trial(one: Any, metric: str) -> Trial:

@@ -1,7 +1,8 @@
 """Training over processes, on Ray Train: one worker or many, restarted from the last checkpoint when one dies.
 
-What is trained is passed in as a `Work`; this room gives each of its workers a `Worker`: who it is, how to gather rows
-from all the others with their gradient, how to wrap a network so that gradients are averaged, and where to save.
+What is trained is passed in as a `WorkerTask`; this room gives each of its workers a `Worker`: who it is, how to
+gather rows from all the others with their gradient, how to wrap a network so that gradients are averaged, and where to
+save.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from raystp.errors import ModelError, RaystpError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 HISTORY = "history"
 """Key of a report under which all epochs so far lie, as JSON."""
@@ -33,7 +34,7 @@ RESTARTS = 2
 """How often the group of workers is started again before the training is given up."""
 
 
-class _Gather(torch.autograd.Function):
+class _GatherRows(torch.autograd.Function):
     """Rows of all ranks, in rank order; the gradient of a row is the sum of what every rank made of it."""
 
     @staticmethod
@@ -56,7 +57,7 @@ def gather(rows: torch.Tensor) -> torch.Tensor:
     With the mean over ranks that DDP takes afterwards, a loss that every rank computes on the gathered rows has exactly
     the gradient of that loss in one process.
     """
-    return _Gather.apply(rows)  # type: ignore[no-any-return, no-untyped-call]  # torch types `apply` as Any
+    return _GatherRows.apply(rows)  # type: ignore[no-any-return, no-untyped-call]  # torch types `apply` as Any
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def trial() -> Iterator[None]:
 
 
 @runtime_checkable
-class Work(Protocol):
+class WorkerTask(Protocol):
     """What one worker does; it travels to the workers, so it holds names and configs."""
 
     def __call__(self, worker: Worker) -> dict[str, Any]:
@@ -149,7 +150,7 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True)
-class Width:
+class TrainResources:
     """How many workers, and what each is given; nothing here changes the result beyond rounding."""
 
     workers: int = 1
@@ -157,7 +158,7 @@ class Width:
     gpus_per_worker: float = 0.0
 
 
-def train(work: Work, width: Width, *, folder: Place, name: str) -> dict[str, Any]:
+def train(work: WorkerTask, width: TrainResources, *, folder: StoragePath, name: str) -> dict[str, Any]:
     """Run the work on every worker and return rank 0's answer.
 
     Checkpoints lie in `folder`/`name`; where some are already, an earlier training of this name goes on from the last.
@@ -199,7 +200,7 @@ def _run(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     worker = Worker(context.get_world_rank(), context.get_world_size(), device, config["in_sweep"])
-    work: Work = config["work"]
+    work: WorkerTask = config["work"]
     return work(worker)
 
 

@@ -12,11 +12,11 @@ from torch import nn
 
 from raystp.encoders import layouts, weights
 from raystp.encoders.card import Card
-from raystp.encoders.encoder import Description, Encoder, EncoderSpec
+from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
 from raystp.encoders.families import hub_files as hub
 from raystp.encoders.families import timm_models as timm_family
 from raystp.encoders.layouts import State
-from raystp.encoders.pools import Tower, made
+from raystp.encoders.pools import PooledEncoder, made
 from raystp.errors import EncoderError
 
 
@@ -32,9 +32,9 @@ def build(card: Card, spec: EncoderSpec) -> Encoder:
     return _encoder(card, spec, network, digest=digest)
 
 
-def describe(card: Card, spec: EncoderSpec) -> Description:
+def describe(card: Card, spec: EncoderSpec) -> EncoderDescription:
     """Say what `build` would build; reads no more than a file's digest, and never asks the hub."""
-    return Description(_identity(card, spec), card.dim, card.pixels, card.mpp)
+    return EncoderDescription(_identity(card, spec), card.dim, card.pixels, card.mpp)
 
 
 def create(card: Card, *, seed: int = 0) -> nn.Module:
@@ -43,7 +43,7 @@ def create(card: Card, *, seed: int = 0) -> nn.Module:
     for module in card.cut:
         setattr(trunk, module, nn.Identity())
     with timm_family.drawn_from(seed):
-        return Tower(trunk, made(card.pooling, trunk, card.dim))
+        return PooledEncoder(trunk, made(card.pooling, trunk, card.dim))
 
 
 def renamed(card: Card, state: State) -> State:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from raystp.encoders import weights
-from raystp.encoders.encoder import Description, Encoder, EncoderSpec
+from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
 from raystp.encoders.families import hub_files as hub
 from raystp.encoders.families import timm_models as timm_family
 from raystp.errors import EncoderError
@@ -29,11 +29,11 @@ def build(spec: EncoderSpec) -> Encoder:
     return timm_family.as_encoder(spec.name, network, digest)
 
 
-def describe(spec: EncoderSpec) -> Description:
+def describe(spec: EncoderSpec) -> EncoderDescription:
     """Say what `build` would build; asks the hub, or its cache, for the config alone."""
     with torch.device("meta"):
         encoder = timm_family.as_encoder(spec.name, _create(spec), digest="")
-    return Description(identity(spec), encoder.dim, encoder.pixels)
+    return EncoderDescription(identity(spec), encoder.dim, encoder.pixels)
 
 
 def identity(spec: EncoderSpec) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from raystp.encoders import weights
-from raystp.encoders.encoder import Description, Encoder, EncoderSpec
+from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
 from raystp.encoders.families import timm_models as timm_family
 from raystp.units import TilePixels
 
@@ -36,9 +36,9 @@ def build(spec: EncoderSpec) -> Encoder:
     return timm_family.as_encoder(spec.name, network, weights.load(_pinned(spec), network))
 
 
-def describe(spec: EncoderSpec) -> Description:
+def describe(spec: EncoderSpec) -> EncoderDescription:
     """Say what `build` would build, after checking the file's digest; raises EncoderError as `build`."""
-    return Description(weights.file_digest(_pinned(spec)), DIM, PIXELS)
+    return EncoderDescription(weights.file_digest(_pinned(spec)), DIM, PIXELS)
 
 
 def _pinned(spec: EncoderSpec) -> EncoderSpec:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from raystp.encoders import weights
-from raystp.encoders.encoder import Description, Encoder, EncoderSpec
+from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
 from raystp.encoders.families import _torchvision
 from raystp.encoders.families import hub_files as hub
 from raystp.errors import EncoderError, some
@@ -55,12 +55,12 @@ def identity(spec: EncoderSpec) -> str:
     return f"hub:{model}:{tag or _published(model).tag}"
 
 
-def describe(spec: EncoderSpec) -> Description:
+def describe(spec: EncoderSpec) -> EncoderDescription:
     """Say what `build` would build; the model is laid out on torch's meta device, without memory or weights."""
     with torch.device("meta"):
         network = create(spec.name.removeprefix(PREFIX))
     encoder = as_encoder(spec.name, network, digest="")
-    return Description(identity(spec), encoder.dim, encoder.pixels)
+    return EncoderDescription(identity(spec), encoder.dim, encoder.pixels)
 
 
 def create(model: str, *, seed: int = 0, **options: Any) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from raystp.encoders import weights
-from raystp.encoders.encoder import Description, Encoder, EncoderSpec
+from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
 from raystp.errors import EncoderError
 from raystp.units import TilePixels
 
@@ -69,13 +69,13 @@ def build(spec: EncoderSpec) -> Encoder:
     )
 
 
-def describe(spec: EncoderSpec) -> Description:
+def describe(spec: EncoderSpec) -> EncoderDescription:
     """Say what `build` would build; raises EncoderError where a weights file or its digest is named."""
     named = spec.weights or spec.sha256
     if named is not None:
         msg = f"encoder '{spec.name}' makes its filters from `seed` and reads no file, got {named}: leave it out"
         raise EncoderError(msg)
-    return Description(f"seed:{spec.seed}", DIM, PIXELS)
+    return EncoderDescription(f"seed:{spec.seed}", DIM, PIXELS)
 
 
 def _mean_and_spread(values: Float[torch.Tensor, "tile channel place"]) -> list[Float[torch.Tensor, "tile channel"]]:

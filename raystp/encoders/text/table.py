@@ -13,12 +13,12 @@ from jaxtyping import Float
 
 from raystp.encoders.text.hashed import TableText
 from raystp.errors import EncoderError, some
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 Table = tuple[list[str], Float[np.ndarray, "gene dim"]]
 
 
-def read_table_text(place: Place, *, names: Place | None = None) -> TableText:
+def read_table_text(place: StoragePath, *, names: StoragePath | None = None) -> TableText:
     """Read rows by symbol.
 
     `.parquet`: columns `gene` and `vector` (a list of numbers of one length). `.npz`: arrays `genes` (strings) and
@@ -56,7 +56,7 @@ def _npz(content: bytes) -> Table:
         return [str(gene) for gene in arrays["genes"].tolist()], arrays["vectors"]
 
 
-def _npy(content: bytes, place: Place, names: Place | None) -> Table:
+def _npy(content: bytes, place: StoragePath, names: StoragePath | None) -> Table:
     if names is None:
         msg = f"{place} holds rows without symbols, and a text belongs to its gene by name: give a file of names"
         raise EncoderError(msg)
@@ -64,7 +64,7 @@ def _npy(content: bytes, place: Place, names: Place | None) -> Table:
     return [line.strip() for line in lines if line.strip()], np.load(io.BytesIO(content), allow_pickle=False)
 
 
-def _check(genes: list[str], rows: np.ndarray, place: Place) -> None:
+def _check(genes: list[str], rows: np.ndarray, place: StoragePath) -> None:
     if rows.ndim != 2 or rows.dtype.kind != "f" or len(rows) != len(genes) or not rows.size:  # noqa: PLR2004 -- a table
         msg = (
             f"{place} holds {rows.dtype} {rows.shape} for {len(genes)} genes: a row of floating numbers each is wanted"

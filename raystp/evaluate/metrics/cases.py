@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from raystp.evaluate.metrics.genes import check_pair
 from raystp.evaluate.metrics.intervals import DRAWS, draw_sections, interval
-from raystp.evaluate.metrics.score import Label, Row, Sets
+from raystp.evaluate.metrics.score import Row, ScoreLabel, Sets
 from raystp.evaluate.metrics.sums import METRICS, score, scores_of_draws, sums
 
 CASES = "cases"
@@ -50,7 +50,7 @@ def auc_at_median(
 
 
 def score_cases(
-    label: Label,
+    label: ScoreLabel,
     outcome: CaseOutcome,
     sets: Sets,
     *,

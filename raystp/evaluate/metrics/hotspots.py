@@ -16,7 +16,7 @@ from raystp.errors import SectionError
 
 
 @dataclass(frozen=True)
-class Overlap:
+class MapOverlap:
     """How a map agrees with a region; each `chance_` is what a map of random values has on average."""
 
     iou: float
@@ -33,7 +33,7 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class Curves:
+class DeletionCurves:
     """What a predictor says of a slide while tiles are taken away, or put back, from the map's highest on."""
 
     kept: Int64[np.ndarray, "step"]
@@ -69,7 +69,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Stability:
+class MapStability:
     """How alike maps of one slide are, from models that differ in their seed alone (or in their training split)."""
 
     mean: float
@@ -80,7 +80,7 @@ class Stability:
     """Maps without spread, which have no ranks: each pair with one counts as 0."""
 
 
-def overlap(values: Float[np.ndarray, "tile"], region: Bool[np.ndarray, "_"], *, top: float = 0.1) -> Overlap:
+def overlap(values: Float[np.ndarray, "tile"], region: Bool[np.ndarray, "_"], *, top: float = 0.1) -> MapOverlap:
     """Compare a map with an annotated or planted region; `top` is the share of tiles that counts as the map's highest.
 
     Where the value at the border is shared by several tiles, each counts in part. Raises SectionError for a map that
@@ -100,7 +100,7 @@ def overlap(values: Float[np.ndarray, "tile"], region: Bool[np.ndarray, "_"], *,
     count, share = max(1, round(top * len(values))), inside / len(values)
     hits = _hits(values, region, count)
     by_chance = count * share
-    return Overlap(
+    return MapOverlap(
         iou=hits / (count + inside - hits),
         chance_iou=by_chance / (count + inside - by_chance),
         average_precision=float(average_precision_score(region, values)),
@@ -119,7 +119,7 @@ def deletion_curves(
     rng: np.random.Generator,
     steps: int = 20,
     draws: int = 20,
-) -> Curves:
+) -> DeletionCurves:
     """Return what `predict` (a bag's tiles -> one gene) says of ever more tiles, by the map and in random orders.
 
     It is called (2 + draws) x steps times at most, never with an empty bag; tiles of one value come in random order.
@@ -140,10 +140,10 @@ def deletion_curves(
         return [float(predict(features[np.sort(ranked[:count])])) for count in kept.tolist()]
 
     random = [along(rng.permutation(len(values))) for _ in range(draws)]
-    return Curves(kept, np.array(along(order)), np.array(along(order[::-1])), np.array(random))
+    return DeletionCurves(kept, np.array(along(order)), np.array(along(order[::-1])), np.array(random))
 
 
-def stability(maps: Sequence[Float[np.ndarray, "tile"]]) -> Stability:
+def stability(maps: Sequence[Float[np.ndarray, "tile"]]) -> MapStability:
     """Return how alike several maps of the same tiles are; raises SectionError for less than 2, or of other tiles."""
     lengths = {len(values) for values in maps}
     if len(maps) < 2 or len(lengths) > 1:  # noqa: PLR2004 -- a pair
@@ -156,7 +156,7 @@ def stability(maps: Sequence[Float[np.ndarray, "tile"]]) -> Stability:
     length = np.linalg.norm(ranks, axis=1)
     unit = ranks / np.where(length > 0, length, 1.0)[:, None]
     pairs = (unit @ unit.T)[np.triu_indices(len(maps), k=1)]
-    return Stability(float(pairs.mean()), float(pairs.min()), len(pairs), int((length == 0).sum()))
+    return MapStability(float(pairs.mean()), float(pairs.min()), len(pairs), int((length == 0).sum()))
 
 
 def _hits(values: Float[np.ndarray, "tile"], region: Bool[np.ndarray, "tile"], count: int) -> float:

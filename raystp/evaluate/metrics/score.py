@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64, Int64
 
 from raystp.errors import PanelError, RaystpError, SectionError, some
 from raystp.evaluate.metrics.intervals import DRAWS, FEWEST_BLOCKS, blocks, draw_sections, interval, resample
-from raystp.evaluate.metrics.sums import METRICS, Sums, join, score, scores_of_draws, sums
+from raystp.evaluate.metrics.sums import METRICS, BlockSums, join, score, scores_of_draws, sums
 
 MEAN, POOLED = "mean", "pooled"
 
@@ -28,7 +28,7 @@ Nulls = Mapping[str, Float[np.ndarray, "permutation gene"]]
 
 
 @dataclass(frozen=True)
-class Label:
+class ScoreLabel:
     """What stands in front of every row."""
 
     protocol: str
@@ -37,7 +37,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SectionOutcome:
     """What was predicted for one test section and what was measured, spots in the same order."""
 
     predicted: Float[np.ndarray, "spot gene"]
@@ -48,7 +48,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class _MetricValues:
     values: Float64[np.ndarray, "metric sets"]
     constant: Int64[np.ndarray, "metric sets"]
     draws: Float64[np.ndarray, "draw metric sets"] | None
@@ -56,8 +56,8 @@ class _Scored:
 
 
 def score_model(
-    label: Label,
-    outcomes: Mapping[str, Outcome],
+    label: ScoreLabel,
+    outcomes: Mapping[str, SectionOutcome],
     sets: Sets,
     *,
     rng: np.random.Generator,
@@ -87,7 +87,7 @@ def score_model(
     return [row for name, scored in found.items() for row in _rows(label, name, scored, sets, null=null_of.get(name))]
 
 
-def _check(outcomes: Mapping[str, Outcome], sets: Sets) -> None:
+def _check(outcomes: Mapping[str, SectionOutcome], sets: Sets) -> None:
     if not outcomes:
         msg = "there is no test section to score"
         raise SectionError(msg)
@@ -103,10 +103,10 @@ def _check(outcomes: Mapping[str, Outcome], sets: Sets) -> None:
 
 def _reduce(
     name: str,
-    outcome: Outcome,
+    outcome: SectionOutcome,
     centre: Float64[np.ndarray, "gene"],
     genes: list[Int64[np.ndarray, "_"]],
-) -> Sums:
+) -> BlockSums:
     try:
         return sums(outcome.predicted, outcome.measured, block=blocks(outcome.xy), centre=centre, sets=genes)
     except RaystpError as error:
@@ -114,18 +114,20 @@ def _reduce(
         raise
 
 
-def _section(part: Sums, counts: Float64[np.ndarray, "draw block"], genes: list[Int64[np.ndarray, "_"]]) -> _Scored:
+def _section(
+    part: BlockSums, counts: Float64[np.ndarray, "draw block"], genes: list[Int64[np.ndarray, "_"]]
+) -> _MetricValues:
     point = score(part, genes)
     draws = scores_of_draws(part, counts, genes).values if len(part.n) >= FEWEST_BLOCKS else None
-    return _Scored(point.values[0], point.constant[0], draws, int(part.n.sum()))
+    return _MetricValues(point.values[0], point.constant[0], draws, int(part.n.sum()))
 
 
 def _pooled(
-    parts: list[Sums],
+    parts: list[BlockSums],
     counts: list[Float64[np.ndarray, "draw _"]],
     drawn: Float64[np.ndarray, "draw section"] | None,
     genes: list[Int64[np.ndarray, "_"]],
-) -> _Scored:
+) -> _MetricValues:
     joined = join(parts)
     point = score(joined, genes)
     draws = None
@@ -133,10 +135,10 @@ def _pooled(
         draws = scores_of_draws(joined, np.repeat(drawn, [len(part.n) for part in parts], axis=1), genes).values
     elif all(len(part.n) >= FEWEST_BLOCKS for part in parts):
         draws = scores_of_draws(joined, np.concatenate(counts, axis=1), genes).values
-    return _Scored(point.values[0], point.constant[0], draws, int(joined.n.sum()))
+    return _MetricValues(point.values[0], point.constant[0], draws, int(joined.n.sum()))
 
 
-def _mean(each: list[_Scored], drawn: Float64[np.ndarray, "draw section"] | None) -> _Scored:
+def _mean(each: list[_MetricValues], drawn: Float64[np.ndarray, "draw section"] | None) -> _MetricValues:
     values = np.stack([scored.values for scored in each])
     draws = None
     if drawn is not None:
@@ -145,7 +147,7 @@ def _mean(each: list[_Scored], drawn: Float64[np.ndarray, "draw section"] | None
         within = [scored.draws for scored in each if scored.draws is not None]
         if len(within) == len(each):
             draws = np.mean(within, axis=0)
-    return _Scored(values.mean(axis=0), np.sum([s.constant for s in each], axis=0), draws, sum(s.n for s in each))
+    return _MetricValues(values.mean(axis=0), np.sum([s.constant for s in each], axis=0), draws, sum(s.n for s in each))
 
 
 def _with_mean(nulls: Nulls, sections: list[str]) -> Nulls:
@@ -156,7 +158,12 @@ def _with_mean(nulls: Nulls, sections: list[str]) -> Nulls:
 
 
 def _rows(
-    label: Label, section: str, scored: _Scored, sets: Sets, *, null: Float[np.ndarray, "permutation gene"] | None
+    label: ScoreLabel,
+    section: str,
+    scored: _MetricValues,
+    sets: Sets,
+    *,
+    null: Float[np.ndarray, "permutation gene"] | None,
 ) -> list[Row]:
     rows: list[Row] = []
     for (at, metric), (of, genes) in product(enumerate(METRICS), enumerate(sets)):

@@ -22,7 +22,7 @@ VALUES_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
-class Sums:
+class BlockSums:
     """Sums over the spots of each block, x predicted and y measured, both less a centre that all blocks share."""
 
     n: Float64[np.ndarray, "block 1"]
@@ -41,7 +41,7 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Scores:
+class MetricScores:
     """The metrics of each gene set, per draw, and how many values had no spread."""
 
     values: Float64[np.ndarray, "draw metric sets"]
@@ -56,7 +56,7 @@ def sums(
     block: Int64[np.ndarray, "spot"],
     centre: Float64[np.ndarray, "gene"],
     sets: Sequence[Int64[np.ndarray, "_"]],
-) -> Sums:
+) -> BlockSums:
     """Reduce one section to sums per block, `block` holding 0..b-1.
 
     `centre` is any typical value of each gene, the same for all sections; it keeps the variances from cancelling.
@@ -66,7 +66,7 @@ def sums(
     x, y = predicted - centre, measured - centre
     per_spot = [spot_pcc(predicted[:, genes], measured[:, genes]) for genes in sets]
     largest = [np.abs(np.stack([predicted[row > 0], measured[row > 0]])).max(axis=1) for row in holds]
-    return Sums(
+    return BlockSums(
         n=holds.sum(axis=1, keepdims=True),
         x=holds @ x,
         y=holds @ y,
@@ -80,35 +80,35 @@ def sums(
     )
 
 
-def join(parts: Sequence[Sums]) -> Sums:
+def join(parts: Sequence[BlockSums]) -> BlockSums:
     """Return the blocks of several sections, one below the other: what `pooled` is computed from."""
-    return Sums(**{f.name: np.concatenate([part.__dict__[f.name] for part in parts]) for f in fields(Sums)})
+    return BlockSums(**{f.name: np.concatenate([part.__dict__[f.name] for part in parts]) for f in fields(BlockSums)})
 
 
-def score(blocks: Sums, sets: Sequence[Int64[np.ndarray, "_"]]) -> Scores:
+def score(blocks: BlockSums, sets: Sequence[Int64[np.ndarray, "_"]]) -> MetricScores:
     """Return the scores of the spots as they are: the one draw in which each block counts once."""
     return scores_of_draws(blocks, np.ones((1, len(blocks.n))), sets)
 
 
 def scores_of_draws(
-    blocks: Sums, counts: Float64[np.ndarray, "draw block"], sets: Sequence[Int64[np.ndarray, "_"]]
-) -> Scores:
+    blocks: BlockSums, counts: Float64[np.ndarray, "draw block"], sets: Sequence[Int64[np.ndarray, "_"]]
+) -> MetricScores:
     """Return the scores of each draw, in which each block counts as often as `counts` says."""
     floors = np.square(NO_SPREAD * blocks.top.max(axis=0))
     pieces = -(-counts.shape[0] * blocks.x.shape[1] // VALUES_AT_ONCE)
     found = [_scores(blocks, part, sets, floors) for part in np.array_split(counts, pieces)]
-    return Scores(
+    return MetricScores(
         values=np.concatenate([part.values for part in found]),
         constant=np.concatenate([part.constant for part in found]),
     )
 
 
 def _scores(
-    blocks: Sums,
+    blocks: BlockSums,
     counts: Float64[np.ndarray, "draw block"],
     sets: Sequence[Int64[np.ndarray, "_"]],
     floors: Float64[np.ndarray, "2 gene"],
-) -> Scores:
+) -> MetricScores:
     n = counts @ blocks.n  # (draw, 1)
     x, y = counts @ blocks.x / n, counts @ blocks.y / n
     xx, yy, xy = counts @ blocks.xx / n, counts @ blocks.yy / n, counts @ blocks.xy / n
@@ -121,7 +121,7 @@ def _scores(
     values = [_means(pcc, sets), _means(squared, sets), _means(absolute, sets), _means_where_any(ratio, sets)]
     none = np.zeros(values[0].shape)
     constant = [_counts(flat, sets), none, none, _counts(flat_y, sets), counts @ blocks.constant_spots]
-    return Scores(
+    return MetricScores(
         values=np.stack([*values, counts @ blocks.spot / n], axis=1),
         constant=np.stack(constant, axis=1).astype(np.int64),
     )

@@ -12,7 +12,7 @@ ERRORS = (("MSE", "all"), ("MAE", "all"))
 
 
 @dataclass(frozen=True)
-class Board:
+class ScoreTable:
     """The rows of one protocol, one panel and one section (or `mean`, `pooled`), in order of first appearance."""
 
     protocol: str
@@ -23,18 +23,18 @@ class Board:
     cells: dict[tuple[str, Column], Row]
 
 
-def boards(rows: Sequence[Row], section: str = MEAN, more: Sequence[Column] = ()) -> list[Board]:
+def boards(rows: Sequence[Row], section: str = MEAN, more: Sequence[Column] = ()) -> list[ScoreTable]:
     """Return a board per protocol and panel: PCC of every gene set, then MSE and MAE over all genes, then `more`."""
     kinds = list(dict.fromkeys((str(row["protocol"]), str(row["panel"])) for row in rows))
     return [_board([row for row in rows if (row["protocol"], row["panel"]) == kind], section, more) for kind in kinds]
 
 
-def _board(rows: list[Row], section: str, more: Sequence[Column]) -> Board:
+def _board(rows: list[Row], section: str, more: Sequence[Column]) -> ScoreTable:
     here = [row for row in rows if row["section"] == section]
     cells = {(str(row["model"]), (str(row["metric"]), str(row["genes"]))): row for row in here}
     pcc = dict.fromkeys(column for _, column in cells if column[0] == "PCC")
     there = {column for _, column in cells}
-    return Board(
+    return ScoreTable(
         protocol=str(rows[0]["protocol"]),
         panel=str(rows[0]["panel"]),
         section=section,
@@ -66,7 +66,7 @@ def score_table_text(rows: Sequence[Row], section: str = MEAN) -> str:
     return "\n\n".join(_text(board) for board in boards(rows, section))
 
 
-def _text(board: Board) -> str:
+def _text(board: ScoreTable) -> str:
     over = "mean over sections" if board.section == MEAN else board.section
     lines = [["model", *(heading(column) for column in board.columns)]]
     for model in board.models:

@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raystp.evaluate.metrics.score import Row
-from raystp.evaluate.report.board import Board
+from raystp.evaluate.report.board import ScoreTable
 
 MODEL, OTHER, NULL = "#1f77b4", "#9aa5b1", "#c0392b"
 
 
-def scores_figure(board: Board, highlight: str) -> Figure:
+def scores_figure(board: ScoreTable, highlight: str) -> Figure:
     """Draw PCC per gene set as bars, one line per model: 95 % interval as whiskers, null as a diamond with 2 sd.
 
     The highlighted model has its own colour; the others, the baselines among them, share one.

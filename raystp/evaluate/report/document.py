@@ -12,8 +12,8 @@ from typing import Any
 from raystp.evaluate.metrics.cases import CASES, FEWEST_CASES
 from raystp.evaluate.metrics.score import MEAN, POOLED, Row
 from raystp.evaluate.protocols import EvaluationProtocol
-from raystp.evaluate.report.board import Board, boards, heading, interval_of, null_of, with_interval
-from raystp.evaluate.report.page import Picture, cell, figure, fold, page, table, text
+from raystp.evaluate.report.board import ScoreTable, boards, heading, interval_of, null_of, with_interval
+from raystp.evaluate.report.page import PageFigure, cell, figure, fold, page, table, text
 from raystp.evaluate.report.verdict import verdict
 
 FEWEST_PERMUTATIONS = 20
@@ -26,7 +26,7 @@ class SectionPictures:
     """What is shown of one test section."""
 
     section: str
-    pictures: Sequence[Picture]
+    pictures: Sequence[PageFigure]
     note: str = ""
 
 
@@ -51,9 +51,9 @@ class Report:
     against: str = "ridge"
     footnotes: Sequence[str] = ()
     """What a reader of the table must know of its lines."""
-    charts: Sequence[Picture] = ()
+    charts: Sequence[PageFigure] = ()
     sections: Sequence[SectionPictures] = ()
-    curves: Sequence[Picture] = ()
+    curves: Sequence[PageFigure] = ()
     failures: Sequence[Row] = ()
     """Rows of `tables.FAILURES`."""
     manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -101,7 +101,7 @@ def _scores(content: Report) -> list[str]:
     return [*parts, fold(f"Every row ({len(content.rows)})", _every(content.rows))]
 
 
-def _board(board: Board, model: str) -> str:
+def _board(board: ScoreTable, model: str) -> str:
     lines = [
         [cell(name), *(_score(board.cells.get((name, column))) for column in board.columns)] for name in board.models
     ]
@@ -178,7 +178,7 @@ def _failures(failures: Sequence[Row]) -> list[str]:
     return [text("h2", f"Failures ({len(failures)})"), table(columns, lines)]
 
 
-def _training(curves: Sequence[Picture]) -> list[str]:
+def _training(curves: Sequence[PageFigure]) -> list[str]:
     return [text("h2", "Training"), *map(figure, curves)] if curves else []
 
 

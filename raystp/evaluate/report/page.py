@@ -32,7 +32,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; } pre { overflow-x: auto
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageFigure:
     """A PNG and what to say of it."""
 
     title: str
@@ -69,7 +69,7 @@ def table(heads: Sequence[str], lines: Sequence[Sequence[str]], marked: Sequence
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def figure(picture: Picture) -> str:
+def figure(picture: PageFigure) -> str:
     """Return a picture inside the page itself, its title as the alternative text."""
     source = base64.b64encode(picture.png).decode("ascii")
     caption = text("figcaption", picture.caption) if picture.caption else ""

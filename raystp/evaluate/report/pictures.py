@@ -33,7 +33,7 @@ MARGIN = 2.0
 
 
 @dataclass(frozen=True)
-class Thumbnail:
+class SlideThumbnail:
     """A small picture of a slide, and the size of the whole slide it shows."""
 
     pixels: UInt8[np.ndarray, "y x 3"]
@@ -42,7 +42,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
-class Spots:
+class SpotLayout:
     """Where the spots of a section lie, in level-0 px: centres, and one diameter."""
 
     xy: Float[np.ndarray, "spot 2"]
@@ -60,7 +60,7 @@ class GeneMap:
     unit: str = UNIT
 
 
-def maps_figure(thumbnail: Thumbnail, spots: Spots, gene: GeneMap) -> Figure:
+def maps_figure(thumbnail: SlideThumbnail, spots: SpotLayout, gene: GeneMap) -> Figure:
     """Draw the tissue, the measured and the predicted spots side by side, over the same part of the slide.
 
     Measured and predicted share the colour limits of the measurement (2nd to 98th percentile), unless the prediction is
@@ -90,7 +90,7 @@ def maps_figure(thumbnail: Thumbnail, spots: Spots, gene: GeneMap) -> Figure:
 
 
 def whole_slide_figure(
-    thumbnail: Thumbnail,
+    thumbnail: SlideThumbnail,
     squares: Float[np.ndarray, "tile 3"],
     values: Float[np.ndarray, "tile"],
     *,
@@ -114,7 +114,10 @@ def whole_slide_figure(
 
 
 def tiles_figure(
-    thumbnail: Thumbnail, squares: Float[np.ndarray, "tile 3"], maps: Mapping[str, tuple[np.ndarray, str]], title: str
+    thumbnail: SlideThumbnail,
+    squares: Float[np.ndarray, "tile 3"],
+    maps: Mapping[str, tuple[np.ndarray, str]],
+    title: str,
 ) -> Figure:
     """Draw one map beside another over the tiles of a slide: a map's title -> a value a tile, and its unit."""
     side = float(np.median(squares[:, 2]))
@@ -181,14 +184,14 @@ def _panels(n: int, box: tuple[float, float, float, float]) -> tuple[Figure, lis
     return figure, list(np.atleast_1d(figure.subplots(1, n)))
 
 
-def _box(xy: Float[np.ndarray, "spot 2"], side: float, thumbnail: Thumbnail) -> tuple[float, float, float, float]:
+def _box(xy: Float[np.ndarray, "spot 2"], side: float, thumbnail: SlideThumbnail) -> tuple[float, float, float, float]:
     """Return left, right, bottom, top of the spots with a margin, inside the slide; bottom > top, since y goes down."""
     left, top = np.maximum(xy.min(axis=0) - MARGIN * side, 0.0).tolist()
     right, bottom = np.minimum(xy.max(axis=0) + MARGIN * side, (thumbnail.width, thumbnail.height)).tolist()
     return left, right, bottom, top
 
 
-def _tissue(at: Axes, thumbnail: Thumbnail, title: str) -> None:
+def _tissue(at: Axes, thumbnail: SlideThumbnail, title: str) -> None:
     at.imshow(thumbnail.pixels, extent=(0.0, thumbnail.width, thumbnail.height, 0.0), origin="upper")
     at.set_title(title, fontsize=10)
 

@@ -20,7 +20,7 @@ from raystp.errors import PanelError, SectionError, some
 from raystp.expression.bulk.tables import BulkTable, read_table
 from raystp.expression.normalise import log1p_cp10k
 from raystp.expression.panel import absent_sentence
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 Scale = Literal["counts", "expression", "signed"]
 """What a table holds. `counts`: raw counts, of which log1p of counts per ten thousand is taken, over all its genes;
@@ -54,7 +54,7 @@ class BulkLabels:
 
 
 def read_bulk(
-    place: Place,
+    place: StoragePath,
     *,
     scale: Scale = "expression",
     case: str = "case",
@@ -70,7 +70,7 @@ def read_bulk(
 
 
 def labels_of(
-    table: BulkTable, place: Place, *, scale: Scale = "expression", cases: Collection[str] | None = None
+    table: BulkTable, place: StoragePath, *, scale: Scale = "expression", cases: Collection[str] | None = None
 ) -> BulkLabels:
     """Return a table that was read from `place` as labels; raises as `read_bulk` does."""
     for names, what in ((table.cases, "case"), (table.genes, "gene")):
@@ -149,7 +149,7 @@ def _absent_sentence(missing: list[str], total: int, known: list[str]) -> str:
     return f"{sentence}; it has {some(known, 3)}" + (f"; did you mean {hints}?" if hints else "")
 
 
-def _refuse_lost(place: Place, table: BulkTable, cases: Collection[str]) -> None:
+def _refuse_lost(place: StoragePath, table: BulkTable, cases: Collection[str]) -> None:
     lost = sorted(set(cases) - set(table.cases))
     if not lost:
         return

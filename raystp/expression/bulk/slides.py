@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from raystp.errors import SectionError, some
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 BARCODE = 12
 """Letters of a TCGA barcode that name the case: TCGA-AA-3488."""
 
 
-def read_slide_cases(place: Place) -> dict[str, str]:
+def read_slide_cases(place: StoragePath) -> dict[str, str]:
     """Return slide -> case of a CSV with the columns `slide` and `case`; others are let be.
 
     Raises SectionError where a column is missing, a cell empty, or a slide named twice.

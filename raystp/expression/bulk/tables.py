@@ -13,7 +13,7 @@ from jaxtyping import Float64
 
 from raystp.errors import SectionError, some
 from raystp.expression.schema import read_h5ad
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 TEXT = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 """Ending -> what stands between two cells; each may be packed as .gz."""
@@ -32,7 +32,7 @@ class BulkTable:
     values: Float64[np.ndarray, "case gene"]
 
 
-def read_table(place: Place, case: str) -> BulkTable:
+def read_table(place: StoragePath, case: str) -> BulkTable:
     """Read a table of any of the three kinds, known by its file's ending.
 
     Raises SectionError for another ending, a file that cannot be read, no column `case`, a row whose case is empty, and
@@ -53,7 +53,7 @@ def read_table(place: Place, case: str) -> BulkTable:
     return _of_columns(place, case, columns)
 
 
-def _of_h5ad(place: Place) -> BulkTable:
+def _of_h5ad(place: StoragePath) -> BulkTable:
     found = read_h5ad(place)
     if found.X is None:
         msg = f"{place} has no X: the values of cases x genes are wanted there"
@@ -63,13 +63,13 @@ def _of_h5ad(place: Place) -> BulkTable:
     return BulkTable(cases, genes, values.astype(np.float64))
 
 
-def _of_parquet(place: Place) -> list[tuple[str, pd.Series]]:
+def _of_parquet(place: StoragePath) -> list[tuple[str, pd.Series]]:
     with place.local() as path:
         table = pq.ParquetFile(path).read()  # columns by number: a name may occur twice
     return [(str(name), column.to_pandas()) for name, column in zip(table.column_names, table.columns, strict=True)]
 
 
-def _of_text(place: Place, separator: str, case: str) -> list[tuple[str, pd.Series]]:
+def _of_text(place: StoragePath, separator: str, case: str) -> list[tuple[str, pd.Series]]:
     packed: Literal["gzip"] | None = "gzip" if place.name.endswith(".gz") else None
     with place.local() as path:
         # pandas would rename a gene that occurs twice, so the header is read as a row.
@@ -95,7 +95,7 @@ def _of_text(place: Place, separator: str, case: str) -> list[tuple[str, pd.Seri
     return [(name, body.iloc[:, number]) for number, name in enumerate(names)]
 
 
-def _of_columns(place: Place, case: str, columns: list[tuple[str, pd.Series]]) -> BulkTable:
+def _of_columns(place: StoragePath, case: str, columns: list[tuple[str, pd.Series]]) -> BulkTable:
     found = [values for name, values in columns if name == case]
     if len(found) != 1:
         seen = some([name for name, _ in columns])
@@ -109,7 +109,7 @@ def _of_columns(place: Place, case: str, columns: list[tuple[str, pd.Series]]) -
     return BulkTable([str(name).strip() for name in found[0]], [name for name, _ in genes], values)
 
 
-def _numbers(place: Place, name: str, cells: pd.Series) -> Float64[np.ndarray, "case"]:
+def _numbers(place: StoragePath, name: str, cells: pd.Series) -> Float64[np.ndarray, "case"]:
     numbers = pd.to_numeric(cells, errors="coerce")
     words = [str(word) for word in cells[numbers.isna() & cells.notna()]]
     if words:

@@ -23,9 +23,9 @@ from jaxtyping import Float64
 
 from raystp.errors import SectionError, some
 from raystp.expression.readers.pitch import SQUARE, fit_lattice
-from raystp.expression.readers.source import Match, Notes, SectionSource, dropped, match, settle_mpp
-from raystp.expression.schema import About, Spots, make_section
-from raystp.storage import Place
+from raystp.expression.readers.source import BarcodeMatch, Notes, SectionSource, dropped, match, settle_mpp
+from raystp.expression.schema import SectionInfo, SpotPositions, make_section
+from raystp.storage import StoragePath
 
 PITCH_UM = 200.0
 SPOT_DIAMETER_UM = 100.0
@@ -35,7 +35,7 @@ _SPOT = re.compile(r"^\s*(-?\d+(?:\.\d+)?)x(-?\d+(?:\.\d+)?)\s*$")
 
 
 @dataclass(frozen=True)
-class Table:
+class CountTable:
     """A counts table as it lies in the file."""
 
     spots: list[str]
@@ -62,13 +62,13 @@ def read_legacy_st(source: SectionSource) -> tuple[ad.AnnData, Notes]:
     section = make_section(
         counts[full],
         table.genes,
-        Spots(
+        SpotPositions(
             names=[table.spots[row] for row in rows[full]],
             xy=xy[full],
             array_row=table.array[rows[full], 1],
             array_col=table.array[rows[full], 0],
         ),
-        About(
+        SectionInfo(
             section=source.section,
             patient=source.patient,
             slide=source.slide,
@@ -83,13 +83,13 @@ def read_legacy_st(source: SectionSource) -> tuple[ad.AnnData, Notes]:
 
 @dataclass(frozen=True)
 class _Joined:
-    match: Match
+    match: BarcodeMatch
     array: Float64[np.ndarray, "spot 2"]
     """The array coordinates that the pitch is fitted to."""
     xy: Float64[np.ndarray, "spot 2"]
 
 
-def _places(source: SectionSource, table: Table) -> _Joined:
+def _places(source: SectionSource, table: CountTable) -> _Joined:
     """Find the spots' places in the selection file, or compute them from their names."""
     if source.positions is not None:
         return _join_selection(source, table, source.positions)
@@ -103,7 +103,7 @@ def _places(source: SectionSource, table: Table) -> _Joined:
     return _Joined(every, table.array, (table.array - 1.0) * source.spot_px)
 
 
-def _join_selection(source: SectionSource, table: Table, positions: Place) -> _Joined:
+def _join_selection(source: SectionSource, table: CountTable, positions: StoragePath) -> _Joined:
     selection = _read_selection(positions, source.where)
     places = selection.to_numpy(np.float64)
     chosen = places[:, 4] != 0
@@ -119,7 +119,7 @@ def _keys(array: Float64[np.ndarray, "spot 2"]) -> list[str]:
     return [f"{x:.0f}x{y:.0f}" for x, y in array.tolist()]
 
 
-def _read_counts(place: Place, where: str) -> Table:
+def _read_counts(place: StoragePath, where: str) -> CountTable:
     """Read the table line by line: pandas would rename the second column of a name, and takes five times as long."""
     place.size()
     try:
@@ -138,7 +138,7 @@ def _read_counts(place: Place, where: str) -> Table:
         msg = f"{where} is not a tab-separated table of counts: {error}"
         raise SectionError(msg) from None
     names = [name for name, _, _ in cells]
-    return Table(names, _array_places(names, where), genes, counts)
+    return CountTable(names, _array_places(names, where), genes, counts)
 
 
 def _open_text(path: Path) -> TextIOWrapper:
@@ -157,7 +157,7 @@ def _array_places(names: list[str], where: str) -> Float64[np.ndarray, "spot 2"]
     return np.asarray([(float(part[1]), float(part[2])) for part in parts if part], dtype=np.float64)
 
 
-def _read_selection(place: Place, where: str) -> pd.DataFrame:
+def _read_selection(place: StoragePath, where: str) -> pd.DataFrame:
     """Read the columns that are used, as numbers; without a column `selected`, every spot is."""
     place.size()
     try:

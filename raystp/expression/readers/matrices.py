@@ -13,14 +13,14 @@ import scipy.sparse as sp
 
 from raystp.errors import SectionError, some
 from raystp.expression.hdf5 import ALLOWANCE, EXPANSION, checked_hdf5
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 GENE_EXPRESSION = "Gene Expression"
 H5_ENDING = "filtered_feature_bc_matrix.h5"
 
 
 @dataclass(frozen=True)
-class Matrix:
+class CountMatrix:
     """Counts of a section, genes only."""
 
     counts: sp.csr_matrix
@@ -32,7 +32,7 @@ class Matrix:
     """Features that were left out because they are not gene expression (antibodies, probes)."""
 
 
-def read_matrix(place: Place, where: str) -> Matrix:
+def read_matrix(place: StoragePath, where: str) -> CountMatrix:
     """Read the counts at a file `*.h5`, in a folder with the mtx triple, or in an `outs` folder that holds either."""
     if place.name.endswith(".h5"):
         return _read_h5(place, where)
@@ -51,7 +51,7 @@ def read_matrix(place: Place, where: str) -> Matrix:
     raise SectionError(msg)
 
 
-def _read_h5(place: Place, where: str) -> Matrix:
+def _read_h5(place: StoragePath, where: str) -> CountMatrix:
     with checked_hdf5(place) as path, h5py.File(path, "r") as file:
         try:
             group = file["matrix"]
@@ -67,7 +67,7 @@ def _read_h5(place: Place, where: str) -> Matrix:
             raise SectionError(msg) from None
 
 
-def _read_triple(folder: Place, names: list[str], where: str) -> Matrix:
+def _read_triple(folder: StoragePath, names: list[str], where: str) -> CountMatrix:
     paths = {role: _only(folder, names, role, where) for role in ("matrix.mtx", "features.tsv", "barcodes.tsv")}
     try:
         with paths["matrix.mtx"].local() as path:
@@ -82,14 +82,14 @@ def _read_triple(folder: Place, names: list[str], where: str) -> Matrix:
         raise SectionError(msg) from None
 
 
-def _of_genes(counts: Any, barcodes: list[str], features: dict[str, list[str]]) -> Matrix:
+def _of_genes(counts: Any, barcodes: list[str], features: dict[str, list[str]]) -> CountMatrix:
     """Keep the features that are genes; raises ValueError where the parts do not fit."""
     lengths = (len(barcodes), *(len(values) for values in features.values()))
     if lengths != (counts.shape[0], *[counts.shape[1]] * len(features)):
         msg = f"{counts.shape[0]} spots x {counts.shape[1]} features, but {lengths[0]} barcodes and {lengths[1]} names"
         raise ValueError(msg)
     kept = np.flatnonzero(np.asarray(features["feature_type"]) == GENE_EXPRESSION)
-    return Matrix(
+    return CountMatrix(
         counts=counts if len(kept) == counts.shape[1] else counts[:, kept],
         barcodes=barcodes,
         symbols=[features["name"][column] for column in kept.tolist()],
@@ -102,7 +102,7 @@ def _texts(dataset: Any) -> list[str]:
     return [text.decode() if isinstance(text, bytes) else str(text) for text in dataset[:].tolist()]
 
 
-def _only(folder: Place, names: list[str], role: str, where: str) -> Place:
+def _only(folder: StoragePath, names: list[str], role: str, where: str) -> StoragePath:
     roles = [role, "genes.tsv"] if role == "features.tsv" else [role]
     found = [name for name in names if name.removesuffix(".gz") in roles]
     if not found:
@@ -123,6 +123,6 @@ def _check_mtx(path: Path, where: str) -> None:
         raise SectionError(msg)
 
 
-def _read_columns(place: Place) -> pd.DataFrame:
+def _read_columns(place: StoragePath) -> pd.DataFrame:
     with place.local() as path:
         return pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False)

@@ -23,7 +23,7 @@ STRAY = 0.35
 
 
 @dataclass(frozen=True)
-class Lattice:
+class SpotLattice:
     """The array as it lies in the image."""
 
     pitch_px: float
@@ -36,7 +36,7 @@ def fit_lattice(
     xy: Float64[np.ndarray, "spot 2"],
     step: tuple[float, float],
     where: str,
-) -> Lattice | None:
+) -> SpotLattice | None:
     """Fit places in px to array coordinates (column, row), whose steps are `step` pitches long.
 
     Any rotation fits. Spots beyond 4 robust standard deviations are left out of a second fit. Returns None where the
@@ -60,7 +60,7 @@ def fit_lattice(
             f"{shorter:.1f} px the other, spots stray {stray:.1f} px from it: are columns of the positions mixed up?"
         )
         raise SectionError(msg)
-    return Lattice(pitch_px=abs(area) ** 0.5, mirrored=area < 0)
+    return SpotLattice(pitch_px=abs(area) ** 0.5, mirrored=area < 0)
 
 
 def _least_squares(

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from raystp.errors import SectionError
 from raystp.expression.readers.source import Notes, SectionSource, dropped
-from raystp.expression.schema import About, Spots, make_section, read_h5ad
+from raystp.expression.schema import SectionInfo, SpotPositions, make_section, read_h5ad
 from raystp.units import is_plausible
 
 IN_PIXELS = ("pxl_col_in_fullres", "pxl_row_in_fullres")
@@ -43,7 +43,7 @@ def read_scverse(source: SectionSource) -> tuple[ad.AnnData, Notes]:
     section = make_section(
         counts[inside & full],
         [str(name) for name in found.var_names],
-        Spots(
+        SpotPositions(
             names=[str(name) for name in kept.obs_names],
             xy=xy,
             array_row=_column(kept, "array_row", xy[:, 1]),
@@ -56,7 +56,7 @@ def read_scverse(source: SectionSource) -> tuple[ad.AnnData, Notes]:
     return section, notes
 
 
-def _about(source: SectionSource, found: ad.AnnData, xy: Float64[np.ndarray, "spot 2"], notes: Notes) -> About:
+def _about(source: SectionSource, found: ad.AnnData, xy: Float64[np.ndarray, "spot 2"], notes: Notes) -> SectionInfo:
     mpp = _mpp(source, found, notes)
     placed = xy[np.isfinite(xy).all(axis=1)]
     nearest = cKDTree(placed).query(placed, k=2)[0][:, 1] if len(placed) > 1 else np.zeros(1)
@@ -65,7 +65,7 @@ def _about(source: SectionSource, found: ad.AnnData, xy: Float64[np.ndarray, "sp
     notes["spot_diameter_from"] = "scalefactors" if diameter_px else "half the pitch"
     diameter_um = diameter_px * mpp if diameter_px else pitch_um / 2
     known = _numbers(found.uns.get("raystp"))  # a section of raystp keeps its own measures
-    return About(
+    return SectionInfo(
         section=source.section,
         patient=source.patient,
         slide=source.slide,

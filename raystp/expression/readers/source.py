@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from raystp.errors import SectionError, some
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import is_plausible
 
 AGREEMENT = 0.10
@@ -26,9 +26,9 @@ class SectionSource:
     patient: str
     layout: str
     """A key of `LAYOUTS`."""
-    counts: Place
+    counts: StoragePath
     """The count matrix: a file, or for `space_ranger` also a folder."""
-    positions: Place | None = None
+    positions: StoragePath | None = None
     """The spots' places, where the layout keeps them apart."""
     mpp: float | None = None
     """um per pixel of the pixels that the positions are in; None: from the spots' pitch, where the layout has one."""
@@ -42,7 +42,7 @@ class SectionSource:
 
 
 @dataclass(frozen=True)
-class Match:
+class BarcodeMatch:
     """Rows of the counts and rows of the places that belong together, in the order of the counts."""
 
     counts: Int64[np.ndarray, "spot"]
@@ -50,7 +50,7 @@ class Match:
     notes: Notes
 
 
-def match(counts: list[str], places: list[str], where: str) -> Match:
+def match(counts: list[str], places: list[str], where: str) -> BarcodeMatch:
     """Join counts with places on their spots' names; what stands on one side only is dropped, and noted.
 
     Raises SectionError where a name occurs twice on one side, or where no name is on both.
@@ -73,7 +73,7 @@ def match(counts: list[str], places: list[str], where: str) -> Match:
     dropped(notes, "no_place", [name for name in counts if name not in at])
     dropped(notes, "no_counts", [name for name in places if name not in known])
     rows = np.asarray(both, dtype=np.int64)
-    return Match(rows, np.asarray([at[counts[row]] for row in both], dtype=np.int64), notes)
+    return BarcodeMatch(rows, np.asarray([at[counts[row]] for row in both], dtype=np.int64), notes)
 
 
 def dropped(notes: Notes, reason: str, names: list[str]) -> None:

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from raystp.errors import SectionError, some
-from raystp.expression.readers.matrices import Matrix, read_matrix
-from raystp.expression.readers.pitch import HEXAGONAL, Lattice, fit_lattice
+from raystp.expression.readers.matrices import CountMatrix, read_matrix
+from raystp.expression.readers.pitch import HEXAGONAL, SpotLattice, fit_lattice
 from raystp.expression.readers.source import Notes, SectionSource, dropped, match, settle_mpp
-from raystp.expression.schema import About, Spots, make_section
-from raystp.storage import Place
+from raystp.expression.schema import SectionInfo, SpotPositions, make_section
+from raystp.storage import StoragePath
 
 PITCH_UM = 100.0
 SPOT_DIAMETER_UM = 55.0
@@ -59,7 +59,7 @@ def read_space_ranger(source: SectionSource) -> tuple[ad.AnnData, Notes]:
 
 
 def _join(
-    source: SectionSource, matrix: Matrix, spatial: _Spatial, lattice: Lattice | None
+    source: SectionSource, matrix: CountMatrix, spatial: _Spatial, lattice: SpotLattice | None
 ) -> tuple[ad.AnnData, Notes]:
     table = spatial.positions
     inside = (table["in_tissue"] != 0).to_numpy()
@@ -78,13 +78,13 @@ def _join(
     full = np.asarray(counts.sum(axis=1)).ravel() != 0
     dropped(notes, "empty", [matrix.barcodes[row] for row in rows[~full]])
     placed = table[inside].iloc[joined.places[full]]
-    spots = Spots(
+    spots = SpotPositions(
         names=placed["barcode"].tolist(),
         xy=placed[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64),
         array_row=placed["array_row"].to_numpy(np.float64),
         array_col=placed["array_col"].to_numpy(np.float64),
     )
-    about = About(
+    about = SectionInfo(
         section=source.section,
         patient=source.patient,
         slide=source.slide,
@@ -130,7 +130,7 @@ def _read_spatial(source: SectionSource) -> _Spatial:
     folder = place
     if place.name.endswith((".csv", ".parquet")):
         head, mark, query = place.uri.partition("?")
-        folder = Place(f"{head.rpartition('/')[0]}{mark}{query}")
+        folder = StoragePath(f"{head.rpartition('/')[0]}{mark}{query}")
     else:
         found = [name for name in POSITION_FILES if name in place.names()]
         if not found:
@@ -140,7 +140,7 @@ def _read_spatial(source: SectionSource) -> _Spatial:
     return _Spatial(_read_positions(place, source.where), _read_scalefactors(folder / "scalefactors_json.json"))
 
 
-def _read_positions(place: Place, where: str) -> pd.DataFrame:
+def _read_positions(place: StoragePath, where: str) -> pd.DataFrame:
     if place.name.endswith(".parquet"):
         msg = f"{where}: {place} is of Visium HD, whose bins are no spots: convert it to h5ad, and read that as scverse"
         raise SectionError(msg)
@@ -158,7 +158,7 @@ def _read_positions(place: Place, where: str) -> pd.DataFrame:
         raise SectionError(msg) from None
 
 
-def _read_scalefactors(place: Place) -> dict[str, float]:
+def _read_scalefactors(place: StoragePath) -> dict[str, float]:
     """Return Space Ranger's scale factors; without the file, none."""
     if not place.exists():
         return {}

@@ -11,7 +11,7 @@ from scipy import sparse
 from raystp import artifacts
 from raystp.errors import ModelError, some
 from raystp.index.expression.forms import Form
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 _BLOCK = 1 << 22  # values that are held at a time, as dense rows
 _LARGEST = {"float16": 65_504.0, "csr16": 65_504.0}
@@ -20,7 +20,7 @@ Blocks = Callable[[], Iterator[Any]]
 
 
 def write_files(
-    place: Place, stem: str, expression: Any, form: Form, *, rows: np.ndarray | None = None
+    place: StoragePath, stem: str, expression: Any, form: Form, *, rows: np.ndarray | None = None
 ) -> dict[str, Any]:
     """Write the files of one form and return their description. Raises ModelError for values that do not fit."""
     kept = np.arange(expression.shape[0]) if rows is None else rows
@@ -49,7 +49,9 @@ def write_files(
     return {"form": form, "shape": [len(kept), genes], "files": files}
 
 
-def _write(place: Place, dtype: np.dtype[Any], shape: tuple[int, ...], parts: Iterator[np.ndarray]) -> dict[str, str]:
+def _write(
+    place: StoragePath, dtype: np.dtype[Any], shape: tuple[int, ...], parts: Iterator[np.ndarray]
+) -> dict[str, str]:
     def write(path: Path) -> None:
         with path.open("wb") as file:
             described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}

@@ -20,11 +20,11 @@ from raystp import artifacts
 from raystp.errors import ArtifactError
 from raystp.index.expression.files import write_files
 from raystp.index.expression.forms import DenseExpression, Form, SparseExpression
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 
 @runtime_checkable
-class Expression(Protocol):
+class ExpressionRows(Protocol):
     """A shard's expression in any form: rows, and its share of weighted sums over the whole bank's rows."""
 
     @property
@@ -70,7 +70,12 @@ class Expression(Protocol):
 
 
 def write_expression(
-    place: Place, stem: str, expression: Any, form: Form = "float32", *, rows: Int64[np.ndarray, "row"] | None = None
+    place: StoragePath,
+    stem: str,
+    expression: Any,
+    form: Form = "float32",
+    *,
+    rows: Int64[np.ndarray, "row"] | None = None,
 ) -> dict[str, Any]:
     """Write expression into a folder, and return its description; of `rows` alone, in their order, where given.
 
@@ -82,7 +87,7 @@ def write_expression(
     return write_files(place, stem, expression, form, rows=rows)
 
 
-def open_expression(place: Place, described: Mapping[str, Any]) -> Expression:
+def open_expression(place: StoragePath, described: Mapping[str, Any]) -> ExpressionRows:
     """Map a shard's expression by its description, each file after checking its sha256.
 
     Raises:
@@ -92,7 +97,7 @@ def open_expression(place: Place, described: Mapping[str, Any]) -> Expression:
         return DenseExpression(_mapped(place, described))
     files = {role: _mapped(place, one) for role, one in described["files"].items()}
     rows, genes = described["shape"]
-    opened: Expression
+    opened: ExpressionRows
     if described["form"] in {"float32", "float16"}:
         opened = DenseExpression(files["values"])
     else:
@@ -105,7 +110,7 @@ def open_expression(place: Place, described: Mapping[str, Any]) -> Expression:
     return opened
 
 
-def held(expression: np.ndarray | sparse.csr_array) -> Expression:
+def in_memory(expression: np.ndarray | sparse.csr_array) -> ExpressionRows:
     """Return expression that is in memory already, as it is: dense float32 or float16, or sparse."""
     if isinstance(expression, np.ndarray):
         kept = expression.dtype in {np.dtype(np.float32), np.dtype(np.float16)}
@@ -115,10 +120,10 @@ def held(expression: np.ndarray | sparse.csr_array) -> Expression:
     return SparseExpression(np.asarray(expression.data, np.float32), columns, starts, int(expression.shape[1]))
 
 
-def _mapped(place: Place, one: Mapping[str, Any]) -> np.ndarray:
+def _mapped(place: StoragePath, one: Mapping[str, Any]) -> np.ndarray:
     file, wanted = place / one["file"], one["sha256"]
     with file.local() as path:
-        found = artifacts.digest(Place.of(path))
+        found = artifacts.digest(StoragePath.of(path))
         if found != wanted:
             msg = (
                 f"{file} is not the file that its index was written with: sha256 {found[:12]}..., {wanted[:12]}... "
@@ -129,7 +134,7 @@ def _mapped(place: Place, one: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(values)
 
 
-def _check_sparse(file: Place, opened: SparseExpression) -> None:
+def _check_sparse(file: StoragePath, opened: SparseExpression) -> None:
     """Raise where columns or rows point outside: the loops over them do not look."""
     starts, stored = opened.starts, len(opened.values)
     whole = len(starts) and starts[0] == 0 and starts[-1] == stored == len(opened.columns)

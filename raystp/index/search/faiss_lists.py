@@ -11,7 +11,7 @@ import faiss as _faiss
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from raystp.index.search.kinds import LISTED, Effort, Kind
+from raystp.index.search.kinds import LISTED, Kind, SearchParams
 from raystp.index.search.score import Metric
 
 faiss: Any = _faiss
@@ -74,7 +74,7 @@ def ask(
     prepared: Float32[np.ndarray, "query joint"],
     fetched: int,
     *,
-    effort: Effort,
+    effort: SearchParams,
     probes: Probes | None,
     allowed: Bool[np.ndarray, "row"] | None,
 ) -> Candidates:

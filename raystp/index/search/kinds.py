@@ -32,7 +32,7 @@ EXACT_FROM = 0.9995
 
 
 @dataclass(frozen=True)
-class Want:
+class IndexParams:
     """What is asked of a bank."""
 
     kind: Kind | Literal["auto"] = "exact"
@@ -48,7 +48,7 @@ class Want:
 
 
 @dataclass(frozen=True)
-class Effort:
+class SearchParams:
     """How hard an approximate search looks."""
 
     nprobe: int = 1
@@ -60,20 +60,20 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Plan:
+class IndexPlan:
     """What all shards of a bank have in common; plain values, the same for every process that writes a shard."""
 
     metric: Metric
     kind: Kind
     joint: int
-    want: Want
+    want: IndexParams
     why: str
     lists: int = 0
     quantizer: dict[str, Any] | None = field(default=None)
     """Its file, and whom it was trained on."""
 
 
-def choose(rows: int, want: Want) -> tuple[Kind, str]:
+def choose(rows: int, want: IndexParams) -> tuple[Kind, str]:
     """Return the kind for a bank of so many rows, and why.
 
     Raises ModelError for a kind that is not there, or a recall that is no share.
@@ -96,7 +96,7 @@ def choose(rows: int, want: Want) -> tuple[Kind, str]:
     )
 
 
-def lists_for(rows: int, want: Want) -> int:
+def lists_for(rows: int, want: IndexParams) -> int:
     """Return into how many lists a bank is cut: a power of two near 4 sqrt(rows), of 40 rows or more each."""
     if want.lists is not None:
         return max(1, min(want.lists, rows))

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from raystp.errors import ModelError
 from raystp.models.bleep.loss_blocks import BLOCK, Terms, log_columns, summed_loss
-from raystp.models.training.plan import ALONE, Ranks
+from raystp.models.training.plan import ALONE, RankLayout
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def bleep_loss_part(
     images: Float[Tensor, "own joint"],
     spots: Float[Tensor, "own joint"],
     options: BleepOptions,
-    ranks: Ranks,
+    ranks: RankLayout,
     *,
     inputs: tuple[Float[Tensor, "own image"], Float[Tensor, "own gene"]] | None = None,
 ) -> Float[Tensor, ""]:

@@ -14,7 +14,7 @@ from raystp.errors import ModelError
 from raystp.models.baselines.simple import standardiser
 from raystp.models.bleep.loss import BleepOptions, bleep_loss, bleep_loss_part
 from raystp.models.layers import ProjectionHead
-from raystp.models.training.plan import Ranks
+from raystp.models.training.plan import RankLayout
 
 
 class Bleep(nn.Module):
@@ -67,7 +67,7 @@ class Bleep(nn.Module):
         """Return `bleep_loss` of one contrast set's rows, as `forward` returns them."""
         return bleep_loss(images, spots, self.options, (inputs[0], inputs[1]) if inputs else None)
 
-    def loss_part(self, ranks: Ranks, images: Tensor, spots: Tensor, *inputs: Tensor) -> Float[Tensor, ""]:
+    def loss_part(self, ranks: RankLayout, images: Tensor, spots: Tensor, *inputs: Tensor) -> Float[Tensor, ""]:
         """Return `bleep_loss_part`: this rank's share of the loss of a set that is split over ranks."""
         return bleep_loss_part(images, spots, self.options, ranks, inputs=(inputs[0], inputs[1]) if inputs else None)
 

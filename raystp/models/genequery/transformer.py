@@ -21,7 +21,7 @@ SCORES = 1 << 25
 KeysValues = tuple[Float[Tensor, "set head token depth"], Float[Tensor, "set head token depth"]]
 
 
-class Layer(nn.Module):
+class TransformerLayer(nn.Module):
     """Attention and feed-forward, each read through a LayerNorm and added to the token: `x + f(LayerNorm(x))`."""
 
     def __init__(self, options: GeneQueryOptions) -> None:
@@ -78,7 +78,7 @@ class Transformer(nn.Module):
 
     def __init__(self, options: GeneQueryOptions) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(options) for _ in range(options.depth))
+        self.layers = nn.ModuleList(TransformerLayer(options) for _ in range(options.depth))
 
     def forward(
         self,
@@ -91,7 +91,7 @@ class Transformer(nn.Module):
         What comes out at padding has no meaning.
         """
         allowed = None if mask is None else mask[:, None, None, :]
-        layers = [cast("Layer", layer) for layer in self.layers]
+        layers = [cast("TransformerLayer", layer) for layer in self.layers]
         for number, layer in enumerate(layers, 1):
             kept = layer.keys_values(context)
             if readers is not None:

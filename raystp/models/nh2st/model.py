@@ -21,7 +21,7 @@ from raystp.models.nh2st.contrast import contrast
 from raystp.models.nh2st.hypergraph import HypergraphNetwork, incidence, mean_of_present, spread
 from raystp.models.nh2st.options import LR_EVERY, LR_FACTOR, Nh2stOptions
 from raystp.models.training.fit import FitOptions
-from raystp.models.training.plan import ALONE, Ranks
+from raystp.models.training.plan import ALONE, RankLayout
 
 _ROWS = 4096
 """Rows standardised at a time: bounds the memory of the float64 copy."""
@@ -95,7 +95,7 @@ class Nh2st(nn.Module):
         """Return `nh2st_loss` of a set's rows as `forward` returns them."""
         return self.loss_part(ALONE, prediction, target, *views)
 
-    def loss_part(self, ranks: Ranks, prediction: Tensor, target: Tensor, *views: Tensor) -> Float[Tensor, ""]:
+    def loss_part(self, ranks: RankLayout, prediction: Tensor, target: Tensor, *views: Tensor) -> Float[Tensor, ""]:
         """Return this rank's share of the loss of a set that is split over ranks; its mean over ranks is the loss."""
         z_p, z_g, n_p, n_g = views
         start = 0

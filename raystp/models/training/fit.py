@@ -1,10 +1,10 @@
 """The training loop: the same function on one process, and on each of several that train together.
 
 A model here is a module whose `forward`, given what its samples' `at` returns, gives tensors with one row per sample,
-and a loss is a function of all rows of a set; whatever crosses between workers comes in as functions (`Ranks`). All
-that changes while training is one value, `Training`, so a checkpoint is that value and a resumed run equals an
+and a loss is a function of all rows of a set; whatever crosses between workers comes in as functions (`RankLayout`).
+All that changes while training is one value, `TrainState`, so a checkpoint is that value and a resumed run equals an
 undisturbed one: the plan and the dropout depend on (seed, epoch, step, set) only. Two things depend on the number of
-workers, and only where sets are split over them (`Ranks.gather`): the dropout drawn, and what a tower's batch
+workers, and only where sets are split over them (`RankLayout.gather`): the dropout drawn, and what a tower's batch
 normalisation sees.
 """
 
@@ -21,8 +21,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from raystp.errors import ModelError
-from raystp.models.training.plan import ALONE, Ranks, check_width, epoch_plan, share, validation_sets
-from raystp.models.training.samples import Foreseeing, Samples
+from raystp.models.training.plan import ALONE, RankLayout, check_width, epoch_plan, share, validation_sets
+from raystp.models.training.samples import Prefetching, SampleSet
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -49,7 +49,7 @@ class FitOptions:
 
 
 @dataclass
-class Training:
+class TrainState:
     """All that changes while a model is trained; what a checkpoint holds."""
 
     model: nn.Module
@@ -58,8 +58,8 @@ class Training:
     """Takes what `model.forward` returns, each with all rows of a contrast set, and returns a scalar."""
     optimizer: torch.optim.Optimizer
     part: Callable[..., Tensor] | None = None
-    """The same for one of several ranks, where a set is split over them: takes the `Ranks` and the own rows of what
-    `forward` returns, and its mean over ranks is the loss. Without it every rank computes the whole loss."""
+    """The same for one of several ranks, where a set is split over them: takes the `RankLayout` and this rank's rows
+    of what `forward` returns; its mean over ranks is the loss. Without it every rank computes the whole loss."""
     rate: Callable[[int, FitOptions], float] | None = None
     """The learning rate of an epoch, where a method has a schedule; a function of the epoch alone."""
     wrapped: nn.Module | None = None
@@ -82,7 +82,7 @@ class Training:
         part: Callable[..., Tensor] | None = None,
         optimizer: Callable[[list[nn.Parameter], FitOptions], torch.optim.Optimizer] | None = None,
         rate: Callable[[int, FitOptions], float] | None = None,
-    ) -> "Training":
+    ) -> "TrainState":
         """Return the state before the first epoch, with AdamW or the method's own optimiser.
 
         On all parameters that ask for a gradient.
@@ -106,17 +106,17 @@ def _adamw(parameters: list[nn.Parameter], options: FitOptions) -> torch.optim.O
 
 
 def fit(
-    training: Training,
-    train: Samples,
+    training: TrainState,
+    train: SampleSet,
     options: FitOptions,
     *,
-    validation: Samples | None = None,
-    ranks: Ranks = ALONE,
+    validation: SampleSet | None = None,
+    ranks: RankLayout = ALONE,
     score: Callable[[nn.Module], float] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train from `training.epoch` on; give after each epoch a row of the `epochs` table.
 
-    `training` is changed in place, and when a row is given it is ready to be saved; `Training.weights` are the
+    `training` is changed in place, and when a row is given it is ready to be saved; `TrainState.weights` are the
     result. `score` turns the model (in eval mode) into the row's `validation_pcc`. Validation is taken whole on every
     rank, which all come to the same values. Raises ModelError at once where the pairs, the options and the workers do
     not fit, and later where the loss is no number.
@@ -136,12 +136,12 @@ def fit(
 
 
 def _epochs(
-    training: Training,
-    train: Samples,
+    training: TrainState,
+    train: SampleSet,
     options: FitOptions,
     *,
-    validation: Samples | None,
-    ranks: Ranks,
+    validation: SampleSet | None,
+    ranks: RankLayout,
     score: Callable[[nn.Module], float] | None,
 ) -> Iterator[dict[str, Any]]:
     while training.epoch < options.epochs and not _is_stale(training, options):
@@ -167,10 +167,10 @@ def _epochs(
         }
 
 
-def train_epoch(training: Training, train: Samples, options: FitOptions, ranks: Ranks = ALONE) -> float:
+def train_epoch(training: TrainState, train: SampleSet, options: FitOptions, ranks: RankLayout = ALONE) -> float:
     """Take the optimiser steps of epoch `training.epoch`; return the mean loss of this rank's sets."""
     plan = epoch_plan(len(train), contrast=options.contrast, step=options.step, seed=options.seed, epoch=training.epoch)
-    if isinstance(train, Foreseeing):
+    if isinstance(train, Prefetching):
         train.foresee([rows for sets in plan for rows in share(sets, ranks).values()], training.epoch)
     if training.rate is not None:
         for group in training.optimizer.param_groups:
@@ -187,10 +187,10 @@ def train_epoch(training: Training, train: Samples, options: FitOptions, ranks: 
 
 
 def accumulate(
-    training: Training,
-    train: Samples,
+    training: TrainState,
+    train: SampleSet,
     sets: Int64[np.ndarray, "set pair"],
-    ranks: Ranks = ALONE,
+    ranks: RankLayout = ALONE,
     *,
     key: tuple[int, ...] = (),
     precision: Precision = "float32",
@@ -225,7 +225,7 @@ def _outputs(
     return tuple(one.float() if one.dtype == torch.bfloat16 else one for one in outputs)
 
 
-def _loss(training: Training, outputs: tuple[Tensor, ...], ranks: Ranks) -> Float[Tensor, ""]:
+def _loss(training: TrainState, outputs: tuple[Tensor, ...], ranks: RankLayout) -> Float[Tensor, ""]:
     """Return the loss of a set whose rows are all here, or of a set that is split over ranks."""
     if ranks.gather is None:
         return training.loss(*outputs)
@@ -234,10 +234,10 @@ def _loss(training: Training, outputs: tuple[Tensor, ...], ranks: Ranks) -> Floa
     return training.loss(*(ranks.gather(output) for output in outputs))
 
 
-def validation_loss(training: Training, validation: Samples, options: FitOptions) -> float:
+def validation_loss(training: TrainState, validation: SampleSet, options: FitOptions) -> float:
     """Return the mean loss over the validation's contrast sets, without dropout."""
     sets = validation_sets(len(validation), contrast=options.contrast, seed=options.seed)
-    if isinstance(validation, Foreseeing):
+    if isinstance(validation, Prefetching):
         validation.foresee(list(sets), training.epoch)
     training.model.eval()
     with torch.inference_mode():
@@ -246,13 +246,13 @@ def validation_loss(training: Training, validation: Samples, options: FitOptions
     return float(torch.stack(losses).mean())
 
 
-def _keep_best(training: Training, epoch: int, value: float, options: FitOptions) -> None:
+def _keep_best(training: TrainState, epoch: int, value: float, options: FitOptions) -> None:
     if training.best_value is None or value < training.best_value:
         training.best_epoch, training.best_value = epoch, value
         training.best = _snapshot(training.model) if options.select != "last" else {}
 
 
-def _is_stale(training: Training, options: FitOptions) -> bool:
+def _is_stale(training: TrainState, options: FitOptions) -> bool:
     if options.patience is None or training.best_epoch is None:
         return False
     return training.epoch - 1 - training.best_epoch >= options.patience

@@ -24,7 +24,7 @@ def _itself(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RankLayout:
     """One of the processes that train together, and how it reaches the others; alone by default."""
 
     rank: int = 0
@@ -38,7 +38,7 @@ class Ranks:
     """Holds back DDP's exchange of gradients; entered for all sets of a step but the last."""
 
 
-ALONE = Ranks()
+ALONE = RankLayout()
 
 
 def epoch_plan(rows: int, *, contrast: int, step: int, seed: int, epoch: int) -> Int64[np.ndarray, "step set pair"]:
@@ -77,7 +77,7 @@ def validation_sets(rows: int, *, contrast: int, seed: int) -> Int64[np.ndarray,
     return order[: rows // size * size].reshape(-1, size)
 
 
-def share(sets: Int64[np.ndarray, "set pair"], ranks: Ranks) -> dict[int, Int64[np.ndarray, "part"]]:
+def share(sets: Int64[np.ndarray, "set pair"], ranks: RankLayout) -> dict[int, Int64[np.ndarray, "part"]]:
     """Return the rank's part of one step: number of the set -> rows that this rank embeds, in order."""
     if ranks.gather is None:
         count = len(sets) // ranks.world
@@ -86,7 +86,7 @@ def share(sets: Int64[np.ndarray, "set pair"], ranks: Ranks) -> dict[int, Int64[
     return {number: rows[ranks.rank * count : (ranks.rank + 1) * count] for number, rows in enumerate(sets)}
 
 
-def check_width(contrast: int, step: int, ranks: Ranks) -> None:
+def check_width(contrast: int, step: int, ranks: RankLayout) -> None:
     """Raise ModelError where the number of workers does not divide what is shared out among them."""
     shared, what = (step, "the contrast sets of a step") if ranks.gather is None else (contrast, "the pairs of a set")
     if shared % ranks.world:

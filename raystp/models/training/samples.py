@@ -13,7 +13,7 @@ from raystp.errors import ModelError
 
 
 @runtime_checkable
-class Samples(Protocol):
+class SampleSet(Protocol):
     """What any model is trained on, by number: a pair of spot and tile, a bag of tiles, a gene of a slide."""
 
     def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[Tensor, ...]:
@@ -23,7 +23,7 @@ class Samples(Protocol):
 
 
 @runtime_checkable
-class Foreseeing(Protocol):
+class Prefetching(Protocol):
     """Samples that take time to read, or differ from epoch to epoch: they are told what an epoch will ask for."""
 
     def foresee(self, parts: Sequence[Int64[np.ndarray, " _"]], epoch: int) -> None:
@@ -32,7 +32,7 @@ class Foreseeing(Protocol):
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairDataset:
     """What a model is trained on. Both sides come on the model's device."""
 
     images: Callable[[Int64[np.ndarray, "pair"]], Tensor]
@@ -40,7 +40,7 @@ class Pairs:
     expression: Float[Tensor, "spot gene"]
 
     @classmethod
-    def of(cls, features: Float[Tensor, "spot image"], expression: Float[Tensor, "spot gene"]) -> "Pairs":
+    def of(cls, features: Float[Tensor, "spot image"], expression: Float[Tensor, "spot gene"]) -> "PairDataset":
         """Return pairs whose features are in memory; raises ModelError for values that are not numbers."""
         for name, values in {"image features": features, "expression": expression}.items():
             bad = int((~torch.isfinite(values).all(dim=1)).sum())

@@ -36,7 +36,7 @@ _PNG_DEPTH_AT = 24
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A flat picture that is not decoded yet."""
 
     width: int
@@ -45,7 +45,7 @@ class Picture:
     """Reads all of it; raises SlideError."""
 
 
-def open_picture(where: str, path: Path, kind: str) -> Picture | None:
+def open_picture(where: str, path: Path, kind: str) -> DecodedImage | None:
     """Return the picture in a file of a kind from `headers.kind`, or None where it is none of the three.
 
     Reads the header alone. Raises SlideError, naming `where`, for a picture that cannot become a slide.
@@ -57,7 +57,7 @@ def open_picture(where: str, path: Path, kind: str) -> Picture | None:
     return None
 
 
-def _with_pillow(where: str, path: Path, kind: str) -> Picture:
+def _with_pillow(where: str, path: Path, kind: str) -> DecodedImage:
     # The plugin's class is opened directly: Image.open has a process-wide limit, below the size of a common section.
     try:
         with _PLUGINS[kind](path) as image, path.open("rb") as file:
@@ -83,7 +83,7 @@ def _with_pillow(where: str, path: Path, kind: str) -> Picture:
         except _PILLOW_FAULTS as error:
             raise _undecodable(where, error) from None
 
-    return Picture(width, height, decode)
+    return DecodedImage(width, height, decode)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -95,7 +95,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return glass
 
 
-def _with_tifffile(where: str, path: Path) -> Picture:
+def _with_tifffile(where: str, path: Path) -> DecodedImage:
     try:
         with tifffile.TiffFile(path) as tiff:
             axes, page = tiff.series[0].axes, tiff.pages.first
@@ -115,7 +115,7 @@ def _with_tifffile(where: str, path: Path) -> Picture:
         except TIFF_FAULTS as error:
             raise _undecodable(where, error) from None
 
-    return Picture(width, height, decode)
+    return DecodedImage(width, height, decode)
 
 
 _GREY, _PALETTE = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE), (tifffile.PHOTOMETRIC.PALETTE,)

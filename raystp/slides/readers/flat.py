@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from raystp.errors import SlideError
-from raystp.slides.readers.decode import Picture
+from raystp.slides.readers.decode import DecodedImage
 from raystp.slides.readers.resample import WHITE, Box, Window, check_region, resample, shrink, square, window
-from raystp.slides.readers.scale import Scale
+from raystp.slides.readers.scale import SlideScale
 from raystp.units import Level0Pixels, TilePixels
 
 
@@ -21,7 +21,9 @@ class FlatSlide:
 
     reader = "flat"
 
-    def __init__(self, name: str, picture: Picture, *, where: str, scale: Scale, keep: contextlib.ExitStack) -> None:
+    def __init__(
+        self, name: str, picture: DecodedImage, *, where: str, scale: SlideScale, keep: contextlib.ExitStack
+    ) -> None:
         self._where = where
         self._picture = picture
         self._keep = keep

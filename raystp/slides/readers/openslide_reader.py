@@ -14,7 +14,7 @@ from PIL import Image
 
 from raystp.errors import SlideError
 from raystp.slides.readers.resample import WHITE, Box, check_region, resample, shrink, square, wide_window, window
-from raystp.slides.readers.scale import Scale
+from raystp.slides.readers.scale import SlideScale
 from raystp.units import Level0Pixels, TilePixels
 
 _ROUNDING = 1e-3
@@ -55,7 +55,7 @@ class OpenSlideSlide:
     reader = "openslide"
 
     def __init__(
-        self, name: str, handle: openslide.OpenSlide, *, where: str, scale: Scale, keep: contextlib.ExitStack
+        self, name: str, handle: openslide.OpenSlide, *, where: str, scale: SlideScale, keep: contextlib.ExitStack
     ) -> None:
         self._where = where
         self._handle = handle

@@ -10,7 +10,7 @@ SQUARE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Scale:
+class SlideScale:
     """The um/px in force at level 0, and whose word it is: `table`, `slide` or `spots`."""
 
     mpp: MicronsPerPixel
@@ -18,7 +18,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Claims:
+class ScaleClaims:
     """What is said about a slide's um/px; None where nothing is."""
 
     given: float | None = None
@@ -31,14 +31,14 @@ class Claims:
     """What the pitch of the measured spots says."""
 
 
-def in_force(where: str, claims: Claims) -> Scale:
+def in_force(where: str, claims: ScaleClaims) -> SlideScale:
     """Return the um/px that counts: the table's, else the slide's own, else the spots'.
 
     A word that counts is not passed over for being wrong: an implausible one is a SlideError that says what was seen.
     Raises SlideError too where there is none, or where the slide's own pixels are not square. `where` names the slide.
     """
     if claims.given is not None:
-        return Scale(_plausible(where, claims.given, "the slide table gives"), "table")
+        return SlideScale(_plausible(where, claims.given, "the slide table gives"), "table")
     if claims.own is not None:
         across, down = (_plausible(where, mpp, "the slide itself claims") for mpp in claims.own)
         if abs(across / down - 1.0) > SQUARE_TOLERANCE:
@@ -47,9 +47,9 @@ def in_force(where: str, claims: Claims) -> Scale:
                 "if it is wrong, give one um/px in the column `mpp` of the slide table"
             )
             raise SlideError(msg)
-        return Scale(MicronsPerPixel((across + down) / 2.0), "slide")
+        return SlideScale(MicronsPerPixel((across + down) / 2.0), "slide")
     if claims.derived is not None:
-        return Scale(_plausible(where, claims.derived, "the spots' pitch gives"), "spots")
+        return SlideScale(_plausible(where, claims.derived, "the spots' pitch gives"), "spots")
     msg = f"{where} has no um/px of its own; give one in the column `mpp` of the slide table"
     raise SlideError(msg)
 

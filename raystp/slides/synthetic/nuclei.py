@@ -4,14 +4,14 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 from scipy.ndimage import gaussian_filter
 
-from raystp.slides.synthetic.texture import Layer
-from raystp.slides.synthetic.tissues import Tissue
+from raystp.slides.synthetic.texture import TextureLayer
+from raystp.slides.synthetic.tissues import TissueType
 
 DIRECTIONS, VARIANTS = 16, 5
 """A bank holds every direction in so many variants of size, outline and chromatin."""
 
 
-def bank(rng: np.random.Generator, tissue: Tissue, mpp: float) -> Float32[np.ndarray, "shape side side"]:
+def bank(rng: np.random.Generator, tissue: TissueType, mpp: float) -> Float32[np.ndarray, "shape side side"]:
     """Return drawn nuclei as optical density of haematoxylin, direction by direction, `VARIANTS` of each.
 
     The direction of shape k is `pi * (k // VARIANTS) / DIRECTIONS`; each nucleus lies at the centre of its square.
@@ -40,7 +40,7 @@ def bank(rng: np.random.Generator, tissue: Tissue, mpp: float) -> Float32[np.nda
 
 
 def places(
-    rng: np.random.Generator, layer: Layer, density: float, shape: tuple[int, int]
+    rng: np.random.Generator, layer: TextureLayer, density: float, shape: tuple[int, int]
 ) -> tuple[Float64[np.ndarray, "nucleus 2"], Float32[np.ndarray, " nucleus"]]:
     """Return centres (x, y) in pixels of a `shape` image, and directions, as if the tissue covered all of it.
 

@@ -13,10 +13,10 @@ from raystp.errors import SlideError
 from raystp.slides.synthetic.file import damage, write_slide
 from raystp.slides.synthetic.nuclei import DIRECTIONS, VARIANTS, bank, of_type, places, stamp
 from raystp.slides.synthetic.texture import TEXTURES, enlarge, noise
-from raystp.slides.synthetic.tissues import TISSUES, Stain, Tissue, draw_stain
+from raystp.slides.synthetic.tissues import TISSUES, Stain, TissueType, draw_stain
 from raystp.units import MicronsPerPixel
 
-__all__ = ["TISSUES", "Stain", "Tissue", "damage", "draw_slide", "draw_stain", "tissue_map", "write_slide"]
+__all__ = ["TISSUES", "Stain", "TissueType", "damage", "draw_slide", "draw_stain", "tissue_map", "write_slide"]
 
 BLOB_UM = 110.0
 """Spread of the smooth fields that compete for the tissue: its regions become 200 to 500 um wide."""

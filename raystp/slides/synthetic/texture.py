@@ -21,7 +21,7 @@ BASE_UM = 9.0
 
 
 @dataclass(frozen=True)
-class Layer:
+class TextureLayer:
     """One texture over a whole slide, relative to its tissue's own amounts."""
 
     eosin: Float32[np.ndarray, "row col"]
@@ -47,14 +47,14 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Flo
     return enlarge(field, shape) if step > 1 else field
 
 
-def solid(rng: np.random.Generator, shape: tuple[int, int], um: float) -> Layer:
+def solid(rng: np.random.Generator, shape: tuple[int, int], um: float) -> TextureLayer:
     """Return sheets of cells without order; `um` is the size of a pixel."""
     eosin = 1.0 + 0.16 * noise(rng, shape, 9.0 / um) + 0.12 * noise(rng, shape, 2.5 / um)
     angle = 3.0 * noise(rng, shape, 12.0 / um)
-    return Layer(np.maximum(eosin, 0.2), np.maximum(eosin, 0.2), np.ones(shape, np.float32), angle)
+    return TextureLayer(np.maximum(eosin, 0.2), np.maximum(eosin, 0.2), np.ones(shape, np.float32), angle)
 
 
-def fibres(rng: np.random.Generator, shape: tuple[int, int], um: float) -> Layer:
+def fibres(rng: np.random.Generator, shape: tuple[int, int], um: float) -> TextureLayer:
     """Return wavy bundles: contour lines of a smooth hillside, with clefts between the bundles."""
     rows, cols = np.indices((shape[0] // 4 + 1, shape[1] // 4 + 1), dtype=np.float32) * np.float32(4.0 * um)
     slope = rng.uniform(0.0, 2.0 * np.pi)
@@ -66,18 +66,18 @@ def fibres(rng: np.random.Generator, shape: tuple[int, int], um: float) -> Layer
     cleft = np.clip(6.0 * (np.sin(phase * np.float32(0.13)) + 0.25 * noise(rng, shape, 8.0 / um) - 0.95), 0.0, 1.0)
     eosin = np.clip((1.0 + strands + 0.10 * noise(rng, shape, 2.0 / um)) * (1.0 - 0.85 * cleft), 0.0, None)
     along = np.arctan2(-enlarge(across, shape), enlarge(down, shape))  # at right angles to the slope
-    return Layer(eosin.astype(np.float32), eosin.astype(np.float32), (1.0 - cleft).astype(np.float32), along)
+    return TextureLayer(eosin.astype(np.float32), eosin.astype(np.float32), (1.0 - cleft).astype(np.float32), along)
 
 
-def holes(rng: np.random.Generator, shape: tuple[int, int], um: float) -> Layer:
+def holes(rng: np.random.Generator, shape: tuple[int, int], um: float) -> TextureLayer:
     """Return fat: empty cells of 65 um, thin membranes, nuclei flattened against them."""
     first, second, angle = _cells(rng, shape, 65.0 / um)
     gap = (second - first) * np.float32(um)
     membrane = np.clip(1.6 - gap / 3.0, 0.0, 1.0)
-    return Layer(membrane, membrane, membrane, angle + np.float32(np.pi / 2.0))
+    return TextureLayer(membrane, membrane, membrane, angle + np.float32(np.pi / 2.0))
 
 
-def rings(rng: np.random.Generator, shape: tuple[int, int], um: float) -> Layer:
+def rings(rng: np.random.Generator, shape: tuple[int, int], um: float) -> TextureLayer:
     """Return glands: a bright lumen, a ring of tall cells with nuclei at their base, fibrous tissue between."""
     first, _, angle = _cells(rng, shape, 92.0 / um)
     radius = first * np.float32(um)
@@ -85,10 +85,10 @@ def rings(rng: np.random.Generator, shape: tuple[int, int], um: float) -> Layer:
     outside = np.clip((radius - 37.0) / 3.0, 0.0, 1.0)
     grain = np.maximum(1.0 + 0.14 * noise(rng, shape, 3.0 / um), 0.2)
     base = (np.abs(radius - 30.5) < 0.5 * BASE_UM).astype(np.float32) + 0.03 * outside
-    return Layer(grain * (inside + 0.15 * outside), grain * inside * (1.0 - 0.9 * outside), base, angle)
+    return TextureLayer(grain * (inside + 0.15 * outside), grain * inside * (1.0 - 0.9 * outside), base, angle)
 
 
-TEXTURES: dict[str, Callable[[np.random.Generator, tuple[int, int], float], Layer]] = {
+TEXTURES: dict[str, Callable[[np.random.Generator, tuple[int, int], float], TextureLayer]] = {
     "solid": solid,
     "fibres": fibres,
     "holes": holes,

@@ -12,7 +12,7 @@ Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Tissue:
+class TissueType:
     """One kind of tissue as it looks under the microscope."""
 
     name: str
@@ -33,12 +33,12 @@ class Tissue:
     """Optical density of haematoxylin between nuclei: the purple of cytoplasm rich in RNA."""
 
 
-TISSUES: tuple[Tissue, ...] = (
-    Tissue("tumour", "solid", 4200.0, 11.0, 1.25, 0.80, 0.45, 0.36, 0.20),
-    Tissue("stroma", "fibres", 1300.0, 13.0, 3.40, 0.85, 0.10, 0.50, 0.02),
-    Tissue("immune", "solid", 9000.0, 6.5, 1.08, 1.15, 0.05, 0.22, 0.16),
-    Tissue("fat", "holes", 320.0, 9.0, 2.80, 0.95, 0.05, 0.42, 0.02),
-    Tissue("gland", "rings", 3300.0, 8.5, 1.55, 0.95, 0.20, 0.42, 0.13),
+TISSUES: tuple[TissueType, ...] = (
+    TissueType("tumour", "solid", 4200.0, 11.0, 1.25, 0.80, 0.45, 0.36, 0.20),
+    TissueType("stroma", "fibres", 1300.0, 13.0, 3.40, 0.85, 0.10, 0.50, 0.02),
+    TissueType("immune", "solid", 9000.0, 6.5, 1.08, 1.15, 0.05, 0.22, 0.16),
+    TissueType("fat", "holes", 320.0, 9.0, 2.80, 0.95, 0.05, 0.42, 0.02),
+    TissueType("gland", "rings", 3300.0, 8.5, 1.55, 0.95, 0.20, 0.42, 0.13),
 )
 """Type k of a tissue map is `TISSUES[k - 1]`; 0 is glass."""
 

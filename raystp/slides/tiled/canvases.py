@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from raystp.slides.readers.resample import WHITE, Box, Window, resample
 from raystp.slides.tiled.levels import Level
-from raystp.slides.tiled.read_plan import Copy, Plan
+from raystp.slides.tiled.read_plan import Copy, ReadPlan
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 Tiles = UInt8[np.ndarray, "tile row col 3"]
@@ -59,7 +59,7 @@ class Crops:
 class Regions:
     """Targets that are resampled, or filled as they are, as their aims say."""
 
-    def __init__(self, tiles: Tiles, aims: Mapping[int, Aim], level: Level, plan: Plan) -> None:
+    def __init__(self, tiles: Tiles, aims: Mapping[int, Aim], level: Level, plan: ReadPlan) -> None:
         self._tiles, self._aims, self._level = tiles, aims, level
         self._left = Counter(copy[0] for copy in plan.copies)
         self._windows: dict[int, Pixels] = {}

@@ -16,8 +16,8 @@ from raystp.slides.readers.headers import checked_tiff, kind_of
 from raystp.slides.tiled.decoders import has_colours
 from raystp.slides.tiled.levels import Pyramid, pyramid
 from raystp.slides.tiled.remote import BlockFile, RemoteSource
-from raystp.slides.tiled.sources import LocalSource, Source
-from raystp.storage import Place
+from raystp.slides.tiled.sources import ByteSource, LocalSource
+from raystp.storage import StoragePath
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Tiled:
     """A tiled TIFF that is known exactly, open."""
 
     pyramid: Pyramid
-    source: Source
+    source: ByteSource
 
 
 def header(where: str, path: Path) -> Pyramid | None:
@@ -45,13 +45,13 @@ def tiled_file(where: str, path: Path, seen: Pyramid, handle: openslide.OpenSlid
     return _tiled(LocalSource(where, path), lambda _: seen)
 
 
-def tiled_object(where: str, place: Place) -> Tiled | None:
+def tiled_object(where: str, place: StoragePath) -> Tiled | None:
     """Open an object by its tiles; None where it is no tiled TIFF, or one that is not known exactly.
 
     Raises SlideError for a TIFF's header that cannot be true, StorageError where the object cannot be read.
     """
 
-    def look(source: Source) -> Pyramid | None:
+    def look(source: ByteSource) -> Pyramid | None:
         file = BlockFile(source)
         if kind_of(file.read(8)) != "tiff":
             return None
@@ -62,7 +62,7 @@ def tiled_object(where: str, place: Place) -> Tiled | None:
     return _tiled(RemoteSource(where, place), look)
 
 
-def _tiled(source: Source, look: Callable[[Source], Pyramid | None]) -> Tiled | None:
+def _tiled(source: ByteSource, look: Callable[[ByteSource], Pyramid | None]) -> Tiled | None:
     """Return what is seen in a source with it, or close it."""
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
@@ -73,7 +73,7 @@ def _tiled(source: Source, look: Callable[[Source], Pyramid | None]) -> Tiled | 
         return Tiled(seen, source)
 
 
-def _is_as_said(seen: Pyramid, source: Source) -> bool:
+def _is_as_said(seen: Pyramid, source: ByteSource) -> bool:
     """Say whether the first tile of each level has the colours that its header says."""
     levels = [level for level in seen.levels if level.counts.any()]
     first = [int(level.counts.argmax() if level.counts[0] == 0 else 0) for level in levels]

@@ -28,7 +28,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadPlan:
     """Stored tiles in the file's order; `copies[starts[i]:starts[i + 1]]` are those from `tiles[i]`."""
 
     tiles: list[int]
@@ -40,7 +40,7 @@ class Plan:
     """Whether the next batch, if it goes on below or to the right of this one, is likely to need the tile too."""
 
 
-def read_plan(level: Level, windows: Windows) -> Plan:
+def read_plan(level: Level, windows: Windows) -> ReadPlan:
     """Return what to decode and copy for all windows of a level."""
     column, columns = _span(windows.left, windows.width, level.width, level.tile_width)
     row, rows = _span(windows.top, windows.height, level.height, level.tile_height)
@@ -58,7 +58,7 @@ def read_plan(level: Level, windows: Windows) -> Plan:
     again = _is_needed_again(windows, (row[starts] + 1) * level.tile_height, (column[starts] + 1) * level.tile_width)
     area = level.tile_width * level.tile_height
     copies = [values.tolist() for values in (windows.target[of], *down[:2], *right[:2], *down[2:], *right[2:])]
-    return Plan(
+    return ReadPlan(
         tiles=tile[starts].tolist(),
         starts=[*starts.tolist(), len(of)],
         copies=list(zip(*copies, strict=True)),

@@ -21,8 +21,8 @@ from raystp.slides.readers.resample import WHITE
 from raystp.slides.tiled.buffers import ALIGNMENT, SlotPool
 from raystp.slides.tiled.decoders import decoder
 from raystp.slides.tiled.levels import Level
-from raystp.slides.tiled.read_plan import Copy, Plan
-from raystp.slides.tiled.sources import Source
+from raystp.slides.tiled.read_plan import Copy, ReadPlan
+from raystp.slides.tiled.sources import ByteSource
 from raystp.slides.tiled.threads import ahead, workers
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -87,14 +87,14 @@ class Piece:
 class LevelReader:
     """Decodes one level's tiles; it may be used from many threads at once."""
 
-    def __init__(self, level: Level, source: Source, pool: SlotPool) -> None:
+    def __init__(self, level: Level, source: ByteSource, pool: SlotPool) -> None:
         self.level, self.source, self.pool = level, source, pool
         self.decode = decoder(level)
         self.shape = (level.tile_height, level.tile_width, 3)
         # Where some rows bypass the cache and others do not, decoding in place is slower than a slot and a copy.
         self.in_place = level.photometric == PHOTOMETRIC.RGB or level.tile_width * 3 % ALIGNMENT == 0
 
-    def fill(self, plan: Plan, canvases: Canvases, *, threads: int) -> Failures:
+    def fill(self, plan: ReadPlan, canvases: Canvases, *, threads: int) -> Failures:
         """Copy all that a plan says onto canvases, and return the targets that could not be filled.
 
         Raises SlideError or StorageError where the bytes cannot be had at all.
@@ -119,7 +119,7 @@ class _Filling:
     """One call of `fill`."""
 
     reader: LevelReader
-    plan: Plan
+    plan: ReadPlan
     canvases: Canvases
     offsets: Int64[np.ndarray, " planned_tile"]
     counts: Int64[np.ndarray, " planned_tile"]

@@ -11,8 +11,8 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
 
-from raystp.slides.tiled.sources import Source, Span, fetch_spans, spans
-from raystp.storage import Place
+from raystp.slides.tiled.sources import ByteSource, FetchSpan, fetch_spans, spans
+from raystp.storage import StoragePath
 
 BLOCK = 1 << 18
 """Bytes of a header that are fetched at a time; the header of some thousands of tiles is one or two of them."""
@@ -28,23 +28,23 @@ MAX_HEADER = 1 << 28
 
 
 class RemoteSource:
-    """One version of an object in a store, read in ranges; see `Source`."""
+    """One version of an object in a store, read in ranges; see `ByteSource`."""
 
     is_remote = True
 
-    def __init__(self, where: str, place: Place) -> None:
+    def __init__(self, where: str, place: StoragePath) -> None:
         self._where, self._place = where, place
         seen = place.stored().look()
         self.size, self.version = seen.size, seen.version
-        self._ahead = Ahead(self._read)
+        self._ahead = ReadAhead(self._read)
 
     def expect(self, offsets: Sequence[int], counts: Sequence[int]) -> None:
         """Begin to fetch stretches that will be asked for, up to `EXPECTED` bytes; what was expected before goes."""
         self._ahead.close()
-        self._ahead = Ahead(self._read, spans(offsets, counts))
+        self._ahead = ReadAhead(self._read, spans(offsets, counts))
 
     def fetch(self, offsets: Sequence[int], counts: Sequence[int]) -> list[memoryview]:
-        """Return the bytes of each stretch; see `Source`. Spans are fetched in parallel, unless they were expected."""
+        """Return the bytes of each stretch; see `ByteSource`. Spans that were not expected are fetched in parallel."""
         found = self._ahead.take(offsets, counts)
         missing = [number for number, content in enumerate(found) if content is None]
         stretches = ([offsets[number] for number in missing], [counts[number] for number in missing])
@@ -55,14 +55,14 @@ class RemoteSource:
         """Give up what was expected; between two reads nothing else is held."""
         self._ahead.close()
 
-    def _read(self, wanted: list[Span]) -> list[bytes]:
+    def _read(self, wanted: list[FetchSpan]) -> list[bytes]:
         return self._place.read_ranges([(span.offset, span.count) for span in wanted], version=self.version)
 
 
-class Ahead:
+class ReadAhead:
     """Spans that are fetched before they are asked for, in the file's order, some at a time."""
 
-    def __init__(self, read: Callable[[list[Span]], list[bytes]], wanted: Sequence[Span] = ()) -> None:
+    def __init__(self, read: Callable[[list[FetchSpan]], list[bytes]], wanted: Sequence[FetchSpan] = ()) -> None:
         held = np.cumsum([span.count for span in wanted]) <= EXPECTED
         self._spans = [span for span, kept in zip(wanted, held.tolist(), strict=True) if kept]
         self._starts = [span.offset for span in self._spans]
@@ -100,7 +100,7 @@ class BlockFile(io.RawIOBase):
     The blocks stay: this is for headers, which lie at a file's start, at its end, or in a few places between images.
     """
 
-    def __init__(self, source: Source, block: int = BLOCK) -> None:
+    def __init__(self, source: ByteSource, block: int = BLOCK) -> None:
         super().__init__()
         self._source, self._block, self._at = source, block, 0
         self._blocks: dict[int, bytes] = {}

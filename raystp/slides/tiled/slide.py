@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float64, UInt8
 
 from raystp.errors import SlideError
 from raystp.slides.readers.resample import MAX_REGION, WHITE, Box, check_region, shrink, square, window
-from raystp.slides.readers.scale import Scale
+from raystp.slides.readers.scale import SlideScale
 from raystp.slides.tiled.buffers import SlotPool
 from raystp.slides.tiled.canvases import Aim, Crops, Regions
 from raystp.slides.tiled.open import Tiled
-from raystp.slides.tiled.read_plan import Plan, Windows, read_plan
+from raystp.slides.tiled.read_plan import ReadPlan, Windows, read_plan
 from raystp.slides.tiled.reader import Canvases, LevelReader
 from raystp.slides.tiled.remote import RemoteSource
 from raystp.units import Level0Pixels, TilePixels
@@ -39,7 +39,7 @@ class TiledSlide:
 
     reader = "tiled"
 
-    def __init__(self, name: str, tiled: Tiled, *, where: str, scale: Scale, keep: contextlib.ExitStack) -> None:
+    def __init__(self, name: str, tiled: Tiled, *, where: str, scale: SlideScale, keep: contextlib.ExitStack) -> None:
         levels = tiled.pyramid.levels
         self._where = where
         self._keep = keep
@@ -202,7 +202,7 @@ class TiledSlide:
             yield part
 
     def _filled(
-        self, number: int, windows: Windows, canvases: Callable[[Plan], Canvases], threads: int
+        self, number: int, windows: Windows, canvases: Callable[[ReadPlan], Canvases], threads: int
     ) -> dict[int, str]:
         """Read windows of a level onto canvases; return why which targets cannot be read."""
         if not self._open:

@@ -28,7 +28,7 @@ SPAN = 8 << 20
 
 
 @runtime_checkable
-class Source(Protocol):
+class ByteSource(Protocol):
     """An open file or object. Its methods may be called from many threads at once."""
 
     @property
@@ -60,7 +60,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Span:
+class FetchSpan:
     """Bytes that are fetched in one go, and the stretches that lie in them."""
 
     offset: int
@@ -68,13 +68,13 @@ class Span:
     stretches: list[int]
 
 
-def spans(offsets: Sequence[int], counts: Sequence[int], *, gap: int = GAP, longest: int = SPAN) -> list[Span]:
+def spans(offsets: Sequence[int], counts: Sequence[int], *, gap: int = GAP, longest: int = SPAN) -> list[FetchSpan]:
     """Return the spans that hold all stretches, each stretch whole in one span, in the file's order.
 
     Stretches that are at most `gap` bytes apart share a span, as long as it stays within `longest` bytes and few of
     its bytes lie between them.
     """
-    found: list[Span] = []
+    found: list[FetchSpan] = []
     start = end = useful = 0
     held: list[int] = []
     for number in np.argsort(np.asarray(offsets, np.int64), kind="stable").tolist():
@@ -85,15 +85,15 @@ def spans(offsets: Sequence[int], counts: Sequence[int], *, gap: int = GAP, long
             held.append(number)
             continue
         if held:
-            found.append(Span(start, end - start, held))
+            found.append(FetchSpan(start, end - start, held))
         start, end, useful, held = first, first + counts[number], counts[number], [number]
     if held:
-        found.append(Span(start, end - start, held))
+        found.append(FetchSpan(start, end - start, held))
     return found
 
 
 def fetch_spans(
-    where: str, read: Callable[[list[Span]], list[bytes]], stretches: tuple[Sequence[int], Sequence[int]]
+    where: str, read: Callable[[list[FetchSpan]], list[bytes]], stretches: tuple[Sequence[int], Sequence[int]]
 ) -> list[memoryview]:
     """Return the bytes of each stretch (offsets, counts), by reading the spans that hold them.
 
@@ -138,7 +138,7 @@ class LocalSource:
         self.size = os.fstat(self._file).st_size
 
     def fetch(self, offsets: Sequence[int], counts: Sequence[int]) -> list[memoryview]:
-        """Return the bytes of each stretch; see `Source`."""
+        """Return the bytes of each stretch; see `ByteSource`."""
         if not offsets:
             return []
         first, useful = min(offsets), sum(counts)

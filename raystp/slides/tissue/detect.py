@@ -76,7 +76,7 @@ Mask = Bool[np.ndarray, "row col"]
 
 
 @dataclass(frozen=True)
-class Tissue:
+class DetectedTissue:
     """What a thumbnail shows, pixel by pixel; the rest is glass."""
 
     mask: Mask
@@ -85,7 +85,7 @@ class Tissue:
     """Pen and black border, with their rims."""
 
 
-def find_tissue(thumbnail: UInt8[np.ndarray, "row col 3"], um_per_px: float) -> Tissue:
+def find_tissue(thumbnail: UInt8[np.ndarray, "row col 3"], um_per_px: float) -> DetectedTissue:
     """Say for each pixel of a whole slide's thumbnail whether it shows tissue, or ink; a slide of glass has neither.
 
     About 20 CPU-ms at 1024 x 1024 px.
@@ -107,7 +107,7 @@ def find_tissue(thumbnail: UInt8[np.ndarray, "row col 3"], um_per_px: float) -> 
     mask &= ~small_parts(mask, smallest)
     mask = closed(mask, min(round(FAT_UM / um_per_px), WIDEST_GAP)) & ~ink
     mask |= small_parts(~mask, smallest) & ~ink
-    return Tissue(mask, ink)
+    return DetectedTissue(mask, ink)
 
 
 def otsu(counts: Int64[np.ndarray, " level"]) -> int:

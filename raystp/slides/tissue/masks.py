@@ -11,12 +11,12 @@ from PIL import Image
 
 from raystp.errors import ConfigError, StorageError, some
 from raystp.slides.open import Slide
-from raystp.slides.places import Framing, grid
+from raystp.slides.places import TileGeometry, grid
 from raystp.slides.tissue.detect import find_tissue
 from raystp.slides.tissue.geojson import from_geojson, to_geojson
 from raystp.slides.tissue.pictures import overview
 from raystp.slides.tissue.regions import outlined, rastered, share_under
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import Microns
 
 ROUNDING = 1e-9
@@ -24,7 +24,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Seen:
+class TissueMask:
     """Tissue as pixels of the thumbnail, and as polygons in level-0 px."""
 
     mask: Bool[np.ndarray, "row col"]
@@ -36,11 +36,11 @@ class Seen:
     """Whether the mask is the user's own; then ink cuts nothing out of it."""
 
 
-def own_masks(folder: str | None, slides: list[str]) -> dict[str, Place]:
+def own_masks(folder: str | None, slides: list[str]) -> dict[str, StoragePath]:
     """Return the slides' own masks in a folder; raises ConfigError where not one of its files is a slide's."""
     if folder is None:
         return {}
-    place = Place.of(folder)
+    place = StoragePath.of(folder)
     names = set(place.names())
     found = {slide: place / f"{slide}.geojson" for slide in slides if f"{slide}.geojson" in names}
     if not found:
@@ -50,7 +50,7 @@ def own_masks(folder: str | None, slides: list[str]) -> dict[str, Place]:
     return found
 
 
-def digest(mask: Place) -> str:
+def digest(mask: StoragePath) -> str:
     """Return the digest of a whole mask: an edit may leave its size, its head and its tail as they were.
 
     One that cannot be read has none: its slide will say so, and the others go on.
@@ -61,7 +61,7 @@ def digest(mask: Place) -> str:
         return "unreadable"
 
 
-def look(slide: Slide, thumbnail: UInt8[np.ndarray, "row col 3"], own: Place | None) -> Seen:
+def look(slide: Slide, thumbnail: UInt8[np.ndarray, "row col 3"], own: StoragePath | None) -> TissueMask:
     """Return the slide's tissue: what is found on its thumbnail, or what the user's mask says.
 
     Raises SlideError for a mask that is none, or not of this slide.
@@ -70,16 +70,16 @@ def look(slide: Slide, thumbnail: UInt8[np.ndarray, "row col 3"], own: Place | N
     found = find_tissue(thumbnail, float(slide.mpp) * max(width, height) / max(thumbnail.shape))
     if own is None:
         regions = outlined(found.mask, width=width, height=height)
-        return Seen(found.mask, found.ink, regions, float(found.mask.mean()), given=False)
+        return TissueMask(found.mask, found.ink, regions, float(found.mask.mean()), given=False)
     where = f"the mask {own} of slide {slide.name!r}"
     regions = from_geojson(own.read_bytes(), where, width=width, height=height)
     rows, columns = found.mask.shape
     mask, share = rastered(regions, (rows, columns), width=width, height=height)
-    return Seen(mask, found.ink, regions, share, given=True)
+    return TissueMask(mask, found.ink, regions, share, given=True)
 
 
 def tissue_grid(
-    slide: Slide, seen: Seen, framing: Framing, *, stride: Microns | None, min_tissue: float
+    slide: Slide, seen: TissueMask, framing: TileGeometry, *, stride: Microns | None, min_tissue: float
 ) -> Float64[np.ndarray, "tile 3"]:
     """Return the grid over what is tissue: under found pixels, or exactly under the polygons that were given."""
     least = 0.0 if seen.given else min_tissue
@@ -89,7 +89,7 @@ def tissue_grid(
     return squares[share_under(seen.regions, squares) >= min_tissue - ROUNDING]
 
 
-def quality(seen: Seen, sharp: float | None) -> dict[str, object]:
+def quality(seen: TissueMask, sharp: float | None) -> dict[str, object]:
     """Return what the notes say of a slide: shares of its area that are tissue and ink, sharpness, whose mask it is."""
     return {
         "tissue": round(seen.share, 6),
@@ -100,11 +100,11 @@ def quality(seen: Seen, sharp: float | None) -> dict[str, object]:
 
 
 def save(
-    target: Place,
+    target: StoragePath,
     slide: Slide,
     thumbnail: UInt8[np.ndarray, "row col 3"],
     *,
-    seen: Seen,
+    seen: TissueMask,
     squares: Float64[np.ndarray, "tile 3"],
 ) -> None:
     """Write the slide's thumbnail, its mask as a picture and as GeoJSON, and all of it in one picture."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from raystp.expression.schema import About, Spots, make_section, write_section
+from raystp.expression.schema import SectionInfo, SpotPositions, make_section, write_section
 from raystp.expression.synthetic.places import PITCH, visium_places
 from raystp.expression.synthetic.programs import Programs, expected_expression, measure, type_fractions
 from raystp.slides.synthetic.slide import TISSUES, damage, draw_slide, draw_stain, tissue_map, write_slide
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, MicronsPerPixel
 
 MPP = MicronsPerPixel(0.5)
@@ -20,7 +20,7 @@ UNMEASURED, DAMAGED = "unmeasured", "damaged"
 
 
 @dataclass(frozen=True)
-class Draw:
+class DrawTask:
     """One slide to draw."""
 
     slide: str
@@ -28,10 +28,10 @@ class Draw:
     pixels: int
     seed: int
     programs: Programs
-    folder: Place
+    folder: StoragePath
 
 
-def draw(work: Draw) -> int:
+def draw(work: DrawTask) -> int:
     """Draw one slide and, where it is a patient's, measure it; return its spots."""
     rng = np.random.default_rng([work.seed, 1, work.number])
     side = work.pixels
@@ -40,7 +40,7 @@ def draw(work: Draw) -> int:
     slides = work.folder / "slides" / f"{work.slide}.svs"
     slides.write_file(lambda path: write_slide(path, image, mpp=MPP))
     if work.slide == DAMAGED:
-        damage(slides.path)
+        damage(slides.local_path)
     if work.slide in (UNMEASURED, DAMAGED):
         return 0
     xy, row, col = visium_places(side, side, mpp=MPP)
@@ -50,8 +50,8 @@ def draw(work: Draw) -> int:
     expected = expected_expression(work.programs, shares[kept, 1:])
     counts = measure(rng, expected)
     names = [f"{r}x{c}" for r, c in zip(row[kept].tolist(), col[kept].tolist(), strict=True)]
-    about = About(work.slide, work.slide, work.slide, float(MPP), SPOT_UM, float(PITCH), "scverse")
-    places = Spots(names, xy[kept], row[kept].astype(np.float64), col[kept].astype(np.float64))
+    about = SectionInfo(work.slide, work.slide, work.slide, float(MPP), SPOT_UM, float(PITCH), "scverse")
+    places = SpotPositions(names, xy[kept], row[kept].astype(np.float64), col[kept].astype(np.float64))
     write_section(
         work.folder / "counts" / f"{work.slide}.h5ad", make_section(counts, work.programs.genes, places, about)
     )

@@ -12,17 +12,17 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from raystp.artifacts import Artifact, begin
+from raystp.artifacts import Artifact, create_or_open
 from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import session
-from raystp.cluster.streams.tasks import each
-from raystp.config import Run, StepConfig, Where
+from raystp.cluster.streams.tasks import map_tasks
+from raystp.config import Location, RunConfig, StepConfig
 from raystp.expression.schema import read_section
 from raystp.expression.synthetic.programs import described, plant_programs
 from raystp.slides.synthetic.slide import TISSUES
-from raystp.steps.demo.draw import CELL, DAMAGED, UNMEASURED, Draw, draw
+from raystp.steps.demo.draw import CELL, DAMAGED, UNMEASURED, DrawTask, draw
 from raystp.steps.pipeline import step as pipeline
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 STEP = "demo"
 Method = Literal["bleep", "nh2st", "genequery", "attention", "ridge", "knn", "gene_mean"]
@@ -38,10 +38,10 @@ SMALL: dict[str, dict[str, Any]] = {
 """What a laptop can train in a minute or two: narrower than published, and fewer epochs."""
 
 
-class DemoRun(Run):
+class DemoRun(RunConfig):
     """Where the demo leaves its cohort and its artifacts."""
 
-    store: Annotated[str, Where()] = "demo"
+    store: Annotated[str, Location()] = "demo"
     """A folder of its own, so that it can be thrown away."""
 
 
@@ -85,37 +85,37 @@ def run(config: DemoConfig) -> Artifact:
     """Draw the cohort, run every step on it, and return the evaluation; the damaged slide is expected to fail."""
     with session(config.run.address):
         cohort = _cohort(config)
-        return _path(config, cohort.place)
+        return _path(config, cohort.path)
 
 
 def _cohort(config: DemoConfig) -> Artifact:
     """Draw slides and measurements, the slide table, and what was planted."""
-    draft = begin(config, STEP, {})
+    draft = create_or_open(config, STEP, {})
     if isinstance(draft, Artifact):
-        say(f"demo: the cohort is there already: {draft.place}")
+        say(f"demo: the cohort is there already: {draft.path}")
         return draft
     programs = plant_programs(np.random.default_rng([config.seed, 0]), [tissue.name for tissue in TISSUES])
     patients = _patients(config)
     names = [*patients, UNMEASURED, DAMAGED]
-    work = [Draw(name, n, config.pixels, config.seed, programs, draft.place) for n, name in enumerate(names)]
+    work = [DrawTask(name, n, config.pixels, config.seed, programs, draft.path) for n, name in enumerate(names)]
     with Progress("draw", len(work), "slide") as progress:
-        for _ in each(draw, work):
+        for _ in map_tasks(draw, work):
             progress.add(1)
     rows = ["slide,path,patient,layout,counts"]
     rows += [f"{name},slides/{name}.svs,{name},scverse,counts/{name}.h5ad" for name in patients]
     rows += [f"{name},slides/{name}.svs,{name},," for name in (UNMEASURED, DAMAGED)]
-    (draft.place / "slides.csv").write_bytes("\n".join(rows).encode() + b"\n")
+    (draft.path / "slides.csv").write_bytes("\n".join(rows).encode() + b"\n")
     genes = np.asarray(programs.genes)
     planted = {"planted": genes[programs.planted].tolist(), "no signal": genes[~programs.planted].tolist()}
-    (draft.place / "planted" / "genes.json").write_bytes(json.dumps(planted).encode())
-    (draft.place / "genes.txt").write_bytes("\n".join(programs.genes).encode())
+    (draft.path / "planted" / "genes.json").write_bytes(json.dumps(planted).encode())
+    (draft.path / "genes.txt").write_bytes("\n".join(programs.genes).encode())
     texts = [f"{gene}####{text}" for gene, text in described(programs).items()]
-    (draft.place / "texts.txt").write_bytes("\n".join(texts).encode())
-    (draft.place / "bulk.csv").write_bytes(_pooled(draft.place, patients, programs.genes).encode())
+    (draft.path / "texts.txt").write_bytes("\n".join(texts).encode())
+    (draft.path / "bulk.csv").write_bytes(_pooled(draft.path, patients, programs.genes).encode())
     return draft.finish({"slides": len(work), "genes": len(programs.genes)}, [])
 
 
-def _pooled(cohort: Place, patients: list[str], genes: Sequence[str]) -> str:
+def _pooled(cohort: StoragePath, patients: list[str], genes: Sequence[str]) -> str:
     """Return each patient's counts over all spots, a row a patient: what a bulk measurement would see."""
     rows = [f"case,{','.join(genes)}"]
     for name in patients:
@@ -129,7 +129,7 @@ def _patients(config: DemoConfig) -> list[str]:
     return [f"patient-{chr(ord('A') + number)}" for number in range(config.patients)]
 
 
-def _asked(config: DemoConfig, model: str, trained: dict[str, Any], cohort: Place) -> dict[str, Any]:
+def _asked(config: DemoConfig, model: str, trained: dict[str, Any], cohort: StoragePath) -> dict[str, Any]:
     """Return the train config of one method."""
     fit: dict[str, Any] = {"step": 1, "select": "best_pcc", "seed": config.seed}
     small = SMALL.get(model, {"fit": {"epochs": config.epochs, "contrast": config.contrast}})
@@ -137,7 +137,7 @@ def _asked(config: DemoConfig, model: str, trained: dict[str, Any], cohort: Plac
     return {"model": model, **trained, **small, **text, "fit": {**fit, **small["fit"]}}
 
 
-def _path(config: DemoConfig, cohort: Place) -> Artifact:
+def _path(config: DemoConfig, cohort: StoragePath) -> Artifact:
     """Run the pipeline on the cohort, with BLEEP and its baselines; return the evaluation."""
     patients = _patients(config)
     trained: dict[str, Any] = {

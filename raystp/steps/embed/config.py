@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from raystp.config import StepConfig, Where
+from raystp.config import Location, StepConfig
 from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.slide_run import SlideRun
 
@@ -64,7 +64,7 @@ class EmbedConfig(StepConfig[EmbedRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"tiles"})
 
-    tiles: Annotated[str, Where("tile")]
+    tiles: Annotated[str, Location("tile")]
     """The tiles, `tile/<name>`."""
 
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
@@ -88,15 +88,15 @@ class EmbedConfig(StepConfig[EmbedRun]):
             raise ValueError(msg)
         return self
 
-    def what(self) -> dict[str, Any]:
+    def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed; the weights' digest stands among the inputs, not their path here."""
-        values = super().what()
+        values = super().fingerprint_values()
         values.pop("also")
-        return {**values, "encoder": self.encoder.what()}
+        return {**values, "encoder": self.encoder.fingerprint_values()}
 
-    def said(self) -> dict[str, Any]:
+    def manifest_values(self) -> dict[str, Any]:
         """Return the config of one encoder's artifact."""
-        values = super().said()
+        values = super().manifest_values()
         values.pop("also")
         return values
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raystp import tables
-from raystp.artifacts import Artifact, Draft, begin, find
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
 from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.streams.tiles import stream
-from raystp.cluster.streams.units import Receipt, Unit, Width
-from raystp.encoders.encoder import Ways
+from raystp.cluster.streams.units import StreamResources, UnitReceipt, WorkUnit
+from raystp.encoders.encoder import InferenceOptions
 from raystp.encoders.registry import describe, warning
 from raystp.errors import ConfigError
 from raystp.steps.embed.config import EmbedConfig, EmbedRun
-from raystp.steps.embed.work import EmbedWork, Output, stored
+from raystp.steps.embed.work import EmbedWork, EncoderOutput, stored
 from raystp.steps.encoder_source import EncoderSource, source_of
 from raystp.units import Microns, TilePixels
 
@@ -27,19 +27,19 @@ def run(config: EmbedConfig) -> Artifact:
 
     Of several encoders, the first one's artifact is returned.
     """
-    tiles = find(config.run.store, config.tiles, "tile")
+    tiles = resolve(config.run.store, config.tiles, "tile")
     alone = config.each()
     sources = [source_of(one.encoder, config.run.store) for one in alone]
     for source in sources:
         _check_side(source, tiles)
     begun = [
-        begin(one, STEP, {"tiles": tiles, "encoder": source.identity})
+        create_or_open(one, STEP, {"tiles": tiles, "encoder": source.identity})
         for one, source in zip(alone, sources, strict=True)
     ]
     made = [
-        _Made(one, source, draft)
+        _EncoderArtifact(one, source, draft)
         for one, source, draft in zip(alone, sources, begun, strict=True)
-        if isinstance(draft, Draft)
+        if isinstance(draft, ArtifactWriter)
     ]
     finished = _embed(config, tiles, made) if made else []
     first = begun[0]
@@ -47,16 +47,16 @@ def run(config: EmbedConfig) -> Artifact:
 
 
 @dataclass(frozen=True)
-class _Made:
+class _EncoderArtifact:
     """One encoder's artifact in the making."""
 
     config: EmbedConfig
     source: EncoderSource
-    draft: Draft
+    draft: ArtifactWriter
 
 
 @dataclass
-class _Outcome:
+class _StreamOutcome:
     """What is known when the stream has ended."""
 
     errors: dict[str, str] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class _Outcome:
         """Keep what Ray Data says of its operators."""
         self.operators = [line.rstrip() for line in statistics.splitlines() if line.strip()]
 
-    def take(self, receipt: Receipt) -> None:
+    def take(self, receipt: UnitReceipt) -> None:
         if receipt.error:
             self.errors.setdefault(receipt.slide, receipt.error)
         self.tiles += receipt.rows
@@ -94,18 +94,18 @@ class _Outcome:
         }
 
 
-def _embed(config: EmbedConfig, tiles: Artifact, made: Sequence[_Made]) -> list[Artifact]:
+def _embed(config: EmbedConfig, tiles: Artifact, made: Sequence[_EncoderArtifact]) -> list[Artifact]:
     """Read the pixels once for all the encoders, and finish each one's artifact."""
     slides = tiles.table("slides.parquet", tables.SLIDES).to_pylist()
     run = config.run
     work = EmbedWork(
-        tiles=tiles.place,
-        outputs=tuple(Output(one.draft.place, one.source, describe(one.source.spec).dim) for one in made),
+        tiles=tiles.path,
+        outputs=tuple(EncoderOutput(one.draft.path, one.source, describe(one.source.spec).dim) for one in made),
         slides={one["slide"]: (one["path"], one["mpp"], one["content"]) for one in slides},
         pixels=int(tiles.manifest.notes["pixels"]),
         precision=config.precision,
         passes=run.pass_tiles,
-        ways=Ways(run.channels_last, run.compiler),
+        ways=InferenceOptions(run.channels_last, run.compiler),
         cache=run.node_cache(),
     )
     units = plan_units(slides, config.unit_tiles)
@@ -118,7 +118,7 @@ def _check_side(source: EncoderSource, tiles: Artifact) -> None:
     wanted, seen = describe(source.spec).pixels, int(tiles.manifest.notes["pixels"])
     if wanted != seen:
         msg = (
-            f"encoder '{source.spec.name}' takes tiles of {wanted} px, {tiles.place} has {seen} px: "
+            f"encoder '{source.spec.name}' takes tiles of {wanted} px, {tiles.path} has {seen} px: "
             f"run `raystp tile` with pixels={wanted}; its `side` in um may stay"
         )
         raise ConfigError(msg)
@@ -127,16 +127,16 @@ def _check_side(source: EncoderSource, tiles: Artifact) -> None:
         say(f"  {words}")
 
 
-def plan_units(slides: list[dict[str, Any]], unit_tiles: int) -> list[Unit]:
+def plan_units(slides: list[dict[str, Any]], unit_tiles: int) -> list[WorkUnit]:
     """Cut every slide into units of at most `unit_tiles` tiles, named by slide and number."""
     return [
-        Unit(f"{slide['slide']}.{number:05d}", slide["slide"], first, min(unit_tiles, slide["tiles"] - first))
+        WorkUnit(f"{slide['slide']}.{number:05d}", slide["slide"], first, min(unit_tiles, slide["tiles"] - first))
         for slide in slides
         for number, first in enumerate(range(0, slide["tiles"], unit_tiles))
     ]
 
 
-def _stream(work: EmbedWork, units: list[Unit], run: EmbedRun) -> _Outcome:
+def _stream(work: EmbedWork, units: list[WorkUnit], run: EmbedRun) -> _StreamOutcome:
     """Run the units that are not committed; return what became of them."""
     if run.retry_failed:
         work.forget()
@@ -145,7 +145,7 @@ def _stream(work: EmbedWork, units: list[Unit], run: EmbedRun) -> _Outcome:
     left = {unit.slide: 0 for unit in units}
     for unit in units:
         left[unit.slide] += unit.unit not in done
-    outcome, whole = _Outcome(), sum(not count for count in left.values())
+    outcome, whole = _StreamOutcome(), sum(not count for count in left.values())
     with session(run.address), Progress(STEP, sum(rows.values()), "tile") as progress:
         progress.add(sum(unit.rows for unit in units if unit.unit in done))
         for receipt in stream(work, [unit for unit in units if unit.unit not in done], _width(run), outcome.hear):
@@ -160,11 +160,11 @@ def _stream(work: EmbedWork, units: list[Unit], run: EmbedRun) -> _Outcome:
     return outcome
 
 
-def _width(run: EmbedRun) -> Width:
+def _width(run: EmbedRun) -> StreamResources:
     gpus = cluster_gpus()
     encoders = run.encoders or gpus or max(1, cluster_cpus() // 2)
     most = encoders if isinstance(encoders, int) else encoders[1]
-    return Width(
+    return StreamResources(
         encoders=encoders,
         batch_tiles=run.batch_tiles,
         threads=run.threads,
@@ -176,7 +176,12 @@ def _width(run: EmbedRun) -> Width:
 
 
 def _finish(
-    made: _Made, tiles: Artifact, slides: list[dict[str, Any]], *, units: list[Unit], outcome: _Outcome
+    made: _EncoderArtifact,
+    tiles: Artifact,
+    slides: list[dict[str, Any]],
+    *,
+    units: list[WorkUnit],
+    outcome: _StreamOutcome,
 ) -> Artifact:
     """Close an artifact over the slides that are whole; a slide with any failure is left out as a whole."""
     errors, draft, config = outcome.errors, made.draft, made.config
@@ -186,7 +191,7 @@ def _finish(
     for unit in kept:
         files[unit.slide].append(unit.unit)
     failures: list[dict[str, object]] = [{"slide": s, "stage": STEP, "reason": e} for s, e in sorted(errors.items())]
-    (draft.place / "parts").remove()
+    (draft.path / "parts").remove()
     readers = tiles.manifest.notes.get("readers", {})
     notes = {
         "encoder": config.encoder.model_dump(mode="json"),
@@ -194,7 +199,7 @@ def _finish(
         "precision": stored(config.precision),
         "side": tiles.manifest.notes["side"],
         "pixels": tiles.manifest.notes["pixels"],
-        "tiles": tiles.place.uri,
+        "tiles": tiles.path.uri,
         "units": files,
         "patients": patients,
         "readers": {slide: readers[slide] for slide in patients if slide in readers},

@@ -16,14 +16,14 @@ from jaxtyping import Float32, Float64, UInt8
 
 from raystp import tables
 from raystp.artifacts import content_id, file_id
-from raystp.cluster.streams.units import Unit
+from raystp.cluster.streams.units import WorkUnit
 from raystp.encoders.batches import Batch
-from raystp.encoders.encoder import PLAIN, Encoding, Precision, Ways
+from raystp.encoders.encoder import PLAIN, BatchEncoder, InferenceOptions, Precision
 from raystp.errors import SlideError
 from raystp.slides.open import Slide, expect_tiles, open_slide, read_tiles
 from raystp.steps.encoder_source import EncoderSource
-from raystp.storage import Place
-from raystp.storage.attempts import DEATHS, Attempts
+from raystp.storage import StoragePath
+from raystp.storage.attempts import MAX_CRASHES, AttemptLedger
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
 
@@ -32,10 +32,10 @@ Vectors = Float32[np.ndarray, "tile dim"]
 
 
 @dataclass(frozen=True)
-class Output:
+class EncoderOutput:
     """One encoder, and where its rows go."""
 
-    place: Place
+    place: StoragePath
     source: EncoderSource
     dim: int
 
@@ -48,25 +48,25 @@ class EmbedWork:
     marks of attempts, lie in the first one's place.
     """
 
-    tiles: Place
-    outputs: tuple[Output, ...]
+    tiles: StoragePath
+    outputs: tuple[EncoderOutput, ...]
     slides: dict[str, tuple[str, float, str]]
     """Slide -> path or URI, um/px in force, and the id of the content that was tiled."""
     pixels: int
     precision: Precision
     passes: Batch = None
-    ways: Ways = PLAIN
+    ways: InferenceOptions = PLAIN
     cache: NodeCache | None = None
 
     @property
-    def aside(self) -> Place:
+    def aside(self) -> StoragePath:
         """Where unfinished work leaves its marks."""
         return self.outputs[0].place
 
     @property
-    def attempts(self) -> Attempts:
+    def attempts(self) -> AttemptLedger:
         """The marks of units that were begun."""
-        return Attempts(self.aside / "attempts")
+        return AttemptLedger(self.aside / "attempts")
 
     def forget(self) -> None:
         """Take away the marks of all attempts: what was refused is tried again."""
@@ -81,21 +81,21 @@ class EmbedWork:
         names = [set((output.place / "commits").names()) for output in self.outputs]
         return {name.removesuffix(".json") for name in set.intersection(*names)}
 
-    def done(self, unit: Unit) -> bool:
+    def done(self, unit: WorkUnit) -> bool:
         """Say whether a unit has its commit records."""
         return all((output.place / "commits" / f"{unit.unit}.json").exists() for output in self.outputs)
 
-    def begin(self, unit: Unit) -> str:
-        """Leave a mark before any decoder runs; a unit with `DEATHS` marks is refused, by name."""
+    def begin(self, unit: WorkUnit) -> str:
+        """Leave a mark before any decoder runs; a unit with `MAX_CRASHES` marks is refused, by name."""
         if host := self.attempts.begin(unit.unit):
             return (
                 f"reading tiles {unit.first} to {unit.first + unit.rows - 1} of slide {unit.slide!r} has ended "
-                f"{DEATHS} processes (the last on {host}): it is left out; open the slide in a viewer, or "
+                f"{MAX_CRASHES} processes (the last on {host}): it is left out; open the slide in a viewer, or "
                 "try again with --set run.retry_failed=true"
             )
         return ""
 
-    def ended(self, unit: Unit) -> None:
+    def ended(self, unit: WorkUnit) -> None:
         """Take the marks away."""
         self.attempts.ended(unit.unit)
 
@@ -107,7 +107,9 @@ class EmbedWork:
         """Build the encoders, on the GPU that this process was given, or on the CPU."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         encodings = [
-            Encoding(output.source.build(), device=device, precision=self.precision, batch=self.passes, ways=self.ways)
+            BatchEncoder(
+                output.source.build(), device=device, precision=self.precision, batch=self.passes, ways=self.ways
+            )
             for output in self.outputs
         ]
 
@@ -117,7 +119,7 @@ class EmbedWork:
 
         return run
 
-    def commit(self, unit: Unit, vectors: Vectors) -> None:
+    def commit(self, unit: WorkUnit, vectors: Vectors) -> None:
         """Write each encoder's table of a unit, then its commit record, which makes it exist; the first one stays."""
         places = (self.tiles / "tiles" / f"{unit.slide}.parquet").read_table().slice(unit.first, unit.rows)
         columns = [column.combine_chunks() for column in places.columns]
@@ -126,7 +128,7 @@ class EmbedWork:
             self._commit(unit, output, columns, vectors[:, start : start + output.dim])
             start += output.dim
 
-    def _commit(self, unit: Unit, output: Output, places: list[pa.Array], vectors: Vectors) -> None:
+    def _commit(self, unit: WorkUnit, output: EncoderOutput, places: list[pa.Array], vectors: Vectors) -> None:
         precision = stored(self.precision)
         schema = tables.embeddings(output.dim, precision=precision)
         table = pa.Table.from_arrays([*places, tables.vectors(vectors, precision)], schema=schema)
@@ -138,13 +140,13 @@ class EmbedWork:
         record = {"rows": unit.rows, "dim": output.dim, "sha256": hashlib.sha256(content).hexdigest()}
         (output.place / "commits" / f"{unit.unit}.json").write_new(json.dumps(record).encode())
 
-    def keep(self, unit: Unit, part: int, vectors: Vectors) -> None:
+    def keep(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
         """Set a part of a unit aside, under its number."""
         content = io.BytesIO()
         np.save(content, vectors, allow_pickle=False)
         (self.aside / "parts" / unit.unit / f"{part:06d}.npy").write_bytes(content.getvalue())
 
-    def join(self, unit: Unit, parts: int) -> None:
+    def join(self, unit: WorkUnit, parts: int) -> None:
         """Commit a unit from its parts, in order, and remove them."""
         folder = self.aside / "parts" / unit.unit
         if not self.done(unit):  # else a worker died after it had committed
@@ -172,7 +174,7 @@ class UnitReader:
         self._slide: Slide | None = None
         self._squares: Float64[np.ndarray, "tile 3"] = np.empty((0, 3))
 
-    def __call__(self, unit: Unit, start: int, stop: int) -> Pixels:
+    def __call__(self, unit: WorkUnit, start: int, stop: int) -> Pixels:
         """Return the tiles [start, stop) of a unit as pixels."""
         slide, squares = self._open(unit)
         span = squares[unit.first + start : unit.first + stop]
@@ -186,7 +188,7 @@ class UnitReader:
             self._arrays.append(array)
         return array[:count]
 
-    def _open(self, unit: Unit) -> tuple[Slide, Float64[np.ndarray, "tile 3"]]:
+    def _open(self, unit: WorkUnit) -> tuple[Slide, Float64[np.ndarray, "tile 3"]]:
         name = unit.slide
         with self._lock:
             if self._slide is None or self._name != name:
@@ -194,7 +196,7 @@ class UnitReader:
                     self._slide.close()
                 self._slide, self._name = None, name
                 path, mpp, content = self._work.slides[name]
-                place = Place(path)
+                place = StoragePath(path)
                 if (content_id(place) if place.is_local else file_id(place)) != content:
                     msg = (
                         f"slide {name!r} ({place}) is not what was tiled: it was replaced since; run "

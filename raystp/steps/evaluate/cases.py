@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from raystp import tables
-from raystp.artifacts import Artifact, open_place
+from raystp.artifacts import Artifact, open_artifact
 from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import session
-from raystp.cluster.streams.tasks import each
-from raystp.config import Run
+from raystp.cluster.streams.tasks import map_tasks
+from raystp.config import RunConfig
 from raystp.errors import ConfigError, LeakError, SectionError, some
 from raystp.evaluate.metrics.cases import CaseOutcome
 from raystp.evaluate.protocols import protocol_of
@@ -26,9 +26,9 @@ from raystp.models.baselines.ridge import fit_ridge, predict_ridge
 from raystp.models.predictor import predictor
 from raystp.models.store import load_model
 from raystp.steps.evaluate.config import EvaluateConfig
-from raystp.steps.evaluate.predictions import Scored
+from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.train.bulk_cases import Case, cohort_of, features_of
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 GENE_MEAN, RIDGE = "gene mean", "ridge on mean features"
 CONTROLS = {
@@ -39,7 +39,7 @@ RIDGE_FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOutCases:
     """The cases that are scored, and the training cases where the table has them."""
 
     cases: tuple[Case, ...]
@@ -51,7 +51,7 @@ class Held:
     embed: Artifact
 
 
-def held_cases(config: EvaluateConfig, models: list[Scored]) -> Held:
+def held_cases(config: EvaluateConfig, models: list[Prediction]) -> HeldOutCases:
     """Match predicted slides with the table's cases; raises where no case can be scored, or one was learned from."""
     bulk = config.bulk
     assert bulk is not None  # only then this is called
@@ -69,12 +69,12 @@ def held_cases(config: EvaluateConfig, models: list[Scored]) -> Held:
     measured = labels_of(table, place, scale=bulk.scale, cases=names).of(names, genes)
     train = _trained_on(models[0], cohort.cases)
     labels = _labels_of_training(table, place, config, train, genes=genes)
-    return Held(tuple(cases), measured, train, labels, embed)
+    return HeldOutCases(tuple(cases), measured, train, labels, embed)
 
 
-def embeddings_named(one: Scored, store: str) -> Artifact:
+def embeddings_named(one: Prediction, store: str) -> Artifact:
     """Open the embeddings that a prediction was made of."""
-    return open_place(Place.of(store) / one.prediction.manifest.inputs["embeddings"], "embed")
+    return open_artifact(StoragePath.of(store) / one.prediction.manifest.inputs["embeddings"], "embed")
 
 
 def _part(case: Case, predicted: set[str]) -> Case:
@@ -85,7 +85,7 @@ def _part(case: Case, predicted: set[str]) -> Case:
     return Case(case.name, case.patient, slides, case.tiles)
 
 
-def _check(config: EvaluateConfig, models: list[Scored], cases: list[Case]) -> None:
+def _check(config: EvaluateConfig, models: list[Prediction], cases: list[Case]) -> None:
     """Raise LeakError for a case of a patient that a model has learned from, ConfigError for labels in another unit."""
     assert config.bulk is not None  # as the caller knows
     protocol = protocol_of(models[0].prediction.manifest.notes["protocol"])
@@ -101,14 +101,14 @@ def _check(config: EvaluateConfig, models: list[Scored], cases: list[Case]) -> N
             raise ConfigError(msg + f"{config.bulk.scale!r}: one of them is not what the table holds")
 
 
-def _trained_on(one: Scored, cases: Mapping[str, Case]) -> tuple[Case, ...]:
+def _trained_on(one: Prediction, cases: Mapping[str, Case]) -> tuple[Case, ...]:
     """Return the training cases of a model that learned from cases; none where one of them is not here."""
     names = one.meta["train"] if "bulk" in one.meta else []
     return tuple(cases[name] for name in names) if all(name in cases for name in names) else ()
 
 
 def _labels_of_training(
-    table: BulkTable, place: Place, config: EvaluateConfig, train: tuple[Case, ...], *, genes: tuple[str, ...]
+    table: BulkTable, place: StoragePath, config: EvaluateConfig, train: tuple[Case, ...], *, genes: tuple[str, ...]
 ) -> Float32[np.ndarray, "_ gene"]:
     assert config.bulk is not None  # as the caller knows
     if not train:
@@ -118,7 +118,7 @@ def _labels_of_training(
     return labels.of(names, genes)
 
 
-def outcomes_of(held: Held, models: list[Scored], store: str) -> dict[str, CaseOutcome]:
+def outcomes_of(held: HeldOutCases, models: list[Prediction], store: str) -> dict[str, CaseOutcome]:
     """Return what each model predicts of each case, beside its label.
 
     Attention regression reads a case as one bag of all its slides' tiles; of any other model it is the mean over the
@@ -126,7 +126,7 @@ def outcomes_of(held: Held, models: list[Scored], store: str) -> dict[str, CaseO
     """
     found = {}
     for one in models:
-        kind, arrays, meta = load_model(one.model.place)
+        kind, arrays, meta = load_model(one.model.path)
         ready = predictor(kind, arrays, meta)
         if isinstance(ready, AttentionPredictor):
             embed = embeddings_named(one, store)
@@ -137,19 +137,19 @@ def outcomes_of(held: Held, models: list[Scored], store: str) -> dict[str, CaseO
     return found
 
 
-def _mean_of_tiles(one: Scored, slides: Sequence[str]) -> Float32[np.ndarray, " gene"]:
+def _mean_of_tiles(one: Prediction, slides: Sequence[str]) -> Float32[np.ndarray, " gene"]:
     schema = tables.predictions(len(one.meta["genes"]))
     parts = [one.prediction.table(f"predictions/{slide}.parquet", schema) for slide in slides]
     tiles = np.concatenate([tables.matrix(part["expression"]) for part in parts])
     return np.asarray(tiles.mean(axis=0, dtype=np.float64), np.float32)
 
 
-def _outcome(held: Held, predicted: Float32[np.ndarray, "case gene"]) -> CaseOutcome:
+def _outcome(held: HeldOutCases, predicted: Float32[np.ndarray, "case gene"]) -> CaseOutcome:
     names, patients = [case.name for case in held.cases], [case.patient for case in held.cases]
     return CaseOutcome(names, patients, predicted, held.measured)
 
 
-def controls_of(held: Held, model: Scored, *, run: Run) -> dict[str, CaseOutcome]:
+def controls_of(held: HeldOutCases, model: Prediction, *, run: RunConfig) -> dict[str, CaseOutcome]:
     """Return the gene mean, and ridge where the training cases are here."""
     mean = np.asarray(model.meta["training_mean"], np.float32)
     found = {GENE_MEAN: _outcome(held, np.repeat(mean[None], len(held.cases), axis=0))}
@@ -158,7 +158,7 @@ def controls_of(held: Held, model: Scored, *, run: Run) -> dict[str, CaseOutcome
     work = [(held.embed, case.slides) for case in (*held.train, *held.cases)]
     rows: list[Float32[np.ndarray, " feature"]] = [np.zeros(0, np.float32)] * len(work)
     with session(run.address), Progress("ridge", len(work), "case") as progress:
-        for position, answer in each(_mean_features, work):
+        for position, answer in map_tasks(_mean_features, work):
             rows[position] = answer
             progress.add(1)
     features = np.stack(rows)

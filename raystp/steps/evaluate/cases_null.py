@@ -12,14 +12,14 @@ from jaxtyping import Float64
 
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
-from raystp.cluster.streams.tasks import each
+from raystp.cluster.streams.tasks import map_tasks
 from raystp.evaluate.metrics.genes import pcc_per_gene
 from raystp.models.attention.model import AttentionOptions, AttentionRegression
 from raystp.models.attention.predictor import AttentionPredictor
 from raystp.models.training.fit import FitOptions, fit
-from raystp.steps.evaluate.cases import Held
+from raystp.steps.evaluate.cases import HeldOutCases
 from raystp.steps.evaluate.config import EvaluateConfig
-from raystp.steps.evaluate.predictions import Scored
+from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.train.bulk_cases import features_of
 from raystp.steps.train.bulk_learner import BulkLearner, BulkRecipe
 from raystp.steps.train.work import start
@@ -29,16 +29,16 @@ NULL_BYTES = 1e9
 
 
 @dataclass(frozen=True)
-class NullWork:
+class CaseNullTask:
     """One permutation of one model."""
 
     learner: BulkLearner
     fit: FitOptions
-    held: Held
+    held: HeldOutCases
     seed: int
 
 
-def null_pcc(work: NullWork) -> Float64[np.ndarray, " gene"]:
+def null_pcc(work: CaseNullTask) -> Float64[np.ndarray, " gene"]:
     """Return each gene's PCC over the held-out cases, of a model trained on labels of the wrong cases."""
     held = work.held
     order = np.random.default_rng([work.seed, 0xB1]).permutation(len(held.labels))
@@ -54,7 +54,7 @@ def null_pcc(work: NullWork) -> Float64[np.ndarray, " gene"]:
 
 
 def nulls_of(
-    held: Held, models: list[Scored], permutations: int, *, config: EvaluateConfig
+    held: HeldOutCases, models: list[Prediction], permutations: int, *, config: EvaluateConfig
 ) -> dict[str, Float64[np.ndarray, "permutation gene"]]:
     """Return the null of each model that learned from cases, where its training cases are here."""
     able = [one for one in models if "bulk" in one.meta and held.train and one.meta["train"] == models[0].meta["train"]]
@@ -63,14 +63,14 @@ def nulls_of(
         return {}
     answers: list[Float64[np.ndarray, " gene"]] = [np.zeros(0)] * len(work)
     with session(config.run.address), Progress("null", len(work), "permutation") as progress:
-        for position, answer in each(null_pcc, work):
+        for position, answer in map_tasks(null_pcc, work):
             answers[position] = answer
             progress.add(1)
     parts = np.array_split(np.stack(answers), len(able))
     return {one.name: part for one, part in zip(able, parts, strict=True)}
 
 
-def _null(one: Scored, held: Held, config: EvaluateConfig, seed: int) -> NullWork:
+def _null(one: Prediction, held: HeldOutCases, config: EvaluateConfig, seed: int) -> CaseNullTask:
     asked: dict[str, Any] = one.model.manifest.config
     bulk = config.bulk
     assert bulk is not None  # as the caller knows
@@ -87,4 +87,4 @@ def _null(one: Scored, held: Held, config: EvaluateConfig, seed: int) -> NullWor
     epochs = int(one.meta["epoch"]) + 1
     options = FitOptions(**{**asked["fit"], "epochs": epochs, "select": "last", "patience": None})
     own = AttentionOptions(**one.meta["options"])
-    return NullWork(BulkLearner(recipe, one.meta, options.seed, own, asked["bags"]["tiles"]), options, held, seed)
+    return CaseNullTask(BulkLearner(recipe, one.meta, options.seed, own, asked["bags"]["tiles"]), options, held, seed)

@@ -11,13 +11,13 @@ from raystp.evaluate.metrics.score import Row
 from raystp.evaluate.protocols import protocol_of
 from raystp.evaluate.report.board import boards
 from raystp.evaluate.report.document import Report, SectionPictures
-from raystp.evaluate.report.page import Picture
+from raystp.evaluate.report.page import PageFigure
 from raystp.evaluate.report.pictures import cases_figure, png, tiles_figure
 from raystp.expression.sections import embeddings_of
-from raystp.steps.evaluate.cases import GENE_MEAN, RIDGE, Held
+from raystp.steps.evaluate.cases import GENE_MEAN, RIDGE, HeldOutCases
 from raystp.steps.evaluate.config import EvaluateConfig
-from raystp.steps.evaluate.hotspots import Subject, subjects_of
-from raystp.steps.evaluate.predictions import Scored
+from raystp.steps.evaluate.hotspots import AttentionSubject, subjects_of
+from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.evaluate.report import (
     chain_of,
     chart_of,
@@ -27,7 +27,7 @@ from raystp.steps.evaluate.report import (
     whole_slide,
 )
 from raystp.steps.evaluate.uncertainty_maps import squares_of
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 SLIDES_DRAWN = 3
 """Slides whose maps are drawn; the rest are in the prediction."""
@@ -37,15 +37,15 @@ GENES_DRAWN = 2
 
 def compose_cases(
     config: EvaluateConfig,
-    held: Held,
-    models: list[Scored],
+    held: HeldOutCases,
+    models: list[Prediction],
     outcomes: Mapping[str, CaseOutcome],
     *,
     rows: Sequence[Row],
     footnotes: Sequence[str],
 ) -> Report:
     """Return the report's content; the first model is the one that it is about."""
-    first, store = models[0], Place.of(config.run.store)
+    first, store = models[0], StoragePath.of(config.run.store)
     chain = chain_of(first, store)
     patients = [case.patient for case in held.cases]
     enough = len(held.cases) >= FEWEST_CASES
@@ -82,7 +82,7 @@ def _genes(outcome: CaseOutcome, genes: Sequence[str], named: Sequence[str]) -> 
     return shown(pcc_per_gene(outcome.predicted, outcome.measured)[0], genes, named)
 
 
-def _over_cases(outcome: CaseOutcome, genes: Sequence[str], chosen: Sequence[tuple[int, str]]) -> list[Picture]:
+def _over_cases(outcome: CaseOutcome, genes: Sequence[str], chosen: Sequence[tuple[int, str]]) -> list[PageFigure]:
     pcc, _ = pcc_per_gene(outcome.predicted, outcome.measured)
     enough = len(outcome.cases) >= FEWEST_CASES
     panels = [
@@ -94,10 +94,12 @@ def _over_cases(outcome: CaseOutcome, genes: Sequence[str], chosen: Sequence[tup
         for at, _ in chosen
     ]
     said = "; ".join(f"{genes[at]}: {why}" for at, why in chosen)
-    return [Picture("Predicted over measured, a point a case", png(cases_figure(panels)), f"A point a case. {said}.")]
+    return [
+        PageFigure("Predicted over measured, a point a case", png(cases_figure(panels)), f"A point a case. {said}.")
+    ]
 
 
-def _slides(first: Scored, held: Held, store: Place, genes: list[str]) -> list[SectionPictures]:
+def _slides(first: Prediction, held: HeldOutCases, store: StoragePath, genes: list[str]) -> list[SectionPictures]:
     """Draw a few slides: maps of attention regression, of other models what they predict of each tile."""
     subject = next(iter(subjects_of([first], store)), None)
     chosen = [(case, slide) for case in held.cases for slide in case.slides][:SLIDES_DRAWN]
@@ -112,7 +114,7 @@ def _slides(first: Scored, held: Held, store: Place, genes: list[str]) -> list[S
     return found
 
 
-def _of_attention(subject: Subject, slide: str, genes: list[str]) -> list[Picture]:
+def _of_attention(subject: AttentionSubject, slide: str, genes: list[str]) -> list[PageFigure]:
     squares, whole = squares_of(embeddings_of(subject.embed, slide)), whole_slide(subject.embed, slide)
     maps = subject.ready.maps(subject.features(slide), genes)
     drawn = []
@@ -123,5 +125,5 @@ def _of_attention(subject: Subject, slide: str, genes: list[str]) -> list[Pictur
             "contribution": (maps["contribution"][:, column], "units of the labels"),
         }
         title = f"{gene} on {slide}: where the prediction comes from"
-        drawn.append(Picture(title, png(tiles_figure(whole, squares, own, title)), title))
+        drawn.append(PageFigure(title, png(tiles_figure(whole, squares, own, title)), title))
     return drawn

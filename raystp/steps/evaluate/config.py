@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from raystp.config import StepConfig, Where
+from raystp.config import Location, StepConfig
 from raystp.steps.tracked_run import TrackedRun
 from raystp.steps.train.bulk_config import BulkConfig
 
@@ -14,14 +14,14 @@ class EvaluateConfig(StepConfig[TrackedRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"spots", "predictions", "planted"})
 
-    spots: Annotated[str | None, Where("spots")] = None
+    spots: Annotated[str | None, Location("spots")] = None
     """The measured spots, `spots/<name>`; without them, `bulk`."""
 
     bulk: BulkConfig | None = None
     """Instead of `spots`, a table of whole cases' expression: each held-out case's prediction is scored against its
     row. It is best the table of the training: its training cases give the ridge and the null to compare with."""
 
-    predictions: Annotated[list[str], Where("impute")] = Field(min_length=1)
+    predictions: Annotated[list[str], Location("impute")] = Field(min_length=1)
     """`impute/<name>`, one per model, of one protocol and one panel; the first is the one that the report is about.
     Of attention regression, those of several seeds: how alike their maps are is then said too."""
 
@@ -36,7 +36,7 @@ class EvaluateConfig(StepConfig[TrackedRun]):
 
     seed: int = 0
 
-    planted: Annotated[str | None, Where()] = None
+    planted: Annotated[str | None, Location()] = None
     """Folder with what a synthetic cohort planted: its gene sets, and the expected expression, whose score is a
     ceiling."""
 
@@ -50,8 +50,8 @@ class EvaluateConfig(StepConfig[TrackedRun]):
             raise ValueError(msg)
         return self
 
-    def what(self) -> dict[str, Any]:
+    def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed; the table's digest stands among the inputs, not its path here."""
-        values = super().what()
+        values = super().fingerprint_values()
         values.pop("bulk")
-        return values | ({"bulk": self.bulk.what()} if self.bulk is not None else {})
+        return values | ({"bulk": self.bulk.fingerprint_values()} if self.bulk is not None else {})

@@ -14,16 +14,16 @@ import numpy as np
 from jaxtyping import Float32
 
 from raystp import tables
-from raystp.artifacts import Artifact, open_place
-from raystp.evaluate.metrics.hotspots import Overlap, Stability, deletion_curves, overlap, stability
+from raystp.artifacts import Artifact, open_artifact
+from raystp.evaluate.metrics.hotspots import MapOverlap, MapStability, deletion_curves, overlap, stability
 from raystp.evaluate.metrics.score import MEAN, Row
 from raystp.expression.schema import read_h5ad
-from raystp.expression.sections import Counts, embeddings_of
+from raystp.expression.sections import SectionCounts, embeddings_of
 from raystp.models.attention.predictor import AttentionPredictor
 from raystp.models.predictor import predictor
 from raystp.models.store import load_model
-from raystp.steps.evaluate.predictions import Scored
-from raystp.storage import Place
+from raystp.steps.evaluate.predictions import Prediction
+from raystp.storage import StoragePath
 
 SHARE = 0.2
 """The region of a gene: this share of a section's spots, where most of it was planted; and the map's highest spots."""
@@ -36,14 +36,14 @@ GENES_TAKEN, SLIDES_TAKEN = 8, 8
 DRAWS = 19
 """Random orders beside each curve: none as low has a p of 1/20."""
 
-Planted = Callable[[Counts], Float32[np.ndarray, "spot gene"]]
+Planted = Callable[[SectionCounts], Float32[np.ndarray, "spot gene"]]
 
 
 @dataclass(frozen=True)
-class Subject:
+class AttentionSubject:
     """An attention model with the embeddings that it predicted from."""
 
-    scored: Scored
+    scored: Prediction
     ready: AttentionPredictor
     embed: Artifact
 
@@ -64,27 +64,31 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Found:
+class HotspotScores:
     """Rows for the scores table, and lines for the summary."""
 
     rows: list[Row]
     lines: list[str]
 
-    def __add__(self, other: "Found") -> "Found":
-        return Found(self.rows + other.rows, self.lines + other.lines)
+    def __add__(self, other: "HotspotScores") -> "HotspotScores":
+        return HotspotScores(self.rows + other.rows, self.lines + other.lines)
 
 
-NOTHING = Found([], [])
+NOTHING = HotspotScores([], [])
 
 
-def subjects_of(models: list[Scored], store: Place) -> list[Subject]:
+def subjects_of(models: list[Prediction], store: StoragePath) -> list[AttentionSubject]:
     """Return the attention models among those that are scored, ready to answer."""
     found = []
     for one in models:
-        kind, arrays, meta = load_model(one.model.place)
+        kind, arrays, meta = load_model(one.model.path)
         ready = predictor(kind, arrays, meta)
         if isinstance(ready, AttentionPredictor):
-            found.append(Subject(one, ready, open_place(store / one.prediction.manifest.inputs["embeddings"], "embed")))
+            found.append(
+                AttentionSubject(
+                    one, ready, open_artifact(store / one.prediction.manifest.inputs["embeddings"], "embed")
+                )
+            )
     return found
 
 
@@ -97,19 +101,19 @@ def genes_taken(meta: Mapping[str, object], planted: Sequence[str], named: Seque
 
 
 def overlaps(
-    subjects: list[Subject],
-    measured: Mapping[str, Counts],
+    subjects: list[AttentionSubject],
+    measured: Mapping[str, SectionCounts],
     genes: tuple[str, ...],
     *,
     planted: Planted,
     wanted: list[str],
-) -> Found:
+) -> HotspotScores:
     """Return, per model and map, the mean AUC and overlap over planted genes and sections, beside chance."""
     found, columns = NOTHING, [number for number, gene in enumerate(genes) if gene in set(wanted)]
     for one in subjects:
-        seen: dict[str, list[Overlap]] = {name: [] for name in MAPS}
+        seen: dict[str, list[MapOverlap]] = {name: [] for name in MAPS}
         for counts in measured.values():
-            adata = read_h5ad(one.scored.prediction.place / "anndata" / f"{counts.slide}.h5ad")
+            adata = read_h5ad(one.scored.prediction.path / "anndata" / f"{counts.slide}.h5ad")
             at = {spot: row for row, spot in enumerate(counts.spots)}
             truth = planted(counts)[[at[spot] for spot in adata.obs_names]]
             for name in MAPS:
@@ -118,14 +122,14 @@ def overlaps(
     return found
 
 
-def _of_gene(values: Float32[np.ndarray, " spot"], truth: Float32[np.ndarray, " spot"]) -> Overlap:
+def _of_gene(values: Float32[np.ndarray, " spot"], truth: Float32[np.ndarray, " spot"]) -> MapOverlap:
     count = max(1, round(SHARE * len(truth)))
     region = np.zeros(len(truth), bool)
     region[np.argsort(-truth, kind="stable")[:count]] = True
     return overlap(values, region, top=SHARE)
 
 
-def _overlap(one: Subject, name: str, found: list[Overlap]) -> Found:
+def _overlap(one: AttentionSubject, name: str, found: list[MapOverlap]) -> HotspotScores:
     auc, iou, chance = (float(np.mean([getattr(each, of) for each in found])) for of in ("auc", "iou", "chance_iou"))
     tiles = sum(each.tiles for each in found)
     line = (
@@ -133,10 +137,12 @@ def _overlap(one: Subject, name: str, found: list[Overlap]) -> Found:
         f"overlap {iou:.3f} (chance {chance:.3f}) with the {SHARE:.0%} of spots where most was planted"
     )
     rows = [_row(one, f"{name} AUC", auc, null=0.5, n=tiles), _row(one, f"{name} IoU", iou, null=chance, n=tiles)]
-    return Found([{**row, "genes": "planted"} for row in rows], [line])
+    return HotspotScores([{**row, "genes": "planted"} for row in rows], [line])
 
 
-def deletions(subjects: list[Subject], slides: Sequence[str], genes: Sequence[str], *, seed: int) -> Found:
+def deletions(
+    subjects: list[AttentionSubject], slides: Sequence[str], genes: Sequence[str], *, seed: int
+) -> HotspotScores:
     """Return, per model and map, what is left of a slide's prediction as the map's highest tiles are taken away.
 
     The figure is the mean along the way, in standard deviations of the training labels, and its null that of random
@@ -161,7 +167,7 @@ def deletions(subjects: list[Subject], slides: Sequence[str], genes: Sequence[st
     return found
 
 
-def _deletion(one: Subject, name: str, areas: list[dict[str, float]], tiles: int) -> Found:
+def _deletion(one: AttentionSubject, name: str, areas: list[dict[str, float]], tiles: int) -> HotspotScores:
     left, random, spread = (float(np.mean([each[of] for each in areas])) for of in ("deletion", "random", "random_sd"))
     lower = sum(each["deletion_p"] <= 1 / (DRAWS + 1) + 1e-9 for each in areas)
     line = (
@@ -169,19 +175,19 @@ def _deletion(one: Subject, name: str, areas: list[dict[str, float]], tiles: int
         f"labels (mean along the way), without random tiles to {random:+.3f}; below all of {DRAWS} random orders in "
         f"{lower} of {len(areas)} genes and slides"
     )
-    return Found([_row(one, f"{name} deletion", left, null=random, sd=spread, n=tiles)], [line])
+    return HotspotScores([_row(one, f"{name} deletion", left, null=random, sd=spread, n=tiles)], [line])
 
 
-def stabilities(subjects: list[Subject], slides: Sequence[str], genes: Sequence[str]) -> Found:
+def stabilities(subjects: list[AttentionSubject], slides: Sequence[str], genes: Sequence[str]) -> HotspotScores:
     """Return how alike the maps are of models that differ in their seed alone; nothing where there are no two."""
-    groups: dict[str, list[Subject]] = {}
+    groups: dict[str, list[AttentionSubject]] = {}
     for one in subjects:
         groups.setdefault(one.but_for_its_seed(), []).append(one)
     found = NOTHING
     for group in groups.values():
         if len({one.seed for one in group}) < 2:  # noqa: PLR2004 -- a pair
             continue
-        seen: dict[str, list[Stability]] = {name: [] for name in MAPS}
+        seen: dict[str, list[MapStability]] = {name: [] for name in MAPS}
         tiles = 0
         for slide in slides[:SLIDES_TAKEN]:
             features = group[0].features(slide)
@@ -195,17 +201,17 @@ def stabilities(subjects: list[Subject], slides: Sequence[str], genes: Sequence[
     return found
 
 
-def _stability(group: list[Subject], name: str, found: list[Stability], tiles: int) -> Found:
+def _stability(group: list[AttentionSubject], name: str, found: list[MapStability], tiles: int) -> HotspotScores:
     mean, least = float(np.mean([one.mean for one in found])), min(one.least for one in found)
     seeds = ", ".join(str(one.seed) for one in group)
     line = (
         f"`{group[0].scored.name}` {name}: over seeds {seeds} the maps' rank correlation is {mean:.3f} (chance 0), the "
         f"least of {sum(one.pairs for one in found)} pairs {least:.3f}"
     )
-    return Found([_row(group[0], f"{name} stability", mean, null=0.0, n=tiles)], [line])
+    return HotspotScores([_row(group[0], f"{name} stability", mean, null=0.0, n=tiles)], [line])
 
 
-def _row(one: Subject, metric: str, value: float, *, null: float, n: int, sd: float | None = None) -> Row:
+def _row(one: AttentionSubject, metric: str, value: float, *, null: float, n: int, sd: float | None = None) -> Row:
     notes = one.scored.prediction.manifest.notes
     row: Row = {"protocol": notes["protocol"], "panel": notes["panel"], "model": one.scored.name, "section": MEAN}
     row |= {"genes": "tried", "metric": metric, "value": value, "low": None, "high": None}

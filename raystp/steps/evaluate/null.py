@@ -13,38 +13,38 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64
 
-from raystp.artifacts import Artifact, open_place
+from raystp.artifacts import Artifact, open_artifact
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
-from raystp.cluster.streams.tasks import each
-from raystp.config import Run
+from raystp.cluster.streams.tasks import map_tasks
+from raystp.config import RunConfig
 from raystp.evaluate.metrics.genes import pcc_per_gene
 from raystp.evaluate.metrics.score import POOLED, Nulls
-from raystp.expression.training_set import Recipe, Stack, assemble, join, stack
+from raystp.expression.training_set import SpotTable, TrainingSetSpec, join_section, load_training_set, stack_sections
 from raystp.impute.weights import WEIGHTS
-from raystp.index.expression.shard import held
+from raystp.index.expression.shard import in_memory
 from raystp.index.search.exact import search
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.predictor import predictor
 from raystp.models.store import load_model
-from raystp.models.training.fit import FitOptions, Training, fit
-from raystp.models.training.samples import Pairs
-from raystp.steps.evaluate.predictions import Scored
+from raystp.models.training.fit import FitOptions, TrainState, fit
+from raystp.models.training.samples import PairDataset
+from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.train.baselines import fit_baseline
 from raystp.steps.train.config import TrainConfig
 from raystp.steps.train.direct import DirectLearner, predict_stack
 from raystp.steps.train.learners import LEARNERS, learner_of
 from raystp.steps.train.work import start
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 
 @dataclass(frozen=True)
-class NullWork:
+class SpotNullTask:
     """One permutation of one model."""
 
-    model: Place
-    spots: Place
-    embed: Place
+    model: StoragePath
+    spots: StoragePath
+    embed: StoragePath
     test: tuple[str, ...]
     epochs: int
     k: int
@@ -52,7 +52,7 @@ class NullWork:
     seed: int
 
 
-def null_pcc(work: NullWork) -> dict[str, Float64[np.ndarray, " gene"]]:
+def null_pcc(work: SpotNullTask) -> dict[str, Float64[np.ndarray, " gene"]]:
     """Return the PCC of each gene in each test section, and pooled, under one permutation."""
     config, train, test = _data(work.model, work.spots, work.embed, work.test)
     shuffled = train.shuffled(np.random.default_rng([work.seed, 0xB1EE9]))
@@ -63,19 +63,23 @@ def null_pcc(work: NullWork) -> dict[str, Float64[np.ndarray, " gene"]]:
 
 
 @functools.lru_cache(maxsize=2)
-def _data(model: Place, spots: Place, embed: Place, test: tuple[str, ...]) -> tuple[TrainConfig, Stack, Stack]:
+def _data(
+    model: StoragePath, spots: StoragePath, embed: StoragePath, test: tuple[str, ...]
+) -> tuple[TrainConfig, SpotTable, SpotTable]:
     """Read the training and the test spots once per process."""
     _, _, meta = load_model(model)
-    measured, images = open_place(spots, "spots"), open_place(embed, "embed")
-    config = TrainConfig.of({**open_place(model, "train").manifest.config, "run": {}})
+    measured, images = open_artifact(spots, "spots"), open_artifact(embed, "embed")
+    config = TrainConfig.of({**open_artifact(model, "train").manifest.config, "run": {}})
     genes, validation = tuple(meta["genes"]), tuple(meta["validation"])
-    train, _ = assemble(
-        Recipe(measured, images, tuple(meta["train"]), validation, config.split.validation_block, genes)
+    train, _ = load_training_set(
+        TrainingSetSpec(measured, images, tuple(meta["train"]), validation, config.split.validation_block, genes)
     )
-    return config, train, stack([join(measured, images, name) for name in test], genes)
+    return config, train, stack_sections([join_section(measured, images, name) for name in test], genes)
 
 
-def _refit(config: TrainConfig, train: Stack, test: Stack, work: NullWork) -> Float32[np.ndarray, "query gene"]:
+def _refit(
+    config: TrainConfig, train: SpotTable, test: SpotTable, work: SpotNullTask
+) -> Float32[np.ndarray, "query gene"]:
     features = test.features
     if config.model not in LEARNERS:
         meta = {"genes": [str(n) for n in range(train.expression.shape[1])], "d_image": features.shape[1]}
@@ -88,11 +92,11 @@ def _refit(config: TrainConfig, train: Stack, test: Stack, work: NullWork) -> Fl
 
 
 def _refit_direct(
-    config: TrainConfig, options: FitOptions, train: Stack, *, test: Stack, model: Place
+    config: TrainConfig, options: FitOptions, train: SpotTable, *, test: SpotTable, model: StoragePath
 ) -> Float32[np.ndarray, "query gene"]:
     kind, _, meta = load_model(model)
-    nowhere = Artifact(model, open_place(model, "train").manifest)
-    recipe = Recipe(nowhere, nowhere, (), (), 0.0, tuple(meta["genes"]))
+    nowhere = Artifact(model, open_artifact(model, "train").manifest)
+    recipe = TrainingSetSpec(nowhere, nowhere, (), (), 0.0, tuple(meta["genes"]))
     learner = cast("DirectLearner", learner_of(config, recipe, meta))
     lesson = learner.lesson(train, None, torch.device("cpu"))
     training = start(lesson, options)
@@ -105,15 +109,15 @@ def _refit_direct(
 def _refit_bleep(
     config: TrainConfig,
     options: FitOptions,
-    train: Stack,
+    train: SpotTable,
     *,
     features: Float32[np.ndarray, "query feature"],
-    work: NullWork,
+    work: SpotNullTask,
 ) -> Float32[np.ndarray, "query gene"]:
     model = seeded_bleep(features.shape[1], train.expression.shape[1], config.bleep, seed=options.seed)
     model.standardize(train.features)
-    training = Training.start(model, model.loss, options)
-    pairs = Pairs.of(torch.from_numpy(train.features), torch.from_numpy(train.expression))
+    training = TrainState.start(model, model.loss, options)
+    pairs = PairDataset.of(torch.from_numpy(train.features), torch.from_numpy(train.expression))
     for _ in fit(training, pairs, options):
         pass
     model.eval()
@@ -123,22 +127,22 @@ def _refit_bleep(
     scores, rows = search(bank, queries, min(work.k, len(bank)), metric="cosine")
     way = WEIGHTS[work.weights]
     read = scores if way.reads == "scores" else np.square(queries[:, None] - bank[rows]).sum(axis=2)
-    return held(train.expression).share_of_sum(way.weigh(read), rows)
+    return in_memory(train.expression).share_of_sum(way.weigh(read), rows)
 
 
 def permuted(
-    models: list[Scored], spots: Artifact, test: tuple[str, ...], permutations: int, *, run: Run
+    models: list[Prediction], spots: Artifact, test: tuple[str, ...], permutations: int, *, run: RunConfig
 ) -> dict[str, Nulls]:
     """Return each model's null: test section (and pooled) -> PCC of each gene under each permutation."""
     work = [
-        (one.name, _work(one, spots, test, seed=seed, store=Place.of(run.store)))
+        (one.name, _work(one, spots, test, seed=seed, store=StoragePath.of(run.store)))
         for one in models
         if _has_null(one)
         for seed in range(permutations)
     ]
     answers: list[dict[str, Float64[np.ndarray, " gene"]]] = [{}] * len(work)
     with session(run.address), Progress("null", len(work), "permutation") as progress:
-        for position, answer in each(null_pcc, [one for _, one in work]):
+        for position, answer in map_tasks(null_pcc, [one for _, one in work]):
             answers[position] = answer
             progress.add(1)
     found: dict[str, Nulls] = {}
@@ -148,7 +152,7 @@ def permuted(
     return found
 
 
-def _has_null(one: Scored) -> bool:
+def _has_null(one: Prediction) -> bool:
     """Say whether a null is computed: not for the gene mean, whose PCC is 0, nor for a tower trained on pixels.
 
     Nor for a model that learned from labels of whole cases: it has no spots to shuffle.
@@ -157,8 +161,8 @@ def _has_null(one: Scored) -> bool:
     return config["model"] != "gene_mean" and config["embeddings"] is not None and not config.get("bulk")
 
 
-def _work(one: Scored, spots: Artifact, test: tuple[str, ...], *, seed: int, store: Place) -> NullWork:
+def _work(one: Prediction, spots: Artifact, test: tuple[str, ...], *, seed: int, store: StoragePath) -> SpotNullTask:
     config = one.prediction.manifest.config
     epochs = int(one.meta.get("epoch", 0)) + 1  # a baseline has none
     images = store / one.prediction.manifest.inputs["embeddings"]
-    return NullWork(one.model.place, spots.place, images, test, epochs, config["k"], config["weights"], seed)
+    return SpotNullTask(one.model.path, spots.path, images, test, epochs, config["k"], config["weights"], seed)

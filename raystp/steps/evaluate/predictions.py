@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from raystp.artifacts import Artifact, open_place
+from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ConfigError, some
 from raystp.models.store import load_model
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 
 @dataclass(frozen=True)
-class Scored:
+class Prediction:
     """One model's predictions."""
 
     name: str
@@ -19,13 +19,13 @@ class Scored:
     meta: dict[str, Any]
 
 
-def open_models(predictions: list[Artifact], store: str) -> list[Scored]:
+def open_models(predictions: list[Artifact], store: str) -> list[Prediction]:
     """Open each prediction's model; raises ConfigError unless all are of one protocol and one panel."""
     opened = []
     for one in predictions:
         _check_whole(one)
-        model = open_place(Place.of(store) / one.manifest.inputs["model"], "train")
-        kind, _, meta = load_model(model.place)
+        model = open_artifact(StoragePath.of(store) / one.manifest.inputs["model"], "train")
+        kind, _, meta = load_model(model.path)
         opened.append((kind, one, model, meta))
     kinds = [kind for kind, *_ in opened]
     called = [kind if kinds.count(kind) == 1 else model.manifest.name for kind, _, model, _ in opened]
@@ -33,7 +33,7 @@ def open_models(predictions: list[Artifact], store: str) -> list[Scored]:
     if twice:
         msg = f"predictions: several models are called {some(twice)}: train each under a name of its own"
         raise ConfigError(msg)
-    scored = [Scored(name, one, model, meta) for name, (_, one, model, meta) in zip(called, opened, strict=True)]
+    scored = [Prediction(name, one, model, meta) for name, (_, one, model, meta) in zip(called, opened, strict=True)]
     for other in scored[1:]:
         for what in ("protocol", "panel"):
             first, second = (x.prediction.manifest.notes[what] for x in (scored[0], other))
@@ -52,5 +52,5 @@ def _check_whole(one: Artifact) -> None:
     genes: list[str] = one.manifest.config.get("genes") or []
     partly = "as neighbours alone" if one.manifest.notes.get("output") == "neighbours" else ""
     if partly or genes:
-        msg = f"predictions: {one.place} was left {partly or f'for {len(genes)} genes alone'}: predict all of the panel"
+        msg = f"predictions: {one.path} was left {partly or f'for {len(genes)} genes alone'}: predict all of the panel"
         raise ConfigError(msg)

@@ -4,10 +4,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from raystp.config import Run, StepConfig, Where
+from raystp.config import Location, RunConfig, StepConfig
 
 
-class ImputeRun(Run):
+class ImputeRun(RunConfig):
     """Where, and how wide; nothing here changes a row."""
 
     processes: int | None = Field(default=None, ge=1)
@@ -34,16 +34,16 @@ class ImputeConfig(StepConfig[ImputeRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"embeddings", "model", "index", "spots", "neighbours"})
 
-    embeddings: Annotated[str, Where("embed")]
+    embeddings: Annotated[str, Location("embed")]
     """The queries, `embed/<name>`."""
 
-    model: Annotated[str, Where("train")]
+    model: Annotated[str, Location("train")]
     """`train/<name>`."""
 
-    index: Annotated[str | None, Where("index")] = None
+    index: Annotated[str | None, Location("index")] = None
     """The bank of a contrastive model, `index/<name>`."""
 
-    spots: Annotated[str | None, Where("spots")] = None
+    spots: Annotated[str | None, Location("spots")] = None
     """Measured spots, `spots/<name>`: where a slide has them, they stand beside the prediction in a layer."""
 
     slides: list[str] | None = None
@@ -78,7 +78,7 @@ class ImputeConfig(StepConfig[ImputeRun]):
     """Expression of every gene, or the neighbours and their weights alone: 300 bytes a tile, from which
     `neighbours=impute/<name>` gives the genes that are asked for without another search."""
 
-    neighbours: Annotated[str | None, Where("impute")] = None
+    neighbours: Annotated[str | None, Location("impute")] = None
     """What an `impute` with `output: neighbours` left; its search is not repeated."""
 
     run: ImputeRun = Field(default_factory=ImputeRun)

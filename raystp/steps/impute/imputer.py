@@ -1,6 +1,6 @@
 """Features -> neighbours in a bank -> expression: what `impute` and `serve` answer with, wherever the bank lies.
 
-A bank is opened in this process, or its shards are held by actors (`BankApart`): the same answers.
+A bank is opened in this process, or its shards are held by actors (`RemoteIndex`): the same answers.
 """
 
 import functools
@@ -16,11 +16,11 @@ from raystp.cluster.streams.shard_pool import ShardPool, open_pool
 from raystp.errors import ModelError, some
 from raystp.impute.distance import nearest_distance
 from raystp.impute.weights import WEIGHTS
-from raystp.index.bank import Bank, open_bank
+from raystp.index.opened import ReferenceIndex, open_reference_index
 from raystp.index.search.merge import Answer, merge_top_k, short_of
 from raystp.index.search.score import check_k, count_allowed
-from raystp.models.predictor import Contrastive
-from raystp.storage import Place
+from raystp.models.predictor import ContrastivePredictor
+from raystp.storage import StoragePath
 
 Weights = Float32[np.ndarray, "tile k"]
 Rows = Int64[np.ndarray, "tile k"]
@@ -30,7 +30,7 @@ Allowed = Bool[np.ndarray, " row"]
 
 
 @runtime_checkable
-class Searched(Protocol):
+class SearchableIndex(Protocol):
     """A bank that can be asked."""
 
     @property
@@ -66,7 +66,7 @@ class Searched(Protocol):
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class FoundNeighbours:
     """What was found of some tiles: the nearest rows of the bank, best first, and their weights, which add to 1."""
 
     scores: Float32[np.ndarray, "tile k"]
@@ -75,11 +75,11 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Imputer:
+class NeighborImputer:
     """A contrastive model and its bank, ready to answer."""
 
-    model: Contrastive
-    bank: Searched
+    model: ContrastivePredictor
+    bank: SearchableIndex
     metric: str
     weights: str = "mean"
 
@@ -106,34 +106,34 @@ class Imputer:
         *,
         allowed: Allowed | None = None,
         exactly: bool = False,
-    ) -> Neighbours:
+    ) -> FoundNeighbours:
         """Return the neighbours of tiles; raises ModelError for features of another encoder, or a k beyond the bank."""
         queries = self.model.embed_images(features)
         search = self.bank.search_exactly if exactly else self.bank.search
         scores, rows = search(queries, k, allowed=allowed)
         way = WEIGHTS[self.weights]
         read = scores if way.reads == "scores" else self.bank.squared_distances(queries, rows)
-        return Neighbours(scores, rows, way.weigh(read))
+        return FoundNeighbours(scores, rows, way.weigh(read))
 
-    def distance(self, found: Neighbours) -> Float32[np.ndarray, " tile"]:
+    def distance(self, found: FoundNeighbours) -> Float32[np.ndarray, " tile"]:
         """Return how far each tile's nearest row is: 1 - cosine, or the Euclidean distance."""
         return nearest_distance(found.scores[:, 0], self.metric)
 
-    def expression(self, found: Neighbours, genes: Columns | None = None) -> Expression:
+    def expression(self, found: FoundNeighbours, genes: Columns | None = None) -> Expression:
         """Return the weighted mean of the neighbours' expression."""
         return self.bank.weighted_sum(found.weights, found.rows, genes)
 
-    def spread(self, found: Neighbours, mean: Expression, genes: Columns | None = None) -> Expression:
+    def spread(self, found: FoundNeighbours, mean: Expression, genes: Columns | None = None) -> Expression:
         """Return the weighted standard deviation of the neighbours around `mean`, their own."""
         spread: Expression = np.sqrt(self.bank.weighted_spread(found.weights, found.rows, mean, genes))
         return spread
 
 
 @dataclass(frozen=True)
-class BankPart:
+class ShardGroup:
     """Some shards of a bank, as an actor holds them: methods without names for their arguments."""
 
-    bank: Bank
+    bank: ReferenceIndex
 
     def nearest(self, queries: Any, k: int, allowed: Any) -> Answer:
         """Search these shards as their kind does."""
@@ -157,10 +157,10 @@ class BankPart:
 
 
 @dataclass(frozen=True)
-class BankApart:
+class RemoteIndex:
     """A bank whose shards are held by actors. `head` is the bank without any shard: its genes and rows."""
 
-    head: Bank
+    head: ReferenceIndex
     pool: ShardPool
 
     @property
@@ -169,7 +169,7 @@ class BankApart:
         return self.head.genes
 
     def search(self, queries: Any, k: int, *, allowed: Allowed | None = None) -> Answer:
-        """Ask every part and merge by (-score, row); raises ModelError as `Bank.search` does."""
+        """Ask every part and merge by (-score, row); raises ModelError as `ReferenceIndex.search` does."""
         self._check(k, allowed)
         scores, rows = merge_top_k(self.pool.ask("nearest", queries, k, allowed), k)
         short = short_of(rows)
@@ -178,7 +178,7 @@ class BankApart:
         return scores, rows
 
     def search_exactly(self, queries: Any, k: int, *, allowed: Allowed | None = None) -> Answer:
-        """Ask every part for its truth and merge; raises ModelError as `Bank.search` does."""
+        """Ask every part for its truth and merge; raises ModelError as `ReferenceIndex.search` does."""
         self._check(k, allowed)
         return merge_top_k(self.pool.ask("nearest_exactly", queries, k, allowed), k)
 
@@ -209,15 +209,15 @@ class BankApart:
         return self.head.rows_without(patients)
 
 
-def bank_apart(index: Artifact, actors: int, *, replicas: int = 1, cpus: float = 0.0) -> BankApart:
+def open_remote_index(index: Artifact, actors: int, *, replicas: int = 1, cpus: float = 0.0) -> RemoteIndex:
     """Start the actors that hold an index's shards, dealt evenly; at most one actor a shard, `replicas` times."""
     described = index.manifest.notes["bank"]
     parts = min(actors, len(described["shards"]))
-    opened = functools.partial(open_part, index.place, described, parts)
+    opened = functools.partial(open_shard_group, index.path, described, parts)
     pool = open_pool(opened, parts, replicas=replicas, cpus=cpus)
-    return BankApart(open_bank(index.place, described, only=()), pool)
+    return RemoteIndex(open_reference_index(index.path, described, only=()), pool)
 
 
-def open_part(place: Place, described: dict[str, Any], parts: int, part: int) -> BankPart:
+def open_shard_group(place: StoragePath, described: dict[str, Any], parts: int, part: int) -> ShardGroup:
     """Open one part of `parts`: every `parts`-th shard."""
-    return BankPart(open_bank(place, described, only=range(part, len(described["shards"]), parts)))
+    return ShardGroup(open_reference_index(place, described, only=range(part, len(described["shards"]), parts)))

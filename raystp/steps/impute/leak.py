@@ -12,7 +12,7 @@ from raystp.steps.impute.config import ImputeConfig
 
 
 @dataclass(frozen=True)
-class Allowed:
+class SlideSelection:
     """Slides to predict, and what must be known of it."""
 
     slides: list[str]
@@ -23,7 +23,7 @@ class Allowed:
 
 
 @dataclass(frozen=True)
-class Sides:
+class KnownPatients:
     """Who is who: patient of each slide with embeddings, and what the model, and its bank, have learned from."""
 
     patients: dict[str, str]
@@ -33,7 +33,7 @@ class Sides:
     bank_slides: set[str]
 
     @classmethod
-    def of(cls, embed: Artifact, meta: dict[str, Any], index: Artifact | None) -> "Sides":
+    def of(cls, embed: Artifact, meta: dict[str, Any], index: Artifact | None) -> "KnownPatients":
         """Read them from the artifacts."""
         banked = index.manifest.notes if index is not None else {"patients": [], "slides": []}
         return cls(
@@ -45,7 +45,9 @@ class Sides:
         )
 
 
-def allowed(config: ImputeConfig, embed: Artifact, sides: Sides, protocol: EvaluationProtocol) -> Allowed:
+def select_slides(
+    config: ImputeConfig, embed: Artifact, sides: KnownPatients, protocol: EvaluationProtocol
+) -> SlideSelection:
     """Return what may be predicted, from which rows.
 
     Raises LeakError for a slide that was named and may not be predicted, ConfigError where none is left.
@@ -59,9 +61,7 @@ def allowed(config: ImputeConfig, embed: Artifact, sides: Sides, protocol: Evalu
         msg = f"slides: the model or its bank has learned from {some(own)} itself; no protocol predicts it"
         raise LeakError(msg)
     if not slides:
-        msg = (
-            f"slides: protocol '{protocol.name}' leaves none of {embed.place} to predict; embed other patients' slides"
-        )
+        msg = f"slides: protocol '{protocol.name}' leaves none of {embed.path} to predict; embed other patients' slides"
         raise ConfigError(msg)
     queried = [sides.patients[slide] for slide in slides]
     shared = check_patients(trained, queried, same_patient=protocol.same_patient, protocol=protocol.name)
@@ -72,7 +72,7 @@ def allowed(config: ImputeConfig, embed: Artifact, sides: Sides, protocol: Evalu
     }
     if theirs:
         say(f"impute: {len(theirs)} slides of patients in the bank are answered without their own patient's rows")
-    return Allowed(slides, shared, theirs)
+    return SlideSelection(slides, shared, theirs)
 
 
 def _chosen(
@@ -88,7 +88,7 @@ def _chosen(
     if config.slides is not None:
         unknown = [slide for slide in config.slides if slide not in patients]
         if unknown:
-            msg = f"slides: {some(unknown)} has no embeddings in {embed.place}; there are {', '.join(patients)}"
+            msg = f"slides: {some(unknown)} has no embeddings in {embed.path}; there are {', '.join(patients)}"
             raise ConfigError(msg)
         return config.slides
     left = learned if protocol.same_patient == "allow" else {s for s, p in patients.items() if p in trained}

@@ -9,17 +9,17 @@ import pyarrow as pa
 from PIL import Image
 
 from raystp import tables
-from raystp.artifacts import Artifact, open_place
+from raystp.artifacts import Artifact, open_artifact
 from raystp.expression.schema import read_section
 from raystp.expression.sections import load_counts, sections_of
-from raystp.impute.writer import Places, Thumbnail
-from raystp.storage import Place
+from raystp.impute.writer import SlideOverview, TileTable
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
 
 
 def places_of(
     slide: str, table: pa.Table, genes: list[str], *, embed: Artifact, spots: Artifact | None
-) -> tuple[Places, ad.AnnData | None]:
+) -> tuple[TileTable, ad.AnnData | None]:
     """Return where a slide's tiles lie, and what was measured there, if it was."""
     x, y, side = (table[name].to_numpy() for name in ("x", "y", "side"))
     names = table["spot"].to_pylist()
@@ -31,11 +31,11 @@ def places_of(
         diameter = counts.diameter_px
         at = {spot: row for row, spot in enumerate(counts.spots)}
         centres = counts.xy[[at[name] for name in names]]  # as measured; a tile's corner is rounded to a whole pixel
-        source = read_section(spots.place / "sections" / f"{section}.h5ad")
+        source = read_section(spots.path / "sections" / f"{section}.h5ad")
         measured = ad.AnnData(counts.expression(genes), obs=source.obs, var=pd.DataFrame(index=pd.Index(genes)))
     numbered = zip(names, table["tile"].to_pylist(), strict=True)
     names = [spot or f"{slide}-{tile:06d}" for spot, tile in numbered]
-    return Places(slide, names, centres, Level0Pixels(diameter), thumbnail_of(embed, slide)), measured
+    return TileTable(slide, names, centres, Level0Pixels(diameter), thumbnail_of(embed, slide)), measured
 
 
 def _section(spots: Artifact | None, slide: str) -> str | None:
@@ -44,11 +44,11 @@ def _section(spots: Artifact | None, slide: str) -> str | None:
     return next((name for name, one in known.items() if one["slide"] == slide), None)
 
 
-def thumbnail_of(embed: Artifact, slide: str) -> Thumbnail:
+def thumbnail_of(embed: Artifact, slide: str) -> SlideOverview:
     """Return the slide's small picture, from the tiles that the embeddings were made of."""
-    tile = open_place(Place(embed.manifest.notes["tiles"]), "tile")
-    content = (tile.place / "thumbnails" / f"{slide}.png").read_bytes()
+    tile = open_artifact(StoragePath(embed.manifest.notes["tiles"]), "tile")
+    content = (tile.path / "thumbnails" / f"{slide}.png").read_bytes()
     pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     rows = tile.table("slides.parquet", tables.SLIDES).to_pylist()
     width = next(row["width"] for row in rows if row["slide"] == slide)
-    return Thumbnail(pixels, pixels.shape[1] / width)
+    return SlideOverview(pixels, pixels.shape[1] / width)

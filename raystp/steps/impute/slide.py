@@ -13,15 +13,15 @@ from raystp.artifacts import Artifact
 from raystp.expression.sections import embeddings_of
 from raystp.impute.distance import far_from
 from raystp.impute.neighbour_form import neighbours_table, rows_and_weights
-from raystp.impute.stream import Part, Slide, write_in_parts
-from raystp.index.bank import open_bank
+from raystp.impute.stream import PredictionPart, SlidePrediction, write_in_parts
+from raystp.index.opened import open_reference_index
 from raystp.models.attention.predictor import AttentionPredictor
-from raystp.models.predictor import Contrastive, predictor
+from raystp.models.predictor import ContrastivePredictor, predictor
 from raystp.models.store import load_model
-from raystp.steps.impute.imputer import BankApart, Imputer, Neighbours
+from raystp.steps.impute.imputer import FoundNeighbours, NeighborImputer, RemoteIndex
 from raystp.steps.impute.places import places_of
 from raystp.steps.train.direct import predict_slide
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 MAPS = ("attention", "contribution")
 """Layers that attention regression leaves: where it looked, and what that gave."""
@@ -30,7 +30,7 @@ Distance = Float32[np.ndarray, " tile"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class PredictOptions:
     """What is asked of each slide."""
 
     k: int
@@ -45,7 +45,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class ImputeJob:
+class SlideTask:
     """Which artifacts predict, and what is asked of them."""
 
     model: Artifact
@@ -54,26 +54,26 @@ class ImputeJob:
     spots: Artifact | None
     found: Artifact | None
     """Neighbours that were found before."""
-    asked: Asked
+    asked: PredictOptions
     left_out: dict[str, str]
     """Slide -> its patient, whose rows of the bank do not answer it."""
-    target: Place
-    apart: BankApart | None = None
+    target: StoragePath
+    apart: RemoteIndex | None = None
 
 
-class SlideImputer:
+class SlidePredictor:
     """A model, and a bank where it has one, opened once; it predicts and writes slides."""
 
-    def __init__(self, work: ImputeJob) -> None:
+    def __init__(self, work: SlideTask) -> None:
         self._work, self._asked = work, work.asked
-        self._ready = predictor(*load_model(work.model.place))
+        self._ready = predictor(*load_model(work.model.path))
         self._genes = work.asked.genes or list(self._ready.genes)
         self._far: dict[str, float] | None = None
-        if isinstance(self._ready, Contrastive):
+        if isinstance(self._ready, ContrastivePredictor):
             assert work.index is not None  # checked before any slide was begun
             notes = work.index.manifest.notes
-            bank = work.apart or open_bank(work.index.place, notes["bank"])
-            self._imputer = Imputer(self._ready, bank, notes["bank"]["metric"], work.asked.weights)
+            bank = work.apart or open_reference_index(work.index.path, notes["bank"])
+            self._imputer = NeighborImputer(self._ready, bank, notes["bank"]["metric"], work.asked.weights)
             self._columns = self._imputer.columns(work.asked.genes)
             self._far = notes.get("distance")
         else:
@@ -101,10 +101,12 @@ class SlideImputer:
         """Leave a slide's expression as a row group a chunk, and as AnnData."""
         places, measured = places_of(slide, table, self._genes, embed=self._work.embed, spots=self._work.spots)
         layers: tuple[str, ...] = MAPS if isinstance(self._ready, AttentionPredictor) else ()
-        if isinstance(self._ready, Contrastive) and self._asked.spread:
+        if isinstance(self._ready, ContrastivePredictor) and self._asked.spread:
             layers = ("spread",)
-        about = Slide(self._genes, places, self._provenance(), measured, layers, self._of_genes(table))
-        parts = self._from_bank(slide, table) if isinstance(self._ready, Contrastive) else self._directly(table)
+        about = SlidePrediction(self._genes, places, self._provenance(), measured, layers, self._of_genes(table))
+        parts = (
+            self._from_bank(slide, table) if isinstance(self._ready, ContrastivePredictor) else self._directly(table)
+        )
         schema = tables.predictions(len(self._genes))
         target = self._work.target
         cohort, opened = target / "predictions" / f"{slide}.parquet", target / "anndata" / f"{slide}.h5ad"
@@ -113,7 +115,7 @@ class SlideImputer:
     def _chunks(self, table: pa.Table) -> Iterator[pa.Table]:
         return (table.slice(first, self._asked.chunk) for first in range(0, table.num_rows, self._asked.chunk))
 
-    def _searched(self, slide: str, table: pa.Table) -> Iterator[tuple[pa.Table, tuple[Neighbours, Distance]]]:
+    def _searched(self, slide: str, table: pa.Table) -> Iterator[tuple[pa.Table, tuple[FoundNeighbours, Distance]]]:
         """Yield chunks with their neighbours."""
         asked, allowed = self._asked, self._rows(slide)
         for chunk in self._chunks(table):
@@ -121,13 +123,16 @@ class SlideImputer:
             found = self._imputer.find(features, asked.k, allowed=allowed, exactly=asked.exactly)
             yield chunk, (found, self._imputer.distance(found))
 
-    def _read(self, slide: str) -> Iterator[tuple[pa.Table, tuple[Neighbours, Distance]]]:
+    def _read(self, slide: str) -> Iterator[tuple[pa.Table, tuple[FoundNeighbours, Distance]]]:
         """Yield chunks with the neighbours that an earlier run has left."""
         assert self._work.found is not None  # only then it is asked
-        file = self._work.found.place / "neighbours" / f"{slide}.parquet"
+        file = self._work.found.path / "neighbours" / f"{slide}.parquet"
         for chunk in self._chunks(file.read_table()):
             rows, weights = rows_and_weights(chunk)
-            yield chunk, (Neighbours(np.empty((len(rows), 0), np.float32), rows, weights), chunk["distance"].to_numpy())
+            yield (
+                chunk,
+                (FoundNeighbours(np.empty((len(rows), 0), np.float32), rows, weights), chunk["distance"].to_numpy()),
+            )
 
     def _rows(self, slide: str) -> Bool[np.ndarray, " row"] | None:
         """Return the rows of the bank that may answer a slide; None for all."""
@@ -140,7 +145,7 @@ class SlideImputer:
             allowed = mask if allowed is None else allowed & mask
         return allowed
 
-    def _from_bank(self, slide: str, table: pa.Table) -> Iterator[Part]:
+    def _from_bank(self, slide: str, table: pa.Table) -> Iterator[PredictionPart]:
         chunks = self._searched(slide, table) if self._work.found is None else self._read(slide)
         for chunk, (found, distance) in chunks:
             mean = self._imputer.expression(found, self._columns)
@@ -148,9 +153,9 @@ class SlideImputer:
             if self._far is not None:
                 obs["far"] = far_from(distance, self._far)
             layers = {"spread": self._imputer.spread(found, mean, self._columns)} if self._asked.spread else {}
-            yield Part(mean, _columns(chunk), obs, layers)
+            yield PredictionPart(mean, _columns(chunk), obs, layers)
 
-    def _directly(self, table: pa.Table) -> Iterator[Part]:
+    def _directly(self, table: pa.Table) -> Iterator[PredictionPart]:
         if not table.num_rows:
             return
         features = tables.matrix(table["vector"])
@@ -158,7 +163,7 @@ class SlideImputer:
         expression = predict_slide(self._ready, features, squares)
         maps = self._ready.maps(features) if isinstance(self._ready, AttentionPredictor) else {}
         layers = {name: np.ascontiguousarray(self._picked(maps[name])) for name in MAPS if name in maps}
-        yield Part(self._picked(expression), _columns(table), {}, layers)
+        yield PredictionPart(self._picked(expression), _columns(table), {}, layers)
 
     def _picked(self, values: Float32[np.ndarray, "tile gene"]) -> Float32[np.ndarray, "tile gene"]:
         return values if self._columns is None else np.ascontiguousarray(values[:, self._columns])

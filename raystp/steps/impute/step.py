@@ -5,17 +5,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from raystp.artifacts import Artifact, Draft, begin, find
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import cluster_cpus, session
-from raystp.cluster.streams.slides import SlideWidth, each_slide
+from raystp.cluster.streams.slides import SlideResources, map_slides
 from raystp.errors import ConfigError, ModelError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.models.store import load_model
 from raystp.steps.impute.config import ImputeConfig
-from raystp.steps.impute.imputer import bank_apart
-from raystp.steps.impute.leak import Sides, allowed
-from raystp.steps.impute.slide import Asked
+from raystp.steps.impute.imputer import open_remote_index
+from raystp.steps.impute.leak import KnownPatients, select_slides
+from raystp.steps.impute.slide import PredictOptions
 from raystp.steps.impute.work import ImputeWork
 
 STEP = "impute"
@@ -25,22 +25,22 @@ CONFIG = ImputeConfig
 def run(config: ImputeConfig) -> Artifact:
     """Predict every slide that the protocol allows; a slide that fails is a row in the failures table."""
     store = config.run.store
-    embed, model = find(store, config.embeddings, "embed"), find(store, config.model, "train")
-    index = find(store, config.index, "index") if config.index else None
-    spots = find(store, config.spots, "spots") if config.spots else None
-    found = find(store, config.neighbours, STEP) if config.neighbours else None
+    embed, model = resolve(store, config.embeddings, "embed"), resolve(store, config.model, "train")
+    index = resolve(store, config.index, "index") if config.index else None
+    spots = resolve(store, config.spots, "spots") if config.spots else None
+    found = resolve(store, config.neighbours, STEP) if config.neighbours else None
     inputs: dict[str, Artifact | str] = {"embeddings": embed, "model": model}
     more = (("index", index), ("spots", spots), ("neighbours", found))
     inputs |= {role: one for role, one in more if one is not None}
-    draft = begin(config, STEP, inputs)
+    draft = create_or_open(config, STEP, inputs)
     if isinstance(draft, Artifact):
         return draft
-    kind, _, meta = load_model(model.place)
+    kind, _, meta = load_model(model.path)
     _check_index(kind, model, index)
     _check_genes(config, meta["genes"])
     _check_found(found, embed, index)
     protocol = protocol_of(config.protocol or meta["protocol"])
-    who = allowed(config, embed, Sides.of(embed, meta, index), protocol)
+    who = select_slides(config, embed, KnownPatients.of(embed, meta, index), protocol)
     work = ImputeWork(
         model=model,
         embed=embed,
@@ -49,14 +49,14 @@ def run(config: ImputeConfig) -> Artifact:
         found=found,
         asked=_asked(config, protocol),
         left_out=who.left_out,
-        target=draft.place,
+        target=draft.path,
     )
     notes = {"kind": kind, "shared_patients": who.shared, "output": config.output, "left_out": who.left_out}
     return _predict(draft, config, work, slides=who.slides, notes=notes | _about(embed, meta, protocol, config.genes))
 
 
-def _asked(config: ImputeConfig, protocol: EvaluationProtocol) -> Asked:
-    return Asked(
+def _asked(config: ImputeConfig, protocol: EvaluationProtocol) -> PredictOptions:
+    return PredictOptions(
         k=config.k,
         weights=config.weights,
         exactly=config.search == "exact",
@@ -70,7 +70,7 @@ def _asked(config: ImputeConfig, protocol: EvaluationProtocol) -> Asked:
 
 
 def _predict(
-    draft: Draft, config: ImputeConfig, work: ImputeWork, *, slides: list[str], notes: dict[str, Any]
+    draft: ArtifactWriter, config: ImputeConfig, work: ImputeWork, *, slides: list[str], notes: dict[str, Any]
 ) -> Artifact:
     """Predict the slides that are not done; finish the artifact over those that are."""
     if config.run.retry_failed:
@@ -80,7 +80,7 @@ def _predict(
     failures: list[dict[str, object]] = []
     with session(config.run.address), _apart(work, config) as ready, Progress(STEP, len(slides), "slide") as progress:
         progress.add(len(rows))
-        for receipt in each_slide(ready, left, _width(config)):
+        for receipt in map_slides(ready, left, _width(config)):
             if receipt.error:
                 failures.append({"slide": receipt.slide, "stage": STEP, "reason": receipt.error})
             else:
@@ -99,15 +99,15 @@ def _apart(work: ImputeWork, config: ImputeConfig) -> Iterator[ImputeWork]:
     if work.index is None or not run.shard_actors:
         yield work
         return
-    apart = bank_apart(work.index, run.shard_actors, replicas=run.replicas, cpus=run.cpus_per_shard_actor)
+    apart = open_remote_index(work.index, run.shard_actors, replicas=run.replicas, cpus=run.cpus_per_shard_actor)
     try:
         yield replace(work, apart=apart)
     finally:
         apart.pool.close()
 
 
-def _width(config: ImputeConfig) -> SlideWidth:
-    return SlideWidth(config.run.processes or max(1, cluster_cpus() // 2), config.run.cpus_per_process)
+def _width(config: ImputeConfig) -> SlideResources:
+    return SlideResources(config.run.processes or max(1, cluster_cpus() // 2), config.run.cpus_per_process)
 
 
 def _about(
@@ -124,11 +124,11 @@ def _about(
 def _check_index(kind: str, model: Artifact, index: Artifact | None) -> None:
     """Raise where a contrastive model has no bank, or one of another model; the bank's own files are checked later."""
     if kind == "bleep" and index is None:
-        msg = f"{model.place} is a bleep model, which answers from a bank: run `raystp index`, then give `index`"
+        msg = f"{model.path} is a bleep model, which answers from a bank: run `raystp index`, then give `index`"
         raise ConfigError(msg)
     if index is not None and index.manifest.notes["model"] != model.manifest.folder:
         msg = (
-            f"the index {index.place} was made with model {index.manifest.notes['model']}, not with "
+            f"the index {index.path} was made with model {index.manifest.notes['model']}, not with "
             f"{model.manifest.folder}: make one with this model"
         )
         raise ModelError(msg)
@@ -146,12 +146,12 @@ def _check_found(found: Artifact | None, embed: Artifact, index: Artifact | None
     if found is None:
         return
     if found.manifest.notes.get("output") != "neighbours":
-        msg = f"neighbours: {found.place} holds no neighbours: run `raystp impute --set output=neighbours` first"
+        msg = f"neighbours: {found.path} holds no neighbours: run `raystp impute --set output=neighbours` first"
         raise ConfigError(msg)
     for role, one in (("embeddings", embed), ("index", index)):
         if one is None or found.manifest.inputs.get(role) != one.manifest.folder:
             msg = (
-                f"neighbours: {found.place} was found with {role} {found.manifest.inputs.get(role)}, not with "
+                f"neighbours: {found.path} was found with {role} {found.manifest.inputs.get(role)}, not with "
                 f"{one.manifest.folder if one else 'none'}: name the same"
             )
             raise ConfigError(msg)

@@ -4,18 +4,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from raystp.steps.impute.slide import ImputeJob, SlideImputer
-from raystp.storage.attempts import DEATHS, Attempts
+from raystp.steps.impute.slide import SlidePredictor, SlideTask
+from raystp.storage.attempts import MAX_CRASHES, AttemptLedger
 
 
 @dataclass(frozen=True)
-class ImputeWork(ImputeJob):
+class ImputeWork(SlideTask):
     """Any slide of a cohort to predict: a `SlideWork`."""
 
     @property
-    def attempts(self) -> Attempts:
+    def attempts(self) -> AttemptLedger:
         """The marks of slides that were begun."""
-        return Attempts(self.target / "attempts")
+        return AttemptLedger(self.target / "attempts")
 
     def rows(self, slide: str) -> int | None:
         """Return the tiles of a slide that is done already, None of another."""
@@ -26,8 +26,8 @@ class ImputeWork(ImputeJob):
         """Leave a mark; return a sentence where this slide has ended too many processes."""
         if host := self.attempts.begin(slide):
             return (
-                f"predicting slide {slide!r} has ended {DEATHS} processes (the last on {host}), for want of memory as "
-                "it seems: it is left out; try with a smaller run.chunk_tiles, fewer genes, and run.retry_failed=true"
+                f"Slide {slide!r} crashed {MAX_CRASHES} workers (last on {host}), probably out of memory; skipped. "
+                "Lower run.chunk_tiles or choose fewer genes, then rerun with run.retry_failed=true"
             )
         return ""
 
@@ -37,7 +37,7 @@ class ImputeWork(ImputeJob):
 
     def worker(self) -> Callable[[str], int]:
         """Open the model, and its bank; return what predicts a slide and commits it."""
-        predict = SlideImputer(self)
+        predict = SlidePredictor(self)
 
         def commit(slide: str) -> int:
             rows = predict(slide)

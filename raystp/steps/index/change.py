@@ -7,18 +7,18 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
 
-from raystp.artifacts import MANIFEST, Artifact, begin, find, open_place
+from raystp.artifacts import MANIFEST, Artifact, create_or_open, open_artifact, resolve
 from raystp.cluster.progress import say
 from raystp.errors import ArtifactError, some
 from raystp.expression.sections import sections_of
-from raystp.expression.training_set import Stack, join, stack
+from raystp.expression.training_set import SpotTable, join_section, stack_sections
 from raystp.index import change
-from raystp.index.bank import open_bank
-from raystp.index.reference import Reference
+from raystp.index.opened import open_reference_index
+from raystp.index.reference import ReferenceRows
 from raystp.steps.index.config import IndexConfig
 from raystp.steps.index.queries import asked, measured, read, spread_over, table_of, thinned, without
 from raystp.steps.index.tasks import contrastive, placed
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 STEP = "index"
 
@@ -26,44 +26,44 @@ STEP = "index"
 def added(config: IndexConfig, base: Artifact) -> Artifact:
     """Leave the base with further sections."""
     store = config.run.store
-    spots, embed = find(store, str(config.spots), "spots"), find(store, str(config.embeddings), "embed")
-    model = open_place(Place.of(store) / base.manifest.notes["model"], "train")
-    draft = begin(config, STEP, {"base": base, "spots": spots, "embeddings": embed, "model": model})
+    spots, embed = resolve(store, str(config.spots), "spots"), resolve(store, str(config.embeddings), "embed")
+    model = open_artifact(StoragePath.of(store) / base.manifest.notes["model"], "train")
+    draft = create_or_open(config, STEP, {"base": base, "spots": spots, "embeddings": embed, "model": model})
     if isinstance(draft, Artifact):
         return draft
     names = config.reference or []
     _check_new(base, names)
-    ready = contrastive(model.place)
-    rows = stack([join(spots, embed, name) for name in names], tuple(ready.genes))
+    ready = contrastive(model.path)
+    rows = stack_sections([join_section(spots, embed, name) for name in names], tuple(ready.genes))
     vectors, images = placed(ready, rows, base.manifest.notes["vectors"])
     reference = _reference(rows, vectors, spots, list(ready.genes))
     queries = _with(read(base), rows, images, reference.patients)
     bank = base.manifest.notes["bank"]
     told = change.extend(
-        base.place, bank, reference, draft.place, shards=config.shards or 1, queries=_asked(queries, bank)
+        base.path, bank, reference, draft.path, shards=config.shards or 1, queries=_asked(queries, bank)
     )
     say(f"index: {len(rows.spots)} spots of {some(names)} added to {base.manifest.folder}")
     slides = [*base.manifest.notes["slides"], *rows.slides]
-    return draft.finish(*_told(told, base, slides, _measured(draft.place, told, queries)))
+    return draft.finish(*_told(told, base, slides, _measured(draft.path, told, queries)))
 
 
 def removed(config: IndexConfig, base: Artifact) -> Artifact:
     """Leave the base without some patients, and say what else still holds them."""
-    draft = begin(config, STEP, {"base": base})
+    draft = create_or_open(config, STEP, {"base": base})
     if not isinstance(draft, Artifact):
         before, queries = base.manifest.notes["bank"], read(base)
         queries = without(queries, config.without) if queries is not None else None
-        told = change.remove(base.place, before, config.without, draft.place, queries=_asked(queries, before))
-        slides = sorted(set(open_bank(draft.place, told, only=()).rows["slide"].to_pylist()))
-        draft = draft.finish(*_told(told, base, slides, _measured(draft.place, told, queries)))
+        told = change.remove(base.path, before, config.without, draft.path, queries=_asked(queries, before))
+        slides = sorted(set(open_reference_index(draft.path, told, only=()).rows["slide"].to_pylist()))
+        draft = draft.finish(*_told(told, base, slides, _measured(draft.path, told, queries)))
         say(f"index: {some(config.without)} removed; {draft.manifest.rows['rows']} spots are left")
     older = _older(config, base)
     if config.run.delete_base:
         for one in older:
-            one.place.remove()
-            say(f"  deleted {one.place}")
+            one.path.remove()
+            say(f"  deleted {one.path}")
     elif older:
-        say(f"  {some([str(one.place) for one in older])} still hold them: --set run.delete_base=true deletes those")
+        say(f"  {some([str(one.path) for one in older])} still hold them: --set run.delete_base=true deletes those")
     model = base.manifest.notes["model"]
     say(f"  models, spots and embeddings are not touched: {model} may have learned from them")
     return draft
@@ -76,10 +76,10 @@ def _check_new(base: Artifact, names: list[str]) -> None:
         raise ArtifactError(msg)
 
 
-def _reference(rows: Stack, vectors: Any, spots: Artifact, genes: list[str]) -> Reference:
+def _reference(rows: SpotTable, vectors: Any, spots: Artifact, genes: list[str]) -> ReferenceRows:
     known = sections_of(spots)
     of = [rows.sections[number] for number in rows.group.tolist()]
-    return Reference(
+    return ReferenceRows(
         vectors=vectors,
         expression=rows.expression,
         genes=genes,
@@ -91,7 +91,7 @@ def _reference(rows: Stack, vectors: Any, spots: Artifact, genes: list[str]) -> 
 
 
 def _with(
-    queries: pa.Table | None, rows: Stack, images: Float32[np.ndarray, "spot joint"], patients: Sequence[str]
+    queries: pa.Table | None, rows: SpotTable, images: Float32[np.ndarray, "spot joint"], patients: Sequence[str]
 ) -> pa.Table | None:
     """Return the base's queries with a few tiles of each section that came."""
     if queries is None:
@@ -108,12 +108,12 @@ def _asked(queries: pa.Table | None, bank: Mapping[str, Any]) -> Float32[np.ndar
     return asked(queries, bank["want"]["seed"]) if queries is not None and queries.num_rows else None
 
 
-def _measured(place: Place, described: Mapping[str, Any], queries: pa.Table | None) -> Mapping[str, Any]:
+def _measured(place: StoragePath, described: Mapping[str, Any], queries: pa.Table | None) -> Mapping[str, Any]:
     """Return the notes about queries, measured on the changed bank; none where none are left."""
     if queries is None or not queries.num_rows:
         say("  no queries were kept with the base: how far tiles of its kind lie is not known of this index")
         return {}
-    return measured(place, open_bank(place, described), queries)
+    return measured(place, open_reference_index(place, described), queries)
 
 
 def _told(
@@ -128,11 +128,11 @@ def _told(
 
 def _older(config: IndexConfig, base: Artifact) -> list[Artifact]:
     """Return the base and what it was made from in turn, as far as they are there and hold any of the patients."""
-    found, one, store = [], base, Place.of(config.run.store)
+    found, one, store = [], base, StoragePath.of(config.run.store)
     while True:
         if set(config.without) & set(one.manifest.notes["patients"]):
             found.append(one)
         before = one.manifest.notes.get("base")
         if before is None or not (store / before / MANIFEST).exists():
             return found
-        one = open_place(store / before, STEP)
+        one = open_artifact(store / before, STEP)

@@ -4,10 +4,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from raystp.config import Run, StepConfig, Where
+from raystp.config import Location, RunConfig, StepConfig
 
 
-class IndexRun(Run):
+class IndexRun(RunConfig):
     """Where, and how wide; nothing here changes a row."""
 
     cpus_per_shard: float = Field(default=1.0, gt=0)
@@ -22,13 +22,13 @@ class IndexConfig(StepConfig[IndexRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"model", "spots", "embeddings", "base"})
 
-    model: Annotated[str | None, Where("train")] = None
+    model: Annotated[str | None, Location("train")] = None
     """A contrastive model, `train/<name>`; with `base`, its own."""
 
-    spots: Annotated[str | None, Where("spots")] = None
+    spots: Annotated[str | None, Location("spots")] = None
     """The measured spots, `spots/<name>`."""
 
-    embeddings: Annotated[str | None, Where("embed")] = None
+    embeddings: Annotated[str | None, Location("embed")] = None
     """Their tiles' embeddings, `embed/<name>`."""
 
     reference: list[str] | None = None
@@ -58,7 +58,7 @@ class IndexConfig(StepConfig[IndexRun]):
     expression: Literal["float32", "float16", "csr", "csr16"] = "float32"
     """How the bank keeps expression: every value, or those that are not zero; 16: in half precision (4e-3 at worst)."""
 
-    base: Annotated[str | None, Where("index")] = None
+    base: Annotated[str | None, Location("index")] = None
     """An index that is to change, `index/<name>`: the sections of `reference` are added, or `without` removed."""
 
     without: list[str] = Field(default_factory=list)

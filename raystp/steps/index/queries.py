@@ -15,8 +15,8 @@ from raystp import tables
 from raystp.artifacts import Artifact
 from raystp.impute.distance import calibrate, nearest_distance
 from raystp.index import files
-from raystp.index.opened import Bank
-from raystp.storage import Place
+from raystp.index.opened import ReferenceIndex
+from raystp.storage import StoragePath
 
 FILE = "queries.parquet"
 
@@ -74,19 +74,19 @@ def read(index: Artifact) -> pa.Table | None:
     described = index.manifest.notes.get("queries")
     if described is None:
         return None
-    file = index.place / FILE
-    files.check(index.place, described)
+    file = index.path / FILE
+    files.check(index.path, described)
     tables.check(file.read_schema(), tables.queries(index.manifest.notes["bank"]["joint"]), str(file))
     return file.read_table()
 
 
-def measured(place: Place, bank: Bank, queries: pa.Table) -> Mapping[str, Any]:
+def measured(place: StoragePath, bank: ReferenceIndex, queries: pa.Table) -> Mapping[str, Any]:
     """Write the queries beside the bank, and return the notes about them: the file, and how far they lie."""
-    described = files.write(place, FILE, lambda path: Place.of(path).write_table(queries))
+    described = files.write(place, FILE, lambda path: StoragePath.of(path).write_table(queries))
     return {"queries": described, "distance": distances(bank, queries)}
 
 
-def distances(bank: Bank, queries: pa.Table) -> dict[str, Any]:
+def distances(bank: ReferenceIndex, queries: pa.Table) -> dict[str, Any]:
     """Return quantiles of the distance from the reference's tiles to the bank without their own patient.
 
     With one patient, without their own section; with one section, to the whole bank, and the note says so.

@@ -6,21 +6,29 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raystp.artifacts import Artifact, Draft, begin, find
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
 from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import session
-from raystp.cluster.streams.tasks import each
+from raystp.cluster.streams.tasks import map_tasks
 from raystp.errors import ModelError, some
-from raystp.index.bank import describe, open_bank, plan_bank
 from raystp.index.cut import cut, cut_by_bytes
-from raystp.index.search.kinds import Plan, Want
-from raystp.index.write import sample_rows
-from raystp.models.predictor import Contrastive, predictor
+from raystp.index.opened import open_reference_index
+from raystp.index.search.kinds import IndexParams, IndexPlan
+from raystp.index.write import describe, plan_index, sample_rows
+from raystp.models.predictor import ContrastivePredictor, predictor
 from raystp.models.store import load_model
 from raystp.steps.index.change import added, removed
 from raystp.steps.index.config import IndexConfig
 from raystp.steps.index.queries import asked, measured, share_of_each
-from raystp.steps.index.tasks import Part, SectionWork, ShardWork, pieces, place_section, rows_of, write_one_shard
+from raystp.steps.index.tasks import (
+    EmbeddedSection,
+    SectionTask,
+    ShardTask,
+    pieces,
+    place_section,
+    rows_of,
+    write_one_shard,
+)
 
 STEP = "index"
 CONFIG = IndexConfig
@@ -30,23 +38,23 @@ def run(config: IndexConfig) -> Artifact:
     """Embed the reference spots and leave the bank; or change one."""
     store = config.run.store
     if config.base is not None:
-        base = find(store, config.base, STEP)
+        base = resolve(store, config.base, STEP)
         return added(config, base) if config.reference is not None else removed(config, base)
-    model, spots = find(store, str(config.model), "train"), find(store, str(config.spots), "spots")
-    embed = find(store, str(config.embeddings), "embed")
-    draft = begin(config, STEP, {"model": model, "spots": spots, "embeddings": embed})
+    model, spots = resolve(store, str(config.model), "train"), resolve(store, str(config.spots), "spots")
+    embed = resolve(store, str(config.embeddings), "embed")
+    draft = create_or_open(config, STEP, {"model": model, "spots": spots, "embeddings": embed})
     if isinstance(draft, Artifact):
         return draft
     meta = _checked(model)
     names = config.reference or [*meta["train"], *meta["validation"]]
-    work = [SectionWork(model.place, spots, embed, name, config.bank, draft.place) for name in names]
+    work = [SectionTask(model.path, spots, embed, name, config.bank, draft.path) for name in names]
     with session(config.run.address):
         parts, failures = _place(work)
         most = share_of_each(len(parts))
         queries = pa.concat_tables([part.queries(most) for part in parts])
         described = _build(config, draft, parts, list(meta["genes"]), queries=queries)
-    told = measured(draft.place, open_bank(draft.place, described), queries)
-    (draft.place / "parts").remove()
+    told = measured(draft.path, open_reference_index(draft.path, described), queries)
+    (draft.path / "parts").remove()
     rows = sum(len(part.spots) for part in parts)
     shards = len(described["shards"])
     sections = some([part.section for part in parts])
@@ -65,19 +73,19 @@ def run(config: IndexConfig) -> Artifact:
 
 
 def _checked(model: Artifact) -> dict[str, Any]:
-    kind, arrays, meta = load_model(model.place)
-    if not isinstance(predictor(kind, arrays, meta), Contrastive):
-        msg = f"{model.place} is a {kind} model, which answers by itself: run `raystp impute` without an index"
+    kind, arrays, meta = load_model(model.path)
+    if not isinstance(predictor(kind, arrays, meta), ContrastivePredictor):
+        msg = f"{model.path} is a {kind} model, which answers by itself: run `raystp impute` without an index"
         raise ModelError(msg)
     return meta
 
 
-def _place(work: list[SectionWork]) -> tuple[list[Part], list[dict[str, object]]]:
+def _place(work: list[SectionTask]) -> tuple[list[EmbeddedSection], list[dict[str, object]]]:
     """Place every section; one that fails is a failure, and the bank does without it."""
-    placed: dict[int, Part] = {}
+    placed: dict[int, EmbeddedSection] = {}
     failures: list[dict[str, object]] = []
     with Progress(STEP, len(work), "section") as progress:
-        for position, answer in each(place_section, work):
+        for position, answer in map_tasks(place_section, work):
             if isinstance(answer, str):
                 failures.append({"slide": work[position].section, "stage": STEP, "reason": answer})
             else:
@@ -90,27 +98,27 @@ def _place(work: list[SectionWork]) -> tuple[list[Part], list[dict[str, object]]
 
 
 def _build(
-    config: IndexConfig, draft: Draft, parts: Sequence[Part], genes: list[str], *, queries: pa.Table
+    config: IndexConfig, draft: ArtifactWriter, parts: Sequence[EmbeddedSection], genes: list[str], *, queries: pa.Table
 ) -> dict[str, Any]:
     """Plan the bank, write each shard in a task of its own, and describe the whole."""
     rows, joint = sum(len(part.spots) for part in parts), parts[0].joint
-    want = Want(kind=config.kind, recall=config.recall, k=config.recall_k, form=config.expression)
+    want = IndexParams(kind=config.kind, recall=config.recall, k=config.recall_k, form=config.expression)
     drawn = sample_rows(rows, want)
-    plan = plan_bank(draft.place, *_sample(parts, drawn), rows=rows, metric=config.metric, want=want)
+    plan = plan_index(draft.path, *_sample(parts, drawn), rows=rows, metric=config.metric, want=want)
     shards = _write(config, draft, plan, parts=parts, bytes_a_row=4 * (joint + len(genes)))
     table = pa.concat_tables([rows_of(part) for part in parts])
-    return describe(draft.place, plan, shards, table, genes=genes, queries=asked(queries, want.seed))
+    return describe(draft.path, plan, shards, table, genes=genes, queries=asked(queries, want.seed))
 
 
 def _write(
-    config: IndexConfig, draft: Draft, plan: Plan, *, parts: Sequence[Part], bytes_a_row: int
+    config: IndexConfig, draft: ArtifactWriter, plan: IndexPlan, *, parts: Sequence[EmbeddedSection], bytes_a_row: int
 ) -> list[dict[str, Any]]:
     rows = sum(len(part.spots) for part in parts)
     cuts = cut(rows, config.shards) if config.shards else cut_by_bytes(rows, bytes_a_row, config.shard_bytes)
-    work = [ShardWork(number, pieces(parts, *bounds), plan, draft.place) for number, bounds in enumerate(cuts)]
+    work = [ShardTask(number, pieces(parts, *bounds), plan, draft.path) for number, bounds in enumerate(cuts)]
     described: dict[int, dict[str, Any]] = {}
     with Progress(STEP, len(work), "shard") as progress:
-        for position, answer in each(write_one_shard, work, cpus=config.run.cpus_per_shard):
+        for position, answer in map_tasks(write_one_shard, work, cpus=config.run.cpus_per_shard):
             if isinstance(answer, str):
                 raise ModelError(answer)
             described[position] = answer
@@ -118,7 +126,7 @@ def _write(
     return [described[number] for number in range(len(work))]
 
 
-def _sample(parts: Sequence[Part], drawn: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _sample(parts: Sequence[EmbeddedSection], drawn: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Return the vectors of rising rows over all parts, and whose they are."""
     vectors, patients, at = [], [], 0
     for part in parts:

@@ -17,34 +17,34 @@ from jaxtyping import Float32
 from raystp.artifacts import Artifact
 from raystp.errors import RaystpError
 from raystp.expression.sections import sections_of
-from raystp.expression.training_set import Stack, join, stack
+from raystp.expression.training_set import SpotTable, join_section, stack_sections
 from raystp.index.expression.forms import SparseExpression
 from raystp.index.expression.shard import open_expression, write_expression
 from raystp.index.reference import rows_table
-from raystp.index.search.kinds import Plan
+from raystp.index.search.kinds import IndexPlan
 from raystp.index.write import write_shard_files
-from raystp.models.predictor import Contrastive, predictor
+from raystp.models.predictor import ContrastivePredictor, predictor
 from raystp.models.store import load_model
 from raystp.steps.index.queries import spread_over, table_of
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 Vectors = Float32[np.ndarray, "spot joint"]
 
 
 @dataclass(frozen=True)
-class SectionWork:
+class SectionTask:
     """One section to place."""
 
-    model: Place
+    model: StoragePath
     spots: Artifact
     embed: Artifact
     section: str
     bank: str
-    target: Place
+    target: StoragePath
 
 
 @dataclass(frozen=True)
-class Part:
+class EmbeddedSection:
     """A section that was placed: who it is of, its spots, and where its arrays lie."""
 
     section: str
@@ -52,7 +52,7 @@ class Part:
     patient: str
     spots: list[str]
     joint: int
-    place: Place
+    place: StoragePath
     expression: dict[str, Any]
 
     def vectors(self) -> Vectors:
@@ -68,11 +68,11 @@ class Part:
             return table_of(found[spread_over(len(found), most)], self.section, self.patient)
 
 
-def place_section(work: SectionWork) -> Part | str:
+def place_section(work: SectionTask) -> EmbeddedSection | str:
     """Place a section's spots and set them aside; return the sentence of a failure."""
     try:
         ready = contrastive(work.model)
-        rows = stack([join(work.spots, work.embed, work.section)], tuple(ready.genes))
+        rows = stack_sections([join_section(work.spots, work.embed, work.section)], tuple(ready.genes))
         vectors, images = placed(ready, rows, work.bank)
         folder = work.target / "parts"
         for name, array in (("vectors", vectors), ("images", images[spread_over(len(images))])):
@@ -82,34 +82,34 @@ def place_section(work: SectionWork) -> Part | str:
         return str(error)
     about = sections_of(work.spots)[work.section]
     spots = list(rows.spots)
-    return Part(work.section, about["slide"], about["patient"], spots, vectors.shape[1], folder, expression)
+    return EmbeddedSection(work.section, about["slide"], about["patient"], spots, vectors.shape[1], folder, expression)
 
 
-def placed(ready: Contrastive, rows: Stack, bank: str) -> tuple[Vectors, Vectors]:
+def placed(ready: ContrastivePredictor, rows: SpotTable, bank: str) -> tuple[Vectors, Vectors]:
     """Return the vectors that stand for spots in a bank, and their tiles as queries."""
     images = ready.embed_images(rows.features)
     return (ready.embed_spots(rows.expression) if bank == "spot" else images), images
 
 
 @functools.lru_cache(maxsize=1)
-def contrastive(model: Place) -> Contrastive:
+def contrastive(model: StoragePath) -> ContrastivePredictor:
     """Open the model once per process; the driver has seen that it is a contrastive one."""
     ready = predictor(*load_model(model))
-    assert isinstance(ready, Contrastive)
+    assert isinstance(ready, ContrastivePredictor)
     return ready
 
 
 @dataclass(frozen=True)
-class ShardWork:
+class ShardTask:
     """One shard to write: so many rows of each of these parts."""
 
     number: int
-    pieces: tuple[tuple[Part, int, int], ...]
-    plan: Plan
-    target: Place
+    pieces: tuple[tuple[EmbeddedSection, int, int], ...]
+    plan: IndexPlan
+    target: StoragePath
 
 
-def write_one_shard(work: ShardWork) -> dict[str, Any] | str:
+def write_one_shard(work: ShardTask) -> dict[str, Any] | str:
     """Write a shard's files and return their description, or the sentence of a failure."""
     try:
         vectors = np.concatenate([part.vectors()[a:b] for part, a, b in work.pieces])
@@ -120,7 +120,7 @@ def write_one_shard(work: ShardWork) -> dict[str, Any] | str:
         return str(error)
 
 
-def pieces(parts: Sequence[Part], first: int, end: int) -> tuple[tuple[Part, int, int], ...]:
+def pieces(parts: Sequence[EmbeddedSection], first: int, end: int) -> tuple[tuple[EmbeddedSection, int, int], ...]:
     """Return which rows of which parts the rows [first, end) of all of them are."""
     found, at = [], 0
     for part in parts:
@@ -131,7 +131,7 @@ def pieces(parts: Sequence[Part], first: int, end: int) -> tuple[tuple[Part, int
     return tuple(found)
 
 
-def rows_of(part: Part) -> pa.Table:
+def rows_of(part: EmbeddedSection) -> pa.Table:
     """Return the table that says where a part's rows came from."""
     count = len(part.spots)
     who = [[name] * count for name in (part.section, part.patient, part.slide)]
@@ -142,5 +142,5 @@ def _sparse(one: SparseExpression) -> sp.csr_array:
     return sp.csr_array((one.values, one.columns, one.starts), shape=one.shape)
 
 
-def _save(place: Place, array: np.ndarray) -> None:
+def _save(place: StoragePath, array: np.ndarray) -> None:
     place.write_file(lambda path: np.save(path, np.ascontiguousarray(array, np.float32), allow_pickle=False))

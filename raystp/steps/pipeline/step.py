@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from raystp.artifacts import Artifact, begin
+from raystp.artifacts import Artifact, create_or_open
 from raystp.cluster.progress import say
 from raystp.cluster.session import session
-from raystp.config import StepConfig, Where
+from raystp.config import Location, StepConfig
 from raystp.errors import ConfigError
 from raystp.steps.embed import step as embed
 from raystp.steps.evaluate import step as evaluate
@@ -34,7 +34,7 @@ Values = dict[str, Any]
 class PipelineConfig(StepConfig[TrackedRun]):
     """The steps' own configs, as far as they differ from their defaults."""
 
-    slides: Annotated[str, Where("demo")]
+    slides: Annotated[str, Location("demo")]
     """The slide table, a CSV; rows with `layout` and `counts` are measured sections. `demo/<name>`: a demo's own."""
 
     spots: Values = Field(default_factory=dict)
@@ -102,12 +102,12 @@ CONFIG = PipelineConfig
 def run(config: PipelineConfig) -> Artifact:
     """Run every step that is not done, and leave a manifest that names what they made and what failed."""
     found = path(config)
-    draft = begin(config, STEP, found)
+    draft = create_or_open(config, STEP, found)
     if isinstance(draft, Artifact):
         return draft
     failures = [row for one in found.values() for row in one.failures().to_pylist()]
     scored = found["evaluate"]
-    summary = "\n".join([scored.manifest.notes["summary"], *(f"{role}: {one.place}" for role, one in found.items())])
+    summary = "\n".join([scored.manifest.notes["summary"], *(f"{role}: {one.path}" for role, one in found.items())])
     return draft.finish({"steps": len(found), **scored.manifest.rows}, failures, {"summary": summary})
 
 
@@ -118,11 +118,11 @@ def path(config: PipelineConfig) -> dict[str, Artifact]:
     """
     _planned(config)
     with session(config.run.address):
-        return _Path(config, {}).walk()
+        return _PipelineRun(config, {}).walk()
 
 
 @dataclass(frozen=True)
-class _Path:
+class _PipelineRun:
     config: PipelineConfig
     found: dict[str, Artifact]
 
@@ -156,7 +156,7 @@ class _Path:
         say(f"pipeline: {role}")
         artifact: Artifact = step.run(self.config.of_step(step.CONFIG, role, sources, values))
         self.found[role] = artifact
-        return artifact.place.uri
+        return artifact.path.uri
 
 
 def _over(shared: Values, own: Values) -> Values:

@@ -10,18 +10,18 @@ import pyarrow as pa
 import torch
 from jaxtyping import Float32, Float64, UInt8
 
-from raystp.artifacts import Artifact, find
-from raystp.cluster.serving.messages import Answered, Asked, Found, Options
-from raystp.encoders.encoder import Encoding
+from raystp.artifacts import Artifact, resolve
+from raystp.cluster.serving.messages import ImputeRequest, ImputeResponse, RequestOptions, ResponseNeighbours
+from raystp.encoders.encoder import BatchEncoder
 from raystp.errors import ConfigError, EncoderError, ModelError, RaystpError
 from raystp.impute.weights import WEIGHTS
-from raystp.index.bank import Bank, open_bank
-from raystp.models.predictor import Contrastive, predictor
+from raystp.index.opened import ReferenceIndex, open_reference_index
+from raystp.models.predictor import ContrastivePredictor, predictor
 from raystp.models.store import load_model
 from raystp.steps.encoder_source import dim_of, source_of
-from raystp.steps.impute.imputer import BankApart, Columns, Imputer, Neighbours
+from raystp.steps.impute.imputer import Columns, FoundNeighbours, NeighborImputer, RemoteIndex
 from raystp.steps.serve.config import ServeConfig
-from raystp.steps.serve.pixels import Shelf, pictures
+from raystp.steps.serve.pixels import SlideLibrary, pictures
 from raystp.units import TilePixels
 
 FAR = "q99"
@@ -29,10 +29,10 @@ FAR = "q99"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class CheckedRequest:
     """A question that was checked by itself: features, or pixels that are to be encoded."""
 
-    options: Options
+    options: RequestOptions
     genes: list[str]
     columns: Columns | None
     features: Float32[np.ndarray, "tile feature"] | None = None
@@ -53,22 +53,22 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Imputation:
+class ImputeHandler:
     """The answers of `raystp serve`."""
 
-    imputer: Imputer
+    imputer: NeighborImputer
     rows: pa.Table
     said: dict[str, Any]
     far: float | None
     exactly: bool
-    encoding: Encoding | None
-    shelf: Shelf
+    encoding: BatchEncoder | None
+    shelf: SlideLibrary
 
     def about(self) -> dict[str, Any]:
         """Return what the service says of itself."""
         return self.said
 
-    def prepare(self, asked: Asked) -> Prepared:
+    def prepare(self, asked: ImputeRequest) -> CheckedRequest:
         """Check a question by itself and read its pixels; raises RaystpError: StorageError for an absent slide."""
         options = asked.options
         if options.weights not in WEIGHTS:
@@ -79,7 +79,7 @@ class Imputation:
             raise ModelError(msg)
         columns = self.imputer.columns(options.genes)
         genes = self.imputer.genes if options.genes is None else options.genes
-        ready = Prepared(options, genes, columns)
+        ready = CheckedRequest(options, genes, columns)
         if asked.features is not None:
             return dataclasses.replace(ready, features=self._checked(asked.features))
         if self.encoding is None:
@@ -90,9 +90,9 @@ class Imputation:
         squares, pixels = self.shelf.read(asked)
         return dataclasses.replace(ready, pixels=pixels, squares=squares)
 
-    def answer(self, ready: list[Prepared]) -> list[Answered | RaystpError]:
+    def answer(self, ready: list[CheckedRequest]) -> list[ImputeResponse | RaystpError]:
         """Answer questions together; one that cannot be answered takes no other along."""
-        answers: list[Answered | RaystpError | None] = [None] * len(ready)
+        answers: list[ImputeResponse | RaystpError | None] = [None] * len(ready)
         groups: dict[tuple[Any, ...], list[int]] = {}
         for number, one in enumerate(ready):
             groups.setdefault((one.features is None, *one.alike), []).append(number)
@@ -101,7 +101,7 @@ class Imputation:
                 answers[number] = answer
         return answers  # type: ignore[return-value]  # each is in one group
 
-    def _group(self, group: list[Prepared]) -> list[Answered | RaystpError]:
+    def _group(self, group: list[CheckedRequest]) -> list[ImputeResponse | RaystpError]:
         """Answer questions that differ in their tiles alone."""
         try:
             return list(self._together(group))
@@ -110,7 +110,7 @@ class Imputation:
                 return [error]
         return [answer for one in group for answer in self._group([one])]
 
-    def _together(self, group: list[Prepared]) -> list[Answered]:
+    def _together(self, group: list[CheckedRequest]) -> list[ImputeResponse]:
         first, counts = group[0], [one.tiles for one in group]
         if not sum(counts):
             return [self._none(one) for one in group]
@@ -127,26 +127,28 @@ class Imputation:
             start += one.tiles
             near = self._named(found, part) if one.options.neighbours else None
             own = None if spread is None else spread[part]
-            answers.append(Answered(one.genes, expression[part], distance[part], far[part], own, near, one.squares))
+            answers.append(
+                ImputeResponse(one.genes, expression[part], distance[part], far[part], own, near, one.squares)
+            )
         return answers
 
-    def _features(self, group: list[Prepared]) -> Float32[np.ndarray, "tile feature"]:
+    def _features(self, group: list[CheckedRequest]) -> Float32[np.ndarray, "tile feature"]:
         given = [one.features for one in group if one.features is not None]
         if given:
             return np.concatenate(given)
         assert self.encoding is not None  # a question with pixels was refused without one
         return self.encoding(np.concatenate([one.pixels for one in group if one.pixels is not None]))
 
-    def _none(self, one: Prepared) -> Answered:
+    def _none(self, one: CheckedRequest) -> ImputeResponse:
         """Answer a question about no tile."""
         blank, none = np.empty((0, len(one.genes)), np.float32), np.empty(0, np.float32)
-        return Answered(one.genes, blank, none, np.empty(0, np.bool_), blank if one.options.spread else None)
+        return ImputeResponse(one.genes, blank, none, np.empty(0, np.bool_), blank if one.options.spread else None)
 
-    def _named(self, found: Neighbours, part: slice) -> Found:
+    def _named(self, found: FoundNeighbours, part: slice) -> ResponseNeighbours:
         rows = found.rows[part]
         at = self.rows.take(pa.array(rows.ravel()))
         sections, spots = (np.asarray(at[name].to_pylist(), object).reshape(rows.shape) for name in ("section", "spot"))
-        return Found(rows, found.weights[part], sections.tolist(), spots.tolist())
+        return ResponseNeighbours(rows, found.weights[part], sections.tolist(), spots.tolist())
 
     def _checked(self, features: Float32[np.ndarray, "tile feature"]) -> Float32[np.ndarray, "tile feature"]:
         wanted = self.imputer.model.d_image
@@ -163,14 +165,14 @@ class Imputation:
 
 def checked(config: ServeConfig) -> tuple[Artifact, Artifact]:
     """Return model and index; raises ModelError or EncoderError where they, or the encoder, do not belong together."""
-    model, index = find(config.run.store, config.model, "train"), find(config.run.store, config.index, "index")
+    model, index = resolve(config.run.store, config.model, "train"), resolve(config.run.store, config.index, "index")
     if index.manifest.notes["model"] != model.manifest.folder:
         msg = (
-            f"the index {index.place} was made with model {index.manifest.notes['model']}, not with "
+            f"the index {index.path} was made with model {index.manifest.notes['model']}, not with "
             f"{model.manifest.folder}: make one with this model, or serve that one"
         )
         raise ModelError(msg)
-    _, _, meta = load_model(model.place)
+    _, _, meta = load_model(model.path)
     if config.encoder is not None:
         _check_encoder(config, model, meta)
     return model, index
@@ -180,37 +182,37 @@ def _check_encoder(config: ServeConfig, model: Artifact, meta: dict[str, Any]) -
     assert config.encoder is not None  # asked only where there is one
     source = source_of(config.encoder, config.run.store)
     if meta["trained_tower"] and source.identity != f"tower:{model.manifest.fingerprint}":
-        msg = f"{model.place} has an image tower of its own: set encoder.trained to it"
+        msg = f"{model.path} has an image tower of its own: set encoder.trained to it"
         raise EncoderError(msg)
     named = meta["encoder"]["name"]
     if source.spec.name != named or dim_of(config.encoder) != meta["d_image"]:
-        msg = f"{model.place} reads {meta['d_image']} features of encoder '{named}', got encoder '{source.spec.name}'"
+        msg = f"{model.path} reads {meta['d_image']} features of encoder '{named}', got encoder '{source.spec.name}'"
         raise EncoderError(msg)
 
 
-def open_answers(config: ServeConfig, bank: Bank | BankApart | None = None) -> Imputation:
+def open_handler(config: ServeConfig, bank: ReferenceIndex | RemoteIndex | None = None) -> ImputeHandler:
     """Open all that a replica needs; a bank whose shards actors hold is given, any other is mapped here."""
     model, index = checked(config)
-    kind, arrays, meta = load_model(model.place)
+    kind, arrays, meta = load_model(model.path)
     ready = predictor(kind, arrays, meta)
-    if not isinstance(ready, Contrastive):
-        msg = f"{model.place} is a {kind} model, which answers without a bank: `raystp impute` predicts slides with it"
+    if not isinstance(ready, ContrastivePredictor):
+        msg = f"{model.path} is a {kind} model, which answers without a bank: `raystp impute` predicts slides with it"
         raise ModelError(msg)
     described = index.manifest.notes["bank"]
-    opened = bank or open_bank(index.place, described)
+    opened = bank or open_reference_index(index.path, described)
     encoding, pixels = None, TilePixels(0)
     if config.encoder is not None:
         encoder = source_of(config.encoder, config.run.store).build()
-        encoding = Encoding(encoder, device="cuda" if torch.cuda.is_available() else "cpu", batch="fit")
+        encoding = BatchEncoder(encoder, device="cuda" if torch.cuda.is_available() else "cpu", batch="fit")
         pixels = encoder.pixels
-    return Imputation(
-        imputer=Imputer(ready, opened, described["metric"]),
-        rows=opened.head.rows if isinstance(opened, BankApart) else opened.rows,
+    return ImputeHandler(
+        imputer=NeighborImputer(ready, opened, described["metric"]),
+        rows=opened.head.rows if isinstance(opened, RemoteIndex) else opened.rows,
         said=_said(config, meta, model, index),
         far=_far(config, index),
         exactly=config.search == "exact",
         encoding=encoding,
-        shelf=Shelf(tuple(config.slides), config.side, pixels),
+        shelf=SlideLibrary(tuple(config.slides), config.side, pixels),
     )
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from raystp.config import Config, Run, StepConfig, Where
+from raystp.config import Config, Location, RunConfig, StepConfig
 from raystp.steps.encoder_source import EncoderConfig
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -13,7 +13,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class TokenConfig(Config):
     """Where the bearer token is that clients must show; at most one of both."""
 
-    file: Annotated[str | None, Where()] = None
+    file: Annotated[str | None, Location()] = None
     """A file that holds it."""
 
     env: str | None = Field(default=None, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
@@ -62,7 +62,7 @@ class BatchConfig(Config):
     """How long a request waits for others."""
 
 
-class ServeRun(Run):
+class ServeRun(RunConfig):
     """Where the service listens and how wide it is; nothing here changes an answer."""
 
     host: str = "127.0.0.1"
@@ -86,7 +86,7 @@ class ServeRun(Run):
     copies: int = Field(default=1, ge=1)
     """Actors that hold the same shards, where `actors` is given."""
 
-    written: Annotated[str | None, Where()] = None
+    written: Annotated[str | None, Location()] = None
     """Serve nothing: write the service to this file in Ray Serve's own schema, for `serve deploy` or a RayService."""
 
 
@@ -95,16 +95,16 @@ class ServeConfig(StepConfig[ServeRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"model", "index", "slides"})
 
-    model: Annotated[str, Where("train")]
+    model: Annotated[str, Location("train")]
     """A contrastive model, `train/<name>`."""
 
-    index: Annotated[str, Where("index")]
+    index: Annotated[str, Location("index")]
     """Its bank, `index/<name>`."""
 
     encoder: EncoderConfig | None = None
     """Where clients send pixels or name slides: the encoder whose features the model reads."""
 
-    slides: Annotated[list[str], Where()] = Field(default_factory=list)
+    slides: Annotated[list[str], Location()] = Field(default_factory=list)
     """Folders or URIs under which clients may name slides; none, and no slide is read."""
 
     side: float | None = Field(default=None, gt=0)

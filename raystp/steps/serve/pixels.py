@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from raystp.cluster.serving.messages import Asked, Region
+from raystp.cluster.serving.messages import ImputeRequest, SlideRegion
 from raystp.errors import ConfigError, SlideError, StorageError
 from raystp.slides.open import Slide, open_slide, read_tiles
-from raystp.slides.places import Framing
-from raystp.storage import Place
+from raystp.slides.places import TileGeometry
+from raystp.storage import StoragePath
 from raystp.units import Microns, TilePixels
 
 FORMATS = ("PNG", "JPEG")
@@ -59,14 +59,14 @@ def _picture(where: str, content: bytes, pixels: TilePixels) -> UInt8[np.ndarray
 
 
 @dataclass(frozen=True)
-class Shelf:
+class SlideLibrary:
     """The slides that may be named."""
 
     roots: tuple[str, ...]
     side: float | None
     pixels: TilePixels
 
-    def read(self, asked: Asked) -> tuple[Float64[np.ndarray, "tile 3"], Pixels]:
+    def read(self, asked: ImputeRequest) -> tuple[Float64[np.ndarray, "tile 3"], Pixels]:
         """Return the squares of a region, in level-0 px, and their pixels.
 
         Raises ConfigError where no slides are served, StorageError for one that is not there, SlideError for one that
@@ -86,19 +86,19 @@ class Shelf:
             msg = str(error).replace(str(place), asked.slide)  # where it lies here is nobody's affair
             raise SlideError(msg) from None
 
-    def find(self, name: str) -> Place:
+    def find(self, name: str) -> StoragePath:
         """Return the slide of a name below one of the roots; raises StorageError where there is none."""
         for root in self.roots:
             rest = name.removeprefix(root.rstrip("/") + "/")
-            if _is_below(rest) and (place := _found(Place.of(root), rest)) is not None:
+            if _is_below(rest) and (place := _found(StoragePath.of(root), rest)) is not None:
                 return place
         msg = f"there is no slide {name[:200]!r} here"
         raise StorageError(msg)
 
-    def _squares(self, slide: Slide, region: Region) -> Float64[np.ndarray, "tile 3"]:
+    def _squares(self, slide: Slide, region: SlideRegion) -> Float64[np.ndarray, "tile 3"]:
         side = region.side or self.side
         assert side is not None  # the config has one where it has roots
-        framing = Framing(Microns(side), self.pixels, slide.mpp)
+        framing = TileGeometry(Microns(side), self.pixels, slide.mpp)
         length = framing.level0(framing.side)
         if not (abs(region.x) <= FURTHEST and abs(region.y) <= FURTHEST and 1 <= length <= FURTHEST):
             msg = f"region: x {region.x:g}, y {region.y:g} with tiles of {length:g} px is on no slide"
@@ -121,14 +121,14 @@ def _is_below(name: str) -> bool:
     return all(part not in {"", ".", ".."} for part in parts) and not any(sign in name for sign in "\\?#%:\0")
 
 
-def _found(root: Place, name: str) -> Place | None:
+def _found(root: StoragePath, name: str) -> StoragePath | None:
     """Return the file of a name below a folder; None where there is none, or where a link leads out of the folder."""
     if not root.is_local:
         place = root / name
         return place if place.exists() and not place.is_folder() else None
     try:
-        folder = root.path.resolve(strict=True)
+        folder = root.local_path.resolve(strict=True)
         path: Path = (folder / name).resolve(strict=True)
-        return Place(str(path)) if path.is_relative_to(folder) and path.is_file() else None
+        return StoragePath(str(path)) if path.is_relative_to(folder) and path.is_file() else None
     except (OSError, ValueError, RuntimeError):
         return None

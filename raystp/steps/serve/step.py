@@ -8,15 +8,15 @@ from typing import Any
 
 from raystp.cluster.progress import say
 from raystp.cluster.serving import deployment as service
-from raystp.cluster.serving.auth import Door, Token
-from raystp.cluster.serving.messages import Limits
+from raystp.cluster.serving.auth import AccessPolicy, BearerToken
+from raystp.cluster.serving.messages import RequestLimits
 from raystp.cluster.session import session
 from raystp.errors import ConfigError
-from raystp.index.bank import Bank
-from raystp.steps.impute.imputer import BankApart, bank_apart
-from raystp.steps.serve.answers import checked, open_answers
+from raystp.index.opened import ReferenceIndex
+from raystp.steps.impute.imputer import RemoteIndex, open_remote_index
+from raystp.steps.serve.answers import checked, open_handler
 from raystp.steps.serve.config import ServeConfig
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 STEP = "serve"
 CONFIG = ServeConfig
@@ -31,7 +31,7 @@ def run(config: ServeConfig) -> str:
     if config.run.written is not None:
         return _write(config, plan, at)
     with session(config.run.address):
-        bank = bank_apart(index, config.run.actors, replicas=config.run.copies) if config.run.actors else None
+        bank = open_remote_index(index, config.run.actors, replicas=config.run.copies) if config.run.actors else None
         guarded = "a bearer token is wanted" if plan.door.token else "no token is wanted"
         rows = index.manifest.rows["rows"]
         service.serve_until(
@@ -52,15 +52,15 @@ def build(arguments: dict[str, Any]) -> Any:
     return service.application(_plan(config))
 
 
-def _plan(config: ServeConfig, bank: Bank | BankApart | None = None) -> service.Plan:
+def _plan(config: ServeConfig, bank: ReferenceIndex | RemoteIndex | None = None) -> service.ServicePlan:
     limits, token = config.limits, None
     if config.token is not None and (config.token.file or config.token.env):
-        token = Token(config.token.file and str(Place.of(config.token.file)), config.token.env)
+        token = BearerToken(config.token.file and str(StoragePath.of(config.token.file)), config.token.env)
         token.digest()  # told now rather than by a replica
-    return service.Plan(
-        opened=functools.partial(open_answers, config, bank),
-        door=Door(limits.body_bytes, limits.requests, limits.deadline_s, token),
-        limits=Limits(limits.tiles, limits.k, limits.genes, limits.values),
+    return service.ServicePlan(
+        opened=functools.partial(open_handler, config, bank),
+        door=AccessPolicy(limits.body_bytes, limits.requests, limits.deadline_s, token),
+        limits=RequestLimits(limits.tiles, limits.k, limits.genes, limits.values),
         batch_tiles=config.batch.tiles,
         batch_wait_s=config.batch.wait_ms / 1000,
         replicas=config.run.replicas,
@@ -69,12 +69,12 @@ def _plan(config: ServeConfig, bank: Bank | BankApart | None = None) -> service.
     )
 
 
-def _at(config: ServeConfig) -> service.At:
-    return service.At(config.run.host, config.run.port, every_node=config.run.address is not None)
+def _at(config: ServeConfig) -> service.ListenAddress:
+    return service.ListenAddress(config.run.host, config.run.port, every_node=config.run.address is not None)
 
 
-def _write(config: ServeConfig, plan: service.Plan, at: service.At) -> str:
+def _write(config: ServeConfig, plan: service.ServicePlan, at: service.ListenAddress) -> str:
     arguments = config.model_dump(mode="json", exclude_defaults=True, exclude={"run": {"written"}})
-    file = Place.of(str(config.run.written))
-    file.write_bytes(service.written(plan, at, f"{__name__}:{build.__name__}", arguments).encode())
+    file = StoragePath.of(str(config.run.written))
+    file.write_bytes(service.serve_config(plan, at, f"{__name__}:{build.__name__}", arguments).encode())
     return f"serve: {file} holds the service in Ray Serve's schema: serve deploy {file}"

@@ -5,39 +5,39 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from raystp.artifacts import Artifact, begin, content_id, digest_of
+from raystp.artifacts import Artifact, content_id, create_or_open, digest_of
 from raystp.cluster.progress import Progress, say
 from raystp.cluster.session import session
-from raystp.cluster.streams.tasks import each
-from raystp.config import Run, StepConfig, Where
+from raystp.cluster.streams.tasks import map_tasks
+from raystp.config import Location, RunConfig, StepConfig
 from raystp.errors import ConfigError, RaystpError
 from raystp.expression.readers.registry import read
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.schema import write_section
 from raystp.steps.slide_table import SlideRow, read_slide_table
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 STEP = "spots"
 
 
-class SpotsConfig(StepConfig[Run]):
+class SpotsConfig(StepConfig[RunConfig]):
     """Which slide table's measured sections to read."""
 
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root"})
 
-    slides: Annotated[str, Where("demo")]
+    slides: Annotated[str, Location("demo")]
     """The slide table, a CSV; rows with `layout` and `counts` are measured sections. `demo/<name>`: a demo's own."""
 
-    root: Annotated[str | None, Where()] = None
+    root: Annotated[str | None, Location()] = None
     """Folder or URI that relative paths of the table start from; by default the table's own folder."""
 
-    run: Run = Field(default_factory=Run)
+    run: RunConfig = Field(default_factory=RunConfig)
 
 
 @dataclass(frozen=True)
-class _Read:
+class _ReadSection:
     row: SlideRow
-    target: Place
+    target: StoragePath
 
 
 CONFIG = SpotsConfig
@@ -50,14 +50,14 @@ def run(config: SpotsConfig) -> Artifact:
         table = config.slides.partition("?")[0]
         msg = f"slides: no row of {table} has a `layout`; a measured section needs `layout` and `counts`"
         raise ConfigError(msg)
-    draft = begin(config, STEP, {"sections": digest_of([_identity(row) for row in rows])})
+    draft = create_or_open(config, STEP, {"sections": digest_of([_identity(row) for row in rows])})
     if isinstance(draft, Artifact):
         return draft
-    work = [_Read(row, draft.place / "sections" / f"{row.section}.h5ad") for row in rows]
+    work = [_ReadSection(row, draft.path / "sections" / f"{row.section}.h5ad") for row in rows]
     sections: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, object]] = []
     with session(config.run.address), Progress(STEP, len(work), "section") as progress:
-        for position, answer in each(_read, work):
+        for position, answer in map_tasks(_read, work):
             row = rows[position]
             if isinstance(answer, str):
                 failures.append({"slide": row.slide, "stage": STEP, "reason": answer})
@@ -77,7 +77,7 @@ def _identity(row: SlideRow) -> list[Any]:
     return [row.section, row.slide, row.patient, row.layout, row.mpp, row.spot_px, *files]
 
 
-def _read(work: _Read) -> dict[str, Any] | str:
+def _read(work: _ReadSection) -> dict[str, Any] | str:
     """Read one section and write it; return what the manifest says of it, or the sentence of a failure."""
     row = work.row
     assert row.layout is not None  # rows without one were left out

@@ -12,20 +12,20 @@ from jaxtyping import Float64
 from pydantic import Field
 
 from raystp import tables
-from raystp.artifacts import Artifact, begin, content_id, digest_of, find
+from raystp.artifacts import Artifact, content_id, create_or_open, digest_of, resolve
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
-from raystp.cluster.streams.tasks import each
-from raystp.config import StepConfig, Where
+from raystp.cluster.streams.tasks import map_tasks
+from raystp.config import Location, StepConfig
 from raystp.errors import RaystpError, SectionError, StorageError
 from raystp.expression.schema import read_section
 from raystp.slides.open import Slide, open_slide
-from raystp.slides.places import Framing, check_inside, squares_around
+from raystp.slides.places import TileGeometry, check_inside, tiles_around
 from raystp.slides.tissue.focus import sharpness
-from raystp.slides.tissue.masks import Seen, digest, look, own_masks, quality, save, tissue_grid
+from raystp.slides.tissue.masks import TissueMask, digest, look, own_masks, quality, save, tissue_grid
 from raystp.steps.slide_run import SlideRun
 from raystp.steps.slide_table import SlideRow, read_slide_table
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import Microns, TilePixels
 
 STEP = "tile"
@@ -45,16 +45,16 @@ class TileConfig(StepConfig[TileRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "spots", "masks"})
 
-    slides: Annotated[str, Where("demo")]
+    slides: Annotated[str, Location("demo")]
     """The slide table, a CSV. `demo/<name>`: a demo's own."""
 
-    root: Annotated[str | None, Where()] = None
+    root: Annotated[str | None, Location()] = None
     """Folder or URI that relative paths of the table start from; by default the table's own folder."""
 
-    spots: Annotated[str | None, Where("spots")] = None
+    spots: Annotated[str | None, Location("spots")] = None
     """The measured spots, `spots/<name>`; without them every slide is tiled as a grid over its tissue."""
 
-    masks: Annotated[str | None, Where()] = None
+    masks: Annotated[str | None, Location()] = None
     """A folder of tissue masks of your own, `<slide>.geojson` in level-0 px; a slide without a file there is masked as
     without this folder. `masks/` of an earlier tile artifact is such a folder, to be copied and edited in QuPath."""
 
@@ -77,13 +77,13 @@ class TileConfig(StepConfig[TileRun]):
 
 
 @dataclass(frozen=True)
-class _Tile:
+class _TileSlide:
     row: SlideRow
     config: TileConfig
-    target: Place
-    section: Place | None
+    target: StoragePath
+    section: StoragePath | None
     derived_mpp: float | None
-    mask: Place | None = None
+    mask: StoragePath | None = None
 
 
 CONFIG = TileConfig
@@ -92,20 +92,20 @@ CONFIG = TileConfig
 def run(config: TileConfig) -> Artifact:
     """Tile every slide of the table; a slide that fails is a row in the failures table."""
     rows = read_slide_table(config.slides, config.root, config.run.store)
-    spots = find(config.run.store, config.spots, "spots") if config.spots else None
+    spots = resolve(config.run.store, config.spots, "spots") if config.spots else None
     contents = {row.slide: _content(row.path) for row in rows}
     table = digest_of([[row.slide, row.patient, row.mpp, contents[row.slide]] for row in rows])
     masks = own_masks(config.masks, [row.slide for row in rows])
     drawn = {"masks": digest_of({slide: digest(mask) for slide, mask in masks.items()})} if masks else {}
-    draft = begin(config, STEP, {"slides": table, **drawn, **({"spots": spots} if spots else {})})
+    draft = create_or_open(config, STEP, {"slides": table, **drawn, **({"spots": spots} if spots else {})})
     if isinstance(draft, Artifact):
         return draft
     slides: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, object]] = []
-    work = [_work(row, config, draft.place, spots) for row in rows]
+    work = [_work(row, config, draft.path, spots) for row in rows]
     work = [replace(one, mask=masks.get(one.row.slide)) for one in work]
     with session(config.run.address), Progress(STEP, len(work), "slide") as progress:
-        for position, answer in each(_tile, work, deadline_s=config.run.deadline_s, lost=_lost):
+        for position, answer in map_tasks(_tile, work, deadline_s=config.run.deadline_s, lost=_lost):
             row = rows[position]
             if isinstance(answer, str):
                 failures.append({"slide": row.slide, "stage": STEP, "reason": answer})
@@ -120,20 +120,20 @@ def run(config: TileConfig) -> Artifact:
         "quality": {one["slide"]: one.pop("quality") for one in ordered},
         "readers": {one["slide"]: one.pop("reader") for one in ordered},
     }
-    (draft.place / "slides.parquet").write_table(tables.of_rows(ordered, tables.SLIDES))
+    (draft.path / "slides.parquet").write_table(tables.of_rows(ordered, tables.SLIDES))
     count = sum(int(one["tiles"]) for one in ordered)
     return draft.finish({"slides": len(ordered), "tiles": count}, failures, notes)
 
 
-def _work(row: SlideRow, config: TileConfig, target: Place, spots: Artifact | None) -> _Tile:
+def _work(row: SlideRow, config: TileConfig, target: StoragePath, spots: Artifact | None) -> _TileSlide:
     sections = spots.manifest.notes["sections"] if spots else {}
     measured = row.layout is not None and spots is not None
     known = sections.get(row.section)
-    place = spots.place / "sections" / f"{row.section}.h5ad" if measured and spots else None
-    return _Tile(row, config, target, place, float(known["mpp"]) if known else None)
+    place = spots.path / "sections" / f"{row.section}.h5ad" if measured and spots else None
+    return _TileSlide(row, config, target, place, float(known["mpp"]) if known else None)
 
 
-def _content(place: Place) -> str:
+def _content(place: StoragePath) -> str:
     """Return the id of a slide's content; one that cannot be read has none: its task says so, and the others go on."""
     try:
         return content_id(place)
@@ -141,7 +141,7 @@ def _content(place: Place) -> str:
         return "unreadable"
 
 
-def _lost(work: _Tile) -> str:
+def _lost(work: _TileSlide) -> str:
     return (
         f"slide {work.row.slide!r} ({work.row.path}) has ended every process that opened it, or held it for longer "
         f"than {work.config.run.deadline_s:g} s: it is left out; open it in a viewer, or try again with "
@@ -149,7 +149,7 @@ def _lost(work: _Tile) -> str:
     )
 
 
-def _tile(work: _Tile) -> dict[str, Any] | str:
+def _tile(work: _TileSlide) -> dict[str, Any] | str:
     """Tile one slide; return its row of the slides table and its quality, or the sentence of a failure."""
     row = work.row
     try:
@@ -172,7 +172,9 @@ def _tile(work: _Tile) -> dict[str, Any] | str:
         return str(error)
 
 
-def _squares(slide: Slide, seen: Seen, work: _Tile) -> tuple[Float64[np.ndarray, "tile 3"], list[str] | None]:
+def _squares(
+    slide: Slide, seen: TissueMask, work: _TileSlide
+) -> tuple[Float64[np.ndarray, "tile 3"], list[str] | None]:
     """Return the squares around the slide's spots and their ids, or a grid over its tissue."""
     framing = _framing(work.config, slide)
     if work.section is None:
@@ -182,11 +184,11 @@ def _squares(slide: Slide, seen: Seen, work: _Tile) -> tuple[Float64[np.ndarray,
     centres = np.asarray(section.obsm["spatial"], np.float64)
     names = [str(name) for name in section.obs_names]
     check_inside(slide.name, names, centres, width=slide.width, height=slide.height)
-    return squares_around(centres, framing), names
+    return tiles_around(centres, framing), names
 
 
-def _framing(config: TileConfig, slide: Slide) -> Framing:
-    return Framing(Microns(config.side), TilePixels(config.pixels), slide.mpp)
+def _framing(config: TileConfig, slide: Slide) -> TileGeometry:
+    return TileGeometry(Microns(config.side), TilePixels(config.pixels), slide.mpp)
 
 
 def _table(slide: str, squares: Float64[np.ndarray, "tile 3"], spots: list[str] | None) -> Any:
@@ -196,7 +198,7 @@ def _table(slide: str, squares: Float64[np.ndarray, "tile 3"], spots: list[str] 
     return tables.of_columns(columns, tables.TILES)
 
 
-def _slide_row(work: _Tile, slide: Slide, tissue: float) -> dict[str, Any]:
+def _slide_row(work: _TileSlide, slide: Slide, tissue: float) -> dict[str, Any]:
     return {
         "slide": work.row.slide,
         "path": work.row.path.uri,

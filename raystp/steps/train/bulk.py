@@ -20,12 +20,12 @@ from raystp.expression.bulk.tables import read_table
 from raystp.expression.folds import Split, split_by_patient
 from raystp.expression.panel import read_panel
 from raystp.expression.panel_config import PanelConfig
-from raystp.models.training.plan import Ranks, check_width
-from raystp.steps.train.bulk_cases import Cohort, check_named, cohort_of, dim_of_embeddings
+from raystp.models.training.plan import RankLayout, check_width
+from raystp.steps.train.bulk_cases import CaseCohort, check_named, cohort_of, dim_of_embeddings
 from raystp.steps.train.bulk_config import NORMALISATION
 from raystp.steps.train.bulk_learner import FEWEST_FOR_PCC, BulkLearner, BulkRecipe
 from raystp.steps.train.config import TrainConfig
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 FEWEST_FOR_LOSS = 2
 """Validation cases that a loss is taken over."""
@@ -76,7 +76,7 @@ def bulk_plan(config: TrainConfig, images: Artifact) -> BulkPlan:
     return BulkPlan(learner, meta | {"left_out": cohort.left_out}, counts)
 
 
-def _split(config: TrainConfig, cohort: Cohort) -> Split:
+def _split(config: TrainConfig, cohort: CaseCohort) -> Split:
     """Split the cases by patient; a name that is no case but a patient stands for all the patient's cases."""
     patients, chosen = cohort.patients(), config.split
     check_named({"test": chosen.test, "validation": chosen.validation, "train": chosen.train or []}, cohort)
@@ -121,7 +121,9 @@ def _cases_of(side: str, name: str, patients: Mapping[str, str]) -> list[str]:
 def _check_enough(config: TrainConfig, split: Split) -> None:
     """Raise, before a worker starts, where the cases do not fill a step, or too few of them validate."""
     fit, workers = config.fit, config.run.workers
-    check_width(fit.contrast, fit.step, Ranks(world=workers, gather=(lambda rows: rows) if config.run.gather else None))
+    check_width(
+        fit.contrast, fit.step, RankLayout(world=workers, gather=(lambda rows: rows) if config.run.gather else None)
+    )
     wanted, there = fit.contrast * fit.step, len(split.train)
     if there < wanted:
         msg = (
@@ -142,12 +144,12 @@ def _check_enough(config: TrainConfig, split: Split) -> None:
         raise ModelError(msg)
 
 
-def _panel(config: PanelConfig, trained: BulkLabels, place: Place) -> tuple[list[str], dict[str, Any]]:
+def _panel(config: PanelConfig, trained: BulkLabels, place: StoragePath) -> tuple[list[str], dict[str, Any]]:
     """Return the genes, and what the model's record says of them; training cases alone choose."""
     if config.file is None:
         chosen = f"the {config.variable} genes that differ most between {len(trained.cases)} training cases"
         return variable_genes(trained, config.variable), {"chosen": chosen, "dropped": []}
-    wanted, known = read_panel(Place.of(config.file)), set(trained.genes)
+    wanted, known = read_panel(StoragePath.of(config.file)), set(trained.genes)
     missing = [gene for gene in wanted if gene not in known]
     kept = [gene for gene in wanted if gene in known]
     if not kept or (missing and config.absent == "refuse"):
@@ -192,7 +194,7 @@ def _meta(
     }
 
 
-def _say(config: TrainConfig, cohort: Cohort, split: Split, recipe: BulkRecipe) -> None:
+def _say(config: TrainConfig, cohort: CaseCohort, split: Split, recipe: BulkRecipe) -> None:
     tiles = sum(case.tiles for case in recipe.train)
     say(
         f"train attention from bulk labels, protocol `{config.split.protocol}`: {len(split.train)} cases, {tiles} tiles"

@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from raystp import tables
-from raystp.artifacts import Artifact, open_place
+from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ModelError, some
 from raystp.expression.bulk.slides import slides_of_cases
 from raystp.expression.sections import embeddings_of
 from raystp.models.attention.bags import BagSamples
 from raystp.steps.train.bulk_config import BulkConfig
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Cohort:
+class CaseCohort:
     """The cases that have a label and tiles, and why the others are left out."""
 
     cases: dict[str, Case]
@@ -43,7 +43,7 @@ class Cohort:
         return {name: case.patient for name, case in self.cases.items()}
 
 
-def cohort_of(bulk: BulkConfig, embed: Artifact, labelled: Collection[str]) -> Cohort:
+def cohort_of(bulk: BulkConfig, embed: Artifact, labelled: Collection[str]) -> CaseCohort:
     """Match embedded slides with labelled cases; raises ModelError where no case has both, saying what each side has.
 
     What has no partner is left out and named: slides without a label, cases without a slide, cases without a tile.
@@ -56,13 +56,13 @@ def cohort_of(bulk: BulkConfig, embed: Artifact, labelled: Collection[str]) -> C
     wanted = {slide: case for slide, case in case_of.items() if case in known}
     if not wanted:
         msg = (
-            f"no slide of {embed.place} is of a case in {bulk.table}: the slides are of "
+            f"no slide of {embed.path} is of a case in {bulk.table}: the slides are of "
             f"{some(sorted(case_of.values()))}, the table has {some(sorted(known))}; name the slides' cases with "
             "bulk.slides"
         )
         raise ModelError(msg)
     slides, count = slides_of_cases(wanted, known), _tiles_of(embed)
-    left |= {f"case {case}": f"it has no slide in {embed.place}" for case in labelled if case not in slides}
+    left |= {f"case {case}": f"it has no slide in {embed.path}" for case in labelled if case not in slides}
     found = {
         name: Case(name, patients[of[0]], tuple(s for s in of if count[s]), sum(count[s] for s in of))
         for name, of in slides.items()
@@ -72,12 +72,12 @@ def cohort_of(bulk: BulkConfig, embed: Artifact, labelled: Collection[str]) -> C
         for name, case in found.items()
         if not case.tiles
     }
-    return Cohort({name: case for name, case in found.items() if case.tiles}, left)
+    return CaseCohort({name: case for name, case in found.items() if case.tiles}, left)
 
 
 def _tiles_of(embed: Artifact) -> dict[str, int]:
     """Return the number of tiles of each slide."""
-    tiles = open_place(Place(embed.manifest.notes["tiles"]), "tile").table("slides.parquet", tables.SLIDES)
+    tiles = open_artifact(StoragePath(embed.manifest.notes["tiles"]), "tile").table("slides.parquet", tables.SLIDES)
     return dict(zip(tiles["slide"].to_pylist(), tiles["tiles"].to_pylist(), strict=True))
 
 
@@ -89,7 +89,7 @@ def features_of(embed: Artifact, slides: Sequence[str]) -> Float32[np.ndarray, "
 def dim_of_embeddings(embed: Artifact, slide: str) -> int:
     """Return the length of the features, from the first file of a slide that has tiles."""
     unit = embed.manifest.notes["units"][slide][0]
-    schema = (embed.place / "embeddings" / slide / f"{unit}.parquet").read_schema()
+    schema = (embed.path / "embeddings" / slide / f"{unit}.parquet").read_schema()
     return int(schema.field("vector").type.list_size)
 
 
@@ -128,7 +128,7 @@ def bags_of(
     )
 
 
-def check_named(split: Mapping[str, Sequence[str]], cohort: Cohort) -> None:
+def check_named(split: Mapping[str, Sequence[str]], cohort: CaseCohort) -> None:
     """Raise ModelError where a case that a split names is left out, with the reason."""
     for side, names in split.items():
         lost = [name for name in names if f"case {name}" in cohort.left_out]

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from raystp.artifacts import Artifact, digest, find
-from raystp.config import Config, Where
+from raystp.artifacts import Artifact, digest, resolve
+from raystp.config import Config, Location
 from raystp.errors import ConfigError, SectionError, some
 from raystp.expression.bulk.labels import Scale
 from raystp.expression.bulk.slides import read_slide_cases, tcga_case
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 BARCODES = "tcga"
 DEMO = "demo"
@@ -28,7 +28,7 @@ NORMALISATION = {
 class BulkConfig(Config):
     """A case x gene table, and which slides are of which case."""
 
-    table: Annotated[str, Where(DEMO)]
+    table: Annotated[str, Location(DEMO)]
     """Parquet, CSV, TSV (a row is a case, a column names it, each other column is a gene) or h5ad (obs are cases).
     `demo/<name>`: the pooled counts of a demo's patients."""
 
@@ -39,19 +39,19 @@ class BulkConfig(Config):
     case: str = Field(default="case", min_length=1)
     """The column that names the cases; of an h5ad, obs_names do."""
 
-    slides: Annotated[str | None, Where(words=(BARCODES,))] = None
+    slides: Annotated[str | None, Location(words=(BARCODES,))] = None
     """A CSV with the columns `slide` and `case`, or `tcga`: the first 12 letters of a slide's name. By default a case
     is a patient of the slide table. A case of several slides is one bag of all their tiles."""
 
-    def what(self) -> dict[str, str]:
+    def fingerprint_values(self) -> dict[str, str]:
         """Return what counts beside the digests of the files."""
         by = "patient" if self.slides is None else BARCODES if self.slides == BARCODES else "table"
         return {"scale": self.scale, "case": self.case, "slides": by}
 
-    def place(self, store: str) -> Place:
+    def place(self, store: str) -> StoragePath:
         """Return where the table lies; raises ConfigError where it is not there."""
         is_demo = self.table.startswith(f"{DEMO}/")
-        place = find(store, self.table, DEMO).place / "bulk.csv" if is_demo else Place.of(self.table)
+        place = resolve(store, self.table, DEMO).path / "bulk.csv" if is_demo else StoragePath.of(self.table)
         if not place.exists():
             hint = "; a demo of an earlier raystp has none: draw it under another name" if is_demo else ""
             msg = f"bulk.table: there is no table of cases at {place}{hint}"
@@ -90,8 +90,8 @@ class BulkConfig(Config):
             raise ConfigError(msg)
         return found
 
-    def _listed(self) -> Place:
-        place = Place.of(str(self.slides))
+    def _listed(self) -> StoragePath:
+        place = StoragePath.of(str(self.slides))
         if not place.exists():
             msg = f"bulk.slides: there is no table of slides and cases at {place}"
             raise ConfigError(msg)

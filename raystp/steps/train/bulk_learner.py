@@ -20,9 +20,9 @@ from raystp.models.attention.bags import BagSamples
 from raystp.models.attention.model import AttentionOptions, seeded_attention
 from raystp.models.attention.predictor import AttentionPredictor
 from raystp.steps.train.bulk_cases import Case, bags_of
-from raystp.steps.train.direct import DrawnBags
-from raystp.steps.train.work import Lesson
-from raystp.storage import Place
+from raystp.steps.train.direct import ResampledBags
+from raystp.steps.train.work import TrainSetup
+from raystp.storage import StoragePath
 
 FEWEST_FOR_PCC = 3
 """Cases that a correlation is taken over: over two it is always 1 or -1."""
@@ -37,7 +37,7 @@ Meta = dict[str, Any]
 class BulkRecipe:
     """Which cases, tiles and genes; it travels to the workers, so it holds no array."""
 
-    table: Place
+    table: StoragePath
     scale: Scale
     case: str
     images: Artifact
@@ -65,7 +65,7 @@ class BulkLearner:
     options: AttentionOptions = field(default_factory=AttentionOptions)
     bag_tiles: int | None = None
 
-    def prepare(self, worker: Worker) -> Lesson:
+    def prepare(self, worker: Worker) -> TrainSetup:
         """Read the labels and build the model, alike on every worker."""
         recipe, labels = self.recipe, self.recipe.labels()
         sides = [labels.of([case.name for case in side], recipe.genes) for side in (recipe.train, recipe.validation)]
@@ -73,7 +73,7 @@ class BulkLearner:
 
     def lesson(
         self, train: Float32[np.ndarray, "bag gene"], held: Float32[np.ndarray, "_ gene"], device: torch.device
-    ) -> Lesson:
+    ) -> TrainSetup:
         """Return the model and the bags of each side, with these labels: the cases' own, or shuffled ones."""
         recipe = self.recipe
         sides = (recipe.train, recipe.validation)
@@ -86,11 +86,11 @@ class BulkLearner:
         model = seeded_attention(seen.shape[1], len(recipe.genes), self.options, seed=self.seed)
         model.standardize(seen)
         model.standardize_labels(bags.labels)
-        sampled = DrawnBags(replace(bags, bag_tiles=self.bag_tiles, seed=self.seed))
+        sampled = ResampledBags(replace(bags, bag_tiles=self.bag_tiles, seed=self.seed))
         if not recipe.validation:
-            return Lesson(model.to(device), sampled)
+            return TrainSetup(model.to(device), sampled)
         score = self._score(check) if len(check) >= FEWEST_FOR_PCC else None
-        return Lesson(model.to(device), sampled, check, score)
+        return TrainSetup(model.to(device), sampled, check, score)
 
     def _score(self, held: BagSamples) -> Callable[[nn.Module], float]:
         """Return what gives the PCC over held-out cases, mean over genes."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raystp.config import Config, StepConfig, Where
+from raystp.config import Config, Location, StepConfig
 from raystp.expression.panel_config import PanelConfig
 from raystp.models.attention.model import AttentionOptions
 from raystp.models.bleep.loss import BleepOptions
@@ -121,17 +121,17 @@ class TrainConfig(StepConfig[TrainRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"spots", "embeddings", "tiles"})
 
-    spots: Annotated[str | None, Where("spots")] = None
+    spots: Annotated[str | None, Location("spots")] = None
     """The measured spots, `spots/<name>`; without them, `bulk`."""
 
     bulk: BulkConfig | None = None
     """For `attention`, instead of `spots`: a table of whole cases' expression. A bag is all tiles of a case's slides;
     `split` names cases or patients."""
 
-    embeddings: Annotated[str | None, Where("embed")] = None
+    embeddings: Annotated[str | None, Location("embed")] = None
     """Cached features, `embed/<name>`: the frozen tower."""
 
-    tiles: Annotated[str | None, Where("tile")] = None
+    tiles: Annotated[str | None, Location("tile")] = None
     """Tiles as pixels, `tile/<name>`: the tower `encoder` is trained along, end to end."""
 
     encoder: EncoderConfig | None = None
@@ -223,15 +223,15 @@ class TrainConfig(StepConfig[TrainRun]):
             raise ValueError("; ".join(wrong))
         return options
 
-    def what(self) -> dict[str, Any]:
+    def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed; paths of weights and panel are left out, their digests are inputs."""
-        values = super().what()
-        encoder = self.encoder.what() if self.encoder is not None else None
+        values = super().fingerprint_values()
+        encoder = self.encoder.fingerprint_values() if self.encoder is not None else None
         panel = {key: value for key, value in values["panel"].items() if key != "file"}
         values |= {"encoder": encoder, "panel": {**panel, "listed": self.panel.file is not None}}
-        values |= {"bulk": self.bulk.what() if self.bulk is not None else {}}
+        values |= {"bulk": self.bulk.fingerprint_values() if self.bulk is not None else {}}
         if self.model == "genequery":
-            values["text"] = self.text.what()
+            values["text"] = self.text.fingerprint_values()
         foreign = {part for model, parts in PARTS.items() for part in parts} - {"bleep"}
         foreign -= set(PARTS.get(self.model, ()))
         foreign |= set() if self.bulk is not None else {"bulk"}

@@ -11,8 +11,8 @@ from torch import nn
 
 from raystp.cluster.training.workers import Worker
 from raystp.evaluate.metrics.genes import pcc_per_gene
-from raystp.expression.neighbours import REACH, Neighbours, neighbours, tile_centres
-from raystp.expression.training_set import Recipe, Stack, assemble
+from raystp.expression.neighbours import REACH, SpotNeighbours, neighbours, tile_centres
+from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
 from raystp.models.attention.bags import BagSamples
 from raystp.models.attention.model import AttentionOptions, seeded_attention
 from raystp.models.genequery.model import GeneQuery, seeded_genequery
@@ -22,8 +22,8 @@ from raystp.models.nh2st.model import seeded_nh2st
 from raystp.models.nh2st.options import Nh2stOptions
 from raystp.models.nh2st.samples import NeighbourSamples
 from raystp.models.predictor import UNSEEN_TEXT, predictor
-from raystp.models.training.samples import Pairs, Samples
-from raystp.steps.train.work import Lesson
+from raystp.models.training.samples import PairDataset, SampleSet
+from raystp.steps.train.work import TrainSetup
 
 Meta = dict[str, Any]
 
@@ -34,20 +34,22 @@ class DirectLearner:
 
     kind: ClassVar[str]
 
-    recipe: Recipe
+    recipe: TrainingSetSpec
     meta: Meta
     seed: int
 
-    def prepare(self, worker: Worker) -> Lesson:
+    def prepare(self, worker: Worker) -> TrainSetup:
         """Read the data and build the model, alike on every worker."""
-        train, held = assemble(self.recipe)
+        train, held = load_training_set(self.recipe)
         return self.lesson(train, held, worker.device)
 
-    def lesson(self, train: Stack, held: Stack | None, device: torch.device) -> Lesson:
+    def lesson(self, train: SpotTable, held: SpotTable | None, device: torch.device) -> TrainSetup:
         """Return what is learned from some spots: the training's own, or shuffled ones for a null."""
         raise NotImplementedError
 
-    def _score(self, held: Stack | None, extra: dict[str, np.ndarray] | None = None) -> Callable[[nn.Module], float]:
+    def _score(
+        self, held: SpotTable | None, extra: dict[str, np.ndarray] | None = None
+    ) -> Callable[[nn.Module], float]:
         """Return what scores a model on held-out spots as it would answer there."""
 
         def score(model: nn.Module) -> float:
@@ -61,7 +63,7 @@ class DirectLearner:
         return score
 
 
-def predict_stack(ready: Any, stack: Stack) -> Float32[np.ndarray, "spot gene"]:
+def predict_stack(ready: Any, stack: SpotTable) -> Float32[np.ndarray, "spot gene"]:
     """Return a model's answers for stacked spots, slide by slide, since a model may read a slide as a whole."""
     out = np.empty((len(stack.group), len(ready.genes)), np.float32)
     for number in range(len(stack.sections)):
@@ -82,7 +84,7 @@ def predict_slide(
     return answered
 
 
-def around(squares: Float64[np.ndarray, "spot 3"], group: Int64[np.ndarray, "spot"]) -> Neighbours:
+def around(squares: Float64[np.ndarray, "spot 3"], group: Int64[np.ndarray, "spot"]) -> SpotNeighbours:
     """Return the neighbourhoods of tiles in their own slides, within `REACH` of the array's pitch.
 
     The pitch is the median distance to the nearest other tile of the slide: it suits hexagonal and square arrays, and
@@ -99,7 +101,7 @@ def around(squares: Float64[np.ndarray, "spot 3"], group: Int64[np.ndarray, "spo
     return neighbours(centres, group, within=within)
 
 
-def _tensors(stack: Stack, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(stack: SpotTable, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(stack.features).to(device), torch.from_numpy(stack.expression).to(device)
 
 
@@ -111,16 +113,16 @@ class Nh2stLearner(DirectLearner):
 
     options: Nh2stOptions = field(default_factory=Nh2stOptions)
 
-    def lesson(self, train: Stack, held: Stack | None, device: torch.device) -> Lesson:
+    def lesson(self, train: SpotTable, held: SpotTable | None, device: torch.device) -> TrainSetup:
         """Return the model, and each side's spots with their neighbours on that side."""
         model = seeded_nh2st(train.features.shape[1], train.expression.shape[1], self.options, seed=self.seed)
         model.standardize(train.features)
         sides = [self._samples(side, device) if side is not None else None for side in (train, held)]
         score = self._score(held) if held is not None else None
         assert sides[0] is not None  # the training side always is
-        return Lesson(model.to(device), sides[0], sides[1], score)
+        return TrainSetup(model.to(device), sides[0], sides[1], score)
 
-    def _samples(self, stack: Stack, device: torch.device) -> Samples:
+    def _samples(self, stack: SpotTable, device: torch.device) -> SampleSet:
         near = around(stack.squares, stack.group)
         return NeighbourSamples.of(*_tensors(stack, device), near.rows, near.mask)
 
@@ -135,7 +137,7 @@ class GeneQueryLearner(DirectLearner):
     texts: Float32[np.ndarray, "gene text"] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     """Of all genes of the panel, in its order."""
 
-    def lesson(self, train: Stack, held: Stack | None, device: torch.device) -> Lesson:
+    def lesson(self, train: SpotTable, held: SpotTable | None, device: torch.device) -> TrainSetup:
         """Return the model of the seen genes; the texts of the others are stored with it, their counts never read."""
         at = {gene: column for column, gene in enumerate(self.meta["genes"])}
         seen, unseen = ([at[gene] for gene in self.meta[side]] for side in ("seen", "unseen"))
@@ -146,12 +148,12 @@ class GeneQueryLearner(DirectLearner):
         sides = [self._samples(side, seen, model, device) if side is not None else None for side in (train, held)]
         score = self._score(held, extra) if held is not None else None
         assert sides[0] is not None  # the training side always is
-        return Lesson(model.to(device), sides[0], sides[1], score, extra)
+        return TrainSetup(model.to(device), sides[0], sides[1], score, extra)
 
-    def _samples(self, stack: Stack, seen: list[int], model: GeneQuery, device: torch.device) -> Samples:
+    def _samples(self, stack: SpotTable, seen: list[int], model: GeneQuery, device: torch.device) -> SampleSet:
         features, expression = _tensors(replace(stack, expression=stack.expression[:, seen]), device)
         if model.options.context != "spot":
-            return Pairs.of(features, expression)
+            return PairDataset.of(features, expression)
         parts = [torch.from_numpy(stack.group == number).to(device) for number in range(len(stack.sections))]
         kept = [(name, part) for name, part in zip(stack.sections, parts, strict=True) if bool(part.any())]
         return SectionGenes.of(
@@ -160,7 +162,7 @@ class GeneQueryLearner(DirectLearner):
 
 
 @dataclass
-class DrawnBags:
+class ResampledBags:
     """Bags whose tiles are drawn anew each epoch."""
 
     bags: BagSamples
@@ -188,7 +190,7 @@ class AttentionLearner(DirectLearner):
     parts: int = 1
     bag_tiles: int | None = None
 
-    def lesson(self, train: Stack, held: Stack | None, device: torch.device) -> Lesson:
+    def lesson(self, train: SpotTable, held: SpotTable | None, device: torch.device) -> TrainSetup:
         """Return the model, and the bags of each side; a label is a whole bag's, no spot's own count is read."""
         bags = self._bags(train, device)
         model = seeded_attention(train.features.shape[1], train.expression.shape[1], self.options, seed=self.seed)
@@ -196,10 +198,10 @@ class AttentionLearner(DirectLearner):
         model.standardize_labels(bags.labels)
         score = self._score(held) if held is not None else None
         check = self._bags(held, device) if held is not None else None
-        sampled = DrawnBags(replace(bags, bag_tiles=self.bag_tiles, seed=self.seed))
-        return Lesson(model.to(device), sampled, check, score)
+        sampled = ResampledBags(replace(bags, bag_tiles=self.bag_tiles, seed=self.seed))
+        return TrainSetup(model.to(device), sampled, check, score)
 
-    def _bags(self, stack: Stack, device: torch.device) -> BagSamples:
+    def _bags(self, stack: SpotTable, device: torch.device) -> BagSamples:
         groups = [
             (f"{name} {number}", part)
             for section, name in enumerate(stack.sections)
@@ -210,7 +212,7 @@ class AttentionLearner(DirectLearner):
         return replace(bags, device=device)
 
 
-def _parts(stack: Stack, rows: Int64[np.ndarray, "spot"], parts: int) -> list[Int64[np.ndarray, "part"]]:
+def _parts(stack: SpotTable, rows: Int64[np.ndarray, "spot"], parts: int) -> list[Int64[np.ndarray, "part"]]:
     """Cut a section's spots into about `parts` compact parts of equal size: columns, each cut into rows."""
     columns = max(1, round(parts**0.5))
     centres = tile_centres(stack.squares)
@@ -221,7 +223,7 @@ def _parts(stack: Stack, rows: Int64[np.ndarray, "spot"], parts: int) -> list[In
     return found
 
 
-def _pooled(stack: Stack, rows: Int64[np.ndarray, "part"]) -> Float32[np.ndarray, " gene"]:
+def _pooled(stack: SpotTable, rows: Int64[np.ndarray, "part"]) -> Float32[np.ndarray, " gene"]:
     """Return log1p of counts per 10,000 of the pooled spots: their own shares, weighed by their totals."""
     shares = np.expm1(stack.expression[rows].astype(np.float64))
     totals = stack.totals[rows]

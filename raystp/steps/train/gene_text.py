@@ -7,14 +7,14 @@ from jaxtyping import Float32
 from pydantic import Field
 
 from raystp.artifacts import digest
-from raystp.config import Config, Where
+from raystp.config import Config, Location
 from raystp.encoders.text.hashed import GeneTextEncoder, HashedText, RandomText, WeightedText
 from raystp.encoders.text.language_model import read_model_text
 from raystp.encoders.text.table import read_table_text
 from raystp.errors import ConfigError
 from raystp.expression.gene_text import gene_texts, read_descriptions, read_gene_names, read_gmt
 from raystp.models.genequery.unseen import shuffled_texts
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 Texts = Float32[np.ndarray, "gene text"]
 
@@ -26,19 +26,19 @@ class TextConfig(Config):
     """`weighted` (TF-IDF over the panel's texts) and `hashed` need no weights; `table` is embeddings made elsewhere,
     `model` a Hugging Face model in a local folder; `random` is a control: chance for genes never trained on."""
 
-    names: Annotated[str | None, Where()] = None
+    names: Annotated[str | None, Location()] = None
     """A table of gene names (TSV with `symbol` and `description` columns, gzipped or not)."""
 
-    sets: Annotated[str | None, Where()] = None
+    sets: Annotated[str | None, Location()] = None
     """A GMT of gene sets: the smallest sets that a gene is in are named in its text."""
 
-    descriptions: Annotated[str | None, Where()] = None
+    descriptions: Annotated[str | None, Location()] = None
     """Instead of both: a sentence a gene, lines of `GENE####text`."""
 
-    table: Annotated[str | None, Where()] = None
+    table: Annotated[str | None, Location()] = None
     """For `table`: embeddings by symbol (parquet, npz, or npy beside a list of names)."""
 
-    folder: Annotated[str | None, Where()] = None
+    folder: Annotated[str | None, Location()] = None
     """For `model`: the folder."""
 
     absent: Literal["refuse", "symbol"] = "refuse"
@@ -56,14 +56,14 @@ class TextConfig(Config):
     seed: int = 0
     """Of what is drawn: the genes held back, random texts, the deal."""
 
-    def what(self) -> dict[str, Any]:
+    def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed: the files count by their digests."""
         return self.model_dump(mode="json", exclude=set(_FILES))
 
     def digests(self) -> dict[str, str]:
         """Return what the files count as in a fingerprint."""
         named = {name: getattr(self, name) for name in _FILES if name != "folder"}
-        return {f"text {name}": digest(Place.of(path)) for name, path in named.items() if path is not None}
+        return {f"text {name}": digest(StoragePath.of(path)) for name, path in named.items() if path is not None}
 
 
 _FILES = ("names", "sets", "descriptions", "table", "folder")
@@ -85,9 +85,9 @@ def _texts(config: TextConfig, genes: list[str]) -> dict[str, str]:
     if config.encoder in {"random", "table"}:
         return {gene: gene for gene in genes}
     if config.descriptions is not None:
-        return gene_texts(genes, read_descriptions(Place.of(config.descriptions)), absent=config.absent)
-    names = read_gene_names(Place.of(config.names)) if config.names is not None else {}
-    sets = read_gmt(Place.of(config.sets)) if config.sets is not None else None
+        return gene_texts(genes, read_descriptions(StoragePath.of(config.descriptions)), absent=config.absent)
+    names = read_gene_names(StoragePath.of(config.names)) if config.names is not None else {}
+    sets = read_gmt(StoragePath.of(config.sets)) if config.sets is not None else None
     if not names and sets is None:
         msg = (
             f"text.encoder '{config.encoder}' reads what is said of genes: give text.names, text.sets or "
@@ -109,5 +109,5 @@ def _encoder(config: TextConfig, texts: dict[str, str]) -> GeneTextEncoder:
         field = "table" if config.encoder == "table" else "folder"
         msg = f"text.encoder '{config.encoder}' needs text.{field}"
         raise ConfigError(msg)
-    place = Place.of(path)
-    return read_table_text(place) if config.encoder == "table" else read_model_text(place.path)
+    place = StoragePath.of(path)
+    return read_table_text(place) if config.encoder == "table" else read_model_text(place.local_path)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from raystp.cluster.streams.pixels import Readers
-from raystp.expression.training_set import Recipe, Stack
+from raystp.cluster.streams.pixels import ReaderPool
+from raystp.expression.training_set import SpotTable, TrainingSetSpec
 from raystp.models.genequery.unseen import split_genes
 from raystp.steps.encoder_source import spec_of
 from raystp.steps.train.bleep import BleepLearner
@@ -17,7 +17,7 @@ LEARNERS = frozenset({"bleep", "genequery", "nh2st", "attention"})
 Meta = dict[str, Any]
 
 
-def texts_meta(config: TrainConfig, genes: list[str], learned: Stack) -> Meta:
+def texts_meta(config: TrainConfig, genes: list[str], learned: SpotTable) -> Meta:
     """Return what GeneQuery's record says beside: which genes are trained on and which are held back."""
     if config.model != "genequery":
         return {}
@@ -28,7 +28,7 @@ def texts_meta(config: TrainConfig, genes: list[str], learned: Stack) -> Meta:
     return {"seen": seen, "unseen": unseen}
 
 
-def learner_of(config: TrainConfig, recipe: Recipe, meta: Meta) -> BleepLearner | DirectLearner:
+def learner_of(config: TrainConfig, recipe: TrainingSetSpec, meta: Meta) -> BleepLearner | DirectLearner:
     """Return the learner of a model that is trained epoch by epoch; for GeneQuery, `meta` is told of its texts."""
     seed = config.fit.seed
     if config.model == "nh2st":
@@ -39,6 +39,6 @@ def learner_of(config: TrainConfig, recipe: Recipe, meta: Meta) -> BleepLearner 
         rows, about = text_rows(config.text, list(recipe.genes))
         meta["text_encoder"] = about
         return GeneQueryLearner(recipe, meta, seed, config.genequery, rows)
-    readers = Readers(config.run.readers) if config.run.readers else None
+    readers = ReaderPool(config.run.readers) if config.run.readers else None
     tower = spec_of(config.encoder) if config.encoder else None
     return BleepLearner(recipe, config.bleep, int(meta["d_image"]), seed, tower, readers, config.run.node_cache())

@@ -11,12 +11,12 @@ from jaxtyping import Float, Float64, Int64, UInt8
 
 from raystp import tables
 from raystp.artifacts import Artifact
-from raystp.cluster.streams.pixels import AHEAD, Readers, pixel_stream
+from raystp.cluster.streams.pixels import AHEAD, ReaderPool, pixel_stream
 from raystp.encoders.encoder import Encoder
-from raystp.encoders.normalise import Normaliser
-from raystp.expression.training_set import Stack
+from raystp.encoders.normalise import PixelNormaliser
+from raystp.expression.training_set import SpotTable
 from raystp.slides.open import Slide, open_slide, read_tiles
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
 
@@ -37,7 +37,7 @@ class TileRows:
     _open: dict[str, Slide] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, tile: Artifact, stack: Stack, cache: NodeCache | None = None) -> "TileRows":
+    def of(cls, tile: Artifact, stack: SpotTable, cache: NodeCache | None = None) -> "TileRows":
         """Return the reader of a stack's tiles."""
         return cls(tile, stack.slides, stack.group, stack.squares, cache)
 
@@ -60,7 +60,7 @@ class TileRows:
         if name not in self._open:
             rows = self.tile.table("slides.parquet", tables.SLIDES).to_pylist()
             row = next(row for row in rows if row["slide"] == name)
-            self._open[name] = open_slide(name, Place(row["path"]), given_mpp=row["mpp"], cache=self.cache)
+            self._open[name] = open_slide(name, StoragePath(row["path"]), given_mpp=row["mpp"], cache=self.cache)
         return self._open[name]
 
 
@@ -73,7 +73,7 @@ class PixelPairs:
     encoder: Encoder
     augment: bool
     """Whether each tile is turned by quarter turns and mirrored at random (torch's generator)."""
-    readers: Readers | None = None
+    readers: ReaderPool | None = None
     """Readers apart; without them tiles are read in threads of the trainer, while it computes."""
     _ahead: Iterator[tuple[Rows, torch.Tensor]] = field(default_factory=lambda: iter(()))
 
@@ -93,7 +93,7 @@ class PixelPairs:
         tiles = _turned(tiles) if self.augment else tiles
         # A buffer of its own for each set, which the gradient still needs.
         encoder, side = self.encoder, tiles.shape[1]
-        normalise = Normaliser(encoder.mean, encoder.std, side=side, room=len(tiles), device=device)
+        normalise = PixelNormaliser(encoder.mean, encoder.std, side=side, room=len(tiles), device=device)
         return normalise(tiles.numpy()), self.expression[torch.from_numpy(rows).to(device)]
 
     def _read(self, rows: Rows) -> UInt8[torch.Tensor, "_ pixel pixel 3"]:

@@ -7,20 +7,20 @@ import numpy as np
 from jaxtyping import Float64
 
 from raystp import tables
-from raystp.artifacts import Artifact, Draft, begin, digest, find
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, digest, resolve
 from raystp.cluster.progress import say
 from raystp.cluster.session import session
-from raystp.cluster.tracking.delivery import Logbook
+from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import Tracker, tracked
-from raystp.cluster.training.workers import Width, train
+from raystp.cluster.training.workers import TrainResources, train
 from raystp.errors import ConfigError
 from raystp.evaluate.metrics.genes import pcc_per_gene
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.folds import Split, split_by_patient, split_by_section
 from raystp.expression.panel_config import choose_panel
 from raystp.expression.sections import sections_of
-from raystp.expression.training_set import Recipe, Stack, assemble
-from raystp.models.predictor import Direct, predictor
+from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
+from raystp.models.predictor import DirectPredictor, predictor
 from raystp.models.store import MODEL_FILES, save_model
 from raystp.models.training.plan import epoch_plan
 from raystp.steps.encoder_source import dim_of, source_of
@@ -29,7 +29,7 @@ from raystp.steps.train.bulk import bulk_plan
 from raystp.steps.train.config import CONTRASTIVE, TrainConfig
 from raystp.steps.train.learners import LEARNERS, learner_of, texts_meta
 from raystp.steps.train.work import Learner, TrainWork
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 STEP = "train"
 CONFIG = TrainConfig
@@ -42,32 +42,32 @@ class _Task:
     config: TrainConfig
     protocol: EvaluationProtocol
     split: Split
-    recipe: Recipe
+    recipe: TrainingSetSpec
     panel: dict[str, Any]
 
 
 def run(config: TrainConfig) -> Artifact:
     """Train the model and leave `model.safetensors`, `model.json` and, for BLEEP, a score per epoch."""
     spots, images = opened(config)
-    draft = begin(config, STEP, inputs_of(config, spots, images))
+    draft = create_or_open(config, STEP, inputs_of(config, spots, images))
     if isinstance(draft, Artifact):
         return draft
     return _on_cases(config, draft, images) if spots is None else _on_spots(config, draft, spots, images)
 
 
-def _on_cases(config: TrainConfig, draft: Draft, images: Artifact) -> Artifact:
+def _on_cases(config: TrainConfig, draft: ArtifactWriter, images: Artifact) -> Artifact:
     plan = bulk_plan(config, images)
     rows, score = _train(config, draft, plan.learner.meta, plan.learner, cohort=images.manifest.name)
     return _finish(draft, plan.meta, rows, score=score, counts={**plan.counts, "epochs": len(rows)})
 
 
-def _on_spots(config: TrainConfig, draft: Draft, spots: Artifact, images: Artifact) -> Artifact:
+def _on_spots(config: TrainConfig, draft: ArtifactWriter, spots: Artifact, images: Artifact) -> Artifact:
     protocol = protocol_of(config.split.protocol)
     split = _split(config, spots, images, protocol)
     genes, panel = choose_panel(config.panel, spots, split.train)
-    recipe = Recipe(spots, images, split.train, split.validation, config.split.validation_block, tuple(genes))
+    recipe = TrainingSetSpec(spots, images, split.train, split.validation, config.split.validation_block, tuple(genes))
     task = _Task(config, protocol, split, recipe, {"name": config.panel.name, **panel})
-    learned, held = assemble(recipe)
+    learned, held = load_training_set(recipe)
     _say(task, learned, held)
     meta = _meta(task, learned) | texts_meta(config, genes, learned)
     if config.model in LEARNERS:
@@ -83,10 +83,15 @@ def _on_spots(config: TrainConfig, draft: Draft, spots: Artifact, images: Artifa
 
 
 def _finish(
-    draft: Draft, meta: dict[str, Any], rows: list[dict[str, Any]], *, score: dict[str, Any], counts: dict[str, int]
+    draft: ArtifactWriter,
+    meta: dict[str, Any],
+    rows: list[dict[str, Any]],
+    *,
+    score: dict[str, Any],
+    counts: dict[str, int],
 ) -> Artifact:
-    (draft.place / "epochs.parquet").write_table(tables.of_rows(rows, tables.EPOCHS))
-    (draft.place / "training").remove()
+    (draft.path / "epochs.parquet").write_table(tables.of_rows(rows, tables.EPOCHS))
+    (draft.path / "training").remove()
     kept = ["protocol", "train", "validation", "test", "patients", "panel", "d_image"]
     kept += [key for key in ("unseen", "bulk", "left_out") if key in meta]
     return draft.finish(counts, [], {key: meta[key] for key in kept} | {"score": score})
@@ -106,10 +111,10 @@ def opened(config: TrainConfig) -> tuple[Artifact | None, Artifact]:
     if config.tiles is not None and config.model != "bleep":
         msg = f"model '{config.model}' reads `embeddings`; only bleep is trained end to end from `tiles`"
         raise ConfigError(msg)
-    spots = find(config.run.store, config.spots, "spots") if config.spots is not None else None
+    spots = resolve(config.run.store, config.spots, "spots") if config.spots is not None else None
     if config.embeddings is not None:
-        return spots, find(config.run.store, config.embeddings, "embed")
-    return spots, find(config.run.store, str(config.tiles), "tile")
+        return spots, resolve(config.run.store, config.embeddings, "embed")
+    return spots, resolve(config.run.store, str(config.tiles), "tile")
 
 
 def inputs_of(config: TrainConfig, spots: Artifact | None, images: Artifact) -> dict[str, Artifact | str]:
@@ -118,7 +123,7 @@ def inputs_of(config: TrainConfig, spots: Artifact | None, images: Artifact) -> 
     if config.bulk is not None:
         inputs |= config.bulk.digests(config.run.store)
     if config.panel.file is not None:
-        inputs["panel"] = digest(Place.of(config.panel.file))
+        inputs["panel"] = digest(StoragePath.of(config.panel.file))
     if config.model == "genequery":
         inputs |= config.text.digests()
     if config.encoder is not None:
@@ -132,7 +137,7 @@ def _split(config: TrainConfig, spots: Artifact, images: Artifact, protocol: Eva
     there = images.manifest.notes["patients"]
     for name, one in sections.items():
         if one["slide"] not in there:
-            say(f"  section {name} is left out: its slide {one['slide']} is not in {images.place}")
+            say(f"  section {name} is left out: its slide {one['slide']} is not in {images.path}")
     patients = {name: str(one["patient"]) for name, one in sections.items() if one["slide"] in there}
     by = split_by_patient if protocol.split == "patient" else split_by_section
     chosen = config.split
@@ -149,7 +154,7 @@ def _named(names: list[str], patients: dict[str, str]) -> list[str]:
     ]
 
 
-def _meta(task: _Task, learned: Stack) -> dict[str, Any]:
+def _meta(task: _Task, learned: SpotTable) -> dict[str, Any]:
     """Return what the model's JSON says: enough to apply it, to guard it, and to score it on its own gene sets."""
     config, recipe = task.config, task.recipe
     known, seen = sections_of(recipe.spots), (*recipe.train, *recipe.validation)
@@ -174,7 +179,7 @@ def _meta(task: _Task, learned: Stack) -> dict[str, Any]:
     }
 
 
-def _within(learned: Stack) -> Float64[np.ndarray, " gene"]:
+def _within(learned: SpotTable) -> Float64[np.ndarray, " gene"]:
     """Return each gene's variance around its section's own mean: offsets between sections make no gene variable."""
     centred = learned.expression.astype(np.float64)
     for number in range(len(learned.sections)):
@@ -183,7 +188,7 @@ def _within(learned: Stack) -> Float64[np.ndarray, " gene"]:
     return around / max(1, len(centred) - len(learned.sections))
 
 
-def _say(task: _Task, learned: Stack, held: Stack | None) -> None:
+def _say(task: _Task, learned: SpotTable, held: SpotTable | None) -> None:
     config, split = task.config, task.split
     say(
         f"train {config.model}, protocol `{task.protocol.name}`: {len(learned.group)} spots of {', '.join(split.train)}"
@@ -199,38 +204,38 @@ def _say(task: _Task, learned: Stack, held: Stack | None) -> None:
 
 
 def _train(
-    config: TrainConfig, draft: Draft, meta: dict[str, Any], learner: Learner, *, cohort: str
+    config: TrainConfig, draft: ArtifactWriter, meta: dict[str, Any], learner: Learner, *, cohort: str
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the rows of the epochs table, and the one of the epoch that was chosen."""
     tracker, book = _tracking(config, draft, cohort)
-    width = Width(config.run.workers, config.run.cpus_per_worker, 1.0 if config.run.use_gpu else 0.0)
+    width = TrainResources(config.run.workers, config.run.cpus_per_worker, 1.0 if config.run.use_gpu else 0.0)
     work = TrainWork(
         learner=learner,
         fit=config.fit,
         spread_sets=config.run.gather,
         checkpoint_every=config.run.checkpoint_every,
-        target=draft.place,
+        target=draft.path,
         meta=meta,
         tracker=tracker,
         book=book,
         parameters=draft.config,
     )
     with session(config.run.address):
-        answer = train(work, width, folder=draft.place / "training", name=draft.fingerprint)
+        answer = train(work, width, folder=draft.path / "training", name=draft.fingerprint)
     _say_left(answer["untracked"])
     rows: list[dict[str, Any]] = answer["epochs"]
     return rows, next(row for row in rows if row["epoch"] == answer["chosen"])
 
 
 def _fit(
-    task: _Task, draft: Draft, meta: dict[str, Any], *, learned: Stack, held: Stack | None
+    task: _Task, draft: ArtifactWriter, meta: dict[str, Any], *, learned: SpotTable, held: SpotTable | None
 ) -> dict[str, float | None]:
     """Fit a baseline here and now; its figures of a single value (alpha, k) are logged, its validation PCC returned."""
     arrays = fit_baseline(task.config, learned)
-    save_model(draft.place, task.config.model, arrays, meta)
+    save_model(draft.path, task.config.model, arrays, meta)
     pcc = None
     if held is not None:
-        predicted = cast("Direct", predictor(task.config.model, arrays, meta)).predict(held.features)
+        predicted = cast("DirectPredictor", predictor(task.config.model, arrays, meta)).predict(held.features)
         pcc = float(pcc_per_gene(predicted, held.expression)[0].mean())
     tracker, book = _tracking(task.config, draft, task.recipe.spots.manifest.name)
     with tracked(tracker, book, draft.config) as one:
@@ -242,7 +247,7 @@ def _fit(
     return {"validation_pcc": pcc}
 
 
-def _tracking(config: TrainConfig, draft: Draft, cohort: str) -> tuple[Tracker, Logbook]:
+def _tracking(config: TrainConfig, draft: ArtifactWriter, cohort: str) -> tuple[Tracker, RunRef]:
     tracker = config.run.tracker(cohort)
     return tracker, tracker.book(f"{draft.name}-{draft.fingerprint}", draft.folder)
 

@@ -10,36 +10,36 @@ import numpy as np
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from raystp.cluster.tracking.delivery import Logbook
-from raystp.cluster.tracking.outbox import NOWHERE, Run, Tracker, tracked
+from raystp.cluster.tracking.delivery import RunRef
+from raystp.cluster.tracking.outbox import NOWHERE, RunLogger, Tracker, tracked
 from raystp.cluster.training.workers import HISTORY, Worker, gather
 from raystp.models.store import MODEL_FILES, load_state, save_model, save_state
-from raystp.models.training.fit import FitOptions, Training, fit
-from raystp.models.training.plan import Ranks
-from raystp.models.training.samples import Samples
-from raystp.storage import Place
+from raystp.models.training.fit import FitOptions, TrainState, fit
+from raystp.models.training.plan import RankLayout
+from raystp.models.training.samples import SampleSet
+from raystp.storage import StoragePath
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainSetup:
     """What a worker trains: a model on its device, and what it learns from."""
 
     model: nn.Module
     """With a `loss` of what its `forward` returns."""
-    train: Samples
-    validation: Samples | None = None
+    train: SampleSet
+    validation: SampleSet | None = None
     score: Callable[[nn.Module], float] | None = None
     """Turns the model into its validation PCC."""
     extra: dict[str, np.ndarray] = field(default_factory=dict)
     """What is stored with the weights and is none."""
 
 
-def start(lesson: Lesson, options: FitOptions) -> Training:
+def start(lesson: TrainSetup, options: FitOptions) -> TrainState:
     """Return the state before the first epoch, with the method's own optimiser and schedule where it has them."""
     model = cast("Any", lesson.model)
     part, optimizer = getattr(model, "loss_part", None), getattr(model, "optimizer", None)
     rate = getattr(model, "learning_rate", None)
-    return Training.start(model, model.loss, options, part=part, optimizer=optimizer, rate=rate)
+    return TrainState.start(model, model.loss, options, part=part, optimizer=optimizer, rate=rate)
 
 
 @runtime_checkable
@@ -51,7 +51,7 @@ class Learner(Protocol):
         """The model's name in `MODELS`."""
         ...
 
-    def prepare(self, worker: Worker) -> Lesson:
+    def prepare(self, worker: Worker) -> TrainSetup:
         """Read the data and build the model, alike on every worker."""
         ...
 
@@ -65,10 +65,10 @@ class TrainWork:
     spread_sets: bool
     """Whether a set is spread over the workers and gathered, or whole sets are dealt to them."""
     checkpoint_every: int
-    target: Place
+    target: StoragePath
     meta: dict[str, Any]
     tracker: Tracker
-    book: Logbook
+    book: RunRef
     parameters: dict[str, Any]
 
     def __call__(self, worker: Worker) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class TrainWork:
                     run.file(f"{self.book.identity}/{name}", "model")
         return {"epochs": rows, "chosen": chosen, "untracked": run.left}
 
-    def _report(self, training: Training, worker: Worker, rows: list[dict[str, Any]]) -> None:
+    def _report(self, training: TrainState, worker: Worker, rows: list[dict[str, Any]]) -> None:
         """Report an epoch, with a checkpoint now and then.
 
         A sweep goes by `epochs`, which the last one lacks: a trial at its end is not cut before its model is written.
@@ -115,16 +115,16 @@ class TrainWork:
             return
         with worker.scratch() as folder:
             if worker.rank == 0:
-                save_state(Place.of(folder), training)
+                save_state(StoragePath.of(folder), training)
                 (folder / "epochs.json").write_text(json.dumps(rows), encoding="utf-8")
             worker.report(numbers, folder)
 
 
-def _ranks(training: Training, worker: Worker, *, spread: bool) -> Ranks:
+def _ranks(training: TrainState, worker: Worker, *, spread: bool) -> RankLayout:
     if worker.world == 1:
-        return Ranks()
+        return RankLayout()
     wrapped = cast("DistributedDataParallel", training.wrapped)
-    return Ranks(
+    return RankLayout(
         rank=worker.rank,
         world=worker.world,
         gather=gather if spread else None,
@@ -133,14 +133,14 @@ def _ranks(training: Training, worker: Worker, *, spread: bool) -> Ranks:
     )
 
 
-def _log(run: Run, row: dict[str, Any]) -> None:
+def _log(run: RunLogger, row: dict[str, Any]) -> None:
     run.metrics({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
 
 
-def _resume(training: Training, worker: Worker) -> list[dict[str, Any]]:
+def _resume(training: TrainState, worker: Worker) -> list[dict[str, Any]]:
     with worker.resume() as folder:
         if folder is None:
             return []
-        load_state(Place.of(folder), training)
+        load_state(StoragePath.of(folder), training)
         rows: list[dict[str, Any]] = json.loads(Path(folder / "epochs.json").read_text(encoding="utf-8"))
         return rows

@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from raystp.cluster.training.trials import DRAWS
-from raystp.config import Config, StepConfig, put, read_yaml, relative_paths
+from raystp.cluster.training.trials import DISTRIBUTIONS
+from raystp.config import Config, StepConfig, read_yaml, relative_paths, set_field
 from raystp.errors import ConfigError
 from raystp.steps.tracked_run import TrackedRun
 from raystp.steps.train.config import TrainConfig
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 _ENDS = {"choice": (1, 10_000), "quniform": (3, 3)}
 """Draw -> least and most arguments; (2, 2) for all others."""
@@ -63,9 +63,13 @@ class TuneConfig(StepConfig[TuneRun]):
 
     def values(self) -> dict[str, Any]:
         """Return the train config's plain values, of the file or as given, to be trained in this sweep's store."""
-        values = copy.deepcopy(self.train) if isinstance(self.train, dict) else read_yaml(Place.of(self.train).path)
+        values = (
+            copy.deepcopy(self.train)
+            if isinstance(self.train, dict)
+            else read_yaml(StoragePath.of(self.train).local_path)
+        )
         for key, value in (("store", self.run.store), ("address", self.run.address)):
-            put(values, f"run.{key}", value, self._said())
+            set_field(values, f"run.{key}", value, self._said())
         return values
 
     def training(self, overrides: dict[str, Any] | None = None) -> TrainConfig:
@@ -75,11 +79,11 @@ class TuneConfig(StepConfig[TuneRun]):
         """
         values = self.values()
         for key, value in (overrides or {}).items():
-            put(values, key, value, f"space: {key}")
+            set_field(values, key, value, f"space: {key}")
         config = TrainConfig.of(values, self._said())
         paths = list(relative_paths(config))
         for key, path in paths:
-            put(values, key, Place.of(path).uri, key)
+            set_field(values, key, StoragePath.of(path).uri, key)
         return TrainConfig.of(values, self._said()) if paths else config
 
     def check_absolute(self) -> None:
@@ -87,13 +91,13 @@ class TuneConfig(StepConfig[TuneRun]):
         super().check_absolute()
         TrainConfig.of(self.values(), self._said()).check_absolute()
 
-    def what(self) -> dict[str, Any]:
+    def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed: of the training too, whether it is a file or stands here."""
-        return {**super().what(), "train": self.training().what()}
+        return {**super().fingerprint_values(), "train": self.training().fingerprint_values()}
 
-    def said(self) -> dict[str, Any]:
+    def manifest_values(self) -> dict[str, Any]:
         """Return the config with the whole train config in it."""
-        return {**super().said(), "train": self.training().said()}
+        return {**super().manifest_values(), "train": self.training().manifest_values()}
 
     def check_space(self) -> None:
         """Raise ConfigError, with every fault, where a draw or one of its ends does not fit the train config."""
@@ -105,8 +109,8 @@ class TuneConfig(StepConfig[TuneRun]):
         return [(key, values or [None]) for key, values in self.space.items()]
 
     def _faults(self, key: str, draw: Any, ends: list[Any]) -> list[str]:
-        if draw not in DRAWS:
-            return [f"  {key}: there are the draws {', '.join(DRAWS)}, got {draw!r}"]
+        if draw not in DISTRIBUTIONS:
+            return [f"  {key}: there are the draws {', '.join(DISTRIBUTIONS)}, got {draw!r}"]
         least, most = _ENDS.get(draw, (2, 2))
         if not least <= len(ends) <= most:
             return [f"  {key}: {draw} takes {least} values{' or more' if most > least else ''}, got {ends}"]

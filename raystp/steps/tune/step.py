@@ -11,19 +11,19 @@ from typing import Any
 import yaml
 
 from raystp import tables
-from raystp.artifacts import Artifact, Draft, begin, open_place
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact
 from raystp.cluster.progress import say
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.training.sweep_log import SweepLog
-from raystp.cluster.training.trials import MODEL, Asha, Limits, Search, Trial, sweep
+from raystp.cluster.training.trials import MODEL, Asha, SweepSearch, Trial, TrialLimits, sweep
 from raystp.cluster.training.workers import HISTORY
-from raystp.config import put
+from raystp.config import set_field
 from raystp.errors import ConfigError, ModelError
 from raystp.steps.train import step as train
 from raystp.steps.train.config import TrainConfig
 from raystp.steps.train.learners import LEARNERS
 from raystp.steps.tune.config import TuneConfig
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 STEP = "tune"
 CONFIG = TuneConfig
@@ -51,7 +51,7 @@ def run(config: TuneConfig) -> Artifact:
     config.check_space()
     _check_metric(config, base)
     spots, images = train.opened(base)
-    draft = begin(config, STEP, train.inputs_of(base, spots, images))
+    draft = create_or_open(config, STEP, train.inputs_of(base, spots, images))
     if isinstance(draft, Artifact):
         return draft
     tracker = config.run.tracker((spots or images).manifest.name)
@@ -62,14 +62,14 @@ def run(config: TuneConfig) -> Artifact:
         with session(config.run.address):
             work = TrainTrial(_located(config), f"{config.name}-{draft.fingerprint[:6]}")
             trials = sweep(
-                work, _search(config, base), _limits(config, base), folder=draft.place, name="trials", watch=log
+                work, _search(config, base), _limits(config, base), folder=draft.path, name="trials", watch=log
             )
         best = _best(trials, config)
         _write(draft, config, trials, best)
         log.close(trials, best.score, [f"{draft.folder}/{name}" for name in ("trials.parquet", "best.yaml")])
     if log.left:
         say(f"  {log.left}")
-    (draft.place / "trials").remove()
+    (draft.path / "trials").remove()
     counts = {"trials": len(trials)} | {s: sum(one.status == s for one in trials) for s in ("finished", "stopped")}
     counts["failed"] = len(trials) - counts["finished"] - counts["stopped"]
     notes = {"best": best.number, "score": best.score, "metric": config.metric, "overrides": best.overrides}
@@ -95,19 +95,19 @@ def _check_metric(config: TuneConfig, base: TrainConfig) -> None:
 def _located(config: TuneConfig) -> TuneConfig:
     """Return the config with the train config's values in it and absolute paths: a trial may be on another machine."""
     values = config.training().model_dump(mode="json", exclude_unset=True)
-    store = Place.of(config.run.store).uri
-    put(values, "run.store", store, "run.store")
+    store = StoragePath.of(config.run.store).uri
+    set_field(values, "run.store", store, "run.store")
     return config.model_copy(update={"train": values, "run": config.run.model_copy(update={"store": store})})
 
 
-def _search(config: TuneConfig, base: TrainConfig) -> Search:
+def _search(config: TuneConfig, base: TrainConfig) -> SweepSearch:
     draw, *ends = config.space.get("fit.epochs", ["choice", base.fit.epochs])
     epochs = int(max(ends))
     asha = config.asha
     if asha is not None and asha.grace > epochs:
         msg = f"asha.grace: every trial is given {asha.grace} epochs, and fit.epochs is {epochs} ({draw})"
         raise ConfigError(msg)
-    return Search(
+    return SweepSearch(
         space=config.space,
         metric=config.metric,
         mode="max" if config.metric == "validation_pcc" else "min",
@@ -118,19 +118,19 @@ def _search(config: TuneConfig, base: TrainConfig) -> Search:
     )
 
 
-def _limits(config: TuneConfig, base: TrainConfig) -> Limits:
+def _limits(config: TuneConfig, base: TrainConfig) -> TrialLimits:
     """Return what a trial's own process holds; where it has workers, they hold the rest, and bound how many fit."""
     run, concurrent = base.run, config.run.concurrent
     gpus = 1.0 if run.use_gpu else 0.0
     if run.workers == 1:
-        return Limits(concurrent, config.run.time_s, run.cpus_per_worker, gpus)
+        return TrialLimits(concurrent, config.run.time_s, run.cpus_per_worker, gpus)
     held = run.workers * run.cpus_per_worker + 0.1
     fit = min(int(cluster_cpus() // held), cluster_gpus() // run.workers if run.use_gpu else 10**6)
     if fit < 1:
         needs = f"{held:.1f} CPUs" + (f" and {run.workers} GPUs" if run.use_gpu else "")
         msg = f"one trial of {run.workers} workers needs {needs}, the cluster has {cluster_cpus()} and {cluster_gpus()}"
         raise ConfigError(msg)
-    return Limits(min(fit, concurrent or fit), config.run.time_s, 0.1, 0.0)
+    return TrialLimits(min(fit, concurrent or fit), config.run.time_s, 0.1, 0.0)
 
 
 def _best(trials: list[Trial], config: TuneConfig) -> Trial:
@@ -145,7 +145,7 @@ def _best(trials: list[Trial], config: TuneConfig) -> Trial:
     raise ModelError(msg)
 
 
-def _write(draft: Draft, config: TuneConfig, trials: list[Trial], best: Trial) -> None:
+def _write(draft: ArtifactWriter, config: TuneConfig, trials: list[Trial], best: Trial) -> None:
     rows: list[dict[str, Any]] = [
         {
             "trial": one.number,
@@ -159,26 +159,26 @@ def _write(draft: Draft, config: TuneConfig, trials: list[Trial], best: Trial) -
         }
         for one in trials
     ]
-    (draft.place / "trials.parquet").write_table(tables.of_rows(rows, tables.TRIALS))
-    (draft.place / "best.yaml").write_bytes(_best_yaml(draft, config, best).encode())
+    (draft.path / "trials.parquet").write_table(tables.of_rows(rows, tables.TRIALS))
+    (draft.path / "best.yaml").write_bytes(_best_yaml(draft, config, best).encode())
 
 
-def _best_yaml(draft: Draft, config: TuneConfig, best: Trial) -> str:
+def _best_yaml(draft: ArtifactWriter, config: TuneConfig, best: Trial) -> str:
     """Return the best trial as a train config: the sweep's own values, its overrides, and the very inputs it read."""
     values = config.values()
     for key, value in best.overrides.items():
-        put(values, key, value, key)
-    model = open_place(draft.place.parent.parent / str(best.model), "train")
+        set_field(values, key, value, key)
+    model = open_artifact(draft.path.parent.parent / str(best.model), "train")
     values["spots"] = model.manifest.inputs["spots"]
     values["tiles" if values.get("tiles") else "embeddings"] = model.manifest.inputs["images"]
     values["name"] = f"{config.name}-best"
     values["run"] = {key: value for key, value in values["run"].items() if value is not None}
-    values["run"]["store"] = str(draft.place.parent.parent)
+    values["run"]["store"] = str(draft.path.parent.parent)
     head = f"# Trial {best.number} of {draft.folder}: {config.metric} {best.score:.6f}\n"
     return head + yaml.safe_dump(values, sort_keys=False)
 
 
-def _summary(draft: Draft, config: TuneConfig, trials: list[Trial], best: Trial) -> str:
+def _summary(draft: ArtifactWriter, config: TuneConfig, trials: list[Trial], best: Trial) -> str:
     sign = 1 if config.metric == "validation_loss" else -1
     scored = [one for one in trials if one.score is not None]
     scored.sort(key=lambda one: (one.status != "finished", sign * float(one.score or 0.0)))
@@ -186,7 +186,7 @@ def _summary(draft: Draft, config: TuneConfig, trials: list[Trial], best: Trial)
     for one in scored:
         values = ", ".join(f"{key}={_short(value)}" for key, value in one.overrides.items())
         lines.append(f"{one.number:5d}  {one.score:<15.4f}  {one.epochs:6d}  {one.status:<8}  {values}")
-    best_file = draft.place / "best.yaml"
+    best_file = draft.path / "best.yaml"
     return "\n".join([*lines, "", f"best: trial {best.number}; `raystp train --config {best_file}` trains it again"])
 
 

@@ -25,7 +25,7 @@ _YES = {"true", "1"}
 
 
 @dataclass(frozen=True)
-class Door:
+class Endpoint:
     """An endpoint, and who asks there; None is what the environment or the profile says."""
 
     endpoint: str | None
@@ -37,15 +37,15 @@ class Door:
 
 
 @dataclass(frozen=True)
-class Address:
+class ObjectAddress:
     """One object."""
 
-    door: Door
+    door: Endpoint
     bucket: str
     key: str
 
 
-def read_address(uri: str, shown: str) -> Address:
+def read_address(uri: str, shown: str) -> ObjectAddress:
     """Take an `s3://` URI apart.
 
     Raises StorageError, which shows nothing of it but `shown`, where pyarrow would refuse it.
@@ -59,7 +59,7 @@ def read_address(uri: str, shown: str) -> Address:
         raise StorageError(msg)
     authority, _, host = parts.netloc.rpartition("@")
     name, _, secret = authority.partition(":")
-    door = Door(
+    door = Endpoint(
         endpoint=_endpoint(asked),
         region=asked.get("region") or None,
         access_key=unquote(name) if authority else None,
@@ -70,7 +70,7 @@ def read_address(uri: str, shown: str) -> Address:
     if not bucket or not key:
         msg = f"{shown} names no object: an s3:// URI has a bucket and a key, as in s3://bucket/folder/file"
         raise StorageError(msg)
-    return Address(door, bucket, key)
+    return ObjectAddress(door, bucket, key)
 
 
 def _endpoint(asked: dict[str, str]) -> str | None:

@@ -1,8 +1,8 @@
 """Talking to S3 through boto3: one client per process and endpoint, bounded retries, and errors as sentences.
 
 boto3's own retries are off, since they know no deadline: `persist` does them, and counts all of them against one
-`Watch`. A sentence shows a status and a code, never a store's free text, headers or URL, in which it may repeat what it
-was sent.
+`StallTimeout`. A sentence shows a status and a code, never a store's free text, headers or URL, in which it may repeat
+what it was sent.
 """
 
 import functools
@@ -26,8 +26,8 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 
 from raystp.errors import StorageError
-from raystp.storage.patience import Patience, Watch
-from raystp.storage.s3.address import Door
+from raystp.storage.patience import RetryPolicy, StallTimeout
+from raystp.storage.s3.address import Endpoint
 
 ANSWERED = ClientError
 """The store answered, and not with what was asked for."""
@@ -47,14 +47,14 @@ class AskAgain(Exception):  # noqa: N818 -- nothing went wrong that another try 
     """An answer that is not the whole of what was asked for; its text says what was missing."""
 
 
-def client(door: Door, patience: Patience) -> Any:
+def client(door: Endpoint, patience: RetryPolicy) -> Any:
     """Return this process's client for an endpoint; threads may share it."""
     with _LOCK:
         return _client(os.getpid(), door, patience.try_s)
 
 
 @functools.lru_cache(maxsize=32)
-def _client(process: int, door: Door, try_s: float) -> Any:  # noqa: ARG001 -- a fork must not share sockets
+def _client(process: int, door: Endpoint, try_s: float) -> Any:  # noqa: ARG001 -- a fork must not share sockets
     _say_no_secrets()
     session = boto3.session.Session()
     region = door.region or session.region_name or "us-east-1"
@@ -85,7 +85,7 @@ def _say_no_secrets() -> None:
         log.setLevel(logging.INFO)
 
 
-def persist(ask: Callable[[], T], what: str, *, patience: Patience, watch: Watch) -> T:
+def persist(ask: Callable[[], T], what: str, *, patience: RetryPolicy, watch: StallTimeout) -> T:
     """Return what `ask` gives, asking again after what may pass; `what` says it in an error, as in `read s3://b/k`."""
     tries = 0
     while True:

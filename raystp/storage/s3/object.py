@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raystp.errors import StorageError
-from raystp.storage.patience import PATIENCE, Patience, Watch
-from raystp.storage.s3.address import Address, read_address
+from raystp.storage.patience import RETRY_POLICY, RetryPolicy, StallTimeout
+from raystp.storage.s3.address import ObjectAddress, read_address
 from raystp.storage.s3.client import ANSWERED, AskAgain, answer, client, persist
-from raystp.storage.stored import MARK, Seen, Sink, Span, replaced
+from raystp.storage.stored import MARK, ByteRange, ObjectInfo, Sink, replaced
 
 PIECE = 256 << 10
 NOT_THERE, CONFLICT, CHANGED, BEYOND = 404, 409, 412, 416
@@ -26,19 +26,19 @@ class S3Object:
     """One object; a version of it is its ETag."""
 
     shown: str
-    address: Address
+    address: ObjectAddress
     client: Any = field(repr=False)
-    patience: Patience = PATIENCE
+    patience: RetryPolicy = RETRY_POLICY
 
     @property
     def identity(self) -> str:
         """Endpoint, bucket and key."""
         return f"{self.client.meta.endpoint_url}/{self.address.bucket}/{self.address.key}"
 
-    def look(self) -> Seen:
+    def look(self) -> ObjectInfo:
         """Ask for the ETag, the size and the checksum."""
         found = persist(self._head, f"look at {self.shown}", patience=self.patience, watch=self._watch())
-        return Seen(_version(found), int(found["ContentLength"]), _digest(found, self.address))
+        return ObjectInfo(_version(found), int(found["ContentLength"]), _digest(found, self.address))
 
     def put_new(self, content: bytes) -> bool:
         """Send the object with `If-None-Match: *`, and ask again whose it is where an answer was lost."""
@@ -64,13 +64,13 @@ class S3Object:
 
         return persist(put, f"write {self.shown}", patience=self.patience, watch=self._watch())
 
-    def read(self, span: Span, sink: Sink, *, version: str | None, watch: Watch) -> None:
+    def read(self, span: ByteRange, sink: Sink, *, version: str | None, watch: StallTimeout) -> None:
         """Read one span; a try that breaks goes on where it ended, and always in the version it began with."""
         at, end, etag = span.offset, span.offset + span.length, version
 
         def ask() -> None:
             nonlocal at, etag
-            found = self._get(Span(at, end - at), etag)
+            found = self._get(ByteRange(at, end - at), etag)
             etag = _version(found)
             with found["Body"] as stream:
                 # One system call a piece: a store that drips is seen while it does.
@@ -89,8 +89,8 @@ class S3Object:
     def _name(self) -> dict[str, str]:
         return {"Bucket": self.address.bucket, "Key": self.address.key}
 
-    def _watch(self) -> Watch:
-        return Watch(self.shown, self.patience)
+    def _watch(self) -> StallTimeout:
+        return StallTimeout(self.shown, self.patience)
 
     def _head(self) -> Any:
         return self.client.head_object(**self._name, ChecksumMode="ENABLED")
@@ -105,7 +105,7 @@ class S3Object:
             msg = "the store took another's write or removal to come before it, and now holds nothing"
             raise AskAgain(msg) from None
 
-    def _get(self, span: Span, version: str | None) -> Any:
+    def _get(self, span: ByteRange, version: str | None) -> Any:
         """Ask for one span, and see that the answer is of it and of that version."""
         condition = {} if version is None else {"IfMatch": f'"{version}"'}
         last = span.offset + span.length - 1
@@ -124,7 +124,7 @@ class S3Object:
         self._check_range(found, span)
         return found
 
-    def _check_range(self, found: Any, span: Span) -> None:
+    def _check_range(self, found: Any, span: ByteRange) -> None:
         given = _RANGE.fullmatch(found.get("ContentRange", ""))
         if given and int(given[1]) == span.offset and int(found["ContentLength"]) == span.length:
             return
@@ -137,11 +137,11 @@ class S3Object:
         )
         raise AskAgain(msg)
 
-    def _too_short(self, span: Span) -> StorageError:
+    def _too_short(self, span: ByteRange) -> StorageError:
         return StorageError(f"{self.shown} ends before byte {span.offset + span.length}, up to which it was asked for")
 
 
-def open_object(uri: str, shown: str, patience: Patience) -> S3Object:
+def open_object(uri: str, shown: str, patience: RetryPolicy) -> S3Object:
     """Return the object that an `s3://` URI names."""
     address = read_address(uri, shown)
     return S3Object(shown, address, client(address.door, patience), patience)
@@ -151,7 +151,7 @@ def _version(found: Any) -> str:
     return str(found["ETag"]).strip('"')
 
 
-def _digest(found: Any, address: Address) -> tuple[str, str] | None:
+def _digest(found: Any, address: ObjectAddress) -> tuple[str, str] | None:
     """Return a checksum of the whole content: one that was stored with it, else the MD5 that many an ETag is."""
     if found.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
         for name, header in _CHECKSUMS.items():

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from raystp.artifacts import Artifact, Draft
-from raystp.index.bank import write_bank
-from raystp.index.reference import Reference
+from raystp.artifacts import Artifact, ArtifactWriter
+from raystp.index.reference import ReferenceRows
+from raystp.index.write import write_reference_index
 from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.predictor import predictor
 from raystp.models.store import save_model
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from tests.conftest import ENVIRONMENT
 
 GENES = [f"G{number}" for number in range(12)]
@@ -37,7 +37,9 @@ READY_WITHIN_S, GONE_WITHIN_S = 300.0, 40.0
 
 def finish(store: Path, step: str, name: str, notes: Mapping[str, Any], **rows: int) -> Artifact:
     mark = hashlib.sha256(f"{step}/{name}".encode()).hexdigest()[:12]
-    return Draft(Place.of(store) / step / f"{name}-{mark}", step, name, mark, {}, {}).finish(rows, [], notes)
+    return ArtifactWriter(StoragePath.of(store) / step / f"{name}-{mark}", step, name, mark, {}, {}).finish(
+        rows, [], notes
+    )
 
 
 def features(tiles: int, seed: int) -> np.ndarray:
@@ -60,7 +62,7 @@ def make_model(store: Path, name: str, seed: int) -> Artifact:
         "encoder": {"name": "tiny"},
     }
     model = finish(store, "train", name, {})
-    save_model(model.place, "bleep", dict(heads.state_dict()), meta)
+    save_model(model.path, "bleep", dict(heads.state_dict()), meta)
     return model
 
 
@@ -68,9 +70,9 @@ def make_index(store: Path, name: str, model: Artifact, seed: int) -> Artifact:
     """Leave `index/<name>`: a bank of images of two patients, whose genes are whole numbers."""
     from raystp.models.store import load_model  # noqa: PLC0415 -- read back as the service does
 
-    ready: Any = predictor(*load_model(model.place))
+    ready: Any = predictor(*load_model(model.path))
     rng = np.random.default_rng(seed)
-    reference = Reference(
+    reference = ReferenceRows(
         vectors=ready.embed_images(features(ROWS, seed)),
         expression=rng.integers(0, 9, (ROWS, len(GENES))).astype(np.float32),
         genes=GENES,
@@ -78,8 +80,8 @@ def make_index(store: Path, name: str, model: Artifact, seed: int) -> Artifact:
         spots=[f"s{row}" for row in range(ROWS)],
         patients=["P1"] * (ROWS // 2) + ["P2"] * (ROWS // 2),
     )
-    place = finish(store, "index", name, {}).place
-    described = write_bank(place, reference, shards=3, metric="cosine")
+    place = finish(store, "index", name, {}).path
+    described = write_reference_index(place, reference, shards=3, metric="cosine")
     notes = {"bank": described, "model": model.manifest.folder, "patients": ["P1", "P2"], "slides": ["A1", "B1"]}
     return finish(store, "index", name, notes, rows=ROWS, shards=3)
 

@@ -14,10 +14,10 @@ import pytest
 
 from raystp.cluster.serving import arrow as service_arrow
 from raystp.cluster.serving import middleware as service_door
-from raystp.cluster.serving.arrow import read_asked, write_answered
-from raystp.cluster.serving.auth import Door, Refused, Token
-from raystp.cluster.serving.messages import Answered, Asked, Found, Limits, heard
-from raystp.cluster.serving.middleware import Guard
+from raystp.cluster.serving.arrow import from_arrow, to_arrow
+from raystp.cluster.serving.auth import AccessPolicy, BearerToken, RequestRefused
+from raystp.cluster.serving.messages import ImputeRequest, ImputeResponse, RequestLimits, ResponseNeighbours, from_json
+from raystp.cluster.serving.middleware import RequestGuard
 from raystp.errors import ConfigError
 
 Message = dict[str, Any]
@@ -48,7 +48,7 @@ def request(path: str = "/v1/impute", **headers: str) -> Message:
 
 
 async def pass_through(
-    guard: Guard, scope: Message, parts: list[bytes], *, pause_s: float = 0.0
+    guard: RequestGuard, scope: Message, parts: list[bytes], *, pause_s: float = 0.0
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Send a request through the door, its body in parts; return status, headers and body of the answer."""
     left, sent = iter([*parts[:-1], parts[-1]]), []
@@ -72,26 +72,30 @@ async def pass_through(
     return start["status"], dict(start["headers"]), b"".join(one.get("body", b"") for one in rest)
 
 
-def through(guard: Guard, scope: Message, *parts: bytes, pause_s: float = 0.0) -> tuple[int, dict[bytes, bytes], Any]:
+def through(
+    guard: RequestGuard, scope: Message, *parts: bytes, pause_s: float = 0.0
+) -> tuple[int, dict[bytes, bytes], Any]:
     status, headers, body = asyncio.run(pass_through(guard, scope, [*parts] or [b""], pause_s=pause_s))
     return status, headers, json.loads(body)["error"] if status >= 400 else body
 
 
 @pytest.fixture
-def token(tmp_path: Path) -> Token:
+def token(tmp_path: Path) -> BearerToken:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
-    return Token(file=str(tmp_path / "token"))
+    return BearerToken(file=str(tmp_path / "token"))
 
 
 def test_a_request_is_handed_on_whole_whatever_its_parts_were() -> None:
     inside = Inside()
-    assert through(Guard(inside, Door()), request(), b"a", b"", b"bc")[0] == 200
+    assert through(RequestGuard(inside, AccessPolicy()), request(), b"a", b"", b"bc")[0] == 200
     assert inside.bodies == [b"abc"]
 
 
 def test_a_body_that_says_it_is_too_long_is_not_read() -> None:
     inside = Inside()
-    status, headers, said = through(Guard(inside, Door(body_bytes=4)), request(content_length="5"), b"abcde")
+    status, headers, said = through(
+        RequestGuard(inside, AccessPolicy(body_bytes=4)), request(content_length="5"), b"abcde"
+    )
     assert (status, inside.bodies) == (413, [])
     assert said == "the body is 5 bytes, at most 4 are read: send fewer tiles at a time, or Arrow"
     assert headers[b"connection"] == b"close"
@@ -115,7 +119,7 @@ def test_a_body_that_does_not_say_its_length_is_read_no_further_than_it_may_be_l
     async def send(message: Any) -> None:
         sent.append((taken, message))
 
-    guard = Guard(inside, Door(body_bytes=10_000))
+    guard = RequestGuard(inside, AccessPolicy(body_bytes=10_000))
     began = time.monotonic()
     asyncio.run(guard(request(transfer_encoding="chunked"), receive, send))
     taken_before, start = sent[0]
@@ -127,19 +131,19 @@ def test_a_body_that_does_not_say_its_length_is_read_no_further_than_it_may_be_l
 def test_a_body_that_does_not_come_is_given_up_at_the_deadline() -> None:
     inside = Inside()
     status, _, said = through(
-        Guard(inside, Door(deadline_s=0.2)), request(content_length="9"), b"a", b"b", pause_s=0.15
+        RequestGuard(inside, AccessPolicy(deadline_s=0.2)), request(content_length="9"), b"a", b"b", pause_s=0.15
     )
     assert (status, inside.bodies) == (408, [])
     assert said == "the request was not all here after 0.2 s: send it faster, or a smaller one"
 
 
 def test_an_answer_that_is_not_ready_is_given_up_at_the_deadline() -> None:
-    status, _, said = through(Guard(Inside(delay_s=5), Door(deadline_s=0.1)), request(), b"a")
+    status, _, said = through(RequestGuard(Inside(delay_s=5), AccessPolicy(deadline_s=0.1)), request(), b"a")
     assert (status, said) == (504, "no answer was ready after 0.1 s: ask for less, or later")
 
 
 def test_no_more_requests_are_inside_than_fit_and_the_rest_are_told_to_come_again() -> None:
-    guard = Guard(Inside(delay_s=0.2), Door(requests=2))
+    guard = RequestGuard(Inside(delay_s=0.2), AccessPolicy(requests=2))
 
     async def five() -> list[tuple[int, dict[bytes, bytes], bytes]]:
         return await asyncio.gather(*(pass_through(guard, request(), [b"a"]) for _ in range(5)))
@@ -160,15 +164,15 @@ def test_no_more_requests_are_inside_than_fit_and_the_rest_are_told_to_come_agai
         ({"authorization": f"Bearer {TOKEN}x"}, "the token is not this service's"),
     ],
 )
-def test_nobody_comes_in_without_the_token(token: Token, given: dict[str, str], said: str) -> None:
+def test_nobody_comes_in_without_the_token(token: BearerToken, given: dict[str, str], said: str) -> None:
     inside = Inside()
-    status, headers, heard_back = through(Guard(inside, Door(token=token)), request(**given), b"a")
+    status, headers, heard_back = through(RequestGuard(inside, AccessPolicy(token=token)), request(**given), b"a")
     assert (status, heard_back, inside.bodies) == (401, said, [])
     assert headers[b"www-authenticate"] == b'Bearer realm="raystp"'
 
 
-def test_the_token_opens_and_health_needs_none(token: Token) -> None:
-    guard = Guard(Inside(), Door(token=token, requests=1))
+def test_the_token_opens_and_health_needs_none(token: BearerToken) -> None:
+    guard = RequestGuard(Inside(), AccessPolicy(token=token, requests=1))
     assert through(guard, request(authorization=f"bearer {TOKEN}"), b"a")[0] == 200
     assert through(guard, request("/healthz"))[0] == 200
     assert through(guard, request("/v1/info"))[0] == 401
@@ -179,16 +183,16 @@ def test_a_token_that_is_none_is_told_before_anything_starts(tmp_path: Path, tex
     if text is not None:
         (tmp_path / "key").write_text(text)
     with pytest.raises(ConfigError, match=word) as caught:
-        Token(file=str(tmp_path / "key")).digest()
+        BearerToken(file=str(tmp_path / "key")).digest()
     assert "short" not in str(caught.value)
     with pytest.raises(ConfigError, match="environment variable NO_SUCH of the token cannot be read: it is not set"):
-        Token(env="NO_SUCH").digest()
+        BearerToken(env="NO_SUCH").digest()
 
 
-def test_the_door_goes_into_serves_environment_without_the_token(token: Token) -> None:
-    door = Door(123, 4, 5.0, token)
+def test_the_door_goes_into_serves_environment_without_the_token(token: BearerToken) -> None:
+    door = AccessPolicy(123, 4, 5.0, token)
     hooks = service_door.hooks(door)
-    assert Door.heard(hooks[service_door.DOOR]) == door
+    assert AccessPolicy.from_json(hooks[service_door.DOOR]) == door
     assert TOKEN not in str(hooks)
     module, _, name = hooks[service_door.HOOK].partition(":")
     assert (module, getattr(service_door, name)) == (service_door.__name__, service_door.at_the_door)
@@ -198,13 +202,13 @@ def test_the_door_goes_into_serves_environment_without_the_token(token: Token) -
     ("status", "said"), [(500, "has ended"), (503, "busy or not ready"), (404, "busy or not ready")]
 )
 def test_what_serve_says_in_plain_words_becomes_a_sentence(status: int, said: str) -> None:
-    seen, _, sentence = through(Guard(Inside(status, b"text/plain"), Door()), request(), b"a")
+    seen, _, sentence = through(RequestGuard(Inside(status, b"text/plain"), AccessPolicy()), request(), b"a")
     assert seen == 503
     assert said in sentence
 
 
 def test_a_request_that_nobody_answered_is_told_so() -> None:
-    assert through(Guard(Inside(status=0), Door()), request(), b"a")[::2] == (
+    assert through(RequestGuard(Inside(status=0), AccessPolicy()), request(), b"a")[::2] == (
         503,
         "the replica that had this request has ended: send it again",
     )
@@ -214,13 +218,13 @@ def test_a_client_steers_nothing_of_serves_own() -> None:
     inside = Inside()
     steering = {"x_request_timeout_seconds": "9999", "x_request_disconnect_disabled": "?1", "x_session_id": "a"}
     steering |= {"serve_multiplexed_model_id": "x", "x_request_id": "a b\x7f", "x_kept": "1"}
-    through(Guard(inside, Door()), request(**steering), b"a")
+    through(RequestGuard(inside, AccessPolicy()), request(**steering), b"a")
     assert inside.headers == [{b"x-kept": b"1"}]
 
 
 def test_every_request_is_counted_with_its_status() -> None:
     seen: list[int] = []
-    guard = Guard(Inside(), Door(body_bytes=2), lambda status, _: seen.append(status))
+    guard = RequestGuard(Inside(), AccessPolicy(body_bytes=2), lambda status, _: seen.append(status))
     through(guard, request(), b"a")
     through(guard, request(content_length="3"), b"abc")
     assert seen == [200, 413]
@@ -255,15 +259,15 @@ def test_every_request_is_counted_with_its_status() -> None:
     ],
 )
 def test_what_is_no_question_is_refused_in_a_sentence(body: bytes, status: int, said: str) -> None:
-    with pytest.raises(Refused) as caught:
-        heard(body)
+    with pytest.raises(RequestRefused) as caught:
+        from_json(body)
     assert caught.value.status == status
     assert said in caught.value.sentence
     assert len(caught.value.sentence) < 700
 
 
 def test_a_question_in_json_is_heard() -> None:
-    asked = heard(b'{"embeddings": [[1, 2.5]], "genes": ["B", "A"], "k": 3, "spread": true, "without": ["P1"]}')
+    asked = from_json(b'{"embeddings": [[1, 2.5]], "genes": ["B", "A"], "k": 3, "spread": true, "without": ["P1"]}')
     assert asked.features is not None
     assert asked.features.tolist() == [[1.0, 2.5]]
     assert (asked.tiles, asked.options.genes, asked.options.k) == (1, ["B", "A"], 3)
@@ -281,12 +285,12 @@ def test_a_question_in_json_is_heard() -> None:
     ],
 )
 def test_a_question_beyond_the_limits_is_refused(tiles: int, options: dict[str, Any], status: int, said: str) -> None:
-    asked = heard(json.dumps({"embeddings": [[1.0]] * tiles, "k": 1} | options).encode())
-    limits = Limits(tiles=8, k=5, genes=4, values=30)
+    asked = from_json(json.dumps({"embeddings": [[1.0]] * tiles, "k": 1} | options).encode())
+    limits = RequestLimits(tiles=8, k=5, genes=4, values=30)
     if not status:
         limits.check(asked, 2)
         return
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRefused) as caught:
         limits.check(asked, 2)
     assert (caught.value.status, caught.value.sentence) == (status, said)
 
@@ -309,8 +313,8 @@ VALUES = np.arange(6, dtype=np.float32).reshape(3, 2)
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
 def test_a_stream_brings_its_features_and_options(kind: Any) -> None:
-    asked = read_asked(stream(VALUES.astype(kind), {b"raystp": b'{"k": 3}'}), {"genes": "B,A", "spread": "true"})
-    assert isinstance(asked, Asked)
+    asked = from_arrow(stream(VALUES.astype(kind), {b"raystp": b'{"k": 3}'}), {"genes": "B,A", "spread": "true"})
+    assert isinstance(asked, ImputeRequest)
     assert asked.features is not None
     np.testing.assert_array_equal(asked.features, VALUES)
     assert asked.features.dtype == np.float32
@@ -333,8 +337,8 @@ def test_a_stream_brings_its_features_and_options(kind: Any) -> None:
     ],
 )
 def test_a_stream_that_is_amiss_is_refused(content: bytes, query: dict[str, str], status: int, said: str) -> None:
-    with pytest.raises(Refused) as caught:
-        read_asked(content, query)
+    with pytest.raises(RequestRefused) as caught:
+        from_arrow(content, query)
     assert caught.value.status == status
     assert said in caught.value.sentence
 
@@ -344,8 +348,8 @@ def test_a_missing_value_in_a_stream_is_refused() -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, pa.schema([("features", column.type)])) as writer:
         writer.write_batch(pa.record_batch([column], ["features"]))
-    with pytest.raises(Refused, match="missing"):
-        read_asked(sink.getvalue().to_pybytes(), {})
+    with pytest.raises(RequestRefused, match="missing"):
+        from_arrow(sink.getvalue().to_pybytes(), {})
 
 
 def test_a_stream_whose_bytes_are_turned_is_read_or_refused() -> None:
@@ -354,20 +358,20 @@ def test_a_stream_whose_bytes_are_turned_is_read_or_refused() -> None:
         content = bytearray(whole)
         for place in rng.integers(0, len(content), rng.integers(1, 6)):
             content[place] = rng.integers(256)
-        with contextlib.suppress(Refused):
-            asked = read_asked(bytes(content), {})
+        with contextlib.suppress(RequestRefused):
+            asked = from_arrow(bytes(content), {})
             assert asked.features is not None
             assert asked.features.nbytes <= 4 * len(whole)
 
 
 def test_an_answer_is_the_same_in_json_and_in_arrow() -> None:
-    near = Found(np.array([[3, 1]]), np.array([[0.5, 0.5]], np.float32), [["A1", "A1"]], [["s3", "s1"]])
+    near = ResponseNeighbours(np.array([[3, 1]]), np.array([[0.5, 0.5]], np.float32), [["A1", "A1"]], [["s3", "s1"]])
     expression = np.array([[0.1, 2.0]], np.float32)
-    answered = Answered(
+    answered = ImputeResponse(
         ["A", "B"], expression, np.array([0.3], np.float32), np.array([True]), expression / 2, near, np.ones((1, 3))
     )
     told = json.loads(answered.json())
-    table = pa.ipc.open_stream(write_answered(answered)).read_all()
+    table = pa.ipc.open_stream(to_arrow(answered)).read_all()
     assert json.loads(table.schema.metadata[service_arrow.OPTIONS]) == {"genes": ["A", "B"]}
     read = {name: table[name].to_pylist() for name in table.column_names}
     assert np.float32(told["expression"]).tolist() == expression.tolist() == read["expression"]

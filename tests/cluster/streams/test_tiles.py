@@ -13,17 +13,17 @@ import pytest
 
 from raystp.cluster.streams import tiles as tile_stream
 from raystp.cluster.streams.tiles import build_plan, stream
-from raystp.cluster.streams.units import Pixels, Receipt, Unit, Vectors, Width
+from raystp.cluster.streams.units import Pixels, StreamResources, UnitReceipt, Vectors, WorkUnit
 from raystp.errors import SlideError
 
 pytestmark = pytest.mark.ray
 
 SIDE = 4
-UNITS = [Unit("one.0", "one", 0, 100), Unit("one.1", "one", 100, 64), Unit("two.0", "two", 0, 7)]
-BROKEN = Unit("broken.0", "broken", 0, 90)
-FATAL = Unit("fatal.0", "fatal", 0, 20)
-DEADLY = Unit("deadly.0", "deadly", 0, 20)
-HANGING = Unit("hanging.0", "hanging", 0, 20)
+UNITS = [WorkUnit("one.0", "one", 0, 100), WorkUnit("one.1", "one", 100, 64), WorkUnit("two.0", "two", 0, 7)]
+BROKEN = WorkUnit("broken.0", "broken", 0, 90)
+FATAL = WorkUnit("fatal.0", "fatal", 0, 20)
+DEADLY = WorkUnit("deadly.0", "deadly", 0, 20)
+HANGING = WorkUnit("hanging.0", "hanging", 0, 20)
 DEATHS = 3
 SENTENCE = "slide 'broken' ends after 70 tiles"
 
@@ -34,10 +34,10 @@ class Numbers:
 
     folder: Path
 
-    def done(self, unit: Unit) -> bool:
+    def done(self, unit: WorkUnit) -> bool:
         return (self.folder / f"{unit.unit}.npy").exists()
 
-    def begin(self, unit: Unit) -> str:
+    def begin(self, unit: WorkUnit) -> str:
         marks = self.folder / "marks" / unit.unit
         marks.mkdir(parents=True, exist_ok=True)
         if len(list(marks.iterdir())) >= DEATHS:
@@ -45,13 +45,13 @@ class Numbers:
         (marks / str(time.time_ns())).touch()
         return ""
 
-    def ended(self, unit: Unit) -> None:
+    def ended(self, unit: WorkUnit) -> None:
         shutil.rmtree(self.folder / "marks" / unit.unit)
 
-    def reader(self, held: int) -> Callable[[Unit, int, int], Pixels]:  # noqa: ARG002 -- every batch is new here
+    def reader(self, held: int) -> Callable[[WorkUnit, int, int], Pixels]:  # noqa: ARG002 -- every batch is new here
         return self._read
 
-    def _read(self, unit: Unit, start: int, stop: int) -> Pixels:
+    def _read(self, unit: WorkUnit, start: int, stop: int) -> Pixels:
         if unit.slide == BROKEN.slide and stop > 70:
             raise SlideError(SENTENCE)
         if unit.slide == FATAL.slide and start > 0 and not (self.folder / "died").exists():
@@ -72,26 +72,28 @@ class Numbers:
 
         return encode
 
-    def commit(self, unit: Unit, vectors: Vectors) -> None:
+    def commit(self, unit: WorkUnit, vectors: Vectors) -> None:
         with (self.folder / "log.txt").open("a") as log:
             log.write(f"{unit.unit}\n")
         np.save(self.folder / f"{unit.unit}.npy", vectors)
 
-    def keep(self, unit: Unit, part: int, vectors: Vectors) -> None:
+    def keep(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
         np.save(self.folder / f"part-{unit.unit}-{part}.npy", vectors)
 
-    def join(self, unit: Unit, parts: int) -> None:
+    def join(self, unit: WorkUnit, parts: int) -> None:
         self.commit(unit, np.concatenate([np.load(self.folder / f"part-{unit.unit}-{n}.npy") for n in range(parts)]))
 
 
-def _numbers(unit: Unit) -> np.ndarray:
+def _numbers(unit: WorkUnit) -> np.ndarray:
     number = np.arange(unit.first, unit.first + unit.rows, dtype=np.float32)
     return np.stack([number, number**2], axis=1)
 
 
-def _check_whole(folder: Path, receipts: list[Receipt], units: list[Unit], *, failed: list[Receipt]) -> None:
+def _check_whole(
+    folder: Path, receipts: list[UnitReceipt], units: list[WorkUnit], *, failed: list[UnitReceipt]
+) -> None:
     """Every unit has one receipt and was committed once, with its own rows in their order; the failed ones were not."""
-    done = [Receipt(unit.unit, unit.slide, unit.rows, "") for unit in units]
+    done = [UnitReceipt(unit.unit, unit.slide, unit.rows, "") for unit in units]
     assert sorted(receipts, key=str) == sorted([*done, *failed], key=str)
     assert sorted((folder / "log.txt").read_text().split()) == sorted(unit.unit for unit in units)
     for unit in units:
@@ -99,7 +101,7 @@ def _check_whole(folder: Path, receipts: list[Receipt], units: list[Unit], *, fa
 
 
 def _plan(readers: int, capsys: pytest.CaptureFixture[str]) -> str:
-    plan = build_plan(Numbers(Path()), UNITS, Width(encoders=1, batch_tiles=7, threads=1, readers=readers))
+    plan = build_plan(Numbers(Path()), UNITS, StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers))
     plan.explain()  # type: ignore[no-untyped-call]  # Ray ships it without types
     return capsys.readouterr().out.partition("Physical Plan (Optimized)")[2]
 
@@ -117,24 +119,24 @@ def test_readers_apart_are_an_operator_of_their_own_and_inside_there_is_one(caps
 @pytest.mark.parametrize(
     "width",
     [
-        Width(encoders=1, batch_tiles=64, threads=1),
-        Width(encoders=2, batch_tiles=7, threads=2),
-        Width(encoders=1, batch_tiles=7, threads=1, readers=2),
-        Width(encoders=2, batch_tiles=64, threads=1, readers=1),
+        StreamResources(encoders=1, batch_tiles=64, threads=1),
+        StreamResources(encoders=2, batch_tiles=7, threads=2),
+        StreamResources(encoders=1, batch_tiles=7, threads=1, readers=2),
+        StreamResources(encoders=2, batch_tiles=64, threads=1, readers=1),
     ],
     ids=["one inside", "two inside", "two readers apart", "two encoders apart"],
 )
 def test_any_width_commits_the_same_rows_and_a_unit_that_fails_is_a_receipt_with_its_sentence(
-    width: Width, tmp_path: Path
+    width: StreamResources, tmp_path: Path
 ) -> None:
     receipts = list(stream(Numbers(tmp_path), [BROKEN, *UNITS], width))
-    _check_whole(tmp_path, receipts, UNITS, failed=[Receipt(BROKEN.unit, BROKEN.slide, 0, SENTENCE)])
+    _check_whole(tmp_path, receipts, UNITS, failed=[UnitReceipt(BROKEN.unit, BROKEN.slide, 0, SENTENCE)])
 
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("readers", [0, 1], ids=["inside", "apart"])
 def test_unit_whose_actor_died_once_is_tried_again_and_is_there_once(readers: int, tmp_path: Path) -> None:
-    width = Width(encoders=1, batch_tiles=7, threads=1, readers=readers)
+    width = StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers)
     receipts = list(stream(Numbers(tmp_path), [FATAL, *UNITS], width))
     assert (tmp_path / "died").exists()
     _check_whole(tmp_path, receipts, [FATAL, *UNITS], failed=[])
@@ -147,7 +149,9 @@ def test_a_unit_that_was_committed_by_a_worker_that_died_then_is_not_computed_ag
 ) -> None:
     monkeypatch.setattr(tile_stream, "BLOCKS", 2)  # so that a block has several units
     Numbers(tmp_path).commit(UNITS[0], _numbers(UNITS[0]))
-    receipts = list(stream(Numbers(tmp_path), UNITS, Width(encoders=1, batch_tiles=7, threads=1, readers=readers)))
+    receipts = list(
+        stream(Numbers(tmp_path), UNITS, StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers))
+    )
     _check_whole(tmp_path, receipts, UNITS, failed=[])
 
 
@@ -157,13 +161,13 @@ def test_a_unit_that_was_committed_by_a_worker_that_died_then_is_not_computed_ag
 def test_unit_that_ends_every_process_or_hangs_is_refused_by_name_and_the_others_are_there(
     readers: int, tmp_path: Path
 ) -> None:
-    width = Width(encoders=1, batch_tiles=7, threads=1, readers=readers, deadline_s=0.5)
+    width = StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers, deadline_s=0.5)
     receipts = list(stream(Numbers(tmp_path), [DEADLY, UNITS[0], HANGING, *UNITS[1:]], width))
-    refused = [Receipt(unit.unit, unit.slide, 0, f"{unit.slide} is refused") for unit in (DEADLY, HANGING)]
+    refused = [UnitReceipt(unit.unit, unit.slide, 0, f"{unit.slide} is refused") for unit in (DEADLY, HANGING)]
     _check_whole(tmp_path, receipts, UNITS, failed=refused)
     left = {path.parent.name for path in (tmp_path / "marks").glob("*/*")}
     assert left == {DEADLY.unit, HANGING.unit}
 
 
 def test_no_units_make_no_stream(tmp_path: Path) -> None:
-    assert list(stream(Numbers(tmp_path), [], Width(encoders=1, batch_tiles=7, threads=1))) == []
+    assert list(stream(Numbers(tmp_path), [], StreamResources(encoders=1, batch_tiles=7, threads=1))) == []

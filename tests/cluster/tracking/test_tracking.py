@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow.entities import Run as MlflowRun
+from mlflow.entities import RunLogger as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from raystp.cluster.tracking import outbox as tracking
-from raystp.cluster.tracking.delivery import Delivery, Logbook
-from raystp.cluster.tracking.outbox import Run, Tracker, send, tracked
-from raystp.storage import Place
+from raystp.cluster.tracking.delivery import RunDelivery, RunRef
+from raystp.cluster.tracking.outbox import RunLogger, Tracker, send, tracked
+from raystp.storage import StoragePath
 from tests.cluster.conftest import Gate
 
 PARAMETERS = {"model": "bleep", "fit": {"epochs": 2}, "nothing": None, "long": "x" * 900}
@@ -20,10 +20,10 @@ EPOCHS = 6
 
 
 def _sqlite(folder: Path) -> Tracker:
-    return Tracker(f"sqlite:///{folder / 'mlflow.db'}", "tests", Place.of(folder))
+    return Tracker(f"sqlite:///{folder / 'mlflow.db'}", "tests", StoragePath.of(folder))
 
 
-def _book(tracker: Tracker, mark: str = "abc") -> Logbook:
+def _book(tracker: Tracker, mark: str = "abc") -> RunRef:
     return tracker.book(f"run-{mark}", f"train/{mark}")
 
 
@@ -70,7 +70,7 @@ def test_a_training_that_is_resumed_goes_on_in_its_own_run(tmp_path: Path) -> No
 def test_an_epoch_that_is_told_twice_in_one_batch_is_one_point(tmp_path: Path) -> None:
     tracker = _sqlite(tmp_path)
     entry = {"kind": "metrics", "values": {"train_loss": 1.0}, "step": 0}
-    delivery = Delivery(str(tracker.uri), _book(tracker))
+    delivery = RunDelivery(str(tracker.uri), _book(tracker))
     delivery.bring([{**entry, "time": 1}, {**entry, "time": 2}])
     delivery.bring([{**entry, "time": 3}])
     (run,) = _runs(str(tracker.uri), "tests").values()
@@ -93,7 +93,7 @@ def test_files_of_a_run_on_sqlite_lie_in_the_store(tmp_path: Path) -> None:
 
 
 def test_without_tracking_nothing_is_written(tmp_path: Path) -> None:
-    tracker = Tracker(None, "tests", Place.of(tmp_path))
+    tracker = Tracker(None, "tests", StoragePath.of(tmp_path))
     with tracked(tracker, _book(tracker), PARAMETERS) as run:
         run.metrics({"train_loss": 1.0}, step=0)
     assert run.left == ""
@@ -120,7 +120,7 @@ def _slow(gate: Gate) -> None:
     gate.slow_s = 0.5
 
 
-def _train(gate: Gate, tracker: Tracker, at: dict[int, Callable[[Gate], None]]) -> Run:
+def _train(gate: Gate, tracker: Tracker, at: dict[int, Callable[[Gate], None]]) -> RunLogger:
     """Log some epochs; before some of them the server changes."""
     with tracked(tracker, _book(tracker), PARAMETERS) as run:
         for epoch in range(EPOCHS):
@@ -142,7 +142,7 @@ WHOLE = [(epoch, float(epoch)) for epoch in range(EPOCHS)]
 def test_a_server_that_is_away_for_a_while_has_every_epoch_in_the_end(
     at: dict[int, Callable[[Gate], None]], gate: Gate, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    tracker = Tracker(gate.uri, request.node.name, Place.of(tmp_path))
+    tracker = Tracker(gate.uri, request.node.name, StoragePath.of(tmp_path))
     run = _train(gate, tracker, at)
     assert run.left == ""
     (one,) = _runs(gate.uri, request.node.name).values()
@@ -158,7 +158,7 @@ def test_what_a_server_did_not_take_by_the_end_lies_in_the_store_and_is_sent_lat
     monkeypatch.setattr(tracking, "PATIENCE_S", 1.0)
     (tmp_path / "train" / "abc").mkdir(parents=True)
     (tmp_path / "train" / "abc" / "model.json").write_text("{}")
-    tracker = Tracker(gate.uri, "away", Place.of(tmp_path))
+    tracker = Tracker(gate.uri, "away", StoragePath.of(tmp_path))
     run = _train(gate, tracker, {3: _shut})
     assert f"`raystp send --set run.store={tmp_path} --set run.tracking=URI`" in run.left
     with tracked(tracker, _book(tracker), PARAMETERS) as run:  # a second attempt: what the first left goes with it
@@ -183,7 +183,7 @@ def test_a_server_that_never_answers_is_named_without_its_password(
 ) -> None:
     monkeypatch.setattr(tracking, "PATIENCE_S", 0.5)
     monkeypatch.setattr(tracking, "LAST_S", 0.5)
-    tracker = Tracker("http://somebody:canary@127.0.0.1:9", "away", Place.of(tmp_path))
+    tracker = Tracker("http://somebody:canary@127.0.0.1:9", "away", StoragePath.of(tmp_path))
     with tracked(tracker, _book(tracker), PARAMETERS) as run:
         run.metrics({"train_loss": 1.0}, step=0)
     said = capsys.readouterr().err + run.left

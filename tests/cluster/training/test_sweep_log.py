@@ -8,12 +8,12 @@ from mlflow.tracking import MlflowClient
 from raystp.cluster.tracking.outbox import Tracker
 from raystp.cluster.training.sweep_log import SweepLog
 from raystp.cluster.training.trials import Trial
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 
 @pytest.mark.slow
 def test_a_trial_whose_process_died_is_failed_and_one_that_the_sweep_lost_is_gone(tmp_path: Path) -> None:
-    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "tests", Place.of(tmp_path))
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "tests", StoragePath.of(tmp_path))
     book = tracker.book("sweep", "tune/sweep")
     with SweepLog(tracker, book, {"train": {"model": "bleep"}}, metric="validation_pcc", total=2) as log:
         for number in range(2):

@@ -20,16 +20,16 @@ from raystp.models.bleep.model import seeded_bleep
 from raystp.models.nh2st.model import seeded_nh2st
 from raystp.models.nh2st.options import Nh2stOptions
 from raystp.models.nh2st.samples import NeighbourSamples
-from raystp.models.training.fit import FitOptions, Training, accumulate
-from raystp.models.training.plan import Ranks, epoch_plan
-from raystp.models.training.samples import Pairs, Samples
+from raystp.models.training.fit import FitOptions, TrainState, accumulate
+from raystp.models.training.plan import RankLayout, epoch_plan
+from raystp.models.training.samples import PairDataset, SampleSet
 
 OPTIONS = FitOptions(epochs=1, contrast=8, step=4, seed=5)
 LOSS = "loss"
 GEOMETRIES = ("gathered", "in parts", "dealt")
 ROWS, FEATURES, GENES = 32, 6, 4
 
-Lesson = tuple[Training, Samples]
+Lesson = tuple[TrainState, SampleSet]
 
 
 def _arrays() -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,7 +41,7 @@ def _arrays() -> tuple[torch.Tensor, torch.Tensor]:
 
 def _bleep(options: BleepOptions) -> Lesson:
     model = seeded_bleep(FEATURES, GENES, options, seed=1)
-    return Training.start(model, model.loss, OPTIONS, part=model.loss_part), Pairs.of(*_arrays())
+    return TrainState.start(model, model.loss, OPTIONS, part=model.loss_part), PairDataset.of(*_arrays())
 
 
 def _nh2st(form: Any) -> Lesson:
@@ -49,7 +49,7 @@ def _nh2st(form: Any) -> Lesson:
     model = seeded_nh2st(FEATURES, GENES, Nh2stOptions(form=form, dim=8, heads=2, dropout=0.0), seed=1)
     rows = np.arange(ROWS)[:, None] + [0, -1, 1]
     samples = NeighbourSamples.of(*_arrays(), rows % ROWS, (rows >= 0) & (rows < ROWS))
-    return Training.start(model, model.loss, OPTIONS, part=model.loss_part), samples
+    return TrainState.start(model, model.loss, OPTIONS, part=model.loss_part), samples
 
 
 # Without dropout, which has no width to hide in.
@@ -61,7 +61,7 @@ LESSONS: dict[str, Callable[[], Lesson]] = {
 }
 
 
-def _gradients(lesson: Lesson, ranks: Ranks) -> dict[str, torch.Tensor]:
+def _gradients(lesson: Lesson, ranks: RankLayout) -> dict[str, torch.Tensor]:
     training, samples = lesson
     (sets,) = epoch_plan(len(samples), contrast=OPTIONS.contrast, step=OPTIONS.step, seed=OPTIONS.seed, epoch=0)
     loss = accumulate(training, samples, sets, ranks)
@@ -78,7 +78,7 @@ def _worker(rank: int, world: int, port: int, folder: str) -> None:
             training.part = training.part if geometry == "in parts" else None
             training.wrapped = wrapped = DistributedDataParallel(training.model)
             gathered = None if geometry == "dealt" else gather
-            ranks = Ranks(rank, world, gather=gathered, no_sync=wrapped.no_sync)
+            ranks = RankLayout(rank, world, gather=gathered, no_sync=wrapped.no_sync)
             found = _gradients((training, samples), ranks)
             dist.all_reduce(found[LOSS])
             found[LOSS] /= world
@@ -103,7 +103,7 @@ def workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("name", LESSONS)
 def test_several_workers_have_the_loss_and_the_gradients_of_one(workers: Path, name: str, geometry: str) -> None:
     found = safetensors.torch.load_file(workers / f"{name}, {geometry}")
-    alone = _gradients(LESSONS[name](), Ranks())
+    alone = _gradients(LESSONS[name](), RankLayout())
     assert set(found) == set(alone)
     for key, value in alone.items():
         torch.testing.assert_close(found[key], value, rtol=0.0, atol=1e-5, msg=key)
@@ -112,6 +112,6 @@ def test_several_workers_have_the_loss_and_the_gradients_of_one(workers: Path, n
 def test_gathered_negatives_are_more_than_a_workers_own() -> None:
     training, samples = LESSONS["BLEEP"]()
     plan = epoch_plan(len(samples), contrast=OPTIONS.contrast, step=OPTIONS.step, seed=OPTIONS.seed, epoch=0)
-    whole = accumulate(training, samples, plan[0], Ranks())
-    halves = accumulate(training, samples, plan[0].reshape(8, 4), Ranks())
+    whole = accumulate(training, samples, plan[0], RankLayout())
+    halves = accumulate(training, samples, plan[0].reshape(8, 4), RankLayout())
     assert not torch.allclose(whole, halves)

@@ -20,7 +20,7 @@ from raystp.encoders.text.hashed import GeneTextEncoder, HashedText, RandomText,
 from raystp.encoders.text.language_model import pool, read_model_text
 from raystp.encoders.text.table import read_table_text
 from raystp.errors import EncoderError
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 TEXTS = {
     "A": "protein folding in the T-cell membrane",
@@ -31,20 +31,20 @@ TEXTS = {
 ROWS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 
 
-def _npz(folder: Path, genes: list[str] | None = None) -> Place:
+def _npz(folder: Path, genes: list[str] | None = None) -> StoragePath:
     np.savez(folder / "t.npz", genes=np.array(list(TEXTS) if genes is None else genes), vectors=ROWS)
-    return Place.of(folder / "t.npz")
+    return StoragePath.of(folder / "t.npz")
 
 
-def _parquet(folder: Path) -> Place:
+def _parquet(folder: Path) -> StoragePath:
     pq.write_table(pa.table({"gene": list(TEXTS), "vector": ROWS.tolist()}), folder / "t.parquet")
-    return Place.of(folder / "t.parquet")
+    return StoragePath.of(folder / "t.parquet")
 
 
-def _npy(folder: Path) -> tuple[Place, Place]:
+def _npy(folder: Path) -> tuple[StoragePath, StoragePath]:
     np.save(folder / "t.npy", ROWS)
     (folder / "names.txt").write_text("\n".join(TEXTS))
-    return Place.of(folder / "t.npy"), Place.of(folder / "names.txt")
+    return StoragePath.of(folder / "t.npy"), StoragePath.of(folder / "names.txt")
 
 
 def _bert(folder: Path) -> Path:
@@ -154,25 +154,25 @@ def test_tables_that_are_none_are_refused_and_no_pickle_is_opened(tmp_path: Path
     rows, names = _npy(tmp_path)
     with pytest.raises(EncoderError, match="give a file of names"):
         read_table_text(rows)
-    names.path.write_text("A\nB\n")
+    names.local_path.write_text("A\nB\n")
     with pytest.raises(EncoderError, match=r"float32 \(4, 3\) for 2 genes"):
         read_table_text(rows, names=names)
-    names.path.write_text("A\nB\nB\nC\n")
+    names.local_path.write_text("A\nB\nB\nC\n")
     with pytest.raises(EncoderError, match=r"1 genes more than once \('B'\)"):
         read_table_text(rows, names=names)
-    np.save(rows.path, np.where(np.arange(12).reshape(4, 3) == 4, np.nan, ROWS))
-    names.path.write_text("\n".join(TEXTS))
+    np.save(rows.local_path, np.where(np.arange(12).reshape(4, 3) == 4, np.nan, ROWS))
+    names.local_path.write_text("\n".join(TEXTS))
     with pytest.raises(EncoderError, match="nan or infinity for 'B'"):
         read_table_text(rows, names=names)
-    np.save(rows.path, np.array([{"A": 1}], dtype=object), allow_pickle=True)
+    np.save(rows.local_path, np.array([{"A": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(EncoderError, match="cannot be read as a table"):
         read_table_text(rows, names=names)
     for name in ("t.parquet", "t.npz"):
         (tmp_path / name).write_bytes(pickle.dumps({"A": 1}))
         with pytest.raises(EncoderError, match="cannot be read as a table"):
-            read_table_text(Place.of(tmp_path / name))
+            read_table_text(StoragePath.of(tmp_path / name))
     with pytest.raises(EncoderError, match=r"wanted is a \.parquet"):
-        read_table_text(Place.of(tmp_path / "t.pkl"))
+        read_table_text(StoragePath.of(tmp_path / "t.pkl"))
 
 
 def test_pools_leave_padding_out() -> None:

@@ -8,9 +8,9 @@ import pytest
 from raystp import tables
 from raystp.evaluate.metrics.cases import CaseOutcome, auc_at_median, score_cases
 from raystp.evaluate.metrics.genes import pcc_per_gene
-from raystp.evaluate.metrics.score import Label
+from raystp.evaluate.metrics.score import ScoreLabel
 
-LABEL = Label("patient", "all", "attention")
+LABEL = ScoreLabel("patient", "all", "attention")
 
 
 def _scored(predicted: np.ndarray, measured: np.ndarray, **given: Any) -> list[dict[str, Any]]:

@@ -4,22 +4,22 @@ import pytest
 from raystp import tables
 from raystp.errors import ModelError, PanelError, SectionError
 from raystp.evaluate.metrics.genes import gene_sets, pcc_per_gene
-from raystp.evaluate.metrics.score import Label, Outcome, Row, score_model
+from raystp.evaluate.metrics.score import Row, ScoreLabel, SectionOutcome, score_model
 
 GENES = 12
 NAMES = [f"g{at:02d}" for at in range(GENES)]
-LABEL = Label("section", "toy", "ridge")
+LABEL = ScoreLabel("section", "toy", "ridge")
 
 
-def outcome(seed: int, patient: str = "p", side: int = 8, offset: float = 0.0) -> Outcome:
+def outcome(seed: int, patient: str = "p", side: int = 8, offset: float = 0.0) -> SectionOutcome:
     rng = np.random.default_rng(seed)
     measured = rng.normal(2.0 + offset, 1.0, (side * side, GENES)).astype(np.float32)
     predicted = (measured + rng.normal(size=measured.shape)).astype(np.float32)
     xy = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2) * 100.0
-    return Outcome(predicted, measured, xy, patient)
+    return SectionOutcome(predicted, measured, xy, patient)
 
 
-def scored(outcomes: dict[str, Outcome], **more: object) -> list[Row]:
+def scored(outcomes: dict[str, SectionOutcome], **more: object) -> list[Row]:
     sets = gene_sets(np.arange(12.0), np.arange(12.0), NAMES, n=3) | {"planted": np.array([0, 1])}
     return score_model(LABEL, outcomes, sets, rng=np.random.default_rng(0), draws=200, **more)  # type: ignore[arg-type] # keywords are passed on
 
@@ -53,7 +53,7 @@ def test_pooling_rewards_an_offset_between_sections_that_the_mean_does_not() -> 
     for name, offset in (("A", 0.0), ("B", 5.0)):
         o = outcome(0, offset=offset)
         noise = np.random.default_rng(9).normal(size=o.measured.shape)
-        outcomes[name] = Outcome(noise + offset, o.measured, o.xy, o.patient)
+        outcomes[name] = SectionOutcome(noise + offset, o.measured, o.xy, o.patient)
     rows = scored(outcomes)
     assert abs(one(rows, "mean")["value"]) < 0.1
     assert one(rows, "pooled")["value"] > 0.7
@@ -61,7 +61,7 @@ def test_pooling_rewards_an_offset_between_sections_that_the_mean_does_not() -> 
 
 def test_constant_predictions_score_0_and_are_counted_over_sections() -> None:
     o = outcome(0)
-    flat = Outcome(np.ones_like(o.predicted), o.measured, o.xy, o.patient)
+    flat = SectionOutcome(np.ones_like(o.predicted), o.measured, o.xy, o.patient)
     rows = scored({"A": flat, "B": flat})
     assert (one(rows, "A")["value"], one(rows, "A")["constant"]) == (0.0, GENES)
     assert (one(rows, "mean")["value"], one(rows, "mean")["constant"]) == (0.0, 2 * GENES)
@@ -92,7 +92,7 @@ def test_equal_seeds_give_equal_rows() -> None:
 
 def test_the_order_of_the_spots_does_not_matter() -> None:
     o, order = outcome(0), np.random.default_rng(1).permutation(64)
-    turned = Outcome(o.predicted[order], o.measured[order], o.xy[order], o.patient)
+    turned = SectionOutcome(o.predicted[order], o.measured[order], o.xy[order], o.patient)
     for row, other in zip(scored({"A": o}), scored({"A": turned}), strict=True):
         assert row["value"] == pytest.approx(other["value"])
         assert row["low"] == pytest.approx(other["low"])
@@ -110,7 +110,7 @@ def test_a_null_is_the_mean_and_spread_over_permutations_of_the_gene_sets_mean()
 
 def test_faults_are_sentences_that_name_the_section() -> None:
     o = outcome(0)
-    broken = Outcome(np.full_like(o.predicted, np.nan), o.measured, o.xy, o.patient)
+    broken = SectionOutcome(np.full_like(o.predicted, np.nan), o.measured, o.xy, o.patient)
     with pytest.raises(ModelError, match="not finite") as caught:
         scored({"A": o, "B7": broken})
     assert caught.value.__notes__ == ["section B7"]

@@ -5,7 +5,7 @@ import pytest
 
 from raystp.evaluate.metrics.genes import mae, mse, pcc_per_gene, rvd, spot_pcc
 from raystp.evaluate.metrics.intervals import resample
-from raystp.evaluate.metrics.sums import METRICS, Sums, join, score, scores_of_draws, sums
+from raystp.evaluate.metrics.sums import METRICS, BlockSums, join, score, scores_of_draws, sums
 
 SETS = [np.arange(8), np.array([5, 0, 2])]
 CENTRE = np.full(8, 4.0)
@@ -19,7 +19,7 @@ def section(seed: int, spots: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndar
     return predicted, measured, np.arange(spots) % 6
 
 
-def reduced(predicted: np.ndarray, measured: np.ndarray, block: np.ndarray) -> Sums:
+def reduced(predicted: np.ndarray, measured: np.ndarray, block: np.ndarray) -> BlockSums:
     return sums(predicted, measured, block=block, centre=CENTRE, sets=SETS)
 
 

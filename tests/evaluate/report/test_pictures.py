@@ -12,8 +12,8 @@ from raystp.evaluate.report.board import boards
 from raystp.evaluate.report.charts import MODEL, curve_figure, scores_figure
 from raystp.evaluate.report.pictures import (
     GeneMap,
-    Spots,
-    Thumbnail,
+    SlideThumbnail,
+    SpotLayout,
     colour_limits,
     maps_figure,
     png,
@@ -26,17 +26,17 @@ WIDTH, HEIGHT = Level0Pixels(2000.0), Level0Pixels(1000.0)
 YELLOW, VIOLET = (253, 231, 37), (68, 1, 84)  # the ends of viridis
 
 
-def thumbnail() -> Thumbnail:
+def thumbnail() -> SlideThumbnail:
     pixels = np.full((50, 100, 3), 255, dtype=np.uint8)
     pixels[:10, :10] = (255, 0, 0)  # the slide's top-left corner is red
-    return Thumbnail(pixels, WIDTH, HEIGHT)
+    return SlideThumbnail(pixels, WIDTH, HEIGHT)
 
 
-def corners() -> tuple[Spots, np.ndarray]:
+def corners() -> tuple[SpotLayout, np.ndarray]:
     """Return spots that fill the slide, high only at the top right."""
     xy = np.stack(np.meshgrid(np.arange(50.0, 2000, 100), np.arange(50.0, 1000, 100)), axis=-1).reshape(-1, 2)
     high = (xy[:, 0] > 1500) & (xy[:, 1] < 300)
-    return Spots(xy, Level0Pixels(100.0)), high * 4.0 + 0.001 * np.arange(len(xy)) / len(xy)
+    return SpotLayout(xy, Level0Pixels(100.0)), high * 4.0 + 0.001 * np.arange(len(xy)) / len(xy)
 
 
 def panel(figure: Figure, at: int) -> np.ndarray:
@@ -70,7 +70,9 @@ def test_tissue_and_both_maps_lie_as_the_slide_does() -> None:
 
 def test_all_panels_show_the_same_place_with_y_down_and_one_scale() -> None:
     spots, values = corners()
-    figure = maps_figure(thumbnail(), Spots(spots.xy[:40], spots.diameter), GeneMap("A", values[:40], values[:40], 1.0))
+    figure = maps_figure(
+        thumbnail(), SpotLayout(spots.xy[:40], spots.diameter), GeneMap("A", values[:40], values[:40], 1.0)
+    )
     for axes in figure.axes[:3]:
         assert axes.yaxis_inverted()
         assert not axes.xaxis_inverted()
@@ -80,7 +82,7 @@ def test_all_panels_show_the_same_place_with_y_down_and_one_scale() -> None:
 
 
 def test_spots_are_drawn_at_their_true_size() -> None:
-    spots = Spots(np.array([[500.0, 500.0], [1500.0, 500.0]]), Level0Pixels(200.0))
+    spots = SpotLayout(np.array([[500.0, 500.0], [1500.0, 500.0]]), Level0Pixels(200.0))
     values = np.array([1.0, 0.0])
     figure = maps_figure(thumbnail(), spots, GeneMap("A", values, values, 1.0))
     pixels = panel(figure, 1)

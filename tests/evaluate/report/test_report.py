@@ -8,7 +8,7 @@ from raystp.evaluate.metrics.score import Row
 from raystp.evaluate.protocols import PROTOCOLS, protocol_of
 from raystp.evaluate.report.board import score_table_text
 from raystp.evaluate.report.document import Report, SectionPictures, build_report
-from raystp.evaluate.report.page import Picture
+from raystp.evaluate.report.page import PageFigure
 from raystp.evaluate.report.verdict import verdict
 
 EVIL = "<script>alert('x')</script>"
@@ -35,8 +35,8 @@ def content(**more: object) -> Report:
         "interval": "within section",
         "rows": rows,
         "permutations": 20,
-        "sections": [SectionPictures(EVIL, [Picture(f'"{EVIL}', b"png", EVIL)], EVIL)],
-        "curves": [Picture("loss", b"png")],
+        "sections": [SectionPictures(EVIL, [PageFigure(f'"{EVIL}', b"png", EVIL)], EVIL)],
+        "curves": [PageFigure("loss", b"png")],
         "failures": [{"slide": "S9", "stage": "tile", "reason": f"no um/px {EVIL}"}],
         "manifests": {"model": {"step": "train", "name": "a", "fingerprint": "0f", "uri": "http://host/", "x": EVIL}},
     }

@@ -12,13 +12,13 @@ import scipy.sparse as sp
 from raystp.errors import PanelError, SectionError
 from raystp.expression.bulk.labels import BulkLabels, pseudo_bulk, read_bulk, variable_genes
 from raystp.expression.bulk.slides import read_slide_cases, slides_of_cases, tcga_case
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 CASES, GENES = ["007", "P2", "P3"], ["ERBB2", "FASN", "MUC1"]
 VALUES = np.array([[1.0, 0.0, 3.5], [2.0, 5.0, 0.25], [0.0, 1.0, 7.0]])
 
 
-def _write(folder: Path, kind: str) -> Place:
+def _write(folder: Path, kind: str) -> StoragePath:
     path = folder / f"bulk.{kind}"
     frame = pd.DataFrame(VALUES, columns=GENES)
     frame.insert(1, "case", CASES)  # not the first column: it is found by its name
@@ -29,12 +29,12 @@ def _write(folder: Path, kind: str) -> Place:
         ad.AnnData(sp.csr_matrix(VALUES), **names).write_h5ad(path)
     else:
         frame.to_csv(path, index=False, sep="\t" if "tsv" in kind else ",")
-    return Place.of(path)
+    return StoragePath.of(path)
 
 
-def _csv(folder: Path, text: str) -> Place:
+def _csv(folder: Path, text: str) -> StoragePath:
     (folder / "bulk.csv").write_text(text)
-    return Place.of(folder / "bulk.csv")
+    return StoragePath.of(folder / "bulk.csv")
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "csv.gz", "parquet", "h5ad"])
@@ -103,10 +103,10 @@ def test_faults_of_counts_of_cases_and_of_files_are_sentences(tmp_path: Path) ->
     with pytest.raises(SectionError, match="turn the table, a row is a case"):
         read_bulk(_csv(tmp_path, "case,P8,P9\nERBB2,1,2\n"), cases=["P9"])
     with pytest.raises(SectionError, match="no table of cases that is known"):
-        read_bulk(Place.of(tmp_path / "bulk.xlsx"))
+        read_bulk(StoragePath.of(tmp_path / "bulk.xlsx"))
     (tmp_path / "bulk.parquet").write_bytes(b"no parquet")
     with pytest.raises(SectionError, match="cannot be read as a table"):
-        read_bulk(Place.of(tmp_path / "bulk.parquet"))
+        read_bulk(StoragePath.of(tmp_path / "bulk.parquet"))
 
 
 def test_pseudo_bulk_is_the_pool_of_all_spots_of_a_case_however_they_are_cut(make: Callable[..., ad.AnnData]) -> None:

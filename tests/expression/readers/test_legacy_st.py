@@ -8,7 +8,7 @@ import pytest
 from raystp.errors import SectionError, StorageError
 from raystp.expression.readers.registry import read
 from raystp.expression.readers.source import SectionSource
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 COUNTS = "\tA\tB\tC\n1x1\t1\t0\t2\n2x1\t0\t3\t0\n1x2\t4\t0\t0\n2x3\t0\t0\t5\n"
 SELECTION = (
@@ -21,7 +21,7 @@ SELECTION = (
 def source(tmp_path: Path) -> SectionSource:
     (tmp_path / "A1.tsv").write_text(COUNTS)
     (tmp_path / "A1_selection.tsv").write_text(SELECTION)
-    counts, positions = Place.of(tmp_path / "A1.tsv"), Place.of(tmp_path / "A1_selection.tsv")
+    counts, positions = StoragePath.of(tmp_path / "A1.tsv"), StoragePath.of(tmp_path / "A1_selection.tsv")
     return SectionSource("A1", "slideA1", "A", "legacy_st", counts, positions)
 
 
@@ -51,7 +51,7 @@ def test_a_spot_lies_at_its_own_column_and_row(source: SectionSource) -> None:
 def test_compression_and_an_absent_corner_change_nothing(source: SectionSource, tmp_path: Path) -> None:
     with gzip.open(tmp_path / "A1.tsv.gz", "wt") as file:
         file.write(COUNTS.removeprefix("\t"))
-    zipped, _ = read(replace(source, counts=Place.of(tmp_path / "A1.tsv.gz")))
+    zipped, _ = read(replace(source, counts=StoragePath.of(tmp_path / "A1.tsv.gz")))
     plain, _ = read(source)
     assert zipped.X.toarray().tolist() == plain.X.toarray().tolist()
     assert zipped.var_names.tolist() == plain.var_names.tolist()
@@ -82,7 +82,7 @@ def test_a_given_mpp_stands_where_the_pitch_does_not_contradict_it(source: Secti
 
 def test_detected_array_coordinates_are_places_once_their_scale_is_known(source: SectionSource, tmp_path: Path) -> None:
     (tmp_path / "mob.tsv").write_text("\tA\n16.92x9.015\t1\n17.0x10.0\t2\n3.5x4.25\t3\n")
-    mob = replace(source, counts=Place.of(tmp_path / "mob.tsv"), positions=None)
+    mob = replace(source, counts=StoragePath.of(tmp_path / "mob.tsv"), positions=None)
     section, notes = read(replace(mob, spot_px=80.0))
     assert section.obs_names.tolist() == ["16.92x9.015", "17.0x10.0", "3.5x4.25"]
     assert section.obsm["spatial"].tolist() == pytest.approx(np.array([[1273.6, 641.2], [1280, 720], [200, 260]]))
@@ -125,9 +125,9 @@ def test_a_damaged_archive_and_an_absent_file_are_said_so(source: SectionSource,
     whole = gzip.compress(COUNTS.encode() * 50)
     (tmp_path / "cut.tsv.gz").write_bytes(whole[:40])
     with pytest.raises(SectionError, match=r"cut.tsv.gz\) is not a tab-separated table of counts"):
-        read(replace(source, counts=Place.of(tmp_path / "cut.tsv.gz")))
+        read(replace(source, counts=StoragePath.of(tmp_path / "cut.tsv.gz")))
     with pytest.raises(StorageError, match="no file at"):
-        read(replace(source, counts=Place.of(tmp_path / "absent.tsv")))
+        read(replace(source, counts=StoragePath.of(tmp_path / "absent.tsv")))
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_a_damaged_archive_and_an_absent_file_are_said_so(source: SectionSource,
 )
 def test_her2st_is_as_its_table_says(real_data: Path, name: str, row: tuple[int, int, int, float, int]) -> None:
     spots, dropped, genes, mpp, median = row
-    counts = Place.of(real_data / "her2st" / "ST-cnts" / f"{name}.tsv.gz")
-    positions = Place.of(real_data / "her2st" / "ST-spotfiles" / f"{name}_selection.tsv")
+    counts = StoragePath.of(real_data / "her2st" / "ST-cnts" / f"{name}.tsv.gz")
+    positions = StoragePath.of(real_data / "her2st" / "ST-spotfiles" / f"{name}_selection.tsv")
     section, notes = read(SectionSource(name, name, name[0], "legacy_st", counts, positions))
     assert section.shape == (spots, genes)
     assert notes["dropped_no_counts"] == dropped
@@ -154,7 +154,7 @@ def test_her2st_is_as_its_table_says(real_data: Path, name: str, row: tuple[int,
 
 
 def test_the_olfactory_bulb_lies_on_its_image(real_data: Path) -> None:
-    counts = Place.of(real_data / "mob_rep11" / "counts" / "Rep11_MOB_count_matrix-1.tsv.gz")
+    counts = StoragePath.of(real_data / "mob_rep11" / "counts" / "Rep11_MOB_count_matrix-1.tsv.gz")
     section, _ = read(SectionSource("11", "11", "mouse", "legacy_st", counts, spot_px=72.56))
     assert section.shape == (262, 16218)
     assert section.uns["raystp"]["mpp"] == pytest.approx(2.76, abs=0.005)

@@ -12,7 +12,7 @@ from raystp.errors import SectionError
 from raystp.expression.readers.registry import LAYOUTS, read
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.schema import about, write_section
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 XY = np.array([[100.0, 1000.0], [200.0, 1000.0], [100.0, 1100.0], [300.0, 1300.0]])
 COUNTS = np.array([[1, 0], [2, 3], [0, 4], [5, 6]], dtype=np.float32)
@@ -29,11 +29,11 @@ def _stranger(**parts: Any) -> ad.AnnData:
 
 @pytest.fixture
 def source(tmp_path: Path) -> SectionSource:
-    return SectionSource("S1", "slide1", "P1", "scverse", Place.of(tmp_path / "x.h5ad"), mpp=0.5)
+    return SectionSource("S1", "slide1", "P1", "scverse", StoragePath.of(tmp_path / "x.h5ad"), mpp=0.5)
 
 
 def _read(source: SectionSource, adata: ad.AnnData) -> tuple[ad.AnnData, dict[str, object]]:
-    adata.write_h5ad(source.counts.path)
+    adata.write_h5ad(source.counts.local_path)
     return read(source)
 
 

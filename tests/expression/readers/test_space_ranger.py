@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from raystp.errors import SectionError
 from raystp.expression.readers.registry import read
 from raystp.expression.readers.source import SectionSource
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 BARCODES = ["AA-1", "BB-1", "CC-1", "DD-1", "EE-1"]
 ARRAY = [(0, 0), (0, 2), (1, 1), (1, 3), (2, 0)]  # (row, column): odd rows hold odd columns
@@ -66,7 +66,7 @@ def outs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def source(outs: Path) -> SectionSource:
-    return SectionSource("V1", "V1", "mouse", "space_ranger", Place.of(outs))
+    return SectionSource("V1", "V1", "mouse", "space_ranger", StoragePath.of(outs))
 
 
 def test_a_spot_lies_at_its_own_column_and_row(source: SectionSource) -> None:
@@ -189,7 +189,7 @@ def test_a_matrix_that_claims_more_than_its_file_is_not_read(source: SectionSour
 
 
 def test_a_real_output_has_the_spots_and_genes_it_says(real_data: Path) -> None:
-    folder = Place.of(real_data / "visium" / "Vis5A_2dpi")
+    folder = StoragePath.of(real_data / "visium" / "Vis5A_2dpi")
     section, notes = read(SectionSource("Vis5A", "Vis5A", "mouse", "space_ranger", folder))
     assert section.shape == (982, 33217)
     assert np.median(np.asarray(section.X.sum(axis=1))) == 4903.0

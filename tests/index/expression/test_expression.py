@@ -17,8 +17,8 @@ from scipy import sparse
 from raystp.errors import ArtifactError, ModelError
 from raystp.index.expression import kernels as expression_kernels
 from raystp.index.expression.forms import DenseExpression, Form, SparseExpression
-from raystp.index.expression.shard import Expression, held, open_expression, write_expression
-from raystp.storage import Place
+from raystp.index.expression.shard import ExpressionRows, in_memory, open_expression, write_expression
+from raystp.storage import StoragePath
 
 FORMS: tuple[Form, ...] = ("float32", "float16", "csr", "csr16")
 ROWS, GENES = 300, 203
@@ -40,8 +40,8 @@ def asked(queries: int = 40, k: int = 50, seed: int = 1) -> tuple[Any, Any]:
     return weights / weights.sum(axis=1, keepdims=True), random.integers(0, ROWS, (queries, k))
 
 
-def opened(folder: Path, form: Form, values: Any = None, stem: str = "shard-00000") -> Expression:
-    place = Place.of(folder)
+def opened(folder: Path, form: Form, values: Any = None, stem: str = "shard-00000") -> ExpressionRows:
+    place = StoragePath.of(folder)
     described = write_expression(place, stem, toy() if values is None else values, form)
     return open_expression(place, json.loads(json.dumps(described)))
 
@@ -58,9 +58,9 @@ def stored(form: Form) -> Any:
 @pytest.mark.parametrize("source", ["dense", "sparse", "opened"])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_back_what_was_written(tmp_path: Path, form: Form, source: str) -> None:
-    given: Any = {"dense": toy(), "sparse": sparse.csr_array(toy()), "opened": held(toy())}[source]
+    given: Any = {"dense": toy(), "sparse": sparse.csr_array(toy()), "opened": in_memory(toy())}[source]
     expression = opened(tmp_path, form, given)
-    assert isinstance(expression, Expression)
+    assert isinstance(expression, ExpressionRows)
     assert (expression.form, expression.shape) == (form, (ROWS, GENES))
     order = np.random.default_rng(2).permutation(ROWS)
     assert np.array_equal(expression.rows(order), stored(form)[order])
@@ -99,7 +99,7 @@ def test_the_shares_of_shards_add_to_the_whole(tmp_path: Path, shards: int, form
         shard = opened(tmp_path, form, toy()[first:end], f"shard-{number:05d}")
         total += shard.share_of_sum(weights, rows, first)
         spread += shard.share_of_spread(weights, rows, mean, first)
-    whole = held(stored(form))
+    whole = in_memory(stored(form))
     np.testing.assert_allclose(total, whole.share_of_sum(weights, rows), atol=1e-6, rtol=1e-6)
     np.testing.assert_allclose(spread, whole.share_of_spread(weights, rows, mean), atol=1e-5, rtol=1e-5)
 
@@ -169,17 +169,17 @@ def test_arrays_that_may_only_be_read_give_the_same_answer(tmp_path: Path, form:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_a_caller_changes_never_reaches_the_file(tmp_path: Path, form: Form) -> None:
-    described = write_expression(Place.of(tmp_path), "s", toy(), form)
-    first = open_expression(Place.of(tmp_path), described)
+    described = write_expression(StoragePath.of(tmp_path), "s", toy(), form)
+    first = open_expression(StoragePath.of(tmp_path), described)
     assert isinstance(first, DenseExpression | SparseExpression)
     first.values[:] = 9
-    again = open_expression(Place.of(tmp_path), described)
+    again = open_expression(StoragePath.of(tmp_path), described)
     assert np.array_equal(again.rows(np.arange(ROWS)), stored(form))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_chosen_rows_alone_are_written_and_leave_nothing_else_in_the_files(tmp_path: Path, form: Form) -> None:
-    place, kept = Place.of(tmp_path), np.flatnonzero(np.arange(ROWS) % 3)
+    place, kept = StoragePath.of(tmp_path), np.flatnonzero(np.arange(ROWS) % 3)
     whole = opened(tmp_path, form)
     described = write_expression(place, "kept", whole, form, rows=kept)
     assert np.array_equal(open_expression(place, described).rows(np.arange(len(kept))), stored(form)[kept])
@@ -189,27 +189,27 @@ def test_chosen_rows_alone_are_written_and_leave_nothing_else_in_the_files(tmp_p
 
 
 def test_a_version_1_description_opens_as_float32(tmp_path: Path) -> None:
-    one = write_expression(Place.of(tmp_path), "shard-00000", toy(), "float32")["files"]["values"]
+    one = write_expression(StoragePath.of(tmp_path), "shard-00000", toy(), "float32")["files"]["values"]
     assert one["file"] == "shard-00000.expression.npy"
-    expression = open_expression(Place.of(tmp_path), one)
+    expression = open_expression(StoragePath.of(tmp_path), one)
     assert expression.form == "float32"
     assert np.array_equal(expression.rows(np.arange(ROWS)), toy())
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_altered_file_is_refused_by_name(tmp_path: Path, form: Form) -> None:
-    described = write_expression(Place.of(tmp_path), "s", toy(), form)
+    described = write_expression(StoragePath.of(tmp_path), "s", toy(), form)
     for one in described["files"].values():
         path = tmp_path / one["file"]
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         with pytest.raises(ArtifactError, match=f"{one['file']} is not the file that its index was written with"):
-            open_expression(Place.of(tmp_path), described)
+            open_expression(StoragePath.of(tmp_path), described)
         path.write_bytes(content)
 
 
 def test_files_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
-    place = Place.of(tmp_path)
+    place = StoragePath.of(tmp_path)
     wide, narrow = (write_expression(place, stem, toy()[:, :n], "csr") for stem, n in (("wide", GENES), ("narrow", 50)))
     with pytest.raises(ArtifactError, match=r"wide.expression.columns.npy and its values and starts do not make rows"):
         open_expression(place, {**wide, "shape": [ROWS, 50]})
@@ -228,14 +228,14 @@ def test_values_that_are_not_finite_or_too_large_are_refused(tmp_path: Path, for
         broken[[4, 250], 9] = value
         for source in (broken, sparse.csr_array(broken)):
             with pytest.raises(ModelError, match=r"not finite in 2 of its rows \('4', '250'\): leave them out"):
-                write_expression(Place.of(tmp_path), "s", source, form)
+                write_expression(StoragePath.of(tmp_path), "s", source, form)
     large = toy()
     large[3, 3] = 65_505
     if form in {"float32", "csr"}:
         assert opened(tmp_path, form, large).rows(np.array([3]))[0, 3] == 65_505
     else:
         with pytest.raises(ModelError, match=f"goes up to 65505, and form '{form}' holds values to 65,504"):
-            write_expression(Place.of(tmp_path), "s", large, form)
+            write_expression(StoragePath.of(tmp_path), "s", large, form)
 
 
 def test_more_genes_than_two_bytes_count_are_kept_apart(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_more_genes_than_two_bytes_count_are_kept_apart(tmp_path: Path) -> None:
 
 def test_genes_and_rows_that_are_not_there_are_refused_in_a_sentence() -> None:
     weights, rows = asked()
-    for expression in (held(toy()), held(sparse.csr_array(toy()))):
+    for expression in (in_memory(toy()), in_memory(sparse.csr_array(toy()))):
         for genes in (np.array([GENES]), np.array([-1, 3])):
             with pytest.raises(ModelError, match="were asked of expression whose genes are 0 to 202"):
                 expression.share_of_sum(weights, rows, 0, genes)
@@ -271,8 +271,8 @@ def test_forms_agree_whatever_the_size(rows: int, genes: int, k: int, seed: int)
     values = random.random((rows, genes), dtype=np.float32) * (random.random((rows, genes)) < random.random())
     values = values.astype(np.float16).astype(np.float32)
     weights, near = random.random((3, k), dtype=np.float32), random.integers(-1, rows + 5, (3, k))
-    wide, thin = held(sparse.csr_array(values)), held(values.astype(np.float16))
-    dense = held(values)
+    wide, thin = in_memory(sparse.csr_array(values)), in_memory(values.astype(np.float16))
+    dense = in_memory(values)
     found = dense.share_of_sum(weights, near)
     for other in (wide, thin):
         np.testing.assert_allclose(other.share_of_sum(weights, near), found, rtol=1e-5, atol=1e-6)
@@ -292,7 +292,7 @@ def test_kernels_are_compiled_where_nothing_can_be_cached(monkeypatch: pytest.Mo
     monkeypatch.setattr(expression_kernels, "njit", refusing)
     expression_kernels.compiled.cache_clear()
     try:
-        expression = held(toy().astype(np.float16))
+        expression = in_memory(toy().astype(np.float16))
         assert np.array_equal(expression.share_of_sum(np.ones((1, 1), np.float32), np.array([[8]]))[0], [5] * GENES)
     finally:
         expression_kernels.compiled.cache_clear()

@@ -9,13 +9,14 @@ import pytest
 
 from raystp.errors import ArtifactError, ModelError
 from raystp.index import recall
-from raystp.index.bank import open_bank, write_bank
-from raystp.index.reference import Reference
+from raystp.index.opened import open_reference_index
+from raystp.index.reference import ReferenceRows
 from raystp.index.search import exact
-from raystp.index.search.kinds import EXACT_BELOW, KINDS, Effort, Kind, Want, choose
+from raystp.index.search.kinds import EXACT_BELOW, KINDS, IndexParams, Kind, SearchParams, choose
 from raystp.index.search.merge import merge_top_k, short_of
 from raystp.index.search.score import METRICS, Metric
-from raystp.storage import Place
+from raystp.index.write import write_reference_index
+from raystp.storage import StoragePath
 from tests.index.toy import JOINT, ROWS, bank_of, reference, vectors
 
 LISTED: tuple[Kind, ...] = ("ivf", "ivfsq", "ivfpq")
@@ -43,7 +44,7 @@ def test_what_is_found_has_its_own_score_and_order(tmp_path: Path, kind: Kind, m
 @pytest.mark.parametrize("kind", ["exact", "ivf"])
 def test_shards_share_lists_so_any_cut_gives_the_same_answers(tmp_path: Path, kind: Kind, metric: Metric) -> None:
     one, _ = bank_of(tmp_path / "1", kind, shards=1, metric=metric)
-    effort = Effort(nprobe=3)
+    effort = SearchParams(nprobe=3)
     for shards in (2, 7):
         many, _ = bank_of(tmp_path / str(shards), kind, shards=shards, metric=metric)
         assert_same(many.search(QUERIES, 10, effort=effort), one.search(QUERIES, 10, effort=effort))
@@ -54,14 +55,14 @@ def test_ties_and_doubles_are_cut_alike(tmp_path: Path, kind: Kind) -> None:
     random = np.random.default_rng(0)
     whole = random.integers(1, 4, (600, 4)).astype(np.float32)  # 81 vectors, each about 7 times
     names = [str(row) for row in range(600)]
-    spots = Reference(whole, np.zeros((600, 1), np.float32), ["g"], names, names, names)
+    spots = ReferenceRows(whole, np.zeros((600, 1), np.float32), ["g"], names, names, names)
     answers, complete = [], []
     for shards in (1, 2, 7):
-        place = Place.of(tmp_path / str(shards))
-        want = Want(kind=kind, recall=1.0, k=20, lists=8)
-        bank = open_bank(place, write_bank(place, spots, shards=shards, metric="l2", want=want))
-        answers.append(bank.search(whole[:50], 20, effort=Effort(nprobe=2)))
-        complete.append(bank.search(whole[:50], 20, effort=Effort(nprobe=8)))
+        place = StoragePath.of(tmp_path / str(shards))
+        want = IndexParams(kind=kind, recall=1.0, k=20, lists=8)
+        bank = open_reference_index(place, write_reference_index(place, spots, shards=shards, metric="l2", want=want))
+        answers.append(bank.search(whole[:50], 20, effort=SearchParams(nprobe=2)))
+        complete.append(bank.search(whole[:50], 20, effort=SearchParams(nprobe=8)))
     truth = exact.search(whole, whole[:50], 20, metric="l2")
     for one, all_of_it in zip(answers, complete, strict=True):
         assert_same(one, answers[0])
@@ -72,7 +73,7 @@ def test_ties_and_doubles_are_cut_alike(tmp_path: Path, kind: Kind) -> None:
 @pytest.mark.parametrize("kind", LISTED)
 def test_a_look_into_every_list_is_the_exact_search(tmp_path: Path, kind: Kind, metric: Metric) -> None:
     bank, described = bank_of(tmp_path, kind, metric=metric)
-    all_of_it = Effort(nprobe=described["lists"], k_factor=ROWS)
+    all_of_it = SearchParams(nprobe=described["lists"], k_factor=ROWS)
     assert_same(bank.search(QUERIES, 10, effort=all_of_it), bank.search_exactly(QUERIES, 10))
 
 
@@ -134,11 +135,11 @@ def test_recall_that_is_told_is_the_recall_that_is_there(tmp_path: Path, kind: K
 
 
 def test_a_target_that_is_missed_is_told(tmp_path: Path) -> None:
-    spots, place = reference(), Place.of(tmp_path)
+    spots, place = reference(), StoragePath.of(tmp_path)
     noise = np.random.default_rng(3).standard_normal((ROWS, JOINT), dtype=np.float32)
-    spots = Reference(noise, spots.expression, spots.genes, spots.sections, spots.spots, spots.patients)
-    want = Want(kind="ivfpq", recall=1.0, k=60)
-    described = write_bank(place, spots, shards=1, metric="l2", want=want)
+    spots = ReferenceRows(noise, spots.expression, spots.genes, spots.sections, spots.spots, spots.patients)
+    want = IndexParams(kind="ivfpq", recall=1.0, k=60)
+    described = write_reference_index(place, spots, shards=1, metric="l2", want=want)
     if described["recall"]["measured"] < 1:
         assert described["below_target"]
         assert described["sentence"].endswith("below the target at the greatest effort")
@@ -147,9 +148,9 @@ def test_a_target_that_is_missed_is_told(tmp_path: Path) -> None:
 
 def test_parts_of_a_bank_answer_as_the_whole(tmp_path: Path) -> None:
     whole, described = bank_of(tmp_path, "ivf", shards=4)
-    parts = [open_bank(Place.of(tmp_path), described, only=only) for only in ([0, 2], [1], [3])]
+    parts = [open_reference_index(StoragePath.of(tmp_path), described, only=only) for only in ([0, 2], [1], [3])]
     assert not any(part.is_whole for part in parts)
-    effort = Effort(nprobe=3)
+    effort = SearchParams(nprobe=3)
     asked = [part.search(QUERIES, 10, effort=effort) for part in parts]
     assert_same(merge_top_k(asked, 10), whole.search(QUERIES, 10, effort=effort))
     rows = whole.search(QUERIES, 10)[1]
@@ -161,13 +162,13 @@ def test_parts_of_a_bank_answer_as_the_whole(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="in shards that are not held here"):
         parts[1].expression(np.array([0]))
     with pytest.raises(ModelError, match=r"shards \[4\] were asked of a bank whose shards are 0 to 3"):
-        open_bank(Place.of(tmp_path), described, only=[4])
+        open_reference_index(StoragePath.of(tmp_path), described, only=[4])
 
 
 def test_a_part_that_finds_too_few_says_so(tmp_path: Path) -> None:
     _, described = bank_of(tmp_path, "ivf", shards=2)
-    part = open_bank(Place.of(tmp_path), described, only=[0])
-    scores, rows = part.search(QUERIES, 700, effort=Effort(nprobe=1))
+    part = open_reference_index(StoragePath.of(tmp_path), described, only=[0])
+    scores, rows = part.search(QUERIES, 700, effort=SearchParams(nprobe=1))
     assert short_of(rows).all()
     assert np.isneginf(scores[rows < 0]).all()
 
@@ -190,30 +191,32 @@ def test_a_file_that_was_altered_is_refused_before_faiss_sees_it(
 
     monkeypatch.setattr(faiss, "read_index", watched)
     with pytest.raises(ArtifactError, match=f"{name} is not the file that its index was written with"):
-        open_bank(Place.of(tmp_path), described)
+        open_reference_index(StoragePath.of(tmp_path), described)
     assert not any(path.endswith(name) for path in seen)
 
 
 def test_auto_writes_down_why(tmp_path: Path) -> None:
-    assert choose(EXACT_BELOW - 1, Want(kind="auto"))[0] == "exact"
-    assert choose(10**6, Want(kind="auto", recall=1.0))[0] == "exact"
-    kind, why = choose(10**6, Want(kind="auto"))
+    assert choose(EXACT_BELOW - 1, IndexParams(kind="auto"))[0] == "exact"
+    assert choose(10**6, IndexParams(kind="auto", recall=1.0))[0] == "exact"
+    kind, why = choose(10**6, IndexParams(kind="auto"))
     assert kind == "ivfsq"
     assert why.startswith("auto: 1,000,000 rows are 100,000 or more")
     _, described = bank_of(tmp_path, "exact", recall=0.99)
     assert (described["kind"], described["why"]) == ("exact", "exact was asked for")
     with pytest.raises(ModelError, match=r"with recall 2.0 at k = 50 was asked for: kinds are auto, exact, ivf"):
-        choose(10, Want(kind="auto", recall=2.0))
+        choose(10, IndexParams(kind="auto", recall=2.0))
 
 
 def test_auto_stays_exact_where_lists_do_not_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raystp.index.search.kinds.EXACT_BELOW", 100)
     noise = np.random.default_rng(3).standard_normal((ROWS, JOINT), dtype=np.float32)
     names = [str(row) for row in range(ROWS)]
-    spots = Reference(noise, np.zeros((ROWS, 1), np.float32), ["g"], names, names, names)
-    place = Place.of(tmp_path)
-    described = write_bank(place, spots, shards=2, metric="cosine", want=Want(kind="auto", k=50))
+    spots = ReferenceRows(noise, np.zeros((ROWS, 1), np.float32), ["g"], names, names, names)
+    place = StoragePath.of(tmp_path)
+    described = write_reference_index(place, spots, shards=2, metric="cosine", want=IndexParams(kind="auto", k=50))
     assert described["kind"] == "exact"
     assert described["why"].startswith("auto: exact, for ivfsq did not pay: looking into")
     assert not [name for name in place.names() if name.endswith(".faiss")]
-    assert_same(open_bank(place, described).search(QUERIES, 50), exact.search(noise, QUERIES, 50, metric="cosine"))
+    assert_same(
+        open_reference_index(place, described).search(QUERIES, 50), exact.search(noise, QUERIES, 50, metric="cosine")
+    )

@@ -14,8 +14,8 @@ from raystp.models.attention.bags import BagSamples
 from raystp.models.attention.model import GRAZIANI, AttentionOptions, AttentionRegression, seeded_attention
 from raystp.models.attention.predictor import AttentionPredictor
 from raystp.models.store import load_state, save_state
-from raystp.models.training.fit import FitOptions, Training, accumulate, fit
-from raystp.storage import Place
+from raystp.models.training.fit import FitOptions, TrainState, accumulate, fit
+from raystp.storage import StoragePath
 
 SMALL = AttentionOptions(embedding=12, hidden=6)
 DESIGNS = [
@@ -55,8 +55,8 @@ def _ready(model: AttentionRegression) -> AttentionPredictor:
     return AttentionPredictor("attention", genes, len(model.feature_mean), model)
 
 
-def _start(model: AttentionRegression, options: FitOptions) -> Training:
-    return Training(model, model.loss, model.optimizer(model.parameters(), options))
+def _start(model: AttentionRegression, options: FitOptions) -> TrainState:
+    return TrainState(model, model.loss, model.optimizer(model.parameters(), options))
 
 
 def test_slide_prediction_is_the_attention_weighted_mean_of_tile_predictions_by_hand() -> None:
@@ -198,9 +198,9 @@ def test_bags_gathered_from_ranks_or_dealt_to_them_give_the_gradient_of_one(opti
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_resumed_run_equals_the_undisturbed_one_samples_of_large_bags_and_all(tmp_path: Path, optimizer: Any) -> None:
     options = FitOptions(epochs=4, contrast=1, step=3, lr=1e-2)
-    place = Place.of(tmp_path / "state")
+    place = StoragePath.of(tmp_path / "state")
 
-    def run() -> tuple[Training, BagSamples]:
+    def run() -> tuple[TrainState, BagSamples]:
         training = _start(_model(replace(SMALL, optimizer=optimizer)), options)
         return training, replace(_samples(), bag_tiles=4, seed=7, epoch=lambda: training.epoch)
 
@@ -219,7 +219,7 @@ def test_resumed_run_equals_the_undisturbed_one_samples_of_large_bags_and_all(tm
 
 
 def test_a_checkpoint_of_another_design_is_refused(tmp_path: Path) -> None:
-    place = Place.of(tmp_path / "state")
+    place = StoragePath.of(tmp_path / "state")
     save_state(place, _start(_model(), FitOptions()))
     with pytest.raises(ModelError, match="is of another model"):
         load_state(place, _start(_model(replace(SMALL, heads="per_gene")), FitOptions()))

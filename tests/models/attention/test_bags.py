@@ -8,7 +8,7 @@ import torch
 
 from raystp.errors import ModelError
 from raystp.models.attention.bags import BagSamples
-from raystp.models.training.samples import Samples
+from raystp.models.training.samples import SampleSet
 
 
 def _numbered(sizes: list[int]) -> list[np.ndarray]:
@@ -21,7 +21,7 @@ def _numbered(sizes: list[int]) -> list[np.ndarray]:
 
 def test_a_batch_is_padded_and_its_mask_says_where() -> None:
     samples = BagSamples.of(_numbered([2, 3, 1]), np.array([[0.0], [10.0], [20.0]]))
-    assert isinstance(samples, Samples)
+    assert isinstance(samples, SampleSet)
     features, mask, labels = samples.at(np.array([2, 0]))
     assert features.tolist() == [[[2, 0], [0, 0]], [[0, 0], [0, 1]]]
     assert mask.tolist() == [[1, 0], [1, 1]]

@@ -10,7 +10,7 @@ from raystp.evaluate.metrics.hotspots import deletion_curves, overlap, stability
 from raystp.models.attention.bags import BagSamples
 from raystp.models.attention.model import AttentionOptions, seeded_attention
 from raystp.models.attention.predictor import AttentionPredictor
-from raystp.models.training.fit import FitOptions, Training, fit
+from raystp.models.training.fit import FitOptions, TrainState, fit
 
 SMALL = AttentionOptions(embedding=16, hidden=8)
 EACH = replace(SMALL, heads="per_gene")
@@ -53,7 +53,7 @@ def _trained(options: AttentionOptions, shuffle: int | None = None, seed: int = 
     model = seeded_attention(WIDTH, 2, options, seed=seed)
     model.standardize(samples.some_tiles())
     model.standardize_labels(labels)
-    training = Training(model, model.loss, model.optimizer(model.parameters(), FIT))
+    training = TrainState(model, model.loss, model.optimizer(model.parameters(), FIT))
     list(fit(training, samples, replace(FIT, seed=seed)))
     return AttentionPredictor("attention", ["a", "b"], WIDTH, model.eval())
 

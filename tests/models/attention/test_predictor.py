@@ -14,7 +14,7 @@ from raystp.errors import ModelError
 from raystp.models.attention.model import AttentionOptions, AttentionRegression, seeded_attention
 from raystp.models.attention.predictor import AttentionPredictor, RunningPool, ready_attention
 from raystp.models.store import load_model, save_model
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 SMALL = AttentionOptions(embedding=12, hidden=6)
 GENES = ["ERBB2", "FASN", "MUC1"]
@@ -101,7 +101,7 @@ def test_attention_of_extreme_logits_neither_overflows_nor_vanishes() -> None:
 
 @every_design
 def test_a_stored_model_answers_as_it_did(tmp_path: Path, options: AttentionOptions) -> None:
-    ready, place = _ready(options), Place.of(tmp_path / "model")
+    ready, place = _ready(options), StoragePath.of(tmp_path / "model")
     save_model(
         place, "attention", ready.model.state_dict(), {"genes": GENES, "d_image": 16, "options": asdict(options)}
     )

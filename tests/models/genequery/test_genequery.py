@@ -93,7 +93,7 @@ def test_attention_is_that_of_the_formula() -> None:
     transformer = Transformer(replace(TINY, depth=1, dropout=0.0)).eval()
     tokens, mask = torch.from_numpy(_normal(1, 5, 16)), torch.tensor([[True, True, True, False, True]])
     layer = transformer.layers[0]
-    assert isinstance(layer, genequery_attention.Layer)
+    assert isinstance(layer, genequery_attention.TransformerLayer)
     x = layer.norm(tokens[0])
     heads = []
     for head in range(2):

@@ -18,7 +18,7 @@ from raystp.models.genequery.model import seeded_genequery
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.genequery.predictor import GeneQueryPredictor, genequery_meta, ready_genequery
 from raystp.models.store import load_model, save_model
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 IMAGE, TEXT = 7, 5
 NAMES = [f"G{number}" for number in range(6)]
@@ -118,7 +118,7 @@ def test_stored_model_answers_as_before_and_remembers_its_text_encoder(
     options: GeneQueryOptions, tmp_path: Path
 ) -> None:
     ready, features = _ready(options), _normal(5, IMAGE)
-    place = Place.of(tmp_path)
+    place = StoragePath.of(tmp_path)
     save_model(place, "genequery", ready.model.state_dict(), genequery_meta(NAMES, ready.model, IDENTITY))
     kind, arrays, meta = load_model(place)
     again = ready_genequery(arrays, meta)

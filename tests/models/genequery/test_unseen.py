@@ -15,9 +15,9 @@ from raystp.models.genequery.predictor import GeneQueryPredictor
 from raystp.models.genequery.samples import SectionGenes
 from raystp.models.genequery.unseen import mean_gene_profile, shuffled_texts, split_genes
 from raystp.models.store import load_state, save_state
-from raystp.models.training.fit import FitOptions, Training, fit
-from raystp.models.training.samples import Pairs, Samples
-from raystp.storage import Place
+from raystp.models.training.fit import FitOptions, TrainState, fit
+from raystp.models.training.samples import PairDataset, SampleSet
+from raystp.storage import StoragePath
 
 PROGRAMS, IMAGE, WORDS, GENES, SPOTS = 4, 12, 24, 240, 120
 NAMES = [f"G{number}" for number in range(GENES)]
@@ -67,16 +67,16 @@ SEEN, UNSEEN = (
 )
 
 
-def _samples(kind: str, features: np.ndarray, expression: np.ndarray) -> Samples:
+def _samples(kind: str, features: np.ndarray, expression: np.ndarray) -> SampleSet:
     image, label = torch.from_numpy(features), torch.from_numpy(expression)
-    return SectionGenes.of([image], [label]) if kind == "spot" else Pairs.of(image, label)
+    return SectionGenes.of([image], [label]) if kind == "spot" else PairDataset.of(image, label)
 
 
-def _start(kind: str, texts: np.ndarray, features: np.ndarray, expression: np.ndarray) -> Training:
+def _start(kind: str, texts: np.ndarray, features: np.ndarray, expression: np.ndarray) -> TrainState:
     model = seeded_genequery(IMAGE, texts, KINDS[kind], seed=0)
     model.standardize(features)
     model.standardize_labels(expression)
-    return Training.start(model, model.loss, SHORT[kind])
+    return TrainState.start(model, model.loss, SHORT[kind])
 
 
 def _ready(kind: str, texts: np.ndarray, *, shuffled: bool = False) -> GeneQueryPredictor:
@@ -133,8 +133,8 @@ def test_resumed_run_equals_the_undisturbed_one(kind: str, tmp_path: Path) -> No
     runs = [_start(kind, TEXTS[SEEN[:20]], features, expression) for _ in range(3)]
     list(fit(runs[0], samples, options))
     list(fit(runs[1], samples, replace(options, epochs=1)))
-    save_state(Place.of(tmp_path), runs[1])
-    load_state(Place.of(tmp_path), runs[2])
+    save_state(StoragePath.of(tmp_path), runs[1])
+    load_state(StoragePath.of(tmp_path), runs[2])
     list(fit(runs[2], samples, options))
     wanted = runs[0].model.state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in runs[2].model.state_dict().items())

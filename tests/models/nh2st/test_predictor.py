@@ -14,7 +14,7 @@ from raystp.models.nh2st.model import Nh2st, seeded_nh2st
 from raystp.models.nh2st.options import Nh2stOptions
 from raystp.models.nh2st.predictor import Nh2stPredictor, ready_nh2st
 from raystp.models.store import load_model, save_model
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 GENES = ["A", "B", "C"]
 ALONE = Nh2stOptions(dim=16, heads=4)
@@ -29,8 +29,8 @@ def _stored(at: Path, options: Nh2stOptions) -> tuple[Nh2st, Nh2stPredictor]:
     model = seeded_nh2st(6, 3, options, seed=0).eval()
     model.standardize(FEATURES * 3 + 1)
     meta = {"genes": GENES, "d_image": 6, "options": asdict(options)}
-    save_model(Place.of(at), "nh2st", model.state_dict(), meta)
-    kind, arrays, meta = load_model(Place.of(at))
+    save_model(StoragePath.of(at), "nh2st", model.state_dict(), meta)
+    kind, arrays, meta = load_model(StoragePath.of(at))
     assert kind == "nh2st"
     return model, ready_nh2st(arrays, meta)
 
@@ -90,6 +90,6 @@ def test_features_of_another_encoder_or_with_nan_are_refused(tmp_path: Path) -> 
 @pytest.mark.parametrize("change", [{"d_image": 7}, {"options": {"no_such": 1}}, {"genes": ["A"]}])
 def test_arrays_of_another_model_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     _stored(tmp_path, ALONE)
-    _, arrays, meta = load_model(Place.of(tmp_path))
+    _, arrays, meta = load_model(StoragePath.of(tmp_path))
     with pytest.raises(ModelError, match="not those of a nh2st model"):
         ready_nh2st(arrays, {**meta, **change})

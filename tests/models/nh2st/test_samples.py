@@ -6,7 +6,7 @@ import torch
 
 from raystp.errors import ModelError
 from raystp.models.nh2st.samples import NeighbourSamples
-from raystp.models.training.samples import Samples
+from raystp.models.training.samples import SampleSet
 
 FEATURES = torch.arange(12.0).reshape(4, 3)
 EXPRESSION = torch.tensor([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 40.0]])
@@ -16,7 +16,7 @@ MASK = np.array([[True, True, True], [True, True, True], [True, True, False], [T
 
 def test_a_sample_is_a_spot_with_its_neighbourhood_in_the_order_asked_for() -> None:
     samples = NeighbourSamples.of(FEATURES, EXPRESSION, ROWS, MASK)
-    assert isinstance(samples, Samples)
+    assert isinstance(samples, SampleSet)
     assert len(samples) == 4
     features, near, expression, near_expression, mask = samples.at(np.array([2, 0]))
     assert torch.equal(features, FEATURES[[2, 0]])

@@ -14,9 +14,9 @@ from raystp.models.nh2st.model import Nh2st, seeded_nh2st
 from raystp.models.nh2st.options import NH2ST_FIT, Nh2stOptions
 from raystp.models.nh2st.samples import NeighbourSamples
 from raystp.models.store import load_state, save_state
-from raystp.models.training.fit import FitOptions, Training, accumulate, fit
-from raystp.models.training.plan import Ranks
-from raystp.storage import Place
+from raystp.models.training.fit import FitOptions, TrainState, accumulate, fit
+from raystp.models.training.plan import RankLayout
+from raystp.storage import StoragePath
 
 SIDE, IMAGE, GENES, PROGRAMS = 16, 24, 40, 8
 TINY = Nh2stOptions(dim=16, heads=2, dropout=0.1)
@@ -48,10 +48,10 @@ def _section(seed: int, *, shuffled: bool = False, smooth_labels: bool = False) 
     return NeighbourSamples.of(images, genes, rows, mask, smooth_labels=smooth_labels)
 
 
-def _start(options: Nh2stOptions, fit_options: FitOptions = SHORT) -> Training:
+def _start(options: Nh2stOptions, fit_options: FitOptions = SHORT) -> TrainState:
     model = seeded_nh2st(IMAGE, GENES, options, seed=0)
     model.standardize(_section(0).features.numpy())
-    return Training(model, model.loss, model.optimizer(model.parameters(), fit_options))
+    return TrainState(model, model.loss, model.optimizer(model.parameters(), fit_options))
 
 
 def _pcc(model: nn.Module, test: NeighbourSamples) -> float:
@@ -95,7 +95,7 @@ def test_a_set_that_is_split_and_gathered_has_the_loss_and_the_gradients_of_one_
     def gather_of(own: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor]:
         return lambda mine: next(everyone for one, everyone in zip(own, gathered, strict=True) if one is mine)
 
-    shares = [many.loss_part(Ranks(rank, parts, gather_of(own)), *own) for rank, own in enumerate(outputs)]
+    shares = [many.loss_part(RankLayout(rank, parts, gather_of(own)), *own) for rank, own in enumerate(outputs)]
     loss = torch.stack(shares).mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's own
     torch.testing.assert_close(loss, whole, atol=1e-5, rtol=1e-5)
@@ -106,13 +106,13 @@ def test_sets_dealt_to_ranks_give_the_gradient_of_all_dropout_and_all() -> None:
     samples, sets = _section(0), np.random.default_rng(4).permutation(SIDE**2)[:64].reshape(4, 16)
     alone, many = _start(TINY), [_start(TINY) for _ in range(2)]
     loss = accumulate(alone, samples, sets, key=(0, 0, 0))
-    losses = [accumulate(one, samples, sets, Ranks(rank, 2), key=(0, 0, 0)) for rank, one in enumerate(many)]
+    losses = [accumulate(one, samples, sets, RankLayout(rank, 2), key=(0, 0, 0)) for rank, one in enumerate(many)]
     torch.testing.assert_close(torch.stack(losses).mean(), loss)
     for mine, *theirs in zip(_gradients(alone.model), *(_gradients(one.model) for one in many), strict=True):
         torch.testing.assert_close(torch.stack(theirs).mean(dim=0), mine, atol=1e-6, rtol=1e-5)
 
 
-def _weights(training: Training) -> dict[str, Float[Tensor, "..."]]:
+def _weights(training: TrainState) -> dict[str, Float[Tensor, "..."]]:
     return {name: value.clone() for name, value in training.model.state_dict().items()}
 
 
@@ -122,9 +122,9 @@ def test_same_seed_gives_the_same_weights_and_a_resumed_run_is_the_undisturbed_o
     for run in runs[:2]:
         list(fit(run, _section(0), options))
     list(fit(runs[2], _section(0), replace(options, epochs=2)))
-    save_state(Place.of(tmp_path), runs[2])
+    save_state(StoragePath.of(tmp_path), runs[2])
     resumed = _start(TINY, options)
-    load_state(Place.of(tmp_path), resumed)
+    load_state(StoragePath.of(tmp_path), resumed)
     list(fit(resumed, _section(0), options))
     for other in (runs[1], resumed):
         assert all(torch.equal(value, _weights(other)[name]) for name, value in _weights(runs[0]).items())

@@ -17,31 +17,31 @@ from raystp.errors import ModelError
 from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import Bleep, seeded_bleep
 from raystp.models.store import load_state, save_state
-from raystp.models.training.fit import FitOptions, Training, accumulate, fit, train_epoch
-from raystp.models.training.plan import Ranks, epoch_plan
-from raystp.models.training.samples import Pairs
-from raystp.storage import Place
+from raystp.models.training.fit import FitOptions, TrainState, accumulate, fit, train_epoch
+from raystp.models.training.plan import RankLayout, epoch_plan
+from raystp.models.training.samples import PairDataset
+from raystp.storage import StoragePath
 
 SMALL = FitOptions(epochs=4, contrast=8, step=4, seed=3)
 WITHOUT_DROPOUT = BleepOptions(dim=16, dropout=0.0)
 
 
-def _pairs(rows: int = 70, seed: int = 0) -> Pairs:
+def _pairs(rows: int = 70, seed: int = 0) -> PairDataset:
     """Return features and an expression that is linear in them, plus a little noise."""
     rng = np.random.default_rng(seed)
     weights = np.random.default_rng(99).normal(size=(10, 6))
     features = rng.normal(size=(rows, 10))
     expression = features @ weights + 0.1 * rng.normal(size=(rows, 6))
-    return Pairs.of(torch.tensor(features, dtype=torch.float32), torch.tensor(expression, dtype=torch.float32))
+    return PairDataset.of(torch.tensor(features, dtype=torch.float32), torch.tensor(expression, dtype=torch.float32))
 
 
 def _model(*, dropout: float = 0.1) -> Bleep:
     return seeded_bleep(10, 6, BleepOptions(dim=16, dropout=dropout), seed=5)
 
 
-def _start(options: FitOptions = SMALL, *, dropout: float = 0.1) -> Training:
+def _start(options: FitOptions = SMALL, *, dropout: float = 0.1) -> TrainState:
     model = _model(dropout=dropout)
-    return Training.start(model, model.loss, options)
+    return TrainState.start(model, model.loss, options)
 
 
 def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -52,7 +52,7 @@ def _timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
 
 
-def _gradients(training: Training) -> list[Tensor]:
+def _gradients(training: TrainState) -> list[Tensor]:
     return [parameter.grad.clone() for parameter in training.model.parameters() if parameter.grad is not None]
 
 
@@ -62,7 +62,7 @@ def test_four_sets_on_one_rank_give_the_mean_of_the_ranks_gradients_dropout_and_
     alone = _start()
     loss = accumulate(alone, pairs, sets, key=(0, 0, 0))
     many = [_start() for _ in range(world)]
-    losses = [accumulate(one, pairs, sets, Ranks(rank, world), key=(0, 0, 0)) for rank, one in enumerate(many)]
+    losses = [accumulate(one, pairs, sets, RankLayout(rank, world), key=(0, 0, 0)) for rank, one in enumerate(many)]
     torch.testing.assert_close(torch.stack(losses).mean(), loss)
     for mine, *theirs in zip(_gradients(alone), *(_gradients(one) for one in many), strict=True):
         torch.testing.assert_close(torch.stack(theirs).mean(dim=0), mine, atol=1e-6, rtol=1e-5)
@@ -134,17 +134,17 @@ class _SharedSGD(torch.optim.SGD):
 
 def _train_together(
     world: int, geometry: str, options: BleepOptions = WITHOUT_DROPOUT
-) -> tuple[list[Training], list[list[dict[str, Any]]]]:
+) -> tuple[list[TrainState], list[list[dict[str, Any]]]]:
     meeting, pairs, check = _Meeting(world), _pairs(), _pairs(20, seed=1)
     models = [seeded_bleep(10, 6, options, seed=5) for _ in range(world)]
-    runs = [Training(m, m.loss, _SharedSGD(m, meeting.mean(rank))) for rank, m in enumerate(models)]
+    runs = [TrainState(m, m.loss, _SharedSGD(m, meeting.mean(rank))) for rank, m in enumerate(models)]
     if geometry == "in parts":
         for run, model in zip(runs, models, strict=True):
             run.part = model.loss_part
     records: list[list[dict[str, Any]]] = [[] for _ in range(world)]
 
     def work(rank: int) -> None:
-        ranks = Ranks(rank, world, None if geometry == "dealt" else meeting.gather(rank), meeting.mean(rank))
+        ranks = RankLayout(rank, world, None if geometry == "dealt" else meeting.gather(rank), meeting.mean(rank))
         records[rank] = _timeless(list(fit(runs[rank], pairs, SMALL, validation=check, ranks=ranks)))
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(world)]
@@ -188,7 +188,7 @@ def test_resumed_run_equals_the_undisturbed_one(tmp_path: Path, select: str) -> 
         "last": FitOptions(epochs=6, contrast=8, step=2),
         "best": FitOptions(epochs=6, contrast=8, step=2, select="best", patience=5),
     }[select]
-    pairs, check, place = _pairs(), _pairs(20, seed=1), Place.of(tmp_path / "state")
+    pairs, check, place = _pairs(), _pairs(20, seed=1), StoragePath.of(tmp_path / "state")
     undisturbed = _start(options)
     wanted = list(fit(undisturbed, pairs, options, validation=check))
 
@@ -223,7 +223,7 @@ def test_seed_decides_the_result_whatever_torch_drew_before_and_other_randomness
     assert not _equal(first.weights(), other.weights())
 
 
-def _retrieved(model: Bleep, bank: Tensor, queries: Pairs, k: int = 10) -> float:
+def _retrieved(model: Bleep, bank: Tensor, queries: PairDataset, k: int = 10) -> float:
     """Return the mean correlation per gene of the mean of each query's k nearest spots."""
     model.eval()
     with torch.inference_mode():
@@ -238,7 +238,7 @@ def test_planted_signal_is_learned_and_shuffled_labels_are_not() -> None:
     options = FitOptions(epochs=20, contrast=64, step=1)
     train, test = _pairs(400), _pairs(300, seed=1)
     shuffle = torch.from_numpy(np.random.default_rng(0).permutation(400))
-    shuffled = Pairs(train.images, train.expression[shuffle])
+    shuffled = PairDataset(train.images, train.expression[shuffle])
     scores = []
     for pairs in (train, shuffled):
         training = _start(options)
@@ -282,7 +282,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step() -> None:
     with pytest.raises(ModelError, match="needs 32 training pairs, there are 20"):
         fit(_start(), _pairs(20), SMALL)
     with pytest.raises(ModelError, match="3 workers cannot share"):
-        fit(_start(), _pairs(), SMALL, ranks=Ranks(0, 3))
+        fit(_start(), _pairs(), SMALL, ranks=RankLayout(0, 3))
     with pytest.raises(ModelError, match="there is no validation section"):
         fit(_start(), _pairs(), FitOptions(contrast=8, select="best"))
 
@@ -291,11 +291,11 @@ def test_values_that_are_no_numbers_are_refused_by_name() -> None:
     features, expression = torch.zeros(3, 2), torch.zeros(3, 2)
     expression[1, 0] = torch.nan
     with pytest.raises(ModelError, match="expression of 1 of 3 spots"):
-        Pairs.of(features, expression)
+        PairDataset.of(features, expression)
 
 
 def test_loss_that_is_no_number_stops_the_training_with_a_sentence() -> None:
-    pairs = Pairs(lambda rows: torch.full((len(rows), 10), torch.nan), _pairs().expression)
+    pairs = PairDataset(lambda rows: torch.full((len(rows), 10), torch.nan), _pairs().expression)
     with pytest.raises(ModelError, match="the loss of epoch 0 is"):
         list(fit(_start(), pairs, SMALL))
 
@@ -310,7 +310,7 @@ def test_any_model_and_loss_of_whole_sets_can_be_trained() -> None:
             return self.line(images), expression
 
     options = FitOptions(lr=0.1, contrast=8, step=1)
-    training = Training.start(Regression(), functional.mse_loss, options)
+    training = TrainState.start(Regression(), functional.mse_loss, options)
     first = train_epoch(training, _pairs(), options)
     for training.epoch in range(1, 12):
         last = train_epoch(training, _pairs(), options)
@@ -347,7 +347,7 @@ def test_bfloat16_hands_the_loss_float32() -> None:
         assert not torch.is_autocast_enabled("cpu")
         return outputs[0].sum()
 
-    training = Training.start(_model(), loss, SMALL)
+    training = TrainState.start(_model(), loss, SMALL)
     accumulate(training, _pairs(), np.arange(16).reshape(1, 16), precision="bfloat16")
     assert seen == {torch.float32}
 

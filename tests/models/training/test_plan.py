@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from raystp.errors import ModelError
-from raystp.models.training.plan import Ranks, check_width, epoch_plan, share, validation_sets
+from raystp.models.training.plan import RankLayout, check_width, epoch_plan, share, validation_sets
 
 
 def _gather(rows: Tensor) -> Tensor:
@@ -46,18 +46,18 @@ def test_too_few_pairs_are_refused_with_what_would_do() -> None:
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_ranks_share_the_very_sets_of_one_process(world: int, gather: None) -> None:
     sets = epoch_plan(48, contrast=12, step=4, seed=0, epoch=0)[0]
-    parts = [share(sets, Ranks(rank, world, gather)) for rank in range(world)]
+    parts = [share(sets, RankLayout(rank, world, gather)) for rank in range(world)]
     for number, rows in enumerate(sets):
         assert np.array_equal(rows, np.concatenate([part[number] for part in parts if number in part]))
 
 
 def test_width_that_does_not_divide_is_refused_with_the_widths_that_do() -> None:
     with pytest.raises(ModelError, match=r"3 workers cannot share the contrast sets .* 1, 2, 4 workers would do"):
-        check_width(128, 4, Ranks(world=3))
+        check_width(128, 4, RankLayout(world=3))
     with pytest.raises(ModelError, match=r"3 workers cannot share the pairs of a set evenly, 128 in number"):
-        check_width(128, 3, Ranks(world=3, gather=_gather))
-    check_width(128, 3, Ranks(world=3))
-    check_width(12, 4, Ranks(world=3, gather=_gather))
+        check_width(128, 3, RankLayout(world=3, gather=_gather))
+    check_width(128, 3, RankLayout(world=3))
+    check_width(12, 4, RankLayout(world=3, gather=_gather))
 
 
 def test_validation_sets_are_whole_sets_or_one_smaller() -> None:

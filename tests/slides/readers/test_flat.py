@@ -11,7 +11,7 @@ from PIL import Image
 
 from raystp.errors import SlideError
 from raystp.slides.open import open_slide
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, TilePixels
 
 Rgb = UInt8[np.ndarray, "row col 3"]
@@ -19,7 +19,7 @@ Rgb = UInt8[np.ndarray, "row col 3"]
 
 def pixels(path: Path) -> Rgb:
     """The whole of a flat slide of 32 x 32 px."""
-    with open_slide("A1", Place.of(path), given_mpp=0.5) as slide:
+    with open_slide("A1", StoragePath.of(path), given_mpp=0.5) as slide:
         assert type(slide).__name__ == "FlatSlide"
         return slide.read(Level0Pixels(0.0), Level0Pixels(0.0), Level0Pixels(32.0), TilePixels(32))
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_8_bit_rgb_is_refused_in_a_sentence(tmp_path: Path, rgb: 
     reasons = {"16.tif": "uint16", "float.tif": "float32", "stack.tif": "stack", "cmyk.tif": "SEPARATED"}
     for name, reason in (reasons | {"16.png": "PNG of other than 8-bit", "cmyk.jpg": "CMYK"}).items():
         with pytest.raises(SlideError, match=rf"slide 'A1' .*{name}.*{reason}.*8-bit RGB"):
-            open_slide("A1", Place.of(tmp_path / name), given_mpp=0.5)
+            open_slide("A1", StoragePath.of(tmp_path / name), given_mpp=0.5)
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "tif"])
@@ -108,7 +108,7 @@ def test_a_picture_that_was_cut_off_is_never_a_slide(tmp_path: Path, rgb: Rgb, k
     content = whole.read_bytes()
     whole.write_bytes(content[: int(share * len(content))])
     with pytest.raises(SlideError, match=r"slide 'A1'"):
-        open_slide("A1", Place.of(whole), given_mpp=0.5)
+        open_slide("A1", StoragePath.of(whole), given_mpp=0.5)
 
 
 def test_a_jpeg_cut_off_before_its_preview_end_mark_fails_at_the_first_read(tmp_path: Path, rgb: Rgb) -> None:
@@ -137,13 +137,13 @@ def test_a_picture_too_large_to_hold_is_refused_from_its_header(tmp_path: Path, 
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(SlideError, match=r"40000 x 40000 px.*pyramidal tiled TIFF"):
-        open_slide("A1", Place.of(tmp_path / "a.png"), given_mpp=0.5)
+        open_slide("A1", StoragePath.of(tmp_path / "a.png"), given_mpp=0.5)
 
 
 def test_a_section_beyond_pillows_own_limit_opens_without_a_warning(tmp_path: Path) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     assert limit is not None
     Image.new("1", (20_000, 10_000)).save(tmp_path / "a.png")  # 200 Mpx; Pillow refuses beyond 179
-    with open_slide("A1", Place.of(tmp_path / "a.png"), given_mpp=0.5) as slide:
+    with open_slide("A1", StoragePath.of(tmp_path / "a.png"), given_mpp=0.5) as slide:
         assert slide.width * slide.height > 2 * limit
     assert limit == Image.MAX_IMAGE_PIXELS

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from raystp.errors import SlideError
 from raystp.slides.open import open_slide
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, TilePixels
 
 Rgb = UInt8[np.ndarray, "row col 3"]
@@ -22,7 +22,7 @@ def slide_file(pyramid: Callable[..., Path], tmp_path: Path, numbers: Rgb) -> Pa
 
 def refused(path: Path, reason: str) -> None:
     with pytest.raises(SlideError, match=rf"slide 'A1' .*a\.tiff.*{reason}"):
-        open_slide("A1", Place.of(path))
+        open_slide("A1", StoragePath.of(path))
 
 
 def overwrite(path: Path, tag: str, value: int) -> None:
@@ -73,7 +73,7 @@ def test_headers_damaged_at_random_give_a_slide_or_a_sentence(slide_file: Path, 
         content[int(rng.choice(places)) + int(rng.integers(0, 12))] = int(rng.integers(0, 256))
         slide_file.write_bytes(content)
         try:
-            with open_slide("A1", Place.of(slide_file), given_mpp=0.5) as slide:
+            with open_slide("A1", StoragePath.of(slide_file), given_mpp=0.5) as slide:
                 assert slide.thumbnail(32).shape[1] <= 32
                 slide.read(Level0Pixels(0.0), Level0Pixels(0.0), Level0Pixels(64.0), TilePixels(64))
         except SlideError as error:

@@ -13,7 +13,7 @@ from PIL import Image
 from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.readers.resample import WHITE, Box, resample, wide_window
 from raystp.slides.tiled.slide import TiledSlide
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import TilePixels
 from tests.slides.tiled.tiled_files import CODECS, picture
 
@@ -90,7 +90,7 @@ def test_tiles_of_levels_no_whole_factor_apart_are_the_filter_of_the_level(
         factor = handle.level_downsamples[level]
     wide = np.pad(source.astype(float), ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=WHITE)
     squares = np.array([[x, y, side] for x in (-31.3, 0.0, 177.7, 500.0) for y in (-20.0, 91.9, 250.5)])
-    with open_slide("A1", Place.of(path), given_mpp=0.5) as slide:
+    with open_slide("A1", StoragePath.of(path), given_mpp=0.5) as slide:
         assert isinstance(slide, TiledSlide)
         tiles = read_tiles(slide, squares, TilePixels(pixels), threads=2)
     for tile, (x, y, _) in zip(tiles, squares.tolist(), strict=True):

@@ -15,10 +15,10 @@ from jaxtyping import Float64, UInt8
 
 from raystp.errors import SlideError
 from raystp.slides.open import open_slide, read_tiles
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.local_file import LocalFile
-from raystp.storage.patience import PATIENCE, Patience
-from raystp.storage.stored import Stored
+from raystp.storage.patience import RETRY_POLICY, RetryPolicy
+from raystp.storage.stored import StoredObject
 from raystp.units import TilePixels
 from tests.slides.tiled.tiled_files import oracle, picture, write
 
@@ -139,12 +139,12 @@ READ_BY_ALL = {"tile without bytes", "tile at another's place"}
 
 
 @dataclass(frozen=True)
-class FarPlace(Place):
+class FarPlace(StoragePath):
     """A stand-in for an object store."""
 
     source: Path = Path()
 
-    def stored(self, patience: Patience = PATIENCE) -> Stored:
+    def stored(self, patience: RetryPolicy = RETRY_POLICY) -> StoredObject:
         return LocalFile(self.source, patience)
 
     @contextlib.contextmanager
@@ -167,7 +167,7 @@ def squares_of(width: int, height: int) -> Float64[np.ndarray, "tile 3"]:
 
 
 def tiles_or_sentence(
-    place: Place,
+    place: StoragePath,
 ) -> tuple[Float64[np.ndarray, "tile 3"], UInt8[np.ndarray, "tile 256 256 3"]] | str:
     """Return squares over a slide with their pixels, or what is wrong with it."""
     try:
@@ -188,7 +188,7 @@ def test_an_altered_copy_reads_as_openslide_reads_it_or_says_why_not(
         copy = Copy(bytearray(slide_file.read_bytes()), tiff.pages.first)
         ALTERED[kind](copy)
     path.write_bytes(copy.content)
-    place = FarPlace("s3://bucket/altered.svs", path) if far else Place.of(path)
+    place = FarPlace("s3://bucket/altered.svs", path) if far else StoragePath.of(path)
     found = tiles_or_sentence(place)
     if isinstance(found, str):
         assert kind not in READ_BY_ALL

@@ -13,7 +13,7 @@ from PIL import Image
 
 from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.tiled.buffers import SlotPool
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, TilePixels
 from tests.slides.tiled.tiled_files import APERIO, as_rgb, oracle, picture, write
 
@@ -36,7 +36,7 @@ def empty_tile(path: Path, tile: int, image: int = 0) -> None:
 
 
 def reads_as_openslide(path: Path, reader: str) -> None:
-    with open_slide("A1", Place.of(path), given_mpp=0.5) as slide, oracle(path) as truth:
+    with open_slide("A1", StoragePath.of(path), given_mpp=0.5) as slide, oracle(path) as truth:
         assert slide.reader == reader
         for side in (64.0, 128.0):
             squares = SQUARES * np.array([1.0, 1.0, side / 64.0])
@@ -111,12 +111,12 @@ def test_an_associated_picture_is_no_level(tmp_path: Path) -> None:
 
 def test_a_flat_picture_says_so(tmp_path: Path) -> None:
     Image.fromarray(PICTURE).save(tmp_path / "a.png")
-    with open_slide("A1", Place.of(tmp_path / "a.png"), given_mpp=0.5) as slide:
+    with open_slide("A1", StoragePath.of(tmp_path / "a.png"), given_mpp=0.5) as slide:
         assert slide.reader == "flat"
 
 
 def test_many_threads_may_read_one_slide(tmp_path: Path) -> None:
-    with open_slide("A1", Place.of(write(tmp_path / "a.tiff", PICTURE, "ycbcr420", side=64))) as slide:
+    with open_slide("A1", StoragePath.of(write(tmp_path / "a.tiff", PICTURE, "ycbcr420", side=64))) as slide:
 
         def read(square: list[float]) -> Rgb:
             x, y, side = square

@@ -21,7 +21,7 @@ from raystp.slides.readers.openslide_reader import open_handle, own_mpp
 from raystp.slides.tiled.levels import pyramid
 from raystp.slides.tiled.remote import BlockFile
 from raystp.slides.tiled.sources import LocalSource, spans
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
 from tests.slides.tiled.tiled_files import KINDS, picture, write
@@ -58,10 +58,10 @@ def grid(side: float) -> Float64[np.ndarray, "tile 3"]:
 
 @pytest.mark.parametrize(("pixels", "length"), [(80, 80.0), (64, 75.5), (64, 256.0)])
 def test_an_object_reads_as_the_file_does(bucket: str, slide_file: Path, pixels: int, length: float) -> None:
-    place = Place.of(bucket.format("same.svs"))
+    place = StoragePath.of(bucket.format("same.svs"))
     place.write_bytes(slide_file.read_bytes())
     squares = np.random.default_rng(0).permutation(grid(length))
-    with open_slide("A1", place) as far, open_slide("A1", Place.of(slide_file)) as here:
+    with open_slide("A1", place) as far, open_slide("A1", StoragePath.of(slide_file)) as here:
         assert (far.reader, far.mpp, far.mpp_from) == ("tiled", here.mpp, here.mpp_from)
         tiles = read_tiles(far, squares, TilePixels(pixels), threads=2)
         np.testing.assert_array_equal(tiles, read_tiles(here, squares, TilePixels(pixels)))
@@ -69,7 +69,7 @@ def test_an_object_reads_as_the_file_does(bucket: str, slide_file: Path, pixels:
 
 
 def test_processes_of_a_node_share_one_copy_of_an_object_that_is_no_tiled_tiff(bucket: str, tmp_path: Path) -> None:
-    place, content = Place.of(bucket.format("flat.png")), io.BytesIO()
+    place, content = StoragePath.of(bucket.format("flat.png")), io.BytesIO()
     pixels = picture(120, 90)
     Image.fromarray(pixels).save(content, "png")
     place.write_bytes(content.getvalue())
@@ -91,10 +91,10 @@ def test_processes_of_a_node_share_one_copy_of_an_object_that_is_no_tiled_tiff(b
 def test_expecting_tiles_changes_neither_a_pixel_nor_what_is_not_expected(
     bucket: str, slide_file: Path, pixels: int, length: float
 ) -> None:
-    place = Place.of(bucket.format("expected.svs"))
+    place = StoragePath.of(bucket.format("expected.svs"))
     place.write_bytes(slide_file.read_bytes())
     squares = grid(length)
-    with open_slide("A1", place) as far, open_slide("A1", Place.of(slide_file)) as here:
+    with open_slide("A1", place) as far, open_slide("A1", StoragePath.of(slide_file)) as here:
         truth = read_tiles(here, squares, TilePixels(pixels))
         for first in (0, 100):  # the second unit is expected while the first is still on its way
             expect_tiles(far, squares[first : first + 100], TilePixels(pixels))
@@ -105,7 +105,7 @@ def test_expecting_tiles_changes_neither_a_pixel_nor_what_is_not_expected(
 
 
 def test_an_object_that_is_replaced_after_it_was_expected_is_an_error(bucket: str, slide_file: Path) -> None:
-    place = Place.of(bucket.format("expected2.svs"))
+    place = StoragePath.of(bucket.format("expected2.svs"))
     place.write_bytes(slide_file.read_bytes())
     with open_slide("A1", place) as slide:
         place.write_bytes(slide_file.read_bytes() + b" ")
@@ -115,7 +115,7 @@ def test_an_object_that_is_replaced_after_it_was_expected_is_an_error(bucket: st
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_an_error(bucket: str, slide_file: Path) -> None:
-    place = Place.of(bucket.format("changing.svs"))
+    place = StoragePath.of(bucket.format("changing.svs"))
     place.write_bytes(slide_file.read_bytes())
     with open_slide("A1", place) as slide:
         place.write_bytes(slide_file.read_bytes() + b" ")

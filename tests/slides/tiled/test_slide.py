@@ -11,7 +11,7 @@ from raystp.errors import SlideError
 from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.tiled.slide import TiledSlide
 from raystp.slides.tiled.sources import LocalSource
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, TilePixels
 from tests.slides.tiled.tiled_files import KINDS, oracle, picture, write
 
@@ -34,7 +34,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Opened:
 
 
 def opened(path: Path) -> TiledSlide:
-    slide = open_slide("A1", Place.of(path), given_mpp=0.5)
+    slide = open_slide("A1", StoragePath.of(path), given_mpp=0.5)
     assert isinstance(slide, TiledSlide)
     return slide
 
@@ -187,7 +187,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_an_error(written: Opened, tm
 
 def test_a_real_slide_reads_as_openslide_reads_it(wsi: Path) -> None:
     path = wsi / "CMU-1-Small-Region.svs"
-    with open_slide("A1", Place.of(path)) as slide, oracle(path) as truth:
+    with open_slide("A1", StoragePath.of(path)) as slide, oracle(path) as truth:
         assert (slide.reader, slide.mpp, slide.mpp_from) == ("tiled", 0.499, "slide")
         for pixels, length, offset in [(256, 256.0, 0.0), (240, 240.0, 0.0), (224, 224.0, -13.0), (256, 301.3, 2.2)]:
             squares = grid(length, offset, slide.width, slide.height)
@@ -198,7 +198,7 @@ def test_a_real_slide_reads_as_openslide_reads_it(wsi: Path) -> None:
 
 @pytest.mark.parametrize("file", ["small.svs", "boxes.tiff"])
 def test_small_real_files_read_as_openslide_reads_them(wsi: Path, file: str) -> None:
-    with open_slide("A1", Place.of(wsi / file), given_mpp=0.5) as slide, oracle(wsi / file) as truth:
+    with open_slide("A1", StoragePath.of(wsi / file), given_mpp=0.5) as slide, oracle(wsi / file) as truth:
         assert slide.reader == "tiled"
         squares = grid(16.0, -8.0, slide.width, slide.height)
         wanted = read_tiles(truth, squares, TilePixels(16))

@@ -12,7 +12,7 @@ import tifffile
 from jaxtyping import UInt8
 
 from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle
-from raystp.slides.readers.scale import Scale
+from raystp.slides.readers.scale import SlideScale
 from raystp.units import MicronsPerPixel
 
 Rgb = UInt8[np.ndarray, "row col 3"]
@@ -27,7 +27,7 @@ def oracle(path: Path) -> OpenSlideSlide:
         handle = open_handle("the oracle", path)
         assert handle is not None
         stack.enter_context(handle)
-        scale = Scale(MicronsPerPixel(0.5), "table")
+        scale = SlideScale(MicronsPerPixel(0.5), "table")
         return OpenSlideSlide("A1", handle, where="the oracle", scale=scale, keep=stack.pop_all())
 
 

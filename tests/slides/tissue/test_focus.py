@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from raystp.slides.open import open_slide
 from raystp.slides.tissue.focus import laplacian_variance, sharpness
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 Rgb = UInt8[np.ndarray, "row col 3"]
 
@@ -28,7 +28,7 @@ def test_out_of_focus_is_less_sharp(tmp_path: Path) -> None:
     for sigma in (0.0, 2.0, 4.0):
         path = tmp_path / f"{sigma}.png"
         Image.fromarray(gaussian_filter(crisp, (sigma, sigma, 0)).astype(np.uint8)).save(path)
-        with open_slide("A1", Place.of(path), given_mpp=0.5) as slide:
+        with open_slide("A1", StoragePath.of(path), given_mpp=0.5) as slide:
             found.append(sharpness(slide, squares, 3) or 0.0)
             assert sharpness(slide, squares[:0], 3) is None
             assert sharpness(slide, squares, 0) is None

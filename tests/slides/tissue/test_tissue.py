@@ -11,8 +11,8 @@ from scipy import ndimage
 from raystp.slides.open import open_slide
 from raystp.slides.synthetic.artefacts import ODDITIES
 from raystp.slides.synthetic.slide import draw_slide, draw_stain, tissue_map
-from raystp.slides.tissue.detect import Tissue, find_tissue, otsu
-from raystp.storage import Place
+from raystp.slides.tissue.detect import DetectedTissue, find_tissue, otsu
+from raystp.storage import StoragePath
 from raystp.units import MicronsPerPixel
 from tests.conftest import SHARED
 
@@ -186,7 +186,7 @@ def drawn() -> tuple[Rgb, UInt8[np.ndarray, "row col"]]:
     return section()
 
 
-def overlap(found: Tissue, truth: Mask) -> float:
+def overlap(found: DetectedTissue, truth: Mask) -> float:
     return float((found.mask & truth).sum() / (found.mask | truth).sum())
 
 
@@ -224,7 +224,7 @@ def picture_of() -> PictureOf:
     def read(name: str) -> Rgb:
         if not (data / name).exists():
             pytest.skip(f"there is no {data / name}")
-        with open_slide("A1", Place.of(data / name), given_mpp=0.7) as slide:
+        with open_slide("A1", StoragePath.of(data / name), given_mpp=0.7) as slide:
             return slide.thumbnail(1024)
 
     return read
@@ -239,7 +239,9 @@ def test_measured_spots_of_a_real_section_lie_on_its_tissue_with_x_as_the_column
     spots = np.array(
         [[float(row.split("\t")[names.index(name)]) for name in ("pixel_x", "pixel_y")] for row in rows[1:]]
     )
-    with open_slide("C2", Place.of(folder / "ST-imgs" / "C" / "C2" / "5714_HE_BT_C2.jpg"), given_mpp=0.689) as slide:
+    with open_slide(
+        "C2", StoragePath.of(folder / "ST-imgs" / "C" / "C2" / "5714_HE_BT_C2.jpg"), given_mpp=0.689
+    ) as slide:
         mask = tissue_mask(slide.thumbnail(1024), 6.7)
         column, row = (spots * mask.shape[1] / slide.width).astype(int).T
     assert 0.15 < mask.mean() < 0.19
@@ -267,7 +269,7 @@ def test_orange_muscle_is_no_red_ink(picture_of: PictureOf) -> None:
 
 
 def test_a_real_scan_is_cut_from_its_glass(wsi: Path) -> None:
-    with open_slide("CMU", Place.of(wsi / "CMU-1-Small-Region.svs")) as slide:
+    with open_slide("CMU", StoragePath.of(wsi / "CMU-1-Small-Region.svs")) as slide:
         thumbnail = slide.thumbnail(1024)
     mask = tissue_mask(thumbnail, 1.45)
     assert np.asarray(Image.fromarray(thumbnail).convert("L"))[~mask].mean() > 240

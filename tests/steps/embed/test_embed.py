@@ -15,14 +15,14 @@ import pytest
 import ray
 import yaml
 
-from raystp.artifacts import Artifact, Draft, begin, find
-from raystp.cluster.streams.units import Unit
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
+from raystp.cluster.streams.units import WorkUnit
 from raystp.errors import ConfigError
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.config import EmbedConfig
-from raystp.steps.embed.work import EmbedWork, Output
+from raystp.steps.embed.work import EmbedWork, EncoderOutput
 from raystp.steps.encoder_source import EncoderConfig, source_of
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 pytestmark = pytest.mark.ray
 
@@ -37,12 +37,12 @@ def _config(smoke_store: Path, store: Path, **run: Any) -> EmbedConfig:
 
 def _tiles(smoke_store: Path) -> str:
     """Return the folder of the tiles that the demo itself made."""
-    return str(find(str(smoke_store), "embed/smoke", "embed").manifest.notes["tiles"])
+    return str(resolve(str(smoke_store), "embed/smoke", "embed").manifest.notes["tiles"])
 
 
 def _tables(artifact: Artifact) -> dict[str, Any]:
     """Return each unit's table by name: the ids in their order, and the vectors."""
-    files = Path(artifact.place.uri).glob("embeddings/*/*.parquet")
+    files = Path(artifact.path.uri).glob("embeddings/*/*.parquet")
     return {file.stem: pq.read_table(file) for file in sorted(files)}
 
 
@@ -96,7 +96,7 @@ def test_any_width_leaves_the_same_artifact(
 ) -> None:
     found = embed.run(_config(smoke_store, tmp_path, **run))
     _check_equal(found, alone)
-    assert not (Path(found.place.uri) / "parts").exists()
+    assert not (Path(found.path.uri) / "parts").exists()
 
 
 def test_finished_step_does_nothing_and_a_lost_unit_alone_is_computed_again(
@@ -105,7 +105,7 @@ def test_finished_step_does_nothing_and_a_lost_unit_alone_is_computed_again(
     config = _config(smoke_store, tmp_path, encoders=1, batch_tiles=64)
     folder = tmp_path / alone.manifest.folder
     folder.parent.mkdir()
-    subprocess.run(["cp", "-a", alone.place.uri, str(folder)], check=True)
+    subprocess.run(["cp", "-a", alone.path.uri, str(folder)], check=True)
     before = _times(tmp_path)
     embed.run(config)
     assert _times(tmp_path) == before
@@ -173,21 +173,21 @@ def test_several_encoders_in_one_pass_leave_what_each_leaves_alone(
     first = embed.run(embed.CONFIG.of({**both, "run": {"store": str(tmp_path), "encoders": 1, "readers": readers}}))
     _check_equal(first, alone)
     config = {"name": "seeded", "tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "encoder": seeded}
-    other = find(str(tmp_path), "embed/seeded", "embed")
+    other = resolve(str(tmp_path), "embed/seeded", "embed")
     _check_equal(other, embed.run(embed.CONFIG.of({**config, "run": {"store": str(tmp_path / "alone")}})))
-    assert other.manifest.config == embed.CONFIG.of(config).said()
+    assert other.manifest.config == embed.CONFIG.of(config).manifest_values()
     assert embed.run(embed.CONFIG.of({**config, "run": {"store": str(tmp_path)}})).manifest == other.manifest
 
 
 def test_an_encoder_that_is_done_is_not_run_beside_another(alone: Artifact, smoke_store: Path, tmp_path: Path) -> None:
     folder = tmp_path / alone.manifest.folder
     folder.parent.mkdir()
-    subprocess.run(["cp", "-a", alone.place.uri, str(folder)], check=True)
+    subprocess.run(["cp", "-a", alone.path.uri, str(folder)], check=True)
     before = _times(folder)
     both = {"tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "also": {"seeded": {"name": "tiny", "seed": 1}}}
     assert embed.run(embed.CONFIG.of({**both, "run": {"store": str(tmp_path)}})).manifest == alone.manifest
     assert _times(folder) == before
-    assert find(str(tmp_path), "embed/seeded", "embed").manifest.rows == alone.manifest.rows
+    assert resolve(str(tmp_path), "embed/seeded", "embed").manifest.rows == alone.manifest.rows
 
 
 def test_the_manifest_says_how_the_run_went_and_what_read_each_slide(alone: Artifact) -> None:
@@ -214,9 +214,9 @@ def test_a_width_or_a_name_that_cannot_be_is_refused(changes: dict[str, Any], se
 
 
 def test_a_unit_is_committed_once_whoever_comes_second(smoke_store: Path, tmp_path: Path) -> None:
-    tiles, unit = find(str(smoke_store), _tiles(smoke_store), "tile"), Unit("patient-A.00000", "patient-A", 0, 2)
+    tiles, unit = resolve(str(smoke_store), _tiles(smoke_store), "tile"), WorkUnit("patient-A.00000", "patient-A", 0, 2)
     source = source_of(EncoderConfig(), str(smoke_store))
-    work = EmbedWork(tiles.place, (Output(Place.of(tmp_path), source, 3),), {}, 224, "float32")
+    work = EmbedWork(tiles.path, (EncoderOutput(StoragePath.of(tmp_path), source, 3),), {}, 224, "float32")
     work.commit(unit, np.ones((2, 3), np.float32))
     first = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     work.commit(unit, np.zeros((2, 3), np.float32))
@@ -228,8 +228,8 @@ def test_a_unit_is_committed_once_whoever_comes_second(smoke_store: Path, tmp_pa
 
 def test_what_is_made_of_an_artifact_that_lacks_a_slide_is_other_work(tmp_path: Path) -> None:
     config = embed.CONFIG.of({"tiles": "tile/a", "run": {"store": str(tmp_path)}})
-    draft = Draft(Place.of(tmp_path) / "tile" / "a-0", "tile", "a", "0", {}, {})
+    draft = ArtifactWriter(StoragePath.of(tmp_path) / "tile" / "a-0", "tile", "a", "0", {}, {})
     lacking = draft.finish({}, [{"slide": "S", "stage": "tile", "reason": "damaged"}])
-    first = begin(config, "embed", {"tiles": lacking})
-    second = begin(config, "embed", {"tiles": draft.finish({}, [])})
-    assert first.place != second.place
+    first = create_or_open(config, "embed", {"tiles": lacking})
+    second = create_or_open(config, "embed", {"tiles": draft.finish({}, [])})
+    assert first.path != second.path

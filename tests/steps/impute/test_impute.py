@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from raystp import tables
-from raystp.artifacts import Artifact, find
-from raystp.cluster.streams.slides import SlideWidth, each_slide
+from raystp.artifacts import Artifact, resolve
+from raystp.cluster.streams.slides import SlideResources, map_slides
 from raystp.errors import ConfigError, LeakError
-from raystp.index.bank import open_bank
+from raystp.index.opened import open_reference_index
 from raystp.steps.impute import step as impute
-from raystp.steps.impute.slide import Asked
+from raystp.steps.impute.slide import PredictOptions
 from raystp.steps.impute.work import ImputeWork
 from raystp.steps.index import step as index
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from tests.steps.conftest import GENES, PATIENTS, add_joint
 
 pytestmark = pytest.mark.ray
@@ -28,26 +28,26 @@ SOURCES = {"model": "train/joint", "spots": "spots/toy", "embeddings": "embed/to
 
 
 @pytest.fixture(scope="module")
-def store(made_store: Place, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Place:  # noqa: ARG001 -- starts Ray
+def store(made_store: StoragePath, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> StoragePath:  # noqa: ARG001 -- starts Ray
     """A store with `index/toy`, S1 and S2 in three shards, and `impute/dense`, S3 as they answer it."""
-    store = Place.of(tmp_path_factory.mktemp("joint") / "store")
-    shutil.copytree(made_store.path, store.path)
+    store = StoragePath.of(tmp_path_factory.mktemp("joint") / "store")
+    shutil.copytree(made_store.local_path, store.local_path)
     add_joint(store)
     index.run(index.CONFIG.of({**SOURCES, "name": "toy", "shards": 3, "run": {"store": store.uri}}))
     _imputed(store, name="dense", spread=True)
     return store
 
 
-def _imputed(store: Place, *, run: dict[str, Any] | None = None, **changes: Any) -> Artifact:
+def _imputed(store: StoragePath, *, run: dict[str, Any] | None = None, **changes: Any) -> Artifact:
     asked = {**SOURCES, "index": "index/toy", "k": 4, **changes}
     return impute.run(impute.CONFIG.of({**asked, "run": {"store": store.uri, **(run or {})}}))
 
 
 def _read(artifact: Artifact, slide: str = "S3") -> ad.AnnData:
-    return ad.read_h5ad(artifact.place.path / "anndata" / f"{slide}.h5ad")
+    return ad.read_h5ad(artifact.path.local_path / "anndata" / f"{slide}.h5ad")
 
 
-def test_any_width_gives_one_answer(store: Place) -> None:
+def test_any_width_gives_one_answer(store: StoragePath) -> None:
     first = _read(_imputed(store, name="dense", spread=True))
     widths: list[dict[str, Any]] = [{"chunk_tiles": 1}, {"shard_actors": 3, "replicas": 3, "chunk_tiles": 4}]
     for number, run in enumerate(widths):
@@ -58,7 +58,7 @@ def test_any_width_gives_one_answer(store: Place) -> None:
         np.testing.assert_allclose(other.obs["distance"], first.obs["distance"], atol=1e-6)
 
 
-def test_neighbours_give_the_genes_that_are_asked_for_later(store: Place) -> None:
+def test_neighbours_give_the_genes_that_are_asked_for_later(store: StoragePath) -> None:
     dense = _imputed(store, name="dense", spread=True)
     near = _imputed(store, name="near", output="neighbours")
     assert near.manifest.notes["slides"] == ["S3"]
@@ -70,7 +70,7 @@ def test_neighbours_give_the_genes_that_are_asked_for_later(store: Place) -> Non
     np.testing.assert_array_equal(two.obs["distance"], one.obs["distance"])
 
 
-def test_the_cohorts_table_and_the_anndata_say_the_same(store: Place) -> None:
+def test_the_cohorts_table_and_the_anndata_say_the_same(store: StoragePath) -> None:
     artifact = _imputed(store, name="dense", spread=True)
     adata = _read(artifact)
     table = artifact.table("predictions/S3.parquet", tables.predictions(len(GENES)))
@@ -80,7 +80,7 @@ def test_the_cohorts_table_and_the_anndata_say_the_same(store: Place) -> None:
     assert adata.layers["measured"].shape == adata.shape
 
 
-def test_a_slides_own_patient_never_answers_it_where_own_rows_are_left_out(store: Place) -> None:
+def test_a_slides_own_patient_never_answers_it_where_own_rows_are_left_out(store: StoragePath) -> None:
     with pytest.raises(LeakError):
         _imputed(store, slides=["S4"])  # of P1, whom the model was trained on
     run = {"store": store.uri}
@@ -91,33 +91,33 @@ def test_a_slides_own_patient_never_answers_it_where_own_rows_are_left_out(store
         _imputed(store, name="own", **asked)
     artifact = _imputed(store, name="own", own_rows="leave_out", **asked)
     assert artifact.manifest.notes["left_out"] == {"S3": "P3"}
-    rows = tables.matrix((artifact.place / "neighbours" / "S3.parquet").read_table()["rows"]).astype(int)
-    patients = np.asarray(open_bank(bank.place, bank.manifest.notes["bank"]).rows["patient"].to_pylist())
+    rows = tables.matrix((artifact.path / "neighbours" / "S3.parquet").read_table()["rows"]).astype(int)
+    patients = np.asarray(open_reference_index(bank.path, bank.manifest.notes["bank"]).rows["patient"].to_pylist())
     assert set(patients[np.unique(rows)]) == {"P1", "P2"}
 
 
-def test_rows_that_do_not_count_are_never_neighbours(store: Place) -> None:
+def test_rows_that_do_not_count_are_never_neighbours(store: StoragePath) -> None:
     artifact = _imputed(store, name="without", output="neighbours", without={"section": ["S1"]})
-    rows = tables.matrix((artifact.place / "neighbours" / "S3.parquet").read_table()["rows"])
+    rows = tables.matrix((artifact.path / "neighbours" / "S3.parquet").read_table()["rows"])
     assert rows.min() >= 6
 
 
-def test_slides_that_were_done_are_left_alone(store: Place) -> None:
+def test_slides_that_were_done_are_left_alone(store: StoragePath) -> None:
     first = _imputed(store, name="dense", spread=True)
-    file = Path(first.place.uri) / "anndata" / "S3.h5ad"
+    file = Path(first.path.uri) / "anndata" / "S3.h5ad"
     moment = file.stat().st_mtime_ns
-    (first.place / "manifest.json").remove()
+    (first.path / "manifest.json").remove()
     second = _imputed(store, name="dense", spread=True)
     assert file.stat().st_mtime_ns == moment
     assert second.manifest.rows == first.manifest.rows
 
 
 @pytest.mark.faults
-def test_a_slide_that_ends_its_process_each_time_is_refused_by_name(store: Place, tmp_path: Path) -> None:
+def test_a_slide_that_ends_its_process_each_time_is_refused_by_name(store: StoragePath, tmp_path: Path) -> None:
     model, embed, bank = (
-        find(store.uri, name, name.partition("/")[0]) for name in ("train/joint", "embed/toy", "index/toy")
+        resolve(store.uri, name, name.partition("/")[0]) for name in ("train/joint", "embed/toy", "index/toy")
     )
-    asked = Asked(
+    asked = PredictOptions(
         k=4,
         weights="mean",
         exactly=False,
@@ -128,8 +128,8 @@ def test_a_slide_that_ends_its_process_each_time_is_refused_by_name(store: Place
         protocol="patient",
         chunk=2048,
     )
-    work = Deadly(model, embed, bank, None, None, asked, {}, Place.of(tmp_path))
-    (receipt,) = each_slide(work, ["S3"], SlideWidth(1, 0.1))
+    work = Deadly(model, embed, bank, None, None, asked, {}, StoragePath.of(tmp_path))
+    (receipt,) = map_slides(work, ["S3"], SlideResources(1, 0.1))
     assert receipt.rows == 0
     assert receipt.error.startswith("predicting slide 'S3' has ended 3 processes")
 
@@ -151,18 +151,18 @@ class Deadly(ImputeWork):
         ({"neighbours": "impute/dense"}, "holds no neighbours"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_sentence(store: Place, asked: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_is_said_in_a_sentence(store: StoragePath, asked: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         _imputed(store, name="wrong", **asked)
 
 
-def test_a_damaged_shard_is_a_failure_that_names_the_file(store: Place) -> None:
-    file = find(store.uri, "index/toy", "index").place.path / "shard-00001.expression.npy"
+def test_a_damaged_shard_is_a_failure_that_names_the_file(store: StoragePath) -> None:
+    file = resolve(store.uri, "index/toy", "index").path.local_path / "shard-00001.expression.npy"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + b"?")
     artifact = _imputed(store, name="damaged")
     file.write_bytes(whole)
     (failure,) = artifact.failures().to_pylist()
     assert "shard-00001.expression.npy" in failure["reason"]
-    assert json.loads((artifact.place / "manifest.json").read_bytes())["failures"] == 1
+    assert json.loads((artifact.path / "manifest.json").read_bytes())["failures"] == 1
     assert PATIENTS[failure["slide"]] == "P3"

@@ -7,31 +7,31 @@ from typing import Any
 
 import pytest
 
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from raystp.errors import ConfigError, LeakError, ModelError, PanelError
 from raystp.steps.impute import step as impute
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.train import step as train
 from raystp.steps.train.config import TrainConfig
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
-Finish = Callable[[Place, str, str, Mapping[str, Any]], Artifact]
+Finish = Callable[[StoragePath, str, str, Mapping[str, Any]], Artifact]
 
 
-def _left(store: Place) -> list[str]:
+def _left(store: StoragePath) -> list[str]:
     """Return every file in a store."""
-    return sorted(str(path.relative_to(store.path)) for path in store.path.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(store.local_path)) for path in store.local_path.rglob("*") if path.is_file())
 
 
 # ---- training
 
 
-def _train(store: Place, **fields: Any) -> TrainConfig:
+def _train(store: StoragePath, **fields: Any) -> TrainConfig:
     given = {"model": "ridge", "spots": "spots/toy", "embeddings": "embed/toy", "split": {"test": ["P1"]}}
     return train.CONFIG.of({**given, "panel": {"variable": 2}, **fields, "run": {"store": store.uri}})
 
 
-def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_store: Place) -> None:
+def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_store: StoragePath) -> None:
     before = _left(toy_store)
     with pytest.raises(LeakError) as caught:
         train.run(_train(toy_store, split={"test": ["S4"]}))
@@ -53,14 +53,14 @@ def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_st
         ({"test": ["P1"], "protocol": "sections"}, "no such protocol; there are patient, section, got 'sections'"),
     ],
 )
-def test_a_split_that_cannot_be_is_told(toy_store: Place, split: dict[str, Any], said: str) -> None:
+def test_a_split_that_cannot_be_is_told(toy_store: StoragePath, split: dict[str, Any], said: str) -> None:
     before = _left(toy_store)
     with pytest.raises(ConfigError, match=said):
         train.run(_train(toy_store, split=split))
     assert _left(toy_store) == before
 
 
-def test_a_panel_that_names_absent_genes_is_told_with_near_names(toy_store: Place, tmp_path: Path) -> None:
+def test_a_panel_that_names_absent_genes_is_told_with_near_names(toy_store: StoragePath, tmp_path: Path) -> None:
     (tmp_path / "panel.txt").write_text("A\nB\nZ\n")
     before = _left(toy_store)
     with pytest.raises(
@@ -72,7 +72,7 @@ def test_a_panel_that_names_absent_genes_is_told_with_near_names(toy_store: Plac
     assert _left(toy_store) == before
 
 
-def test_images_from_two_sources_or_from_none_are_refused(toy_store: Place) -> None:
+def test_images_from_two_sources_or_from_none_are_refused(toy_store: StoragePath) -> None:
     for fields in ({"embeddings": None}, {"tiles": "tile/toy", "encoder": {}}):
         with pytest.raises(ConfigError, match=r"train reads either `embeddings` .* or `tiles` with an `encoder`"):
             train.run(_train(toy_store, **fields))
@@ -81,12 +81,12 @@ def test_images_from_two_sources_or_from_none_are_refused(toy_store: Place) -> N
 # ---- prediction
 
 
-def _impute(store: Place, **fields: Any) -> ImputeConfig:
+def _impute(store: StoragePath, **fields: Any) -> ImputeConfig:
     given = {"embeddings": "embed/toy", "model": "train/toy"}
     return impute.CONFIG.of({**given, **fields, "run": {"store": store.uri}})
 
 
-def test_a_training_patients_other_slide_is_refused_unless_the_protocol_allows_it(toy_store: Place) -> None:
+def test_a_training_patients_other_slide_is_refused_unless_the_protocol_allows_it(toy_store: StoragePath) -> None:
     before = _left(toy_store)
     with pytest.raises(LeakError) as caught:
         impute.run(_impute(toy_store, slides=["S3", "S4"]))
@@ -97,22 +97,22 @@ def test_a_training_patients_other_slide_is_refused_unless_the_protocol_allows_i
 
 
 @pytest.mark.parametrize("protocol", ["patient", "section"])
-def test_a_slide_that_was_learned_from_is_predicted_under_no_protocol(toy_store: Place, protocol: str) -> None:
+def test_a_slide_that_was_learned_from_is_predicted_under_no_protocol(toy_store: StoragePath, protocol: str) -> None:
     before = _left(toy_store)
     with pytest.raises(LeakError, match="the model or its bank has learned from 'S1' itself; no protocol predicts it"):
         impute.run(_impute(toy_store, slides=["S1", "S3"], protocol=protocol))
     assert _left(toy_store) == before
 
 
-def test_a_slide_that_only_the_bank_knows_is_refused_too(toy_store: Place, finished: Finish) -> None:
-    model = find(toy_store.uri, "train/toy", "train")
+def test_a_slide_that_only_the_bank_knows_is_refused_too(toy_store: StoragePath, finished: Finish) -> None:
+    model = resolve(toy_store.uri, "train/toy", "train")
     notes = {"model": model.manifest.folder, "patients": ["P1", "P2", "P3"], "slides": ["S1", "S2", "S3"]}
     finished(toy_store, "index", "toy", notes)
     with pytest.raises(LeakError, match="the model or its bank has learned from 'S3' itself"):
         impute.run(_impute(toy_store, slides=["S3"], index="index/toy", protocol="section"))
 
 
-def test_an_index_of_another_model_is_refused_and_both_are_named(toy_store: Place, finished: Finish) -> None:
+def test_an_index_of_another_model_is_refused_and_both_are_named(toy_store: StoragePath, finished: Finish) -> None:
     finished(toy_store, "index", "other", {"model": "train/other-0123456789ab", "patients": ["P1"], "slides": ["S1"]})
     before = _left(toy_store)
     with pytest.raises(
@@ -130,13 +130,15 @@ def test_an_index_of_another_model_is_refused_and_both_are_named(toy_store: Plac
         ({"protocol": "mine"}, "no such protocol; there are patient, section, got 'mine'"),
     ],
 )
-def test_what_cannot_be_asked_of_a_prediction_is_told(toy_store: Place, fields: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_asked_of_a_prediction_is_told(
+    toy_store: StoragePath, fields: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ConfigError, match=said):
         impute.run(_impute(toy_store, **fields))
 
 
-def test_a_model_that_answers_from_a_bank_wants_one(toy_store: Place) -> None:
-    file = find(toy_store.uri, "train/toy", "train").place.path / "model.json"
+def test_a_model_that_answers_from_a_bank_wants_one(toy_store: StoragePath) -> None:
+    file = resolve(toy_store.uri, "train/toy", "train").path.local_path / "model.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "kind": "bleep"}))
     with pytest.raises(
         ConfigError, match="is a bleep model, which answers from a bank: run `raystp index`, then give `in"
@@ -144,8 +146,8 @@ def test_a_model_that_answers_from_a_bank_wants_one(toy_store: Place) -> None:
         impute.run(_impute(toy_store, slides=["S3"]))
 
 
-def test_a_cohort_of_training_patients_alone_leaves_nothing_to_predict(toy_store: Place) -> None:
-    file = find(toy_store.uri, "embed/toy", "embed").place.path / "manifest.json"
+def test_a_cohort_of_training_patients_alone_leaves_nothing_to_predict(toy_store: StoragePath) -> None:
+    file = resolve(toy_store.uri, "embed/toy", "embed").path.local_path / "manifest.json"
     manifest = json.loads(file.read_text())
     manifest["notes"]["patients"] = {"S1": "P1", "S2": "P2", "S4": "P1"}
     file.write_text(json.dumps(manifest))

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from raystp.errors import ArtifactError, ConfigError, ModelError
-from raystp.index.bank import Bank, open_bank
+from raystp.index.opened import ReferenceIndex, open_reference_index
 from raystp.steps.index import step as index
 from raystp.steps.index.queries import read
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from tests.steps.conftest import PATIENTS
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -20,24 +20,24 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 QUERIES = np.random.default_rng(3).standard_normal((5, 8)).astype(np.float32)
 
 
-def _built(joint_store: Place, **changes: Any) -> Artifact:
+def _built(joint_store: StoragePath, **changes: Any) -> Artifact:
     sources = {"model": "train/joint", "spots": "spots/toy", "embeddings": "embed/toy"}
     return index.run(index.CONFIG.of({**sources, "run": {"store": joint_store.uri}, **changes}))
 
 
-def _changed(joint_store: Place, **changes: Any) -> Artifact:
+def _changed(joint_store: StoragePath, **changes: Any) -> Artifact:
     return index.run(index.CONFIG.of({"run": {"store": joint_store.uri}, **changes}))
 
 
-def _open(artifact: Artifact) -> Bank:
-    return open_bank(artifact.place, artifact.manifest.notes["bank"])
+def _open(artifact: Artifact) -> ReferenceIndex:
+    return open_reference_index(artifact.path, artifact.manifest.notes["bank"])
 
 
-def _sources(bank: Bank) -> list[tuple[str, str]]:
+def _sources(bank: ReferenceIndex) -> list[tuple[str, str]]:
     return list(zip(bank.rows["section"].to_pylist(), bank.rows["spot"].to_pylist(), strict=True))
 
 
-def test_any_number_of_shards_gives_the_same_rows_and_the_same_answers(joint_store: Place) -> None:
+def test_any_number_of_shards_gives_the_same_rows_and_the_same_answers(joint_store: StoragePath) -> None:
     everyone = list(PATIENTS)
     banks = [_open(_built(joint_store, reference=everyone, shards=shards)) for shards in (1, 2, 7)]
     assert [len(bank.shards) for bank in banks] == [1, 2, 7]
@@ -49,16 +49,18 @@ def test_any_number_of_shards_gives_the_same_rows_and_the_same_answers(joint_sto
         np.testing.assert_array_equal(bank.expression(rows), banks[0].expression(rows))
 
 
-def test_nothing_aside_is_left_and_the_manifest_says_how_far_tiles_of_the_same_kind_lie(joint_store: Place) -> None:
+def test_nothing_aside_is_left_and_the_manifest_says_how_far_tiles_of_the_same_kind_lie(
+    joint_store: StoragePath,
+) -> None:
     artifact = _built(joint_store)
-    assert not (artifact.place / "parts").exists()
+    assert not (artifact.path / "parts").exists()
     distance = artifact.manifest.notes["distance"]
     assert 0 <= distance["q50"] <= distance["q95"] <= distance["q99"] <= 2
     assert (distance["without"], distance["tiles"]) == ("the tile's own patient", 12)
     assert artifact.manifest.notes["bank"]["why"].startswith("auto: 12 rows are fewer than")
 
 
-def test_a_bank_that_grew_answers_as_the_bank_of_all(joint_store: Place) -> None:
+def test_a_bank_that_grew_answers_as_the_bank_of_all(joint_store: StoragePath) -> None:
     _built(joint_store, name="few", reference=["S1", "S2"], shards=2)
     wanted = {"spots": "spots/toy", "embeddings": "embed/toy", "reference": ["S3"]}
     grown = _changed(joint_store, name="more", base="index/few", **wanted)
@@ -72,7 +74,7 @@ def test_a_bank_that_grew_answers_as_the_bank_of_all(joint_store: Place) -> None
 
 
 def test_a_patient_who_left_is_in_no_file_once_the_base_is_deleted(
-    joint_store: Place, capsys: pytest.CaptureFixture[str]
+    joint_store: StoragePath, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = _built(joint_store, name="all", reference=list(PATIENTS), shards=2)
     bank = _open(base)
@@ -92,27 +94,27 @@ def test_a_patient_who_left_is_in_no_file_once_the_base_is_deleted(
     assert set(queries["patient"].to_pylist()) == {"P2", "P3"}
     run = {"store": joint_store.uri, "delete_base": True}
     _changed(joint_store, name="left", base="index/all", without=["P1"], run=run)
-    assert not base.place.exists()
-    written = [path.read_bytes() for path in (joint_store / "index").path.rglob("*") if path.is_file()]
+    assert not base.path.exists()
+    written = [path.read_bytes() for path in (joint_store / "index").local_path.rglob("*") if path.is_file()]
     assert written
     assert not [1 for content in written for pattern in patterns if pattern in content]
     assert not [1 for content in written if b"S1" in content or b"S4" in content]
 
 
 def test_a_changed_index_whose_base_kept_no_queries_tells_no_distances(
-    joint_store: Place, capsys: pytest.CaptureFixture[str]
+    joint_store: StoragePath, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = _built(joint_store, name="all", reference=list(PATIENTS))
-    manifest = json.loads((base.place / "manifest.json").read_bytes())
+    manifest = json.loads((base.path / "manifest.json").read_bytes())
     del manifest["notes"]["queries"]
-    (base.place / "manifest.json").write_bytes(json.dumps(manifest).encode())
+    (base.path / "manifest.json").write_bytes(json.dumps(manifest).encode())
     left = _changed(joint_store, name="left", base="index/all", without=["P1"])
     assert "how far tiles of its kind lie is not known of this index" in capsys.readouterr().err
     assert "distance" not in left.manifest.notes
 
 
-def test_a_section_that_cannot_be_placed_is_a_failure_and_the_bank_does_without_it(joint_store: Place) -> None:
-    embed = find(joint_store.uri, "embed/toy", "embed").place
+def test_a_section_that_cannot_be_placed_is_a_failure_and_the_bank_does_without_it(joint_store: StoragePath) -> None:
+    embed = resolve(joint_store.uri, "embed/toy", "embed").path
     manifest = json.loads((embed / "manifest.json").read_bytes())
     del manifest["notes"]["units"]["S2"]
     (embed / "manifest.json").write_bytes(json.dumps(manifest).encode())
@@ -123,7 +125,7 @@ def test_a_section_that_cannot_be_placed_is_a_failure_and_the_bank_does_without_
     assert artifact.manifest.notes["patients"] == ["P1"]
 
 
-def test_a_model_that_answers_by_itself_needs_no_index(joint_store: Place) -> None:
+def test_a_model_that_answers_by_itself_needs_no_index(joint_store: StoragePath) -> None:
     with pytest.raises(ModelError, match="is a gene_mean model, which answers by itself"):
         _built(joint_store, model="train/toy")
 
@@ -141,9 +143,9 @@ def test_what_is_neither_building_nor_changing_is_refused(asked: dict[str, Any],
         index.CONFIG.of(asked)
 
 
-def test_a_truncated_shard_is_refused_by_name(joint_store: Place) -> None:
+def test_a_truncated_shard_is_refused_by_name(joint_store: StoragePath) -> None:
     artifact = _built(joint_store)
-    file = Path(artifact.place.uri) / "shard-00000.vectors.npy"
+    file = Path(artifact.path.uri) / "shard-00000.vectors.npy"
     file.write_bytes(file.read_bytes()[:-7])
     with pytest.raises(ArtifactError, match=r"shard-00000\.vectors\.npy"):
         _open(artifact)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from raystp.artifacts import find
+from raystp.artifacts import resolve
 from raystp.errors import ConfigError
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.step import PipelineConfig
@@ -67,8 +67,8 @@ def test_a_pipeline_is_done_once_and_a_lost_step_alone_is_done_again(smoke_store
         role: (smoke_store / folder / "manifest.json").stat().st_mtime_ns
         for role, folder in first.manifest.inputs.items()
     }
-    lost = find(str(smoke_store), first.manifest.inputs["impute path-ridge"], "impute")
-    (lost.place / "manifest.json").remove()
+    lost = resolve(str(smoke_store), first.manifest.inputs["impute path-ridge"], "impute")
+    (lost.path / "manifest.json").remove()
     assert pipeline.run(config).manifest.fingerprint == first.manifest.fingerprint
     again = {
         role: (smoke_store / folder / "manifest.json").stat().st_mtime_ns
@@ -87,7 +87,7 @@ def test_a_cohort_with_labels_of_cases_alone_needs_no_spots_and_ends_with_a_repo
     run = {"store": str(smoke_store), "tracking": "none"}
     done = pipeline.run(_config(name="cases", train=train, evaluate={"permutations": 2}, run=run))
     assert set(done.manifest.inputs) == {"tile", "embed", "train cases", "impute cases", "evaluate"}
-    page = (find(str(smoke_store), "evaluate/cases", "evaluate").place / "report.html").read_bytes().decode()
+    page = (resolve(str(smoke_store), "evaluate/cases", "evaluate").path / "report.html").read_bytes().decode()
     assert "Tested on 1 case of 1 patient" in page
     assert "On the tissue" in page
 

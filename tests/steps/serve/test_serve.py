@@ -23,15 +23,15 @@ from PIL import Image
 from ray.serve.schema import ServeDeploySchema
 
 from raystp import cli
-from raystp.artifacts import find
+from raystp.artifacts import resolve
 from raystp.cluster.serving.arrow import STREAM
-from raystp.cluster.serving.messages import Question
+from raystp.cluster.serving.messages import JsonRequest
 from raystp.encoders.encoder import EncoderSpec, encode
 from raystp.encoders.registry import build
 from raystp.errors import ConfigError
-from raystp.steps.impute.imputer import Imputer
+from raystp.steps.impute.imputer import NeighborImputer
 from raystp.steps.serve import step as serve
-from raystp.steps.serve.answers import Imputation, open_answers
+from raystp.steps.serve.answers import ImputeHandler, open_handler
 from raystp.steps.serve.config import ServeConfig
 from tests.cluster.serving.service_toy import (
     GENES,
@@ -95,13 +95,13 @@ def _hung_up(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def answers(store: Path) -> Imputation:
+def answers(store: Path) -> ImputeHandler:
     values = {"model": "train/toy", "index": "index/toy", "far": 0.5, "run": {"store": str(store)}}
-    return open_answers(ServeConfig.of(values))
+    return open_handler(ServeConfig.of(values))
 
 
 @pytest.fixture(scope="module")
-def imputer(answers: Imputation) -> Imputer:
+def imputer(answers: ImputeHandler) -> NeighborImputer:
     return answers.imputer
 
 
@@ -120,11 +120,11 @@ def arrow(values: np.ndarray, options: dict[str, Any]) -> bytes:
 
 @pytest.mark.parametrize("weights", ["mean", "top1", "softmax", "bleep"])
 def test_the_answer_over_http_is_the_imputers_own_in_json_and_in_arrow(
-    client: Client, imputer: Imputer, weights: str
+    client: Client, imputer: NeighborImputer, weights: str
 ) -> None:
     tiles, wanted = features(4, seed=9), ["G7", "G0", "G3"]
     options = {"genes": wanted, "k": K, "weights": weights, "spread": True, "neighbours": True}
-    own = Imputer(imputer.model, imputer.bank, imputer.metric, weights)
+    own = NeighborImputer(imputer.model, imputer.bank, imputer.metric, weights)
     found, columns = own.find(tiles, K), own.columns(wanted)
     expression = own.expression(found, columns)
     spread = own.spread(found, expression, columns)
@@ -166,7 +166,7 @@ def test_a_patient_who_is_left_out_is_no_neighbour(client: Client) -> None:
     assert {s for line in without["neighbours"]["sections"] for s in line} == {"B1"}
 
 
-def test_pixels_are_encoded_as_the_encoder_would(client: Client, imputer: Imputer) -> None:
+def test_pixels_are_encoded_as_the_encoder_would(client: Client, imputer: NeighborImputer) -> None:
     tiles = np.random.default_rng(5).integers(0, 2, (2, SIDE, SIDE, 3), np.uint8) * np.uint8(200)
     found = imputer.find(encode(build(EncoderSpec("tiny")), tiles, device="cpu"), K)
     said = client.impute({"pixels": [_png(tile) for tile in tiles], "genes": GENES[:2], "k": K})
@@ -176,7 +176,9 @@ def test_pixels_are_encoded_as_the_encoder_would(client: Client, imputer: Impute
     )
 
 
-def test_a_region_of_a_slide_is_read_tile_by_tile_from_the_left(client: Client, imputer: Imputer, store: Path) -> None:
+def test_a_region_of_a_slide_is_read_tile_by_tile_from_the_left(
+    client: Client, imputer: NeighborImputer, store: Path
+) -> None:
     picture = np.asarray(Image.open(store.parent / "slides" / "A.png"))
     region = {"x": 10, "y": 20, "tiles": [3, 2], "mpp": 0.5}
     said = client.impute({"slide": "A.png", "region": region, "genes": ["G0"], "k": K})
@@ -215,12 +217,14 @@ def test_questions_that_come_together_are_answered_together_each_as_if_it_were_a
     assert counts["raystp_seconds_count"] >= 128
 
 
-def test_a_question_that_cannot_be_answered_takes_no_other_along(answers: Imputation) -> None:
-    from raystp.cluster.serving.messages import Asked, Options  # noqa: PLC0415 -- of this test alone
+def test_a_question_that_cannot_be_answered_takes_no_other_along(answers: ImputeHandler) -> None:
+    from raystp.cluster.serving.messages import ImputeRequest, RequestOptions  # noqa: PLC0415 -- of this test alone
 
-    options = Options(k=K, genes=["G0"])
-    good = [answers.prepare(Asked(options, features(2, n))) for n in range(3)]
-    bad = answers.prepare(Asked(options, np.full((1, 128), 3e38, np.float32)))  # finite, and its embedding is not
+    options = RequestOptions(k=K, genes=["G0"])
+    good = [answers.prepare(ImputeRequest(options, features(2, n))) for n in range(3)]
+    bad = answers.prepare(
+        ImputeRequest(options, np.full((1, 128), 3e38, np.float32))
+    )  # finite, and its embedding is not
     alone = [answers.answer([one])[0] for one in good]
     together = answers.answer([good[0], bad, good[1], good[2]])
     assert isinstance(together[1], Exception)
@@ -368,7 +372,7 @@ def test_more_requests_than_fit_are_told_to_come_again(service: Served) -> None:
 
 def test_the_service_says_what_it_is(client: Client, store: Path) -> None:
     told = client.ask("GET", "/v1/info").values
-    assert told["model"] == find(str(store), "train/toy", "train").manifest.folder
+    assert told["model"] == resolve(str(store), "train/toy", "train").manifest.folder
     assert (told["genes"], told["rows"], told["metric"], told["protocol"]) == (GENES, ROWS, "cosine", "patient")
     assert told["limits"] == LIMITS | {"genes": 25_000}
     assert told["reads"] == ["embeddings", "pixels", "slide"]
@@ -380,7 +384,7 @@ def test_the_description_is_openapi_whose_references_lead_somewhere(client: Clie
     assert described["openapi"].startswith("3.")
     body = described["paths"]["/v1/impute"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", STREAM}
-    assert set(described["components"]["schemas"]["Question"]["properties"]) == set(Question.model_fields)
+    assert set(described["components"]["schemas"]["JsonRequest"]["properties"]) == set(JsonRequest.model_fields)
     text = json.dumps(described)
     for reference in {part.partition('"')[0] for part in text.split('"$ref": "')[1:]}:
         at = described
@@ -413,7 +417,7 @@ def refused(*overrides: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_a_model_and_an_index_of_another_do_not_start(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused("model=train/other", "index=index/toy", f"run.store={store}", capsys=capsys)
-    toy, other = (find(str(store), f"train/{name}", "train").manifest.folder for name in ("toy", "other"))
+    toy, other = (resolve(str(store), f"train/{name}", "train").manifest.folder for name in ("toy", "other"))
     assert said.startswith("ModelError: the index ")
     assert f"was made with model {toy}, not with {other}: make one with this model, or serve that one" in said
 
@@ -483,7 +487,7 @@ def test_a_file_of_the_bank_that_was_tampered_with_does_not_start(store: Path, t
     import shutil  # noqa: PLC0415 -- of this test alone
 
     shutil.copytree(store, tmp_path / "store")
-    index = find(str(tmp_path / "store"), "index/toy", "index").place.path
+    index = resolve(str(tmp_path / "store"), "index/toy", "index").path.local_path
     (shard, *_) = sorted(index.glob("shard-*expression*"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     words = [sys.executable, "-m", "raystp.cli", "serve", "--set", "model=train/toy", "--set", "index=index/toy"]

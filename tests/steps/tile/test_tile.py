@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from raystp import tables
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from raystp.errors import ConfigError
 from raystp.slides.synthetic.slide import draw_slide, draw_stain, tissue_map, write_slide
 from raystp.slides.tissue.masks import own_masks
 from raystp.steps.slide_table import SlideRow
 from raystp.steps.tile import step as tile
-from raystp.storage import Place
+from raystp.storage import StoragePath
 from raystp.units import MicronsPerPixel
 
 Write = Callable[[Path], Path]
@@ -32,13 +32,13 @@ def mask_of(ring: list[list[float]]) -> bytes:
 def tile_one(slide: Path, out: Path, mask: Path | None = None, **more: Any) -> dict[str, Any] | str:
     """Tile one slide without Ray; tiles are 16 um as 32 px, the toy's slide is 0.5 um/px."""
     config = tile.CONFIG.of({"slides": "slides.csv", "side": 16, "pixels": 32, "run": {}, **more})
-    row = SlideRow("S1", Place.of(slide), "P1", 0.5, None, None, None, "S1", None)
-    own = None if mask is None else Place.of(mask)
-    return tile._tile(tile._Tile(row, config, Place.of(out), None, None, own))
+    row = SlideRow("S1", StoragePath.of(slide), "P1", 0.5, None, None, None, "S1", None)
+    own = None if mask is None else StoragePath.of(mask)
+    return tile._tile(tile._TileSlide(row, config, StoragePath.of(out), None, None, own))
 
 
 def tiles(out: Path) -> list[tuple[float, float]]:
-    table = Place.of(out / "tiles" / "S1.parquet").read_table()
+    table = StoragePath.of(out / "tiles" / "S1.parquet").read_table()
     return list(zip(table["x"].to_pylist(), table["y"].to_pylist(), strict=True))
 
 
@@ -132,7 +132,7 @@ def test_a_folder_of_masks_gives_each_slide_its_own_and_must_hold_one(tmp_path: 
     assert own_masks(None, ["A", "B"]) == {}
     for name in ("B.geojson", "A.png", "other.geojson"):
         (tmp_path / name).write_bytes(b"")
-    assert own_masks(str(tmp_path), ["A", "B"]) == {"B": Place.of(tmp_path / "B.geojson")}
+    assert own_masks(str(tmp_path), ["A", "B"]) == {"B": StoragePath.of(tmp_path / "B.geojson")}
     with pytest.raises(
         ConfigError, match=r"no mask of any slide of the table, such as 'A.geojson'; there are 'A.png', "
     ):
@@ -172,12 +172,12 @@ def test_masks_count_in_the_artifacts_name_and_a_bad_one_is_a_row_of_the_failure
     slides = masked.table("slides.parquet", tables.SLIDES).to_pylist()
     assert [(one["slide"], one["tiles"]) for one in slides] == [("own", 6), ("found", slides[1]["tiles"])]
     assert masked.table("tiles/found.parquet", tables.TILES).equals(plain.table("tiles/found.parquet", tables.TILES))
-    assert run(masks=str(tmp_path / "masks")).place == masked.place
+    assert run(masks=str(tmp_path / "masks")).path == masked.path
     (tmp_path / "masks" / "own.geojson").write_bytes(mask_of([[1, *SQUARE[0][1:]], *SQUARE[1:4], [1, 0]]))
-    assert run(masks=str(tmp_path / "masks")).place != masked.place
-    again = run(masks=str(plain.place / "masks"))
+    assert run(masks=str(tmp_path / "masks")).path != masked.path
+    again = run(masks=str(plain.path / "masks"))
     assert again.manifest.failures == 0
     for name in names:
         table = f"tiles/{name}.parquet"
         assert again.table(table, tables.TILES).equals(plain.table(table, tables.TILES))
-    assert find(str(tmp_path / "s"), "tile/default", "tile").place == again.place
+    assert resolve(str(tmp_path / "s"), "tile/default", "tile").path == again.path

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from raystp import tables
-from raystp.artifacts import Artifact, Draft, fingerprint
+from raystp.artifacts import Artifact, ArtifactWriter, fingerprint
 from raystp.errors import ConfigError, LeakError, ModelError, PanelError, RaystpError, SectionError
 from raystp.models.store import load_model
 from raystp.steps.evaluate import step as evaluate
@@ -25,7 +25,7 @@ from raystp.steps.train import step as train
 from raystp.steps.train.bulk import BulkPlan, bulk_plan
 from raystp.steps.train.bulk_cases import bags_of
 from raystp.steps.train.config import TrainConfig
-from raystp.storage import Place
+from raystp.storage import StoragePath
 
 WIDTH = 8
 GENES = ["HOT1", "HOT2", "HOT3", "NULL1", "NULL2", "NULL3"]
@@ -36,9 +36,9 @@ EMPTY = "P99"
 """A case with a label, and a slide without tiles."""
 
 
-def _finish(store: Place, step: str, notes: dict[str, Any]) -> Artifact:
+def _finish(store: StoragePath, step: str, notes: dict[str, Any]) -> Artifact:
     mark = hashlib.sha256(step.encode()).hexdigest()[:12]
-    return Draft(store / step / f"bulk-{mark}", step, "bulk", mark, {}, {}).finish({}, [], notes)
+    return ArtifactWriter(store / step / f"bulk-{mark}", step, "bulk", mark, {}, {}).finish({}, [], notes)
 
 
 @dataclass(frozen=True)
@@ -68,38 +68,38 @@ class Cohort:
         return train.CONFIG.of(asked)
 
 
-def _draw(store: Place) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _draw(store: StoragePath) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Write tiles and embeddings; a case's label of a planted gene is the share of its tiles moved along one axis."""
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0]
     hot, labels, rows, patients = {}, [], [], {}
     tiles = _finish(store, "tile", {"side": 16.0, "pixels": 32})
-    embed = Draft(store / "embed" / "bulk-0123456789ab", "embed", "bulk", "0123456789ab", {}, {})
+    embed = ArtifactWriter(store / "embed" / "bulk-0123456789ab", "embed", "bulk", "0123456789ab", {}, {})
     for case in CASES:
         share, here = rng.uniform(0.05, 0.5, size=3), []
         for slide in [f"{case}-a", f"{case}-b"] if case in TWO_SLIDES else [f"{case}-a"]:
             size = int(rng.integers(40, 90))
             raised = rng.random((size, 3)) < share
             moved = rng.normal(size=(size, WIDTH)) + 0.7 * rng.normal(size=WIDTH - 3) @ axes[3:]
-            _write(embed.place, tiles.place, slide, (moved + 2.5 * raised @ axes[:3]).astype(np.float32))
+            _write(embed.path, tiles.path, slide, (moved + 2.5 * raised @ axes[:3]).astype(np.float32))
             hot[slide], patients[slide] = raised, case
             here.append(raised)
             values = [slide, f"/none/{slide}.png", case, "00", 0.5, "table", 400, 400, True, 0.5, size]
             rows.append(dict(zip(tables.SLIDES.names, values, strict=True)))
         labels.append(3 + 4 * np.concatenate(here).mean(axis=0) + 0.05 * rng.normal(size=3))
     rows.append({**rows[-1], "slide": f"{EMPTY}-a", "patient": EMPTY, "tiles": 0})
-    (tiles.place / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
-    _thumbnail(tiles.place, f"{EMPTY}-a")
+    (tiles.path / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
+    _thumbnail(tiles.path, f"{EMPTY}-a")
     units = {**{slide: [slide] for slide in patients}, f"{EMPTY}-a": []}
     patients[f"{EMPTY}-a"] = EMPTY
     notes = {"encoder": {"name": "toy"}, "precision": "float32", "side": 16.0, "pixels": 32}
-    notes |= {"tiles": tiles.place.uri, "units": units, "patients": patients}
+    notes |= {"tiles": tiles.path.uri, "units": units, "patients": patients}
     embed.finish({}, [], notes)
     labels.append(np.full(3, 4.0))
     return hot, np.concatenate([np.array(labels), rng.normal(3, 1, size=(len(labels), 3)).clip(0)], axis=1)
 
 
-def _write(embed: Place, tiles: Place, slide: str, vectors: np.ndarray) -> None:
+def _write(embed: StoragePath, tiles: StoragePath, slide: str, vectors: np.ndarray) -> None:
     at = np.arange(len(vectors))
     columns = [[slide] * len(at), at, at % 10 * 32.0, at // 10 * 32.0, np.full(len(at), 32.0), [None] * len(at)]
     content = tables.of_columns([*columns, tables.vectors(vectors)], tables.embeddings(WIDTH))
@@ -107,7 +107,7 @@ def _write(embed: Place, tiles: Place, slide: str, vectors: np.ndarray) -> None:
     _thumbnail(tiles, slide)
 
 
-def _thumbnail(tiles: Place, slide: str) -> None:
+def _thumbnail(tiles: StoragePath, slide: str) -> None:
     png = io.BytesIO()
     Image.new("RGB", (20, 20)).save(png, format="PNG")
     (tiles / "thumbnails" / f"{slide}.png").write_bytes(png.getvalue())
@@ -117,7 +117,7 @@ def _thumbnail(tiles: Place, slide: str) -> None:
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     """44 cases of which nothing but a table and slides is there; two have two slides."""
     folder = tmp_path_factory.mktemp("bulk")
-    hot, labels = _draw(Place.of(folder / "store"))
+    hot, labels = _draw(StoragePath.of(folder / "store"))
     frame = pd.DataFrame(labels, columns=GENES)
     frame.insert(0, "case", [*CASES, EMPTY])
     frame.to_csv(folder / "bulk.csv", index=False)
@@ -130,7 +130,7 @@ def model(cohort: Cohort, ray_session: None) -> Artifact:  # noqa: ARG001 -- Ray
 
 
 def _predicted(cohort: Cohort, model: Artifact) -> Artifact:
-    asked = {"name": model.manifest.name, "embeddings": "embed/bulk", "model": model.place.uri}
+    asked = {"name": model.manifest.name, "embeddings": "embed/bulk", "model": model.path.uri}
     return impute.run(impute.CONFIG.of({**asked, "run": {"store": str(cohort.store)}}))
 
 
@@ -140,7 +140,7 @@ def prediction(cohort: Cohort, model: Artifact) -> Artifact:
 
 
 def _score(cohort: Cohort, name: str, *predictions: Artifact, **changes: Any) -> Artifact:
-    asked: dict[str, Any] = {"name": name, "predictions": [one.place.uri for one in predictions], "permutations": 0}
+    asked: dict[str, Any] = {"name": name, "predictions": [one.path.uri for one in predictions], "permutations": 0}
     asked |= {"bulk": {"table": str(cohort.table)}, "run": {"store": str(cohort.store), "tracking": "none"}}
     return evaluate.run(evaluate.CONFIG.of({**asked, **changes}))
 
@@ -153,7 +153,7 @@ def _rows(scored: Artifact) -> dict[tuple[str, str, str], dict[str, Any]]:
 @pytest.mark.ray
 @pytest.mark.faults
 def test_a_model_of_cases_alone_names_who_it_has_seen(model: Artifact) -> None:
-    _, _, meta = load_model(model.place)
+    _, _, meta = load_model(model.path)
     assert (meta["train"], meta["validation"], meta["test"]) == (CASES[:-12], VALIDATION, TEST)
     assert set(meta["patients"].values()) == set(CASES[:-8])
     assert "P01-b" in meta["slides"]
@@ -168,7 +168,7 @@ def test_only_slides_of_other_patients_are_predicted_with_maps_and_the_slides_ex
     slides = prediction.manifest.notes["slides"]
     assert {slide[:3] for slide in slides} - {EMPTY} == set(TEST)
     assert [row["slide"] for row in prediction.failures().to_pylist()] in ([], [f"{EMPTY}-a"])
-    adata = ad.read_h5ad(prediction.place.path / "anndata" / "P38-b.h5ad")
+    adata = ad.read_h5ad(prediction.path.local_path / "anndata" / "P38-b.h5ad")
     np.testing.assert_allclose(adata.layers["attention"].sum(axis=0), 1.0, rtol=1e-4)
     np.testing.assert_allclose(adata.var["slide"], (adata.layers["attention"] * adata.X).sum(axis=0), atol=1e-3)
 
@@ -179,7 +179,7 @@ def test_planted_genes_are_found_over_held_out_cases_beside_baselines_and_a_null
     cohort: Cohort, prediction: Artifact
 ) -> None:
     scored = _score(cohort, "bulk", prediction, permutations=3)
-    genes = pd.read_csv(scored.place.path / "genes.csv").set_index(["model", "gene"])
+    genes = pd.read_csv(scored.path.local_path / "genes.csv").set_index(["model", "gene"])
     assert genes.loc["attention"]["pcc"][GENES[:3]].mean() > 0.75, genes
     assert genes.loc["attention"]["auc_at_median"][GENES[:3]].mean() > 0.8, genes
     assert (genes.loc["gene mean"]["pcc"] == 0).all()
@@ -203,7 +203,7 @@ def test_a_case_is_predicted_as_its_one_slide_or_as_all_its_slides_tiles_in_one_
     asked = {"bulk": {"table": str(cohort.table)}, "predictions": ["impute/bulk"], "run": {"store": str(cohort.store)}}
     held = held_cases(evaluate.CONFIG.of(asked), models)
     found = outcomes_of(held, models, str(cohort.store))["attention"]
-    folder = prediction.place.path / "anndata"
+    folder = prediction.path.local_path / "anndata"
     alone, both = (dict(zip(found.cases, found.predicted, strict=True))[case] for case in ("P40", "P38"))
     np.testing.assert_allclose(alone, ad.read_h5ad(folder / "P40-a.h5ad").var["slide"], rtol=1e-5)
     parts = np.stack([ad.read_h5ad(folder / f"P38-{part}.h5ad").var["slide"] for part in "ab"])
@@ -222,7 +222,7 @@ def test_maps_of_two_seeds_are_compared(cohort: Cohort, prediction: Artifact) ->
 @pytest.mark.ray
 @pytest.mark.faults
 def test_a_correlation_over_two_cases_is_not_given(cohort: Cohort, model: Artifact) -> None:
-    asked = {"name": "two", "embeddings": "embed/bulk", "model": model.place.uri, "slides": ["P42-a", "P43-a"]}
+    asked = {"name": "two", "embeddings": "embed/bulk", "model": model.path.uri, "slides": ["P42-a", "P43-a"]}
     few = impute.run(impute.CONFIG.of({**asked, "run": {"store": str(cohort.store)}}))
     scored = _score(cohort, "two", few)
     assert {metric for _, metric, _ in _rows(scored)} & {"PCC", "AUC"} == set()
@@ -274,7 +274,7 @@ def test_the_tables_content_counts_and_not_its_path(cohort: Cohort, tmp_path: Pa
     changed.mkdir()
     configs = [cohort.train(), cohort.train(bulk={"table": str(copied)})]
     configs.append(cohort.train(**_table(cohort, changed, P00=2.0)))
-    marks = [(fingerprint("train", one.what(), _inputs(one))) for one in configs]
+    marks = [(fingerprint("train", one.fingerprint_values(), _inputs(one))) for one in configs]
     assert marks[0] == marks[1] != marks[2]
 
 

@@ -13,7 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from raystp import tables
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from raystp.models.store import load_model
 from raystp.steps.embed import step as embed
 from raystp.steps.impute import step as impute
@@ -39,7 +39,7 @@ def _config(store: Path, name: str, **changes: Any) -> TrainConfig:
 
 
 def _arrays(artifact: Artifact) -> dict[str, np.ndarray]:
-    return load_model(artifact.place)[1]
+    return load_model(artifact.path)[1]
 
 
 def test_two_workers_train_the_model_of_one(smoke_store: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_training_whose_worker_was_killed_has_every_epoch_once(pixels: tuple[A
     model, killed = pixels
     assert killed == 1
     assert model.table("epochs.parquet", tables.EPOCHS)["epoch"].to_pylist() == list(range(6))
-    assert not (model.place / "training").exists()
+    assert not (model.path / "training").exists()
 
 
 def test_readers_apart_and_a_killed_worker_change_no_weight(
@@ -92,8 +92,8 @@ def test_readers_apart_and_a_killed_worker_change_no_weight(
 ) -> None:
     model, _ = pixels
     sources = {
-        "spots": find(str(smoke_store), "spots/smoke", "spots").place.uri,
-        "tiles": find(str(smoke_store), "tile/smoke", "tile").place.uri,
+        "spots": resolve(str(smoke_store), "spots/smoke", "spots").path.uri,
+        "tiles": resolve(str(smoke_store), "tile/smoke", "tile").path.uri,
     }
     run = {**model.manifest.config, **sources, "run": {"store": str(tmp_path), "readers": 1, "tracking": "none"}}
     again = train.run(train.CONFIG.of(run))
@@ -129,4 +129,4 @@ def test_a_tower_trained_from_pixels_is_an_encoder_and_predicts(
     index.run(index.CONFIG.of({**sources, "spots": "spots/smoke"}))
     prediction = impute.run(impute.CONFIG.of({**sources, "index": "index/pixels", "k": 10}))
     assert "patient-C" in prediction.manifest.notes["slides"]
-    assert find(str(smoke_store), "impute/pixels", "impute").manifest.failures == 0
+    assert resolve(str(smoke_store), "impute/pixels", "impute").manifest.failures == 0

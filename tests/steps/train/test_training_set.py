@@ -10,29 +10,29 @@ import pyarrow as pa
 import pytest
 
 from raystp import tables
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from raystp.errors import ArtifactError, SectionError
 from raystp.expression.schema import write_section
 from raystp.expression.sections import embeddings_of, join_embeddings, join_tiles, load_counts
-from raystp.expression.training_set import Recipe, assemble, join, stack
-from raystp.storage import Place
+from raystp.expression.training_set import TrainingSetSpec, join_section, load_training_set, stack_sections
+from raystp.storage import StoragePath
 
 GENES = ("D", "A")
 
 
 @pytest.fixture
-def spots(toy_store: Place) -> Artifact:
-    return find(toy_store.uri, "spots/toy", "spots")
+def spots(toy_store: StoragePath) -> Artifact:
+    return resolve(toy_store.uri, "spots/toy", "spots")
 
 
 @pytest.fixture
-def embed(toy_store: Place) -> Artifact:
-    return find(toy_store.uri, "embed/toy", "embed")
+def embed(toy_store: StoragePath) -> Artifact:
+    return resolve(toy_store.uri, "embed/toy", "embed")
 
 
 def _rewrite(embed: Artifact, slide: str, change: Callable[[pa.Table], pa.Table]) -> None:
     for unit in embed.manifest.notes["units"][slide]:
-        file = embed.place / "embeddings" / slide / f"{unit}.parquet"
+        file = embed.path / "embeddings" / slide / f"{unit}.parquet"
         file.write_table(change(file.read_table()))
 
 
@@ -72,22 +72,22 @@ def test_a_spot_without_a_tile_is_left_out_with_its_counts(spots: Artifact, embe
     np.testing.assert_array_equal(joined.measured.xy, measured.xy[[1, 2, 4, 5]])
 
 
-def test_tiles_join_as_embeddings_do(toy_store: Place, spots: Artifact, embed: Artifact) -> None:
+def test_tiles_join_as_embeddings_do(toy_store: StoragePath, spots: Artifact, embed: Artifact) -> None:
     measured = load_counts(spots, "S3")
-    tiles = join_tiles(measured, find(toy_store.uri, "tile/toy", "tile"))
+    tiles = join_tiles(measured, resolve(toy_store.uri, "tile/toy", "tile"))
     np.testing.assert_array_equal(tiles.squares, join_embeddings(measured, embed).squares)
     assert tiles.features.shape == (6, 0)
 
 
 def test_half_precision_embeddings_are_joined_as_float32(
-    toy_store: Place, finished: Callable[[Place, str, str, Mapping[str, Any]], Artifact], embed: Artifact
+    toy_store: StoragePath, finished: Callable[[StoragePath, str, str, Mapping[str, Any]], Artifact], embed: Artifact
 ) -> None:
     half = finished(toy_store, "embed", "half", {**embed.manifest.notes, "precision": "float16"})
     table = embeddings_of(embed, "S1")
     columns = [*table.select(tables.TILES.names).columns, tables.vectors(tables.matrix(table["vector"]), "float16")]
     content = tables.of_columns(columns, tables.embeddings(2, precision="float16"))
     for number in range(2):
-        (half.place / "embeddings" / "S1" / f"S1.{number:05d}.parquet").write_table(content.slice(3 * number, 3))
+        (half.path / "embeddings" / "S1" / f"S1.{number:05d}.parquet").write_table(content.slice(3 * number, 3))
     np.testing.assert_array_equal(tables.matrix(embeddings_of(half, "S1")["vector"]), tables.matrix(table["vector"]))
 
 
@@ -109,33 +109,33 @@ def test_what_is_not_there_is_told_with_what_is(spots: Artifact, embed: Artifact
 
 def test_a_slide_that_failed_to_embed_is_told_with_its_reason(embed: Artifact) -> None:
     failures = tables.of_rows([{"slide": "S9", "stage": "embed", "reason": "tile 3 is damaged"}], tables.FAILURES)
-    (embed.place / "failures.parquet").write_table(failures)
+    (embed.path / "failures.parquet").write_table(failures)
     failed = dataclasses.replace(embed, manifest=dataclasses.replace(embed.manifest, failures=1))
     with pytest.raises(ArtifactError, match=r"slide 'S9' has no embeddings in \S+; it failed there: tile 3 is damaged"):
         embeddings_of(failed, "S9")
 
 
 def test_sections_are_stacked_in_the_order_asked_for(spots: Artifact, embed: Artifact) -> None:
-    both = stack([join(spots, embed, name) for name in ("S3", "S1")], GENES)
-    alone = [stack([join(spots, embed, name)], GENES) for name in ("S3", "S1")]
+    both = stack_sections([join_section(spots, embed, name) for name in ("S3", "S1")], GENES)
+    alone = [stack_sections([join_section(spots, embed, name)], GENES) for name in ("S3", "S1")]
     assert (both.sections, both.slides, both.group.tolist()) == (("S3", "S1"), ("S3", "S1"), [0] * 6 + [1] * 6)
     for what in ("features", "expression", "squares", "totals"):
         wanted = np.concatenate([getattr(one, what) for one in alone])
         np.testing.assert_array_equal(getattr(both, what), wanted)
 
 
-def _recipe(spots: Artifact, embed: Artifact, **changes: Any) -> Recipe:
+def _recipe(spots: Artifact, embed: Artifact, **changes: Any) -> TrainingSetSpec:
     given: dict[str, Any] = {"train": ("S1", "S2"), "validation": (), "block": 0.0, "genes": GENES}
-    return Recipe(spots, embed, **{**given, **changes})
+    return TrainingSetSpec(spots, embed, **{**given, **changes})
 
 
 def test_without_validation_all_is_learned_from(spots: Artifact, embed: Artifact) -> None:
-    train, held = assemble(_recipe(spots, embed))
+    train, held = load_training_set(_recipe(spots, embed))
     assert (len(train.spots), held) == (12, None)
 
 
 def test_validation_sections_are_apart_from_the_training_ones(spots: Artifact, embed: Artifact) -> None:
-    train, held = assemble(_recipe(spots, embed, validation=("S3",)))
+    train, held = load_training_set(_recipe(spots, embed, validation=("S3",)))
     assert held is not None
     assert (train.sections, held.sections, len(held.spots)) == (("S1", "S2"), ("S3",), 6)
 
@@ -143,7 +143,7 @@ def test_validation_sections_are_apart_from_the_training_ones(spots: Artifact, e
 def test_a_block_is_the_same_end_of_each_section_and_none_of_it_is_learned_from(
     spots: Artifact, embed: Artifact
 ) -> None:
-    train, held = assemble(_recipe(spots, embed, block=0.3))
+    train, held = load_training_set(_recipe(spots, embed, block=0.3))
     assert held is not None
     assert held.group.tolist() == [0, 0, 1, 1]  # 2 of 6 spots of each
     np.testing.assert_array_equal(held.squares[:, 0] + 16, 120)  # the far end, along the longer side
@@ -152,12 +152,12 @@ def test_a_block_is_the_same_end_of_each_section_and_none_of_it_is_learned_from(
         (group, spot) for one in (train, held) for group, spot in zip(one.group.tolist(), one.spots, strict=True)
     }
     assert len(together) == len(train.spots) + len(held.spots) == 12
-    again, _ = assemble(_recipe(spots, embed, block=0.3))
+    again, _ = load_training_set(_recipe(spots, embed, block=0.3))
     np.testing.assert_array_equal(again.features, train.features)
 
 
 def test_shuffling_moves_the_measurements_and_leaves_the_tiles(spots: Artifact, embed: Artifact) -> None:
-    train, _ = assemble(_recipe(spots, embed))
+    train, _ = load_training_set(_recipe(spots, embed))
     shuffled = train.shuffled(np.random.default_rng(0))
     np.testing.assert_array_equal(shuffled.features, train.features)
     assert (shuffled.expression != train.expression).any()
@@ -173,7 +173,7 @@ def test_a_section_of_another_version_is_refused(spots: Artifact, section: Calla
     with pytest.raises(
         SectionError, match=r"is of section schema version 2, this raystp reads version 1: run `raystp sp"
     ):
-        write_section(spots.place / "sections" / "S1.h5ad", altered)
-    (spots.place / "sections" / "S1.h5ad").write_file(altered.write_h5ad)
+        write_section(spots.path / "sections" / "S1.h5ad", altered)
+    (spots.path / "sections" / "S1.h5ad").write_file(altered.write_h5ad)
     with pytest.raises(SectionError, match=r"S1.h5ad is of section schema version 2"):
         load_counts(spots, "S1")

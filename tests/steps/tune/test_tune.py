@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from raystp import tables
-from raystp.artifacts import Artifact, find
+from raystp.artifacts import Artifact, resolve
 from raystp.errors import ConfigError, ModelError
 from raystp.steps.train import step as train
 from raystp.steps.tune import step as tune
@@ -94,7 +94,7 @@ def test_a_sweep_that_was_killed_is_one_sweep_in_mlflow_with_a_run_a_trial(
         }
         assert run.data.tags["raystp.outcome"] == row["status"]
     assert {found.path for found in client.list_artifacts(parent.info.run_id)} == {"best.yaml", "trials.parquet"}
-    assert not (artifact.place / "trials").exists()
+    assert not (artifact.path / "trials").exists()
 
 
 @pytest.mark.ray
@@ -105,10 +105,10 @@ def test_the_best_trial_trained_afresh_has_its_score(killed: tuple[Artifact, lis
     notes, rows = artifact.manifest.notes, _trials(artifact)
     finished = {row["trial"]: row["score"] for row in rows if row["status"] == "finished"}
     assert notes["score"] == finished[notes["best"]] == max(finished.values())
-    config = train.CONFIG.load((artifact.place / "best.yaml").path)
+    config = train.CONFIG.load((artifact.path / "best.yaml").local_path)
     assert config.run.store == str(smoke_store)
     again = train.run(config)
-    assert again.place != find(str(smoke_store), rows[notes["best"]]["model"], "train").place
+    assert again.path != resolve(str(smoke_store), rows[notes["best"]]["model"], "train").path
     assert again.manifest.notes["score"]["validation_pcc"] == pytest.approx(notes["score"], abs=1e-6)
 
 
@@ -185,7 +185,7 @@ def test_a_train_config_is_named_by_file_or_stands_in_the_sweep_and_is_the_same_
     file = tmp_path / "train.yaml"
     file.write_text(yaml.safe_dump(TRAIN))
     named, inline = _config(tmp_path, "a", train=str(file)), _config(tmp_path, "a")
-    assert named.what() == inline.what()
+    assert named.fingerprint_values() == inline.fingerprint_values()
     assert named.training({"bleep.dim": 8}).bleep.dim == 8
     with pytest.raises(ConfigError, match=r"no config file .*none\.yaml"):
         _config(tmp_path, "a", train=str(tmp_path / "none.yaml")).training()

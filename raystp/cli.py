@@ -43,6 +43,7 @@ DONE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one step and return the exit status; an error that raystp foresaw is one sentence on stderr."""
     options = _parser().parse_args(arguments)
+    importlib.import_module("raystp.cluster.progress").log_to_console()
     step = importlib.import_module(f"raystp.steps.{options.step}.step")
     began = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     try:

@@ -43,6 +43,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _console() -> None:
+    """Print the messages of raystp as its command line does, whichever way a test calls a step."""
+    from raystp.cluster.progress import log_to_console  # noqa: PLC0415 -- the environment is set before imports
+
+    log_to_console()
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One local Ray of four logical CPUs for the whole run of pytest; every step joins it."""

@@ -1,5 +1,9 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then in a log."""
+"""Progress of long work: a bar on a terminal, a plain line now and then in a log.
 
+Messages are records of the logger `raystp`. A program decides where they go; `log_to_console` prints them to stderr.
+"""
+
+import logging
 import sys
 import time
 from types import TracebackType
@@ -7,6 +11,8 @@ from types import TracebackType
 from tqdm import tqdm
 
 LINE_EVERY_S = 30.0
+
+logger = logging.getLogger("raystp")
 
 
 class Progress:
@@ -56,10 +62,26 @@ class Progress:
             text += f", {self.failures} failed"
         if self.note:
             text += f"; {self.note}"
-        say(text)
+        logger.info(text)
 
 
-def say(text: str) -> None:
-    """Print a line for the person who runs the step; on stderr, since a step's result is on stdout."""
-    tqdm.write(text, file=sys.stderr)
-    sys.stderr.flush()
+class ConsoleHandler(logging.Handler):
+    """Print each record as one plain line on stderr, above a progress bar if there is one.
+
+    stdout is left for a step's result.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record; a terminal that is gone does not stop the work."""
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            self.handleError(record)
+
+
+def log_to_console() -> None:
+    """Print the messages of raystp on stderr, from level INFO; call it once or often, each is printed once."""
+    if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
+        logger.addHandler(ConsoleHandler())
+    logger.setLevel(logging.INFO)

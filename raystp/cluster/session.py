@@ -16,8 +16,9 @@ from pathlib import Path
 import ray
 from ray.data import DataContext
 
-from raystp.cluster.progress import say
 from raystp.errors import ConfigError
+
+logger = logging.getLogger("raystp")
 
 LOGICAL_CPUS = 4
 """The least number of logical CPUs of a local Ray."""
@@ -73,7 +74,7 @@ def _knock(address: str) -> None:
 
 def _start() -> None:
     if SHARED.is_dir() and (free := shutil.disk_usage(SHARED).free) < LEAST_SHARED:
-        say(
+        logger.warning(
             f"{SHARED} has {free / 1e6:,.0f} MB free, so Ray keeps what its processes share in files, which is slower: "
             "give Docker --shm-size=4g, or a pod a volume of medium Memory there"
         )

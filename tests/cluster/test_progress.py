@@ -1,11 +1,12 @@
 """Progress without a terminal: whole lines, seldom, on stderr; with the rate, what is left, and what failed."""
 
+import logging
 import re
 
 import pytest
 
 from raystp.cluster import progress
-from raystp.cluster.progress import Progress, say
+from raystp.cluster.progress import ConsoleHandler, Progress, log_to_console
 
 
 def test_log_gets_one_line_at_the_end_of_short_work(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,9 +39,20 @@ def test_work_that_breaks_off_claims_no_end(capsys: pytest.CaptureFixture[str]) 
 
 def test_no_line_holds_what_only_a_terminal_understands(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("embed", 10, "tile") as work:
-        say("a slide is left out")
+        logging.getLogger("raystp").warning("a slide is left out")
         work.add(10)
     told = capsys.readouterr().err
     assert told.startswith("a slide is left out\n")
     assert "\r" not in told
     assert "\x1b" not in told
+
+
+def test_each_message_is_printed_once_however_often_the_console_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log_to_console()
+    log_to_console()
+    logging.getLogger("raystp").info("one line")
+    assert capsys.readouterr().err == "one line\n"
+    handlers = logging.getLogger("raystp").handlers
+    assert sum(isinstance(handler, ConsoleHandler) for handler in handlers) == 1

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raystp.cluster.progress import say
 from raystp.cluster.tracking.delivery import Entry, RunDelivery, RunRef
 from raystp.errors import RaystpError
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 PATIENCE_S = 20.0
 """How long the end of a run waits for what is left; a server that has been silent as long by then gets LAST_S."""
@@ -123,16 +124,16 @@ class Outbox:
         except Exception as error:  # noqa: BLE001 -- whatever a client or its database raises must not stop the work
             reason = _reason(error)
             if _is_final(error):
-                say(f"  an entry of {book.name} cannot be logged and is left out: {reason}")
+                logger.warning(f"  an entry of {book.name} cannot be logged and is left out: {reason}")
                 return True
             if not self._trouble:
                 self._since = time.monotonic()
-                say(f"  MLflow does not answer ({reason}); the run goes on, and what it logs is kept")
+                logger.warning(f"  MLflow does not answer ({reason}); the run goes on, and what it logs is kept")
             self._trouble = reason
             self._deliveries.pop(book.identity, None)
             return False
         if self._trouble:
-            say("  MLflow answers again")
+            logger.info("  MLflow answers again")
             self._trouble = ""
         return True
 

@@ -3,15 +3,18 @@
 The driver logs for all its trials, so one process alone writes to MLflow, however many nodes train.
 """
 
+import logging
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from raystp.artifacts import digest_of
-from raystp.cluster.progress import Progress, say
+from raystp.cluster.progress import Progress
 from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import Outbox, RunLogger, Tracker, flat, quiet
 from raystp.cluster.training.trials import Trial
+
+logger = logging.getLogger("raystp")
 
 _ENDED = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 
@@ -70,7 +73,7 @@ class SweepLog:
         self._progress.add(1, failed=one.status == "failed")
         score = f", {self._metric} {one.score:.4f}" if one.score is not None else ""
         why = f": {one.reason}" if one.reason else ""
-        say(f"  trial {one.number:03d} {one.status} after {one.epochs} epochs{score}{why}")
+        logger.info(f"  trial {one.number:03d} {one.status} after {one.epochs} epochs{score}{why}")
 
     def close(self, trials: list[Trial], score: float | None, files: list[str]) -> None:
         """Bring the runs of all trials in order, those of an earlier process too, and log the sweep's own outcome."""

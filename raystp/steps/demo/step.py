@@ -6,6 +6,7 @@ model was trained on it.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from raystp.artifacts import Artifact, create_or_open
-from raystp.cluster.progress import Progress, say
+from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import Location, RunConfig, StepConfig
@@ -23,6 +24,8 @@ from raystp.slides.synthetic.slide import TISSUES
 from raystp.steps.demo.draw import CELL, DAMAGED, UNMEASURED, DrawTask, draw
 from raystp.steps.pipeline import step as pipeline
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 STEP = "demo"
 Method = Literal["bleep", "nh2st", "genequery", "attention", "ridge", "knn", "gene_mean"]
@@ -92,7 +95,7 @@ def _cohort(config: DemoConfig) -> Artifact:
     """Draw slides and measurements, the slide table, and what was planted."""
     draft = create_or_open(config, STEP, {})
     if isinstance(draft, Artifact):
-        say(f"demo: the cohort is there already: {draft.path}")
+        logger.info(f"demo: the cohort is there already: {draft.path}")
         return draft
     programs = plant_programs(np.random.default_rng([config.seed, 0]), [tissue.name for tissue in TISSUES])
     patients = _patients(config)

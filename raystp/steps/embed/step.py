@@ -1,12 +1,13 @@
 """embed: tiles + slides + encoders -> embeddings, committed unit by unit; the pixels are read once for all encoders."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
-from raystp.cluster.progress import Progress, say
+from raystp.cluster.progress import Progress
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.streams.tiles import stream
 from raystp.cluster.streams.units import StreamResources, UnitReceipt, WorkUnit
@@ -17,6 +18,8 @@ from raystp.steps.embed.config import EmbedConfig, EmbedRun
 from raystp.steps.embed.work import EmbedWork, EncoderOutput, stored
 from raystp.steps.encoder_source import EncoderSource, source_of
 from raystp.units import Microns, TilePixels
+
+logger = logging.getLogger("raystp")
 
 STEP = "embed"
 CONFIG = EmbedConfig
@@ -124,7 +127,7 @@ def _check_side(source: EncoderSource, tiles: Artifact) -> None:
         raise ConfigError(msg)
     side = Microns(float(tiles.manifest.notes["side"]))
     if words := warning(source.spec, side, TilePixels(seen)):
-        say(f"  {words}")
+        logger.info(f"  {words}")
 
 
 def plan_units(slides: list[dict[str, Any]], unit_tiles: int) -> list[WorkUnit]:

@@ -4,6 +4,7 @@ Beside each model stand the gene mean, and ridge from each case's mean features 
 that has learned nothing from which tile is which.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from jaxtyping import Float32
 
 from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
-from raystp.cluster.progress import Progress, say
+from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import RunConfig
@@ -29,6 +30,8 @@ from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.train.bulk_cases import Case, cohort_of, features_of
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 GENE_MEAN, RIDGE = "gene mean", "ridge on mean features"
 CONTROLS = {
@@ -81,7 +84,9 @@ def _part(case: Case, predicted: set[str]) -> Case:
     """Return a case with its predicted slides alone."""
     slides = tuple(slide for slide in case.slides if slide in predicted)
     if len(slides) < len(case.slides):
-        say(f"  of case {case.name}, {len(slides)} of {len(case.slides)} slides were predicted: it is scored on these")
+        logger.info(
+            f"  of case {case.name}, {len(slides)} of {len(case.slides)} slides were predicted: it is scored on these"
+        )
     return Case(case.name, case.patient, slides, case.tiles)
 
 

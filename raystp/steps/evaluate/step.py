@@ -1,6 +1,7 @@
 """evaluate: predictions + measured spots (or labels of cases) -> a scores table, and a report with pictures."""
 
 import json
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,6 @@ from jaxtyping import Float32, Float64
 
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, content_id, create_or_open, resolve
-from raystp.cluster.progress import say
 from raystp.cluster.tracking.outbox import tracked
 from raystp.errors import ConfigError, SectionError, some
 from raystp.evaluate.metrics.cases import CASES, score_cases
@@ -41,6 +41,8 @@ from raystp.steps.evaluate.null import permuted
 from raystp.steps.evaluate.predictions import Prediction, open_models
 from raystp.steps.evaluate.report import ReportFigures, compose, trained_sections
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 STEP = "evaluate"
 CEILING = "planted mean"
@@ -152,7 +154,7 @@ def _track(config: EvaluateConfig, draft: ArtifactWriter, rows: list[Row], *, co
         for name in ("scores.txt", "scores.parquet", "report.html", *genes):
             one.file(f"{draft.folder}/{name}")
     if one.left:
-        say(f"  {one.left}")
+        logger.warning(f"  {one.left}")
 
 
 def _measured(spots: Artifact, models: list[Prediction]) -> dict[str, SectionCounts]:

@@ -1,14 +1,16 @@
 """Which slides may be predicted, and which rows of the bank may answer each of them."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from raystp.artifacts import Artifact
-from raystp.cluster.progress import say
 from raystp.errors import ConfigError, LeakError, some
 from raystp.evaluate.protocols import EvaluationProtocol
 from raystp.impute.leak import check_patients
 from raystp.steps.impute.config import ImputeConfig
+
+logger = logging.getLogger("raystp")
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,16 @@ def select_slides(
     queried = [sides.patients[slide] for slide in slides]
     shared = check_patients(trained, queried, same_patient=protocol.same_patient, protocol=protocol.name)
     if shared:
-        say(f"impute, protocol `{protocol.name}`: the bank or model knows other sections of patient {some(shared)}")
+        logger.info(
+            f"impute, protocol `{protocol.name}`: the bank or model knows other sections of patient {some(shared)}"
+        )
     theirs = {
         slide: sides.patients[slide] for slide in slides if masked and sides.patients[slide] in sides.bank_patients
     }
     if theirs:
-        say(f"impute: {len(theirs)} slides of patients in the bank are answered without their own patient's rows")
+        logger.info(
+            f"impute: {len(theirs)} slides of patients in the bank are answered without their own patient's rows"
+        )
     return SlideSelection(slides, shared, theirs)
 
 
@@ -94,5 +100,5 @@ def _chosen(
     left = learned if protocol.same_patient == "allow" else {s for s, p in patients.items() if p in trained}
     out = [slide for slide in patients if slide in left]
     if out:
-        say(f"impute: {some(out)} left out, the model or its bank has learned from them")
+        logger.warning(f"impute: {some(out)} left out, the model or its bank has learned from them")
     return [slide for slide in patients if slide not in left]

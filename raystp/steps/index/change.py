@@ -1,5 +1,6 @@
 """A bank that changes: sections that come, patients who go. The change is a new index; the old one may be deleted."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,6 @@ import pyarrow as pa
 from jaxtyping import Float32
 
 from raystp.artifacts import MANIFEST, Artifact, create_or_open, open_artifact, resolve
-from raystp.cluster.progress import say
 from raystp.errors import ArtifactError, some
 from raystp.expression.sections import sections_of
 from raystp.expression.training_set import SpotTable, join_section, stack_sections
@@ -19,6 +19,8 @@ from raystp.steps.index.config import IndexConfig
 from raystp.steps.index.queries import asked, measured, read, spread_over, table_of, thinned, without
 from raystp.steps.index.tasks import contrastive, placed
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 STEP = "index"
 
@@ -42,7 +44,7 @@ def added(config: IndexConfig, base: Artifact) -> Artifact:
     told = change.extend(
         base.path, bank, reference, draft.path, shards=config.shards or 1, queries=_asked(queries, bank)
     )
-    say(f"index: {len(rows.spots)} spots of {some(names)} added to {base.manifest.folder}")
+    logger.info(f"index: {len(rows.spots)} spots of {some(names)} added to {base.manifest.folder}")
     slides = [*base.manifest.notes["slides"], *rows.slides]
     return draft.finish(*_told(told, base, slides, _measured(draft.path, told, queries)))
 
@@ -56,16 +58,18 @@ def removed(config: IndexConfig, base: Artifact) -> Artifact:
         told = change.remove(base.path, before, config.without, draft.path, queries=_asked(queries, before))
         slides = sorted(set(open_reference_index(draft.path, told, only=()).rows["slide"].to_pylist()))
         draft = draft.finish(*_told(told, base, slides, _measured(draft.path, told, queries)))
-        say(f"index: {some(config.without)} removed; {draft.manifest.rows['rows']} spots are left")
+        logger.info(f"index: {some(config.without)} removed; {draft.manifest.rows['rows']} spots are left")
     older = _older(config, base)
     if config.run.delete_base:
         for one in older:
             one.path.remove()
-            say(f"  deleted {one.path}")
+            logger.info(f"  deleted {one.path}")
     elif older:
-        say(f"  {some([str(one.path) for one in older])} still hold them: --set run.delete_base=true deletes those")
+        logger.info(
+            f"  {some([str(one.path) for one in older])} still hold them: --set run.delete_base=true deletes those"
+        )
     model = base.manifest.notes["model"]
-    say(f"  models, spots and embeddings are not touched: {model} may have learned from them")
+    logger.info(f"  models, spots and embeddings are not touched: {model} may have learned from them")
     return draft
 
 
@@ -111,7 +115,7 @@ def _asked(queries: pa.Table | None, bank: Mapping[str, Any]) -> Float32[np.ndar
 def _measured(place: StoragePath, described: Mapping[str, Any], queries: pa.Table | None) -> Mapping[str, Any]:
     """Return the notes about queries, measured on the changed bank; none where none are left."""
     if queries is None or not queries.num_rows:
-        say("  no queries were kept with the base: how far tiles of its kind lie is not known of this index")
+        logger.warning("  no queries were kept with the base: how far tiles of its kind lie is not known of this index")
         return {}
     return measured(place, open_reference_index(place, described), queries)
 

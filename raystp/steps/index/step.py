@@ -1,5 +1,6 @@
 """index: a contrastive model + reference spots -> a bank: shards of vectors, and expression rows in the same order."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
-from raystp.cluster.progress import Progress, say
+from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.errors import ModelError, some
@@ -29,6 +30,8 @@ from raystp.steps.index.tasks import (
     rows_of,
     write_one_shard,
 )
+
+logger = logging.getLogger("raystp")
 
 STEP = "index"
 CONFIG = IndexConfig
@@ -58,9 +61,9 @@ def run(config: IndexConfig) -> Artifact:
     rows = sum(len(part.spots) for part in parts)
     shards = len(described["shards"])
     sections = some([part.section for part in parts])
-    say(f"index: {rows} spots of {sections} in {shards} shards, {config.metric}; {described['why']}")
+    logger.info(f"index: {rows} spots of {sections} in {shards} shards, {config.metric}; {described['why']}")
     if described.get("sentence") and described["kind"] != "exact":
-        say(f"  {described['sentence']}")
+        logger.info(f"  {described['sentence']}")
     notes = {
         "bank": described,
         "model": model.manifest.folder,

@@ -5,13 +5,13 @@ address are filled in. Every step that is done already is left alone, so a pipel
 stopped.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from raystp.artifacts import Artifact, create_or_open
-from raystp.cluster.progress import say
 from raystp.cluster.session import session
 from raystp.config import Location, StepConfig
 from raystp.errors import ConfigError
@@ -23,6 +23,8 @@ from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
 from raystp.steps.tracked_run import TrackedRun
 from raystp.steps.train import step as train
+
+logger = logging.getLogger("raystp")
 
 STEP = "pipeline"
 CONTRASTIVE = frozenset({"bleep"})
@@ -153,7 +155,7 @@ class _PipelineRun:
 
     def _step(self, step: Any, role: str, sources: Values, values: Values) -> str:
         """Run a step and return the folder of what it made."""
-        say(f"pipeline: {role}")
+        logger.info(f"pipeline: {role}")
         artifact: Artifact = step.run(self.config.of_step(step.CONFIG, role, sources, values))
         self.found[role] = artifact
         return artifact.path.uri

@@ -4,9 +4,9 @@ It leaves no artifact. What is amiss with model, index, encoder or token is told
 """
 
 import functools
+import logging
 from typing import Any
 
-from raystp.cluster.progress import say
 from raystp.cluster.serving import deployment as service
 from raystp.cluster.serving.auth import AccessPolicy, BearerToken
 from raystp.cluster.serving.messages import RequestLimits
@@ -17,6 +17,8 @@ from raystp.steps.impute.imputer import RemoteIndex, open_remote_index
 from raystp.steps.serve.answers import checked, open_handler
 from raystp.steps.serve.config import ServeConfig
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 STEP = "serve"
 CONFIG = ServeConfig
@@ -35,7 +37,9 @@ def run(config: ServeConfig) -> str:
         guarded = "a bearer token is wanted" if plan.door.token else "no token is wanted"
         rows = index.manifest.rows["rows"]
         service.serve_until(
-            _plan(config, bank), at, lambda: say(f"serve: {at.url} answers from {rows} rows; {guarded}; Ctrl-C ends it")
+            _plan(config, bank),
+            at,
+            lambda: logger.info(f"serve: {at.url} answers from {rows} rows; {guarded}; Ctrl-C ends it"),
         )
     return f"serve: {at.url} was served, and is no longer"
 

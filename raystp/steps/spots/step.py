@@ -1,12 +1,13 @@
 """spots: measured sections -> one AnnData per section, in one schema."""
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from raystp.artifacts import Artifact, content_id, create_or_open, digest_of
-from raystp.cluster.progress import Progress, say
+from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import Location, RunConfig, StepConfig
@@ -16,6 +17,8 @@ from raystp.expression.readers.source import SectionSource
 from raystp.expression.schema import write_section
 from raystp.steps.slide_table import SlideRow, read_slide_table
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 STEP = "spots"
 
@@ -65,7 +68,7 @@ def run(config: SpotsConfig) -> Artifact:
                 sections[row.section] = answer
             progress.add(1, failed=isinstance(answer, str))
     for name in sorted(sections):
-        say(f"  {name}: {_said(sections[name])}")
+        logger.info(f"  {name}: {_said(sections[name])}")
     spots = sum(one["spots"] for one in sections.values())
     ordered = {row.section: sections[row.section] for row in rows if row.section in sections}
     return draft.finish({"sections": len(sections), "spots": spots}, failures, {"sections": ordered})

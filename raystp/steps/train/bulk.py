@@ -4,6 +4,7 @@ The split is by patient, the panel is of training cases alone, and whatever cann
 starts.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,6 @@ import numpy as np
 from jaxtyping import Float32
 
 from raystp.artifacts import Artifact
-from raystp.cluster.progress import say
 from raystp.errors import ConfigError, LeakError, ModelError, PanelError
 from raystp.evaluate.protocols import protocol_of
 from raystp.expression.bulk.labels import BulkLabels, labels_of, variable_genes
@@ -26,6 +26,8 @@ from raystp.steps.train.bulk_config import NORMALISATION
 from raystp.steps.train.bulk_learner import FEWEST_FOR_PCC, BulkLearner, BulkRecipe
 from raystp.steps.train.config import TrainConfig
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 FEWEST_FOR_LOSS = 2
 """Validation cases that a loss is taken over."""
@@ -196,14 +198,14 @@ def _meta(
 
 def _say(config: TrainConfig, cohort: CaseCohort, split: Split, recipe: BulkRecipe) -> None:
     tiles = sum(case.tiles for case in recipe.train)
-    say(
+    logger.info(
         f"train attention from bulk labels, protocol `{config.split.protocol}`: {len(split.train)} cases, {tiles} tiles"
     )
     if split.validation:
-        say(f"  validation on {len(split.validation)} cases")
-    say(f"  held out: {', '.join(split.test)}")
+        logger.info(f"  validation on {len(split.validation)} cases")
+    logger.warning(f"  held out: {', '.join(split.test)}")
     for name, reason in list(cohort.left_out.items())[:5]:
-        say(f"  {name} is left out: {reason}")
+        logger.warning(f"  {name} is left out: {reason}")
     if len(cohort.left_out) > 5:  # noqa: PLR2004 -- the first few say what is the matter
-        say(f"  and {len(cohort.left_out) - 5} more, named in the model's manifest")
-    say(f"  sets of {config.fit.contrast}, {config.fit.step} per optimiser step, {config.fit.epochs} epochs")
+        logger.warning(f"  and {len(cohort.left_out) - 5} more, named in the model's manifest")
+    logger.info(f"  sets of {config.fit.contrast}, {config.fit.step} per optimiser step, {config.fit.epochs} epochs")

@@ -1,5 +1,6 @@
 """train: spots (or cases) + embeddings (or tiles) -> a model. Baselines in this process, all else on Ray Train."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -8,7 +9,6 @@ from jaxtyping import Float64
 
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, digest, resolve
-from raystp.cluster.progress import say
 from raystp.cluster.session import session
 from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import Tracker, tracked
@@ -30,6 +30,8 @@ from raystp.steps.train.config import CONTRASTIVE, TrainConfig
 from raystp.steps.train.learners import LEARNERS, learner_of, texts_meta
 from raystp.steps.train.work import Learner, TrainWork
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 STEP = "train"
 CONFIG = TrainConfig
@@ -137,7 +139,7 @@ def _split(config: TrainConfig, spots: Artifact, images: Artifact, protocol: Eva
     there = images.manifest.notes["patients"]
     for name, one in sections.items():
         if one["slide"] not in there:
-            say(f"  section {name} is left out: its slide {one['slide']} is not in {images.path}")
+            logger.warning(f"  section {name} is left out: its slide {one['slide']} is not in {images.path}")
     patients = {name: str(one["patient"]) for name, one in sections.items() if one["slide"] in there}
     by = split_by_patient if protocol.split == "patient" else split_by_section
     chosen = config.split
@@ -190,17 +192,17 @@ def _within(learned: SpotTable) -> Float64[np.ndarray, " gene"]:
 
 def _say(task: _Task, learned: SpotTable, held: SpotTable | None) -> None:
     config, split = task.config, task.split
-    say(
+    logger.info(
         f"train {config.model}, protocol `{task.protocol.name}`: {len(learned.group)} spots of {', '.join(split.train)}"
     )
     if held is not None:
-        say(f"  validation on {len(held.group)} spots of {', '.join(split.validation or split.train)}")
-    say(f"  held out: {', '.join(split.test)}")
+        logger.info(f"  validation on {len(held.group)} spots of {', '.join(split.validation or split.train)}")
+    logger.info(f"  held out: {', '.join(split.test)}")
     if split.same_patient:
-        say(f"  {task.protocol.leak}")
+        logger.info(f"  {task.protocol.leak}")
     if config.model in LEARNERS:
         fit = config.fit
-        say(f"  sets of {fit.contrast}, {fit.step} per optimiser step, {fit.epochs} epochs")
+        logger.info(f"  sets of {fit.contrast}, {fit.step} per optimiser step, {fit.epochs} epochs")
 
 
 def _train(
@@ -254,4 +256,4 @@ def _tracking(config: TrainConfig, draft: ArtifactWriter, cohort: str) -> tuple[
 
 def _say_left(left: str) -> None:
     if left:
-        say(f"  {left}")
+        logger.warning(f"  {left}")

@@ -5,6 +5,7 @@ own split: who is held out for the test is never looked at.
 """
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ import yaml
 
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact
-from raystp.cluster.progress import say
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.training.sweep_log import SweepLog
 from raystp.cluster.training.trials import MODEL, Asha, SweepSearch, Trial, TrialLimits, sweep
@@ -24,6 +24,8 @@ from raystp.steps.train.config import TrainConfig
 from raystp.steps.train.learners import LEARNERS
 from raystp.steps.tune.config import TuneConfig
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 STEP = "tune"
 CONFIG = TuneConfig
@@ -56,7 +58,7 @@ def run(config: TuneConfig) -> Artifact:
         return draft
     tracker = config.run.tracker((spots or images).manifest.name)
     book = tracker.book(f"{draft.name}-{draft.fingerprint}", draft.folder)
-    say(f"tune {base.model}: {config.trials} trials by {config.search} over {', '.join(config.space)}")
+    logger.info(f"tune {base.model}: {config.trials} trials by {config.search} over {', '.join(config.space)}")
     log = SweepLog(tracker, book, draft.config, metric=config.metric, total=config.trials)
     with log:
         with session(config.run.address):
@@ -68,7 +70,7 @@ def run(config: TuneConfig) -> Artifact:
         _write(draft, config, trials, best)
         log.close(trials, best.score, [f"{draft.folder}/{name}" for name in ("trials.parquet", "best.yaml")])
     if log.left:
-        say(f"  {log.left}")
+        logger.warning(f"  {log.left}")
     (draft.path / "trials").remove()
     counts = {"trials": len(trials)} | {s: sum(one.status == s for one in trials) for s in ("finished", "stopped")}
     counts["failed"] = len(trials) - counts["finished"] - counts["stopped"]

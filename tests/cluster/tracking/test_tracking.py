@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow.entities import RunLogger as MlflowRun
+from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from raystp.cluster.tracking import outbox as tracking

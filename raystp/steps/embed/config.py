@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from raystp.config import Location, StepConfig
 from raystp.steps.encoder_source import EncoderConfig
-from raystp.steps.slide_run import SlideRun
+from raystp.steps.run_config import SlideRun
 
 Count = Annotated[int, Field(ge=1)]
 Pool = Count | tuple[Count, Count]

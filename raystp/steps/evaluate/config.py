@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from raystp.config import Location, StepConfig
-from raystp.steps.tracked_run import TrackedRun
+from raystp.steps.run_config import TrackedRun
 from raystp.steps.train.bulk_config import BulkConfig
 
 

@@ -19,9 +19,9 @@ from raystp.steps.embed import step as embed
 from raystp.steps.evaluate import step as evaluate
 from raystp.steps.impute import step as impute
 from raystp.steps.index import step as index
+from raystp.steps.run_config import TrackedRun
 from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
-from raystp.steps.tracked_run import TrackedRun
 from raystp.steps.train import step as train
 
 logger = logging.getLogger("raystp")

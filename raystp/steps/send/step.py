@@ -8,7 +8,7 @@ from pydantic import Field
 from raystp.cluster.tracking.outbox import send
 from raystp.config import StepConfig
 from raystp.errors import ConfigError, Unfinished
-from raystp.steps.tracked_run import TrackedRun
+from raystp.steps.run_config import TrackedRun
 
 STEP = "send"
 

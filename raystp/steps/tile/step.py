@@ -23,7 +23,7 @@ from raystp.slides.open import Slide, open_slide
 from raystp.slides.places import TileGeometry, check_inside, tiles_around
 from raystp.slides.tissue.focus import sharpness
 from raystp.slides.tissue.masks import TissueMask, digest, look, own_masks, quality, save, tissue_grid
-from raystp.steps.slide_run import SlideRun
+from raystp.steps.run_config import SlideRun
 from raystp.steps.slide_table import SlideRow, read_slide_table
 from raystp.storage import StoragePath
 from raystp.units import Microns, TilePixels

@@ -14,8 +14,7 @@ from raystp.models.genequery.options import GENEQUERY_FIT, GENEQUERY_SPOT_FIT, G
 from raystp.models.nh2st.options import NH2ST_FIT, Nh2stOptions
 from raystp.models.training.fit import FitOptions
 from raystp.steps.encoder_source import EncoderConfig
-from raystp.steps.slide_run import SlideRun
-from raystp.steps.tracked_run import TrackedRun
+from raystp.steps.run_config import SlideRun, TrackedRun
 from raystp.steps.train.bulk_config import BulkConfig
 from raystp.steps.train.gene_text import TextConfig
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from raystp.cluster.training.trials import DISTRIBUTIONS
 from raystp.config import Config, StepConfig, read_yaml, relative_paths, set_field
 from raystp.errors import ConfigError
-from raystp.steps.tracked_run import TrackedRun
+from raystp.steps.run_config import TrackedRun
 from raystp.steps.train.config import TrainConfig
 from raystp.storage import StoragePath
 

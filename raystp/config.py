@@ -8,10 +8,11 @@ Every fault of a file and its overrides is in one message.
 import dataclasses
 import difflib
 import reprlib
+import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +24,13 @@ class Config(BaseModel):
     """A frozen, closed value: an unknown key is an error, and a field is never changed after loading."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier versions: old key -> new key of this class, or a sentence where no new key replaces it alone.
+
+    A plain dataclass that is part of a config may have the same attribute. A file, `--set` or manifest with an old key
+    is refused with a message that names the new one.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,25 +214,73 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
 
 def _sentence(cls: type[BaseModel], fault: Any) -> str:
-    place = ".".join(str(part) for part in fault["loc"]) or "the whole"
+    location: tuple[str | int, ...] = fault["loc"]
+    key = ".".join(str(part) for part in location) or "the whole"
     if fault["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:  # of a Config, of a plain dataclass
-        near = difflib.get_close_matches(str(fault["loc"][-1]), _fields(cls, fault["loc"][:-1]), n=1)
-        return f"{place}: there is no such field" + (f"; did you mean {near[0]!r}?" if near else "")
+        *outer, last = location
+        part = _part_at(cls, outer)
+        if last in renamed_keys(part):
+            return f"{key}: {_renamed([str(one) for one in outer], renamed_keys(part)[str(last)])}"
+        near = difflib.get_close_matches(str(last), _field_names(part), n=1)
+        return f"{key}: there is no such field" + (f"; did you mean {near[0]!r}?" if near else "")
     if fault["type"] == "missing":
-        return f"{place}: must be given"
-    return f"{place}: {fault['msg'].removeprefix('Value error, ')}, got {_SHORT.repr(fault['input'])}"
+        return f"{key}: must be given"
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')}, got {_SHORT.repr(fault['input'])}"
 
 
-def _fields(cls: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
-    """Return the field names at a place inside a config class: of a nested config or dataclass, `| None` or not."""
-    at: Any = cls
-    for part in place:
-        hints = typing.get_type_hints(at) if isinstance(at, type) else {}
-        at = hints.get(str(part))
-        at = next((one for one in typing.get_args(at) if one is not type(None)), at)
-    if dataclasses.is_dataclass(at):
-        return [field.name for field in dataclasses.fields(at)]
-    return list(getattr(at, "model_fields", {}))
+def renamed_keys(part: object) -> dict[str, str]:
+    """Return old key -> new key, or a sentence, of a config class or dataclass and its base classes."""
+    bases = part.__mro__ if isinstance(part, type) else ()
+    return {old: new for base in reversed(bases) for old, new in vars(base).get("RENAMED", {}).items()}
+
+
+def _renamed(outer: list[str], new: str) -> str:
+    return new if " " in new else f"renamed to {'.'.join([*outer, new])}"
+
+
+def _part_at(cls: type[BaseModel], path: Sequence[str | int]) -> object:
+    """Return the nested config class or dataclass at the path of a fault, or None."""
+    at: object = cls
+    for key in path:
+        at = _inner(at, key)
+    return next(iter(_classes(at)), None)
+
+
+def _inner(at: object, key: str | int) -> object:
+    """Return the annotation one step down: a field, an item of a list or a dict, or a member of a union."""
+    for one in _members(at):
+        if typing.get_origin(one) in {list, tuple, dict}:
+            return typing.get_args(one)[-1]
+        if isinstance(one, type) and str(key) in _field_names(one):
+            return typing.get_type_hints(one, include_extras=True)[str(key)]
+    named = [one for one in _classes(at) if key == one.__name__ or key in _tags(one)]  # pydantic names a union's member
+    return named[0] if named else None
+
+
+def _members(annotation: object) -> list[object]:
+    """Return the members of a union, or the annotation alone, without `Annotated` and None."""
+    if typing.get_origin(annotation) is Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
+        return [inner for one in typing.get_args(annotation) for inner in _members(one)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def _classes(annotation: object) -> list[type]:
+    return [one for one in _members(annotation) if isinstance(one, type)]
+
+
+def _tags(part: type) -> set[object]:
+    """Return the values of a class's `Literal` fields, by which a union may tell its members apart."""
+    hints = [typing.get_type_hints(part)[name] for name in _field_names(part)]
+    return {value for hint in hints if typing.get_origin(hint) is Literal for value in typing.get_args(hint)}
+
+
+def _field_names(part: object) -> list[str]:
+    """Return the names of the fields of a config class or dataclass."""
+    if dataclasses.is_dataclass(part):
+        return [field.name for field in dataclasses.fields(part)]
+    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
 
 
 def _article(word: str) -> str:

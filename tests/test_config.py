@@ -1,9 +1,11 @@
 """Configs: frozen, closed, read from plain YAML; a name for what is computed, and none for where or how wide."""
 
+import dataclasses
 import importlib
 import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
@@ -266,3 +268,78 @@ def test_a_path_that_depends_on_the_working_directory_is_told_from_others(overri
     config = TrainConfig.load(None, [*TRAIN, "run.store=/data/store", override])
     field, _, value = override.partition("=")
     assert list(relative_paths(config)) == ([(field, value)] if relative else [])
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    RENAMED: ClassVar[Mapping[str, str]] = {"contrast": "batch_size"}
+    batch_size: int = 8
+
+
+class Spots(Config):
+    RENAMED: ClassVar[Mapping[str, str]] = {"squares": "boxes"}
+    targets: Literal["spots"] = "spots"
+    boxes: int = 1
+
+
+class Cases(Config):
+    targets: Literal["cases"] = "cases"
+    bags: int = 1
+
+
+class OldRun(RunConfig):
+    RENAMED: ClassVar[Mapping[str, str]] = {"width": "workers"}
+    workers: int = 1
+
+
+class Renamed(StepConfig[OldRun]):
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "bank": "vectors",
+        "ways": "split into fit.batch_size and run.workers",
+    }
+    vectors: str = "expression"
+    fit: Steps = Steps()
+    again: Steps | None = None
+    each: dict[str, Steps] = Field(default_factory=dict)
+    many: list[Spots] = Field(default_factory=list)
+    kind: Annotated[Spots | Cases, Field(discriminator="targets")] = Field(default_factory=Spots)
+    either: Spots | Cases = Field(default_factory=Spots)
+    run: OldRun = Field(default_factory=OldRun)
+
+
+class RenamedAgain(Renamed):
+    RENAMED: ClassVar[Mapping[str, str]] = {"kinds": "kind"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("bank=spot", "bank: renamed to vectors"),
+        ("kinds=1", "kinds: renamed to kind"),
+        ("ways=1", "ways: split into fit.batch_size and run.workers"),
+        ("run.width=4", "run.width: renamed to run.workers"),
+        ("fit.contrast=4", "fit.contrast: renamed to fit.batch_size"),  # of a plain dataclass
+        ("again.contrast=4", "again.contrast: renamed to again.batch_size"),
+        ("each.a.contrast=4", "each.a.contrast: renamed to each.a.batch_size"),
+        ("many=[{squares: 4}]", "many.0.squares: renamed to many.0.boxes"),
+        ("kind={targets: spots, squares: 4}", "kind.spots.squares: renamed to kind.spots.boxes"),
+        ("either={targets: spots, squares: 4}", "either.Spots.squares: renamed to either.Spots.boxes"),
+        ("run.bank=spot", "run.bank: there is no such field"),  # renamed elsewhere, unknown here
+    ],
+)
+def test_a_renamed_key_is_refused_with_its_new_name(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RenamedAgain.load(None, [override])
+    assert message in [line.strip() for line in str(caught.value).splitlines()]
+
+
+def test_a_renamed_key_in_a_stored_manifest_is_refused_with_its_new_name() -> None:
+    stored = RenamedAgain().manifest_values() | {"run": {}}
+    stored["fit"] = {"contrast": 8}
+    with pytest.raises(ConfigError, match=r"manifest.json does not describe .*:\n  fit.contrast: renamed to fit.batch"):
+        RenamedAgain.of(stored, "store/train/a/manifest.json")
+
+
+def test_renamed_keys_are_no_fields() -> None:
+    assert "RENAMED" not in Renamed.model_fields
+    assert Renamed().manifest_values()["fit"] == {"batch_size": 8}

@@ -26,7 +26,7 @@ class SectionCounts:
     spots: list[str]
     xy: Float64[np.ndarray, "spot 2"]
     """Centres, in level-0 px."""
-    counts: sp.csr_matrix
+    matrix: sp.csr_matrix
     genes: list[str]
     diameter_px: float
     """Diameter of a spot, in level-0 px."""
@@ -37,15 +37,15 @@ class SectionCounts:
         chosen = np.zeros((len(self.spots), len(genes)), np.float32)
         known = [column for column, gene in enumerate(genes) if gene in at]
         measured = np.asarray([at[genes[column]] for column in known], np.int64)
-        chosen[:, known] = log1p_cp10k(self.counts, columns=measured)
+        chosen[:, known] = log1p_cp10k(self.matrix, columns=measured)
         return chosen
 
     @property
     def totals(self) -> Float64[np.ndarray, "spot"]:
         """Total counts of each spot."""
-        return np.asarray(self.counts.sum(axis=1), np.float64).ravel()
+        return np.asarray(self.matrix.sum(axis=1), np.float64).ravel()
 
-    def only(self, rows: Sequence[int]) -> "SectionCounts":
+    def select(self, rows: Sequence[int]) -> "SectionCounts":
         """Return these rows alone."""
         spots = [self.spots[row] for row in rows]
         return SectionCounts(
@@ -54,7 +54,7 @@ class SectionCounts:
             self.patient,
             spots,
             self.xy[rows],
-            self.counts[rows],
+            self.matrix[rows],
             self.genes,
             self.diameter_px,
         )
@@ -64,9 +64,9 @@ class SectionCounts:
 class JoinedSection:
     """A section's measured spots with their tiles, in the order of the counts."""
 
-    measured: SectionCounts
-    squares: Float64[np.ndarray, "spot 3"]
-    """Tiles (x, y, side) in level-0 px."""
+    counts: SectionCounts
+    boxes: Float64[np.ndarray, "spot 3"]
+    """Tile boxes (x, y, side), in level-0 px."""
     features: Float32[np.ndarray, "spot feature"]
     """The tiles' embeddings; without embeddings, no columns."""
 
@@ -119,14 +119,14 @@ def join_embeddings(measured: SectionCounts, embed: Artifact) -> JoinedSection:
     """Join a section with its tiles' embeddings on the spots' ids; spots without a tile are left out."""
     table = embeddings_of(embed, measured.slide)
     rows, kept = _matched(measured, table)
-    return JoinedSection(kept, _squares(table, rows), tables.matrix(table["vector"])[rows])
+    return JoinedSection(kept, _boxes(table, rows), tables.matrix(table["vector"])[rows])
 
 
 def join_tiles(measured: SectionCounts, tile: Artifact) -> JoinedSection:
     """Join a section with its tiles' places on the spots' ids; spots without a tile are left out."""
     table = tile.table(f"tiles/{measured.slide}.parquet", tables.TILES)
     rows, kept = _matched(measured, table)
-    return JoinedSection(kept, _squares(table, rows), np.empty((len(rows), 0), np.float32))
+    return JoinedSection(kept, _boxes(table, rows), np.empty((len(rows), 0), np.float32))
 
 
 def _matched(measured: SectionCounts, table: pa.Table) -> tuple[list[int], SectionCounts]:
@@ -138,8 +138,8 @@ def _matched(measured: SectionCounts, table: pa.Table) -> tuple[list[int], Secti
             f"'{measured.slide}': tile around these spots (`raystp tile --set spots=spots/<name>`), then embed"
         )
         raise SectionError(msg)
-    return [at[measured.spots[row]] for row in kept], measured.only(kept)
+    return [at[measured.spots[row]] for row in kept], measured.select(kept)
 
 
-def _squares(table: pa.Table, rows: list[int]) -> Float64[np.ndarray, "spot 3"]:
+def _boxes(table: pa.Table, rows: list[int]) -> Float64[np.ndarray, "spot 3"]:
     return np.stack([table[name].to_numpy()[rows] for name in ("x", "y", "side")], axis=1)

@@ -20,7 +20,7 @@ class TrainingSetSpec:
     """An `embed` artifact (cached features), or a `tile` artifact (pixels, end to end)."""
     train: tuple[str, ...]
     validation: tuple[str, ...]
-    block: float
+    validation_block: float
     """Share of each training section's spots, in one spatial block, that validates instead; 0 for none."""
     genes: tuple[str, ...]
 
@@ -34,19 +34,20 @@ class SpotTable:
     group: Int64[np.ndarray, "spot"]
     """Number of each spot's section."""
     spots: tuple[str, ...]
-    squares: Float64[np.ndarray, "spot 3"]
+    boxes: Float64[np.ndarray, "spot 3"]
+    """Tile boxes (x, y, side), in level-0 px."""
     features: Float32[np.ndarray, "spot feature"]
     expression: Float32[np.ndarray, "spot gene"]
     """log1p CP10k."""
     totals: Float64[np.ndarray, "spot"]
 
-    def only(self, rows: Bool[np.ndarray, "spot"]) -> "SpotTable":
+    def select(self, rows: Bool[np.ndarray, "spot"]) -> "SpotTable":
         """Return the spots that are marked."""
         return replace(
             self,
             group=self.group[rows],
             spots=tuple(spot for spot, kept in zip(self.spots, rows.tolist(), strict=True) if kept),
-            squares=self.squares[rows],
+            boxes=self.boxes[rows],
             features=self.features[rows],
             expression=self.expression[rows],
             totals=self.totals[rows],
@@ -58,21 +59,19 @@ class SpotTable:
         return replace(self, expression=self.expression[order], totals=self.totals[order])
 
 
-def load_training_set(recipe: TrainingSetSpec) -> tuple[SpotTable, SpotTable | None]:
+def load_training_set(spec: TrainingSetSpec) -> tuple[SpotTable, SpotTable | None]:
     """Return the training spots and the validation's, if there are any.
 
     Raises ModelError where one of them is empty though it was asked for.
     """
-    train = stack_sections([join_section(recipe.spots, recipe.images, name) for name in recipe.train], recipe.genes)
-    if recipe.block > 0:
-        held = _blocks(train, recipe.block)
-        _check(train.only(~held), train.only(held), recipe)
-        return train.only(~held), train.only(held)
-    if not recipe.validation:
+    train = stack_sections([join_section(spec.spots, spec.images, name) for name in spec.train], spec.genes)
+    if spec.validation_block > 0:
+        held = _blocks(train, spec.validation_block)
+        _check(train.select(~held), train.select(held), spec)
+        return train.select(~held), train.select(held)
+    if not spec.validation:
         return train, None
-    return train, stack_sections(
-        [join_section(recipe.spots, recipe.images, name) for name in recipe.validation], recipe.genes
-    )
+    return train, stack_sections([join_section(spec.spots, spec.images, name) for name in spec.validation], spec.genes)
 
 
 def join_section(spots: Artifact, images: Artifact, section: str) -> JoinedSection:
@@ -83,13 +82,13 @@ def join_section(spots: Artifact, images: Artifact, section: str) -> JoinedSecti
 
 def stack_sections(sections: list[JoinedSection], genes: tuple[str, ...]) -> SpotTable:
     """Put sections one below the other, over the same genes."""
-    measured = [section.measured for section in sections]
+    measured = [section.counts for section in sections]
     return SpotTable(
         sections=tuple(one.section for one in measured),
         slides=tuple(one.slide for one in measured),
         group=np.repeat(np.arange(len(sections)), [len(one.spots) for one in measured]),
         spots=tuple(spot for one in measured for spot in one.spots),
-        squares=np.concatenate([section.squares for section in sections]),
+        boxes=np.concatenate([section.boxes for section in sections]),
         features=np.concatenate([section.features for section in sections]),
         expression=np.concatenate([one.expression(genes) for one in measured]),
         totals=np.concatenate([one.totals for one in measured]),
@@ -98,17 +97,18 @@ def stack_sections(sections: list[JoinedSection], genes: tuple[str, ...]) -> Spo
 
 def _blocks(train: SpotTable, share: float) -> Bool[np.ndarray, "spot"]:
     held = np.zeros(len(train.group), bool)
-    centres = train.squares[:, :2] + train.squares[:, 2:] / 2
+    centres = train.boxes[:, :2] + train.boxes[:, 2:] / 2
     for number in range(len(train.sections)):
         rows = np.flatnonzero(train.group == number)
         held[rows] = spatial_block(centres[rows], share)
     return held
 
 
-def _check(train: SpotTable, validation: SpotTable, recipe: TrainingSetSpec) -> None:
+def _check(train: SpotTable, validation: SpotTable, spec: TrainingSetSpec) -> None:
     if not len(train.group) or not len(validation.group):
+        left = f"{len(train.group)} training and {len(validation.group)} validation spots"
         msg = (
-            f"validation_block {recipe.block} leaves {len(train.group)} training and {len(validation.group)} validation"
-            f" spots of {', '.join(recipe.train)}: another share is needed"
+            f"validation_block {spec.validation_block} leaves {left} of {', '.join(spec.train)}: "
+            "choose another share between 0 and 1"
         )
         raise ModelError(msg)

@@ -182,7 +182,7 @@ def _outcomes(one: Prediction, measured: dict[str, SectionCounts], genes: tuple[
         if not order:
             msg = f"{file} predicts no spot of section '{name}': tile around the measured spots, then embed and impute"
             raise SectionError(msg)
-        kept = counts.only(order)
+        kept = counts.select(order)
         found[name] = SectionOutcome(
             tables.matrix(table["expression"]), kept.expression(genes), kept.xy, counts.patient
         )

@@ -68,7 +68,7 @@ def predict_stack(ready: Any, stack: SpotTable) -> Float32[np.ndarray, "spot gen
     out = np.empty((len(stack.group), len(ready.genes)), np.float32)
     for number in range(len(stack.sections)):
         rows = stack.group == number
-        out[rows] = predict_slide(ready, stack.features[rows], stack.squares[rows])
+        out[rows] = predict_slide(ready, stack.features[rows], stack.boxes[rows])
     return out
 
 
@@ -123,7 +123,7 @@ class Nh2stLearner(DirectLearner):
         return TrainSetup(model.to(device), sides[0], sides[1], score)
 
     def _samples(self, stack: SpotTable, device: torch.device) -> SampleSet:
-        near = around(stack.squares, stack.group)
+        near = around(stack.boxes, stack.group)
         return NeighbourSamples.of(*_tensors(stack, device), near.rows, near.mask)
 
 
@@ -215,7 +215,7 @@ class AttentionLearner(DirectLearner):
 def _parts(stack: SpotTable, rows: Int64[np.ndarray, "spot"], parts: int) -> list[Int64[np.ndarray, "part"]]:
     """Cut a section's spots into about `parts` compact parts of equal size: columns, each cut into rows."""
     columns = max(1, round(parts**0.5))
-    centres = tile_centres(stack.squares)
+    centres = tile_centres(stack.boxes)
     found = []
     for column in np.array_split(rows[np.argsort(centres[rows, 0], kind="stable")], columns):
         ordered = column[np.argsort(centres[column, 1], kind="stable")]

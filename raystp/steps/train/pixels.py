@@ -39,7 +39,7 @@ class TileRows:
     @classmethod
     def of(cls, tile: Artifact, stack: SpotTable, cache: NodeCache | None = None) -> "TileRows":
         """Return the reader of a stack's tiles."""
-        return cls(tile, stack.slides, stack.group, stack.squares, cache)
+        return cls(tile, stack.slides, stack.group, stack.boxes, cache)
 
     def fresh(self) -> "TileRows":
         """Return one that holds no slide open."""

@@ -60,22 +60,22 @@ def test_spots_meet_their_tiles_by_id_not_by_row(spots: Artifact, embed: Artifac
     np.testing.assert_array_equal(
         joined.features, [[1, tile] for tile in range(6)]
     )  # slide 1, tiles in the spots' order
-    np.testing.assert_array_equal(joined.squares[:, :2] + 16, joined.measured.xy)
+    np.testing.assert_array_equal(joined.boxes[:, :2] + 16, joined.counts.xy)
 
 
 def test_a_spot_without_a_tile_is_left_out_with_its_counts(spots: Artifact, embed: Artifact) -> None:
     _rewrite(embed, "S1", lambda table: table.slice(1))
     measured = load_counts(spots, "S1")
     joined = join_embeddings(measured, embed)
-    assert joined.measured.spots == ["s1", "s2", "s4", "s5"]
-    np.testing.assert_array_equal(joined.measured.expression(["A"]), measured.expression(["A"])[[1, 2, 4, 5]])
-    np.testing.assert_array_equal(joined.measured.xy, measured.xy[[1, 2, 4, 5]])
+    assert joined.counts.spots == ["s1", "s2", "s4", "s5"]
+    np.testing.assert_array_equal(joined.counts.expression(["A"]), measured.expression(["A"])[[1, 2, 4, 5]])
+    np.testing.assert_array_equal(joined.counts.xy, measured.xy[[1, 2, 4, 5]])
 
 
 def test_tiles_join_as_embeddings_do(toy_store: StoragePath, spots: Artifact, embed: Artifact) -> None:
     measured = load_counts(spots, "S3")
     tiles = join_tiles(measured, resolve(toy_store.uri, "tile/toy", "tile"))
-    np.testing.assert_array_equal(tiles.squares, join_embeddings(measured, embed).squares)
+    np.testing.assert_array_equal(tiles.boxes, join_embeddings(measured, embed).boxes)
     assert tiles.features.shape == (6, 0)
 
 
@@ -119,13 +119,13 @@ def test_sections_are_stacked_in_the_order_asked_for(spots: Artifact, embed: Art
     both = stack_sections([join_section(spots, embed, name) for name in ("S3", "S1")], GENES)
     alone = [stack_sections([join_section(spots, embed, name)], GENES) for name in ("S3", "S1")]
     assert (both.sections, both.slides, both.group.tolist()) == (("S3", "S1"), ("S3", "S1"), [0] * 6 + [1] * 6)
-    for what in ("features", "expression", "squares", "totals"):
+    for what in ("features", "expression", "boxes", "totals"):
         wanted = np.concatenate([getattr(one, what) for one in alone])
         np.testing.assert_array_equal(getattr(both, what), wanted)
 
 
 def _recipe(spots: Artifact, embed: Artifact, **changes: Any) -> TrainingSetSpec:
-    given: dict[str, Any] = {"train": ("S1", "S2"), "validation": (), "block": 0.0, "genes": GENES}
+    given: dict[str, Any] = {"train": ("S1", "S2"), "validation": (), "validation_block": 0.0, "genes": GENES}
     return TrainingSetSpec(spots, embed, **{**given, **changes})
 
 
@@ -143,16 +143,16 @@ def test_validation_sections_are_apart_from_the_training_ones(spots: Artifact, e
 def test_a_block_is_the_same_end_of_each_section_and_none_of_it_is_learned_from(
     spots: Artifact, embed: Artifact
 ) -> None:
-    train, held = load_training_set(_recipe(spots, embed, block=0.3))
+    train, held = load_training_set(_recipe(spots, embed, validation_block=0.3))
     assert held is not None
     assert held.group.tolist() == [0, 0, 1, 1]  # 2 of 6 spots of each
-    np.testing.assert_array_equal(held.squares[:, 0] + 16, 120)  # the far end, along the longer side
-    assert (train.squares[:, 0] + 16 < 120).all()
+    np.testing.assert_array_equal(held.boxes[:, 0] + 16, 120)  # the far end, along the longer side
+    assert (train.boxes[:, 0] + 16 < 120).all()
     together = {
         (group, spot) for one in (train, held) for group, spot in zip(one.group.tolist(), one.spots, strict=True)
     }
     assert len(together) == len(train.spots) + len(held.spots) == 12
-    again, _ = load_training_set(_recipe(spots, embed, block=0.3))
+    again, _ = load_training_set(_recipe(spots, embed, validation_block=0.3))
     np.testing.assert_array_equal(again.features, train.features)
 
 

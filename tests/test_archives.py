@@ -16,7 +16,7 @@ import torch
 
 from raystp import tables
 from raystp.artifacts import open_artifact
-from raystp.expression.schema import about, read_h5ad, read_section
+from raystp.expression.schema import read_h5ad, read_section, section_info
 from raystp.impute.neighbour_form import rows_and_weights
 from raystp.index.opened import open_reference_index
 from raystp.models.bleep.loss import BleepOptions
@@ -90,7 +90,7 @@ def test_section_of_version_1() -> None:
     np.testing.assert_array_equal(section.X.toarray(), EXPRESSION + 1)
     np.testing.assert_array_equal(section.obsm["spatial"], [[2, 10], [6, 10]])
     assert ([*section.obs_names], [*section.var_names]) == (["s0", "s1"], ["A", "B", "C"])
-    whose = about(section)
+    whose = section_info(section)
     assert (whose.section, whose.patient, whose.slide, whose.mpp) == ("S1", "P1", "S1", 0.5)
 
 

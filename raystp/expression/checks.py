@@ -1,7 +1,6 @@
-"""What the schema of a section does not allow, each in a sentence that names the section and the first offenders."""
+"""Check a section against the schema. Each error names the section and the first faulty spots, genes or values."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -13,109 +12,112 @@ from raystp.storage import is_safe_name
 from raystp.units import is_plausible
 
 
-def check_label(adata: ad.AnnData, where: str, *, version: int, names: tuple[str, ...]) -> None:
-    """Raise SectionError where `uns["raystp"]` is absent, of another version, incomplete, or not possible."""
+def check_label(adata: ad.AnnData, origin: str, *, version: int, names: tuple[str, ...]) -> None:
+    """Raise SectionError where `uns["raystp"]` is absent, of another version, incomplete, or implausible."""
     label = adata.uns.get("raystp")
     if not isinstance(label, Mapping) or "schema_version" not in label:
         msg = (
-            f"{where} has no uns['raystp'] with a schema_version: it is no section of raystp; run `raystp spots` on it"
+            f"{origin} has no uns['raystp'] with a schema_version: it is not a section of raystp; "
+            "run `raystp spots` on it"
         )
         raise SectionError(msg)
     if label["schema_version"] != version:
         msg = (
-            f"{where} is of section schema version {label['schema_version']}, this raystp reads version "
+            f"{origin} has section schema version {label['schema_version']}, this raystp reads version "
             f"{version}: run `raystp spots` again with this version"
         )
         raise SectionError(msg)
     absent = [name for name in names if name not in label]
     if absent:
-        msg = f"{where} lacks {some(absent)} in uns['raystp']: a damaged or altered section"
+        msg = f"{origin} lacks {some(absent)} in uns['raystp']: the file is damaged or was changed"
         raise SectionError(msg)
     if not is_safe_name(str(label["section"])) or not str(label["patient"]) or not str(label["slide"]):
         msg = (
-            f"{where} has section {str(label['section'])!r}, patient {str(label['patient'])!r}, slide "
-            f"{str(label['slide'])!r}: a section is named by letters, digits, '.', '_' and '-', and neither of the "
-            "others is empty"
+            f"{origin} has section {str(label['section'])!r}, patient {str(label['patient'])!r}, slide "
+            f"{str(label['slide'])!r}: a section's name consists of letters, digits, '.', '_' and '-'; patient and "
+            "slide must not be empty"
         )
         raise SectionError(msg)
-    _check_measures(label, where)
+    _check_lengths({name: float(label[name]) for name in ("mpp", "spot_diameter_um", "pitch_um")}, origin)
 
 
-def _check_measures(label: Mapping[str, Any], where: str) -> None:
-    if not is_plausible(float(label["mpp"])):
+def _check_lengths(lengths: dict[str, float], origin: str) -> None:
+    if not is_plausible(lengths["mpp"]):
         msg = (
-            f"{where} has {label['mpp']} um/px, which is no microscope's: give the um/px of the pixels its spots are in"
+            f"{origin} has an implausible {lengths['mpp']} um/px: give the um/px of the image whose pixels the spots "
+            "refer to"
         )
         raise SectionError(msg)
     for name in ("spot_diameter_um", "pitch_um"):
-        if not 0 < float(label[name]) < np.inf:
-            msg = f"{where} has {name} {label[name]}: a length above 0 um was wanted"
+        if not 0 < lengths[name] < np.inf:
+            msg = f"{origin} has {name} {lengths[name]}: expected a length above 0 um"
             raise SectionError(msg)
 
 
-def check_names(adata: ad.AnnData, where: str) -> None:
-    """Raise SectionError where there are no spots or genes, or where two have one name."""
-    for names, what in ((adata.obs_names, "spot"), (adata.var_names, "gene")):
+def check_names(adata: ad.AnnData, origin: str) -> None:
+    """Raise SectionError without spots or genes, and for duplicate names."""
+    for names, kind in ((adata.obs_names, "spot"), (adata.var_names, "gene")):
         if not len(names):
-            msg = f"{where} has no {what}s: {adata.n_obs} spots x {adata.n_vars} genes"
+            msg = f"{origin} has no {kind}s: {adata.n_obs} spots x {adata.n_vars} genes"
             raise SectionError(msg)
-        twice = sorted({str(name) for name in names[names.duplicated()]})
-        if twice:
-            msg = f"{where} names {len(twice)} {what}s more than once ({some(twice)}): each needs a name of its own"
+        duplicates = sorted({str(name) for name in names[names.duplicated()]})
+        if duplicates:
+            msg = f"{origin} lists {len(duplicates)} {kind}s more than once ({some(duplicates)}): names must be unique"
             raise SectionError(msg)
 
 
-def check_places(adata: ad.AnnData, where: str) -> None:
-    """Raise SectionError where a spot has no finite (x, y)."""
+def check_positions(adata: ad.AnnData, origin: str) -> None:
+    """Raise SectionError for a spot without a finite (x, y)."""
     if "spatial" not in adata.obsm or np.shape(adata.obsm["spatial"]) != (adata.n_obs, 2):
-        seen = f"of shape {np.shape(adata.obsm['spatial'])}" if "spatial" in adata.obsm else "absent"
-        msg = f"{where}: obsm['spatial'] is {seen}, wanted is ({adata.n_obs}, 2), an (x, y) for each spot"
+        found = f"has shape {np.shape(adata.obsm['spatial'])}" if "spatial" in adata.obsm else "is absent"
+        msg = f"{origin}: obsm['spatial'] {found}, expected ({adata.n_obs}, 2): one (x, y) per spot"
         raise SectionError(msg)
-    places = np.asarray(adata.obsm["spatial"], dtype=np.float64)
-    lost = adata.obs_names[~np.isfinite(places).all(axis=1)].tolist()
-    if lost:
-        msg = f"{where} has {len(lost)} spots whose place is not a finite number: {some(lost)}"
+    positions = np.asarray(adata.obsm["spatial"], dtype=np.float64)
+    bad = adata.obs_names[~np.isfinite(positions).all(axis=1)].tolist()
+    if bad:
+        msg = f"{origin} has {len(bad)} spots whose position is not finite: {some(bad)}"
         raise SectionError(msg)
 
 
-def check_counts(adata: ad.AnnData, where: str) -> None:
+def check_counts(adata: ad.AnnData, origin: str) -> None:
     """Raise SectionError where the counts are not CSR float32, not raw, or where a spot has none."""
     counts = adata.X
     if not sp.issparse(counts) or counts.format != "csr" or counts.dtype != np.float32:
         kind = f"{counts.format} {counts.dtype}" if sp.issparse(counts) else type(counts).__name__
-        msg = f"{where} holds its counts as {kind}, the schema has CSR float32: make it with make_section"
+        msg = f"{origin} holds its counts as {kind}, the schema has CSR float32: create the section with make_section"
         raise SectionError(msg)
     try:
         counts.check_format(full_check=True)
     except ValueError as error:
-        msg = f"{where} has a damaged count matrix: {error}"
+        msg = f"{origin} has a damaged count matrix: {error}"
         raise SectionError(msg) from None
     values = counts.data
-    with np.errstate(invalid="ignore"):  # inf - inf, in a value that the first line has named
-        _refuse(adata, ~np.isfinite(values), f"{where} has {{}} counts that are not finite numbers")
-        _refuse(adata, values < 0, f"{where} has {{}} negative counts")
-        _refuse(
+    with np.errstate(invalid="ignore"):  # inf - inf, for a value that the first check reports
+        _check_values(adata, ~np.isfinite(values), f"{origin} has {{}} counts that are not finite numbers")
+        _check_values(adata, values < 0, f"{origin} has {{}} negative counts")
+        _check_values(
             adata,
             values != np.rint(values),
-            f"{where} has {{}} counts that are not whole numbers, so they are not raw counts (normalised already?)",
+            f"{origin} has {{}} counts that are not whole numbers, so they are not raw counts (normalised already?)",
         )
     empty = adata.obs_names[np.asarray(counts.sum(axis=1)).ravel() == 0].tolist()
     if empty:
-        msg = f"{where} has {len(empty)} spots without a count, which cannot be normalised: {some(empty)}; drop them"
+        msg = f"{origin} has {len(empty)} spots without a count, which cannot be normalised: {some(empty)}; remove them"
         raise SectionError(msg)
 
 
-def _refuse(adata: ad.AnnData, wrong: Bool[np.ndarray, "stored"], sentence: str) -> None:
-    at = np.flatnonzero(wrong)
-    if not at.size:
+def _check_values(adata: ad.AnnData, faulty: Bool[np.ndarray, "stored"], message: str) -> None:
+    """Raise SectionError where a stored count is faulty; `message` has one {} for their number."""
+    stored = np.flatnonzero(faulty)
+    if not stored.size:
         return
     counts = adata.X
-    first = at[:5]
+    first = stored[:5]
     rows = np.searchsorted(counts.indptr, first, side="right") - 1
-    seen = [
+    examples = [
         f"{adata.obs_names[row]}/{adata.var_names[column]} = {value:g}"
         for row, column, value in zip(rows, counts.indices[first], counts.data[first], strict=True)
     ]
-    more = f" and {at.size - len(seen)} more" if at.size > len(seen) else ""
-    msg = f"{sentence.format(at.size)}: {', '.join(seen)}{more}"
+    more = f" and {stored.size - len(examples)} more" if stored.size > len(examples) else ""
+    msg = f"{message.format(stored.size)}: {', '.join(examples)}{more}"
     raise SectionError(msg)

@@ -1,7 +1,8 @@
-"""A look at an HDF5 file before anything is allocated for it or run because of it.
+"""Check the header of an HDF5 file before memory is allocated for its data.
 
-An HDF5 header can claim any size, point into other files, or hold opaque objects. A claim is believed up to 1000 times
-the file's own size (gzip reaches that on zeros) and 1 GiB; links out of the file and object types are refused.
+An HDF5 header can declare any size, link to other files, or hold opaque objects. A declared size is accepted up to
+1000 times the file's own size (gzip compresses zeros by that much) plus 1 GiB. Links to other files and object types
+are rejected.
 """
 
 import contextlib
@@ -15,55 +16,61 @@ import numpy as np
 from raystp.errors import SectionError
 from raystp.storage import StoragePath
 
-EXPANSION = 1000
+MAX_EXPANSION = 1000
 ALLOWANCE = 1 << 30
+"""Bytes that any file may declare."""
+
+
+def max_declared_bytes(file_size: int) -> int:
+    """Return the most bytes of data that a file of this size may declare."""
+    return MAX_EXPANSION * file_size + ALLOWANCE
 
 
 @contextlib.contextmanager
-def checked_hdf5(place: StoragePath) -> Iterator[Path]:
-    """Give a local path of an HDF5 file whose header is sane; raises SectionError in a sentence where it is not."""
-    size = place.size()
-    with place.local() as path:
+def checked_hdf5(path: StoragePath) -> Iterator[Path]:
+    """Yield a local path of an HDF5 file whose header is safe; raises SectionError otherwise."""
+    size = path.size()
+    with path.local() as local:
         try:
-            with h5py.File(path, "r") as file:
-                declared = sum(_declared(dataset, str(place)) for dataset in _datasets(file, str(place), set()))
+            with h5py.File(local, "r") as file:
+                declared = sum(_declared_bytes(dataset, str(path)) for dataset in _datasets(file, str(path), set()))
         except (OSError, RuntimeError, KeyError) as error:
-            msg = f"{place} is not an HDF5 file that can be read: {str(error).partition(chr(10))[0]}"
+            msg = f"{path} is not a readable HDF5 file: {str(error).partition(chr(10))[0]}"
             raise SectionError(msg) from None
-        limit = EXPANSION * size + ALLOWANCE
+        limit = max_declared_bytes(size)
         if declared > limit:
             msg = (
-                f"{place} claims to hold {declared} bytes of data in a file of {size} bytes, beyond the limit of "
-                f"{limit} ({EXPANSION} times its size and 1 GiB): a damaged or hostile file; it was not read"
+                f"{path} declares {declared} bytes of data in a file of {size} bytes, beyond the limit of "
+                f"{limit} ({MAX_EXPANSION} times its size plus 1 GiB): a damaged or hostile file; it was not read"
             )
             raise SectionError(msg)
-        yield path
+        yield local
 
 
-def _datasets(group: h5py.Group, where: str, seen: set[int]) -> Iterator[h5py.Dataset]:
+def _datasets(group: h5py.Group, origin: str, visited: set[int]) -> Iterator[h5py.Dataset]:
     for name in group:
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
-            at = f"{group.name.rstrip('/')}/{name}"
-            msg = f"{where} points to another file at '{at}' ({link.filename}): links out are not followed"
+            source = f"{group.name.rstrip('/')}/{name}"
+            msg = f"{origin} links to another file at '{source}' ({link.filename}): such links are not followed"
             raise SectionError(msg)
         item = group[name]
         address = h5py.h5o.get_info(item.id).addr
-        if address in seen:  # a second name for the same object, or a group that holds itself
+        if address in visited:  # a second name for the same object, or a group that contains itself
             continue
-        seen.add(address)
+        visited.add(address)
         if isinstance(item, h5py.Group):
-            yield from _datasets(item, where, seen)
+            yield from _datasets(item, origin, visited)
         elif isinstance(item, h5py.Dataset):
             yield item
 
 
-def _declared(dataset: h5py.Dataset, where: str) -> int:
+def _declared_bytes(dataset: h5py.Dataset, origin: str) -> int:
     if dataset.is_virtual or dataset.external:
-        msg = f"{where} keeps '{dataset.name}' in other files: only data inside the file itself is read"
+        msg = f"{origin} stores '{dataset.name}' in other files: only data inside the file itself is read"
         raise SectionError(msg)
     if not _is_plain(dataset.dtype):
-        msg = f"{where} holds objects at '{dataset.name}' ({dataset.dtype}): only numbers and strings are read"
+        msg = f"{origin} holds objects at '{dataset.name}' ({dataset.dtype}): only numbers and strings are read"
         raise SectionError(msg)
     return math.prod(int(length) for length in dataset.shape or ()) * int(dataset.dtype.itemsize)
 

@@ -1,10 +1,10 @@
-"""Raw counts to expression: log1p of counts per ten thousand, over all genes of the section.
+"""Normalise raw counts: log1p of counts per ten thousand, over all genes of a section.
 
-The total is over every gene that the section measured, and genes are chosen afterwards: a total over a panel alone
-would make each gene's value depend on which others were asked for.
+The total of a spot covers every gene that the section measured. Genes are selected afterwards. With a total over a
+panel alone, the value of a gene would depend on the other genes in the panel.
 """
 
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,32 +12,34 @@ from jaxtyping import Float32, Int
 
 from raystp.errors import SectionError, some
 
-TARGET = 1e4
-"""Counts per spot after scaling: CP10k."""
+CP10K = 1e4
+"""Counts per spot after scaling: counts per ten thousand."""
+
+CountArray: TypeAlias = np.ndarray | sp.spmatrix | sp.sparray
+"""`[spot gene]`, dense or scipy sparse."""
 
 
 def log1p_cp10k(
-    counts: Any, *, target: float = TARGET, columns: Int[np.ndarray, "gene"] | None = None
+    counts: CountArray, *, target: float = CP10K, columns: Int[np.ndarray, "gene"] | None = None
 ) -> Float32[np.ndarray, "spot gene"]:
-    """Return ln(1 + counts * target / total of the spot), dense.
+    """Return ln(1 + counts * target / total of the spot) as a dense array.
 
-    `counts` is `[spot gene]`, scipy sparse or dense; `columns` picks genes after the totals, in its own order. Raises
-    SectionError for a spot without counts, which has no expression.
+    `columns` selects genes after the totals are computed, and sets their order. Raises SectionError for a spot without
+    counts: its expression is undefined.
     """
-    scaled = scaled_log1p(counts, target=target)
-    if columns is not None:
-        scaled = scaled[:, columns]
-    return scaled.toarray().astype(np.float32)  # type: ignore[no-any-return]  # scipy has no types
+    scaled = log1p_scaled(counts, target=target)
+    dense: np.ndarray = (scaled if columns is None else scaled[:, columns]).toarray()
+    return dense.astype(np.float32)
 
 
-def scaled_log1p(counts: Any, *, target: float = TARGET) -> Any:
-    """Return what `log1p_cp10k` does, as a sparse CSR matrix in float64: zeros stay zeros."""
+def log1p_scaled(counts: CountArray, *, target: float = CP10K) -> sp.csr_matrix:
+    """Return the values of `log1p_cp10k` as a sparse CSR matrix of float64; zeros stay zeros."""
     matrix = sp.csr_matrix(counts, dtype=np.float64, copy=True)
     totals = np.asarray(matrix.sum(axis=1)).ravel()
     empty = np.flatnonzero(~(totals > 0))
     if empty.size:
         rows = some([str(row) for row in empty.tolist()])
-        msg = f"{empty.size} of {len(totals)} spots have no counts (rows {rows}), so no expression: drop them first"
+        msg = f"{empty.size} of {len(totals)} spots have no counts (rows {rows}): remove them before normalising"
         raise SectionError(msg)
     matrix.data *= np.repeat(target / totals, np.diff(matrix.indptr))
     np.log1p(matrix.data, out=matrix.data)

@@ -1,7 +1,7 @@
-"""Gene panels: which genes a model predicts, chosen on TRAINING sections alone, or read from a file.
+"""Gene panels: the genes that a model predicts, chosen on TRAINING sections alone or read from a file.
 
-Statistics are of log1p CP10k. Genes are the union over the sections given; a sequencing-based section that lacks a gene
-counted 0 of it. Variance is within sections, pooled: offsets between sections (depth, staining day) choose no gene.
+A panel from a file is matched with the genes of the training sections. A gene that no training section has cannot be
+learned: it is an error, or it is dropped. A gene that only some sections lack counts as 0 there.
 """
 
 import difflib
@@ -9,137 +9,127 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import anndata as ad
 import numpy as np
-from jaxtyping import Float64
+from pydantic import Field
 
+from raystp.artifacts import Artifact
+from raystp.config import Config, Location
 from raystp.errors import PanelError, some
-from raystp.expression.normalise import scaled_log1p
+from raystp.expression.schema import read_section
+from raystp.expression.variable import most_variable_genes
 from raystp.storage import StoragePath
 
-LEAST_SHARE = 0.10
-"""A variable gene is seen in at least this share of the training spots: below, it is noise of a few counts."""
+MAX_SUGGESTIONS = 5
+"""With more unknown genes than this, the names are probably of another kind, and no close names are listed."""
+
+
+class PanelConfig(Config):
+    """The genes to predict."""
+
+    name: str = "variable"
+    """Printed with every score. Give a panel that others chose on the test sections a name of its own."""
+
+    file: Annotated[str | None, Location()] = None
+    """A list of genes: .npy (strings), .txt (one per line) or .json ({"genes": [...]})."""
+
+    variable: int = Field(default=1000, ge=1)
+    """Without a file: the number of most variable genes of the training sections."""
+
+    absent: Literal["refuse", "drop"] = "refuse"
+    """Genes of the file that no training section has measured: `refuse` is an error, `drop` leaves them out."""
 
 
 @dataclass(frozen=True)
-class GeneStatistics:
-    """What the training sections say of each gene, genes sorted by name."""
+class PanelMatch:
+    """A panel matched with sections."""
 
     genes: list[str]
-    mean: Float64[np.ndarray, "gene"]
-    """Over all spots of all sections."""
-    variance: Float64[np.ndarray, "gene"]
-    """Within sections: the sums of squares around each section's own mean, over the spots less one per section."""
-    share: Float64[np.ndarray, "gene"]
-    """Share of spots with a count."""
+    """The genes that at least one section has, in the order of the panel."""
+    dropped: list[str]
+    """The genes that no section has, with `absent="drop"`."""
+    filled: dict[str, int]
+    """Section -> number of genes in `genes` that it lacks; they count as 0 there. Complete sections are left out."""
 
 
-def gene_statistics(sections: Mapping[str, ad.AnnData]) -> GeneStatistics:
-    """Return mean, pooled within-section variance and detection share of log1p CP10k, over the union of the genes.
+def choose_panel(config: PanelConfig, spots: Artifact, train: tuple[str, ...]) -> tuple[list[str], dict[str, object]]:
+    """Return the genes, and the entry about them in the model's metadata."""
+    sections = {name: read_section(spots.path / "sections" / f"{name}.h5ad") for name in train}
+    if config.file is None:
+        chosen = f"the {config.variable} most variable genes of {', '.join(train)}"
+        return most_variable_genes(sections, config.variable), {"chosen": chosen, "dropped": []}
+    genes = read_panel(StoragePath.of(config.file))
+    match = match_panel(genes, sections, absent=config.absent)
+    chosen = f"a given list of {len(genes)} genes"
+    return match.genes, {"chosen": chosen, "dropped": match.dropped, "filled": match.filled}
 
-    The caller passes training sections, or the training spots of them, alone. Raises PanelError without sections.
+
+def match_panel(
+    genes: Sequence[str], training: Mapping[str, ad.AnnData], *, absent: Literal["refuse", "drop"] = "refuse"
+) -> PanelMatch:
+    """Match a panel with the genes of the training sections.
+
+    Raises PanelError without sections, for a gene that no section has with `absent="refuse"`, and where no gene of the
+    panel is in any section.
     """
-    if not sections:
-        msg = "genes are chosen on training sections, and there are none"
+    if not training:
+        msg = "a panel is matched with training sections, and none are given: name at least one"
         raise PanelError(msg)
-    genes = sorted({str(gene) for section in sections.values() for gene in section.var_names})
-    at = {gene: place for place, gene in enumerate(genes)}
-    totals, around, seen = np.zeros(len(genes)), np.zeros(len(genes)), np.zeros(len(genes))
-    spots = 0
-    for section in sections.values():
-        columns = np.asarray([at[str(gene)] for gene in section.var_names], dtype=np.int64)
-        expression = scaled_log1p(section.X)
-        total = np.asarray(expression.sum(axis=0)).ravel()
-        square = np.asarray(expression.multiply(expression).sum(axis=0)).ravel()
-        totals[columns] += total
-        around[columns] += np.maximum(square - total**2 / section.n_obs, 0)
-        seen[columns] += np.diff(expression.tocsc().indptr)
-        spots += section.n_obs
-    return GeneStatistics(genes, totals / spots, around / max(spots - len(sections), 1), seen / spots)
+    known = {str(gene) for section in training.values() for gene in section.var_names}
+    missing = [gene for gene in genes if gene not in known]
+    if missing and (absent == "refuse" or len(missing) == len(genes)):
+        raise PanelError(missing_genes_message(missing, len(genes), sorted(known)))
+    kept = [gene for gene in genes if gene in known]
+    lacking = {name: len(set(kept) - set(section.var_names)) for name, section in training.items()}
+    return PanelMatch(kept, missing, {name: count for name, count in lacking.items() if count})
 
 
-def choose_variable(sections: Mapping[str, ad.AnnData], n: int, *, least_share: float = LEAST_SHARE) -> list[str]:
-    """Return the `n` genes of highest pooled within-section variance, highest first, ties by name.
-
-    Only genes seen in at least `least_share` of the training spots. Raises PanelError where there are fewer than `n`.
-    """
-    statistics = gene_statistics(sections)
-    kept = np.flatnonzero(statistics.share >= least_share)
-    if len(kept) < n or n < 1:
-        msg = (
-            f"{n} variable genes were asked for; {len(kept)} of {len(statistics.genes)} are in at least "
-            f"{least_share:.0%} of the spots of {some(list(sections))}: ask for 1 to {len(kept)}"
+def missing_genes_message(missing: list[str], total: int, known: list[str]) -> str:
+    """Return the error message for genes that no training section has, with close names where there are few."""
+    message = f"{len(missing)} of {total} genes of the panel are in no training section: {some(missing)}"
+    if len(missing) > MAX_SUGGESTIONS:
+        return (
+            f"{message}; check that the panel uses the same gene names as the sections ({some(known, 3)}), "
+            "or set absent='drop' to leave these genes out"
         )
-        raise PanelError(msg)
-    return _highest(statistics.variance[kept], [statistics.genes[place] for place in kept.tolist()], n)
+    return f"{message}; {close_names(missing, known)}set absent='drop' to leave them out"
 
 
-def highest_mean(sections: Mapping[str, ad.AnnData], genes: Sequence[str], n: int = 50) -> list[str]:
-    """Return the `n` genes of a panel with the highest training mean (HEG-50), highest first, ties by name."""
-    statistics = gene_statistics(sections)
-    return _highest(_of(statistics, statistics.mean, genes), list(genes), n)
+def close_names(missing: list[str], known: list[str]) -> str:
+    """Return `did you mean ...? ` with the closest known name of each missing one, or an empty text."""
+    close = {gene: difflib.get_close_matches(gene, known, n=1) for gene in missing[:MAX_SUGGESTIONS]}
+    hints = ", ".join(f"{found[0]!r} for {gene!r}" for gene, found in close.items() if found)
+    return f"did you mean {hints}? " if hints else ""
 
 
-def highest_variance(sections: Mapping[str, ad.AnnData], genes: Sequence[str], n: int = 50) -> list[str]:
-    """Return the `n` genes of a panel with the highest training variance (HVG-50), highest first, ties by name."""
-    statistics = gene_statistics(sections)
-    return _highest(_of(statistics, statistics.variance, genes), list(genes), n)
+def read_panel(path: StoragePath) -> list[str]:
+    """Return the genes of a `.npy` (plain strings), `.txt` (one per line) or `.json` (`{"genes": [...]}`, as HEST's).
 
-
-def read_panel(place: StoragePath) -> list[str]:
-    """Return the genes of a `.npy` (plain strings), `.txt` (one a line) or `.json` (`{"genes": [...]}`, as HEST's).
-
-    Raises PanelError for another ending, for a file that is not of its form, and where a gene stands in it twice.
+    Raises PanelError for another suffix, for a file that does not have its format, and for a duplicate gene.
     """
-    ending = place.name.rpartition(".")[2].lower()
-    if ending not in {"npy", "txt", "json"}:
-        msg = (
-            f"{place} is no gene panel: wanted is a .npy of strings, a .txt of one gene a line, or a .json with 'genes'"
-        )
-        raise PanelError(msg)
-    content = place.read_bytes()
+    suffix = path.name.rpartition(".")[2].lower()
+    if suffix not in {"npy", "txt", "json"}:
+        msg = f"{path} is not a gene panel: expected a .npy of strings, a .txt with one gene per line, or a .json "
+        raise PanelError(msg + "with 'genes'")
+    content = path.read_bytes()
     try:
-        genes = {"npy": _npy, "txt": _txt, "json": _json}[ending](content)
+        genes = {"npy": _parse_npy, "txt": _parse_txt, "json": _parse_json}[suffix](content)
     except (ValueError, EOFError, MemoryError, KeyError, TypeError) as error:
-        msg = f"{place} cannot be read as a gene panel: {type(error).__name__}: {error}"
+        msg = f"{path} cannot be read as a gene panel: {type(error).__name__}: {error}"
         raise PanelError(msg) from None
     if not genes:
-        msg = f"{place} names no genes"
+        msg = f"{path} contains no genes"
         raise PanelError(msg)
-    twice = sorted({gene for gene in genes if genes.count(gene) > 1}) if len(set(genes)) < len(genes) else []
-    if twice:
-        msg = f"{place} names {len(twice)} genes more than once: {some(twice)}"
+    duplicates = sorted({gene for gene in genes if genes.count(gene) > 1}) if len(set(genes)) < len(genes) else []
+    if duplicates:
+        msg = f"{path} contains {len(duplicates)} genes more than once: {some(duplicates)}"
         raise PanelError(msg)
     return genes
 
 
-def absent_sentence(missing: list[str], total: int, known: list[str]) -> str:
-    """Say which genes of a panel are in no training section, and which names are near, where few are."""
-    sentence = f"{len(missing)} of {total} genes of the panel are in no training section: {some(missing)}"
-    if len(missing) > 5:  # noqa: PLR2004 -- beyond a handful it is another naming, not a typing slip
-        return f"{sentence}; are they named as in the sections ({some(known, 3)})? absent='drop' leaves them out"
-    near = {gene: difflib.get_close_matches(gene, known, n=1) for gene in missing}
-    hints = ", ".join(f"{found[0]!r} for {gene!r}" for gene, found in near.items() if found)
-    return f"{sentence}; " + (f"did you mean {hints}? " if hints else "") + "absent='drop' leaves them out"
-
-
-def _of(
-    statistics: GeneStatistics, values: Float64[np.ndarray, "every"], genes: Sequence[str]
-) -> Float64[np.ndarray, "gene"]:
-    at = {gene: place for place, gene in enumerate(statistics.genes)}
-    missing = [gene for gene in genes if gene not in at]
-    if missing:
-        raise PanelError(absent_sentence(missing, len(genes), statistics.genes))
-    return np.asarray([values[at[gene]] for gene in genes], dtype=np.float64)
-
-
-def _highest(values: Float64[np.ndarray, "gene"], genes: list[str], n: int) -> list[str]:
-    order = np.lexsort((np.asarray(genes), -values))[:n]
-    return [genes[place] for place in order.tolist()]
-
-
-def _npy(content: bytes) -> list[str]:
+def _parse_npy(content: bytes) -> list[str]:
     array = np.load(io.BytesIO(content), allow_pickle=False)
     if array.ndim != 1 or array.dtype.kind != "U":
         msg = f"it holds a {array.ndim}-dimensional array of {array.dtype}, not a list of strings"
@@ -147,11 +137,11 @@ def _npy(content: bytes) -> list[str]:
     return [str(gene) for gene in array.tolist()]
 
 
-def _txt(content: bytes) -> list[str]:
+def _parse_txt(content: bytes) -> list[str]:
     return [line.strip() for line in content.decode("utf-8").splitlines() if line.strip()]
 
 
-def _json(content: bytes) -> list[str]:
+def _parse_json(content: bytes) -> list[str]:
     genes = json.loads(content)["genes"]
     if not isinstance(genes, list) or not all(isinstance(gene, str) for gene in genes):
         msg = "'genes' is not a list of strings"

@@ -1,28 +1,28 @@
-"""One schema for a measured section, whatever it was read from: an AnnData in the form that scverse's tools expect.
+"""The schema of a measured section, the same for every layout: an AnnData in the form that scverse's tools expect.
 
-`X` is raw counts, CSR float32 (whole numbers); `obs_names` are the spots; `obsm["spatial"]` is (x = column, y = row) of
-the spots' centres in full-resolution (level-0) pixels; `uns["raystp"]` says whose tissue it is, and the um of a pixel.
-No image is kept inside, so scanpy draws it with `sc.pl.spatial(section, img_key=None)`; the default wants an image.
-A section is checked when it is made, written and read, so that a step may trust what it holds.
+`X` is raw counts, CSR float32 (whole numbers). `obs_names` are the spots. `obsm["spatial"]` is (x = column, y = row) of
+the spots' centres in full-resolution (level-0) pixels. `uns["raystp"]` holds section, patient, slide, and the um of a
+pixel. No image is stored, so scanpy needs `sc.pl.spatial(section, img_key=None)`; its default expects an image.
+A section is checked when it is created, written and read, so steps can rely on its content.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped
 
 from raystp.errors import SectionError
-from raystp.expression.checks import check_counts, check_label, check_names, check_places
+from raystp.expression.checks import check_counts, check_label, check_names, check_positions
 from raystp.expression.hdf5 import checked_hdf5
+from raystp.expression.normalise import CountArray
 from raystp.storage import StoragePath
 
 SCHEMA_VERSION = 1
-"""Version of `uns["raystp"]` and of what a section holds."""
+"""Version of `uns["raystp"]` and of the content of a section."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class SpotPositions:
     """Centres in level-0 pixels: x is the column, y the row."""
     array_row: Float64[np.ndarray, "spot"]
     array_col: Float64[np.ndarray, "spot"]
-    """Places on the printed array. Legacy arrays have fractions there."""
+    """Coordinates on the printed array. Those of legacy arrays have fractions."""
 
 
 @dataclass(frozen=True)
 class SectionInfo:
-    """Whose tissue a section is, and its measures."""
+    """Section, patient and slide, and lengths in um."""
 
     section: str
     patient: str
@@ -53,27 +53,27 @@ class SectionInfo:
 
 
 def make_section(
-    counts: Any,
+    counts: CountArray,
     genes: Sequence[str],
     spots: SpotPositions,
-    about: SectionInfo,
+    info: SectionInfo,
     *,
     gene_ids: Sequence[str] | None = None,
     scalefactors: Mapping[str, float] | None = None,
 ) -> ad.AnnData:
-    """Return a checked section of raw counts, `[spot gene]`, dense or scipy sparse.
+    """Return a checked section of raw counts.
 
-    `scalefactors` are Space Ranger's own where there are some; else the spot's diameter in pixels is computed, and
-    `tissue_hires_scalef` is 1. Raises SectionError as `check_section` does.
+    `scalefactors` are those of Space Ranger. Without them the spot diameter in pixels is computed, and
+    `tissue_hires_scalef` is 1. Raises SectionError like `check_section`.
     """
-    factors = {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": about.spot_diameter_um / about.mpp}
+    factors = {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": info.spot_diameter_um / info.mpp}
     adata = ad.AnnData(
         X=_as_csr(counts),
         obs=pd.DataFrame(
             {
                 "in_tissue": np.ones(len(spots.names), dtype=np.int64),
-                "array_row": _whole_where_possible(spots.array_row),
-                "array_col": _whole_where_possible(spots.array_col),
+                "array_row": _as_integers_if_whole(spots.array_row),
+                "array_col": _as_integers_if_whole(spots.array_col),
             },
             index=pd.Index(spots.names, dtype=object),
         ),
@@ -83,65 +83,68 @@ def make_section(
         obsm={"spatial": spots.xy.astype(np.float64)},
         uns={
             "spatial": {
-                about.section: {"images": {}, "scalefactors": {**factors, **(scalefactors or {})}, "metadata": {}}
+                info.section: {"images": {}, "scalefactors": {**factors, **(scalefactors or {})}, "metadata": {}}
             },
-            "raystp": {"schema_version": SCHEMA_VERSION, **asdict(about)},
+            "raystp": {"schema_version": SCHEMA_VERSION, **asdict(info)},
         },
     )
-    check_section(adata, f"section '{about.section}'")
+    check_section(adata, f"section '{info.section}'")
     return adata
 
 
-def check_section(adata: ad.AnnData, where: str) -> None:
-    """Raise SectionError, in a sentence that begins with `where`, for whatever the schema does not allow."""
-    check_label(adata, where, version=SCHEMA_VERSION, names=tuple(SectionInfo.__dataclass_fields__))
-    check_names(adata, where)
-    check_places(adata, where)
-    check_counts(adata, where)
+def check_section(adata: ad.AnnData, origin: str) -> None:
+    """Raise SectionError, with a message that begins with `origin`, where a section does not follow the schema."""
+    check_label(adata, origin, version=SCHEMA_VERSION, names=tuple(SectionInfo.__dataclass_fields__))
+    check_names(adata, origin)
+    check_positions(adata, origin)
+    check_counts(adata, origin)
 
 
-def write_section(place: StoragePath, adata: ad.AnnData) -> None:
-    """Check a section and write it as h5ad, whole or not at all."""
-    check_section(adata, str(place))
-    place.write_file(lambda path: adata.write_h5ad(path, compression="gzip"))
+def write_section(path: StoragePath, adata: ad.AnnData) -> None:
+    """Check a section and write it as h5ad, completely or not at all."""
+    check_section(adata, str(path))
+    path.write_file(lambda local: adata.write_h5ad(local, compression="gzip"))
 
 
-def read_section(place: StoragePath) -> ad.AnnData:
+def read_section(path: StoragePath) -> ad.AnnData:
     """Read a section that `write_section` wrote; raises SectionError for any other file."""
-    adata = read_h5ad(place)
-    check_section(adata, str(place))
+    adata = read_h5ad(path)
+    check_section(adata, str(path))
     return adata
 
 
-def read_h5ad(place: StoragePath) -> ad.AnnData:
-    """Read any h5ad file into memory after a look at its header; raises SectionError where it cannot be read."""
-    with checked_hdf5(place) as path:
+def read_h5ad(path: StoragePath) -> ad.AnnData:
+    """Read any h5ad file into memory after a check of its header; raises SectionError where it cannot be read."""
+    with checked_hdf5(path) as local:
         try:
-            return ad.read_h5ad(path)
+            return ad.read_h5ad(local)
         except Exception as error:  # a damaged file makes anndata raise almost anything
-            msg = f"{place} is not an h5ad file that anndata can read ({type(error).__name__}: {_first_line(error)})"
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            msg = f"{path} is not an h5ad file that anndata can read ({reason})"
             raise SectionError(msg) from error
 
 
-def about(adata: ad.AnnData) -> SectionInfo:
-    """Return whose tissue a checked section is, and its measures, as plain values."""
+def section_info(adata: ad.AnnData) -> SectionInfo:
+    """Return section, patient, slide and lengths of a checked section, as plain values."""
     label = adata.uns["raystp"]
-    texts = {name: str(label[name]) for name in ("section", "patient", "slide", "layout")}
-    numbers = {name: float(label[name]) for name in ("mpp", "spot_diameter_um", "pitch_um")}
-    return SectionInfo(**texts, **numbers)  # type: ignore[arg-type]  # mypy joins the two kinds of value
+    return SectionInfo(
+        section=str(label["section"]),
+        patient=str(label["patient"]),
+        slide=str(label["slide"]),
+        mpp=float(label["mpp"]),
+        spot_diameter_um=float(label["spot_diameter_um"]),
+        pitch_um=float(label["pitch_um"]),
+        layout=str(label["layout"]),
+    )
 
 
-def _as_csr(counts: Any) -> sp.csr_matrix:
-    with np.errstate(over="ignore"):  # beyond float32 is inf, which the check names
+def _as_csr(counts: CountArray) -> sp.csr_matrix:
+    with np.errstate(over="ignore"):  # beyond float32 is inf, which the check reports
         matrix = sp.csr_matrix(counts, dtype=np.float32, copy=True)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     return matrix
 
 
-def _whole_where_possible(values: Float64[np.ndarray, "spot"]) -> Any:
+def _as_integers_if_whole(values: Float64[np.ndarray, "spot"]) -> Shaped[np.ndarray, "spot"]:
     return values.astype(np.int64) if np.isfinite(values).all() and (values == np.rint(values)).all() else values
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

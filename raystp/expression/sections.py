@@ -1,8 +1,8 @@
-"""Pairs: measured spots joined with what their tiles show, section by section. What `train` learns from."""
+"""Join the measured spots of a section with their tiles or embeddings. Training reads sections through this module."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +13,24 @@ from raystp import tables
 from raystp.artifacts import Artifact
 from raystp.errors import ArtifactError, SectionError
 from raystp.expression.normalise import log1p_cp10k
-from raystp.expression.schema import read_section
+from raystp.expression.schema import read_section, section_info
+
+
+class SectionEntry(TypedDict):
+    """The entry of one section in the manifest of the spots."""
+
+    patient: str
+    slide: str
+    mpp: float
+    spots: int
+    genes: int
+    notes: dict[str, object]
+    """What the reader dropped or assumed."""
 
 
 @dataclass(frozen=True)
 class SectionCounts:
-    """A section's measured spots, all genes."""
+    """The measured spots of a section, all genes."""
 
     section: str
     slide: str
@@ -27,18 +39,19 @@ class SectionCounts:
     xy: Float64[np.ndarray, "spot 2"]
     """Centres, in level-0 px."""
     matrix: sp.csr_matrix
+    """Raw counts, spots x genes."""
     genes: list[str]
     diameter_px: float
     """Diameter of a spot, in level-0 px."""
 
     def expression(self, genes: Sequence[str]) -> Float32[np.ndarray, "spot gene"]:
         """Return log1p CP10k over all genes of the section, then the columns of `genes`; an unmeasured gene is 0."""
-        at = {gene: column for column, gene in enumerate(self.genes)}
-        chosen = np.zeros((len(self.spots), len(genes)), np.float32)
-        known = [column for column, gene in enumerate(genes) if gene in at]
-        measured = np.asarray([at[genes[column]] for column in known], np.int64)
-        chosen[:, known] = log1p_cp10k(self.matrix, columns=measured)
-        return chosen
+        column_of = {gene: column for column, gene in enumerate(self.genes)}
+        known = [column for column, gene in enumerate(genes) if gene in column_of]
+        measured = np.asarray([column_of[genes[column]] for column in known], np.int64)
+        expression = np.zeros((len(self.spots), len(genes)), np.float32)
+        expression[:, known] = log1p_cp10k(self.matrix, columns=measured)
+        return expression
 
     @property
     def totals(self) -> Float64[np.ndarray, "spot"]:
@@ -46,64 +59,54 @@ class SectionCounts:
         return np.asarray(self.matrix.sum(axis=1), np.float64).ravel()
 
     def select(self, rows: Sequence[int]) -> "SectionCounts":
-        """Return these rows alone."""
-        spots = [self.spots[row] for row in rows]
-        return SectionCounts(
-            self.section,
-            self.slide,
-            self.patient,
-            spots,
-            self.xy[rows],
-            self.matrix[rows],
-            self.genes,
-            self.diameter_px,
-        )
+        """Return only these rows, in this order."""
+        return replace(self, spots=[self.spots[row] for row in rows], xy=self.xy[rows], matrix=self.matrix[rows])
 
 
 @dataclass(frozen=True)
 class JoinedSection:
-    """A section's measured spots with their tiles, in the order of the counts."""
+    """The measured spots of a section with their tiles, in the order of the counts."""
 
     counts: SectionCounts
     boxes: Float64[np.ndarray, "spot 3"]
     """Tile boxes (x, y, side), in level-0 px."""
     features: Float32[np.ndarray, "spot feature"]
-    """The tiles' embeddings; without embeddings, no columns."""
+    """Embeddings of the tiles; no columns without embeddings."""
 
 
-def sections_of(spots: Artifact) -> dict[str, dict[str, Any]]:
-    """Return what the spots' manifest says of each section: patient, slide, numbers."""
+def sections_of(spots: Artifact) -> dict[str, SectionEntry]:
+    """Return the entry of each section in the spots' manifest."""
     return dict(spots.manifest.notes["sections"])
 
 
 def load_counts(spots: Artifact, section: str) -> SectionCounts:
-    """Read a section of the spots artifact; raises SectionError, listing the sections, where it is not in there."""
+    """Read a section of the spots artifact; raises SectionError, with the known sections, for an unknown one."""
     known = sections_of(spots)
     if section not in known:
-        msg = f"no section '{section}' among the spots {spots.path}; there are {', '.join(known)}"
+        msg = f"no section '{section}' in the spots {spots.path}; there are {', '.join(known)}"
         raise SectionError(msg)
     adata = read_section(spots.path / "sections" / f"{section}.h5ad")
-    mark = adata.uns["raystp"]
+    info = section_info(adata)
     return SectionCounts(
-        section,
-        str(mark["slide"]),
-        str(mark["patient"]),
-        [str(name) for name in adata.obs_names],
-        np.asarray(adata.obsm["spatial"], np.float64),
-        sp.csr_matrix(adata.X),
-        [str(name) for name in adata.var_names],
-        float(mark["spot_diameter_um"]) / float(mark["mpp"]),
+        section=section,
+        slide=info.slide,
+        patient=info.patient,
+        spots=[str(name) for name in adata.obs_names],
+        xy=np.asarray(adata.obsm["spatial"], np.float64),
+        matrix=sp.csr_matrix(adata.X),
+        genes=[str(name) for name in adata.var_names],
+        diameter_px=info.spot_diameter_um / info.mpp,
     )
 
 
 def embeddings_of(embed: Artifact, slide: str) -> pa.Table:
-    """Return a slide's committed embeddings, its units in order; raises ArtifactError where it has none."""
+    """Return the committed embeddings of a slide, its units in order; raises ArtifactError where it has none."""
     notes = embed.manifest.notes
     units = notes["units"].get(slide)
     if units is None:
         failed = {row["slide"]: row["reason"] for row in embed.failures().to_pylist()}
-        why = f"it failed there: {failed[slide]}" if slide in failed else f"there are {', '.join(notes['units'])}"
-        msg = f"slide '{slide}' has no embeddings in {embed.path}; {why}"
+        reason = f"it failed: {failed[slide]}" if slide in failed else f"there are {', '.join(notes['units'])}"
+        msg = f"slide '{slide}' has no embeddings in {embed.path}; {reason}"
         raise ArtifactError(msg)
     folder = embed.path / "embeddings" / slide
     if not units:
@@ -115,30 +118,31 @@ def embeddings_of(embed: Artifact, slide: str) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def join_embeddings(measured: SectionCounts, embed: Artifact) -> JoinedSection:
-    """Join a section with its tiles' embeddings on the spots' ids; spots without a tile are left out."""
-    table = embeddings_of(embed, measured.slide)
-    rows, kept = _matched(measured, table)
-    return JoinedSection(kept, _boxes(table, rows), tables.matrix(table["vector"])[rows])
+def join_embeddings(counts: SectionCounts, embed: Artifact) -> JoinedSection:
+    """Join a section with the embeddings of its tiles by spot id; spots without a tile are left out."""
+    table = embeddings_of(embed, counts.slide)
+    rows, matched = _match_spots(counts, table)
+    return JoinedSection(matched, _boxes(table, rows), tables.matrix(table["vector"])[rows])
 
 
-def join_tiles(measured: SectionCounts, tile: Artifact) -> JoinedSection:
-    """Join a section with its tiles' places on the spots' ids; spots without a tile are left out."""
-    table = tile.table(f"tiles/{measured.slide}.parquet", tables.TILES)
-    rows, kept = _matched(measured, table)
-    return JoinedSection(kept, _boxes(table, rows), np.empty((len(rows), 0), np.float32))
+def join_tiles(counts: SectionCounts, tile: Artifact) -> JoinedSection:
+    """Join a section with its tile boxes by spot id; spots without a tile are left out."""
+    table = tile.table(f"tiles/{counts.slide}.parquet", tables.TILES)
+    rows, matched = _match_spots(counts, table)
+    return JoinedSection(matched, _boxes(table, rows), np.empty((len(rows), 0), np.float32))
 
 
-def _matched(measured: SectionCounts, table: pa.Table) -> tuple[list[int], SectionCounts]:
-    at = {spot: row for row, spot in enumerate(table["spot"].to_pylist()) if spot is not None}
-    kept = [row for row, spot in enumerate(measured.spots) if spot in at]
+def _match_spots(counts: SectionCounts, table: pa.Table) -> tuple[list[int], SectionCounts]:
+    """Return the table's rows of the spots that have a tile, and the counts of those spots."""
+    row_of = {spot: row for row, spot in enumerate(table["spot"].to_pylist()) if spot is not None}
+    kept = [row for row, spot in enumerate(counts.spots) if spot in row_of]
     if not kept:
         msg = (
-            f"none of the {len(measured.spots)} spots of section '{measured.section}' has a tile on slide "
-            f"'{measured.slide}': tile around these spots (`raystp tile --set spots=spots/<name>`), then embed"
+            f"none of the {len(counts.spots)} spots of section '{counts.section}' has a tile on slide "
+            f"'{counts.slide}': tile around these spots (`raystp tile --set spots=spots/<name>`), then embed"
         )
         raise SectionError(msg)
-    return [at[measured.spots[row]] for row in kept], measured.select(kept)
+    return [row_of[counts.spots[row]] for row in kept], counts.select(kept)
 
 
 def _boxes(table: pa.Table, rows: list[int]) -> Float64[np.ndarray, "spot 3"]:

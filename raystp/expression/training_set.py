@@ -1,4 +1,4 @@
-"""What a model learns from: sections with their tiles, stacked. The same on every worker, and again for a null."""
+"""The spots that a model learns from: sections with their tiles, stacked. Every worker loads the same table."""
 
 from dataclasses import dataclass, replace
 
@@ -8,12 +8,13 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from raystp.artifacts import Artifact
 from raystp.errors import ModelError
 from raystp.expression.folds import spatial_block
+from raystp.expression.neighbours import tile_centres
 from raystp.expression.sections import JoinedSection, join_embeddings, join_tiles, load_counts
 
 
 @dataclass(frozen=True)
 class TrainingSetSpec:
-    """Which spots, tiles and genes; it travels to the workers, so it holds no array."""
+    """The sections, tiles and genes of a training set. It is sent to the workers, so it holds no arrays."""
 
     spots: Artifact
     images: Artifact
@@ -27,7 +28,7 @@ class TrainingSetSpec:
 
 @dataclass(frozen=True)
 class SpotTable:
-    """Spots of several sections, one below the other."""
+    """The spots of several sections, stacked in the order of the sections."""
 
     sections: tuple[str, ...]
     slides: tuple[str, ...]
@@ -42,7 +43,7 @@ class SpotTable:
     totals: Float64[np.ndarray, "spot"]
 
     def select(self, rows: Bool[np.ndarray, "spot"]) -> "SpotTable":
-        """Return the spots that are marked."""
+        """Return only the spots where `rows` is true."""
         return replace(
             self,
             group=self.group[rows],
@@ -54,61 +55,63 @@ class SpotTable:
         )
 
     def shuffled(self, rng: np.random.Generator) -> "SpotTable":
-        """Return the same tiles with the measurements of other spots: the null that a score is held against."""
+        """Return the same tiles with the measurements of other spots: the labels of a permutation null."""
         order = rng.permutation(len(self.expression))
         return replace(self, expression=self.expression[order], totals=self.totals[order])
 
 
 def load_training_set(spec: TrainingSetSpec) -> tuple[SpotTable, SpotTable | None]:
-    """Return the training spots and the validation's, if there are any.
+    """Return the training spots, and the validation spots if the spec has any.
 
-    Raises ModelError where one of them is empty though it was asked for.
+    Raises ModelError where a validation block leaves one of the two sides empty.
     """
-    train = stack_sections([join_section(spec.spots, spec.images, name) for name in spec.train], spec.genes)
+    train = _load(spec, spec.train)
     if spec.validation_block > 0:
-        held = _blocks(train, spec.validation_block)
-        _check(train.select(~held), train.select(held), spec)
-        return train.select(~held), train.select(held)
-    if not spec.validation:
-        return train, None
-    return train, stack_sections([join_section(spec.spots, spec.images, name) for name in spec.validation], spec.genes)
+        block = _validation_block(train, spec.validation_block)
+        _check_block(spec, block)
+        return train.select(~block), train.select(block)
+    return train, _load(spec, spec.validation) if spec.validation else None
 
 
 def join_section(spots: Artifact, images: Artifact, section: str) -> JoinedSection:
-    """Join a section with its embeddings, or with its tiles' places."""
-    measured = load_counts(spots, section)
-    return join_embeddings(measured, images) if images.manifest.step == "embed" else join_tiles(measured, images)
+    """Join a section with its embeddings, or with its tile boxes."""
+    counts = load_counts(spots, section)
+    return join_embeddings(counts, images) if images.manifest.step == "embed" else join_tiles(counts, images)
 
 
 def stack_sections(sections: list[JoinedSection], genes: tuple[str, ...]) -> SpotTable:
-    """Put sections one below the other, over the same genes."""
-    measured = [section.counts for section in sections]
+    """Stack sections in this order, over the same genes."""
+    counts = [section.counts for section in sections]
     return SpotTable(
-        sections=tuple(one.section for one in measured),
-        slides=tuple(one.slide for one in measured),
-        group=np.repeat(np.arange(len(sections)), [len(one.spots) for one in measured]),
-        spots=tuple(spot for one in measured for spot in one.spots),
+        sections=tuple(one.section for one in counts),
+        slides=tuple(one.slide for one in counts),
+        group=np.repeat(np.arange(len(sections)), [len(one.spots) for one in counts]),
+        spots=tuple(spot for one in counts for spot in one.spots),
         boxes=np.concatenate([section.boxes for section in sections]),
         features=np.concatenate([section.features for section in sections]),
-        expression=np.concatenate([one.expression(genes) for one in measured]),
-        totals=np.concatenate([one.totals for one in measured]),
+        expression=np.concatenate([one.expression(genes) for one in counts]),
+        totals=np.concatenate([one.totals for one in counts]),
     )
 
 
-def _blocks(train: SpotTable, share: float) -> Bool[np.ndarray, "spot"]:
-    held = np.zeros(len(train.group), bool)
-    centres = train.boxes[:, :2] + train.boxes[:, 2:] / 2
+def _load(spec: TrainingSetSpec, names: tuple[str, ...]) -> SpotTable:
+    return stack_sections([join_section(spec.spots, spec.images, name) for name in names], spec.genes)
+
+
+def _validation_block(train: SpotTable, share: float) -> Bool[np.ndarray, "spot"]:
+    block = np.zeros(len(train.group), bool)
+    centres = tile_centres(train.boxes)
     for number in range(len(train.sections)):
         rows = np.flatnonzero(train.group == number)
-        held[rows] = spatial_block(centres[rows], share)
-    return held
+        block[rows] = spatial_block(centres[rows], share)
+    return block
 
 
-def _check(train: SpotTable, validation: SpotTable, spec: TrainingSetSpec) -> None:
-    if not len(train.group) or not len(validation.group):
-        left = f"{len(train.group)} training and {len(validation.group)} validation spots"
+def _check_block(spec: TrainingSetSpec, block: Bool[np.ndarray, "spot"]) -> None:
+    training, validation = int((~block).sum()), int(block.sum())
+    if not training or not validation:
         msg = (
-            f"validation_block {spec.validation_block} leaves {left} of {', '.join(spec.train)}: "
-            "choose another share between 0 and 1"
+            f"split.validation_block={spec.validation_block} leaves {training} training and {validation} validation "
+            f"spots of {', '.join(spec.train)}: choose another share between 0 and 1"
         )
         raise ModelError(msg)

@@ -23,7 +23,7 @@ def test_a_patient_on_both_sides_is_a_leak(validation: list[str]) -> None:
         split_by_patient(HER2ST, test=["C4"], validation=validation)
 
 
-def test_sections_may_be_held_out_and_the_split_says_so() -> None:
+def test_a_split_by_section_records_shared_patients() -> None:
     split = split_by_section(HER2ST, test=["C4"])
     assert split.train == ("B4", "C2", "C3")
     assert split.same_patient
@@ -31,14 +31,14 @@ def test_sections_may_be_held_out_and_the_split_says_so() -> None:
     assert split_by_section(HER2ST, test=["C4"], train=["B4"], validation=["C3"]).same_patient
 
 
-def test_training_sections_may_be_named() -> None:
+def test_training_sections_may_be_given() -> None:
     assert split_by_patient(HER2ST, test=["C4", "C3"], train=["B4"]).train == ("B4",)
 
 
-def test_names_that_do_not_fit_are_said_so() -> None:
-    with pytest.raises(ConfigError, match="no such section 'C9'; there are 'B4', 'C2', 'C3', 'C4'"):
+def test_unknown_and_duplicate_sections_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no section 'C9'; there are 'B4', 'C2', 'C3', 'C4'"):
         split_by_patient(HER2ST, test=["C9"])
-    with pytest.raises(ConfigError, match="sections 'C2' are named twice"):
+    with pytest.raises(ConfigError, match="sections 'C2' are listed twice"):
         split_by_section(HER2ST, test=["C2"], validation=["C2"])
     with pytest.raises(ConfigError, match="no section is left to train on: of 4, 2 test and 2 validate"):
         split_by_section(HER2ST, test=["B4", "C2"], validation=["C3", "C4"])
@@ -58,18 +58,18 @@ def test_no_patient_is_on_both_sides(patients: dict[str, str], data: st.DataObje
     assert sorted((*split.train, *split.test)) == sorted(patients)
 
 
-def test_the_block_is_one_end_of_the_longer_side() -> None:
+def test_the_validation_block_is_one_end_of_the_longer_side() -> None:
     xy = np.stack(np.meshgrid(np.arange(3.0), np.arange(10.0)), axis=-1).reshape(-1, 2)
     chosen = spatial_block(xy, 0.2)
     assert xy[chosen].tolist() == [[0, 8], [1, 8], [2, 8], [0, 9], [1, 9], [2, 9]]
     assert xy[spatial_block(xy[:, ::-1], 0.1)].tolist() == [[0, 9], [1, 9], [2, 9]]
 
 
-def test_both_sides_of_a_block_hold_spots() -> None:
+def test_both_sides_of_a_block_have_spots() -> None:
     xy = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
     assert spatial_block(xy, 0.01).tolist() == [False, False, True]
     assert spatial_block(xy, 0.99).tolist() == [False, True, True]
-    with pytest.raises(SectionError, match="a section of 1 spots cannot be cut in two"):
+    with pytest.raises(SectionError, match="a section of 1 spots cannot be split"):
         spatial_block(xy[:1], 0.5)
-    with pytest.raises(ConfigError, match=r"lies between 0 and 1, got 1\.0"):
+    with pytest.raises(ConfigError, match=r"must be between 0 and 1, got 1\.0"):
         spatial_block(xy, 1.0)

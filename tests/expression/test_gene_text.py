@@ -1,4 +1,4 @@
-"""Texts of genes: by symbol from tables and sets, and what lacks is named."""
+"""Texts of genes: by symbol from tables and sets; genes without a text are reported."""
 
 import gzip
 from pathlib import Path
@@ -20,7 +20,7 @@ def _file(folder: Path, name: str, content: str | bytes) -> StoragePath:
     return StoragePath.of(folder / name)
 
 
-def test_names_are_read_by_symbol_the_first_that_has_one(tmp_path: Path) -> None:
+def test_names_are_read_by_symbol_and_the_first_row_with_a_name_counts(tmp_path: Path) -> None:
     rows = (
         "ensgene\tsymbol\tdescription\nE1\tA\talpha\nE2\tA\tother\nE3\t\tno symbol\nE4\tB\tNA\nE5\tB\tbeta\nE6\tC\t\n"
     )
@@ -35,20 +35,20 @@ def test_gene_sets_lose_their_accession_and_keep_their_genes(tmp_path: Path) -> 
     assert read_gmt(_file(tmp_path, "s.gmt", content)) == {"folding": ["A", "B"], "transport (of T-cells)": ["B"]}
 
 
-def test_descriptions_are_read_in_either_form(tmp_path: Path) -> None:
+def test_descriptions_are_read_in_both_formats(tmp_path: Path) -> None:
     content = "A####binds DNA\nB\tbinds RNA ## and more\n\n"
     assert read_descriptions(_file(tmp_path, "d.txt", content)) == {"A": "binds DNA", "B": "binds RNA ## and more"}
 
 
-def test_text_is_the_name_and_the_smallest_sets_first_whatever_the_order_of_genes() -> None:
+def test_a_text_is_the_name_then_the_smallest_sets_in_any_order_of_genes() -> None:
     sets = {"large": ["A", "B", "C"], "small": ["A"], "mid": ["A", "B"], "also mid": ["A", "C"]}
     texts = gene_texts(["B", "A"], {"A": "alpha"}, sets)
     assert list(texts.items()) == [("B", "mid, large"), ("A", "alpha. small, also mid, mid, large")]
-    assert gene_texts(["A"], {"A": "alpha"}, sets, most=1) == {"A": "alpha. small"}
+    assert gene_texts(["A"], {"A": "alpha"}, sets, max_sets=1) == {"A": "alpha. small"}
     assert gene_texts(["A"], {"A": "alpha"}) == {"A": "alpha"}
 
 
-def test_genes_without_a_text_are_named_dropped_or_called_by_their_symbol() -> None:
+def test_genes_without_a_text_are_refused_dropped_or_get_their_symbol() -> None:
     genes = ["A", *(f"X{number}" for number in range(7))]
     with pytest.raises(SectionError, match="7 of 8 genes have no text: 'X0', 'X1', 'X2', 'X3', 'X4' and 2 more"):
         gene_texts(genes, {"A": "alpha"})
@@ -56,14 +56,14 @@ def test_genes_without_a_text_are_named_dropped_or_called_by_their_symbol() -> N
     assert gene_texts(genes[:2], {"A": "alpha"}, absent="symbol") == {"A": "alpha", "X0": "X0"}
 
 
-def test_files_that_are_none_are_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_malformed_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SectionError, match="no columns 'symbol' and 'description'; it has 'gene', 'name'"):
         read_gene_names(_file(tmp_path, "t.tsv", "gene\tname\nA\talpha\n"))
     with pytest.raises(SectionError, match="cannot be read as text"):
         read_gene_names(_file(tmp_path, "t.tsv.gz", b"no gzip"))
     with pytest.raises(SectionError, match="cannot be read as text"):
         read_gmt(_file(tmp_path, "s.gmt", b"\xff\xfe"))
-    with pytest.raises(SectionError, match="line 2: a GMT has"):
+    with pytest.raises(SectionError, match="line 2: a GMT line has"):
         read_gmt(_file(tmp_path, "s.gmt", "a\t\tA\nb A\n"))
     with pytest.raises(SectionError, match="line 1: a line is SYMBOL####text"):
         read_descriptions(_file(tmp_path, "d.txt", "A binds\n"))

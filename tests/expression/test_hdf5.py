@@ -27,27 +27,27 @@ def test_numbers_strings_and_second_names_pass(tmp_path: Path) -> None:
     _check(path)
 
 
-def test_a_claim_beyond_the_file_is_refused_before_reading(tmp_path: Path) -> None:
+def test_a_declared_size_beyond_the_file_is_refused_before_reading(tmp_path: Path) -> None:
     path = tmp_path / "bomb.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("X", shape=(1 << 20, 1 << 20), dtype="f4", chunks=(1024, 1024), compression="gzip")
-    with pytest.raises(SectionError, match=r"claims to hold 4398046511104 bytes .* it was not read"):
+    with pytest.raises(SectionError, match=r"declares 4398046511104 bytes .* it was not read"):
         _check(path)
 
 
-def test_links_out_of_the_file_are_refused(tmp_path: Path) -> None:
+def test_links_to_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "link.h5"
     with h5py.File(path, "w") as file:
         file["X"] = h5py.ExternalLink("/etc/other.h5", "/X")
-    with pytest.raises(SectionError, match=r"points to another file at '/X' \(/etc/other.h5\)"):
+    with pytest.raises(SectionError, match=r"links to another file at '/X' \(/etc/other.h5\)"):
         _check(path)
 
 
-def test_data_kept_in_other_files_is_refused(tmp_path: Path) -> None:
+def test_data_stored_in_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "raw.bin").write_bytes(bytes(80))
     with h5py.File(tmp_path / "external.h5", "w") as file:
         file.create_dataset("X", shape=(10,), dtype="f8", external=[(str(tmp_path / "raw.bin"), 0, 80)])
-    with pytest.raises(SectionError, match="keeps '/X' in other files"):
+    with pytest.raises(SectionError, match="stores '/X' in other files"):
         _check(tmp_path / "external.h5")
 
 

@@ -9,7 +9,14 @@ import pytest
 import scipy.sparse as sp
 
 from raystp.errors import SectionError, StorageError
-from raystp.expression.schema import SpotPositions, about, check_section, make_section, read_section, write_section
+from raystp.expression.schema import (
+    SpotPositions,
+    check_section,
+    make_section,
+    read_section,
+    section_info,
+    write_section,
+)
 from raystp.storage import StoragePath
 
 Make = Callable[..., ad.AnnData]
@@ -32,7 +39,7 @@ def test_a_section_is_what_scverse_users_expect(make: Make) -> None:
     assert section.uns["raystp"]["schema_version"] == 1
 
 
-def test_what_is_written_is_read(make: Make, tmp_path: Path) -> None:
+def test_a_written_section_reads_back(make: Make, tmp_path: Path) -> None:
     section = make([[1, 0, 2], [0, 3, 0]], ["A", "B", "C"], patient="P7")
     place = StoragePath.of(tmp_path / "S1.h5ad")
     write_section(place, section)
@@ -40,31 +47,31 @@ def test_what_is_written_is_read(make: Make, tmp_path: Path) -> None:
     assert back.X.toarray().tolist() == section.X.toarray().tolist()
     assert back.var_names.tolist() == ["A", "B", "C"]
     assert back.obsm["spatial"].tolist() == section.obsm["spatial"].tolist()
-    assert about(back) == about(section)
-    assert about(back).patient == "P7"
+    assert section_info(back) == section_info(section)
+    assert section_info(back).patient == "P7"
 
 
 @pytest.mark.parametrize(
-    ("counts", "sentence"),
+    ("counts", "message"),
     [
         ([[1, np.nan], [1, 1]], r"1 counts that are not finite numbers: s0/g1 = nan"),
         ([[1, 1], [np.inf, 1]], r"1 counts that are not finite numbers: s1/g0 = inf"),
         ([[1, 1], [1, -2]], r"1 negative counts: s1/g1 = -2"),
         ([[0.5] * 4, [1.5] * 4], r"8 counts that are not whole.*s0/g0 = 0.5, .*s0/g3 = 0.5, s1/g0 = 1.5 and 3 more"),
-        ([[1, 1], [0, 0]], r"1 spots without a count.*'s1'; drop them"),
+        ([[1, 1], [0, 0]], r"1 spots without a count.*'s1'; remove them"),
         (np.zeros((0, 2)), r"has no spots: 0 spots x 2 genes"),
         (np.zeros((2, 0)), r"has no genes: 2 spots x 0 genes"),
     ],
 )
-def test_counts_that_are_not_raw_are_refused_by_place(make: Make, counts: Any, sentence: str) -> None:
-    with pytest.raises(SectionError, match=sentence):
+def test_counts_that_are_not_raw_are_refused_by_spot_and_gene(make: Make, counts: Any, message: str) -> None:
+    with pytest.raises(SectionError, match=message):
         make(counts)
 
 
-def test_duplicate_genes_are_named(make: Make) -> None:
+def test_duplicate_genes_are_reported(make: Make) -> None:
     with (
         pytest.warns(UserWarning, match="not unique"),
-        pytest.raises(SectionError, match=r"names 1 genes more than once \('A'\)"),
+        pytest.raises(SectionError, match=r"lists 1 genes more than once \('A'\)"),
     ):
         make([[1, 2, 3]], ["A", "B", "A"])
 
@@ -101,48 +108,48 @@ def _label(**values: object) -> Callable[[ad.AnnData], None]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "sentence"),
+    ("damage", "message"),
     [
-        (_twice, r"names 1 spots more than once \('s0'\)"),
-        (_infinite, r"1 spots whose place is not a finite number: 's1'"),
-        (_cube, r"obsm\['spatial'\] is of shape \(2, 3\), wanted is \(2, 2\)"),
-        (_lost, r"obsm\['spatial'\] is absent, wanted is \(2, 2\)"),
+        (_twice, r"lists 1 spots more than once \('s0'\)"),
+        (_infinite, r"1 spots whose position is not finite: 's1'"),
+        (_cube, r"obsm\['spatial'\] has shape \(2, 3\), expected \(2, 2\)"),
+        (_lost, r"obsm\['spatial'\] is absent, expected \(2, 2\)"),
         (_dense, r"counts as ndarray, the schema has CSR float32"),
         (_out_of_range, r"damaged count matrix"),
         (_label(schema_version=2), r"schema version 2, this raystp reads version 1: run `raystp spots`"),
-        (_label(mpp=352.8), r"352.8 um/px, which is no microscope's"),
+        (_label(mpp=352.8), r"implausible 352.8 um/px"),
         (_label(mpp=float("nan")), r"nan um/px"),
         (_label(pitch_um=0.0), r"pitch_um 0.0"),
-        (_label(section="../x"), r"section '../x'.*named by letters"),
+        (_label(section="../x"), r"section '../x'.*consists of letters"),
         (lambda section: section.uns["raystp"].pop("patient"), r"lacks 'patient'"),
-        (lambda section: section.uns.pop("raystp"), r"it is no section of raystp; run `raystp spots`"),
+        (lambda section: section.uns.pop("raystp"), r"it is not a section of raystp; run `raystp spots`"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")
-def test_a_spoilt_section_is_neither_passed_nor_written(
-    make: Make, tmp_path: Path, spoil: Callable[[ad.AnnData], object], sentence: str
+def test_a_damaged_section_is_neither_accepted_nor_written(
+    make: Make, tmp_path: Path, damage: Callable[[ad.AnnData], object], message: str
 ) -> None:
     section = make([[1, 2], [3, 4]])
-    spoil(section)
-    with pytest.raises(SectionError, match=f"^here.*{sentence}"):
+    damage(section)
+    with pytest.raises(SectionError, match=f"^here.*{message}"):
         check_section(section, "here")
-    with pytest.raises(SectionError, match=sentence):
+    with pytest.raises(SectionError, match=message):
         write_section(StoragePath.of(tmp_path / "x.h5ad"), section)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_strangers_h5ad_is_no_section(tmp_path: Path) -> None:
+def test_another_h5ad_is_not_a_section(tmp_path: Path) -> None:
     path = tmp_path / "x.h5ad"
     ad.AnnData(np.ones((2, 2), dtype=np.float32)).write_h5ad(path)
     with pytest.raises(SectionError, match=r"x.h5ad has no uns\['raystp'\]"):
         read_section(StoragePath.of(path))
 
 
-def test_files_that_are_not_there_or_not_hdf5_are_said_so(make: Make, tmp_path: Path) -> None:
+def test_absent_and_damaged_files_are_reported(make: Make, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no file at"):
         read_section(StoragePath.of(tmp_path / "absent.h5ad"))
     (tmp_path / "text.h5ad").write_text("counts")
-    with pytest.raises(SectionError, match="is not an HDF5 file that can be read"):
+    with pytest.raises(SectionError, match="is not a readable HDF5 file"):
         read_section(StoragePath.of(tmp_path / "text.h5ad"))
     write_section(StoragePath.of(tmp_path / "whole.h5ad"), make([[1, 2], [3, 4]]))
     whole = (tmp_path / "whole.h5ad").read_bytes()
@@ -157,13 +164,13 @@ def test_files_that_are_not_there_or_not_hdf5_are_said_so(make: Make, tmp_path: 
         read_section(StoragePath.of(tmp_path / "other.h5ad"))
 
 
-def test_given_scale_factors_stand(make: Make) -> None:
+def test_given_scale_factors_are_kept(make: Make) -> None:
     whole = make([[1]])
     from_file = make_section(
         whole.X,
         ["A"],
         SpotPositions(["s0"], whole.obsm["spatial"], np.ones(1), np.ones(1)),
-        about(whole),
+        section_info(whole),
         gene_ids=["ENSG1"],
         scalefactors={"tissue_hires_scalef": 0.1, "spot_diameter_fullres": 130.0},
     )

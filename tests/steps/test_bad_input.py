@@ -64,7 +64,7 @@ def test_weights_with_another_digest_are_refused_before_they_are_opened(toy_stor
     file.write_bytes(b"not what was named")
     before = _left(toy_store)
     with pytest.raises(
-        EncoderError, match=r"w.safetensors has sha256 \w{64}, but 0{64} was wanted: another or a damaged"
+        EncoderError, match=r"w.safetensors has sha256 \w{64}, expected 0{64}: another or damaged file"
     ):
         embed.run(_embed(toy_store, name="timm:resnet18", weights=str(file), sha256="0" * 64))
     assert _left(toy_store) == before
@@ -230,7 +230,7 @@ SAID = {
     "nan": "has 1 counts that are not finite numbers: s1/G1 = nan",
     "negative": "has 1 negative counts: s1/G1 = -1",
     "normalised": "counts that are not whole numbers, so they are not raw counts (normalised already?): s0/G0 = 0.69",
-    "twice": "names 1 spots more than once ('s1'): each needs a name of its own",
+    "twice": "lists 1 spots more than once ('s1'): names must be unique",
 }
 
 

@@ -1,30 +1,29 @@
-"""Labels of whole cases: a case x gene table from a file, or the pooled counts of measured sections (pseudo-bulk).
+"""Labels of whole cases: expression from a table of cases x genes. Attention regression learns from them.
 
-What attention regression learns from. A file is parquet, CSV/TSV (a column names the cases, each other one is a gene)
-or h5ad (obs are cases, var are genes). Which slides are of which case is the other half: `bulk_slides`.
+A file is parquet, CSV/TSV (one column names the cases, each other column is a gene) or h5ad (obs are cases, var are
+genes). `bulk.slides` says which slides belong to which case.
 """
 
-import difflib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import anndata as ad
 import numpy as np
-import pandas as pd
-import scipy.sparse as sp
 from jaxtyping import Float32
 
 from raystp.errors import PanelError, SectionError, some
 from raystp.expression.bulk.tables import BulkTable, read_table
 from raystp.expression.normalise import log1p_cp10k
-from raystp.expression.panel import absent_sentence
+from raystp.expression.panel import close_names
 from raystp.storage import StoragePath
 
 Scale = Literal["counts", "expression", "signed"]
-"""What a table holds. `counts`: raw counts, of which log1p of counts per ten thousand is taken, over all its genes;
-`expression`: values that cannot be negative (log1p of TPM, say), taken as they are; `signed`: any (z-scores)."""
+"""Scale of a table's values.
+
+`counts`: raw counts, normalised to log1p of counts per ten thousand over all genes of the table. `expression`:
+non-negative values (log1p of TPM, say), used unchanged. `signed`: any values (z-scores), used unchanged.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,139 +35,108 @@ class BulkLabels:
     values: Float32[np.ndarray, "case gene"]
 
     def of(self, cases: Sequence[str], genes: Sequence[str] | None = None) -> Float32[np.ndarray, "row column"]:
-        """Return the rows of some cases, and of some genes, in those orders.
+        """Return the rows of some cases and the columns of some genes, in the given orders.
 
-        Raises SectionError for a case without a label, PanelError for a gene that the table lacks.
+        Raises SectionError for a case without a label, PanelError for a gene that is not in the table.
         """
-        row = {case: number for number, case in enumerate(self.cases)}
-        lost = [case for case in dict.fromkeys(cases) if case not in row]
-        if lost:
-            msg = f"{len(lost)} cases have no label ({some(lost)}); there are labels of {some(self.cases)}"
+        row_of = {case: row for row, case in enumerate(self.cases)}
+        unlabelled = [case for case in dict.fromkeys(cases) if case not in row_of]
+        if unlabelled:
+            msg = f"{len(unlabelled)} cases have no label ({some(unlabelled)}); labelled cases are {some(self.cases)}"
             raise SectionError(msg)
-        column = {gene: number for number, gene in enumerate(self.genes)}
-        wanted = self.genes if genes is None else genes
-        missing = [gene for gene in wanted if gene not in column]
+        column_of = {gene: column for column, gene in enumerate(self.genes)}
+        selected = self.genes if genes is None else genes
+        missing = [gene for gene in selected if gene not in column_of]
         if missing:
-            raise PanelError(_absent_sentence(missing, len(wanted), sorted(column)))
-        return self.values[np.ix_([row[case] for case in cases], [column[gene] for gene in wanted])]
+            raise PanelError(_missing_genes_message(missing, len(selected), sorted(column_of)))
+        return self.values[np.ix_([row_of[case] for case in cases], [column_of[gene] for gene in selected])]
 
 
 def read_bulk(
-    place: StoragePath,
+    path: StoragePath,
     *,
     scale: Scale = "expression",
     case: str = "case",
     cases: Collection[str] | None = None,
 ) -> BulkLabels:
-    """Read a case x gene table; `case` is the column that names the cases, where the file is no h5ad.
+    """Read a table of cases x genes; `case` is the column with the names of the cases (not used for h5ad).
 
-    With `cases`, only those are kept, in the table's order, and what is not theirs is not checked. Raises SectionError
-    for a case or gene that occurs twice, a case that is missing, and a value that is absent, not a number, infinite, or
-    negative where it cannot be.
+    With `cases`, only those are kept, in the table's order, and only their values are checked. Raises SectionError for
+    a duplicate case or gene, a missing case, and a value that is absent, not a number, infinite, or negative where
+    `scale` does not allow it.
     """
-    return labels_of(read_table(place, case), place, scale=scale, cases=cases)
+    return labels_of(read_table(path, case), path, scale=scale, cases=cases)
 
 
 def labels_of(
-    table: BulkTable, place: StoragePath, *, scale: Scale = "expression", cases: Collection[str] | None = None
+    table: BulkTable, path: StoragePath, *, scale: Scale = "expression", cases: Collection[str] | None = None
 ) -> BulkLabels:
-    """Return a table that was read from `place` as labels; raises as `read_bulk` does."""
-    for names, what in ((table.cases, "case"), (table.genes, "gene")):
-        twice = sorted(name for name, times in Counter(names).items() if times > 1)
-        if twice:
-            msg = (
-                f"{place} names {len(twice)} {what}s more than once ({some(twice)}): each needs a row or column of one"
-            )
+    """Return the labels of a table that was read from `path`; raises as `read_bulk` does."""
+    for names, kind in ((table.cases, "case"), (table.genes, "gene")):
+        duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
+        if duplicates:
+            msg = f"{path} lists {len(duplicates)} {kind}s more than once ({some(duplicates)}): each may occur once"
             raise SectionError(msg)
     if cases is not None:
-        _refuse_lost(place, table, cases)
-        rows = [number for number, name in enumerate(table.cases) if name in set(cases)]
+        _check_cases(path, table, cases)
+        rows = [row for row, name in enumerate(table.cases) if name in set(cases)]
         table = replace(table, cases=[table.cases[row] for row in rows], values=table.values[rows])
     if not table.cases or not table.genes:
-        msg = f"{place} holds {len(table.cases)} cases and {len(table.genes)} genes: a table of both was wanted"
+        msg = f"{path} has {len(table.cases)} cases and {len(table.genes)} genes: expected at least one of each"
         raise SectionError(msg)
-    _check_values(table, str(place), scale)
+    _check_values(table, str(path), scale)
     if scale != "counts":
         return BulkLabels(table.cases, table.genes, table.values.astype(np.float32))
     empty = [name for name, total in zip(table.cases, table.values.sum(axis=1).tolist(), strict=True) if total == 0]
     if empty:
-        msg = f"{place} has {len(empty)} cases without a count ({some(empty)}), so they have no expression: drop them"
+        msg = f"{path} has {len(empty)} cases whose counts are all 0 ({some(empty)}): remove them from the table"
         raise SectionError(msg)
     return BulkLabels(table.cases, table.genes, log1p_cp10k(table.values))
 
 
-def pseudo_bulk(sections: Mapping[str, Sequence[ad.AnnData]], genes: Sequence[str]) -> BulkLabels:
-    """Return each case's counts, pooled over all spots of its sections, as log1p of counts per ten thousand.
-
-    The total is over all genes of the case's sections, the panel `genes` is picked afterwards; a gene that a case's
-    sections lack is 0 there. Raises SectionError for a case without a section or a count, PanelError for a gene that
-    no section has.
-    """
-    bare = [case for case, parts in sections.items() if not parts]
-    if bare or not sections:
-        msg = f"a pseudo-bulk is pooled from sections, and there are none for {some(bare) if bare else 'any case'}"
-        raise SectionError(msg)
-    known = list(dict.fromkeys(str(gene) for parts in sections.values() for part in parts for gene in part.var_names))
-    at = pd.Index(known)
-    missing = [gene for gene in genes if gene not in at]
-    if missing:
-        raise PanelError(absent_sentence(missing, len(genes), sorted(known)))
-    pooled = np.zeros((len(sections), len(known)), dtype=np.float64)
-    for row, parts in enumerate(sections.values()):
-        for part in parts:
-            pooled[row, at.get_indexer(part.var_names)] += np.asarray(part.X.sum(axis=0, dtype=np.float64)).ravel()
-    empty = [case for case, total in zip(sections, pooled.sum(axis=1).tolist(), strict=True) if total == 0]
-    if empty:
-        msg = f"{len(empty)} cases have no counts in any of their sections: {some(empty)}; drop them"
-        raise SectionError(msg)
-    values = log1p_cp10k(sp.csr_matrix(pooled), columns=at.get_indexer(pd.Index(list(genes))).astype(np.int64))
-    return BulkLabels(list(sections), list(genes), values)
-
-
 def variable_genes(labels: BulkLabels, n: int) -> list[str]:
-    """Return the `n` genes that differ most between cases (by variance), highest first, ties by name.
+    """Return the `n` genes with the highest variance between cases, highest first, ties by name.
 
-    The caller passes training cases alone. Raises PanelError where fewer than `n` genes differ at all.
+    Pass training cases alone. Raises PanelError where fewer than `n` genes vary at all.
     """
     variance = labels.values.var(axis=0, dtype=np.float64)
-    differing = int((variance > 0).sum())
-    if not 1 <= n <= differing:
+    varying = int((variance > 0).sum())
+    if not 1 <= n <= varying:
         msg = (
-            f"panel.variable: {n} genes were asked for; {differing} of {len(labels.genes)} differ between the "
-            f"{len(labels.cases)} training cases of the table: ask for 1 to {differing}"
+            f"panel.variable: {n} genes were requested; {varying} of {len(labels.genes)} vary between the "
+            f"{len(labels.cases)} training cases of the table: request 1 to {varying}"
         )
         raise PanelError(msg)
     order = np.lexsort((np.asarray(labels.genes), -variance))[:n]
     return [labels.genes[column] for column in order.tolist()]
 
 
-def _absent_sentence(missing: list[str], total: int, known: list[str]) -> str:
-    sentence = f"{len(missing)} of {total} genes of the panel are not in the table of cases: {some(missing)}"
-    near = {gene: difflib.get_close_matches(gene, known, n=1) for gene in missing[:5]}
-    hints = ", ".join(f"{found[0]!r} for {gene!r}" for gene, found in near.items() if found)
-    return f"{sentence}; it has {some(known, 3)}" + (f"; did you mean {hints}?" if hints else "")
+def _missing_genes_message(missing: list[str], total: int, known: list[str]) -> str:
+    message = f"{len(missing)} of {total} genes of the panel are not in the table of cases: {some(missing)}"
+    hint = close_names(missing, known)
+    return f"{message}; it has {some(known, 3)}" + (f"; {hint.rstrip()}" if hint else "")
 
 
-def _refuse_lost(place: StoragePath, table: BulkTable, cases: Collection[str]) -> None:
-    lost = sorted(set(cases) - set(table.cases))
-    if not lost:
+def _check_cases(path: StoragePath, table: BulkTable, cases: Collection[str]) -> None:
+    missing = sorted(set(cases) - set(table.cases))
+    if not missing:
         return
-    turned = " (they are among its columns: turn the table, a row is a case)" if set(lost) & set(table.genes) else ""
-    msg = f"{place} has no label for {len(lost)} of {len(set(cases))} cases: {some(lost)}{turned}; it has "
+    hint = " (they are columns of the table: transpose it, a row is a case)" if set(missing) & set(table.genes) else ""
+    msg = f"{path} has no label for {len(missing)} of {len(set(cases))} cases: {some(missing)}{hint}; it has "
     raise SectionError(msg + some(table.cases))
 
 
-def _check_values(table: BulkTable, where: str, scale: Scale) -> None:
+def _check_values(table: BulkTable, origin: str, scale: Scale) -> None:
     values = table.values
-    wrong = {"values that are absent or not finite": ~np.isfinite(values)}
+    faults = {"values that are absent or not finite": ~np.isfinite(values)}
     if scale != "signed":
-        wrong["negative values"] = values < 0
+        faults["negative values"] = values < 0
     if scale == "counts":
-        wrong["counts that are not whole numbers"] = values != np.rint(values)
-    for what, found in wrong.items():
+        faults["counts that are not whole numbers"] = values != np.rint(values)
+    for fault, found in faults.items():
         if not found.any():
             continue
         first = [f"{table.cases[r]}/{table.genes[c]} = {values[r, c]:g}" for r, c in np.argwhere(found)[:5].tolist()]
         more = f" and {int(found.sum()) - len(first)} more" if found.sum() > len(first) else ""
-        msg = f"{where} has {int(found.sum())} {what} for scale={scale!r}: {', '.join(first)}{more}"
-        raise SectionError(msg + "; z-scores are scale='signed'" if what == "negative values" else msg)
+        msg = f"{origin} has {int(found.sum())} {fault} for scale={scale!r}: {', '.join(first)}{more}"
+        raise SectionError(msg + "; use scale='signed' for z-scores" if fault == "negative values" else msg)

@@ -1,4 +1,4 @@
-"""Which slides are of which case: from a CSV, from TCGA barcodes, or as the caller knows it."""
+"""Which slides belong to which case: from a CSV, or from TCGA barcodes."""
 
 import csv
 import io
@@ -8,30 +8,32 @@ from collections.abc import Collection, Mapping
 from raystp.errors import SectionError, some
 from raystp.storage import StoragePath
 
-BARCODE = 12
-"""Letters of a TCGA barcode that name the case: TCGA-AA-3488."""
+CASE_LETTERS = 12
+"""Letters at the start of a TCGA barcode that name the case: TCGA-AA-3488."""
 
 
-def read_slide_cases(place: StoragePath) -> dict[str, str]:
-    """Return slide -> case of a CSV with the columns `slide` and `case`; others are let be.
+def read_slide_cases(path: StoragePath) -> dict[str, str]:
+    """Return slide -> case of a CSV with the columns `slide` and `case`; other columns are ignored.
 
-    Raises SectionError where a column is missing, a cell empty, or a slide named twice.
+    Raises SectionError for a missing column, an empty cell, and a slide that occurs more than once.
     """
     try:
-        reader = csv.DictReader(io.StringIO(place.read_bytes().decode("utf-8-sig")))
+        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")))
         rows = [((row.get("slide") or "").strip(), (row.get("case") or "").strip()) for row in reader]
         columns = list(reader.fieldnames or [])
     except (UnicodeDecodeError, csv.Error) as error:
-        msg = f"{place} is not a CSV in UTF-8 ({error}): save it as one"
+        msg = f"{path} is not a CSV in UTF-8 ({error}): save it as one"
         raise SectionError(msg) from None
     if not {"slide", "case"} <= set(columns):
-        msg = f"{place} has the columns {some(columns)}: `slide` and `case` are wanted, a row for each slide"
+        msg = f"{path} has the columns {some(columns)}: expected `slide` and `case`, one row per slide"
         raise SectionError(msg)
-    twice = sorted(slide for slide, times in Counter(slide for slide, _ in rows).items() if times > 1)
+    duplicates = sorted(slide for slide, count in Counter(slide for slide, _ in rows).items() if count > 1)
     empty = [number for number, row in enumerate(rows, start=2) if not all(row)]
-    if twice or empty:
-        said = f"names slide {some(twice)} more than once" if twice else f"has an empty cell in row {empty[0]}"
-        msg = f"{place} {said}: one case for each slide is wanted"
+    if duplicates or empty:
+        fault = (
+            f"lists slide {some(duplicates)} more than once" if duplicates else f"has an empty cell in row {empty[0]}"
+        )
+        msg = f"{path} {fault}: expected one case for each slide"
         raise SectionError(msg)
     return dict(rows)
 
@@ -40,16 +42,16 @@ def slides_of_cases(case_of: Mapping[str, str], cases: Collection[str]) -> dict[
     """Return the slides of each case that has any, both in the order of `case_of` (slide -> case).
 
     A case with several slides is one bag of all their tiles. Raises SectionError for a slide whose case is not among
-    `cases` (those with a label), and where there is no slide at all. Cases without a slide are the caller's to count.
+    `cases` (the labelled ones), and without any slide. The caller counts cases without a slide.
     """
     known = set(cases)
-    lost = [f"{slide} of {case}" for slide, case in case_of.items() if case not in known]
-    if lost or not case_of:
+    unlabelled = [f"{slide} of {case}" for slide, case in case_of.items() if case not in known]
+    if unlabelled or not case_of:
         msg = (
-            f"{len(lost)} slides are of cases that have no label ({some(lost)}); there are labels of "
-            f"{some(sorted(known))}: leave those slides out, or add their cases"
+            f"{len(unlabelled)} slides belong to cases without a label ({some(unlabelled)}); labelled cases are "
+            f"{some(sorted(known))}: leave those slides out, or add their cases to the table"
         )
-        raise SectionError(msg if lost else "no slide is said to belong to a case: name each slide's case")
+        raise SectionError(msg if unlabelled else "no slide belongs to a case: give the case of each slide")
     grouped: dict[str, list[str]] = {}
     for slide, case in case_of.items():
         grouped.setdefault(case, []).append(slide)
@@ -57,10 +59,14 @@ def slides_of_cases(case_of: Mapping[str, str], cases: Collection[str]) -> dict[
 
 
 def tcga_case(slide: str) -> str:
-    """Return the case of a slide that is named by a TCGA barcode; raises SectionError for any other name."""
-    case = slide[:BARCODE].upper()
+    """Return the case of a slide whose name is a TCGA barcode; raises SectionError for any other name."""
+    case = slide[:CASE_LETTERS].upper()
     parts = case.split("-")
-    if [len(part) for part in parts] != [4, 2, 4] or parts[0] != "TCGA" or slide[BARCODE : BARCODE + 1].isalnum():
-        msg = f"slide {slide!r} is not named by a TCGA barcode (TCGA-AA-3488-...): give a table of slides and cases"
+    if (
+        [len(part) for part in parts] != [4, 2, 4]
+        or parts[0] != "TCGA"
+        or slide[CASE_LETTERS : CASE_LETTERS + 1].isalnum()
+    ):
+        msg = f"slide {slide!r} has no TCGA barcode for a name (TCGA-AA-3488-...): give a table of slides and cases"
         raise SectionError(msg)
     return case

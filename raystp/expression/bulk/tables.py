@@ -1,4 +1,4 @@
-"""The files that a case x gene table may come in, each to the same plain table; nothing is judged here but the form."""
+"""Read a table of cases x genes from parquet, CSV/TSV or h5ad. Only the format is checked here, not the values."""
 
 import zlib
 from dataclasses import dataclass
@@ -15,104 +15,106 @@ from raystp.errors import SectionError, some
 from raystp.expression.schema import read_h5ad
 from raystp.storage import StoragePath
 
-TEXT = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-"""Ending -> what stands between two cells; each may be packed as .gz."""
-
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+"""Suffix -> separator of a text table; each may be compressed as .gz."""
 
 _ENCODING = "utf-8-sig"
-"""UTF-8, and what Excel puts in front of it."""
+"""UTF-8, with or without the byte order mark that Excel writes."""
 
 
 @dataclass(frozen=True)
 class BulkTable:
-    """A case x gene table as it lies in its file; a cell that is empty is nan."""
+    """A table of cases x genes as read from its file; an empty cell is nan."""
 
     cases: list[str]
     genes: list[str]
     values: Float64[np.ndarray, "case gene"]
 
 
-def read_table(place: StoragePath, case: str) -> BulkTable:
-    """Read a table of any of the three kinds, known by its file's ending.
+def read_table(path: StoragePath, case: str) -> BulkTable:
+    """Read a table of any of the three formats, chosen by suffix; `case` is the column with the names of the cases.
 
-    Raises SectionError for another ending, a file that cannot be read, no column `case`, a row whose case is empty, and
-    a cell that is no number.
+    Raises SectionError for another suffix, a file that cannot be read, a table without the column `case`, a row with
+    an empty case, and a cell that is not a number.
     """
-    name = place.name.removesuffix(".gz")
+    name = path.name.removesuffix(".gz")
     if name.endswith(".h5ad"):
-        return _of_h5ad(place)
-    ending = next((ending for ending in TEXT if name.endswith(ending)), None)
-    if ending is None and not name.endswith(".parquet"):
-        msg = f"{place} is no table of cases that is known: wanted is .parquet, .h5ad, or {', '.join(TEXT)} (or .gz)"
+        return _read_h5ad(path)
+    suffix = next((suffix for suffix in SEPARATORS if name.endswith(suffix)), None)
+    if suffix is None and not name.endswith(".parquet"):
+        msg = f"{path} is not a table of cases: expected .parquet, .h5ad, or {', '.join(SEPARATORS)} (also .gz)"
         raise SectionError(msg)
     try:
-        columns = _of_parquet(place) if ending is None else _of_text(place, TEXT[ending], case)
+        columns = _read_parquet(path) if suffix is None else _read_text(path, SEPARATORS[suffix], case)
     except (pa.ArrowException, ValueError, OSError, EOFError, zlib.error) as error:
-        msg = f"{place} cannot be read as a table ({type(error).__name__}: {error}): a damaged file, or another kind"
+        msg = (
+            f"{path} cannot be read as a table ({type(error).__name__}: {error}): "
+            "the file is damaged, or its suffix is wrong"
+        )
         raise SectionError(msg) from None
-    return _of_columns(place, case, columns)
+    return _from_columns(path, case, columns)
 
 
-def _of_h5ad(place: StoragePath) -> BulkTable:
-    found = read_h5ad(place)
-    if found.X is None:
-        msg = f"{place} has no X: the values of cases x genes are wanted there"
+def _read_h5ad(path: StoragePath) -> BulkTable:
+    adata = read_h5ad(path)
+    if adata.X is None:
+        msg = f"{path} has no X: expected the values of cases x genes there"
         raise SectionError(msg)
-    values = found.X.toarray() if sp.issparse(found.X) else np.asarray(found.X)
-    cases, genes = ([str(name) for name in axis] for axis in (found.obs_names, found.var_names))
+    values = adata.X.toarray() if sp.issparse(adata.X) else np.asarray(adata.X)
+    cases, genes = ([str(name) for name in axis] for axis in (adata.obs_names, adata.var_names))
     return BulkTable(cases, genes, values.astype(np.float64))
 
 
-def _of_parquet(place: StoragePath) -> list[tuple[str, pd.Series]]:
-    with place.local() as path:
-        table = pq.ParquetFile(path).read()  # columns by number: a name may occur twice
+def _read_parquet(path: StoragePath) -> list[tuple[str, pd.Series]]:
+    with path.local() as local:
+        table = pq.ParquetFile(local).read()  # columns by number: a name may occur twice
     return [(str(name), column.to_pandas()) for name, column in zip(table.column_names, table.columns, strict=True)]
 
 
-def _of_text(place: StoragePath, separator: str, case: str) -> list[tuple[str, pd.Series]]:
-    packed: Literal["gzip"] | None = "gzip" if place.name.endswith(".gz") else None
-    with place.local() as path:
-        # pandas would rename a gene that occurs twice, so the header is read as a row.
+def _read_text(path: StoragePath, separator: str, case: str) -> list[tuple[str, pd.Series]]:
+    compression: Literal["gzip"] | None = "gzip" if path.name.endswith(".gz") else None
+    with path.local() as local:
+        # pandas renames duplicate columns, so the header is read as a row.
         header = pd.read_csv(
-            path, sep=separator, header=None, nrows=1, dtype=str, encoding=_ENCODING, compression=packed
+            local, sep=separator, header=None, nrows=1, dtype=str, encoding=_ENCODING, compression=compression
         )
         names = [str(name).strip() for name in header.iloc[0]]
-        texts = {number: str for number, name in enumerate(names) if name == case}  # 007 is no number
+        text_columns = {number: str for number, name in enumerate(names) if name == case}  # a case may be called 007
         body = pd.read_csv(
-            path,
+            local,
             sep=separator,
             header=None,
             skiprows=1,
-            dtype=texts,
+            dtype=text_columns,
             index_col=False,
             encoding=_ENCODING,
-            compression=packed,
+            compression=compression,
             low_memory=False,
         )
     if body.shape[1] != len(names):
-        msg = f"its header names {len(names)} columns, its rows hold {body.shape[1]}"
+        msg = f"its header has {len(names)} columns, its rows have {body.shape[1]}"
         raise ValueError(msg)
     return [(name, body.iloc[:, number]) for number, name in enumerate(names)]
 
 
-def _of_columns(place: StoragePath, case: str, columns: list[tuple[str, pd.Series]]) -> BulkTable:
+def _from_columns(path: StoragePath, case: str, columns: list[tuple[str, pd.Series]]) -> BulkTable:
     found = [values for name, values in columns if name == case]
     if len(found) != 1:
-        seen = some([name for name, _ in columns])
-        msg = f"{place} has {len(found)} columns '{case}', one is wanted that names the cases; its columns are {seen}"
+        names = some([name for name, _ in columns])
+        msg = f"{path} has {len(found)} columns '{case}', expected one with the names of the cases; it has {names}"
         raise SectionError(msg)
     if found[0].isna().any():
-        msg = f"{place} has {int(found[0].isna().sum())} rows whose '{case}' is empty: name the case of each row"
+        msg = f"{path} has {int(found[0].isna().sum())} rows whose '{case}' is empty: give the case of each row"
         raise SectionError(msg)
-    genes = [(name, _numbers(place, name, cells)) for name, cells in columns if name != case]
+    genes = [(name, _numbers(path, name, cells)) for name, cells in columns if name != case]
     values = np.column_stack([column for _, column in genes]) if genes else np.zeros((len(found[0]), 0))
     return BulkTable([str(name).strip() for name in found[0]], [name for name, _ in genes], values)
 
 
-def _numbers(place: StoragePath, name: str, cells: pd.Series) -> Float64[np.ndarray, "case"]:
+def _numbers(path: StoragePath, name: str, cells: pd.Series) -> Float64[np.ndarray, "case"]:
     numbers = pd.to_numeric(cells, errors="coerce")
     words = [str(word) for word in cells[numbers.isna() & cells.notna()]]
     if words:
-        msg = f"{place} has {len(words)} values of '{name}' that are no numbers: {some(words)}"
+        msg = f"{path} has {len(words)} values of '{name}' that are not numbers: {some(words)}"
         raise SectionError(msg)
     return numbers.to_numpy(dtype=np.float64)

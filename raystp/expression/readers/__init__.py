@@ -1,1 +1,1 @@
-"""Readers."""
+"""Readers of measured sections, one file per layout on disk."""

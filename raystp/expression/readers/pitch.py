@@ -1,7 +1,8 @@
-"""How many pixels lie between neighbouring spots: a least-squares fit of the printed array to the places in the image.
+"""Fit the printed array to the spots' positions in the image, to find the pitch in pixels.
 
-The nearest neighbour's distance is biased where spots are jittered: on HER2ST, where detected spots are off by some
-24 px, its median gives 0.733-0.737 um/px; the fit gives 0.686-0.689, and holes in the array do not matter to it.
+The distance to the nearest neighbour is biased where spots are jittered. In HER2ST, where detected spots are off by
+about 24 px, its median gives 0.733-0.737 um/px. The least-squares fit gives 0.686-0.689, and tolerates holes in the
+array.
 """
 
 from dataclasses import dataclass
@@ -14,50 +15,51 @@ from raystp.errors import SectionError
 SQUARE = (1.0, 1.0)
 """Legacy arrays: one pitch per step of array column and row."""
 HEXAGONAL = (0.5, 3**0.5 / 2)
-"""Visium: rows are shifted by half a pitch, and array columns count the half pitches."""
+"""Visium: rows are shifted by half a pitch, and array columns count half pitches."""
 
-UNEVEN = 0.10
-"""The fit's two axes may differ by this share: HER2ST's differ by 1 %; columns that were mixed up differ by 70 %."""
-STRAY = 0.35
-"""A root mean square distance from the array beyond this share of the pitch is no array."""
+MAX_ASPECT = 0.10
+"""Largest relative difference of the fit's two axes. HER2ST's differ by 1 %; mixed-up columns differ by 70 %."""
+MAX_RESIDUAL = 0.35
+"""Largest root mean square distance from the array, in pitches; beyond, the positions do not follow the array."""
 
 
 @dataclass(frozen=True)
 class SpotLattice:
-    """The array as it lies in the image."""
+    """The array in the image."""
 
     pitch_px: float
     mirrored: bool
-    """The array is seen as in a mirror: a flipped image, or x and y swapped."""
+    """Whether the array is mirrored: the image is flipped, or x and y are swapped."""
 
 
 def fit_lattice(
     array: Float64[np.ndarray, "spot 2"],
     xy: Float64[np.ndarray, "spot 2"],
     step: tuple[float, float],
-    where: str,
+    origin: str,
 ) -> SpotLattice | None:
-    """Fit places in px to array coordinates (column, row), whose steps are `step` pitches long.
+    """Fit positions in px to array coordinates (column, row), whose steps are `step` pitches long.
 
     Any rotation fits. Spots beyond 4 robust standard deviations are left out of a second fit. Returns None where the
-    spots do not span a plane; raises SectionError where they do not lie as their array coordinates say.
+    spots do not span a plane; raises SectionError where they do not follow their array coordinates.
     """
     known = np.isfinite(array).all(axis=1) & np.isfinite(xy).all(axis=1)
     xy = xy[known]
     design = np.column_stack([array[known] * np.asarray(step), np.ones(int(known.sum()))])
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return None
-    fit, off = _least_squares(design, xy)
-    near = off <= 4 * 1.4826 * np.median(off) + 1e-9 * np.abs(xy).max()
-    if np.linalg.matrix_rank(design[near]) == design.shape[1]:
-        fit, off = _least_squares(design[near], xy[near])
+    fit, distance = _least_squares(design, xy)
+    inliers = distance <= 4 * 1.4826 * np.median(distance) + 1e-9 * np.abs(xy).max()
+    if np.linalg.matrix_rank(design[inliers]) == design.shape[1]:
+        fit, distance = _least_squares(design[inliers], xy[inliers])
     area = float(np.linalg.det(fit[:2]))
     longer, shorter = np.linalg.svd(fit[:2], compute_uv=False).tolist()
-    stray = float(np.sqrt(np.square(off).mean()))
-    if shorter < (1 - UNEVEN) * longer or stray > STRAY * shorter:
+    residual = float(np.sqrt(np.square(distance).mean()))
+    if shorter < (1 - MAX_ASPECT) * longer or residual > MAX_RESIDUAL * shorter:
         msg = (
-            f"{where}: the spots do not lie as their array coordinates say: a step is {longer:.1f} px one way and "
-            f"{shorter:.1f} px the other, spots stray {stray:.1f} px from it: are columns of the positions mixed up?"
+            f"{origin}: the spots do not follow their array coordinates: a step is {longer:.1f} px along one axis and "
+            f"{shorter:.1f} px along the other, spots are off by {residual:.1f} px (root mean square); check the "
+            "columns of the positions"
         )
         raise SectionError(msg)
     return SpotLattice(pitch_px=abs(area) ** 0.5, mirrored=area < 0)

@@ -1,4 +1,4 @@
-"""The layouts that a measured section can have on disk. A new one is a file, and a line here."""
+"""The layouts that a measured section can have on disk. To add one, add a file and a line here."""
 
 from collections.abc import Callable
 
@@ -18,11 +18,11 @@ LAYOUTS: dict[str, Callable[[SectionSource], tuple[ad.AnnData, Notes]]] = {
 
 
 def read(source: SectionSource) -> tuple[ad.AnnData, Notes]:
-    """Read a measured section in its layout: the section in raystp's schema, and what was dropped or assumed.
+    """Read a measured section: return it in raystp's schema, with notes on what was dropped or assumed.
 
-    Raises SectionError for a layout that is not known, and wherever its reader does.
+    Raises SectionError for an unknown layout, and wherever the layout's reader does.
     """
     if source.layout not in LAYOUTS:
-        msg = f"section '{source.section}': no such layout; there are {', '.join(LAYOUTS)}, got {source.layout!r}"
+        msg = f"section '{source.section}': unknown layout {source.layout!r}; choose one of {', '.join(LAYOUTS)}"
         raise SectionError(msg)
     return LAYOUTS[source.layout](source)

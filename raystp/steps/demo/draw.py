@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from raystp.expression.schema import SectionInfo, SpotPositions, make_section, write_section
-from raystp.expression.synthetic.places import PITCH, visium_places
-from raystp.expression.synthetic.programs import Programs, expected_expression, measure, type_fractions
+from raystp.expression.synthetic.programs import Programs, expected_expression, measure
+from raystp.expression.synthetic.spots import PITCH, type_fractions, visium_positions
 from raystp.slides.synthetic.slide import TISSUES, damage, draw_slide, draw_stain, tissue_map, write_slide
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, MicronsPerPixel
@@ -43,7 +43,7 @@ def draw(work: DrawTask) -> int:
         damage(slides.local_path)
     if work.slide in (UNMEASURED, DAMAGED):
         return 0
-    xy, row, col = visium_places(side, side, mpp=MPP)
+    xy, row, col = visium_positions(side, side, mpp=MPP)
     radius = Level0Pixels(SPOT_UM / MPP / 2)
     shares = type_fractions(kinds, xy, cell=CELL, radius_px=radius, types=len(TISSUES))
     kept = shares[:, 0] < LEAST_TISSUE

@@ -19,7 +19,7 @@ from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import Location, RunConfig, StepConfig
 from raystp.expression.schema import read_section
-from raystp.expression.synthetic.programs import described, plant_programs
+from raystp.expression.synthetic.programs import gene_descriptions, plant_programs
 from raystp.slides.synthetic.slide import TISSUES
 from raystp.steps.demo.draw import CELL, DAMAGED, UNMEASURED, DrawTask, draw
 from raystp.steps.pipeline import step as pipeline
@@ -112,7 +112,7 @@ def _cohort(config: DemoConfig) -> Artifact:
     planted = {"planted": genes[programs.planted].tolist(), "no signal": genes[~programs.planted].tolist()}
     (draft.path / "planted" / "genes.json").write_bytes(json.dumps(planted).encode())
     (draft.path / "genes.txt").write_bytes("\n".join(programs.genes).encode())
-    texts = [f"{gene}####{text}" for gene, text in described(programs).items()]
+    texts = [f"{gene}####{text}" for gene, text in gene_descriptions(programs).items()]
     (draft.path / "texts.txt").write_bytes("\n".join(texts).encode())
     (draft.path / "bulk.csv").write_bytes(_pooled(draft.path, patients, programs.genes).encode())
     return draft.finish({"slides": len(work), "genes": len(programs.genes)}, [])

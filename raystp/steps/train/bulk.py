@@ -18,8 +18,7 @@ from raystp.evaluate.protocols import protocol_of
 from raystp.expression.bulk.labels import BulkLabels, labels_of, variable_genes
 from raystp.expression.bulk.tables import read_table
 from raystp.expression.folds import Split, split_by_patient
-from raystp.expression.panel import read_panel
-from raystp.expression.panel_config import PanelConfig
+from raystp.expression.panel import PanelConfig, read_panel
 from raystp.models.training.plan import RankLayout, check_width
 from raystp.steps.train.bulk_cases import CaseCohort, check_named, cohort_of, dim_of_embeddings
 from raystp.steps.train.bulk_config import NORMALISATION

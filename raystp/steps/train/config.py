@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Config, Location, StepConfig
-from raystp.expression.panel_config import PanelConfig
+from raystp.expression.panel import PanelConfig
 from raystp.models.attention.model import AttentionOptions
 from raystp.models.bleep.loss import BleepOptions
 from raystp.models.genequery.options import GENEQUERY_FIT, GENEQUERY_SPOT_FIT, GeneQueryOptions

@@ -17,7 +17,7 @@ from raystp.errors import ConfigError
 from raystp.evaluate.metrics.genes import pcc_per_gene
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.folds import Split, split_by_patient, split_by_section
-from raystp.expression.panel_config import choose_panel
+from raystp.expression.panel import choose_panel
 from raystp.expression.sections import sections_of
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
 from raystp.models.predictor import DirectPredictor, predictor

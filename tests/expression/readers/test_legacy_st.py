@@ -25,7 +25,7 @@ def source(tmp_path: Path) -> SectionSource:
     return SectionSource("A1", "slideA1", "A", "legacy_st", counts, positions)
 
 
-def test_a_spot_lies_at_its_own_column_and_row(source: SectionSource) -> None:
+def test_a_spot_has_the_position_of_its_array_coordinates(source: SectionSource) -> None:
     section, notes = read(source)
     assert section.obs_names.tolist() == ["1x1", "2x1", "1x2", "2x3"]
     assert section.obsm["spatial"].tolist() == [[600, 2100], [700, 2100], [600, 2200], [700, 2300]]
@@ -48,7 +48,7 @@ def test_a_spot_lies_at_its_own_column_and_row(source: SectionSource) -> None:
     assert notes["mirrored"] is False
 
 
-def test_compression_and_an_absent_corner_change_nothing(source: SectionSource, tmp_path: Path) -> None:
+def test_compression_and_a_missing_corner_cell_change_nothing(source: SectionSource, tmp_path: Path) -> None:
     with gzip.open(tmp_path / "A1.tsv.gz", "wt") as file:
         file.write(COUNTS.removeprefix("\t"))
     zipped, _ = read(replace(source, counts=StoragePath.of(tmp_path / "A1.tsv.gz")))
@@ -57,7 +57,7 @@ def test_compression_and_an_absent_corner_change_nothing(source: SectionSource, 
     assert zipped.var_names.tolist() == plain.var_names.tolist()
 
 
-def test_what_stands_on_one_side_is_dropped_and_named(source: SectionSource, tmp_path: Path) -> None:
+def test_spots_in_one_file_only_are_dropped_and_noted(source: SectionSource, tmp_path: Path) -> None:
     (tmp_path / "A1.tsv").write_text(COUNTS + "9x9\t1\t1\t1\n3x1\t0\t0\t0\n3x2\t1\t0\t0\n")
     more = "8\t8\t8\t8\t1\t1\t1\n3\t1\t3\t1\t800\t2100\t1\n3\t2\t3\t2\t800\t2200\t0\n"
     (tmp_path / "A1_selection.tsv").write_text(SELECTION + more)
@@ -69,18 +69,18 @@ def test_what_stands_on_one_side_is_dropped_and_named(source: SectionSource, tmp
     assert (notes["dropped_unselected"], notes["dropped_unselected_first"]) == (1, ["3x2"])
 
 
-def test_a_given_mpp_stands_where_the_pitch_does_not_contradict_it(source: SectionSource) -> None:
+def test_a_given_mpp_is_used_unless_the_pitch_contradicts_it(source: SectionSource) -> None:
     section, notes = read(replace(source, mpp=1.95))
     assert section.uns["raystp"]["mpp"] == 1.95
     assert notes["mpp_from"] == "given"
     assert notes["mpp_by_pitch"] == pytest.approx(2.0)
-    with pytest.raises(SectionError, match=r"mpp 0.5 was given, but the spots' pitch says 2 um/px"):
+    with pytest.raises(SectionError, match=r"mpp 0.5 was given, but the spots' pitch gives 2 um/px"):
         read(replace(source, mpp=0.5))
-    with pytest.raises(SectionError, match="no microscope's"):
+    with pytest.raises(SectionError, match="implausible nan um/px"):
         read(replace(source, mpp=float("nan")))
 
 
-def test_detected_array_coordinates_are_places_once_their_scale_is_known(source: SectionSource, tmp_path: Path) -> None:
+def test_detected_array_coordinates_are_positions_with_spot_px(source: SectionSource, tmp_path: Path) -> None:
     (tmp_path / "mob.tsv").write_text("\tA\n16.92x9.015\t1\n17.0x10.0\t2\n3.5x4.25\t3\n")
     mob = replace(source, counts=StoragePath.of(tmp_path / "mob.tsv"), positions=None)
     section, notes = read(replace(mob, spot_px=80.0))
@@ -94,34 +94,37 @@ def test_detected_array_coordinates_are_places_once_their_scale_is_known(source:
 
 
 @pytest.mark.parametrize(
-    ("files", "sentence"),
+    ("files", "message"),
     [
         (("\tA\nspot1\t1\n", SELECTION), r"named by array coordinates, such as 10x13.* 1 are named 'spot1'"),
         (("\tA\n1x1\tmany\n", SELECTION), r"not a tab-separated table of counts: could not convert string 'many'"),
         (("\tA\tB\n1x1\t1\t2\n2x1\t1\n", SELECTION), r"not a tab-separated table of counts: .*columns"),
-        (("\tA\n1x1\t1\t2\n", SELECTION), r"its header names 2 columns|2 stand below it"),
-        (("\tA\n", SELECTION), "there are no rows below its header"),
-        (("", SELECTION), "there are no rows below its header"),
-        (("\tA\n1x1\t1\n1.1x1\t1\n", SELECTION), r"1 spots more than once among its counts: '1x1'"),
-        (("\tA\n50x1\t1\n", SELECTION), r"no spot has both counts and a place; counts are of '50x1', places of '2x3'"),
+        (("\tA\n1x1\t1\t2\n", SELECTION), r"its header has 1 columns, its rows have 2"),
+        (("\tA\n", SELECTION), "it has no rows below its header"),
+        (("", SELECTION), "it has no rows below its header"),
+        (("\tA\n1x1\t1\n1.1x1\t1\n", SELECTION), r"lists 1 spots more than once in its counts: '1x1'"),
+        (
+            ("\tA\n50x1\t1\n", SELECTION),
+            r"no spot has both counts and a position; counts have '50x1', positions have '2x3'",
+        ),
         (("\tA\n1x1\t0.5\n2x1\t1\n1x2\t1\n", SELECTION), r"1 counts that are not whole numbers.*1x1/A = 0.5"),
         (("\tA\n1x1\tnan\n2x1\t1\n1x2\t1\n", SELECTION), r"1 counts that are not finite numbers.*1x1/A = nan"),
-        (("\tA\n1x1\t1\n2x1\t1\n", SELECTION), r"um/px is not known: too few spots.*give mpp"),
+        (("\tA\n1x1\t1\n2x1\t1\n", SELECTION), r"um/px is unknown: too few spots.*give mpp"),
         ((COUNTS, "x\ty\tpixel_x\n1\t1\t5\n"), r"no column 'pixel_y'; it has 'x', 'y', 'pixel_x'"),
-        ((COUNTS, SELECTION.replace("600", "left")), "holds something else than numbers"),
-        ((COUNTS, ""), "not a tab-separated table of places"),
+        ((COUNTS, SELECTION.replace("600", "left")), "has values that are not numbers"),
+        ((COUNTS, ""), "not a tab-separated table of positions"),
     ],
 )
-def test_files_of_another_form_are_said_so(
-    source: SectionSource, tmp_path: Path, files: tuple[str, str], sentence: str
+def test_malformed_files_are_refused(
+    source: SectionSource, tmp_path: Path, files: tuple[str, str], message: str
 ) -> None:
     (tmp_path / "A1.tsv").write_text(files[0])
     (tmp_path / "A1_selection.tsv").write_text(files[1])
-    with pytest.raises(SectionError, match=f"^section 'A1' .*({sentence})"):
+    with pytest.raises(SectionError, match=f"^section 'A1' .*({message})"):
         read(source)
 
 
-def test_a_damaged_archive_and_an_absent_file_are_said_so(source: SectionSource, tmp_path: Path) -> None:
+def test_a_damaged_gzip_and_an_absent_file_are_reported(source: SectionSource, tmp_path: Path) -> None:
     whole = gzip.compress(COUNTS.encode() * 50)
     (tmp_path / "cut.tsv.gz").write_bytes(whole[:40])
     with pytest.raises(SectionError, match=r"cut.tsv.gz\) is not a tab-separated table of counts"):
@@ -139,7 +142,7 @@ def test_a_damaged_archive_and_an_absent_file_are_said_so(source: SectionSource,
         ("C4", (184, 3, 15842, 0.686, 10190)),
     ],
 )
-def test_her2st_is_as_its_table_says(real_data: Path, name: str, row: tuple[int, int, int, float, int]) -> None:
+def test_her2st_reads_with_known_figures(real_data: Path, name: str, row: tuple[int, int, int, float, int]) -> None:
     spots, dropped, genes, mpp, median = row
     counts = StoragePath.of(real_data / "her2st" / "ST-cnts" / f"{name}.tsv.gz")
     positions = StoragePath.of(real_data / "her2st" / "ST-spotfiles" / f"{name}_selection.tsv")
@@ -153,7 +156,7 @@ def test_her2st_is_as_its_table_says(real_data: Path, name: str, row: tuple[int,
     assert np.median(np.asarray(section.X.sum(axis=1))) == pytest.approx(median, abs=0.5)
 
 
-def test_the_olfactory_bulb_lies_on_its_image(real_data: Path) -> None:
+def test_the_spots_of_the_olfactory_bulb_are_inside_its_image(real_data: Path) -> None:
     counts = StoragePath.of(real_data / "mob_rep11" / "counts" / "Rep11_MOB_count_matrix-1.tsv.gz")
     section, _ = read(SectionSource("11", "11", "mouse", "legacy_st", counts, spot_px=72.56))
     assert section.shape == (262, 16218)

@@ -5,30 +5,30 @@ from jaxtyping import Float64
 from raystp.errors import SectionError
 from raystp.expression.readers.pitch import HEXAGONAL, SQUARE, fit_lattice
 
-Places = Float64[np.ndarray, "spot 2"]
+Positions = Float64[np.ndarray, "spot 2"]
 
 
-def _square(n: int = 8) -> Places:
+def _square(n: int = 8) -> Positions:
     return np.stack(np.meshgrid(np.arange(n), np.arange(n)), axis=-1).reshape(-1, 2).astype(np.float64)
 
 
-def _turned(places: Places, degrees: float) -> Places:
+def _rotated(positions: Positions, degrees: float) -> Positions:
     angle = np.deg2rad(degrees)
-    return np.asarray(places @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]))
+    return np.asarray(positions @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]))
 
 
 @pytest.mark.parametrize("degrees", [0, 17, 90, 180, 271])
-def test_the_pitch_survives_holes_jitter_and_rotation(degrees: float) -> None:
+def test_holes_jitter_and_rotation_do_not_change_the_pitch(degrees: float) -> None:
     rng = np.random.default_rng(0)
     array = _square(15)[rng.random(225) < 0.6]
-    xy = _turned(array * 290.0, degrees) + rng.normal(scale=15, size=array.shape) + 5000
+    xy = _rotated(array * 290.0, degrees) + rng.normal(scale=15, size=array.shape) + 5000
     lattice = fit_lattice(array, xy, SQUARE, "here")
     assert lattice is not None
     assert lattice.pitch_px == pytest.approx(290, rel=0.005)
     assert not lattice.mirrored
 
 
-def test_a_hexagonal_array_has_one_pitch_both_ways() -> None:
+def test_a_hexagonal_array_has_one_pitch_in_both_directions() -> None:
     array = _square(10) * [2, 1] + [0, 0]
     array[:, 0] += array[:, 1] % 2  # odd rows hold odd columns
     xy = array * [0.5 * 280, 3**0.5 / 2 * 280]
@@ -46,7 +46,7 @@ def test_one_misplaced_spot_does_not_move_the_pitch() -> None:
     assert lattice.pitch_px == pytest.approx(100)
 
 
-def test_swapped_x_and_y_are_seen_as_a_mirror() -> None:
+def test_swapped_x_and_y_are_reported_as_mirrored() -> None:
     array = _square()
     lattice = fit_lattice(array, array[:, ::-1] * 100.0, SQUARE, "here")
     assert lattice is not None
@@ -59,10 +59,10 @@ def test_spots_on_a_line_have_no_pitch() -> None:
     assert fit_lattice(array[:1], array[:1], SQUARE, "here") is None
 
 
-def test_places_that_do_not_follow_the_array_are_refused() -> None:
+def test_positions_that_do_not_follow_the_array_are_refused() -> None:
     array = _square()
-    with pytest.raises(SectionError, match=r"^here: .*100.0 px one way and 60.0 px the other"):
+    with pytest.raises(SectionError, match=r"^here: .*100.0 px along one axis and 60.0 px along the other"):
         fit_lattice(array, array * [100.0, 60.0], SQUARE, "here")
     shuffled = np.random.default_rng(1).permutation(array)
-    with pytest.raises(SectionError, match="columns of the positions mixed up"):
+    with pytest.raises(SectionError, match="check the columns of the positions"):
         fit_lattice(array, shuffled * 100, SQUARE, "here")

@@ -11,14 +11,14 @@ import scipy.sparse as sp
 from raystp.errors import SectionError
 from raystp.expression.readers.registry import LAYOUTS, read
 from raystp.expression.readers.source import SectionSource
-from raystp.expression.schema import about, write_section
+from raystp.expression.schema import section_info, write_section
 from raystp.storage import StoragePath
 
 XY = np.array([[100.0, 1000.0], [200.0, 1000.0], [100.0, 1100.0], [300.0, 1300.0]])
 COUNTS = np.array([[1, 0], [2, 3], [0, 4], [5, 6]], dtype=np.float32)
 
 
-def _stranger(**parts: Any) -> ad.AnnData:
+def _foreign(**parts: Any) -> ad.AnnData:
     obs = pd.DataFrame(index=["a", "b", "c", "d"])
     made = ad.AnnData(X=sp.csr_matrix(COUNTS), obs=obs, var=pd.DataFrame(index=["G", "H"]))
     made.obsm["spatial"] = XY.copy()
@@ -38,34 +38,34 @@ def _read(source: SectionSource, adata: ad.AnnData) -> tuple[ad.AnnData, dict[st
 
 
 def test_a_plain_h5ad_reads_with_a_given_mpp(source: SectionSource) -> None:
-    section, notes = _read(source, _stranger())
+    section, notes = _read(source, _foreign())
     assert section.X.toarray().tolist() == COUNTS.tolist()
     assert section.obsm["spatial"].tolist() == XY.tolist()
-    assert about(section).mpp == 0.5
-    assert about(section).pitch_um == 50.0
-    assert about(section).spot_diameter_um == 25.0
+    assert section_info(section).mpp == 0.5
+    assert section_info(section).pitch_um == 50.0
+    assert section_info(section).spot_diameter_um == 25.0
     assert notes["mpp_from"] == "given"
     assert notes["spot_diameter_from"] == "half the pitch"
 
 
-def test_what_uns_says_is_used(source: SectionSource) -> None:
+def test_values_in_uns_are_used(source: SectionSource) -> None:
     uns = {"spatial": {"lib": {"scalefactors": {"spot_diameter_fullres": 110.0, "microns_per_pixel": 0.25}}}}
-    section, notes = _read(replace(source, mpp=None), _stranger(uns=uns))
-    assert about(section).mpp == 0.25
-    assert about(section).spot_diameter_um == 27.5
+    section, notes = _read(replace(source, mpp=None), _foreign(uns=uns))
+    assert section_info(section).mpp == 0.25
+    assert section_info(section).spot_diameter_um == 27.5
     assert notes["mpp_from"] == "scalefactors"
     assert notes["spot_diameter_from"] == "scalefactors"
     assert list(section.uns["spatial"]) == ["S1"]
 
 
 @pytest.mark.parametrize("mpp", [None, 352.8])
-def test_um_per_pixel_is_demanded(source: SectionSource, mpp: float | None) -> None:
-    with pytest.raises(SectionError, match=r"um/px is needed, and (nothing in the file says it|352.8 \(given\))"):
-        _read(replace(source, mpp=mpp), _stranger())
+def test_um_per_pixel_is_required(source: SectionSource, mpp: float | None) -> None:
+    with pytest.raises(SectionError, match=r"um/px is needed, and (the file has none|352.8 \(given\) is implausible)"):
+        _read(replace(source, mpp=mpp), _foreign())
 
 
-def test_the_counts_layer_wins_and_a_normalised_x_is_refused(source: SectionSource) -> None:
-    normalised = _stranger(X=sp.csr_matrix(np.log1p(COUNTS)))
+def test_the_counts_layer_is_preferred_and_a_normalised_x_is_refused(source: SectionSource) -> None:
+    normalised = _foreign(X=sp.csr_matrix(np.log1p(COUNTS)))
     with pytest.raises(SectionError, match="not raw counts"):
         _read(source, normalised)
     normalised.layers["counts"] = COUNTS
@@ -74,18 +74,18 @@ def test_the_counts_layer_wins_and_a_normalised_x_is_refused(source: SectionSour
     assert notes["counts_from"] == "layers['counts']"
 
 
-def test_spots_off_tissue_and_without_counts_leave(source: SectionSource) -> None:
-    stranger = _stranger(X=COUNTS * np.array([[1], [0], [1], [1]], dtype=np.float32))
-    stranger.obs["in_tissue"] = [0, 1, 1, 1]
-    stranger.obs["array_row"] = [0, 0, 1, 3]
-    section, notes = _read(source, stranger)
+def test_spots_off_tissue_and_without_counts_are_dropped(source: SectionSource) -> None:
+    foreign = _foreign(X=COUNTS * np.array([[1], [0], [1], [1]], dtype=np.float32))
+    foreign.obs["in_tissue"] = [0, 1, 1, 1]
+    foreign.obs["array_row"] = [0, 0, 1, 3]
+    section, notes = _read(source, foreign)
     assert section.obs_names.tolist() == ["c", "d"]
     assert section.obs["array_row"].tolist() == [1, 3]
     assert (notes["dropped_off_tissue_first"], notes["dropped_empty_first"]) == (["a"], ["b"])
 
 
-def test_places_may_stand_in_obs_as_hest_has_them(source: SectionSource) -> None:
-    hest = _stranger()
+def test_positions_may_be_in_obs_as_in_hest(source: SectionSource) -> None:
+    hest = _foreign()
     hest.obs["pxl_col_in_fullres"], hest.obs["pxl_row_in_fullres"] = XY[:, 0], XY[:, 1]
     del hest.obsm["spatial"]
     section, notes = _read(source, hest)
@@ -96,29 +96,29 @@ def test_places_may_stand_in_obs_as_hest_has_them(source: SectionSource) -> None
         _read(source, hest)
 
 
-def test_places_are_demanded(source: SectionSource) -> None:
-    stranger = _stranger()
-    del stranger.obsm["spatial"]
-    with pytest.raises(SectionError, match=r"has no places: neither obsm\['spatial'\] nor obs columns pxl_col"):
-        _read(source, stranger)
-    stranger.obsm["spatial"] = np.ones((4, 3))
-    with pytest.raises(SectionError, match=r"of shape \(4, 3\)"):
-        _read(source, stranger)
-    stranger.obsm["spatial"] = np.where(XY == 300, np.nan, XY)
-    with pytest.raises(SectionError, match=r"1 spots whose place is not a finite number: 'd'"):
-        _read(source, stranger)
+def test_positions_are_required(source: SectionSource) -> None:
+    foreign = _foreign()
+    del foreign.obsm["spatial"]
+    with pytest.raises(SectionError, match=r"has no positions: neither obsm\['spatial'\] nor obs columns pxl_col"):
+        _read(source, foreign)
+    foreign.obsm["spatial"] = np.ones((4, 3))
+    with pytest.raises(SectionError, match=r"has shape \(4, 3\)"):
+        _read(source, foreign)
+    foreign.obsm["spatial"] = np.where(XY == 300, np.nan, XY)
+    with pytest.raises(SectionError, match=r"1 spots whose position is not finite: 'd'"):
+        _read(source, foreign)
 
 
-def test_a_section_of_raystp_reads_as_it_was(source: SectionSource, make: Any) -> None:
+def test_a_section_of_raystp_reads_back_unchanged(source: SectionSource, make: Any) -> None:
     first = make([[1, 2], [3, 4]])
     write_section(source.counts, first)
     again, notes = read(replace(source, mpp=None))
-    assert about(again) == replace(about(first), layout="scverse")
+    assert section_info(again) == replace(section_info(first), layout="scverse")
     assert again.X.toarray().tolist() == first.X.toarray().tolist()
     assert notes["mpp_from"] == "uns['raystp']"
 
 
-def test_an_unknown_layout_lists_the_known(source: SectionSource) -> None:
+def test_an_unknown_layout_is_refused_with_the_known_ones(source: SectionSource) -> None:
     assert list(LAYOUTS) == ["legacy_st", "space_ranger", "scverse"]
-    with pytest.raises(SectionError, match="no such layout; there are legacy_st, space_ranger, scverse, got 'xenium'"):
+    with pytest.raises(SectionError, match="unknown layout 'xenium'; choose one of legacy_st, space_ranger, scverse"):
         read(replace(source, layout="xenium"))

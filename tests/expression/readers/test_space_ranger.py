@@ -69,7 +69,7 @@ def source(outs: Path) -> SectionSource:
     return SectionSource("V1", "V1", "mouse", "space_ranger", StoragePath.of(outs))
 
 
-def test_a_spot_lies_at_its_own_column_and_row(source: SectionSource) -> None:
+def test_a_spot_has_the_position_of_its_barcode(source: SectionSource) -> None:
     section, notes = read(source)
     assert section.obs_names.tolist() == BARCODES[:4]
     assert section.obsm["spatial"][:, 0].tolist() == [1000, 1200, 1100, 1300]
@@ -114,19 +114,19 @@ def test_every_form_of_the_same_output_reads_alike(source: SectionSource, outs: 
         assert section.uns["spatial"] == first.uns["spatial"]
 
 
-def test_without_scale_factors_the_printed_spot_is_drawn(source: SectionSource, outs: Path) -> None:
+def test_without_scale_factors_the_spot_diameter_is_the_printed_one(source: SectionSource, outs: Path) -> None:
     (outs / "spatial" / "scalefactors_json.json").unlink()
     section, _ = read(source)
     assert section.uns["spatial"]["V1"]["scalefactors"]["spot_diameter_fullres"] == pytest.approx(110)
 
 
-def test_swapped_pixel_columns_show_as_a_mirror(source: SectionSource, outs: Path) -> None:
+def test_swapped_pixel_columns_are_reported_as_mirrored(source: SectionSource, outs: Path) -> None:
     swapped = HEADER.replace("pxl_row_in_fullres,pxl_col_in_fullres", "pxl_col_in_fullres,pxl_row_in_fullres")
     (outs / "spatial" / "tissue_positions.csv").write_text(swapped + _positions())
     assert read(source)[1]["mirrored"] is True
 
 
-def test_spots_in_tissue_without_counts_are_dropped_and_named(source: SectionSource, outs: Path) -> None:
+def test_spots_in_tissue_without_counts_are_dropped_and_noted(source: SectionSource, outs: Path) -> None:
     (outs / "spatial" / "tissue_positions_list.csv").write_text(_positions() + "ZZ-1,1,2,2,5346.41,1200\n")
     section, notes = read(source)
     assert section.n_obs == 4
@@ -142,7 +142,7 @@ def test_scale_factors_of_another_image_are_refused(source: SectionSource, outs:
         read(source)
 
 
-def test_positions_are_demanded_and_checked(source: SectionSource, outs: Path) -> None:
+def test_positions_are_required_and_checked(source: SectionSource, outs: Path) -> None:
     h5 = source.counts / "V1_filtered_feature_bc_matrix.h5"
     with pytest.raises(SectionError, match="has no positions: give its spatial folder"):
         read(replace(source, counts=h5))
@@ -156,7 +156,7 @@ def test_positions_are_demanded_and_checked(source: SectionSource, outs: Path) -
         read(replace(source, positions=source.counts / "spatial" / "tissue_positions.parquet"))
 
 
-def test_counts_of_another_form_are_said_so(source: SectionSource, outs: Path) -> None:
+def test_malformed_counts_are_refused(source: SectionSource, outs: Path) -> None:
     file = outs / "V1_filtered_feature_bc_matrix.h5"
     with h5py.File(file, "r+") as opened:
         opened["matrix/indices"][0] = 77
@@ -167,7 +167,7 @@ def test_counts_of_another_form_are_said_so(source: SectionSource, outs: Path) -
     with pytest.raises(SectionError, match="not a feature-barcode matrix"):
         read(source)
     file.unlink()
-    with pytest.raises(SectionError, match=r"wanted is one \*filtered_feature_bc_matrix.h5"):
+    with pytest.raises(SectionError, match=r"expected one \*filtered_feature_bc_matrix.h5"):
         read(source)
     _write_triple(outs / "filtered_feature_bc_matrix", zipped=False)
     (outs / "filtered_feature_bc_matrix" / "barcodes.tsv").write_text("AA-1\n")
@@ -178,17 +178,17 @@ def test_counts_of_another_form_are_said_so(source: SectionSource, outs: Path) -
         read(source)
 
 
-def test_a_matrix_that_claims_more_than_its_file_is_not_read(source: SectionSource, outs: Path) -> None:
+def test_a_matrix_that_declares_more_than_its_file_is_not_read(source: SectionSource, outs: Path) -> None:
     (outs / "V1_filtered_feature_bc_matrix.h5").unlink()
     folder = outs / "filtered_feature_bc_matrix"
     _write_triple(folder, zipped=False)
     head = "%%MatrixMarket matrix coordinate integer general\n"
     (folder / "matrix.mtx").write_text(head + "4 5 999999999999\n1 1 1\n")
-    with pytest.raises(SectionError, match="claims 999999999999 values in 4 x 5 in a file of"):
+    with pytest.raises(SectionError, match="declares 999999999999 values in 4 x 5 in a file of"):
         read(source)
 
 
-def test_a_real_output_has_the_spots_and_genes_it_says(real_data: Path) -> None:
+def test_a_real_output_reads_with_known_figures(real_data: Path) -> None:
     folder = StoragePath.of(real_data / "visium" / "Vis5A_2dpi")
     section, notes = read(SectionSource("Vis5A", "Vis5A", "mouse", "space_ranger", folder))
     assert section.shape == (982, 33217)

@@ -1,4 +1,4 @@
-"""Laws of the planted genes: equal totals, silent null genes, noise as stated, spots as on a Visium array."""
+"""Laws of the simulated genes: equal totals, constant null genes, the stated noise, spots on a Visium array."""
 
 import itertools
 
@@ -17,9 +17,8 @@ from raystp.expression.synthetic.programs import (
     expected_expression,
     measure,
     plant_programs,
-    type_fractions,
-    visium_places,
 )
+from raystp.expression.synthetic.spots import type_fractions, visium_positions
 from raystp.units import Level0Pixels, MicronsPerPixel
 
 TISSUES = ("tumour", "stroma", "immune", "fat", "gland")
@@ -55,9 +54,9 @@ def test_every_tissue_has_the_same_expected_total_to_the_last_bit(seed: int, gen
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32))
-def test_raised_genes_peak_in_their_tissues_and_lowered_ones_are_least_there(seed: int) -> None:
+def test_raised_genes_are_highest_and_lowered_genes_lowest_in_their_tissues(seed: int) -> None:
     programs = planted(seed)
-    homes = [
+    tissues_of = [
         [kind for kind, tissue in enumerate(TISSUES) if tissue[:3].upper() in name.split("_")[0]]
         for name in programs.genes
     ]
@@ -66,15 +65,15 @@ def test_raised_genes_peak_in_their_tissues_and_lowered_ones_are_least_there(see
         ratios = programs.relative[home] / programs.relative[away]
         others = [
             ratio
-            for ratio, kinds, planted_gene in zip(ratios, homes, programs.planted, strict=True)
+            for ratio, kinds, planted_gene in zip(ratios, tissues_of, programs.planted, strict=True)
             if planted_gene and not {home, away} & set(kinds)
         ]
-        for name, ratio, kinds in zip(programs.genes, ratios, homes, strict=True):
+        for name, ratio, kinds in zip(programs.genes, ratios, tissues_of, strict=True):
             if home in kinds and away not in kinds:
                 assert (ratio > max(others)) if "_UP" in name else (ratio < min(others)), name
 
 
-def test_genes_are_named_once_by_their_program_and_direction() -> None:
+def test_gene_names_are_unique_and_contain_program_and_direction() -> None:
     programs = planted(genes=3, null=2)
     assert programs.genes[:3] in {
         ("TUM_UP01", "TUM_UP02", "TUM_DN01"),
@@ -87,7 +86,7 @@ def test_genes_are_named_once_by_their_program_and_direction() -> None:
     assert programs.planted.tolist() == [True] * 18 + [False] * 2
 
 
-def test_null_genes_are_one_number_everywhere_and_planted_ones_are_not() -> None:
+def test_null_genes_are_constant_and_planted_genes_are_not() -> None:
     programs = planted()
     shares = np.random.default_rng(1).dirichlet(np.full(len(TISSUES), 0.3), 500)
     for level in (programs.relative, expected_expression(programs, shares)):
@@ -95,7 +94,7 @@ def test_null_genes_are_one_number_everywhere_and_planted_ones_are_not() -> None
         assert (np.ptp(level[:, programs.planted], axis=0) > 0.0).all()
 
 
-def test_a_spot_expects_its_tissues_mixed_by_area() -> None:
+def test_expected_expression_is_the_mean_of_the_tissues_weighted_by_area() -> None:
     programs = planted()
     got = expected_expression(programs, np.array([[0.0, 1.0, 0.0, 0.0, 0.0], [0.2, 0.0, 0.0, 0.0, 0.2]]))
     np.testing.assert_allclose(got[0], programs.relative[1], rtol=1e-12)
@@ -119,7 +118,7 @@ def test_counts_have_the_expected_mean_and_more_than_poisson_variance() -> None:
     np.testing.assert_allclose(plain.var(axis=0), mean, rtol=0.05)
 
 
-def test_library_sizes_are_lognormal_and_know_nothing_of_the_tissue() -> None:
+def test_library_sizes_are_lognormal_and_independent_of_the_tissue() -> None:
     programs, fractions = planted(), pure(1000)
     totals = np.log(measure(np.random.default_rng(0), expected_expression(programs, fractions)).sum(axis=1))
     assert np.exp(np.median(totals)) == pytest.approx(MEDIAN_UMI, rel=0.05)
@@ -128,13 +127,13 @@ def test_library_sizes_are_lognormal_and_know_nothing_of_the_tissue() -> None:
     assert np.ptp(by_tissue) < 5 * 0.6 / np.sqrt(1000)
 
 
-def test_normalising_by_library_size_carries_no_tissue_into_null_genes() -> None:
+def test_normalised_null_genes_do_not_depend_on_the_tissue() -> None:
     programs = planted()
     counts = measure(np.random.default_rng(0), expected_expression(programs, pure(2000))).astype(float)
     by_tissue = log_cp10k(counts).reshape(len(TISSUES), 2000, -1).mean(axis=1)
     centred = by_tissue - by_tissue.mean(axis=0)
     null, rest = centred[:, ~programs.planted], centred[:, programs.planted]
-    assert np.abs(null.mean(axis=1)).max() < 0.01  # no tissue lifts all null genes together
+    assert np.abs(null.mean(axis=1)).max() < 0.01  # no tissue raises all null genes together
     assert null.std() < 0.03
     assert rest.std() > 0.2
 
@@ -144,7 +143,7 @@ def test_the_planted_mean_reaches_a_realistic_score_and_none_on_null_genes() -> 
     rng = np.random.default_rng(0)
     blocks = rng.integers(1, len(TISSUES) + 1, (12, 12)).astype(np.uint8)  # regions of 304 um
     kinds = np.kron(blocks, np.ones((38, 38), np.uint8))
-    xy, _, _ = visium_places(12 * 38 * 16, 12 * 38 * 16, mpp=MPP)
+    xy, _, _ = visium_positions(12 * 38 * 16, 12 * 38 * 16, mpp=MPP)
     shares = type_fractions(kinds, xy, cell=16, radius_px=Level0Pixels(55.0), types=len(TISSUES))[:, 1:]
     expected = expected_expression(programs, shares)
     seen = log_cp10k(measure(rng, expected).astype(float))
@@ -162,21 +161,21 @@ def test_the_same_seed_gives_the_same_genes_and_counts() -> None:
     assert planted(3).relative.tobytes() != planted(4).relative.tobytes()
 
 
-def test_places_are_a_honeycomb_with_visiums_array_coordinates() -> None:
-    xy, row, col = visium_places(4096, 4096, mpp=MPP)
+def test_positions_are_hexagonal_with_visiums_array_coordinates() -> None:
+    xy, row, col = visium_positions(4096, 4096, mpp=MPP)
     assert (row % 2 == col % 2).all()
     assert len(set(zip(row.tolist(), col.tolist(), strict=True))) == len(xy)
     distance, _ = cKDTree(xy).query(xy, k=3)
     np.testing.assert_allclose(distance[:, 1], 200.0)
-    by_place = {(r, c): p for r, c, p in zip(row.tolist(), col.tolist(), xy, strict=True)}
-    np.testing.assert_allclose(by_place[0, 2] - by_place[0, 0], [200.0, 0.0])
-    np.testing.assert_allclose(by_place[1, 1] - by_place[0, 0], [100.0, 100.0 * np.sqrt(3.0)])
+    position_of = {(r, c): p for r, c, p in zip(row.tolist(), col.tolist(), xy, strict=True)}
+    np.testing.assert_allclose(position_of[0, 2] - position_of[0, 0], [200.0, 0.0])
+    np.testing.assert_allclose(position_of[1, 1] - position_of[0, 0], [100.0, 100.0 * np.sqrt(3.0)])
     assert xy.min() >= 112.0
     assert xy.max() <= 4096.0 - 112.0
     assert 400 < len(xy) < 500
 
 
-def test_a_disc_on_a_border_is_shared_by_area_and_what_is_off_the_slide_is_glass() -> None:
+def test_a_disc_on_a_border_is_divided_by_area_and_the_area_off_the_slide_is_glass() -> None:
     kinds = np.repeat(np.array([[1, 2]], np.uint8), 20, axis=1).repeat(40, axis=0)  # 640 x 640 px, border at x = 320
     xy = np.array([[160.0, 320.0], [320.0, 320.0], [480.0, 320.0], [0.0, 320.0], [5000.0, 5000.0]])
     got = type_fractions(kinds, xy, cell=16, radius_px=Level0Pixels(55.0), types=3)
@@ -187,14 +186,14 @@ def test_a_disc_on_a_border_is_shared_by_area_and_what_is_off_the_slide_is_glass
     np.testing.assert_allclose(got[3], [0.5, 0.5, 0.0, 0.0], atol=0.03)
 
 
-def test_a_small_square_of_tissue_takes_its_share_of_the_disc() -> None:
+def test_a_small_square_of_tissue_has_its_share_of_the_disc() -> None:
     kinds = np.zeros((40, 40), np.uint8)
     kinds[19:21, 19:21] = 1  # 32 x 32 px at the centre
     got = type_fractions(kinds, np.array([[320.0, 320.0]]), cell=16, radius_px=Level0Pixels(55.0), types=1)
     assert got[0, 1] == pytest.approx(32**2 / (np.pi * 55**2), rel=0.05)
 
 
-def test_what_cannot_be_planted_is_refused_in_a_sentence() -> None:
+def test_invalid_arguments_are_refused() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(SectionError, match="first three letters differ"):
         plant_programs(rng, ["tumour", "tumid", "fat"])
@@ -206,7 +205,7 @@ def test_what_cannot_be_planted_is_refused_in_a_sentence() -> None:
         expected_expression(planted(), np.array([[1.0, 0, 0, 0, 0], [0.0, 0, 0, 0, 0]]))
     with pytest.raises(SectionError, match="leave glass out"):
         expected_expression(planted(), np.ones((2, 6)))
-    with pytest.raises(SectionError, match="no room for a spot"):
-        visium_places(100, 4096, mpp=MPP)
-    with pytest.raises(SectionError, match="names type 4"):
+    with pytest.raises(SectionError, match="too small for a spot"):
+        visium_positions(100, 4096, mpp=MPP)
+    with pytest.raises(SectionError, match="the tissue map has type 4"):
         type_fractions(np.full((2, 2), 4, np.uint8), np.zeros((1, 2)), cell=16, radius_px=Level0Pixels(5.0), types=3)

@@ -1,4 +1,4 @@
-"""Measured spots joined with their tiles and stacked: by id, in order, and nothing of one spot on another's row."""
+"""Measured spots joined with their tiles by id and stacked in order; rows of different spots are never mixed."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -47,14 +47,14 @@ def test_expression_is_the_log_of_counts_per_10000_of_all_genes(
     assert (counts.slide, counts.patient, counts.diameter_px) == ("S2", "P2", 10.0)
 
 
-def test_a_gene_that_was_not_measured_is_0_and_changes_no_other(spots: Artifact) -> None:
+def test_an_unmeasured_gene_is_0_and_does_not_change_others(spots: Artifact) -> None:
     counts = load_counts(spots, "S1")
     with_unknown = counts.expression(["A", "nowhere", "B"])
     np.testing.assert_array_equal(with_unknown[:, 1], 0)
     np.testing.assert_array_equal(with_unknown[:, [0, 2]], counts.expression(["A", "B"]))
 
 
-def test_spots_meet_their_tiles_by_id_not_by_row(spots: Artifact, embed: Artifact) -> None:
+def test_spots_are_joined_with_their_tiles_by_id_not_by_row(spots: Artifact, embed: Artifact) -> None:
     _rewrite(embed, "S2", lambda table: table.take(list(reversed(range(3)))))
     joined = join_embeddings(load_counts(spots, "S2"), embed)
     np.testing.assert_array_equal(
@@ -72,7 +72,7 @@ def test_a_spot_without_a_tile_is_left_out_with_its_counts(spots: Artifact, embe
     np.testing.assert_array_equal(joined.counts.xy, measured.xy[[1, 2, 4, 5]])
 
 
-def test_tiles_join_as_embeddings_do(toy_store: StoragePath, spots: Artifact, embed: Artifact) -> None:
+def test_tiles_are_joined_like_embeddings(toy_store: StoragePath, spots: Artifact, embed: Artifact) -> None:
     measured = load_counts(spots, "S3")
     tiles = join_tiles(measured, resolve(toy_store.uri, "tile/toy", "tile"))
     np.testing.assert_array_equal(tiles.boxes, join_embeddings(measured, embed).boxes)
@@ -91,7 +91,7 @@ def test_half_precision_embeddings_are_joined_as_float32(
     np.testing.assert_array_equal(tables.matrix(embeddings_of(half, "S1")["vector"]), tables.matrix(table["vector"]))
 
 
-def test_a_grid_without_spots_is_joined_with_no_section(spots: Artifact, embed: Artifact) -> None:
+def test_a_grid_without_spots_cannot_be_joined(spots: Artifact, embed: Artifact) -> None:
     nulls = pa.nulls(3, pa.string())
     _rewrite(embed, "S1", lambda table: table.set_column(5, tables.TILES.field("spot"), nulls))
     with pytest.raises(
@@ -100,50 +100,50 @@ def test_a_grid_without_spots_is_joined_with_no_section(spots: Artifact, embed: 
         join_embeddings(load_counts(spots, "S1"), embed)
 
 
-def test_what_is_not_there_is_told_with_what_is(spots: Artifact, embed: Artifact) -> None:
-    with pytest.raises(SectionError, match=r"no section 'S9' among the spots \S+; there are S1, S2, S3, S4"):
+def test_an_unknown_section_or_slide_is_reported_with_the_known_ones(spots: Artifact, embed: Artifact) -> None:
+    with pytest.raises(SectionError, match=r"no section 'S9' in the spots \S+; there are S1, S2, S3, S4"):
         load_counts(spots, "S9")
     with pytest.raises(ArtifactError, match=r"slide 'S9' has no embeddings in \S+; there are S1, S2, S3, S4"):
         embeddings_of(embed, "S9")
 
 
-def test_a_slide_that_failed_to_embed_is_told_with_its_reason(embed: Artifact) -> None:
+def test_a_slide_that_failed_to_embed_is_reported_with_its_reason(embed: Artifact) -> None:
     failures = tables.of_rows([{"slide": "S9", "stage": "embed", "reason": "tile 3 is damaged"}], tables.FAILURES)
     (embed.path / "failures.parquet").write_table(failures)
     failed = dataclasses.replace(embed, manifest=dataclasses.replace(embed.manifest, failures=1))
-    with pytest.raises(ArtifactError, match=r"slide 'S9' has no embeddings in \S+; it failed there: tile 3 is damaged"):
+    with pytest.raises(ArtifactError, match=r"slide 'S9' has no embeddings in \S+; it failed: tile 3 is damaged"):
         embeddings_of(failed, "S9")
 
 
-def test_sections_are_stacked_in_the_order_asked_for(spots: Artifact, embed: Artifact) -> None:
+def test_sections_are_stacked_in_the_requested_order(spots: Artifact, embed: Artifact) -> None:
     both = stack_sections([join_section(spots, embed, name) for name in ("S3", "S1")], GENES)
     alone = [stack_sections([join_section(spots, embed, name)], GENES) for name in ("S3", "S1")]
     assert (both.sections, both.slides, both.group.tolist()) == (("S3", "S1"), ("S3", "S1"), [0] * 6 + [1] * 6)
-    for what in ("features", "expression", "boxes", "totals"):
-        wanted = np.concatenate([getattr(one, what) for one in alone])
-        np.testing.assert_array_equal(getattr(both, what), wanted)
+    for name in ("features", "expression", "boxes", "totals"):
+        wanted = np.concatenate([getattr(one, name) for one in alone])
+        np.testing.assert_array_equal(getattr(both, name), wanted)
 
 
-def _recipe(spots: Artifact, embed: Artifact, **changes: Any) -> TrainingSetSpec:
+def _spec(spots: Artifact, embed: Artifact, **changes: Any) -> TrainingSetSpec:
     given: dict[str, Any] = {"train": ("S1", "S2"), "validation": (), "validation_block": 0.0, "genes": GENES}
     return TrainingSetSpec(spots, embed, **{**given, **changes})
 
 
-def test_without_validation_all_is_learned_from(spots: Artifact, embed: Artifact) -> None:
-    train, held = load_training_set(_recipe(spots, embed))
+def test_without_validation_all_spots_train(spots: Artifact, embed: Artifact) -> None:
+    train, held = load_training_set(_spec(spots, embed))
     assert (len(train.spots), held) == (12, None)
 
 
-def test_validation_sections_are_apart_from_the_training_ones(spots: Artifact, embed: Artifact) -> None:
-    train, held = load_training_set(_recipe(spots, embed, validation=("S3",)))
+def test_validation_sections_do_not_train(spots: Artifact, embed: Artifact) -> None:
+    train, held = load_training_set(_spec(spots, embed, validation=("S3",)))
     assert held is not None
     assert (train.sections, held.sections, len(held.spots)) == (("S1", "S2"), ("S3",), 6)
 
 
-def test_a_block_is_the_same_end_of_each_section_and_none_of_it_is_learned_from(
+def test_a_validation_block_is_the_same_end_of_each_section_and_does_not_train(
     spots: Artifact, embed: Artifact
 ) -> None:
-    train, held = load_training_set(_recipe(spots, embed, validation_block=0.3))
+    train, held = load_training_set(_spec(spots, embed, validation_block=0.3))
     assert held is not None
     assert held.group.tolist() == [0, 0, 1, 1]  # 2 of 6 spots of each
     np.testing.assert_array_equal(held.boxes[:, 0] + 16, 120)  # the far end, along the longer side
@@ -152,12 +152,12 @@ def test_a_block_is_the_same_end_of_each_section_and_none_of_it_is_learned_from(
         (group, spot) for one in (train, held) for group, spot in zip(one.group.tolist(), one.spots, strict=True)
     }
     assert len(together) == len(train.spots) + len(held.spots) == 12
-    again, _ = load_training_set(_recipe(spots, embed, validation_block=0.3))
+    again, _ = load_training_set(_spec(spots, embed, validation_block=0.3))
     np.testing.assert_array_equal(again.features, train.features)
 
 
-def test_shuffling_moves_the_measurements_and_leaves_the_tiles(spots: Artifact, embed: Artifact) -> None:
-    train, _ = load_training_set(_recipe(spots, embed))
+def test_shuffling_permutes_the_measurements_and_keeps_the_tiles(spots: Artifact, embed: Artifact) -> None:
+    train, _ = load_training_set(_spec(spots, embed))
     shuffled = train.shuffled(np.random.default_rng(0))
     np.testing.assert_array_equal(shuffled.features, train.features)
     assert (shuffled.expression != train.expression).any()
@@ -171,9 +171,9 @@ def test_a_section_of_another_version_is_refused(spots: Artifact, section: Calla
     altered = section("S1")
     altered.uns["raystp"]["schema_version"] = 2
     with pytest.raises(
-        SectionError, match=r"is of section schema version 2, this raystp reads version 1: run `raystp sp"
+        SectionError, match=r"has section schema version 2, this raystp reads version 1: run `raystp sp"
     ):
         write_section(spots.path / "sections" / "S1.h5ad", altered)
     (spots.path / "sections" / "S1.h5ad").write_file(altered.write_h5ad)
-    with pytest.raises(SectionError, match=r"S1.h5ad is of section schema version 2"):
+    with pytest.raises(SectionError, match=r"S1.h5ad has section schema version 2"):
         load_counts(spots, "S1")

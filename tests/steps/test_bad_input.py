@@ -63,9 +63,7 @@ def test_weights_with_another_digest_are_refused_before_they_are_opened(toy_stor
     file = tmp_path / "w.safetensors"
     file.write_bytes(b"not what was named")
     before = _left(toy_store)
-    with pytest.raises(
-        EncoderError, match=r"w.safetensors has sha256 \w{64}, expected 0{64}: another or damaged file"
-    ):
+    with pytest.raises(EncoderError, match=r"w.safetensors has sha256 \w{64}, expected 0{64}: another or damaged file"):
         embed.run(_embed(toy_store, name="timm:resnet18", weights=str(file), sha256="0" * 64))
     assert _left(toy_store) == before
 

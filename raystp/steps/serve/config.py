@@ -1,4 +1,4 @@
-"""What `raystp serve` is told."""
+"""Configuration of `raystp serve`."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -11,68 +11,74 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class TokenConfig(Config):
-    """Where the bearer token is that clients must show; at most one of both."""
+    """Where the bearer token of clients is; set at most one of the two."""
 
     file: Annotated[str | None, Location()] = None
-    """A file that holds it."""
+    """A file with the token."""
 
     env: str | None = Field(default=None, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
-    """The name of an environment variable that holds it."""
+    """The name of an environment variable with the token."""
 
     @model_validator(mode="after")
-    def _one(self) -> "TokenConfig":
+    def _check_one(self) -> "TokenConfig":
         if self.file and self.env:
-            msg = "a token has one place: a file, or an environment variable"
+            msg = "token.file and token.env are both set: remove one"
             raise ValueError(msg)
         return self
 
 
 class LimitsConfig(Config):
-    """How much one request may ask for."""
+    """Upper bounds of one request."""
 
     body_bytes: int = Field(default=16 << 20, ge=1024)
-    """A longer body is refused while it is read; times `requests`, this bounds what bodies take in memory."""
+    """Bytes of a body; a longer one is refused while it is read. Times `requests`, this bounds the memory of bodies."""
 
     tiles: int = Field(default=1024, ge=1)
     """Tiles in one request."""
 
     k: int = Field(default=500, ge=1)
-    """Neighbours that may be asked for."""
+    """Neighbours in one request."""
 
     genes: int = Field(default=25_000, ge=1)
-    """Genes that may be asked for."""
+    """Genes in one request."""
 
     values: int = Field(default=4_000_000, ge=1)
-    """Tiles times genes of one answer."""
+    """Tiles times genes of one response."""
 
     requests: int = Field(default=64, ge=1)
-    """Requests inside at a time; more are told to come again."""
+    """Concurrent requests; more are refused with 503 and `retry-after`."""
 
     deadline_s: float = Field(default=30.0, gt=0)
-    """Seconds from a request's first line to its answer."""
+    """Seconds from a request's headers to its response; a body that is incomplete by then is refused with 408."""
 
 
 class BatchConfig(Config):
-    """How requests are joined."""
+    """How requests are batched."""
 
     tiles: int = Field(default=2048, ge=1)
-    """Tiles answered together, at most."""
+    """Maximum tiles of a batch."""
 
     wait_ms: float = Field(default=5.0, ge=0)
     """How long a request waits for others."""
 
 
 class ServeRun(RunConfig):
-    """Where the service listens and how wide it is; nothing here changes an answer."""
+    """Where the service listens, and its resources; nothing here changes a prediction."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "actors": "shard_actors",
+        "copies": "shard_replicas",
+        "written": "config_file",
+    }
 
     host: str = "127.0.0.1"
-    """Address to listen on; any but loopback wants a token."""
+    """Address to listen on; any address but loopback requires a token."""
 
     port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
 
     replicas: int = Field(default=1, ge=1)
-    """Processes that answer; each opens the model and maps the bank."""
+    """Processes that predict; each opens the model and memory-maps the reference index."""
 
     cpus: float = Field(default=1.0, gt=0)
     """CPUs of a replica."""
@@ -80,18 +86,20 @@ class ServeRun(RunConfig):
     gpus: float = Field(default=0.0, ge=0)
     """GPUs of a replica, for an encoder."""
 
-    actors: int = Field(default=0, ge=0)
-    """Hold the bank's shards in so many actors, which all replicas ask; 0: in every replica."""
+    shard_actors: int = Field(default=0, ge=0)
+    """Actors that hold the index's shards for all replicas; with 0 every replica maps the whole index."""
 
-    copies: int = Field(default=1, ge=1)
-    """Actors that hold the same shards, where `actors` is given."""
+    shard_replicas: int = Field(default=1, ge=1)
+    """With `shard_actors`: number of actors that hold the same shards."""
 
-    written: Annotated[str | None, Location()] = None
-    """Serve nothing: write the service to this file in Ray Serve's own schema, for `serve deploy` or a RayService."""
+    config_file: Annotated[str | None, Location()] = None
+    """Do not serve; write the service in Ray Serve's schema to this file, for `serve deploy` or a RayService."""
 
 
 class ServeConfig(StepConfig[ServeRun]):
-    """Which model answers, about what, and within which bounds."""
+    """Which model to serve, and with which limits."""
+
+    RENAMED: ClassVar[dict[str, str]] = {"side": "tile_um", "far": "far_distance"}
 
     where: ClassVar[frozenset[str]] = frozenset({"model", "index", "slides"})
 
@@ -99,46 +107,48 @@ class ServeConfig(StepConfig[ServeRun]):
     """A contrastive model, `train/<name>`."""
 
     index: Annotated[str, Location("index")]
-    """Its bank, `index/<name>`."""
+    """The model's reference index, `index/<name>`."""
 
     encoder: EncoderConfig | None = None
-    """Where clients send pixels or name slides: the encoder whose features the model reads."""
+    """The encoder whose features the model reads; needed where clients send pixels or name slides."""
 
     slides: Annotated[list[str], Location()] = Field(default_factory=list)
-    """Folders or URIs under which clients may name slides; none, and no slide is read."""
+    """Folders or URIs with the slides that clients may name; by default none."""
 
-    side: float | None = Field(default=None, gt=0)
-    """A tile's side in um on slides, as the model's tiles had it."""
+    tile_um: float | None = Field(default=None, gt=0)
+    """Tile side in um on slides; use the side of the model's training tiles."""
 
     search: Literal["index", "exact"] = "index"
-    """Search as the index was built, or every row."""
+    """Search as the index was built (`index`), or over every row (`exact`)."""
 
-    far: float | None = Field(default=None, gt=0)
-    """A tile whose nearest row is farther than this is flagged; by default what the index says of its own rows."""
+    far_distance: float | None = Field(default=None, gt=0)
+    """A tile whose nearest row is farther is flagged as `far`; by default a quantile that the index records."""
 
     token: TokenConfig | None = None
-    """The bearer token; on loopback none is wanted unless one is given."""
+    """The bearer token; required unless `run.host` is loopback."""
 
     limits: LimitsConfig = LimitsConfig()
-    """Bounds of a request."""
+    """Limits of a request."""
 
     batch: BatchConfig = BatchConfig()
-    """Joining of requests."""
+    """Batching of requests."""
 
     run: ServeRun = Field(default_factory=ServeRun)
 
+    @property
+    def has_token(self) -> bool:
+        """Whether clients must send a token."""
+        return self.token is not None and bool(self.token.file or self.token.env)
+
     @model_validator(mode="after")
-    def _whole(self) -> "ServeConfig":
-        if self.run.host not in LOOPBACK and not self._has_token():
-            msg = f"run.host {self.run.host} is not loopback, so a token is wanted: set token.file or token.env"
+    def _check(self) -> "ServeConfig":
+        if self.run.host not in LOOPBACK and not self.has_token:
+            msg = f"run.host {self.run.host} is not loopback, which requires a token: set token.file or token.env"
             raise ValueError(msg)
-        if self.slides and (self.encoder is None or self.side is None):
-            msg = "slides are read with an `encoder` and tiles of a `side` in um: give both"
+        if self.slides and (self.encoder is None or self.tile_um is None):
+            msg = "`slides` needs `encoder` and `tile_um` (tile side in um): set both"
             raise ValueError(msg)
         if self.batch.tiles < self.limits.tiles:
-            msg = f"batch.tiles {self.batch.tiles} would not hold a request of limits.tiles {self.limits.tiles}"
+            msg = f"batch.tiles {self.batch.tiles} is smaller than limits.tiles {self.limits.tiles}: raise batch.tiles"
             raise ValueError(msg)
         return self
-
-    def _has_token(self) -> bool:
-        return self.token is not None and bool(self.token.file or self.token.env)

@@ -1,7 +1,7 @@
-"""Pixels that clients of `serve` bring, and those that it reads for them from slides under its own folders.
+"""Pixels of requests: images that clients send, and tiles of slides in the service's own folders.
 
-A picture's size is looked at before it is decoded. A slide is one file below a folder that the config names: a path
-with `..`, or a link that leads elsewhere, is as good as absent.
+An image's size is checked before it is decoded. A slide is a file inside a folder of the config: a path with `..`, or
+a symbolic link that leaves the folder, is treated as absent.
 """
 
 import base64
@@ -9,7 +9,6 @@ import binascii
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -24,111 +23,111 @@ from raystp.units import Microns, TilePixels
 
 FORMATS = ("PNG", "JPEG")
 MODES = {"RGB", "L", "P", "RGBA"}
-FAULTS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-FURTHEST = 1e7
-"""Level-0 px from a slide's corner beyond which no region begins."""
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+MAX_COORDINATE = 1e7
+"""Level-0 px; a region with a larger coordinate or tile side is refused."""
 
 Pixels = UInt8[np.ndarray, "tile pixel pixel 3"]
 
 
-def pictures(texts: Sequence[str], pixels: TilePixels) -> Pixels:
-    """Return pictures in base64 as tiles; raises SlideError for one that is none, or not of `pixels` x `pixels`."""
-    tiles = np.empty((len(texts), pixels, pixels, 3), np.uint8)
-    for number, text in enumerate(texts):
-        where = f"pixels: picture number {number}"
+def decode_images(images: Sequence[str], tile_px: TilePixels) -> Pixels:
+    """Decode base64 images to tiles; raise SlideError for an invalid one, or one that is not `tile_px` x `tile_px`."""
+    tiles = np.empty((len(images), tile_px, tile_px, 3), np.uint8)
+    for number, text in enumerate(images):
+        name = f"pixels: image {number}"
         try:
             content = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
-            msg = f"{where} is not base64: {error}"
+            msg = f"{name} is not base64: {error}"
             raise SlideError(msg) from None
-        tiles[number] = _picture(where, content, pixels)
+        tiles[number] = _decode(name, content, tile_px)
     return tiles
 
 
-def _picture(where: str, content: bytes, pixels: TilePixels) -> UInt8[np.ndarray, "pixel pixel 3"]:
+def _decode(name: str, content: bytes, tile_px: TilePixels) -> UInt8[np.ndarray, "pixel pixel 3"]:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.size == (pixels, pixels) and image.mode in MODES:
+            if image.size == (tile_px, tile_px) and image.mode in MODES:
                 return np.asarray(image.convert("RGB"))
-            seen = f"{image.size[0]} x {image.size[1]} px, {image.mode}"
-    except FAULTS as error:
-        msg = f"{where} is no PNG or JPEG that can be decoded ({type(error).__name__})"
+            found = f"{image.size[0]} x {image.size[1]} px, {image.mode}"
+    except DECODE_ERRORS as error:
+        msg = f"{name} is not a valid PNG or JPEG ({type(error).__name__})"
         raise SlideError(msg) from None
-    msg = f"{where} is {seen}; the encoder takes 8-bit RGB of {pixels} x {pixels} px"
+    msg = f"{name} is {found}; the encoder reads 8-bit RGB of {tile_px} x {tile_px} px"
     raise SlideError(msg)
 
 
 @dataclass(frozen=True)
 class SlideLibrary:
-    """The slides that may be named."""
+    """The slides that clients may name."""
 
-    roots: tuple[str, ...]
-    side: float | None
-    pixels: TilePixels
+    folders: tuple[str, ...]
+    tile_um: float | None
+    tile_px: TilePixels
 
-    def read(self, asked: ImputeRequest) -> tuple[Float64[np.ndarray, "tile 3"], Pixels]:
-        """Return the squares of a region, in level-0 px, and their pixels.
+    def read(self, request: ImputeRequest) -> tuple[Float64[np.ndarray, "tile 3"], Pixels]:
+        """Return the tile boxes of a request's region, in level-0 px, and their pixels.
 
-        Raises ConfigError where no slides are served, StorageError for one that is not there, SlideError for one that
-        cannot be read there.
+        Raises ConfigError for a service without slides, StorageError for an unknown slide, SlideError for a region or
+        slide that cannot be read.
         """
-        assert asked.slide is not None  # the two are given together
-        assert asked.region is not None
-        if not self.roots:
+        assert request.slide is not None  # `from_json` requires both
+        assert request.region is not None
+        if not self.folders:
             msg = "this service reads no slides: send `embeddings` or `pixels`"
             raise ConfigError(msg)
-        place = self.find(asked.slide)
+        path = self.find(request.slide)
         try:
-            with open_slide(asked.slide, place, given_mpp=asked.region.mpp) as slide:
-                squares = self._squares(slide, asked.region)
-                return squares, read_tiles(slide, squares, self.pixels)
+            with open_slide(request.slide, path, given_mpp=request.region.mpp) as slide:
+                tile_boxes = self._tile_boxes(slide, request.region)
+                return tile_boxes, read_tiles(slide, tile_boxes, self.tile_px)
         except SlideError as error:
-            msg = str(error).replace(str(place), asked.slide)  # where it lies here is nobody's affair
+            msg = str(error).replace(str(path), request.slide)  # clients do not learn the server's paths
             raise SlideError(msg) from None
 
     def find(self, name: str) -> StoragePath:
-        """Return the slide of a name below one of the roots; raises StorageError where there is none."""
-        for root in self.roots:
-            rest = name.removeprefix(root.rstrip("/") + "/")
-            if _is_below(rest) and (place := _found(StoragePath.of(root), rest)) is not None:
-                return place
-        msg = f"there is no slide {name[:200]!r} here"
+        """Return the path of a slide in one of the folders; raise StorageError if there is none."""
+        for folder in self.folders:
+            relative = name.removeprefix(folder.rstrip("/") + "/")
+            if _is_inside(relative) and (path := _existing(StoragePath.of(folder), relative)) is not None:
+                return path
+        msg = f"unknown slide {name[:200]!r}"
         raise StorageError(msg)
 
-    def _squares(self, slide: Slide, region: SlideRegion) -> Float64[np.ndarray, "tile 3"]:
-        side = region.side or self.side
-        assert side is not None  # the config has one where it has roots
-        framing = TileGeometry(Microns(side), self.pixels, slide.mpp)
-        length = framing.level0(framing.side)
-        if not (abs(region.x) <= FURTHEST and abs(region.y) <= FURTHEST and 1 <= length <= FURTHEST):
-            msg = f"region: x {region.x:g}, y {region.y:g} with tiles of {length:g} px is on no slide"
+    def _tile_boxes(self, slide: Slide, region: SlideRegion) -> Float64[np.ndarray, "tile 3"]:
+        tile_um = region.tile_um or self.tile_um
+        assert tile_um is not None  # the config requires it with `slides`
+        geometry = TileGeometry(Microns(tile_um), self.tile_px, slide.mpp)
+        side = geometry.level0(geometry.side)
+        if not (abs(region.x) <= MAX_COORDINATE and abs(region.y) <= MAX_COORDINATE and 1 <= side <= MAX_COORDINATE):
+            msg = f"region: x {region.x:g}, y {region.y:g} with tiles of {side:g} px is outside every slide"
             raise SlideError(msg)
         x, y = (
-            framing.corners(start + length * np.arange(count, dtype=np.float64))
+            geometry.corners(start + side * np.arange(count, dtype=np.float64))
             for start, count in zip((region.x, region.y), region.tiles, strict=True)
         )
         left, top = np.meshgrid(x, y)  # row by row, from the left
-        squares: np.ndarray = np.stack([left.ravel(), top.ravel(), np.full(left.size, length)], axis=1)
-        inside = (left < slide.width) & (top < slide.height) & (left + length > 0) & (top + length > 0)
+        tile_boxes: np.ndarray = np.stack([left.ravel(), top.ravel(), np.full(left.size, side)], axis=1)
+        inside = (left < slide.width) & (top < slide.height) & (left + side > 0) & (top + side > 0)
         if not inside.all():
             msg = f"region: a tile lies outside slide {slide.name!r}, which is {slide.width} x {slide.height} px"
             raise SlideError(msg)
-        return squares
+        return tile_boxes
 
 
-def _is_below(name: str) -> bool:
+def _is_inside(name: str) -> bool:
     parts = name.split("/")
     return all(part not in {"", ".", ".."} for part in parts) and not any(sign in name for sign in "\\?#%:\0")
 
 
-def _found(root: StoragePath, name: str) -> StoragePath | None:
-    """Return the file of a name below a folder; None where there is none, or where a link leads out of the folder."""
-    if not root.is_local:
-        place = root / name
-        return place if place.exists() and not place.is_folder() else None
+def _existing(folder: StoragePath, name: str) -> StoragePath | None:
+    """Return the path of a file in a folder; None if it does not exist, or if a link leads out of the folder."""
+    if not folder.is_local:
+        path = folder / name
+        return path if path.exists() and not path.is_folder() else None
     try:
-        folder = root.local_path.resolve(strict=True)
-        path: Path = (folder / name).resolve(strict=True)
-        return StoragePath(str(path)) if path.is_relative_to(folder) and path.is_file() else None
+        root = folder.local_path.resolve(strict=True)
+        file = (root / name).resolve(strict=True)
+        return StoragePath(str(file)) if file.is_relative_to(root) and file.is_file() else None
     except (OSError, ValueError, RuntimeError):
         return None

@@ -1,21 +1,19 @@
-"""serve: a model + its index -> an HTTP service on Ray Serve, in the foreground until SIGTERM or SIGINT.
+"""serve: a model and its index -> an HTTP service on Ray Serve, in the foreground until SIGTERM or SIGINT.
 
-It leaves no artifact. What is amiss with model, index, encoder or token is told before Serve starts.
+It writes no artifact. Model, index, encoder and token are checked before Serve starts.
 """
 
 import functools
 import logging
-from typing import Any
 
 from raystp.cluster.serving import deployment as service
-from raystp.cluster.serving.auth import AccessPolicy, BearerToken
+from raystp.cluster.serving.guard import AccessPolicy, BearerToken
 from raystp.cluster.serving.messages import RequestLimits
 from raystp.cluster.session import session
 from raystp.errors import ConfigError
-from raystp.index.opened import ReferenceIndex
 from raystp.steps.impute.imputer import RemoteIndex, open_remote_index
-from raystp.steps.serve.answers import checked, open_handler
 from raystp.steps.serve.config import ServeConfig
+from raystp.steps.serve.handler import check_inputs, open_handler
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
@@ -25,45 +23,43 @@ CONFIG = ServeConfig
 
 
 def run(config: ServeConfig) -> str:
-    """Serve until stopped, or write the service as a file; return a sentence of what was done."""
-    if config.run.written is not None:
+    """Serve until stopped, or write the service's config; return a summary."""
+    if config.run.config_file is not None:
         config.check_absolute()
-    plan, at = _plan(config), _at(config)
-    _, index = checked(config)
-    if config.run.written is not None:
-        return _write(config, plan, at)
+    plan, address = _plan(config), _address(config)
+    _, index = check_inputs(config)
+    if config.run.config_file is not None:
+        return _write_config(config, plan, address, config.run.config_file)
     with session(config.run.address):
-        bank = open_remote_index(index, config.run.actors, replicas=config.run.copies) if config.run.actors else None
-        guarded = "a bearer token is wanted" if plan.door.token else "no token is wanted"
-        rows = index.manifest.rows["rows"]
-        service.serve_until(
-            _plan(config, bank),
-            at,
-            lambda: logger.info(f"serve: {at.url} answers from {rows} rows; {guarded}; Ctrl-C ends it"),
-        )
-    return f"serve: {at.url} was served, and is no longer"
+        actors, remote = config.run.shard_actors, None
+        if actors:
+            remote = open_remote_index(index, actors, replicas=config.run.shard_replicas)
+        access = "token required" if plan.policy.token else "no token required"
+        ready = f"serve: ready at {address.url} ({index.manifest.rows['rows']} rows, {access}); stop with Ctrl-C"
+        service.serve_until(_plan(config, remote), address, lambda: logger.info(ready))
+    return f"serve: stopped ({address.url})"
 
 
-def build(arguments: dict[str, Any]) -> Any:
-    """Return the application of Ray Serve for a config's values: what `run.written`'s file names.
+def build(arguments: dict[str, object]) -> service.Application:
+    """Return the Ray Serve application for a config's values; the file of `run.config_file` names this function.
 
-    Serve, not `run.host`, says there where it listens, so a token is wanted in any case.
+    There Serve sets the address, not `run.host`, so a token is always required.
     """
     config = ServeConfig.of(arguments, "args")
-    if config.token is None or not (config.token.file or config.token.env):
-        msg = "args: a service that `serve deploy` starts may be reached from anywhere: set token.file or token.env"
+    if not config.has_token:
+        msg = "args: a service started by `serve deploy` may listen on any address: set token.file or token.env"
         raise ConfigError(msg)
     return service.application(_plan(config))
 
 
-def _plan(config: ServeConfig, bank: ReferenceIndex | RemoteIndex | None = None) -> service.ServicePlan:
+def _plan(config: ServeConfig, remote: RemoteIndex | None = None) -> service.ServicePlan:
     limits, token = config.limits, None
-    if config.token is not None and (config.token.file or config.token.env):
+    if config.token is not None and config.has_token:
         token = BearerToken(config.token.file and str(StoragePath.of(config.token.file)), config.token.env)
-        token.digest()  # told now rather than by a replica
+        token.digest()  # fail now rather than in a replica
     return service.ServicePlan(
-        opened=functools.partial(open_handler, config, bank),
-        door=AccessPolicy(limits.body_bytes, limits.requests, limits.deadline_s, token),
+        open_handler=functools.partial(open_handler, config, remote),
+        policy=AccessPolicy(limits.body_bytes, limits.requests, limits.deadline_s, token),
         limits=RequestLimits(limits.tiles, limits.k, limits.genes, limits.values),
         batch_tiles=config.batch.tiles,
         batch_wait_s=config.batch.wait_ms / 1000,
@@ -73,12 +69,12 @@ def _plan(config: ServeConfig, bank: ReferenceIndex | RemoteIndex | None = None)
     )
 
 
-def _at(config: ServeConfig) -> service.ListenAddress:
+def _address(config: ServeConfig) -> service.ListenAddress:
     return service.ListenAddress(config.run.host, config.run.port, every_node=config.run.address is not None)
 
 
-def _write(config: ServeConfig, plan: service.ServicePlan, at: service.ListenAddress) -> str:
-    arguments = config.model_dump(mode="json", exclude_defaults=True, exclude={"run": {"written"}})
-    file = StoragePath.of(str(config.run.written))
-    file.write_bytes(service.serve_config(plan, at, f"{__name__}:{build.__name__}", arguments).encode())
-    return f"serve: {file} holds the service in Ray Serve's schema: serve deploy {file}"
+def _write_config(config: ServeConfig, plan: service.ServicePlan, address: service.ListenAddress, path: str) -> str:
+    arguments = config.model_dump(mode="json", exclude_defaults=True, exclude={"run": {"config_file"}})
+    file = StoragePath.of(path)
+    file.write_bytes(service.serve_config(plan, address, f"{__name__}:{build.__name__}", arguments).encode())
+    return f"serve: wrote {file}; start the service with: serve deploy {file}"

@@ -1,4 +1,4 @@
-"""A toy model with its bank, the service over it as a process of its own, and a client on one connection."""
+"""A toy model with its index, the service as a separate process, and a client on one connection."""
 
 import contextlib
 import hashlib
@@ -31,25 +31,25 @@ from tests.conftest import ENVIRONMENT
 
 GENES = [f"G{number}" for number in range(12)]
 ROWS, FEATURES, K = 60, 128, 5
-TOKEN = "a-token-that-nobody-guesses"
-READY_WITHIN_S, GONE_WITHIN_S = 300.0, 40.0
+TOKEN = "a-token-for-the-tests"
+READY_TIMEOUT_S, STOP_TIMEOUT_S = 300.0, 40.0
 
 
 def finish(store: Path, step: str, name: str, notes: Mapping[str, Any], **rows: int) -> Artifact:
-    mark = hashlib.sha256(f"{step}/{name}".encode()).hexdigest()[:12]
-    return ArtifactWriter(StoragePath.of(store) / step / f"{name}-{mark}", step, name, mark, {}, {}).finish(
+    digest = hashlib.sha256(f"{step}/{name}".encode()).hexdigest()[:12]
+    return ArtifactWriter(StoragePath.of(store) / step / f"{name}-{digest}", step, name, digest, {}, {}).finish(
         rows, [], notes
     )
 
 
 def features(tiles: int, seed: int) -> np.ndarray:
-    """Return features of tiles that nobody has seen."""
-    made: np.ndarray = np.random.default_rng(seed).standard_normal((tiles, FEATURES)).astype(np.float32)
-    return made
+    """Return random features of tiles."""
+    values: np.ndarray = np.random.default_rng(seed).standard_normal((tiles, FEATURES)).astype(np.float32)
+    return values
 
 
 def make_model(store: Path, name: str, seed: int) -> Artifact:
-    """Leave `train/<name>`: BLEEP heads with the weights of a seed, for features of the encoder `tiny`."""
+    """Write `train/<name>`: BLEEP heads with random weights, for features of the encoder `tiny`."""
     options = BleepOptions(dim=16)
     heads = seeded_bleep(FEATURES, len(GENES), options, seed=seed)
     heads.standardize(features(50, seed))
@@ -67,27 +67,27 @@ def make_model(store: Path, name: str, seed: int) -> Artifact:
 
 
 def make_index(store: Path, name: str, model: Artifact, seed: int) -> Artifact:
-    """Leave `index/<name>`: a bank of images of two patients, whose genes are whole numbers."""
+    """Write `index/<name>`: image vectors of two patients, with integer expression."""
     from raystp.models.store import load_model  # noqa: PLC0415 -- read back as the service does
 
-    ready: Any = predictor(*load_model(model.path))
+    opened: Any = predictor(*load_model(model.path))
     rng = np.random.default_rng(seed)
     reference = ReferenceRows(
-        vectors=ready.embed_images(features(ROWS, seed)),
+        vectors=opened.embed_images(features(ROWS, seed)),
         expression=rng.integers(0, 9, (ROWS, len(GENES))).astype(np.float32),
         genes=GENES,
         sections=["A1"] * (ROWS // 2) + ["B1"] * (ROWS // 2),
         spots=[f"s{row}" for row in range(ROWS)],
         patients=["P1"] * (ROWS // 2) + ["P2"] * (ROWS // 2),
     )
-    place = finish(store, "index", name, {}).path
-    described = write_reference_index(place, reference, shards=3, metric="cosine")
-    notes = {"bank": described, "model": model.manifest.folder, "patients": ["P1", "P2"], "slides": ["A1", "B1"]}
+    path = finish(store, "index", name, {}).path
+    description = write_reference_index(path, reference, shards=3, metric="cosine")
+    notes = {"bank": description, "model": model.manifest.folder, "patients": ["P1", "P2"], "slides": ["A1", "B1"]}
     return finish(store, "index", name, notes, rows=ROWS, shards=3)
 
 
 def make_store(store: Path) -> Path:
-    """Leave `train/toy` with `index/toy`, and `train/other`, of which there is no index."""
+    """Write `train/toy` with `index/toy`, and `train/other` without an index."""
     make_index(store, "toy", make_model(store, "toy", seed=1), seed=2)
     make_model(store, "other", seed=3)
     return store
@@ -100,8 +100,8 @@ def free_port() -> int:
 
 
 @dataclass(frozen=True)
-class Said:
-    """An answer as it came."""
+class ClientResponse:
+    """A response as the client received it."""
 
     status: int
     headers: Mapping[str, str]
@@ -113,21 +113,23 @@ class Said:
 
     @property
     def error(self) -> str:
-        (key, sentence), *others = self.values.items()
+        (key, message), *others = self.values.items()
         assert (key, others) == ("error", []), self.content
-        return str(sentence)
+        return str(message)
 
 
 class Client:
-    """One connection, kept for many requests, as long as the service keeps it."""
+    """One keep-alive connection for many requests."""
 
     def __init__(self, port: int, token: str | None = TOKEN, timeout_s: float = 60) -> None:
         self._port, self._timeout_s = port, timeout_s
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
         self._connection: http.client.HTTPConnection | None = None
 
-    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Said:
-        """Send a request; a body that is neither bytes nor made of parts is sent as JSON."""
+    def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> ClientResponse:
+        """Send a request; a dict or list is sent as JSON."""
         sent = {"content-type": "application/json"} | self._headers | dict(headers or {})
         if isinstance(body, dict | list):
             body = json.dumps(body).encode()
@@ -136,19 +138,20 @@ class Client:
         self._connection = connection
         try:
             connection.request(method, path, body, sent)
-            answer = connection.getresponse()
+            received = connection.getresponse()
         except (ConnectionError, http.client.RemoteDisconnected):
             self.close()
             if fresh:
                 raise
-            return self.ask(method, path, body, headers)  # the service may end a connection between two requests
-        said = Said(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
-        if answer.will_close:
+            return self.request(method, path, body, headers)  # the server may close an idle connection
+        lowered = {name.lower(): value for name, value in received.getheaders()}
+        response = ClientResponse(received.status, lowered, received.read())
+        if received.will_close:
             self.close()
-        return said
+        return response
 
-    def impute(self, body: Any, headers: Mapping[str, str] | None = None, query: str = "") -> Said:
-        return self.ask("POST", f"/v1/impute{query}", body, headers)
+    def impute(self, body: Any, headers: Mapping[str, str] | None = None, query: str = "") -> ClientResponse:
+        return self.request("POST", f"/v1/impute{query}", body, headers)
 
     def close(self) -> None:
         if self._connection is not None:
@@ -163,13 +166,13 @@ def _parent(process: Path) -> int:
 
 
 @dataclass
-class Served:
+class RunningService:
     """`raystp serve` as a process."""
 
     process: subprocess.Popen[str]
     port: int
     lines: list[str] = field(default_factory=list)
-    ended_s: float = 0.0
+    stop_s: float = 0.0
     clients: list[Client] = field(default_factory=list)
 
     def read(self) -> None:
@@ -181,13 +184,13 @@ class Served:
         self.clients.append(Client(self.port, token, timeout_s))
         return self.clients[-1]
 
-    def hang_up(self) -> None:
+    def close_clients(self) -> None:
         """Close the connections of all clients."""
         while self.clients:
             self.clients.pop().close()
 
     def processes(self, title: str) -> list[int]:
-        """Return the processes of this service's Ray whose title holds a word."""
+        """Return the pids of this service's processes whose command line contains `title`."""
         parents = {int(path.name): _parent(path) for path in Path("/proc").iterdir() if path.name.isdigit()}
         found, below = [], {self.process.pid}
         while new := {pid for pid, parent in parents.items() if parent in below} - below:
@@ -199,45 +202,45 @@ class Served:
         return found
 
     def rss(self) -> int:
-        """Return the bytes that the replicas and the proxy hold."""
+        """Return the resident bytes of the replicas and the proxy."""
         pids = [pid for word in ("ServeReplica", "ProxyActor") for pid in self.processes(word)]
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) << 12 for pid in pids)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """End it; return its exit status."""
-        began = time.monotonic()
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait; return the exit status."""
+        start = time.monotonic()
         if self.process.poll() is None:
-            self.process.send_signal(how)
+            self.process.send_signal(number)
         status = self.process.wait(60)
-        self.ended_s = time.monotonic() - began
+        self.stop_s = time.monotonic() - start
         return status
 
 
 @contextlib.contextmanager
-def served(store: Path, values: Mapping[str, Any], **environment: str) -> Iterator[Served]:
-    """Run the service until the end of the `with`; fails with its own words where it does not come up."""
+def running_service(store: Path, values: Mapping[str, Any], **environment: str) -> Iterator[RunningService]:
+    """Run the service inside the `with`; fail with its output if it does not start."""
     port = free_port()
     config = {"model": "train/toy", "index": "index/toy", **values}
     config["run"] = {"store": str(store), "port": port, **values.get("run", {})}
     path = store.parent / f"serve-{port}.yaml"
     path.write_text(yaml.safe_dump(config))
-    words = [sys.executable, "-m", "raystp.cli", "serve", "--config", str(path)]
+    command = [sys.executable, "-m", "raystp.cli", "serve", "--config", str(path)]
     variables = {**os.environ, **ENVIRONMENT, **environment}
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=store
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=store
     )
-    service = Served(process, port)
+    service = RunningService(process, port)
     reader = threading.Thread(target=service.read, daemon=True)
     reader.start()
     try:
-        until = time.monotonic() + READY_WITHIN_S
-        while not any(" answers from " in line for line in service.lines):
+        until = time.monotonic() + READY_TIMEOUT_S
+        while not any("serve: ready at " in line for line in service.lines):
             assert process.poll() is None, "\n".join(service.lines)
             assert time.monotonic() < until, "\n".join(service.lines)
             time.sleep(0.05)
         yield service
     finally:
-        service.hang_up()
+        service.close_clients()
         service.stop()
         reader.join(10)
         assert process.stdout is not None

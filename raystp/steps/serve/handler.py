@@ -1,0 +1,274 @@
+"""What a replica of `serve` runs: a model, its reference index, an optional encoder, and the slides it may read."""
+
+import dataclasses
+import importlib.metadata
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float32, Float64, UInt8
+
+from raystp.artifacts import Artifact, resolve
+from raystp.cluster.serving.messages import (
+    HandlerInfo,
+    ImputeRequest,
+    ImputeResponse,
+    RequestOptions,
+    ResponseNeighbours,
+)
+from raystp.encoders.encoder import BatchEncoder
+from raystp.errors import ConfigError, EncoderError, ModelError, RaystpError
+from raystp.impute.weights import WEIGHTS
+from raystp.index.opened import ReferenceIndex, open_reference_index
+from raystp.models.predictor import ContrastivePredictor, predictor
+from raystp.models.store import load_model
+from raystp.steps.encoder_source import EncoderConfig, dim_of, source_of
+from raystp.steps.impute.imputer import Columns, FoundNeighbours, NeighborImputer, RemoteIndex
+from raystp.steps.serve.config import ServeConfig
+from raystp.steps.serve.pixels import SlideLibrary, decode_images
+from raystp.units import TilePixels
+
+FAR_QUANTILE = "q99"
+"""Without `far_distance`, a tile is far beyond this quantile of the index's own leave-one-out distances."""
+
+
+class ModelInfo(HandlerInfo):
+    """What `/v1/info` tells of the model and its index."""
+
+    model: str
+    index: str
+    rows: int
+    features: int
+    encoder: str
+    metric: str
+    kind: str
+    weights: list[str]
+    far_distance: float | None
+    protocol: str
+    reads: list[str]
+
+
+@dataclass(frozen=True)
+class CheckedRequest:
+    """A validated request with its tiles loaded: features, or pixels to encode."""
+
+    options: RequestOptions
+    genes: list[str]
+    columns: Columns | None
+    features: Float32[np.ndarray, "tile feature"] | None = None
+    pixels: UInt8[np.ndarray, "tile pixel pixel 3"] | None = None
+    tile_boxes: Float64[np.ndarray, "tile 3"] | None = None
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles."""
+        loaded = self.features if self.features is not None else self.pixels
+        return 0 if loaded is None else len(loaded)
+
+    @property
+    def batch_key(self) -> tuple[object, ...]:
+        """Equal for two requests that one search can serve."""
+        options = self.options
+        chosen = (options.k, options.weights, options.spread, tuple(options.without), tuple(self.genes))
+        return self.features is None, *chosen
+
+
+@dataclass(frozen=True)
+class ImputeHandler:
+    """The request handler of `raystp serve`."""
+
+    imputer: NeighborImputer
+    rows: pa.Table
+    model_info: ModelInfo
+    far_distance: float | None
+    exact: bool
+    encode: BatchEncoder | None
+    library: SlideLibrary
+
+    def info(self) -> ModelInfo:
+        """Return what `/v1/info` tells of the model."""
+        return self.model_info
+
+    def prepare(self, request: ImputeRequest) -> CheckedRequest:
+        """Validate a request and load its tiles; raise RaystpError, and StorageError for an unknown slide."""
+        options = request.options
+        if options.weights not in WEIGHTS:
+            msg = f"weights: {options.weights[:80]!r} is unknown; choose one of {', '.join(WEIGHTS)}"
+            raise ModelError(msg)
+        if not 1 <= options.k <= self.rows.num_rows:
+            msg = f"k: {options.k} neighbours were requested, the reference index has {self.rows.num_rows} rows"
+            raise ModelError(msg)
+        columns = self.imputer.columns(options.genes)
+        genes = self.imputer.genes if options.genes is None else options.genes
+        checked = CheckedRequest(options, genes, columns)
+        if request.features is not None:
+            return dataclasses.replace(checked, features=self._check_features(request.features))
+        if self.encode is None:
+            msg = "this service has no encoder: send `embeddings`, or start the service with `encoder`"
+            raise ConfigError(msg)
+        if request.images is not None:
+            return dataclasses.replace(checked, pixels=decode_images(request.images, self.library.tile_px))
+        tile_boxes, pixels = self.library.read(request)
+        return dataclasses.replace(checked, pixels=pixels, tile_boxes=tile_boxes)
+
+    def impute(self, requests: list[CheckedRequest]) -> list[ImputeResponse | RaystpError]:
+        """Predict a batch; a request that fails does not affect the others."""
+        responses: dict[int, ImputeResponse | RaystpError] = {}
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for number, request in enumerate(requests):
+            groups.setdefault(request.batch_key, []).append(number)
+        for numbers in groups.values():
+            responses |= zip(numbers, self._impute_group([requests[n] for n in numbers]), strict=True)
+        return [responses[number] for number in range(len(requests))]
+
+    def _impute_group(self, group: list[CheckedRequest]) -> list[ImputeResponse | RaystpError]:
+        """Predict requests that differ only in their tiles; after an error, predict each alone."""
+        try:
+            return list(self._impute_together(group))
+        except RaystpError as error:
+            if len(group) == 1:
+                return [error]
+        return [response for request in group for response in self._impute_group([request])]
+
+    def _impute_together(self, group: list[CheckedRequest]) -> list[ImputeResponse]:
+        first, total = group[0], sum(request.tiles for request in group)
+        if not total:
+            return [self._empty_response(request) for request in group]
+        options, imputer = first.options, dataclasses.replace(self.imputer, weights=first.options.weights)
+        allowed = imputer.bank.rows_without(options.without) if options.without else None
+        found = imputer.find(self._features(group), options.k, allowed=allowed, exactly=self.exact)
+        expression = imputer.expression(found, first.columns)
+        spread = imputer.spread(found, expression, first.columns) if options.spread else None
+        distance = imputer.distance(found)
+        far = distance > self.far_distance if self.far_distance is not None else np.zeros(total, np.bool_)
+        responses, start = [], 0
+        for request in group:
+            part = slice(start, start + request.tiles)
+            start += request.tiles
+            response = ImputeResponse(
+                genes=request.genes,
+                expression=expression[part],
+                distance=distance[part],
+                far=far[part],
+                spread=None if spread is None else spread[part],
+                neighbours=self._neighbours(found, part) if request.options.neighbours else None,
+                tile_boxes=request.tile_boxes,
+            )
+            responses.append(response)
+        return responses
+
+    def _features(self, group: list[CheckedRequest]) -> Float32[np.ndarray, "tile feature"]:
+        features = [request.features for request in group if request.features is not None]
+        if features:
+            return np.concatenate(features)
+        assert self.encode is not None  # `prepare` refuses pixels without an encoder
+        return self.encode(np.concatenate([request.pixels for request in group if request.pixels is not None]))
+
+    def _empty_response(self, request: CheckedRequest) -> ImputeResponse:
+        rows, values = np.empty((0, len(request.genes)), np.float32), np.empty(0, np.float32)
+        return ImputeResponse(
+            request.genes, rows, values, np.empty(0, np.bool_), spread=rows if request.options.spread else None
+        )
+
+    def _neighbours(self, found: FoundNeighbours, part: slice) -> ResponseNeighbours:
+        rows = found.rows[part]
+        table = self.rows.take(pa.array(rows.ravel()))
+        sections, spots = (
+            np.asarray(table[name].to_pylist(), object).reshape(rows.shape) for name in ("section", "spot")
+        )
+        return ResponseNeighbours(rows, found.weights[part], sections.tolist(), spots.tolist())
+
+    def _check_features(self, features: Float32[np.ndarray, "tile feature"]) -> Float32[np.ndarray, "tile feature"]:
+        d_image = self.imputer.model.d_image
+        if len(features) and features.shape[1] != d_image:
+            msg = (
+                f"embeddings: the model reads rows of {d_image} values, got rows of {features.shape[1]}; "
+                f"use the encoder that `/v1/info` names"
+            )
+            raise ModelError(msg)
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1)).tolist()
+        if bad:
+            msg = f"embeddings: {len(bad)} of {len(features)} tiles contain nan or infinity (first: tile {bad[0]})"
+            raise ModelError(msg)
+        return features
+
+
+def check_inputs(config: ServeConfig) -> tuple[Artifact, Artifact]:
+    """Return model and index; raise ModelError or EncoderError where they, or the encoder, do not match."""
+    model, index = resolve(config.run.store, config.model, "train"), resolve(config.run.store, config.index, "index")
+    if index.manifest.notes["model"] != model.manifest.folder:
+        msg = (
+            f"the index {index.path} was built with model {index.manifest.notes['model']}, not with "
+            f"{model.manifest.folder}: build an index with this model, or serve that model"
+        )
+        raise ModelError(msg)
+    _, _, meta = load_model(model.path)
+    if config.encoder is not None:
+        _check_encoder(config.encoder, config.run.store, model, meta)
+    return model, index
+
+
+def _check_encoder(encoder: EncoderConfig, store: str, model: Artifact, meta: dict[str, Any]) -> None:
+    source = source_of(encoder, store)
+    if meta["trained_tower"] and source.identity != f"tower:{model.manifest.fingerprint}":
+        msg = f"{model.path} has its own image tower: set encoder.trained to this model"
+        raise EncoderError(msg)
+    name = meta["encoder"]["name"]
+    if source.spec.name != name or dim_of(encoder) != meta["d_image"]:
+        msg = f"{model.path} reads {meta['d_image']} features of encoder '{name}', got encoder '{source.spec.name}'"
+        raise EncoderError(msg)
+
+
+def open_handler(config: ServeConfig, index_actors: ReferenceIndex | RemoteIndex | None = None) -> ImputeHandler:
+    """Open what a replica needs; without `index_actors` the index is memory-mapped in this process."""
+    model, index = check_inputs(config)
+    method, arrays, meta = load_model(model.path)
+    opened_model = predictor(method, arrays, meta)
+    if not isinstance(opened_model, ContrastivePredictor):
+        msg = f"{model.path} is a {method} model, which needs no reference index: predict slides with `raystp impute`"
+        raise ModelError(msg)
+    description = index.manifest.notes["bank"]
+    opened = index_actors or open_reference_index(index.path, description)
+    encode, tile_px = None, TilePixels(0)
+    if config.encoder is not None:
+        encoder = source_of(config.encoder, config.run.store).build()
+        encode = BatchEncoder(encoder, device="cuda" if torch.cuda.is_available() else "cpu", batch="fit")
+        tile_px = encoder.pixels
+    return ImputeHandler(
+        imputer=NeighborImputer(opened_model, opened, description["metric"]),
+        rows=opened.head.rows if isinstance(opened, RemoteIndex) else opened.rows,
+        model_info=_model_info(config, meta, model, index),
+        far_distance=_far_distance(config, index),
+        exact=config.search == "exact",
+        encode=encode,
+        library=SlideLibrary(tuple(config.slides), config.tile_um, tile_px),
+    )
+
+
+def _far_distance(config: ServeConfig, index: Artifact) -> float | None:
+    """Return the distance beyond which a tile is flagged; None for an index that records no distances."""
+    if config.far_distance is not None:
+        return config.far_distance
+    recorded: float | None = index.manifest.notes.get("distance", {}).get(FAR_QUANTILE)
+    return recorded
+
+
+def _model_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, index: Artifact) -> ModelInfo:
+    description = index.manifest.notes["bank"]
+    return {
+        "model": model.manifest.folder,
+        "index": index.manifest.folder,
+        "rows": index.manifest.rows["rows"],
+        "features": meta["d_image"],
+        "encoder": meta["encoder"]["name"],
+        "genes": description["genes"],
+        "metric": description["metric"],
+        "kind": description.get("kind", "exact"),
+        "weights": list(WEIGHTS),
+        "far_distance": _far_distance(config, index),
+        "protocol": meta["protocol"],
+        "reads": ["embeddings", *(["pixels"] if config.encoder else []), *(["slide"] if config.slides else [])],
+        "versions": {"raystp": importlib.metadata.version("raystp"), "torch": torch.__version__},
+    }

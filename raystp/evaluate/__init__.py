@@ -1,1 +1,1 @@
-"""Predictions to scores: metrics per gene, intervals, named protocols, pictures and a report."""
+"""Predictions to scores: metrics per gene, intervals, named protocols, figures and a report."""

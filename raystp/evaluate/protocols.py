@@ -1,8 +1,8 @@
-"""Named protocols: what is kept apart, and which leak a figure carries.
+"""Named protocols: what is kept apart between training and test, and which leak a score carries.
 
-The same model scores 0.15, 0.19 or 0.71 on one dataset under three protocols, so no figure is printed without its
-protocol's name. A protocol is one entry below. The published ones (hest-readme, triplex-250, ...) differ by further
-switches: each becomes a field of `EvaluationProtocol` whose default is the leak-free way.
+The same model scores 0.15, 0.19 or 0.71 on one dataset under three protocols, so every score is printed with the name
+of its protocol. A protocol is one entry below. Published protocols (hest-readme, triplex-250, ...) differ in further
+respects: each becomes a field of `EvaluationProtocol` whose default avoids the leak.
 """
 
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from raystp.errors import ConfigError
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """How training and test are kept apart, in words that are printed with every figure."""
+    """How training and test are kept apart, in words that are printed with every score."""
 
     name: str
     split: Literal["patient", "section"]
-    """What is held out as a whole: no such unit is on both sides."""
+    """The unit that is held out as a whole: no such unit is on both sides."""
     same_patient: Literal["refuse", "allow"]
-    """Whether the training side, or a reference bank, may hold other sections of a test patient."""
+    """Whether the training side, or a reference index, may hold other sections of a test patient."""
     description: str
     leak: str
-    """One sentence: what a test figure knows that it would not know of a new patient."""
+    """One sentence: what a test score uses that is not available for a new patient."""
 
 
 PROTOCOLS: dict[str, EvaluationProtocol] = {
@@ -31,28 +31,28 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
         split="patient",
         same_patient="refuse",
         description=(
-            "Whole patients are held out. Panel, gene sets, normalisation and every choice come from training patients."
+            "Whole patients are held out. Panel, gene sets, normalisation and all choices come from training patients."
         ),
-        leak="No leak is known: no tissue of a test patient is on the training side.",
+        leak="No known leak: no tissue of a test patient is on the training side.",
     ),
     "section": EvaluationProtocol(
         name="section",
         split="section",
         same_patient="allow",
         description=(
-            "Whole sections are held out. Panel, gene sets, normalisation and every choice come from training sections."
+            "Whole sections are held out. Panel, gene sets, normalisation and all choices come from training sections."
         ),
         leak=(
-            "Other sections of a test patient may be on the training side: the figures then say nothing about a new "
-            "patient, and are likely to be higher than for one."
+            "Other sections of a test patient may be on the training side. The scores do not apply to a new patient, "
+            "and are likely to be higher than they are for one."
         ),
     ),
 }
 
 
 def protocol_of(name: str) -> EvaluationProtocol:
-    """Return the protocol of that name; raise ConfigError with the names there are."""
+    """Return the protocol with this name; raise ConfigError, listing the known names, if there is none."""
     if name not in PROTOCOLS:
-        msg = f"no such protocol; there are {', '.join(sorted(PROTOCOLS))}, got {name!r}"
+        msg = f"protocol: unknown protocol {name!r}; choose from {', '.join(sorted(PROTOCOLS))}"
         raise ConfigError(msg)
     return PROTOCOLS[name]

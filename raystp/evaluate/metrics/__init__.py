@@ -1,1 +1,1 @@
-"""Metrics."""
+"""Scores of predictions against measurements, and of maps against known regions."""

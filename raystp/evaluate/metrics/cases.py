@@ -1,7 +1,7 @@
 """Scores over cases: one predicted and one measured value of each gene for each held-out case.
 
-PCC over cases and AUC at the median are means over genes, and neither is given for fewer than three cases, where both
-mean nothing: two points always lie on a line. Cases of a patient come and go together in the bootstrap.
+PCC over cases and AUC at the median are means over genes. Neither is given for fewer than three cases, for which both
+are meaningless: two points always lie on a line. All cases of a patient are drawn together in the bootstrap.
 """
 
 from collections.abc import Sequence
@@ -11,35 +11,40 @@ import numpy as np
 from jaxtyping import Float, Float64
 from scipy.stats import rankdata
 
-from raystp.evaluate.metrics.genes import check_pair
+from raystp.evaluate.metrics.genes import GeneSets, check_pair, genes_to_show, pcc_per_gene
 from raystp.evaluate.metrics.intervals import DRAWS, draw_sections, interval
-from raystp.evaluate.metrics.score import Row, ScoreLabel, Sets
+from raystp.evaluate.metrics.score import ScoreLabel, ScoreRow, null_summary
 from raystp.evaluate.metrics.sums import METRICS, score, scores_of_draws, sums
 
 CASES = "cases"
-"""What stands in the scores table where a section's name stands otherwise."""
+"""Value of the column `section` of the scores table for scores over cases."""
 
 FEWEST_CASES = 3
-"""With fewer, there is no PCC and no AUC."""
+"""With fewer there is no PCC and no AUC."""
 
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What was predicted for some cases and what their label is, in the same order."""
+    """Predicted expression and label of some cases, in the same order."""
 
     cases: Sequence[str]
     patients: Sequence[str]
     predicted: Float[np.ndarray, "case gene"]
     measured: Float[np.ndarray, "case gene"]
 
+    @property
+    def has_correlation(self) -> bool:
+        """Whether there are enough cases for PCC and AUC."""
+        return len(self.cases) >= FEWEST_CASES
+
 
 def auc_at_median(
     predicted: Float[np.ndarray, "case gene"], measured: Float[np.ndarray, "case gene"]
 ) -> Float64[np.ndarray, "gene"]:
-    """Return, per gene, how often a case measured above the median is predicted above one that is not.
+    """Return, per gene, how often a case measured above the median is predicted higher than one that is not.
 
-    The median is over these very cases; one at the median counts as not above it. Equal predictions count half, so
-    that a constant prediction has .5. NaN for a gene of which no case is above the median. Raises as `check_pair` does.
+    The median is that of these cases; a case at the median does not count as above it. Equal predictions count half,
+    so a constant prediction has 0.5. NaN for a gene of which no case is above the median. Raises as `check_pair` does.
     """
     check_pair(predicted, measured)
     above = measured > np.median(measured, axis=0)
@@ -52,44 +57,50 @@ def auc_at_median(
 def score_cases(
     label: ScoreLabel,
     outcome: CaseOutcome,
-    sets: Sets,
+    sets: GeneSets,
     *,
     rng: np.random.Generator,
     null: Float[np.ndarray, "permutation gene"] | None = None,
     draws: int = DRAWS,
-) -> list[Row]:
-    """Return one model's rows in the columns of `tables.SCORES`: PCC, AUC, MSE and MAE of each gene set over cases.
+) -> list[ScoreRow]:
+    """Return one model's rows: PCC, AUC, MSE and MAE of each gene set over cases.
 
-    `null` is the PCC of each gene under models trained on permuted labels. Intervals, of three patients or more, are
-    over patients, else of three cases or more over cases, and none is given to AUC. A set of which no gene has an AUC
-    has no row of it; `constant` counts genes without. With fewer than `FEWEST_CASES` only the errors are given. Raises
-    as `check_pair` does.
+    `null` is the PCC of each gene for models trained on permuted labels. Intervals are over patients if there are three
+    or more, else over cases if there are three or more; AUC has none. A set in which no gene has an AUC has no AUC row;
+    its `constant` counts genes without one. With fewer than `FEWEST_CASES` only the errors are given. Raises as
+    `check_pair` does.
     """
-    genes, count = list(sets.values()), len(outcome.cases)
-    each = np.arange(count)
+    set_columns, count = list(sets.values()), len(outcome.cases)
     centre = outcome.measured.mean(axis=0, dtype=np.float64)
-    parts = sums(outcome.predicted, outcome.measured, block=each, centre=centre, sets=genes)
-    point = score(parts, genes)
-    counts = draw_sections(list(outcome.patients), draws, rng)
-    drawn = scores_of_draws(parts, counts, genes).values if counts is not None else None
+    parts = sums(outcome.predicted, outcome.measured, block=np.arange(count), centre=centre, sets=set_columns)
+    point = score(parts, set_columns)
+    case_draws = draw_sections(list(outcome.patients), draws, rng)
+    drawn = scores_of_draws(parts, case_draws, set_columns).values if case_draws is not None else None
     auc = auc_at_median(outcome.predicted, outcome.measured)
-    rows: list[Row] = []
-    for of, name in enumerate(sets):
-        base: Row = {"protocol": label.protocol, "panel": label.panel, "model": label.model, "section": CASES}
-        base |= {"genes": name, "low": None, "high": None, "null_mean": None, "null_sd": None, "n": count}
-        for metric in ("PCC", "MSE", "MAE") if count >= FEWEST_CASES else ("MSE", "MAE"):
-            at = METRICS.index(metric)
-            row = base | {"metric": metric, "value": float(point.values[0, at, of])}
-            row |= {"constant": int(point.constant[0, at, of])}
-            if drawn is not None:
-                row["low"], row["high"] = interval(drawn[:, at, of])
-            if null is not None and metric == "PCC":
-                values = null[:, sets[name]].mean(axis=1)
-                row["null_mean"] = float(values.mean())
-                row["null_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
-            rows.append(row)
-        there = auc[sets[name]][~np.isnan(auc[sets[name]])]
-        if count >= FEWEST_CASES and len(there):
-            missing = len(sets[name]) - len(there)
-            rows.append(base | {"metric": "AUC", "value": float(there.mean()), "constant": missing})
+    rows: list[ScoreRow] = []
+    for set_column, (genes, columns) in enumerate(sets.items()):
+        base = (label.protocol, label.panel, label.model, CASES, genes)
+        for metric in ("PCC", "MSE", "MAE") if outcome.has_correlation else ("MSE", "MAE"):
+            metric_column = METRICS.index(metric)
+            low, high = interval(drawn[:, metric_column, set_column]) if drawn is not None else (None, None)
+            null_mean, null_sd = (None, None) if null is None or metric != "PCC" else null_summary(null, columns)
+            value, constant = float(point.values[0, metric_column, set_column]), point.constant[0, metric_column]
+            rows.append(
+                ScoreRow(*base, metric, value, low, high, null_mean, null_sd, int(constant[set_column]), n=count)
+            )
+        existing = auc[columns][~np.isnan(auc[columns])]
+        if outcome.has_correlation and len(existing):
+            missing = len(columns) - len(existing)
+            rows.append(ScoreRow(*base, "AUC", float(existing.mean()), constant=missing, n=count))
     return rows
+
+
+def case_genes_to_show(outcome: CaseOutcome, names: Sequence[str], listed: Sequence[str]) -> list[tuple[int, str]]:
+    """Return the genes to draw, each with the reason, as `genes_to_show` does.
+
+    With too few cases for a PCC: the first gene of the panel and those that the config lists.
+    """
+    if outcome.has_correlation:
+        return genes_to_show(pcc_per_gene(outcome.predicted, outcome.measured)[0], names, listed)
+    chosen = {0: "first of the panel"}
+    return list((chosen | {names.index(one): "listed in the config" for one in listed if one in names}).items())

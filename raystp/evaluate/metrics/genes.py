@@ -1,29 +1,30 @@
-"""How well each gene is predicted, and which genes a score is a mean over.
+"""Metrics per gene, and the gene sets that a score is averaged over.
 
-Every metric is per gene over the spots of one section (or of several, one below the other, which is `pooled`: offsets
-between sections then count as signal, and the figure differs from the mean over sections).
+Every metric is per gene over the spots of one section, or over the concatenated spots of several sections (`pooled`).
+Pooled scores count offsets between sections as signal, so they differ from the mean over sections.
 
-A gene whose prediction or measurement has no spread has no correlation: its PCC is 0 and it is counted. It is never
-dropped, because dropping before indexing shifts every gene set that is given as indices. A value that is not a number
-is no such gene but a fault of the input, and raises.
+A gene whose prediction or measurement is constant has no correlation: its PCC is 0 and it is counted. It is never
+dropped, because dropping before indexing shifts every gene set that is given as indices. A value that is not finite is
+an input error and raises.
 
-Gene sets are index arrays into the panel. HEG and HVG are chosen on TRAINING statistics; HPG for a fold is chosen on
-the other folds.
+Gene sets are index arrays into the panel. HEG and HVG are chosen on TRAINING statistics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy.stats import rankdata
 
 from raystp.errors import ModelError, PanelError, SectionError, some
 
 NO_SPREAD = 1e-6
-"""A standard deviation below this share of the largest absolute value is float32 rounding, not spread."""
+"""A standard deviation below this share of the largest absolute value is float32 rounding, so the gene is constant."""
 
 SET_SIZE = 50
-"""Genes in HEG-50, HVG-50 and HPG-50."""
+"""Genes in HEG-50 and HVG-50."""
+
+GeneSets = Mapping[str, Int64[np.ndarray, "_"]]
+"""Name of a gene set -> its indices into the panel."""
 
 
 def pcc_per_gene(
@@ -42,7 +43,7 @@ def spot_pcc(
 ) -> tuple[Float64[np.ndarray, "spot"], Bool[np.ndarray, "spot"]]:
     """Return each spot's Pearson correlation over genes, and which spots are constant on either side (their PCC is 0).
 
-    High for any prediction that knows the genes' means: to be read beside the gene-mean baseline only.
+    High for any prediction with the right mean per gene: compare it with the gene-mean baseline only.
     """
     check_pair(predicted, measured)
     return _pearson(predicted.T.astype(np.float64), measured.T.astype(np.float64))
@@ -56,52 +57,30 @@ def mse(
     return np.asarray(np.square(predicted.astype(np.float64) - measured).mean(axis=0))
 
 
-def mae(
-    predicted: Float[np.ndarray, "spot gene"], measured: Float[np.ndarray, "spot gene"]
-) -> Float64[np.ndarray, "gene"]:
-    """Return each gene's mean absolute error, in units of the measurement."""
-    check_pair(predicted, measured)
-    return np.asarray(np.abs(predicted.astype(np.float64) - measured).mean(axis=0))
-
-
-def rvd(
-    predicted: Float[np.ndarray, "spot gene"], measured: Float[np.ndarray, "spot gene"]
-) -> Float64[np.ndarray, "gene"]:
-    """Return each gene's relative variance distance, (Var(predicted) - Var(measured))^2 / Var(measured)^2.
-
-    0: the prediction spreads as the measurement does; 1: it does not spread at all. NaN for a gene measured without
-    spread, for which the distance does not exist.
-    """
-    check_pair(predicted, measured)
-    exists = ~is_constant(measured)
-    variance = np.where(exists, measured.var(axis=0, dtype=np.float64), np.nan)
-    return np.asarray(np.square(predicted.var(axis=0, dtype=np.float64) / variance - 1.0))
-
-
 def is_constant(values: Float[np.ndarray, "spot gene"]) -> Bool[np.ndarray, "gene"]:
-    """Say which genes have no spread over the spots, within `NO_SPREAD` of their largest absolute value."""
+    """Return which genes have no spread over the spots, within `NO_SPREAD` of their largest absolute value."""
     return np.asarray(values.std(axis=0, dtype=np.float64) <= NO_SPREAD * np.abs(values).max(axis=0))
 
 
 def check_pair(predicted: Float[np.ndarray, "spot gene"], measured: Float[np.ndarray, "spot gene"]) -> None:
-    """Raise ModelError or SectionError where there are no spots, or where a value is not a finite number."""
+    """Raise SectionError for an empty matrix, ModelError or SectionError for a value that is not finite."""
     if predicted.size == 0:
-        msg = f"there is nothing to score: {predicted.shape[0]} spots x {predicted.shape[1]} genes"
+        msg = f"nothing to score: {predicted.shape[0]} spots x {predicted.shape[1]} genes"
         raise SectionError(msg)
-    for values, error, what in ((predicted, ModelError, "predicted"), (measured, SectionError, "measured")):
+    for values, error, side in ((predicted, ModelError, "predicted"), (measured, SectionError, "measured")):
         wrong = np.flatnonzero(~np.isfinite(values).all(axis=0)).tolist()
         if wrong:
             msg = (
-                f"{len(wrong)} of {values.shape[1]} genes have {what} values that are not finite numbers, such as gene "
-                f"number {some([str(gene) for gene in wrong], 3)}: a score over the rest would hide it"
+                f"{len(wrong)} of {values.shape[1]} genes have {side} values that are nan or infinite, such as gene "
+                f"number {some([str(gene) for gene in wrong], 3)}; a score over the other genes would hide the error"
             )
             raise error(msg)
 
 
 def highest(values: Float[np.ndarray, "gene"], n: int, names: Sequence[str]) -> Int64[np.ndarray, "k"]:
-    """Return the indices of the `n` highest values (all, where there are fewer), highest first.
+    """Return the indices of the `n` highest values (all, if there are fewer), highest first.
 
-    Ties go by name, so that the set does not depend on the panel's order. Raises PanelError for a value that is NaN.
+    Ties are sorted by name, so the set does not depend on the panel's order. Raises PanelError for NaN.
     """
     if np.isnan(values).any():
         first = names[int(np.flatnonzero(np.isnan(values))[0])]
@@ -115,7 +94,7 @@ def gene_sets(
 ) -> dict[str, Int64[np.ndarray, "k"]]:
     """Return `all`, HEG-n and HVG-n from the TRAINING mean and variance of each gene.
 
-    A panel of 20 genes has no HEG-50: the set is then called by its true size, HEG-20.
+    A panel of 20 genes has no HEG-50: the set is named by its true size, HEG-20.
     """
     size = min(n, len(names))
     return {
@@ -125,32 +104,31 @@ def gene_sets(
     }
 
 
-def hpg(
-    pcc: Float[np.ndarray, "fold gene"], names: Sequence[str], *, fold: int, n: int = SET_SIZE
-) -> Int64[np.ndarray, "k"] | None:
-    """Return the genes to report for one fold as its best predicted: best mean rank of PCC over the OTHER folds.
+def named_sets(members: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, Int64[np.ndarray, "k"]]:
+    """Return sets that are given by gene names as indices into the panel; genes outside it and empty sets are left out.
 
-    None ("n/a") with fewer than two folds, since there is then nothing to choose them on but the fold itself.
+    The order within a set is that of `members`.
     """
-    if pcc.shape[0] < 2:  # noqa: PLR2004 -- two is the fewest that leaves one to choose on
-        return None
-    ranks = rankdata(np.delete(pcc, fold, axis=0), axis=1)  # 1 is worst; equal values share their mean rank
-    return highest(ranks.mean(axis=0), n, names)
+    column = {name: number for number, name in enumerate(names)}
+    sets = {name: [column[gene] for gene in genes if gene in column] for name, genes in members.items()}
+    return {name: np.asarray(found, np.int64) for name, found in sets.items() if found}
 
 
-def shown(pcc: Float[np.ndarray, "gene"], names: Sequence[str], named: Sequence[str] = ()) -> list[tuple[int, str]]:
-    """Return the genes to draw for a section, each with the reason: the best, the median, and those that were named.
+def genes_to_show(
+    pcc: Float[np.ndarray, "gene"], names: Sequence[str], listed: Sequence[str] = ()
+) -> list[tuple[int, str]]:
+    """Return the genes to draw, each with the reason: highest PCC, median PCC, and those that the config lists.
 
-    Best and median are picked on the very section they are drawn for: they show, they do not score. A gene appears
-    once; named genes that the panel does not hold are left out.
+    Highest and median are chosen on the same data that is drawn: they illustrate, they are not a score. A gene appears
+    once; listed genes outside the panel are left out.
     """
     order = highest(pcc, len(names), names).tolist()
-    picked = {order[0]: "best predicted here", order[len(order) // 2]: "median of the panel here"}
-    place = {name: at for at, name in enumerate(names)}
-    for name in named:
-        if name in place:
-            picked[place[name]] = picked.get(place[name], "named in advance")
-    return list(picked.items())
+    chosen = {order[0]: "highest PCC here", order[len(order) // 2]: "median PCC here"}
+    column = {name: number for number, name in enumerate(names)}
+    for name in listed:
+        if name in column:
+            chosen.setdefault(column[name], "listed in the config")
+    return list(chosen.items())
 
 
 def _pearson(

@@ -1,9 +1,9 @@
-"""Bootstrap 95 % intervals: what is drawn again, and how.
+"""Bootstrap 95 % intervals: which units are resampled.
 
-The unit that is resampled says what the interval speaks of. Three test patients or more: patients, the figure for
-another patient. Three test sections or more: sections. Fewer: square blocks of spots within each section, since
-neighbouring spots resemble each other and single spots would give an interval that is far too narrow; it says how sure
-the figure is for THESE sections, nothing about others, and is labelled "within section".
+The resampled unit decides what the interval is about. With three or more test patients, patients are resampled: the
+interval is for another patient. With three or more test sections, sections are. With fewer, square blocks of spots
+within each section are: neighbouring spots are correlated, so resampling single spots would give an interval that is
+far too narrow. A block interval is about THESE sections only, and is labelled "within section".
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ BLOCKS = 20
 """Square blocks per section: a Visium section of 3000 spots gives blocks of 12 x 12, a legacy ST one of 300 4 x 4."""
 
 SPOTS_PER_BLOCK = 4
-"""A small section gets fewer blocks, so that a block stays more than a spot."""
+"""A small section gets fewer blocks, so that a block holds more than one spot."""
 
 FEWEST_BLOCKS = 5
-"""Below this, draws are too alike: no interval is given."""
+"""With fewer blocks the draws are too similar: no interval is given."""
 
 FEWEST_UNITS = 3
-"""Fewest patients or sections that are resampled as such."""
+"""Fewest patients, or sections, that are resampled as whole units."""
 
 
 def interval_kind(patients: Sequence[str]) -> str:
-    """Return what the interval of a mean or pooled figure speaks of, from each test section's patient.
+    """Return what the interval of a mean or pooled score is about, given each test section's patient.
 
     `over patients`, `over sections` or `within section`.
     """
@@ -38,22 +38,24 @@ def interval_kind(patients: Sequence[str]) -> str:
 
 
 def blocks(xy: Float[np.ndarray, "spot 2"], n: int = BLOCKS) -> Int64[np.ndarray, "spot"]:
-    """Return each spot's block, 0..b-1: squares of one side, so that b, the blocks that hold spots, is close to `n`.
+    """Return each spot's block, 0..b-1: squares of one side length, chosen so that b is close to `n`.
 
-    Squares are aligned with the axes from the spots' top-left corner. Fewer than `SPOTS_PER_BLOCK` spots per block on
-    average are not given: `n` is lowered first. Of sides equally close, the one whose blocks are most alike in size.
+    Only blocks that hold spots count. Squares are axis-aligned and start at the spots' top-left corner. `n` is lowered
+    first if a block would hold fewer than `SPOTS_PER_BLOCK` spots on average. Among side lengths that are equally
+    close, the one with the most even blocks is taken.
     """
-    wanted = max(1, min(n, len(xy) // SPOTS_PER_BLOCK))
+    count = max(1, min(n, len(xy) // SPOTS_PER_BLOCK))
     start = xy.min(axis=0)
     extent = float((xy.max(axis=0) - start).max())
-    if wanted == 1 or extent == 0.0:
+    if count == 1 or extent == 0.0:
         return np.zeros(len(xy), dtype=np.int64)
-    sides = (
-        extent * 1.001 / np.linspace(1.0, 2.0 * wanted, 16 * wanted)
-    )  # a row of blocks at one end, one block at the other
+    # From one block to a row of 2 x count blocks along the longer side.
+    sides = extent * 1.001 / np.linspace(1.0, 2.0 * count, 16 * count)
     labels = [_number(np.floor((xy - start) / side).astype(np.int64)) for side in sides]
     sizes = [np.bincount(label) for label in labels]
-    best = min(range(len(sides)), key=lambda at: (abs(len(sizes[at]) - wanted), int(np.square(sizes[at]).sum())))
+    best = min(
+        range(len(sides)), key=lambda side: (abs(len(sizes[side]) - count), int(np.square(sizes[side]).sum()))
+    )
     return labels[best]
 
 
@@ -66,9 +68,9 @@ def resample(strata: Sequence[int], draws: int, rng: np.random.Generator) -> Flo
 def draw_sections(
     patients: Sequence[str], draws: int, rng: np.random.Generator
 ) -> Float64[np.ndarray, "draw section"] | None:
-    """Return how often each section is drawn where patients or sections are resampled; None where spots are.
+    """Return how often each section is drawn if patients or sections are resampled; None if blocks of spots are.
 
-    The sections of a patient come and go together.
+    All sections of a patient are drawn together.
     """
     kind = interval_kind(patients)
     if kind == "within section":
@@ -86,6 +88,6 @@ def interval(values: Float64[np.ndarray, "draw"]) -> tuple[float, float]:
 
 
 def _number(cells: Int64[np.ndarray, "spot 2"]) -> Int64[np.ndarray, "spot"]:
-    """Number the cells that hold spots, 0..b-1, in reading order."""
+    """Number the cells that hold spots, 0..b-1, row by row."""
     _, label = np.unique(cells[:, 1] * (cells[:, 0].max() + 1) + cells[:, 0], return_inverse=True)
     return label.astype(np.int64)

@@ -1,9 +1,12 @@
-"""What a block of spots adds up to, so that any resample of blocks is scored without touching spots again.
+"""Sums over blocks of spots, from which any resample of blocks is scored without reading the spots again.
 
 PCC, MSE, MAE, RVD and spot-wise PCC of a gene set all follow from sums over spots. A section is reduced to such sums
-per block once; drawing a block twice is counting its sums twice. 1000 resamples of 785 genes are then a few small
-matrix products, sections of any size are pooled without holding them together, and a point value is the draw in which
-every block counts once.
+per block once; drawing a block twice counts its sums twice. 1000 resamples of 785 genes are then a few small matrix
+products, and sections of any size are pooled without holding them together. A point value is the draw in which every
+block counts once.
+
+RVD of a gene is the relative variance distance (Var(predicted) - Var(measured))^2 / Var(measured)^2. 0: the prediction
+varies as much as the measurement; 1: it does not vary. It does not exist for a gene that is measured as constant.
 """
 
 from collections.abc import Sequence
@@ -17,13 +20,13 @@ from raystp.evaluate.metrics.genes import NO_SPREAD, check_pair, spot_pcc
 METRICS = ("PCC", "MSE", "MAE", "RVD", "spot-PCC")
 """The order of the metric axis below."""
 
-VALUES_AT_ONCE = 2_000_000
-"""Draws are taken so many (draw, gene) values at a time: 16 MB per temporary."""
+MAX_VALUES = 2_000_000
+"""Draws are computed in pieces of so many (draw, gene) values: 16 MB per temporary array."""
 
 
 @dataclass(frozen=True)
 class BlockSums:
-    """Sums over the spots of each block, x predicted and y measured, both less a centre that all blocks share."""
+    """Sums over the spots of each block; x is predicted and y measured, both minus a centre that all blocks share."""
 
     n: Float64[np.ndarray, "block 1"]
     x: Float64[np.ndarray, "block gene"]
@@ -36,17 +39,17 @@ class BlockSums:
     spot: Float64[np.ndarray, "block sets"]
     """Sum of spot-wise PCC over each gene set."""
     constant_spots: Float64[np.ndarray, "block sets"]
-    top: Float64[np.ndarray, "block 2 gene"]
-    """Largest absolute value, predicted and measured, or the centre's if larger: what `NO_SPREAD` is a share of."""
+    largest: Float64[np.ndarray, "block 2 gene"]
+    """Largest absolute value, predicted and measured, or the centre's if larger: the reference of `NO_SPREAD`."""
 
 
 @dataclass(frozen=True)
 class MetricScores:
-    """The metrics of each gene set, per draw, and how many values had no spread."""
+    """The metrics of each gene set, per draw, and how many values were constant."""
 
     values: Float64[np.ndarray, "draw metric sets"]
     constant: Int64[np.ndarray, "draw metric sets"]
-    """PCC: genes; spot-PCC: spots; RVD: genes measured without spread, which it leaves out; else 0."""
+    """PCC: constant genes. spot-PCC: constant spots. RVD: genes measured as constant, which it leaves out. Else 0."""
 
 
 def sums(
@@ -57,49 +60,49 @@ def sums(
     centre: Float64[np.ndarray, "gene"],
     sets: Sequence[Int64[np.ndarray, "_"]],
 ) -> BlockSums:
-    """Reduce one section to sums per block, `block` holding 0..b-1.
+    """Reduce one section to sums per block; `block` holds the numbers 0..b-1.
 
-    `centre` is any typical value of each gene, the same for all sections; it keeps the variances from cancelling.
+    `centre` is any typical value of each gene, the same for all sections; it avoids cancellation in the variances.
     """
     check_pair(predicted, measured)
-    holds = (block[None, :] == np.arange(block.max() + 1)[:, None]).astype(np.float64)  # block x spot
+    member = (block[None, :] == np.arange(block.max() + 1)[:, None]).astype(np.float64)  # block x spot
     x, y = predicted - centre, measured - centre
     per_spot = [spot_pcc(predicted[:, genes], measured[:, genes]) for genes in sets]
-    largest = [np.abs(np.stack([predicted[row > 0], measured[row > 0]])).max(axis=1) for row in holds]
+    largest = [np.abs(np.stack([predicted[row > 0], measured[row > 0]])).max(axis=1) for row in member]
     return BlockSums(
-        n=holds.sum(axis=1, keepdims=True),
-        x=holds @ x,
-        y=holds @ y,
-        xx=holds @ np.square(x),
-        yy=holds @ np.square(y),
-        xy=holds @ (x * y),
-        absolute=holds @ np.abs(x - y),
-        spot=holds @ np.stack([pcc for pcc, _ in per_spot], axis=1),
-        constant_spots=holds @ np.stack([flat.astype(np.float64) for _, flat in per_spot], axis=1),
-        top=np.maximum(np.stack(largest), np.abs(centre)),
+        n=member.sum(axis=1, keepdims=True),
+        x=member @ x,
+        y=member @ y,
+        xx=member @ np.square(x),
+        yy=member @ np.square(y),
+        xy=member @ (x * y),
+        absolute=member @ np.abs(x - y),
+        spot=member @ np.stack([pcc for pcc, _ in per_spot], axis=1),
+        constant_spots=member @ np.stack([constant.astype(np.float64) for _, constant in per_spot], axis=1),
+        largest=np.maximum(np.stack(largest), np.abs(centre)),
     )
 
 
 def join(parts: Sequence[BlockSums]) -> BlockSums:
-    """Return the blocks of several sections, one below the other: what `pooled` is computed from."""
+    """Return the blocks of several sections in one: what `pooled` is computed from."""
     return BlockSums(**{f.name: np.concatenate([part.__dict__[f.name] for part in parts]) for f in fields(BlockSums)})
 
 
 def score(blocks: BlockSums, sets: Sequence[Int64[np.ndarray, "_"]]) -> MetricScores:
-    """Return the scores of the spots as they are: the one draw in which each block counts once."""
+    """Return the scores of the spots themselves: the one draw in which each block counts once."""
     return scores_of_draws(blocks, np.ones((1, len(blocks.n))), sets)
 
 
 def scores_of_draws(
     blocks: BlockSums, counts: Float64[np.ndarray, "draw block"], sets: Sequence[Int64[np.ndarray, "_"]]
 ) -> MetricScores:
-    """Return the scores of each draw, in which each block counts as often as `counts` says."""
-    floors = np.square(NO_SPREAD * blocks.top.max(axis=0))
-    pieces = -(-counts.shape[0] * blocks.x.shape[1] // VALUES_AT_ONCE)
-    found = [_scores(blocks, part, sets, floors) for part in np.array_split(counts, pieces)]
+    """Return the scores of each draw, in which each block counts as often as `counts` states."""
+    floors = np.square(NO_SPREAD * blocks.largest.max(axis=0))
+    pieces = -(-counts.shape[0] * blocks.x.shape[1] // MAX_VALUES)
+    scored = [_scores(blocks, part, sets, floors) for part in np.array_split(counts, pieces)]
     return MetricScores(
-        values=np.concatenate([part.values for part in found]),
-        constant=np.concatenate([part.constant for part in found]),
+        values=np.concatenate([part.values for part in scored]),
+        constant=np.concatenate([part.constant for part in scored]),
     )
 
 
@@ -113,17 +116,17 @@ def _scores(
     x, y = counts @ blocks.x / n, counts @ blocks.y / n
     xx, yy, xy = counts @ blocks.xx / n, counts @ blocks.yy / n, counts @ blocks.xy / n
     var_x, var_y = xx - x * x, yy - y * y
-    flat_y = var_y <= floors[1]
-    flat = (var_x <= floors[0]) | flat_y
-    pcc = np.clip((xy - x * y) / np.sqrt(np.where(flat, np.inf, var_x * var_y)), -1.0, 1.0)
-    ratio = np.square(var_x / np.where(flat_y, np.nan, var_y) - 1.0)
+    constant_y = var_y <= floors[1]
+    constant = (var_x <= floors[0]) | constant_y
+    pcc = np.clip((xy - x * y) / np.sqrt(np.where(constant, np.inf, var_x * var_y)), -1.0, 1.0)
+    rvd = np.square(var_x / np.where(constant_y, np.nan, var_y) - 1.0)
     squared, absolute = np.maximum(xx - 2 * xy + yy, 0.0), counts @ blocks.absolute / n
-    values = [_means(pcc, sets), _means(squared, sets), _means(absolute, sets), _means_where_any(ratio, sets)]
+    values = [_means(pcc, sets), _means(squared, sets), _means(absolute, sets), _means_of_existing(rvd, sets)]
     none = np.zeros(values[0].shape)
-    constant = [_counts(flat, sets), none, none, _counts(flat_y, sets), counts @ blocks.constant_spots]
+    constants = [_counts(constant, sets), none, none, _counts(constant_y, sets), counts @ blocks.constant_spots]
     return MetricScores(
         values=np.stack([*values, counts @ blocks.spot / n], axis=1),
-        constant=np.stack(constant, axis=1).astype(np.int64),
+        constant=np.stack(constants, axis=1).astype(np.int64),
     )
 
 
@@ -133,13 +136,13 @@ def _means(
     return np.stack([values[:, genes].mean(axis=1) for genes in sets], axis=1)
 
 
-def _means_where_any(
+def _means_of_existing(
     values: Float64[np.ndarray, "draw gene"], sets: Sequence[Int64[np.ndarray, "_"]]
 ) -> Float64[np.ndarray, "draw sets"]:
-    """Return the means over values that exist; NaN where a set has none."""
-    there = _counts(~np.isnan(values), sets)
+    """Return the means over values that are not NaN; NaN for a set that has none."""
+    existing = _counts(~np.isnan(values), sets)
     total = np.stack([np.nansum(values[:, genes], axis=1) for genes in sets], axis=1)
-    return total / np.where(there > 0, there, np.nan)
+    return total / np.where(existing > 0, existing, np.nan)
 
 
 def _counts(

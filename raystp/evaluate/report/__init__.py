@@ -1,1 +1,1 @@
-"""Report."""
+"""The report of an evaluation: tables, figures, and one HTML page."""

@@ -1,64 +1,61 @@
-"""One sentence that says whether a model has earned its complexity, computed from the rows it is printed beside."""
+"""One sentence on whether a model is better than its baseline, computed from the rows of the table below it."""
 
 from collections.abc import Sequence
 
-from raystp.evaluate.metrics.score import MEAN, Row
-from raystp.evaluate.report.board import with_interval
+from raystp.evaluate.metrics.score import MEAN, ScoreRow
+from raystp.evaluate.report.score_tables import with_interval
 
 
-def verdict(rows: Sequence[Row], model: str, against: str = "ridge", section: str = MEAN) -> str:
-    """Compare two models' PCC over all genes, mean over sections; `rows` are of one protocol and one panel.
+def verdict(rows: Sequence[ScoreRow], model: str, against: str = "ridge", section: str = MEAN) -> str:
+    """Compare two models' PCC over all genes; `rows` are of one protocol and one panel.
 
-    `section` names other rows than the mean's: a section's own, or those over cases.
-
-    Overlapping intervals are said to leave the question open: both models are scored on the same spots, so the
-    comparison errs on the cautious side.
+    `section` selects the rows: the mean over sections, one section, or `cases`. If the intervals overlap, the sentence
+    states that the two cannot be separated: both models are scored on the same spots, so this is the cautious reading.
     """
     ours, theirs = _pcc(rows, model, section), _pcc(rows, against, section)
-    absent = [name for name, row in ((model, ours), (against, theirs)) if row is None]
-    if ours is None or theirs is None or model == against:
-        what = f"no PCC of {' and '.join(absent)} was taken" if absent else f"{model} is the baseline itself"
-        return f"Whether {model} beats {against} is not known: {what} in this run."
-    figures = f"PCC {with_interval(ours)} against {with_interval(theirs)}, all genes, {_over(section)}"
-    return f"{_claim(ours, theirs)}: {figures}; {_certainty(ours, theirs)}{_beside_null(ours)}."
+    if model == against:
+        return f"{model} is the baseline itself: there is no comparison in this run."
+    if ours is None or theirs is None:
+        missing = " and ".join(name for name, row in ((model, ours), (against, theirs)) if row is None)
+        return f"No comparison of {model} with {against}: this run has no PCC of {missing}."
+    over = "mean over sections" if section == MEAN else f"over {section}"
+    values = f"PCC {with_interval(ours)} versus {with_interval(theirs)}, all genes, {over}"
+    return f"{_claim(ours, theirs)}: {values}; {_certainty(ours, theirs)}{_against_null(ours)}."
 
 
-def _over(section: str) -> str:
-    return "mean over sections" if section == MEAN else f"over {section}"
+def _pcc(rows: Sequence[ScoreRow], model: str, section: str) -> ScoreRow | None:
+    wanted = (model, section, "all", "PCC")
+    return next((row for row in rows if (row.model, row.section, row.genes, row.metric) == wanted), None)
 
 
-def _pcc(rows: Sequence[Row], model: str, section: str) -> Row | None:
-    wanted = {"model": model, "section": section, "genes": "all", "metric": "PCC"}
-    return next((row for row in rows if wanted.items() <= row.items()), None)
+def _claim(ours: ScoreRow, theirs: ScoreRow) -> str:
+    if ours.value <= theirs.value:
+        return f"{ours.model} is not better than {theirs.model}"
+    if _overlap(ours, theirs) is False:
+        return f"{ours.model} is better than {theirs.model}"
+    return f"{ours.model} scores higher than {theirs.model}, but not clearly"
 
 
-def _claim(ours: Row, theirs: Row) -> str:
-    us, them = ours["model"], theirs["model"]
-    if ours["value"] <= theirs["value"]:
-        return f"{us} does not beat {them}"
-    return f"{us} is above {them}, but not clearly" if _overlap(ours, theirs) is not False else f"{us} beats {them}"
-
-
-def _certainty(ours: Row, theirs: Row) -> str:
+def _certainty(ours: ScoreRow, theirs: ScoreRow) -> str:
     overlap = _overlap(ours, theirs)
     if overlap is None:
-        return "there is too little for an interval, so how sure this is remains open"
+        return "there are too few data for an interval, so the difference may be chance"
     if overlap:
-        return "the 95 % intervals overlap, so this run does not tell the two apart"
+        return "the 95 % intervals overlap, so this run cannot separate the two"
     return "the 95 % intervals do not overlap"
 
 
-def _overlap(ours: Row, theirs: Row) -> bool | None:
-    if ours["low"] is None or theirs["low"] is None:
+def _overlap(ours: ScoreRow, theirs: ScoreRow) -> bool | None:
+    if ours.low is None or ours.high is None or theirs.low is None or theirs.high is None:
         return None
-    return bool(ours["low"] <= theirs["high"] and theirs["low"] <= ours["high"])
+    return ours.low <= theirs.high and theirs.low <= ours.high
 
 
-def _beside_null(row: Row) -> str:
-    """Say so where a figure is no more than its own null reaches by chance (two standard deviations)."""
-    if row["null_mean"] is None or row["null_sd"] is None:
+def _against_null(row: ScoreRow) -> str:
+    """Return a clause if the score is within two standard deviations of its permutation null."""
+    if row.null_mean is None or row.null_sd is None:
         return ""
-    reach = row["null_mean"] + 2 * row["null_sd"]
-    if row["value"] > reach:
+    limit = row.null_mean + 2 * row.null_sd
+    if row.value > limit:
         return ""
-    return f"; permuted labels alone reach {reach:.3f} by chance, so {row['model']} shows no signal here"
+    return f"; permuted labels reach {limit:.3f} by chance (mean + 2 sd), so {row.model} shows no signal here"

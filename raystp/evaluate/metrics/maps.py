@@ -1,7 +1,7 @@
-"""Whether a map of a slide shows what it is said to show: against a known region, by taking tiles away, over seeds.
+"""Tests of a map of a slide: overlap with a known region, deletion of its highest tiles, stability over seeds.
 
-A map is a value per tile; higher is more. Each figure comes with what chance gives, as a map by itself is no evidence:
-attention is not explanation. Nothing depends on the order of tiles, equal values included.
+A map has one value per tile; higher is more. Each score comes with its chance level, because a map alone is no
+evidence: attention is not explanation. No result depends on the order of tiles, equal values included.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from raystp.errors import SectionError
 
 @dataclass(frozen=True)
 class MapOverlap:
-    """How a map agrees with a region; each `chance_` is what a map of random values has on average."""
+    """Agreement of a map with a region; each `chance_` value is the average for a map of random values."""
 
     iou: float
     """Of the region and the map's highest tiles: tiles in both over tiles in either."""
@@ -26,30 +26,31 @@ class MapOverlap:
     chance_average_precision: float
     """The region's share of the tiles."""
     auc: float
-    """How often a tile of the region is above one outside it; chance is 0.5."""
+    """How often a tile of the region is above a tile outside it; chance is 0.5."""
     top: int
-    """Tiles that were taken as the map's highest."""
+    """Number of tiles that count as the map's highest."""
     tiles: int
 
 
 @dataclass(frozen=True)
 class DeletionCurves:
-    """What a predictor says of a slide while tiles are taken away, or put back, from the map's highest on."""
+    """A model's prediction for a slide with ever more of its tiles, ordered by the map and at random."""
 
     kept: Int64[np.ndarray, "step"]
-    """Tiles that are there, from few to all."""
+    """Number of tiles that the model gets, from few to all."""
     insertion: Float64[np.ndarray, "step"]
-    """With the highest tiles alone; a map that matters rises early."""
+    """With the highest tiles only; rises early if the map matters."""
     deletion: Float64[np.ndarray, "step"]
-    """With the lowest tiles alone; a map that matters falls early."""
+    """With the lowest tiles only; falls early if the map matters."""
     random: Float64[np.ndarray, "draw step"]
-    """With random tiles: the null of both."""
+    """With random tiles: the chance level of both."""
 
     def areas(self) -> dict[str, float]:
-        """Return the area under each curve over the share of tiles, and how often a random order does as well.
+        """Return the area under each curve over the share of tiles, and p values against random orders.
 
-        `insertion_p` is the share of random orders with an area of insertion as large, `deletion_p` as small; both
-        count the map itself, so neither is 0. `random_sd` is how far random orders spread.
+        `insertion_p` is the share of random orders with an area at least as large as that of insertion, `deletion_p` at
+        most as large as that of deletion. Both count the map itself, so neither is 0. `random_sd` is the standard
+        deviation over random orders.
         """
         insertion, deletion = self._area(self.insertion), self._area(self.deletion)
         null = self._area(self.random)
@@ -70,39 +71,40 @@ class DeletionCurves:
 
 @dataclass(frozen=True)
 class MapStability:
-    """How alike maps of one slide are, from models that differ in their seed alone (or in their training split)."""
+    """Agreement of maps of one slide from models that differ only in their seed (or in their training split)."""
 
     mean: float
-    """Spearman's correlation, over all pairs of maps."""
+    """Spearman's correlation, mean over all pairs of maps."""
     least: float
+    """The lowest correlation of a pair."""
     pairs: int
     constant: int
     """Maps without spread, which have no ranks: each pair with one counts as 0."""
 
 
 def overlap(values: Float[np.ndarray, "tile"], region: Bool[np.ndarray, "_"], *, top: float = 0.1) -> MapOverlap:
-    """Compare a map with an annotated or planted region; `top` is the share of tiles that counts as the map's highest.
+    """Compare a map with an annotated or simulated region; the share `top` of tiles counts as the map's highest.
 
-    Where the value at the border is shared by several tiles, each counts in part. Raises SectionError for a map that
-    holds no numbers, a region of no tile or of all, and a `top` that is no share.
+    If several tiles share the threshold value, each counts in part. Raises SectionError for a map with nan or infinity,
+    a region without tiles or of all tiles, and a `top` outside (0, 1].
     """
     _check_map(values)
     inside = int(region.sum())
     if len(region) != len(values) or not 0 < inside < len(region):
         msg = (
-            f"a map of {len(values)} tiles was compared with a region of {inside} of {len(region)} tiles: wanted is "
-            "a region of the same tiles, with some inside and some outside"
+            f"a map of {len(values)} tiles was compared with a region of {inside} of {len(region)} tiles; the region "
+            "must cover the same tiles, with at least one inside and one outside"
         )
         raise SectionError(msg)
     if not 0 < top <= 1:
-        msg = f"the highest tiles of a map are a share above 0 and up to 1, got {top}"
+        msg = f"top: the share of a map's highest tiles must be above 0 and at most 1, got {top}"
         raise SectionError(msg)
     count, share = max(1, round(top * len(values))), inside / len(values)
     hits = _hits(values, region, count)
-    by_chance = count * share
+    chance_hits = count * share
     return MapOverlap(
         iou=hits / (count + inside - hits),
-        chance_iou=by_chance / (count + inside - by_chance),
+        chance_iou=chance_hits / (count + inside - chance_hits),
         average_precision=float(average_precision_score(region, values)),
         chance_average_precision=share,
         auc=float(roc_auc_score(region, values)),
@@ -120,34 +122,35 @@ def deletion_curves(
     steps: int = 20,
     draws: int = 20,
 ) -> DeletionCurves:
-    """Return what `predict` (a bag's tiles -> one gene) says of ever more tiles, by the map and in random orders.
+    """Return what `predict` (tiles of a bag -> one gene) gives for ever more tiles, ordered by the map and at random.
 
-    It is called (2 + draws) x steps times at most, never with an empty bag; tiles of one value come in random order.
-    Raises SectionError for a map that holds no numbers or is of other tiles, and for less than 2 tiles or 1 step.
+    `predict` is called at most (2 + draws) x steps times, never with an empty bag. Tiles with equal values are ordered
+    at random. Raises SectionError for a map with nan or infinity or of other tiles, and for fewer than 2 tiles, 1 step
+    or 1 draw.
     """
     _check_map(values)
-    if len(values) != len(features) or len(values) < 2 or min(steps, draws) < 1:  # noqa: PLR2004 -- one cannot be ranked
+    if len(values) != len(features) or len(values) < 2 or min(steps, draws) < 1:  # noqa: PLR2004 -- one tile has no order
         msg = (
-            f"curves need a map of the slide's tiles, 2 tiles and 1 step and draw at least, got a map of {len(values)} "
-            f"for {len(features)} tiles, {steps} steps and {draws} draws"
+            f"deletion curves need a map of the slide's tiles, at least 2 tiles, 1 step and 1 draw, got a map of "
+            f"{len(values)} for {len(features)} tiles, {steps} steps and {draws} draws"
         )
         raise SectionError(msg)
     shares = np.linspace(0, 1, steps + 1)
     kept = np.unique(np.clip(np.rint(shares * len(values)), 1, len(values))).astype(np.int64)
     order = np.lexsort((rng.random(len(values)), -values))
 
-    def along(ranked: Int64[np.ndarray, "tile"]) -> list[float]:
+    def curve(ranked: Int64[np.ndarray, "tile"]) -> list[float]:
         return [float(predict(features[np.sort(ranked[:count])])) for count in kept.tolist()]
 
-    random = [along(rng.permutation(len(values))) for _ in range(draws)]
-    return DeletionCurves(kept, np.array(along(order)), np.array(along(order[::-1])), np.array(random))
+    random = [curve(rng.permutation(len(values))) for _ in range(draws)]
+    return DeletionCurves(kept, np.array(curve(order)), np.array(curve(order[::-1])), np.array(random))
 
 
 def stability(maps: Sequence[Float[np.ndarray, "tile"]]) -> MapStability:
-    """Return how alike several maps of the same tiles are; raises SectionError for less than 2, or of other tiles."""
+    """Return the agreement of several maps of the same tiles; raise SectionError for fewer than 2, or other tiles."""
     lengths = {len(values) for values in maps}
     if len(maps) < 2 or len(lengths) > 1:  # noqa: PLR2004 -- a pair
-        msg = f"stability compares 2 maps or more of the same tiles, got {len(maps)} of {sorted(lengths)} tiles"
+        msg = f"stability compares at least 2 maps of the same tiles, got {len(maps)} maps of {sorted(lengths)} tiles"
         raise SectionError(msg)
     for values in maps:
         _check_map(values)
@@ -160,14 +163,14 @@ def stability(maps: Sequence[Float[np.ndarray, "tile"]]) -> MapStability:
 
 
 def _hits(values: Float[np.ndarray, "tile"], region: Bool[np.ndarray, "tile"], count: int) -> float:
-    """Return how many of the `count` highest tiles are in the region, on average over the orders of equal ones."""
-    border = np.partition(values, len(values) - count)[len(values) - count]
-    above, level = values > border, values == border
-    return float(region[above].sum() + (count - above.sum()) * region[level].mean())
+    """Return how many of the `count` highest tiles are in the region, averaged over the orders of equal values."""
+    threshold = np.partition(values, len(values) - count)[len(values) - count]
+    above, equal = values > threshold, values == threshold
+    return float(region[above].sum() + (count - above.sum()) * region[equal].mean())
 
 
 def _check_map(values: Float[np.ndarray, "tile"]) -> None:
     bad = int((~np.isfinite(values)).sum())
     if bad or not len(values):
-        msg = f"a map holds nan or infinity at {bad} of {len(values)} tiles: a finite value for each tile is wanted"
+        msg = f"a map has nan or infinity at {bad} of {len(values)} tiles; every tile needs a finite value"
         raise SectionError(msg)

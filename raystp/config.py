@@ -82,12 +82,18 @@ class StepConfig(Config, Generic[R]):
     @classmethod
     def of(cls: type[C], values: dict[str, Any], where: str = "the config") -> C:
         """Build the config from plain values; raise ConfigError with every fault at once."""
+        kind = cls.variant(values)
         try:
-            return cls.model_validate(values)
+            return kind.model_validate(values)
         except ValidationError as error:
-            lines = [f"  {_sentence(cls, fault)}" for fault in error.errors()]
-            msg = "\n".join([f"{where} does not describe {_article(cls.__name__)} {cls.__name__}:", *lines])
+            lines = [f"  {_sentence(kind, fault)}" for fault in error.errors()]
+            msg = "\n".join([f"{where} does not describe {_article(kind.__name__)} {kind.__name__}:", *lines])
             raise ConfigError(msg) from None
+
+    @classmethod
+    def variant(cls: type[C], values: Mapping[str, Any]) -> type[C]:  # noqa: ARG003 -- read by steps with two kinds of work
+        """Return the class that these values are validated by: a subclass, for a step with two kinds of work."""
+        return cls
 
     def check_absolute(self) -> None:
         """Raise ConfigError, naming every field, where a path depends on the working directory."""

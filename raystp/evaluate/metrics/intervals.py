@@ -53,9 +53,7 @@ def blocks(xy: Float[np.ndarray, "spot 2"], n: int = BLOCKS) -> Int64[np.ndarray
     sides = extent * 1.001 / np.linspace(1.0, 2.0 * count, 16 * count)
     labels = [_number(np.floor((xy - start) / side).astype(np.int64)) for side in sides]
     sizes = [np.bincount(label) for label in labels]
-    best = min(
-        range(len(sides)), key=lambda side: (abs(len(sizes[side]) - count), int(np.square(sizes[side]).sum()))
-    )
+    best = min(range(len(sides)), key=lambda side: (abs(len(sizes[side]) - count), int(np.square(sizes[side]).sum())))
     return labels[best]
 
 

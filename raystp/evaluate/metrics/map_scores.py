@@ -7,7 +7,7 @@ without the map's highest tiles; agreement between models that differ only in th
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -27,8 +27,9 @@ RANDOM_ORDERS = 19
 """Random orders beside each curve: if none is as low, p is 1/20."""
 
 
+@runtime_checkable
 class MapModel(Protocol):
-    """A model that maps a slide: `maps.keys()` includes `MAPS`."""
+    """A model with maps of a slide, those in `MAPS` among them."""
 
     def maps(
         self, features: Float[np.ndarray, "tile feature"], genes: Sequence[str] | None = None
@@ -152,7 +153,9 @@ def _overlap_score(label: ScoreLabel, name: str, overlaps: list[MapOverlap]) -> 
 
 
 def _deletion_score(label: ScoreLabel, name: str, areas: list[dict[str, float]], tiles: int) -> MapScores:
-    left, random, spread = (float(np.mean([each[key] for each in areas])) for key in ("deletion", "random", "random_sd"))
+    left, random, spread = (
+        float(np.mean([each[key] for each in areas])) for key in ("deletion", "random", "random_sd")
+    )
     lower = sum(each["deletion_p"] <= 1 / (RANDOM_ORDERS + 1) + 1e-9 for each in areas)
     line = (
         f"`{label.model}` {name}: as its highest tiles are removed the slide's prediction falls to {left:+.3f} sd of "
@@ -164,9 +167,7 @@ def _deletion_score(label: ScoreLabel, name: str, areas: list[dict[str, float]],
     return MapScores([row], [line])
 
 
-def _stability_score(
-    label: ScoreLabel, name: str, found: list[MapStability], *, seeds: str, tiles: int
-) -> MapScores:
+def _stability_score(label: ScoreLabel, name: str, found: list[MapStability], *, seeds: str, tiles: int) -> MapScores:
     mean, least = float(np.mean([one.mean for one in found])), min(one.least for one in found)
     line = (
         f"`{label.model}` {name}: rank correlation between the maps of seeds {seeds} is {mean:.3f} (chance 0), lowest "

@@ -12,7 +12,7 @@ from raystp.evaluate.report.score_tables import ScoreTable
 
 MODEL, OTHER, NULL = "#1f77b4", "#9aa5b1", "#c0392b"
 
-EpochRow = Mapping[str, float | None]
+EpochRow = Mapping[str, int | float | None]
 """A row of `tables.EPOCHS`."""
 
 

@@ -68,7 +68,7 @@ def uncertainty_figures(
 ) -> list[ReportFigure]:
     """Draw each tile's distance to the reference index and, if known, the spread among its neighbours.
 
-    `far` is the number of tiles beyond the 99th percentile of the index's own queries. A slide without tiles has no
+    `far` is the number of tiles beyond the 99th percentile of the index's own tiles. A slide without tiles has no
     figure.
     """
     if not len(boxes):
@@ -76,7 +76,7 @@ def uncertainty_figures(
     maps = {"distance to the nearest reference spot": (np.asarray(distance), "distance")}
     if spread is not None:
         maps["spread among the neighbours, mean over genes"] = (np.asarray(spread), UNIT)
-    caption = f"{far} of {len(boxes)} tiles are farther from the reference index than 99 % of its own queries"
+    caption = f"{far} of {len(boxes)} tiles are farther from the reference index than 99 % of its own tiles"
     title = f"Distance of {slide} to the reference index"
     return [ReportFigure(title, png(tiles_figure(thumbnail, boxes, maps, caption)), f"{title}: {caption}")]
 
@@ -85,6 +85,7 @@ def attention_figures(
     slide: str,
     thumbnail: SlideThumbnail,
     boxes: Float[np.ndarray, "tile 3"],
+    *,
     maps: Mapping[str, Float[np.ndarray, "tile gene"]],
     genes: Sequence[str],
 ) -> list[ReportFigure]:

@@ -148,7 +148,7 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
 
 
 def colour_limits(values: Float[np.ndarray, "spot"]) -> tuple[float, float]:
-    """Return the percentiles `PERCENTILES`, or the full range if they are equal, as for a gene that few spots express."""
+    """Return the percentiles `PERCENTILES`; the full range if they are equal, as for a gene that few spots express."""
     low, high = np.percentile(values, PERCENTILES).tolist()
     if high <= low:
         low, high = float(values.min()), float(values.max())
@@ -175,7 +175,9 @@ def _panels(n: int, bounds: tuple[float, float, float, float]) -> tuple[Figure, 
     return figure, list(np.atleast_1d(figure.subplots(1, n)))
 
 
-def _bounds(xy: Float[np.ndarray, "spot 2"], side: float, thumbnail: SlideThumbnail) -> tuple[float, float, float, float]:
+def _bounds(
+    xy: Float[np.ndarray, "spot 2"], side: float, thumbnail: SlideThumbnail
+) -> tuple[float, float, float, float]:
     """Return left, right, bottom, top of the spots with a margin, inside the slide; bottom > top, because y is down."""
     left, top = np.maximum(xy.min(axis=0) - MARGIN * side, 0.0).tolist()
     right, bottom = np.minimum(xy.max(axis=0) + MARGIN * side, (thumbnail.width, thumbnail.height)).tolist()

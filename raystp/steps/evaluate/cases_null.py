@@ -17,8 +17,8 @@ from raystp.evaluate.metrics.genes import pcc_per_gene
 from raystp.models.attention.model import AttentionOptions, AttentionRegression
 from raystp.models.attention.predictor import AttentionPredictor
 from raystp.models.training.fit import FitOptions, fit
-from raystp.steps.evaluate.cases import HeldOutCases
-from raystp.steps.evaluate.config import EvaluateConfig
+from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
+from raystp.steps.evaluate.cases.outcomes import HeldOutCases
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.train.bulk_cases import features_of
 from raystp.steps.train.bulk_learner import BulkLearner, BulkRecipe
@@ -54,7 +54,7 @@ def null_pcc(work: CaseNullTask) -> Float64[np.ndarray, " gene"]:
 
 
 def nulls_of(
-    held: HeldOutCases, models: list[Prediction], permutations: int, *, config: EvaluateConfig
+    held: HeldOutCases, models: list[Prediction], permutations: int, *, config: CasesEvaluateConfig
 ) -> dict[str, Float64[np.ndarray, "permutation gene"]]:
     """Return the null of each model that learned from cases, where its training cases are here."""
     able = [one for one in models if "bulk" in one.meta and held.train and one.meta["train"] == models[0].meta["train"]]
@@ -70,10 +70,9 @@ def nulls_of(
     return {one.name: part for one, part in zip(able, parts, strict=True)}
 
 
-def _null(one: Prediction, held: HeldOutCases, config: EvaluateConfig, seed: int) -> CaseNullTask:
+def _null(one: Prediction, held: HeldOutCases, config: CasesEvaluateConfig, seed: int) -> CaseNullTask:
     asked: dict[str, Any] = one.model.manifest.config
-    bulk = config.bulk
-    assert bulk is not None  # as the caller knows
+    bulk = config.cases
     recipe = BulkRecipe(
         table=bulk.place(config.run.store),
         scale=bulk.scale,

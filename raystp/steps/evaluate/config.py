@@ -1,35 +1,41 @@
-"""The config of `evaluate`: which predictions, against what was measured."""
+"""Configuration of `raystp evaluate`: the part that both kinds of targets share.
 
-from typing import Annotated, Any, ClassVar
+`targets` chooses the kind. `spots` scores against measured spots (`evaluate.spots.config`), `cases` against one label
+per case (`evaluate.cases.config`).
+"""
 
-from pydantic import Field, model_validator
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
+
+from pydantic import Field
 
 from raystp.config import Location, StepConfig
+from raystp.errors import ConfigError
 from raystp.steps.run_config import TrackedRun
-from raystp.steps.train.bulk_config import BulkConfig
+
+T = TypeVar("T", bound="EvaluateConfig")
 
 
 class EvaluateConfig(StepConfig[TrackedRun]):
-    """Which predictions to score against which measured spots, or labels of whole cases."""
+    """Which predictions to score, and against what."""
 
-    where: ClassVar[frozenset[str]] = frozenset({"spots", "predictions", "planted"})
+    where: ClassVar[frozenset[str]] = frozenset({"predictions", "planted"})
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "bulk": "bulk: labels of whole cases are now `targets: cases` with `cases: {table: ...}`",
+    }
 
-    spots: Annotated[str | None, Location("spots")] = None
-    """The measured spots, `spots/<name>`; without them, `bulk`."""
-
-    bulk: BulkConfig | None = None
-    """Instead of `spots`, a table of whole cases' expression: each held-out case's prediction is scored against its
-    row. It is best the table of the training: its training cases give the ridge and the null to compare with."""
+    targets: Literal["spots", "cases"] = "spots"
+    """What predictions are scored against: measured spots, or one label per case."""
 
     predictions: Annotated[list[str], Location("impute")] = Field(min_length=1)
-    """`impute/<name>`, one per model, of one protocol and one panel; the first is the one that the report is about.
-    Of attention regression, those of several seeds: how alike their maps are is then said too."""
+    """`impute/<name>`, one per model, all of one protocol and one panel; the report is about the first. If models with
+    attention maps differ only in their seed, the agreement of their maps is scored too."""
 
     genes: list[str] = Field(default_factory=list)
-    """Genes to draw in any case."""
+    """Genes that the report always shows."""
 
     permutations: int = Field(default=20, ge=0)
-    """Models trained on shuffled measurements, for the null; 0 for none."""
+    """Models trained on permuted labels, for the permutation null; 0 for no null."""
 
     draws: int = Field(default=1000, ge=100)
     """Bootstrap draws of the intervals."""
@@ -37,21 +43,29 @@ class EvaluateConfig(StepConfig[TrackedRun]):
     seed: int = 0
 
     planted: Annotated[str | None, Location()] = None
-    """Folder with what a synthetic cohort planted: its gene sets, and the expected expression, whose score is a
-    ceiling."""
+    """Folder with the ground truth of a simulated cohort: its gene sets, and the expected expression of each spot,
+    whose score is the upper limit for any model."""
 
     run: TrackedRun = Field(default_factory=TrackedRun)
 
-    @model_validator(mode="after")
-    def _against_one(self) -> "EvaluateConfig":
-        if (self.spots is None) == (self.bulk is None):
-            seen = "neither is given" if self.spots is None else "both are given"
-            msg = f"`spots` (measured spots) or `bulk` (a table of whole cases) is scored against, one of them: {seen}"
-            raise ValueError(msg)
-        return self
+    @classmethod
+    def variant(cls: type[T], values: Mapping[str, Any]) -> type[T]:
+        """Return the config class of the values' `targets`; raises ConfigError for another value."""
+        if cls is not EvaluateConfig:
+            return cls
+        from raystp.steps.evaluate.cases.config import CasesEvaluateConfig  # noqa: PLC0415 -- it imports this module
+        from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig  # noqa: PLC0415 -- the same
+
+        if "targets" not in values and "cases" in values:
+            msg = "cases: a table of whole cases needs `targets: cases`; the default is `targets: spots`"
+            raise ConfigError(msg)
+        targets = values.get("targets", "spots")
+        if targets not in ("spots", "cases"):
+            msg = f"targets: must be spots or cases, got {targets!r}"
+            raise ConfigError(msg)
+        kind: type[EvaluateConfig] = CasesEvaluateConfig if targets == "cases" else SpotsEvaluateConfig
+        return cast("type[T]", kind)  # `cls` is EvaluateConfig here, so `kind` is a subclass of it
 
     def fingerprint_values(self) -> dict[str, Any]:
-        """Return what is computed; the table's digest stands among the inputs, not its path here."""
-        values = super().fingerprint_values()
-        values.pop("bulk")
-        return values | ({"bulk": self.bulk.fingerprint_values()} if self.bulk is not None else {})
+        """Return what is computed; the targets count by the fingerprint of the spots or the digest of the table."""
+        return {key: value for key, value in super().fingerprint_values().items() if key != "targets"}

@@ -1,10 +1,16 @@
-"""Predictions that are to be scored together, each with its model."""
+"""Predictions that are scored together, each with its model, and the gene sets they are scored on."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ConfigError, some
+from raystp.evaluate.metrics.genes import GeneSets, gene_sets, named_sets
+from raystp.evaluate.metrics.score import ScoreLabel
 from raystp.models.store import load_model
 from raystp.storage import StoragePath
 
@@ -18,39 +24,106 @@ class Prediction:
     model: Artifact
     meta: dict[str, Any]
 
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """The panel, in the order of the predictions' columns."""
+        return tuple(self.meta["genes"])
+
+    @property
+    def slides(self) -> list[str]:
+        """The slides that are predicted."""
+        return list(self.prediction.manifest.notes["slides"])
+
+    @property
+    def learned_from_cases(self) -> bool:
+        """Whether the model was trained on labels of whole cases."""
+        return "bulk" in self.meta
+
+    def label(self, name: str | None = None) -> ScoreLabel:
+        """Return the label of this model's rows, or of another model's (such as a control) on the same panel."""
+        notes = self.prediction.manifest.notes
+        return ScoreLabel(notes["protocol"], notes["panel"], self.name if name is None else name)
+
+    def embeddings(self, store: str) -> Artifact:
+        """Open the embeddings that were predicted from."""
+        return open_artifact(StoragePath.of(store) / self.prediction.manifest.inputs["embeddings"], "embed")
+
 
 def open_models(predictions: list[Artifact], store: str) -> list[Prediction]:
-    """Open each prediction's model; raises ConfigError unless all are of one protocol and one panel."""
+    """Open each prediction's model; raises ConfigError unless all have one protocol and one panel.
+
+    A model is named by its method; models of one method are named by their artifacts.
+    """
     opened = []
     for one in predictions:
-        _check_whole(one)
+        _check_complete(one)
         model = open_artifact(StoragePath.of(store) / one.manifest.inputs["model"], "train")
         kind, _, meta = load_model(model.path)
         opened.append((kind, one, model, meta))
     kinds = [kind for kind, *_ in opened]
-    called = [kind if kinds.count(kind) == 1 else model.manifest.name for kind, _, model, _ in opened]
-    twice = sorted({name for name in called if called.count(name) > 1})
-    if twice:
-        msg = f"predictions: several models are called {some(twice)}: train each under a name of its own"
+    names = [kind if kinds.count(kind) == 1 else model.manifest.name for kind, _, model, _ in opened]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        msg = f"predictions: several models have the name {some(repeated)}; train each with its own `name`"
         raise ConfigError(msg)
-    scored = [Prediction(name, one, model, meta) for name, (_, one, model, meta) in zip(called, opened, strict=True)]
-    for other in scored[1:]:
-        for what in ("protocol", "panel"):
-            first, second = (x.prediction.manifest.notes[what] for x in (scored[0], other))
-            if first != second:
-                names = f"{scored[0].name} is of {what} '{first}', {other.name} of '{second}'"
-                msg = f"predictions: {names}; score them apart"
-                raise ConfigError(msg)
-        if other.meta["genes"] != scored[0].meta["genes"]:
-            msg = f"predictions: {scored[0].name} and {other.name} predict other genes; train both on one panel"
+    models = [Prediction(name, one, model, meta) for name, (_, one, model, meta) in zip(names, opened, strict=True)]
+    for other in models[1:]:
+        _check_comparable(models[0], other)
+    return models
+
+
+def gene_sets_of(models: Sequence[Prediction], planted: str | None) -> GeneSets:
+    """Return the gene sets: all, HEG and HVG of the training data; seen and unseen genes; sets of a simulated cohort.
+
+    Raises ConfigError if two models were trained without different genes.
+    """
+    first = models[0]
+    sets = gene_sets(np.asarray(first.meta["training_mean"]), np.asarray(first.meta["training_variance"]), first.genes)
+    unseen = _unseen_genes(models)
+    if unseen:
+        split = {
+            "seen": [gene for gene in first.genes if gene not in unseen],
+            "unseen": [gene for gene in first.genes if gene in unseen],
+        }
+        sets |= named_sets(split, first.genes)
+    return sets if planted is None else sets | named_sets(planted_sets(planted), first.genes)
+
+
+def planted_sets(folder: str) -> dict[str, list[str]]:
+    """Return the gene sets of a simulated cohort: name -> genes."""
+    sets: dict[str, list[str]] = json.loads((StoragePath.of(folder) / "genes.json").read_bytes())
+    return sets
+
+
+def _unseen_genes(models: Sequence[Prediction]) -> frozenset[str]:
+    """Return the genes that were held back from training."""
+    found = {frozenset(one.meta["unseen"]) for one in models if one.meta.get("unseen")}
+    if len(found) > 1:
+        msg = "predictions: the models were trained without different genes; run one evaluation for each"
+        raise ConfigError(msg)
+    return next(iter(found), frozenset())
+
+
+def _check_comparable(first: Prediction, other: Prediction) -> None:
+    """Raise ConfigError unless two predictions have the same protocol, panel and genes."""
+    for key in ("protocol", "panel"):
+        values = [one.prediction.manifest.notes[key] for one in (first, other)]
+        if values[0] != values[1]:
+            msg = (
+                f"predictions: {first.name} has {key} '{values[0]}', {other.name} has '{values[1]}'; run one "
+                "evaluation for each"
+            )
             raise ConfigError(msg)
-    return scored
+    if other.genes != first.genes:
+        msg = f"predictions: {first.name} and {other.name} predict different genes; train both on one panel"
+        raise ConfigError(msg)
 
 
-def _check_whole(one: Artifact) -> None:
-    """Raise where a prediction is not of all the model's genes."""
+def _check_complete(one: Artifact) -> None:
+    """Raise ConfigError for a prediction without expression, or with only a part of the model's genes."""
     genes: list[str] = one.manifest.config.get("genes") or []
-    partly = "as neighbours alone" if one.manifest.notes.get("output") == "neighbours" else ""
-    if partly or genes:
-        msg = f"predictions: {one.path} was left {partly or f'for {len(genes)} genes alone'}: predict all of the panel"
+    partial = "holds neighbours only" if one.manifest.notes.get("output") == "neighbours" else ""
+    if partial or genes:
+        partial = partial or f"holds only {len(genes)} genes"
+        msg = f"predictions: {one.path} {partial}; predict the whole panel: rerun impute with output=dense and no genes"
         raise ConfigError(msg)

@@ -1,181 +1,126 @@
-"""What the report of an evaluation shows: which genes on which sections, whose curves, which manifests."""
+"""The parts of a report that are alike for spots and for cases: artifacts, curves, thumbnails, predicted slides."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
+import anndata as ad
+import h5py
 import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32, Float64
 
 from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
-from raystp.evaluate.metrics.genes import pcc_per_gene, shown
-from raystp.evaluate.metrics.intervals import interval_kind
-from raystp.evaluate.metrics.score import Row, SectionOutcome
-from raystp.evaluate.protocols import EvaluationProtocol
-from raystp.evaluate.report.board import ScoreTable, boards
+from raystp.evaluate.metrics.score import MEAN, ScoreRow
 from raystp.evaluate.report.charts import curve_figure, scores_figure
-from raystp.evaluate.report.document import Report, SectionPictures
-from raystp.evaluate.report.page import PageFigure
-from raystp.evaluate.report.pictures import GeneMap, SlideThumbnail, SpotLayout, maps_figure, png, whole_slide_figure
-from raystp.expression.sections import SectionCounts, sections_of
+from raystp.evaluate.report.document import Report, ReportFigure
+from raystp.evaluate.report.score_tables import score_tables
+from raystp.evaluate.report.sections import prediction_figures, uncertainty_figures
+from raystp.evaluate.report.slide_figures import SlideThumbnail, png
 from raystp.steps.evaluate.predictions import Prediction
-from raystp.steps.evaluate.uncertainty_maps import squares_of, trust_pictures
 from raystp.steps.impute.places import thumbnail_of
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
 
-_QUERY = re.compile(r"""([a-z][a-z0-9+.-]*://[^"?\s]*)\?[^"\s]*""")
+_URI_QUERY = re.compile(r"""([a-z][a-z0-9+.-]*://[^"?\s]*)\?[^"\s]*""")
 
-GENES_OF_A_SLIDE = 3
-"""Genes that are drawn over a slide that was never measured."""
+TILES_AT_ONCE = 4096
+"""Tiles whose spread is read at a time."""
 
 
 @dataclass(frozen=True)
-class ReportFigures:
-    """The figures of an evaluation, and what to show of them."""
+class Evaluation:
+    """What an evaluation leaves, for spots and for cases."""
 
-    rows: list[Row]
-    outcomes: dict[str, dict[str, SectionOutcome]]
-    measured: dict[str, SectionCounts]
-    genes: tuple[str, ...]
-    named: Sequence[str]
-    permutations: int
-    footnotes: Sequence[str]
-
-
-def compose(
-    shown_: ReportFigures,
-    spots: Artifact,
-    models: list[Prediction],
-    protocol: EvaluationProtocol,
-    *,
-    store: StoragePath,
-) -> Report:
-    """Return the report's content; the first model is the one that it is about."""
-    first = models[0]
-    chain = chain_of(first, store) | {"spots": spots}
-    names = [one.name for one in models]
-    against = "ridge" if "ridge" in names else names[-1]
-    return Report(
-        title=f"{first.name}: {', '.join(shown_.measured)}",
-        protocol=protocol,
-        model=first.name,
-        against=against,
-        trained=_whose(spots, first.meta["train"]),
-        tested=_whose(spots, list(shown_.measured)),
-        interval=interval_kind([counts.patient for counts in shown_.measured.values()]),
-        rows=shown_.rows,
-        permutations=shown_.permutations,
-        footnotes=shown_.footnotes,
-        charts=[chart_of(board, first.name) for board in boards(shown_.rows)],
-        sections=[_section(name, shown_, first, chain["embeddings"]) for name in shown_.measured]
-        + _unmeasured(shown_, spots, first, chain["embeddings"]),
-        curves=curves_of(models),
-        failures=[row for one in chain.values() for row in one.failures().to_pylist()],
-        manifests={role: plain_manifest(one) for role, one in chain.items()},
-    )
+    rows: list[ScoreRow]
+    text: str
+    """The scores as an aligned table."""
+    notes: list[str]
+    """Explanations below the table."""
+    report: Report
+    cohort: str
+    """Name of the MLflow experiment by default."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Further text files: name -> content."""
 
 
-def plain_manifest(one: Artifact) -> dict[str, Any]:
-    """Return a manifest without the queries of its URIs: they may hold credentials, and a report is passed on."""
-    shown_: dict[str, Any] = json.loads(_QUERY.sub(r"\1", json.dumps(asdict(one.manifest))))
-    return shown_
-
-
-def chain_of(first: Prediction, store: StoragePath) -> dict[str, Artifact]:
-    """Return the artifacts that the first model's figures came from, by role."""
-    chain = {"prediction": first.prediction, "model": first.model}
+def source_artifacts(first: Prediction, store: str) -> dict[str, Artifact]:
+    """Return the artifacts that the first model's scores come from, by role."""
+    sources = {"prediction": first.prediction, "model": first.model}
     for role, step in (("index", "index"), ("embeddings", "embed")):
         if role in first.prediction.manifest.inputs:
-            chain[role] = open_artifact(store / first.prediction.manifest.inputs[role], step)
-    chain["tiles"] = open_artifact(StoragePath(chain["embeddings"].manifest.notes["tiles"]), "tile")
-    return chain
+            sources[role] = open_artifact(StoragePath.of(store) / first.prediction.manifest.inputs[role], step)
+    sources["tiles"] = open_artifact(StoragePath(sources["embeddings"].manifest.notes["tiles"]), "tile")
+    return sources
 
 
-def _whose(spots: Artifact, sections: Sequence[str]) -> list[str]:
-    known = sections_of(spots)
+def failures_of(sources: Mapping[str, Artifact]) -> list[dict[str, str]]:
+    """Return the rows of the artifacts' failures tables."""
+    return [row for one in sources.values() for row in one.failures().to_pylist()]
+
+
+def manifests_of(sources: Mapping[str, Artifact]) -> dict[str, dict[str, object]]:
+    """Return the manifests without the queries of URIs, which may hold credentials: reports are shared."""
+    return {role: json.loads(_URI_QUERY.sub(r"\1", json.dumps(asdict(one.manifest)))) for role, one in sources.items()}
+
+
+def score_charts(rows: Sequence[ScoreRow], model: str, section: str = MEAN) -> list[ReportFigure]:
+    """Draw the scores, a chart per panel; `model` is highlighted."""
     return [
-        f"{name} (patient {known[name]['patient']}, {known[name]['spots']} spots)"
-        if name in known
-        else f"{name} (a case's label)"
-        for name in sections
+        ReportFigure(f"Scores, panel {table.panel}", png(scores_figure(table, model)))
+        for table in score_tables(rows, section)
     ]
 
 
-def trained_sections(spots: Artifact, meta: Mapping[str, Any]) -> list[str]:
-    """Return the measured sections of the training side; of a model that learned from cases, those of their patients.
-
-    The spots of the latter may not be there at all.
-    """
-    if "bulk" not in meta:
-        return list(meta["train"])
-    patients = {meta["patients"][case] for case in meta["train"]}
-    return [name for name, one in sections_of(spots).items() if one["patient"] in patients]
+def training_curves(models: Sequence[Prediction]) -> list[ReportFigure]:
+    """Draw loss and validation PCC by epoch, of the models that were trained in epochs."""
+    epochs = {one.name: one.model.table("epochs.parquet", tables.EPOCHS).to_pylist() for one in models}
+    curves = {name: rows for name, rows in epochs.items() if rows}
+    return [ReportFigure("Loss and validation PCC by epoch", png(curve_figure(curves)))] if curves else []
 
 
-def chart_of(board: ScoreTable, highlight: str) -> PageFigure:
-    """Draw a board's scores."""
-    return PageFigure(f"Scores, panel {board.panel}", png(scores_figure(board, highlight)))
+def slide_thumbnail(embed: Artifact, slide: str) -> SlideThumbnail:
+    """Return a slide's small image and its size in level-0 px."""
+    overview = thumbnail_of(embed, slide)
+    height, width = overview.pixels.shape[:2]
+    return SlideThumbnail(overview.pixels, Level0Pixels(width / overview.scale), Level0Pixels(height / overview.scale))
 
 
-def curves_of(models: list[Prediction]) -> list[PageFigure]:
-    """Draw what the trainings left of their epochs."""
-    curves = {one.name: one.model.table("epochs.parquet", tables.EPOCHS).to_pylist() for one in models}
-    curves = {name: rows for name, rows in curves.items() if rows}
-    return [PageFigure("Loss and validation PCC by epoch", png(curve_figure(curves)))] if curves else []
+def tile_boxes(table: pa.Table) -> Float64[np.ndarray, "tile 3"]:
+    """Return (x, y, side) of the tiles in level-0 px, (x, y) top left."""
+    return np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1)
 
 
-def _section(name: str, content: ReportFigures, first: Prediction, embed: Artifact) -> SectionPictures:
-    """Draw the best, the median and the named genes of a section, measured beside predicted."""
-    outcome, counts = content.outcomes[first.name][name], content.measured[name]
-    pcc, _ = pcc_per_gene(outcome.predicted, outcome.measured)
-    picture = whole_slide(embed, counts.slide)
-    drawn = []
-    for gene, reason in shown(pcc, content.genes, content.named):
-        values = outcome.measured[:, gene], outcome.predicted[:, gene]
-        one = GeneMap(content.genes[gene], *values, pcc=float(pcc[gene]))
-        figure = maps_figure(picture, SpotLayout(outcome.xy, Level0Pixels(counts.diameter_px)), one)
-        drawn.append(PageFigure(f"{one.gene} on {name}", png(figure), f"{one.gene}: {reason}"))
-    drawn += trust_pictures(first.prediction, counts.slide, picture)
-    note = f"Slide {counts.slide}, patient {counts.patient}, {len(outcome.xy)} spots."
-    return SectionPictures(name, drawn, note)
-
-
-def _unmeasured(content: ReportFigures, spots: Artifact, first: Prediction, embed: Artifact) -> list[SectionPictures]:
-    """Draw a few genes over each predicted slide that has no measured spots."""
-    with_spots = {one["slide"] for one in sections_of(spots).values()}
-    slides = [slide for slide in first.prediction.manifest.notes["slides"] if slide not in with_spots]
-    genes = [gene for gene in content.named if gene in content.genes][:GENES_OF_A_SLIDE]
-    genes = genes or [content.genes[int(np.argmax(first.meta["training_variance"]))]]
-    return [_slide(slide, genes, content.genes, first=first, embed=embed) for slide in slides]
-
-
-def _slide(
-    slide: str, genes: list[str], panel: tuple[str, ...], *, first: Prediction, embed: Artifact
-) -> SectionPictures:
-    drawn, tiles = predicted_pictures(slide, genes, panel, first=first, embed=embed)
-    return SectionPictures(slide, drawn, f"{tiles} tiles of a slide that was never measured.")
-
-
-def predicted_pictures(
-    slide: str, genes: Sequence[str], panel: Sequence[str], *, first: Prediction, embed: Artifact
-) -> tuple[list[PageFigure], int]:
-    """Draw what was predicted of each tile of a slide, and how far to trust it; return how many tiles there are."""
+def predicted_slide(
+    first: Prediction, embed: Artifact, slide: str, genes: Sequence[str]
+) -> tuple[list[ReportFigure], int]:
+    """Draw the prediction of each tile of a slide and its uncertainty; also return the number of tiles."""
+    panel = first.genes
     table = first.prediction.table(f"predictions/{slide}.parquet", tables.predictions(len(panel)))
-    squares, values, picture = squares_of(table), tables.matrix(table["expression"]), whole_slide(embed, slide)
-    drawn = [
-        PageFigure(
-            f"{gene} on {slide}", png(whole_slide_figure(picture, squares, values[:, panel.index(gene)], gene=gene))
-        )
-        for gene in genes
-    ]
-    return drawn + trust_pictures(first.prediction, slide, picture), len(squares)
+    boxes, values, thumbnail = tile_boxes(table), tables.matrix(table["expression"]), slide_thumbnail(embed, slide)
+    figures = prediction_figures(slide, thumbnail, boxes, {gene: values[:, panel.index(gene)] for gene in genes})
+    return figures + slide_uncertainty(first.prediction, slide, thumbnail), len(boxes)
 
 
-def whole_slide(embed: Artifact, slide: str) -> SlideThumbnail:
-    """Return a slide's small picture and its true size."""
-    small = thumbnail_of(embed, slide)
-    height, width = small.pixels.shape[:2]
-    return SlideThumbnail(small.pixels, Level0Pixels(width / small.scale), Level0Pixels(height / small.scale))
+def slide_uncertainty(prediction: Artifact, slide: str, thumbnail: SlideThumbnail) -> list[ReportFigure]:
+    """Draw the distance to the reference index and the spread among neighbours; nothing without an index."""
+    if prediction.manifest.notes.get("output") != "dense" or "index" not in prediction.manifest.inputs:
+        return []
+    with (prediction.path / "anndata" / f"{slide}.h5ad").local() as path, h5py.File(path) as file:
+        obs = ad.io.read_elem(file["obs"])
+        spread = _mean_spread(file)
+    boxes = tile_boxes((prediction.path / "predictions" / f"{slide}.parquet").read_table(["x", "y", "side"]))
+    far = int(obs["far"].sum()) if "far" in obs else 0
+    distance = obs["distance"].to_numpy()
+    return uncertainty_figures(slide, thumbnail, boxes, distance=distance, spread=spread, far=far)
+
+
+def _mean_spread(file: h5py.File) -> Float32[np.ndarray, " tile"] | None:
+    """Return each tile's spread among its neighbours, mean over genes; None if it was not stored."""
+    if "spread" not in file["layers"]:
+        return None
+    layer = file["layers/spread"]
+    parts = [layer[first : first + TILES_AT_ONCE].mean(axis=1) for first in range(0, len(layer), TILES_AT_ONCE)]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)

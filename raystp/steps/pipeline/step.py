@@ -79,10 +79,13 @@ class PipelineConfig(StepConfig[TrackedRun]):
 
     def against(self, measured: str | None) -> Values:
         """Return what predictions are scored against, as `evaluate` names it."""
-        return {"spots": measured} if measured is not None else {"bulk": self.models()[0]["bulk"]}
+        if measured is not None:
+            return {"targets": "spots", "spots": measured}
+        return {"targets": "cases", "cases": self.models()[0]["bulk"]}
 
     def of_step(self, kind: Any, role: str, sources: Values, values: Values) -> Any:
         """Return a step's config, of the class `kind`: what is asked for, over what the pipeline fills in."""
+        kind = kind.variant({**sources, **values})
         wide: Any = kind.model_fields["run"].annotation
         shared = {
             key: value for key, value in self.run.model_dump(exclude_none=True).items() if key in wide.model_fields

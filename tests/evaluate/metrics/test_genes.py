@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import pearsonr
 
 from raystp.errors import ModelError, PanelError, SectionError
-from raystp.evaluate.metrics.genes import gene_sets, highest, hpg, mae, mse, pcc_per_gene, rvd, shown, spot_pcc
+from raystp.evaluate.metrics.genes import gene_sets, genes_to_show, highest, mse, named_sets, pcc_per_gene, spot_pcc
 
 
 def pair(spots: int = 40, genes: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -61,17 +61,9 @@ def test_no_spots_are_refused() -> None:
         pcc_per_gene(np.zeros((0, 3)), np.zeros((0, 3)))
 
 
-def test_errors_by_hand() -> None:
+def test_mse_by_hand() -> None:
     predicted, measured = np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([[1.0, 2.0], [1.0, -4.0]])
     assert mse(predicted, measured).tolist() == [2.0, 10.0]
-    assert mae(predicted, measured).tolist() == [1.0, 3.0]
-
-
-def test_rvd_by_hand() -> None:
-    # Variances: predicted 1, 0, 4, 1; measured 4, 4, 1, 0.
-    predicted = np.array([[0.0, 5.0, 0.0, 0.0], [2.0, 5.0, 4.0, 2.0]])
-    measured = np.array([[0.0, 0.0, 0.0, 7.0], [4.0, 4.0, 2.0, 7.0]])
-    np.testing.assert_array_equal(rvd(predicted, measured), [9 / 16, 1.0, 9.0, np.nan])
 
 
 def test_highest_is_highest_first_and_ties_go_by_name_in_any_order_of_the_panel() -> None:
@@ -95,21 +87,11 @@ def test_gene_sets_are_called_by_their_true_size() -> None:
     assert few["HVG-2"].tolist() == [0, 1]
 
 
-def test_hpg_of_a_fold_is_chosen_on_the_other_folds() -> None:
-    pcc = np.array([[0.9, 0.1, 0.0], [0.0, 0.8, 0.5], [0.1, 0.9, 0.2]])
-    chosen = hpg(pcc, ["a", "b", "c"], fold=0, n=1)
-    assert chosen is not None
-    assert chosen.tolist() == [1]
-    pcc[0] = [-1.0, -1.0, 1.0]
-    again = hpg(pcc, ["a", "b", "c"], fold=0, n=1)
-    assert again is not None
-    assert again.tolist() == [1]
+def test_named_sets_are_indices_into_the_panel_without_other_genes_and_empty_sets() -> None:
+    found = named_sets({"planted": ["c", "x", "a"], "absent": ["y"]}, ["a", "b", "c"])
+    assert {name: genes.tolist() for name, genes in found.items()} == {"planted": [2, 0]}
 
 
-def test_hpg_does_not_exist_for_one_fold() -> None:
-    assert hpg(np.zeros((1, 4)), list("abcd"), fold=0) is None
-
-
-def test_shown_are_the_best_the_median_and_the_named_once_each() -> None:
-    picked = shown(np.array([0.1, 0.9, 0.5]), ["a", "b", "c"], ["b", "a", "absent"])
-    assert picked == [(1, "best predicted here"), (2, "median of the panel here"), (0, "named in advance")]
+def test_highest_median_and_listed_genes_are_shown_once_each() -> None:
+    chosen = genes_to_show(np.array([0.1, 0.9, 0.5]), ["a", "b", "c"], ["b", "a", "absent"])
+    assert chosen == [(1, "highest PCC here"), (2, "median PCC here"), (0, "listed in the config")]

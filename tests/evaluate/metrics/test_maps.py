@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raystp.errors import SectionError
-from raystp.evaluate.metrics.hotspots import deletion_curves, overlap, stability
+from raystp.evaluate.metrics.maps import deletion_curves, overlap, stability
 
 
 def test_a_perfect_map_and_its_reverse() -> None:
@@ -102,9 +102,9 @@ def test_faults_are_sentences() -> None:
         overlap(np.array([1.0, np.nan, 0.0, 2.0]), region)
     with pytest.raises(SectionError, match="a region of 0 of 4 tiles"):
         overlap(np.arange(4.0), region & False)
-    with pytest.raises(SectionError, match=r"a share above 0 and up to 1, got 10\.0"):
+    with pytest.raises(SectionError, match=r"above 0 and at most 1, got 10\.0"):
         overlap(np.arange(4.0), region, top=10.0)
     with pytest.raises(SectionError, match="a map of 3 for 4 tiles"):
         deletion_curves(_mean_of_first, np.ones((4, 2)), np.arange(3.0), rng=np.random.default_rng(0))
-    with pytest.raises(SectionError, match="2 maps or more of the same tiles"):
+    with pytest.raises(SectionError, match="at least 2 maps of the same tiles, got 1 maps"):
         stability([np.arange(4.0)])

@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from raystp.evaluate.metrics.genes import mae, mse, pcc_per_gene, rvd, spot_pcc
+from raystp.evaluate.metrics.genes import is_constant, mse, pcc_per_gene, spot_pcc
 from raystp.evaluate.metrics.intervals import resample
 from raystp.evaluate.metrics.sums import METRICS, BlockSums, join, score, scores_of_draws, sums
 
@@ -23,6 +23,17 @@ def reduced(predicted: np.ndarray, measured: np.ndarray, block: np.ndarray) -> B
     return sums(predicted, measured, block=block, centre=CENTRE, sets=SETS)
 
 
+def mae(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    error: np.ndarray = np.abs(predicted.astype(np.float64) - measured).mean(axis=0)
+    return error
+
+
+def rvd(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    variance = np.where(is_constant(measured), np.nan, measured.var(axis=0, dtype=np.float64))
+    distance: np.ndarray = np.square(predicted.var(axis=0, dtype=np.float64) / variance - 1.0)
+    return distance
+
+
 def direct(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
     per_gene = [metric(predicted, measured) for metric in (mse, mae, rvd)]
     per_gene.insert(0, pcc_per_gene(predicted, measured)[0])
@@ -35,6 +46,17 @@ def test_sums_give_the_same_scores_as_the_spots_themselves() -> None:
     found = score(reduced(predicted, measured, block), SETS)
     np.testing.assert_allclose(found.values[0], direct(predicted, measured), atol=1e-9)
     assert dict(zip(METRICS, found.constant[0].tolist(), strict=True))["PCC"] == [1, 1]
+
+
+def test_errors_and_rvd_by_hand() -> None:
+    # Variances: predicted 1, 0, 4, 1; measured 4, 4, 1, 0. The last gene has no RVD.
+    predicted = np.array([[0.0, 5.0, 0.0, 0.0], [2.0, 5.0, 4.0, 2.0]])
+    measured = np.array([[0.0, 0.0, 0.0, 7.0], [4.0, 4.0, 2.0, 7.0]])
+    each = [np.array([gene]) for gene in range(4)]
+    found = score(sums(predicted, measured, block=np.array([0, 1]), centre=np.zeros(4), sets=each), each).values[0]
+    np.testing.assert_allclose(found[METRICS.index("RVD")], [9 / 16, 1.0, 9.0, np.nan])
+    np.testing.assert_allclose(found[METRICS.index("MAE")], [1.0, 3.0, 1.0, 6.0])
+    np.testing.assert_allclose(found[METRICS.index("MSE")], [2.0, 13.0, 2.0, 37.0])
 
 
 def test_a_draw_of_sums_equals_scoring_the_drawn_spots_directly() -> None:
@@ -57,7 +79,7 @@ def test_many_draws_taken_in_pieces_are_those_taken_at_once(monkeypatch: pytest.
     part = reduced(*section(3))
     counts = resample([6], 50, np.random.default_rng(0))
     whole = scores_of_draws(part, counts, SETS)
-    monkeypatch.setattr("raystp.evaluate.metrics.sums.VALUES_AT_ONCE", 64)
+    monkeypatch.setattr("raystp.evaluate.metrics.sums.MAX_VALUES", 64)
     np.testing.assert_allclose(scores_of_draws(part, counts, SETS).values, whole.values, atol=1e-12)
 
 

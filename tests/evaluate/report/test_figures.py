@@ -7,10 +7,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from raystp.evaluate.metrics.score import Row
-from raystp.evaluate.report.board import boards
+from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.report.charts import MODEL, curve_figure, scores_figure
-from raystp.evaluate.report.pictures import (
+from raystp.evaluate.report.score_tables import score_tables
+from raystp.evaluate.report.slide_figures import (
     GeneMap,
     SlideThumbnail,
     SpotLayout,
@@ -119,17 +119,17 @@ def test_colour_limits_are_robust_and_never_empty(values: Sequence[float], limit
 
 
 def test_tiles_of_a_whole_slide_lie_where_the_slide_has_them() -> None:
-    squares = np.array([[0.0, 500.0, 500.0], [1500.0, 0.0, 500.0]])  # bottom left, top right
-    figure = whole_slide_figure(thumbnail(), squares, np.array([0.0, 5.0]), gene="A")
+    boxes = np.array([[0.0, 500.0, 500.0], [1500.0, 0.0, 500.0]])  # bottom left, top right
+    figure = whole_slide_figure(thumbnail(), boxes, np.array([0.0, 5.0]), gene="A")
     pixels = panel(figure, 1)
     np.testing.assert_allclose(centre_of(pixels, YELLOW), (0.875, 0.25), atol=0.02)
     np.testing.assert_allclose(centre_of(pixels, VIOLET), (0.125, 0.75), atol=0.02)
 
 
 def test_maps_of_tiles_stand_beside_each_other_each_with_its_own_values() -> None:
-    squares = np.array([[0.0, 0.0, 500.0], [1500.0, 0.0, 500.0], [0.0, 500.0, 500.0], [1500.0, 500.0, 500.0]])
+    boxes = np.array([[0.0, 0.0, 500.0], [1500.0, 0.0, 500.0], [0.0, 500.0, 500.0], [1500.0, 500.0, 500.0]])
     left, top = np.array([1.0, 0.0, 1.0, 0.0]), np.array([1.0, 1.0, 0.0, 0.0])
-    figure = tiles_figure(thumbnail(), squares, {"left": (left, "a"), "top": (top, "b")}, "two maps")
+    figure = tiles_figure(thumbnail(), boxes, {"left": (left, "a"), "top": (top, "b")}, "two maps")
     np.testing.assert_allclose(centre_of(panel(figure, 1), YELLOW), (0.125, 0.5), atol=0.02)
     np.testing.assert_allclose(centre_of(panel(figure, 2), YELLOW)[1], 0.25, atol=0.02)
     assert [at.get_title() for at in figure.axes[:3]] == ["H&E", "left", "top"]
@@ -141,15 +141,13 @@ def test_equal_figures_are_equal_bytes() -> None:
     assert twice[0] == twice[1]
 
 
-def rows() -> list[Row]:
-    names = ("value", "low", "high", "null_mean", "null_sd", "constant", "n")
-    label = {"protocol": "section", "panel": "toy", "section": "mean", "genes": "all", "metric": "PCC"}
-    lines = {"ridge": (0.2, 0.1, 0.3, 0.0, 0.01, 0, 9), "bleep": (0.1, None, None, None, None, 0, 9)}
-    return [label | {"model": model} | dict(zip(names, line, strict=True)) for model, line in lines.items()]
+def rows() -> list[ScoreRow]:
+    lines = {"ridge": (0.2, 0.1, 0.3, 0.0, 0.01), "bleep": (0.1, None, None, None, None)}
+    return [ScoreRow("section", "toy", model, "mean", "all", "PCC", *line, n=9) for model, line in lines.items()]
 
 
-def test_scores_are_bars_as_long_as_their_value_in_the_boards_order() -> None:
-    figure = scores_figure(boards(rows())[0], "bleep")
+def test_scores_are_bars_as_long_as_their_value_in_the_tables_order() -> None:
+    figure = scores_figure(score_tables(rows())[0], "bleep")
     (axes,) = figure.axes
     assert [bar.get_width() for bar in axes.patches] == [0.2, 0.1]  # type: ignore[attr-defined] # bars are rectangles
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ridge", "bleep"]

@@ -1,27 +1,23 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from raystp.errors import ConfigError
-from raystp.evaluate.metrics.score import Row
+from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import PROTOCOLS, protocol_of
-from raystp.evaluate.report.board import score_table_text
-from raystp.evaluate.report.document import Report, SectionPictures, build_report
-from raystp.evaluate.report.page import PageFigure
+from raystp.evaluate.report.document import TEMPLATES, Report, ReportFigure, ReportSection, build_report
+from raystp.evaluate.report.score_tables import spots_text
 from raystp.evaluate.report.verdict import verdict
 
 EVIL = "<script>alert('x')</script>"
 
 
-def row(model: str, value: float, spread: float | None = 0.05, **more: object) -> Row:
+def row(model: str, value: float, spread: float | None = 0.05, **more: object) -> ScoreRow:
+    base = ScoreRow("section", "toy", model, "mean", "all", "PCC", value, n=90)
     low, high = (None, None) if spread is None else (value - spread, value + spread)
-    base = {"protocol": "section", "panel": "toy", "section": "mean", "genes": "all", "metric": "PCC", "constant": 0}
-    return (
-        base
-        | {"model": model, "value": value, "low": low, "high": high, "null_mean": None, "null_sd": None, "n": 90}
-        | more
-    )
+    return replace(base, low=low, high=high, **more)  # type: ignore[arg-type]  # a test's overrides
 
 
 def content(**more: object) -> Report:
@@ -35,8 +31,8 @@ def content(**more: object) -> Report:
         "interval": "within section",
         "rows": rows,
         "permutations": 20,
-        "sections": [SectionPictures(EVIL, [PageFigure(f'"{EVIL}', b"png", EVIL)], EVIL)],
-        "curves": [PageFigure("loss", b"png")],
+        "sections": [ReportSection(EVIL, [ReportFigure(f'"{EVIL}', b"png", EVIL)], EVIL)],
+        "curves": [ReportFigure("loss", b"png")],
         "failures": [{"slide": "S9", "stage": "tile", "reason": f"no um/px {EVIL}"}],
         "manifests": {"model": {"step": "train", "name": "a", "fingerprint": "0f", "uri": "http://host/", "x": EVIL}},
     }
@@ -79,6 +75,46 @@ def test_whatever_comes_from_outside_is_escaped() -> None:
     assert page.count("&lt;script&gt;") >= 10
 
 
+QUOTED = f'"><img src=x onerror="{EVIL}'
+OUTSIDE: dict[str, dict[str, object]] = {
+    "title": {"title": QUOTED},
+    "model": {"model": QUOTED},
+    "baseline": {"against": QUOTED},
+    "trained section": {"trained": [QUOTED]},
+    "tested section": {"tested": [QUOTED]},
+    "footnote": {"footnotes": [QUOTED]},
+    "slide": {"sections": [ReportSection(QUOTED, [], QUOTED)]},
+    "gene in a figure": {"sections": [ReportSection("A", [ReportFigure(QUOTED, b"png", QUOTED)])]},
+    "chart": {"charts": [ReportFigure(QUOTED, b"png")]},
+    "reason": {"failures": [{"slide": QUOTED, "stage": QUOTED, "reason": QUOTED}]},
+    "manifest": {"manifests": {QUOTED: {"step": QUOTED, "name": QUOTED, "config": {QUOTED: [QUOTED]}}}},
+    "row": {
+        "rows": [
+            ScoreRow(QUOTED, QUOTED, QUOTED, section, QUOTED, "PCC", 0.1) for section in ("mean", "pooled", QUOTED)
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("changes", OUTSIDE.values(), ids=list(OUTSIDE))
+def test_names_and_messages_from_outside_add_no_html(changes: dict[str, object]) -> None:
+    page = build_report(content(**changes))
+    plain, tags = Tags(), Tags()
+    plain.feed(build_report(content()))
+    tags.feed(page)
+    assert "onerror" in page
+    assert 'onerror="' not in page
+    assert tags.tags <= plain.tags
+    assert tags.opened == []
+
+
+def test_no_template_turns_autoescape_off() -> None:
+    templates = [*TEMPLATES.iterdir()]
+    assert {file.name for file in templates} >= {"report.html.j2", "style.css"}
+    for file in templates:
+        assert not re.search(r"\|\s*safe|autoescape|Markup", file.read_text()), file.name
+
+
 def test_the_page_holds_protocol_leak_every_model_failures_and_provenance() -> None:
     page = build_report(content())
     for wanted in (
@@ -87,39 +123,39 @@ def test_the_page_holds_protocol_leak_every_model_failures_and_provenance() -> N
         ">ridge<",
         ">bleep<",
         "null 0.000 ± 0.010",
-        "7 without spread",
+        "7 constant",
         "within section",
         "over 20 permutations.",
         "Failures (1)",
         "S9",
         "model: train/a-0f",
-        "bleep does not beat ridge",
+        "bleep is not better than ridge",
     ):
         assert wanted in page
 
 
 def test_few_permutations_and_no_failures_are_said() -> None:
     page = build_report(content(permutations=3, failures=[], interval="over patients"))
-    assert "over 3 permutations; fewer than 20" in page
-    assert "None: every slide and section went through." in page
+    assert "over 3 permutations; with fewer than 20" in page
+    assert "None: all slides and sections were processed." in page
     assert "bootstrap 95 % interval, over patients; for a single section" in page
 
 
 def test_each_panel_has_its_own_verdict() -> None:
     smooth = [row("ridge", 0.1, panel="smoothed"), row("bleep", 0.4, panel="smoothed")]
     page = build_report(content(rows=[row("ridge", 0.3), row("bleep", 0.2), *smooth]))
-    assert "Panel toy: bleep does not beat ridge" in page
-    assert "Panel smoothed: bleep beats ridge" in page
+    assert "Panel toy: bleep is not better than ridge" in page
+    assert "Panel smoothed: bleep is better than ridge" in page
 
 
 @pytest.mark.parametrize(
     ("ours", "spread", "sentence"),
     [
-        (0.5, 0.05, "bleep beats ridge: PCC 0.500 [0.450, 0.550] against 0.300 [0.250, 0.350]"),
-        (0.35, 0.05, "bleep is above ridge, but not clearly: "),
-        (0.3, 0.05, "bleep does not beat ridge: "),
-        (0.1, 0.05, "bleep does not beat ridge: "),
-        (0.5, None, "bleep is above ridge, but not clearly: PCC 0.500 against 0.300 [0.250, 0.350]"),
+        (0.5, 0.05, "bleep is better than ridge: PCC 0.500 [0.450, 0.550] versus 0.300 [0.250, 0.350]"),
+        (0.35, 0.05, "bleep scores higher than ridge, but not clearly: "),
+        (0.3, 0.05, "bleep is not better than ridge: "),
+        (0.1, 0.05, "bleep is not better than ridge: "),
+        (0.5, None, "bleep scores higher than ridge, but not clearly: PCC 0.500 versus 0.300 [0.250, 0.350]"),
     ],
 )
 def test_the_verdict_says_no_more_than_the_figures(ours: float, spread: float | None, sentence: str) -> None:
@@ -131,15 +167,13 @@ def test_the_verdict_says_no_more_than_the_figures(ours: float, spread: float | 
 
 
 def test_the_verdict_is_open_where_a_side_was_not_scored() -> None:
-    assert verdict([row("bleep", 0.3)], "bleep") == (
-        "Whether bleep beats ridge is not known: no PCC of ridge was taken in this run."
-    )
+    assert verdict([row("bleep", 0.3)], "bleep") == ("No comparison of bleep with ridge: this run has no PCC of ridge.")
     assert "the baseline itself" in verdict([row("ridge", 0.3)], "ridge")
 
 
 def test_the_verdict_says_where_a_model_is_no_better_than_its_null() -> None:
-    rows = [row("ridge", 0.3), row("bleep", 0.02, null_mean=0.01, null_sd=0.01)]
-    assert "permuted labels alone reach 0.030 by chance, so bleep shows no signal here." in verdict(rows, "bleep")
+    found = verdict([row("ridge", 0.3), row("bleep", 0.02, null_mean=0.01, null_sd=0.01)], "bleep")
+    assert found.endswith("permuted labels reach 0.030 by chance (mean + 2 sd), so bleep shows no signal here.")
 
 
 def test_the_table_for_the_terminal_is_aligned_and_complete() -> None:
@@ -152,7 +186,7 @@ def test_the_table_for_the_terminal_is_aligned_and_complete() -> None:
         row("gene mean", 0.0, None),
         row("ridge", 0.9, section="C2"),
     ]
-    assert score_table_text(rows).splitlines() == [
+    assert spots_text(rows).splitlines() == [
         "protocol section, panel toy, mean over sections, [bootstrap 95 % interval]",
         "model      PCC all               PCC HEG-20            PCC HVG-20            MSE    MAE",
         "---------------------------------------------------------------------------------------",
@@ -167,5 +201,5 @@ def test_protocols_name_themselves_and_their_leak() -> None:
         assert protocol.name == name
         assert protocol.leak.endswith(".")
     assert (protocol_of("patient").same_patient, protocol_of("section").same_patient) == ("refuse", "allow")
-    with pytest.raises(ConfigError, match="there are patient, section, got 'spot'"):
+    with pytest.raises(ConfigError, match="unknown protocol 'spot'; choose from patient, section"):
         protocol_of("spot")

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from raystp.evaluate.metrics.hotspots import deletion_curves, overlap, stability
+from raystp.evaluate.metrics.maps import deletion_curves, overlap, stability
 from raystp.models.attention.bags import BagSamples
 from raystp.models.attention.model import AttentionOptions, seeded_attention
 from raystp.models.attention.predictor import AttentionPredictor

@@ -50,7 +50,7 @@ def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_st
         ({"test": ["P9"]}, "no such section 'P9'; there are 'S1', 'S2', 'S3', 'S4'"),
         ({"test": ["P1"], "validation": ["S1"]}, "sections 'S1' are named twice: a section has one role"),
         ({"test": ["P1", "P2", "P3"]}, "no section is left to train on: of 4, 4 test and 0 validate"),
-        ({"test": ["P1"], "protocol": "sections"}, "no such protocol; there are patient, section, got 'sections'"),
+        ({"test": ["P1"], "protocol": "sections"}, "unknown protocol 'sections'; choose from patient, section"),
     ],
 )
 def test_a_split_that_cannot_be_is_told(toy_store: StoragePath, split: dict[str, Any], said: str) -> None:
@@ -127,7 +127,7 @@ def test_an_index_of_another_model_is_refused_and_both_are_named(toy_store: Stor
     [
         ({"slides": ["S9"]}, r"slides: 'S9' has no embeddings in \S+; there are S1, S2, S3, S4"),
         ({"weights": "median"}, r"weights: Input should be 'mean', 'top1', 'softmax' or 'bleep', got 'median'"),
-        ({"protocol": "mine"}, "no such protocol; there are patient, section, got 'mine'"),
+        ({"protocol": "mine"}, "unknown protocol 'mine'; choose from patient, section"),
     ],
 )
 def test_what_cannot_be_asked_of_a_prediction_is_told(

@@ -18,7 +18,8 @@ from raystp.artifacts import Artifact, ArtifactWriter, fingerprint
 from raystp.errors import ConfigError, LeakError, ModelError, PanelError, RaystpError, SectionError
 from raystp.models.store import load_model
 from raystp.steps.evaluate import step as evaluate
-from raystp.steps.evaluate.cases import held_cases, outcomes_of
+from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
+from raystp.steps.evaluate.cases.outcomes import case_outcomes, held_out_cases
 from raystp.steps.evaluate.predictions import open_models
 from raystp.steps.impute import step as impute
 from raystp.steps.train import step as train
@@ -141,7 +142,8 @@ def prediction(cohort: Cohort, model: Artifact) -> Artifact:
 
 def _score(cohort: Cohort, name: str, *predictions: Artifact, **changes: Any) -> Artifact:
     asked: dict[str, Any] = {"name": name, "predictions": [one.path.uri for one in predictions], "permutations": 0}
-    asked |= {"bulk": {"table": str(cohort.table)}, "run": {"store": str(cohort.store), "tracking": "none"}}
+    asked |= {"targets": "cases", "cases": {"table": str(cohort.table)}}
+    asked["run"] = {"store": str(cohort.store), "tracking": "none"}
     return evaluate.run(evaluate.CONFIG.of({**asked, **changes}))
 
 
@@ -200,9 +202,9 @@ def test_a_case_is_predicted_as_its_one_slide_or_as_all_its_slides_tiles_in_one_
     cohort: Cohort, prediction: Artifact
 ) -> None:
     models = open_models([prediction], str(cohort.store))
-    asked = {"bulk": {"table": str(cohort.table)}, "predictions": ["impute/bulk"], "run": {"store": str(cohort.store)}}
-    held = held_cases(evaluate.CONFIG.of(asked), models)
-    found = outcomes_of(held, models, str(cohort.store))["attention"]
+    asked = {"targets": "cases", "cases": {"table": str(cohort.table)}, "predictions": ["impute/bulk"]}
+    held = held_out_cases(CasesEvaluateConfig.of({**asked, "run": {"store": str(cohort.store)}}), models)
+    found = case_outcomes(held, models, str(cohort.store))["attention"]
     folder = prediction.path.local_path / "anndata"
     alone, both = (dict(zip(found.cases, found.predicted, strict=True))[case] for case in ("P40", "P38"))
     np.testing.assert_allclose(alone, ad.read_h5ad(folder / "P40-a.h5ad").var["slide"], rtol=1e-5)

@@ -1,0 +1,36 @@
+"""Score predictions against labels of whole cases: outcomes, controls, permutation null, maps, report."""
+
+import numpy as np
+
+from raystp.evaluate.metrics import cases as metrics
+from raystp.evaluate.metrics.score import ScoreRow
+from raystp.evaluate.report.score_tables import cases_text, genes_csv
+from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
+from raystp.steps.evaluate.cases.controls import NOTES, control_outcomes
+from raystp.steps.evaluate.cases.outcomes import case_outcomes, held_out_cases
+from raystp.steps.evaluate.cases.report import CaseResults, cases_report
+from raystp.steps.evaluate.cases_null import nulls_of
+from raystp.steps.evaluate.maps import score_maps
+from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
+from raystp.steps.evaluate.report import Evaluation
+
+
+def score_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Evaluation:
+    """Return scores, notes, report and each gene's score; raises SectionError if no case of the table is predicted."""
+    first, held = models[0], held_out_cases(config, models)
+    sets = gene_sets_of(models, config.planted)
+    outcomes = case_outcomes(held, models, config.run.store)
+    controls = control_outcomes(held, first, run=config.run)
+    nulls = nulls_of(held, models, config.permutations, config=config)
+    scored = {**outcomes, **controls}
+    rows: list[ScoreRow] = []
+    for name, outcome in scored.items():
+        rng = np.random.default_rng(config.seed)
+        rows += metrics.score_cases(first.label(name), outcome, sets, rng=rng, null=nulls.get(name), draws=config.draws)
+    text = cases_text(rows, list(scored), len(held.cases))
+    maps = score_maps(config, models, [slide for case in held.cases for slide in case.slides], planted={})
+    rows += maps.rows
+    notes = [f"`{name}` {note}." for name, note in NOTES.items() if name in controls] + maps.lines
+    report = cases_report(config, models, CaseResults(held, outcomes, rows, notes))
+    genes = genes_csv(scored, first.genes)
+    return Evaluation(rows, text, notes, report, cohort=held.embed.manifest.name, files={"genes.csv": genes})

@@ -1,0 +1,76 @@
+"""Controls for scores over spots: predictions without an image, and the ground truth of a simulated cohort."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from raystp.artifacts import Artifact
+from raystp.evaluate.metrics.score import SectionOutcome
+from raystp.expression.sections import SectionCounts, load_counts
+from raystp.models.baselines.simple import fit_log_total, predict_log_total
+from raystp.models.genequery.unseen import mean_gene_profile
+from raystp.steps.evaluate.predictions import Prediction
+from raystp.steps.evaluate.spots.outcomes import sections_of_training
+from raystp.storage import StoragePath
+
+LOG_TOTAL, SECTION_MEAN, PLANTED = "log total counts", "section mean", "planted mean"
+SEEN_MEAN = "mean of seen genes"
+NOTES = {
+    LOG_TOTAL: "uses no image, only the measured sequencing depth of each test spot",
+    SECTION_MEAN: "uses no image, only the measured mean of each gene in the test section",
+    PLANTED: "is the simulated ground truth; measurement noise makes a higher score impossible",
+}
+
+Outcomes = dict[str, dict[str, SectionOutcome]]
+"""Model or control -> section -> predicted beside measured expression."""
+
+
+def control_outcomes(
+    spots: Artifact, first: Prediction, measured: Mapping[str, SectionCounts], *, planted: str | None
+) -> Outcomes:
+    """Return the controls that use no image: sequencing depth, section mean and, for a simulated cohort, its truth.
+
+    `log total counts` is fitted on the training sections; it is left out if none of them is measured.
+    """
+    genes = first.genes
+    train = [load_counts(spots, name) for name in sections_of_training(spots, first)]
+    line = None
+    if train:
+        totals, expression = [one.totals for one in train], [one.expression(genes) for one in train]
+        line = fit_log_total(np.concatenate(totals), np.concatenate(expression))
+    controls: Outcomes = {}
+    for name, counts in measured.items():
+        truth = counts.expression(genes)
+        mean = np.repeat(truth.mean(axis=0, keepdims=True), len(truth), axis=0)
+        predicted = {LOG_TOTAL: predict_log_total(line, counts.totals)} if line is not None else {}
+        predicted[SECTION_MEAN] = mean
+        if planted is not None:
+            predicted[PLANTED] = planted_expression(planted, counts, genes)
+        for control, values in predicted.items():
+            controls.setdefault(control, {})[name] = SectionOutcome(values, truth, counts.xy, counts.patient)
+    return controls
+
+
+def seen_gene_controls(models: list[Prediction], outcomes: Outcomes) -> Outcomes:
+    """Return, for each model with unseen genes, a control without gene texts: its mean over the seen genes."""
+    controls: Outcomes = {}
+    for one in models:
+        if not one.meta.get("unseen"):
+            continue
+        seen = np.asarray([gene not in one.meta["unseen"] for gene in one.genes])
+        controls[f"{one.name}, {SEEN_MEAN}"] = {
+            section: replace(outcome, predicted=mean_gene_profile(outcome.predicted[:, seen], len(one.genes)))
+            for section, outcome in outcomes[one.name].items()
+        }
+    return controls
+
+
+def planted_expression(folder: str, counts: SectionCounts, genes: tuple[str, ...]) -> Float32[np.ndarray, "spot gene"]:
+    """Return log1p CP10k of the simulated expected expression, spots in the order of the counts."""
+    table = (StoragePath.of(folder) / f"{counts.section}.parquet").read_table()
+    row = {spot: number for number, spot in enumerate(table["spot"].to_pylist())}
+    rows = [row[spot] for spot in counts.spots]
+    share: Float64[np.ndarray, "spot gene"] = np.stack([table[gene].to_numpy()[rows] for gene in genes], axis=1)
+    return np.log1p(share * 1e4).astype(np.float32)

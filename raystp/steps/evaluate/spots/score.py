@@ -1,0 +1,45 @@
+"""Score predictions against measured spots: outcomes, controls, permutation null, maps, report."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from raystp.artifacts import Artifact
+from raystp.evaluate.metrics.score import ScoreRow, score_model
+from raystp.evaluate.report.score_tables import spots_text
+from raystp.expression.sections import SectionCounts
+from raystp.steps.evaluate.maps import PlantedSections, score_maps
+from raystp.steps.evaluate.null import permuted
+from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
+from raystp.steps.evaluate.report import Evaluation
+from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
+from raystp.steps.evaluate.spots.controls import NOTES, control_outcomes, planted_expression, seen_gene_controls
+from raystp.steps.evaluate.spots.outcomes import measured_sections, section_outcomes
+from raystp.steps.evaluate.spots.report import SpotResults, spots_report
+
+
+def score_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Prediction]) -> Evaluation:
+    """Return scores, notes and report; raises SectionError if no measured section is predicted."""
+    first, measured = models[0], measured_sections(spots, models)
+    sets = gene_sets_of(models, config.planted)
+    outcomes = {one.name: section_outcomes(one, measured) for one in models}
+    nulls = permuted(models, spots, tuple(measured), config.permutations, run=config.run)
+    controls = control_outcomes(spots, first, measured, planted=config.planted)
+    controls |= seen_gene_controls(models, outcomes)
+    rows: list[ScoreRow] = []
+    for name, sections in {**outcomes, **controls}.items():
+        rng = np.random.default_rng(config.seed)
+        rows += score_model(first.label(name), sections, sets, rng=rng, nulls=nulls.get(name), draws=config.draws)
+    slides = [counts.slide for counts in measured.values()]
+    maps = score_maps(config, models, slides, _planted(config.planted, measured, first.genes))
+    rows += maps.rows
+    notes = [f"`{name}` {note}." for name, note in NOTES.items() if name in controls] + maps.lines
+    report = spots_report(config, spots, models, SpotResults(measured, outcomes, rows, notes))
+    return Evaluation(rows, spots_text(rows), notes, report, cohort=spots.manifest.name)
+
+
+def _planted(folder: str | None, measured: Mapping[str, SectionCounts], genes: tuple[str, ...]) -> PlantedSections:
+    """Return the simulated expression of each measured slide; nothing for a real cohort."""
+    if folder is None:
+        return {}
+    return {counts.slide: (counts.spots, planted_expression(folder, counts, genes)) for counts in measured.values()}

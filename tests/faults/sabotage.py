@@ -35,10 +35,10 @@ class TrappedWork(EmbedWork):
         self.plot.note(f"begin {unit.unit}")
         return super().begin(unit)
 
-    def reader(self, *how: Any) -> Any:
+    def make_reader(self, *how: Any) -> Any:
         self.plot.set_up()
         self.plot.note("process")
-        read = super().reader(*how)
+        read = super().make_reader(*how)
 
         def trapped(unit: WorkUnit, start: int, stop: int) -> Pixels:
             self._spring("read", unit, stop)
@@ -46,10 +46,10 @@ class TrappedWork(EmbedWork):
 
         return trapped
 
-    def encoder(self) -> Callable[[Pixels], Vectors]:
+    def make_encoder(self) -> Callable[[Pixels], Vectors]:
         self.plot.set_up()
         self.plot.note("process")
-        return super().encoder()
+        return super().make_encoder()
 
     def commit(self, unit: WorkUnit, vectors: Vectors) -> None:
         self._spring("commit", unit)
@@ -118,9 +118,9 @@ class TrappedImpute(ImputeWork):
 
     plot: Plot = NONE
 
-    def worker(self) -> Callable[[str], int]:
+    def make_worker(self) -> Callable[[str], int]:
         self.plot.note("process")
-        predict = super().worker()
+        predict = super().make_worker()
 
         def trapped(slide: str) -> int:
             self.plot.note(f"begin {slide}")
@@ -156,5 +156,5 @@ def trapped(plot: Plot) -> Iterator[None]:
         stack.enter_context(mock.patch.object(embed, "EmbedWork", work))
         stack.enter_context(mock.patch.object(tile, "_tile", tiled))
         stack.enter_context(mock.patch.object(impute, "ImputeWork", predicted))
-        stack.enter_context(mock.patch.object(imputer, "open_part", functools.partial(noted_part, plot)))
+        stack.enter_context(mock.patch.object(imputer, "open_shard_group", functools.partial(noted_part, plot)))
         yield

@@ -1,12 +1,12 @@
-"""Pixels for a training: CPU readers apart from the trainers, on Ray Data, in the order in which they are asked for.
+"""Pixels for training: separate CPU readers on Ray Data, which yield batches in the order of the request.
 
-Each worker streams its own sets, so what it trains on is what its plan says, however wide the pool or the training is.
-What a row is, is passed in as a `RowReader`: this room moves rows about, and knows no slide.
+Each training worker has its own stream, so what it trains on depends on its plan alone, not on the number of readers
+or workers. What a row is, a `RowReader` defines; this module knows no slides.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +16,13 @@ from jaxtyping import Int64, UInt8
 from ray.data import ActorPoolStrategy
 
 Rows = Int64[np.ndarray, " _"]
-AHEAD = 2
-"""Sets that are kept ready in front of a trainer."""
+PREFETCH = 2
+"""Batches that are kept ready for a training worker."""
 
 
 @runtime_checkable
 class RowReader(Protocol):
-    """Reads rows by number; it travels to the readers, so it holds names and places."""
+    """Read rows by number; it is pickled and sent to the readers, so it holds names and paths."""
 
     def __call__(self, rows: Rows) -> UInt8[np.ndarray, "_ pixel pixel 3"]:
         """Return the rows' pixels, in their order."""
@@ -31,29 +31,29 @@ class RowReader(Protocol):
 
 @dataclass(frozen=True)
 class ReaderPool:
-    """How many processes read for one trainer, and the share of a CPU that each holds."""
+    """Number of reader processes for one training worker, and the CPUs of each."""
 
     count: int
     cpus: float = 1.0
 
 
 class _ReadActor:
-    """An actor that reads sets."""
+    """Actor that reads batches."""
 
     def __init__(self, read: RowReader) -> None:
         self._read = read
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"row": batch["row"], "pixels": self._read(np.asarray(batch["row"], np.int64))}
 
 
 def pixel_stream(
-    read: RowReader, sets: Sequence[Rows], readers: ReaderPool
+    read: RowReader, batches: Sequence[Rows], readers: ReaderPool
 ) -> Iterator[UInt8[torch.Tensor, "_ pixel pixel 3"]]:
-    """Yield the pixels of one set of rows after the other; all sets are equally long, but for a shorter last one."""
-    size = len(sets[0])
-    source = ray.data.from_arrow([pa.table({"row": rows}) for rows in sets])
-    # An own copy of the context: the driver of another stream in this process may want another order.
+    """Yield the pixels of each batch of rows, in order; all batches have equal size, but the last may be smaller."""
+    size = len(batches[0])
+    source = ray.data.from_arrow([pa.table({"row": rows}) for rows in batches])
+    # This dataset's own context: another stream of this process may need another order.
     source.context.execution_options.preserve_order = True
     source.context.enable_progress_bars = False
     stream = source.map_batches(
@@ -63,5 +63,5 @@ def pixel_stream(
         compute=ActorPoolStrategy(size=readers.count),
         num_cpus=readers.cpus,
     )
-    for batch in stream.iter_torch_batches(batch_size=size, prefetch_batches=AHEAD, dtypes=None):
+    for batch in stream.iter_torch_batches(batch_size=size, prefetch_batches=PREFETCH, dtypes=None):
         yield batch["pixels"]

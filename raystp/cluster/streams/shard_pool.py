@@ -1,9 +1,8 @@
-"""Parts of something too large for one process, each held by actors of its own, asked together.
+"""Shards of an object too large for one process, each held by its own actors, called together.
 
-A part is opened by each of its replicas; a question goes to one replica of every part, in turn, and the answers come
-back in the order of the parts, all of them or an error: never fewer. An actor that dies is started anew by Ray, on
-another node where its own is gone, and is asked again; who asked only waits. What a part is, and how answers become
-one, is the caller's affair.
+Each replica of a shard opens it. A call goes to one replica of every shard, round robin, and returns the results of
+all shards in order, or raises; it never returns fewer. Ray restarts a crashed actor, on another node if needed, and
+retries the call; the caller only waits longer. What a shard is, and how results are merged, is up to the caller.
 """
 
 import itertools
@@ -16,74 +15,72 @@ from raystp.errors import RaystpError
 
 
 class ShardActor:
-    """An actor that holds one part."""
+    """An actor that holds one shard."""
 
-    def __init__(self, opened: Callable[[int], Any], part: int) -> None:
-        self._held, self._refusal = None, None
+    def __init__(self, open_shard: Callable[[int], object], shard: int) -> None:
+        self._held: object = None
+        self._error: RaystpError | None = None
         try:
-            self._held = opened(part)
-        except RaystpError as error:  # an actor that fails to start says nothing of why
-            self._refusal = error
+            self._held = open_shard(shard)
+        except RaystpError as error:  # Ray would not report why an actor's constructor failed
+            self._error = error
 
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Return what a method of what is held returns, or the error that raystp foresaw."""
+    def call(self, method: str, *arguments: object) -> object:
+        """Return the result of a method of the shard, or the RaystpError that it raised."""
         try:
-            return self._refusal or getattr(self._held, method)(*arguments)
+            return self._error or getattr(self._held, method)(*arguments)
         except RaystpError as error:
             return error
 
-    def ready(self) -> Exception | None:
-        """Answer once the part is open."""
-        return self._refusal
+    def ready(self) -> RaystpError | None:
+        """Return None once the shard is open, or the error of opening it."""
+        return self._error
 
 
 class ShardPool:
-    """Handles of the actors; may be passed to other actors, which then ask the same ones."""
+    """Handles of the actors; may be sent to other processes, which then call the same actors."""
 
     def __init__(self, actors: list[list[Any]]) -> None:
         self._actors = actors
         self._turn = itertools.count()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type["ShardPool"], tuple[list[list[Any]]]]:
         return ShardPool, (self._actors,)
 
-    def ask(self, method: str, *arguments: Any) -> list[Any]:
-        """Return what `method` of each part answers, in the order of the parts.
-
-        Raises what a part raises.
-        """
+    def call(self, method: str, *arguments: object) -> list[Any]:
+        """Return the results of `method` of each shard, in the order of the shards; raise the first shard's error."""
         turn = next(self._turn)
-        sent = [ray.put(one) for one in arguments]  # once, not once per part
-        answers = [replicas[turn % len(replicas)].call.remote(method, *sent) for replicas in self._actors]
-        return _answered(answers)
+        references = [ray.put(argument) for argument in arguments]  # once, not once per shard
+        calls = [replicas[turn % len(replicas)].call.remote(method, *references) for replicas in self._actors]
+        return _results(calls)
 
     def close(self) -> None:
-        """End the actors."""
+        """Stop the actors."""
         for actor in itertools.chain(*self._actors):
             ray.kill(actor)
 
 
-def open_pool(opened: Callable[[int], Any], parts: int, *, replicas: int = 1, cpus: float = 1.0) -> ShardPool:
-    """Start `replicas` actors for each part and wait until all have opened theirs.
+def open_pool(open_shard: Callable[[int], object], shards: int, *, replicas: int = 1, cpus: float = 1.0) -> ShardPool:
+    """Start `replicas` actors for each shard and wait until all shards are open.
 
-    `opened` is importable and gives what holds a part, by its number. Raises what it raises.
+    `open_shard` is importable and returns the shard of a number. Raises the RaystpError that it raises.
     """
-    # Without end: a question is answered late rather than short.
+    # Without limit: a late result is better than an incomplete one.
     options = {"num_cpus": cpus, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD"}
     remote: Any = ray.remote(ShardActor).options(**options)
-    actors = [[remote.remote(opened, part) for _ in range(replicas)] for part in range(parts)]
+    actors = [[remote.remote(open_shard, shard) for _ in range(replicas)] for shard in range(shards)]
     pool = ShardPool(actors)
     try:
-        _answered([actor.ready.remote() for actor in itertools.chain(*actors)])
+        _results([actor.ready.remote() for actor in itertools.chain(*actors)])
     except RaystpError:
         pool.close()
         raise
     return pool
 
 
-def _answered(answers: list[Any]) -> list[Any]:
-    found: list[Any] = ray.get(answers)
-    for one in found:
-        if isinstance(one, RaystpError):
-            raise one
-    return found
+def _results(calls: "list[ray.ObjectRef[Any]]") -> list[Any]:
+    results: list[Any] = ray.get(calls)
+    for result in results:
+        if isinstance(result, RaystpError):
+            raise result
+    return results

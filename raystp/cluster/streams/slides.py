@@ -1,8 +1,8 @@
-"""Slides -> whatever is made of each, on Ray Data: the stream's row is a slide, done by one process from end to end.
+"""Slides -> one result each, on Ray Data: a row of the stream is a slide, processed by one worker from start to end.
 
-For work that reads no pixels and needs a slide as a whole. What is done with a slide is passed in as a `SlideWork`. A
-slide that fails with a sentence becomes a receipt with that sentence; one whose process ends is begun again by Ray,
-as often as `storage.attempts` lets it be, and the work refuses it in the end.
+For work that reads no pixels and needs a slide as a whole. The work on a slide is a `SlideWork`. A RaystpError becomes
+a receipt with its message. After a crash Ray retries without limit; `SlideWork.begin` counts attempts and rejects the
+slide after three.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,21 +18,21 @@ from raystp.errors import RaystpError
 
 @runtime_checkable
 class SlideWork(Protocol):
-    """What is done with each slide of a cohort; it is sent to every process once."""
+    """The work on each slide of a cohort; it is pickled and sent to every process once."""
 
     def begin(self, slide: str) -> str:
-        """Leave a mark; return a sentence where this slide has ended too many processes."""
+        """Record an attempt; return an error message if the slide crashed too many workers, else an empty string."""
 
-    def ended(self, slide: str) -> None:
-        """Take the mark away."""
+    def end(self, slide: str) -> None:
+        """Remove the record of attempts: the worker survived the slide."""
 
-    def worker(self) -> Callable[[str], int]:
-        """Open, once per process, all that is needed; return what does a slide and gives its rows."""
+    def make_worker(self) -> Callable[[str], int]:
+        """Open what is needed, once per process; return a function that processes a slide and returns its rows."""
 
 
 @dataclass(frozen=True)
 class SlideReceipt:
-    """What became of a slide: its rows, or the sentence of its failure."""
+    """The outcome of a slide: its rows, or the error message."""
 
     slide: str
     rows: int
@@ -41,53 +41,53 @@ class SlideReceipt:
 
 @dataclass(frozen=True)
 class SlideResources:
-    """How many processes share the slides, and what each holds."""
+    """Number of concurrent processes, and the resources of each."""
 
     processes: int
     cpus: float = 1.0
     gpus: float = 0.0
 
 
-def map_slides(work: SlideWork, slides: list[str], width: SlideResources) -> Iterator[SlideReceipt]:
-    """Do every slide and yield its receipt as it is done, in no particular order."""
+def map_slides(work: SlideWork, slides: list[str], resources: SlideResources) -> Iterator[SlideReceipt]:
+    """Process every slide; yield receipts as slides finish, in no particular order."""
     if not slides:
         return
     source = ray.data.from_items([{"slide": slide} for slide in slides], override_num_blocks=len(slides))
-    # Tasks rather than actors: Ray keeps their processes for what comes next, with all that these have imported.
-    do: Any = _do  # Ray's types know of no further arguments
+    # Tasks rather than actors: Ray reuses their processes, with all imported modules, for what runs next.
+    function: Any = _process  # Ray's types do not allow further arguments
     plan = source.map_batches(
-        do,
+        function,
         fn_args=(ray.put(work),),
         batch_size=1,
-        concurrency=min(width.processes, len(slides)),
-        num_cpus=width.cpus,
-        num_gpus=width.gpus,
+        concurrency=min(resources.processes, len(slides)),
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
     )
     for row in plan.iter_rows():
         yield SlideReceipt(**row)
 
 
-_OPEN: dict[bytes, tuple[SlideWork, Callable[[str], int]]] = {}
-"""What this process has open: the work that it did last, by its reference."""
+_OPEN_WORKERS: dict[bytes, tuple[SlideWork, Callable[[str], int]]] = {}
+"""The worker that this process opened last, by the reference of its work."""
 
 
-def _do(batch: dict[str, np.ndarray], reference: "ray.ObjectRef[SlideWork]") -> dict[str, list[Any]]:
+def _process(batch: dict[str, np.ndarray], reference: "ray.ObjectRef[SlideWork]") -> dict[str, list[object]]:
     """Turn a batch of one slide into its receipt."""
     slide, work = str(batch["slide"][0]), ray.get(reference)
     try:
-        receipt = _one(slide, work, reference.binary())
+        receipt = _process_slide(slide, work, reference.binary())
     except RaystpError as error:
         receipt = SlideReceipt(slide, 0, str(error))
     return {key: [value] for key, value in asdict(receipt).items()}
 
 
-def _one(slide: str, work: SlideWork, mark: bytes) -> SlideReceipt:
+def _process_slide(slide: str, work: SlideWork, key: bytes) -> SlideReceipt:
     if refusal := work.begin(slide):
         return SlideReceipt(slide, 0, refusal)
     try:
-        if mark not in _OPEN:
-            _OPEN.clear()
-            _OPEN[mark] = work, work.worker()
-        return SlideReceipt(slide, _OPEN[mark][1](slide), "")
+        if key not in _OPEN_WORKERS:
+            _OPEN_WORKERS.clear()
+            _OPEN_WORKERS[key] = work, work.make_worker()
+        return SlideReceipt(slide, _OPEN_WORKERS[key][1](slide), "")
     finally:
-        work.ended(slide)
+        work.end(slide)

@@ -1,4 +1,4 @@
-"""Independent work, one Ray task each: (position, answer) of each piece as soon as it is there."""
+"""Independent items, one Ray task each: yield (position, result) of each item as it finishes."""
 
 import faulthandler
 import sys
@@ -8,61 +8,59 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
-Work = TypeVar("Work")
-Answer = TypeVar("Answer")
-
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 RETRIES = 2
-"""How often a piece is tried again whose process died."""
+"""How often an item is retried after its process crashed."""
 
 
 def map_tasks(
-    function: Callable[[Work], Answer],
-    work: Sequence[Work],
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
     *,
     cpus: float = 1.0,
     in_flight: int = 64,
     deadline_s: float | None = None,
-    lost: Callable[[Work], Answer] | None = None,
-) -> Iterator[tuple[int, Answer]]:
-    """Run `function` on each item in a task of its own and yield (position, answer) as they finish.
+    on_crash: Callable[[Item], Result] | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """Run `function` on each item in its own task and yield (position, result) as tasks finish.
 
-    `function` is importable (a module's own function) and catches what it can name; what it raises ends the run. At
-    most `in_flight` tasks are submitted at a time, so that nothing piles up on the driver. A process that takes longer
-    than `deadline_s` is ended. A piece whose process ends is tried again twice, and then answered by `lost`; without
-    one it ends the run.
+    `function` must be importable (module level) and catch the errors it expects; any other error ends the run. At most
+    `in_flight` tasks are submitted at a time, which bounds the driver's queue. A process that takes longer than
+    `deadline_s` is killed. After a crash an item is retried twice; then `on_crash` gives its result, or, without
+    `on_crash`, the run ends with the crash.
     """
-    # max_calls is left alone: a worker process is reused, so imports are paid once.
+    # `max_calls` keeps its default: worker processes are reused, so imports are paid once.
     options = {"num_cpus": cpus, "max_retries": RETRIES, "name": getattr(function, "__name__", "each")}
-    remote: Any = ray.remote(_in_time).options(**options)
+    remote: Any = ray.remote(_with_deadline).options(**options)
     waiting: dict[ray.ObjectRef[Any], int] = {}
-    positions = iter(range(len(work)))
-    for position in positions:
-        waiting[remote.remote(function, work[position], deadline_s)] = position
+    for position, item in enumerate(items):
+        waiting[remote.remote(function, item, deadline_s)] = position
         if len(waiting) >= in_flight:
-            yield _next(waiting, work, lost)
+            yield _next(waiting, items, on_crash)
     while waiting:
-        yield _next(waiting, work, lost)
+        yield _next(waiting, items, on_crash)
 
 
 def _next(
-    waiting: dict[ray.ObjectRef[Any], int], work: Sequence[Work], lost: Callable[[Work], Any] | None
-) -> tuple[int, Any]:
+    waiting: "dict[ray.ObjectRef[Any], int]", items: Sequence[Item], on_crash: Callable[[Item], Result] | None
+) -> tuple[int, Result]:
     (ready,), _ = ray.wait(list(waiting), num_returns=1)
     position = waiting.pop(ready)
     try:
         return position, ray.get(ready)
     except (WorkerCrashedError, OutOfMemoryError):
-        if lost is None:
+        if on_crash is None:
             raise
-        return position, lost(work[position])
+        return position, on_crash(items[position])
 
 
-def _in_time(function: Callable[[Work], Answer], one: Work, deadline_s: float | None) -> Answer:
-    """Do one piece. The deadline is kept by a thread that needs no lock of Python's: a decoder may hang with it."""
+def _with_deadline(function: Callable[[Item], Result], item: Item, deadline_s: float | None) -> Result:
+    """Process one item; faulthandler's thread enforces the deadline, even if a decoder hangs and holds the GIL."""
     if deadline_s is not None:
         faulthandler.dump_traceback_later(deadline_s, exit=True, file=sys.stderr.fileno())
     try:
-        return function(one)
+        return function(item)
     finally:
         faulthandler.cancel_dump_traceback_later()

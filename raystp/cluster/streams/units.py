@@ -1,4 +1,4 @@
-"""What the stream of tiles speaks in: a unit of work, what is done with it, what became of it, and how wide it runs."""
+"""Types of the tile stream: a work unit, the work on it, its receipt, and the resources."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,53 +23,53 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class UnitReceipt:
-    """What became of a unit: its rows are committed, or `error` is the sentence that says why not."""
+    """The outcome of a unit: its committed rows, or the error message."""
 
     unit: str
     slide: str
     rows: int
     error: str
     waited_s: float = field(default=0.0, compare=False)
-    """How long the encoder waited for pixels of the unit; 0 where they are read apart."""
+    """Seconds the encoder waited for the unit's pixels; 0 with separate readers."""
     encoded_s: float = field(default=0.0, compare=False)
-    """How long it was at work on them."""
+    """Seconds of encoding."""
 
 
 @runtime_checkable
 class UnitWork(Protocol):
-    """What is done with a unit.
+    """The work on a unit.
 
-    It travels to the workers: it holds names and configs, and builds what it needs there.
+    It is pickled and sent to the workers: it holds names and configs, and builds what it needs there.
     """
 
-    def done(self, unit: WorkUnit) -> bool:
-        """Say whether a unit is committed: its actor may have died between that and its receipt."""
+    def is_committed(self, unit: WorkUnit) -> bool:
+        """Return whether a unit is committed: an actor may die after the commit and before its receipt."""
 
     def begin(self, unit: WorkUnit) -> str:
-        """Write down that a unit is begun; return a sentence where it has ended too many processes already."""
+        """Record an attempt; return an error message if the unit crashed too many workers, else an empty string."""
 
-    def ended(self, unit: WorkUnit) -> None:
-        """Forget what was written down: the process that read the unit has lived to see its end."""
+    def end(self, unit: WorkUnit) -> None:
+        """Remove the record of attempts: the worker survived the unit."""
 
-    def reader(self, held: int) -> Callable[[WorkUnit, int, int], Pixels]:
-        """Build what reads tiles [start, stop) of a unit; it may overwrite a batch once `held` more were begun."""
+    def make_reader(self, buffers: int) -> Callable[[WorkUnit, int, int], Pixels]:
+        """Build a function that reads tiles [start, stop) of a unit; it may reuse a batch after `buffers` more."""
 
-    def encoder(self) -> Callable[[Pixels], Vectors]:
-        """Build what turns tiles into vectors, on the device of this process; of several encoders, end to end."""
+    def make_encoder(self) -> Callable[[Pixels], Vectors]:
+        """Build a function from tiles to vectors, on this process's device; vectors of encoders are concatenated."""
 
     def commit(self, unit: WorkUnit, vectors: Vectors) -> None:
-        """Publish a whole unit, atomically."""
+        """Commit a whole unit atomically."""
 
-    def keep(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
-        """Set a part of a unit aside."""
+    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
+        """Write a part of a unit to a temporary file."""
 
-    def join(self, unit: WorkUnit, parts: int) -> None:
-        """Publish a unit from its parts."""
+    def commit_parts(self, unit: WorkUnit, parts: int) -> None:
+        """Commit a unit from its parts, and remove them."""
 
 
 @dataclass(frozen=True)
 class StreamResources:
-    """How wide the stream runs; nothing here changes a row. A pool of (least, most) actors grows as it is needed."""
+    """Parallelism of the stream; it never changes a row. A pool of (min, max) actors is autoscaled."""
 
     encoders: int | tuple[int, int]
     batch_tiles: int
@@ -78,4 +78,4 @@ class StreamResources:
     cpus_per_encoder: float = 1.0
     gpus_per_encoder: float = 0.0
     deadline_s: float = 600.0
-    """Within which a batch must be read; a process in which a read hangs longer is ended."""
+    """Time limit for reading a batch; a process that exceeds it is killed."""

@@ -81,7 +81,7 @@ class EmbedWork:
         names = [set((output.place / "commits").names()) for output in self.outputs]
         return {name.removesuffix(".json") for name in set.intersection(*names)}
 
-    def done(self, unit: WorkUnit) -> bool:
+    def is_committed(self, unit: WorkUnit) -> bool:
         """Say whether a unit has its commit records."""
         return all((output.place / "commits" / f"{unit.unit}.json").exists() for output in self.outputs)
 
@@ -95,15 +95,15 @@ class EmbedWork:
             )
         return ""
 
-    def ended(self, unit: WorkUnit) -> None:
+    def end(self, unit: WorkUnit) -> None:
         """Take the marks away."""
         self.attempts.ended(unit.unit)
 
-    def reader(self, held: int) -> "UnitReader":
-        """Build what reads tiles [start, stop) of a unit; a batch is overwritten once `held` more were begun."""
-        return UnitReader(self, held)
+    def make_reader(self, buffers: int) -> "UnitReader":
+        """Build what reads tiles [start, stop) of a unit; a batch is overwritten once `buffers` more were begun."""
+        return UnitReader(self, buffers)
 
-    def encoder(self) -> Callable[[Pixels], Vectors]:
+    def make_encoder(self) -> Callable[[Pixels], Vectors]:
         """Build the encoders, on the GPU that this process was given, or on the CPU."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         encodings = [
@@ -140,16 +140,16 @@ class EmbedWork:
         record = {"rows": unit.rows, "dim": output.dim, "sha256": hashlib.sha256(content).hexdigest()}
         (output.place / "commits" / f"{unit.unit}.json").write_new(json.dumps(record).encode())
 
-    def keep(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
+    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
         """Set a part of a unit aside, under its number."""
         content = io.BytesIO()
         np.save(content, vectors, allow_pickle=False)
         (self.aside / "parts" / unit.unit / f"{part:06d}.npy").write_bytes(content.getvalue())
 
-    def join(self, unit: WorkUnit, parts: int) -> None:
+    def commit_parts(self, unit: WorkUnit, parts: int) -> None:
         """Commit a unit from its parts, in order, and remove them."""
         folder = self.aside / "parts" / unit.unit
-        if not self.done(unit):  # else a worker died after it had committed
+        if not self.is_committed(unit):  # else a worker died after it had committed
             contents = [(folder / f"{part:06d}.npy").read_bytes() for part in range(parts)]
             self.commit(unit, np.concatenate([np.load(io.BytesIO(one), allow_pickle=False) for one in contents]))
         folder.remove()

@@ -171,7 +171,7 @@ class RemoteIndex:
     def search(self, queries: Any, k: int, *, allowed: Allowed | None = None) -> Answer:
         """Ask every part and merge by (-score, row); raises ModelError as `ReferenceIndex.search` does."""
         self._check(k, allowed)
-        scores, rows = merge_top_k(self.pool.ask("nearest", queries, k, allowed), k)
+        scores, rows = merge_top_k(self.pool.call("nearest", queries, k, allowed), k)
         short = short_of(rows)
         if short.any():
             scores[short], rows[short] = self.search_exactly(queries[short], k, allowed=allowed)
@@ -180,7 +180,7 @@ class RemoteIndex:
     def search_exactly(self, queries: Any, k: int, *, allowed: Allowed | None = None) -> Answer:
         """Ask every part for its truth and merge; raises ModelError as `ReferenceIndex.search` does."""
         self._check(k, allowed)
-        return merge_top_k(self.pool.ask("nearest_exactly", queries, k, allowed), k)
+        return merge_top_k(self.pool.call("nearest_exactly", queries, k, allowed), k)
 
     def _check(self, k: int, allowed: Allowed | None) -> None:
         """Raise before anything is sent."""
@@ -188,17 +188,17 @@ class RemoteIndex:
 
     def squared_distances(self, queries: Any, rows: Rows) -> Any:
         """Return d^2: each row lies in one part."""
-        return functools.reduce(np.add, self.pool.ask("distances", queries, rows))
+        return functools.reduce(np.add, self.pool.call("distances", queries, rows))
 
     def weighted_sum(self, weights: Weights, rows: Rows, genes: Columns | None = None) -> Expression:
         """Add up the parts' shares, in the parts' order."""
-        return functools.reduce(np.add, self.pool.ask("sums", weights, rows, genes))
+        return functools.reduce(np.add, self.pool.call("sums", weights, rows, genes))
 
     def weighted_spread(
         self, weights: Weights, rows: Rows, mean: Expression, genes: Columns | None = None
     ) -> Expression:
         """Add up the parts' shares, in the parts' order."""
-        return functools.reduce(np.add, self.pool.ask("spreads", weights, rows, mean, genes))
+        return functools.reduce(np.add, self.pool.call("spreads", weights, rows, mean, genes))
 
     def rows_where(self, column: str, values: Iterable[str], *, drop: bool = False) -> Allowed:
         """Return the rows whose column is among the values, or is not."""

@@ -31,11 +31,11 @@ class ImputeWork(SlideTask):
             )
         return ""
 
-    def ended(self, slide: str) -> None:
+    def end(self, slide: str) -> None:
         """Take the mark away."""
         self.attempts.ended(slide)
 
-    def worker(self) -> Callable[[str], int]:
+    def make_worker(self) -> Callable[[str], int]:
         """Open the model, and its bank; return what predicts a slide and commits it."""
         predict = SlidePredictor(self)
 

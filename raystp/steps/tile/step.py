@@ -105,7 +105,7 @@ def run(config: TileConfig) -> Artifact:
     work = [_work(row, config, draft.path, spots) for row in rows]
     work = [replace(one, mask=masks.get(one.row.slide)) for one in work]
     with session(config.run.address), Progress(STEP, len(work), "slide") as progress:
-        for position, answer in map_tasks(_tile, work, deadline_s=config.run.deadline_s, lost=_lost):
+        for position, answer in map_tasks(_tile, work, deadline_s=config.run.deadline_s, on_crash=_lost):
             row = rows[position]
             if isinstance(answer, str):
                 failures.append({"slide": row.slide, "stage": STEP, "reason": answer})

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Int64, UInt8
 
 from raystp import tables
 from raystp.artifacts import Artifact
-from raystp.cluster.streams.pixels import AHEAD, ReaderPool, pixel_stream
+from raystp.cluster.streams.pixels import PREFETCH, ReaderPool, pixel_stream
 from raystp.encoders.encoder import Encoder
 from raystp.encoders.normalise import PixelNormaliser
 from raystp.expression.training_set import SpotTable
@@ -107,11 +107,11 @@ class PixelPairs:
 def _read_ahead(read: TileRows, parts: Sequence[Rows]) -> Iterator[tuple[Rows, torch.Tensor]]:
     """Yield the pixels of one part after the other, and read the next ones meanwhile."""
     with ThreadPoolExecutor(1) as reader:
-        coming = deque(reader.submit(read, part) for part in parts[:AHEAD])
+        coming = deque(reader.submit(read, part) for part in parts[:PREFETCH])
         for number, part in enumerate(parts):
             pixels = torch.from_numpy(coming.popleft().result())
-            if number + AHEAD < len(parts):
-                coming.append(reader.submit(read, parts[number + AHEAD]))
+            if number + PREFETCH < len(parts):
+                coming.append(reader.submit(read, parts[number + PREFETCH]))
             yield part, pixels
 
 

@@ -1,4 +1,4 @@
-"""The stream on slides of numbers: no width moves a row, and a unit is there once, or named with a reason."""
+"""The tile stream on toy slides: parallelism changes no row; a unit is committed once, or fails with a message."""
 
 import os
 import shutil
@@ -18,54 +18,54 @@ from raystp.errors import SlideError
 
 pytestmark = pytest.mark.ray
 
-SIDE = 4
+TILE_PX = 4
 UNITS = [WorkUnit("one.0", "one", 0, 100), WorkUnit("one.1", "one", 100, 64), WorkUnit("two.0", "two", 0, 7)]
 BROKEN = WorkUnit("broken.0", "broken", 0, 90)
 FATAL = WorkUnit("fatal.0", "fatal", 0, 20)
 DEADLY = WorkUnit("deadly.0", "deadly", 0, 20)
 HANGING = WorkUnit("hanging.0", "hanging", 0, 20)
-DEATHS = 3
-SENTENCE = "slide 'broken' ends after 70 tiles"
+MAX_ATTEMPTS = 3
+MESSAGE = "slide 'broken' is truncated after 70 tiles"
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """A tile's pixels are its own number; a vector is that number and its square. What is committed is a file."""
+    """A tile's pixels equal its number; its vector is that number and its square. A committed unit is a file."""
 
     folder: Path
 
-    def done(self, unit: WorkUnit) -> bool:
+    def is_committed(self, unit: WorkUnit) -> bool:
         return (self.folder / f"{unit.unit}.npy").exists()
 
     def begin(self, unit: WorkUnit) -> str:
-        marks = self.folder / "marks" / unit.unit
-        marks.mkdir(parents=True, exist_ok=True)
-        if len(list(marks.iterdir())) >= DEATHS:
+        attempts = self.folder / "attempts" / unit.unit
+        attempts.mkdir(parents=True, exist_ok=True)
+        if len(list(attempts.iterdir())) >= MAX_ATTEMPTS:
             return f"{unit.slide} is refused"
-        (marks / str(time.time_ns())).touch()
+        (attempts / str(time.time_ns())).touch()
         return ""
 
-    def ended(self, unit: WorkUnit) -> None:
-        shutil.rmtree(self.folder / "marks" / unit.unit)
+    def end(self, unit: WorkUnit) -> None:
+        shutil.rmtree(self.folder / "attempts" / unit.unit)
 
-    def reader(self, held: int) -> Callable[[WorkUnit, int, int], Pixels]:  # noqa: ARG002 -- every batch is new here
+    def make_reader(self, buffers: int) -> Callable[[WorkUnit, int, int], Pixels]:  # noqa: ARG002 -- every batch is a new array here
         return self._read
 
     def _read(self, unit: WorkUnit, start: int, stop: int) -> Pixels:
         if unit.slide == BROKEN.slide and stop > 70:
-            raise SlideError(SENTENCE)
-        if unit.slide == FATAL.slide and start > 0 and not (self.folder / "died").exists():
-            (self.folder / "died").touch()
+            raise SlideError(MESSAGE)
+        if unit.slide == FATAL.slide and start > 0 and not (self.folder / "crashed").exists():
+            (self.folder / "crashed").touch()
             os._exit(1)
         if unit.slide == DEADLY.slide:
             os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(3600)  # the signal is on its way
+            time.sleep(3600)  # until the signal arrives
         if unit.slide == HANGING.slide:
             time.sleep(3600)
         numbers = np.arange(unit.first + start, unit.first + stop, dtype=np.uint8)
-        return np.broadcast_to(numbers[:, None, None, None], (stop - start, SIDE, SIDE, 3)).copy()
+        return np.broadcast_to(numbers[:, None, None, None], (stop - start, TILE_PX, TILE_PX, 3)).copy()
 
-    def encoder(self) -> Callable[[Pixels], Vectors]:
+    def make_encoder(self) -> Callable[[Pixels], Vectors]:
         def encode(tiles: Pixels) -> Vectors:
             mean = tiles.mean(axis=(1, 2, 3), dtype=np.float32)
             return np.stack([mean, mean**2], axis=1)
@@ -77,10 +77,10 @@ class Numbers:
             log.write(f"{unit.unit}\n")
         np.save(self.folder / f"{unit.unit}.npy", vectors)
 
-    def keep(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
+    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
         np.save(self.folder / f"part-{unit.unit}-{part}.npy", vectors)
 
-    def join(self, unit: WorkUnit, parts: int) -> None:
+    def commit_parts(self, unit: WorkUnit, parts: int) -> None:
         self.commit(unit, np.concatenate([np.load(self.folder / f"part-{unit.unit}-{n}.npy") for n in range(parts)]))
 
 
@@ -89,10 +89,10 @@ def _numbers(unit: WorkUnit) -> np.ndarray:
     return np.stack([number, number**2], axis=1)
 
 
-def _check_whole(
+def _check_committed(
     folder: Path, receipts: list[UnitReceipt], units: list[WorkUnit], *, failed: list[UnitReceipt]
 ) -> None:
-    """Every unit has one receipt and was committed once, with its own rows in their order; the failed ones were not."""
+    """Each unit has one receipt and was committed once, with its rows in order; the failed ones were not committed."""
     done = [UnitReceipt(unit.unit, unit.slide, unit.rows, "") for unit in units]
     assert sorted(receipts, key=str) == sorted([*done, *failed], key=str)
     assert sorted((folder / "log.txt").read_text().split()) == sorted(unit.unit for unit in units)
@@ -107,67 +107,67 @@ def _plan(readers: int, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_readers_apart_are_an_operator_of_their_own_and_inside_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
-    inside, apart = _plan(0, capsys), _plan(1, capsys)
+def test_separate_readers_are_their_own_operator(capsys: pytest.CaptureFixture[str]) -> None:
+    inside, separate = _plan(0, capsys), _plan(1, capsys)
     assert inside.count("ActorPoolMapOperator[MapBatches(EncodeUnit)]") == inside.count("Operator[") == 1
-    assert apart.count("ActorPoolMapOperator[MapBatches(ReadUnit)]") == 1
-    assert apart.count("ActorPoolMapOperator[MapBatches(EncodePart)]") == 1
-    assert apart.count("Operator[") == 2
+    assert separate.count("ActorPoolMapOperator[MapBatches(ReadUnit)]") == 1
+    assert separate.count("ActorPoolMapOperator[MapBatches(EncodePart)]") == 1
+    assert separate.count("Operator[") == 2
 
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
-    "width",
+    "resources",
     [
         StreamResources(encoders=1, batch_tiles=64, threads=1),
         StreamResources(encoders=2, batch_tiles=7, threads=2),
         StreamResources(encoders=1, batch_tiles=7, threads=1, readers=2),
         StreamResources(encoders=2, batch_tiles=64, threads=1, readers=1),
     ],
-    ids=["one inside", "two inside", "two readers apart", "two encoders apart"],
+    ids=["one encoder", "two encoders", "two separate readers", "two encoders, one reader"],
 )
-def test_any_width_commits_the_same_rows_and_a_unit_that_fails_is_a_receipt_with_its_sentence(
-    width: StreamResources, tmp_path: Path
+def test_any_resources_commit_the_same_rows_and_a_failed_unit_is_a_receipt_with_its_message(
+    resources: StreamResources, tmp_path: Path
 ) -> None:
-    receipts = list(stream(Numbers(tmp_path), [BROKEN, *UNITS], width))
-    _check_whole(tmp_path, receipts, UNITS, failed=[UnitReceipt(BROKEN.unit, BROKEN.slide, 0, SENTENCE)])
+    receipts = list(stream(Numbers(tmp_path), [BROKEN, *UNITS], resources))
+    _check_committed(tmp_path, receipts, UNITS, failed=[UnitReceipt(BROKEN.unit, BROKEN.slide, 0, MESSAGE)])
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "apart"])
-def test_unit_whose_actor_died_once_is_tried_again_and_is_there_once(readers: int, tmp_path: Path) -> None:
-    width = StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers)
-    receipts = list(stream(Numbers(tmp_path), [FATAL, *UNITS], width))
-    assert (tmp_path / "died").exists()
-    _check_whole(tmp_path, receipts, [FATAL, *UNITS], failed=[])
+@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "separate"])
+def test_a_unit_is_retried_after_a_crash_and_committed_once(readers: int, tmp_path: Path) -> None:
+    resources = StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers)
+    receipts = list(stream(Numbers(tmp_path), [FATAL, *UNITS], resources))
+    assert (tmp_path / "crashed").exists()
+    _check_committed(tmp_path, receipts, [FATAL, *UNITS], failed=[])
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "apart"])
-def test_a_unit_that_was_committed_by_a_worker_that_died_then_is_not_computed_again(
+@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "separate"])
+def test_a_unit_committed_before_a_crash_is_not_computed_again(
     readers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tile_stream, "BLOCKS", 2)  # so that a block has several units
+    monkeypatch.setattr(tile_stream, "MAX_BLOCKS", 2)  # so that a block has several units
     Numbers(tmp_path).commit(UNITS[0], _numbers(UNITS[0]))
     receipts = list(
         stream(Numbers(tmp_path), UNITS, StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers))
     )
-    _check_whole(tmp_path, receipts, UNITS, failed=[])
+    _check_committed(tmp_path, receipts, UNITS, failed=[])
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.faults)], ids=["inside", "apart"])
-def test_unit_that_ends_every_process_or_hangs_is_refused_by_name_and_the_others_are_there(
+@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.faults)], ids=["inside", "separate"])
+def test_a_unit_that_always_crashes_or_hangs_is_rejected_and_the_others_are_committed(
     readers: int, tmp_path: Path
 ) -> None:
-    width = StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers, deadline_s=0.5)
-    receipts = list(stream(Numbers(tmp_path), [DEADLY, UNITS[0], HANGING, *UNITS[1:]], width))
+    resources = StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers, deadline_s=0.5)
+    receipts = list(stream(Numbers(tmp_path), [DEADLY, UNITS[0], HANGING, *UNITS[1:]], resources))
     refused = [UnitReceipt(unit.unit, unit.slide, 0, f"{unit.slide} is refused") for unit in (DEADLY, HANGING)]
-    _check_whole(tmp_path, receipts, UNITS, failed=refused)
-    left = {path.parent.name for path in (tmp_path / "marks").glob("*/*")}
+    _check_committed(tmp_path, receipts, UNITS, failed=refused)
+    left = {path.parent.name for path in (tmp_path / "attempts").glob("*/*")}
     assert left == {DEADLY.unit, HANGING.unit}
 
 
-def test_no_units_make_no_stream(tmp_path: Path) -> None:
+def test_without_units_nothing_runs(tmp_path: Path) -> None:
     assert list(stream(Numbers(tmp_path), [], StreamResources(encoders=1, batch_tiles=7, threads=1))) == []

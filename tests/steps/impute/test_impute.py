@@ -137,7 +137,7 @@ def test_a_slide_that_ends_its_process_each_time_is_refused_by_name(store: Stora
 class Deadly(ImputeWork):
     """Work that ends its process."""
 
-    def worker(self) -> Any:
+    def make_worker(self) -> Any:
         return lambda _: os._exit(1)
 
 

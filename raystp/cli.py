@@ -65,7 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = result.manifest.created < began
     if before:
         sys.stdout.write(f"  this very work was done before, at {result.manifest.created}: nothing was computed\n")
-    return _ended(options.step, INCOMPLETE if result.manifest.failures else DONE, **_facts(result), done_before=before)
+    return _ended(
+        options.step,
+        INCOMPLETE if result.manifest.failures else DONE,
+        **_facts(result),
+        done_before=before,
+    )
 
 
 def summary(artifact: Artifact) -> str:

@@ -7,6 +7,9 @@ numbers. The idea is KatherLab/STAMP's (`src/stamp/types.py`).
 
 from typing import NewType
 
+import numpy as np
+from jaxtyping import Float, Float64
+
 Microns = NewType("Microns", float)
 MicronsPerPixel = NewType("MicronsPerPixel", float)
 Level0Pixels = NewType("Level0Pixels", float)
@@ -42,3 +45,8 @@ def is_native(mpp: MicronsPerPixel, target: MicronsPerPixel) -> bool:
 def is_plausible(mpp: float | None) -> bool:
     """Say whether a number can be the um/px of a scan: finite and inside `MPP_RANGE`."""
     return mpp is not None and MPP_RANGE[0] <= mpp <= MPP_RANGE[1]
+
+
+def tile_centres(boxes: Float[np.ndarray, "tile 3"]) -> Float64[np.ndarray, "tile 2"]:
+    """Return the centres (x, y) of tile boxes (x, y, side); corner and side in level-0 px."""
+    return boxes[:, :2].astype(np.float64) + boxes[:, 2:].astype(np.float64) / 2.0

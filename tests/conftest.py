@@ -43,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
+@pytest.fixture
+def real_data() -> Path:
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"the real sections are not at {SHARED / 'data'}")
+    return SHARED / "data"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _console() -> None:
     """Print the messages of raystp as its command line does, whichever way a test calls a step."""

@@ -19,11 +19,13 @@ from raystp.artifacts import open_artifact
 from raystp.expression.schema import read_h5ad, read_section, section_info
 from raystp.impute.neighbour_form import rows_and_weights
 from raystp.index.opened import open_reference_index
-from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
-from raystp.models.predictor import ContrastivePredictor, DirectPredictor, predictor
+from raystp.models.bleep.options import BleepOptions
+from raystp.models.methods import open_predictor
+from raystp.models.predictor import ContrastivePredictor, DirectPredictor
 from raystp.models.store import load_model, load_state
-from raystp.models.training.fit import FitOptions, TrainState
+from raystp.models.training.fit import TrainState
+from raystp.models.training.options import FitOptions
 from raystp.storage import StoragePath
 
 V1 = StoragePath.of(Path(__file__).parent / "archives" / "v1")
@@ -104,10 +106,10 @@ def test_prediction_of_version_1() -> None:
 
 
 def test_models_of_version_1() -> None:
-    mean = predictor(*load_model(V1 / "gene_mean"))
+    mean = open_predictor(*load_model(V1 / "gene_mean"))
     assert isinstance(mean, DirectPredictor)
     np.testing.assert_array_equal(mean.predict(np.zeros((1, 2), np.float32)), [[1.5, 2.5, 3.5]])
-    bleep = predictor(*load_model(V1 / "bleep"))
+    bleep = open_predictor(*load_model(V1 / "bleep"))
     assert isinstance(bleep, ContrastivePredictor)
     assert bleep.embed_spots(EXPRESSION).shape == (2, 4)
     assert bleep.embed_images(EXPRESSION[:, :2]).shape == (2, 4)

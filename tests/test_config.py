@@ -96,7 +96,7 @@ def test_every_fault_is_in_one_message_that_names_the_file(tmp_path: Path) -> No
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         TrainConfig.load(None, [*TRAIN, override])
-    assert str(caught.value).splitlines() == ["the command line does not describe a TrainConfig:", f"  {said}"]
+    assert str(caught.value).splitlines() == ["the command line does not describe a SpotsTrainConfig:", f"  {said}"]
 
 
 @pytest.mark.parametrize("override", ["tiles", "=3", "part..size=3", ".size=3"])
@@ -125,7 +125,7 @@ def test_an_artifacts_name_is_one_that_a_folder_can_have(name: str) -> None:
     ("override", "said"),
     [
         ("fit.epochs=0", "epochs must be finite and at least 1"),
-        ("fit.contrast=1", "contrast must be finite and at least 2"),
+        ("fit.batch_size=1", "batch_size must be at least 2"),
         ("fit.lr=-1", "lr must be finite and at least 0"),
         ("fit.lr=.inf", "Input should be a finite number"),
         ("bleep.dim=0", "dim must be finite and at least 1"),
@@ -243,8 +243,9 @@ def _marked(config: type[BaseModel]) -> set[str]:
 def test_every_field_that_says_where_an_input_lies_is_marked_as_a_place() -> None:
     for step in cli.STEPS:
         config = importlib.import_module(f"raystp.steps.{step}.step").CONFIG
-        assert config.where | {"store"} <= _marked(config), step
-    assert {"weights", "file", "tracking"} <= _marked(TrainConfig)
+        for kind in {config.variant({"targets": "spots"}), config.variant({"targets": "cases"})}:
+            assert (config.where & kind.model_fields.keys()) | {"store"} <= _marked(kind), step
+    assert {"weights", "file", "tracking"} <= _marked(TrainConfig.variant({}))
 
 
 @pytest.mark.parametrize(

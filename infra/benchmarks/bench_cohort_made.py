@@ -19,8 +19,9 @@ from PIL import Image
 
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter
-from raystp.models.bleep.loss import BleepOptions
+from raystp.models.bleep.learner import BleepPredictor
 from raystp.models.bleep.model import seeded_bleep
+from raystp.models.bleep.options import BleepOptions
 from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import save_model
 from raystp.storage import StoragePath
@@ -82,7 +83,7 @@ def make_model(store: Path, genes: int) -> tuple[Artifact, ContrastivePredictor]
     }
     save_model(made.path, "bleep", dict(heads.state_dict()), meta)
     kept = {key: meta[key] for key in ("protocol", "train", "validation", "test", "patients", "panel", "d_image")}
-    return made.finish({"genes": genes}, [], kept), ContrastivePredictor("bleep", names, FEATURES, heads)
+    return made.finish({"genes": genes}, [], kept), BleepPredictor("bleep", names, FEATURES, heads)
 
 
 def make_embeddings(store: Path, tiles: int, slides: int) -> Artifact:

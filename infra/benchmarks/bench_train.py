@@ -31,7 +31,7 @@ from raystp.cluster.session import session
 from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import NOWHERE
 from raystp.cluster.training.workers import TrainResources, train
-from raystp.models.training.fit import FitOptions
+from raystp.models.training.options import FitOptions
 from raystp.steps.train.work import TrainWork
 from raystp.storage import StoragePath
 
@@ -88,7 +88,10 @@ def main() -> None:
     with session(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.spots:
-            made, fit = Made(options.spots, folder / "log"), FitOptions(epochs=options.epochs, contrast=128, step=4)
+            made, fit = (
+                Made(options.spots, folder / "log"),
+                FitOptions(epochs=options.epochs, batch_size=128, accumulate_batches=4),
+            )
             say(f"cached features: {options.spots} spots x {FEATURES}, {GENES} genes, 4 sets of 128 a step")
             found["cached"] = compared(made, fit, options.turns, {"plain": arrays})
         if options.tiles:
@@ -96,7 +99,7 @@ def main() -> None:
             say(f"pixels: {options.tiles} tiles of {SIDE} px, {options.tower} trained along, 2 sets of 64 a step")
             plain = {"plain": loader, "same input": None}
             found["pixels"] = compared(
-                made, FitOptions(epochs=options.epochs, contrast=64, step=2), options.turns, plain
+                made, FitOptions(epochs=options.epochs, batch_size=64, accumulate_batches=2), options.turns, plain
             )
     if options.rows:
         found["memory"] = measured(options.rows, RANKS)
@@ -136,12 +139,12 @@ def through_ray(made: Made, fit: FitOptions, folder: Path, workers: int) -> list
     work = TrainWork(
         learner=made,
         fit=fit,
-        spread_sets=False,
+        split_batches=False,
         checkpoint_every=fit.epochs,
         target=place / "model",
         meta={"genes": [str(number) for number in range(GENES)], "d_image": FEATURES, "options": {}},
         tracker=NOWHERE,
-        book=RunRef("bench", "bench", "train/bench", place),
+        run_ref=RunRef("bench", "bench", "train/bench", place),
         parameters={},
     )
     answer = train(work, TrainResources(workers), folder=place / "training", name="bench")

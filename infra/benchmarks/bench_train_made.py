@@ -20,11 +20,11 @@ from raystp.artifacts import Artifact, ArtifactWriter
 from raystp.cluster.training.workers import Worker
 from raystp.encoders.encoder import EncoderSpec
 from raystp.encoders.registry import build
-from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
+from raystp.models.bleep.options import BleepOptions
 from raystp.models.training.samples import PairDataset, Prefetching, SampleSet
-from raystp.steps.train.pixels import PixelPairs, TileRows
-from raystp.steps.train.work import TrainSetup
+from raystp.models.training.setup import TrainSetup
+from raystp.steps.train.spots.pixels import PixelPairs, TileRows
 from raystp.storage import StoragePath
 
 FEATURES, GENES, SIDE = 512, 1000, 224
@@ -45,7 +45,7 @@ class Watched:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def foresee(self, parts: Sequence[Rows], epoch: int) -> None:
+    def prefetch(self, parts: Sequence[Rows], epoch: int) -> None:
         """Write down the epoch before, and begin the next."""
         now = time.process_time()
         if self._began:
@@ -54,7 +54,7 @@ class Watched:
                 log.write(json.dumps({**line, "threads": torch.get_num_threads()}) + "\n")
         self._waited, self._cpu, self._began = 0.0, now, True
         if isinstance(self.samples, Prefetching):
-            self.samples.foresee(parts, epoch)
+            self.samples.prefetch(parts, epoch)
 
     def add(self, seconds: float) -> None:
         """Count what was waited for elsewhere."""

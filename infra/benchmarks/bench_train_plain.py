@@ -13,11 +13,11 @@ import torch
 from bench_train_made import SIDE, Made, Watched
 from torch.utils.data import DataLoader, Dataset
 
-from raystp.models.training.fit import FitOptions
+from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import epoch_plan
 from raystp.models.training.samples import SampleSet
 from raystp.slides.open import read_tiles
-from raystp.steps.train.pixels import PixelPairs
+from raystp.steps.train.spots.pixels import PixelPairs
 from raystp.units import TilePixels
 
 Batches = Callable[[int], Iterator[tuple[torch.Tensor, ...]]]
@@ -38,18 +38,18 @@ def looped(made: Made, fit: FitOptions, batches: Make | None) -> list[float]:
     for epoch in range(fit.epochs):
         began = time.perf_counter()
         sets = plan_of(fit, made.spots, epoch)
-        watch.foresee(sets if of_epoch is None else [], epoch)
+        watch.prefetch(sets if of_epoch is None else [], epoch)
         coming = of_epoch(epoch) if of_epoch is not None else (watch.at(rows) for rows in sets)
         for number in range(len(sets)):
-            if number % fit.step == 0:
+            if number % fit.accumulate_batches == 0:
                 optimizer.zero_grad(set_to_none=True)
             asked = time.perf_counter()
             batch = next(coming)
             if of_epoch is not None:
                 watch.add(time.perf_counter() - asked)
-            loss = model.loss(*model(*batch)) / fit.step
+            loss = model.loss(*model(*batch)) / fit.accumulate_batches
             loss.backward()
-            if number % fit.step == fit.step - 1:
+            if number % fit.accumulate_batches == fit.accumulate_batches - 1:
                 optimizer.step()
         seconds.append(time.perf_counter() - began)
     return seconds
@@ -57,8 +57,10 @@ def looped(made: Made, fit: FitOptions, batches: Make | None) -> list[float]:
 
 def plan_of(fit: FitOptions, rows: int, epoch: int) -> list[np.ndarray]:
     """Return the sets of an epoch."""
-    plan = epoch_plan(rows, contrast=fit.contrast, step=fit.step, seed=fit.seed, epoch=epoch)
-    return list(plan.reshape(-1, fit.contrast))
+    plan = epoch_plan(
+        rows, batch_size=fit.batch_size, accumulate_batches=fit.accumulate_batches, seed=fit.seed, epoch=epoch
+    )
+    return list(plan.reshape(-1, fit.batch_size))
 
 
 def arrays(made: Made, fit: FitOptions) -> Batches:

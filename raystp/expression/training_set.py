@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from raystp.artifacts import Artifact
 from raystp.errors import ModelError
 from raystp.expression.folds import spatial_block
-from raystp.expression.neighbours import tile_centres
 from raystp.expression.sections import JoinedSection, join_embeddings, join_tiles, load_counts
+from raystp.units import tile_centres
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from raystp.expression.schema import SectionInfo, SpotPositions, make_section, w
 from raystp.impute.writer import SlideOverview, TileTable, prediction_to_anndata, write_prediction
 from raystp.index.reference import ReferenceRows
 from raystp.index.write import write_reference_index
-from raystp.models.baselines.simple import fit_gene_mean
-from raystp.models.bleep.loss import BleepOptions
+from raystp.models.baselines.gene_mean import fit_gene_mean
 from raystp.models.bleep.model import seeded_bleep
+from raystp.models.bleep.options import BleepOptions
 from raystp.models.store import save_model, save_state
-from raystp.models.training.fit import FitOptions, TrainState
+from raystp.models.training.fit import TrainState
+from raystp.models.training.options import FitOptions
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
 

@@ -1,22 +1,11 @@
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pytest
 
 from raystp.expression.schema import SectionInfo, SpotPositions, make_section
-from tests.conftest import SHARED
-
-REAL = SHARED / "data"
-
-
-@pytest.fixture
-def real_data() -> Path:
-    if not REAL.is_dir():
-        pytest.skip(f"the real sections are not at {REAL}")
-    return REAL
 
 
 @pytest.fixture

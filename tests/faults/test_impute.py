@@ -16,8 +16,8 @@ from raystp.artifacts import Artifact, ArtifactWriter, resolve
 from raystp.expression.sections import embeddings_of
 from raystp.index.reference import ReferenceRows
 from raystp.index.write import write_reference_index
-from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
+from raystp.models.bleep.options import BleepOptions
 from raystp.models.store import save_model
 from raystp.storage import StoragePath
 from tests.faults.cohort import SLIDES

@@ -42,7 +42,14 @@ def _config(store: Path, who: str, **run: Any) -> TrainConfig:
         "embeddings": "embed/smoke",
         "panel": {"variable": 30},
         "split": {"test": ["patient-C"], "validation": ["patient-B"]},
-        "fit": {"epochs": EPOCHS, "contrast": 16, "step": 1, "lr": 1e-4, "select": "best", "patience": None},
+        "fit": {
+            "epochs": EPOCHS,
+            "batch_size": 16,
+            "accumulate_batches": 1,
+            "lr": 1e-4,
+            "select": "best",
+            "patience": None,
+        },
         **MODELS[who],
     }
     return train.CONFIG.of({**asked, "run": {"store": str(store), "checkpoint_every": 1, **run}})

@@ -10,13 +10,16 @@ import torch
 
 from raystp.errors import ModelError
 from raystp.models.arrays import Arrays, tower_weights
+from raystp.models.baselines.gene_mean import fit_gene_mean
+from raystp.models.baselines.knn import fit_knn, predict_knn
 from raystp.models.baselines.ridge import fit_ridge, predict_ridge
-from raystp.models.baselines.simple import fit_gene_mean, fit_knn, predict_knn
-from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
-from raystp.models.predictor import MODELS, ContrastivePredictor, DirectPredictor, predictor
+from raystp.models.bleep.options import BleepOptions
+from raystp.models.methods import METHODS, open_predictor
+from raystp.models.predictor import ContrastivePredictor, DirectPredictor
 from raystp.models.store import load_model, load_state, save_model, save_state
-from raystp.models.training.fit import FitOptions, TrainState
+from raystp.models.training.fit import TrainState
+from raystp.models.training.options import FitOptions
 from raystp.storage import StoragePath
 
 META: dict[str, Any] = {"genes": ["A", "B", "C"], "d_image": 4, "encoder": {"name": "tiny", "digest": "00ff"}}
@@ -105,7 +108,7 @@ def test_direct_models_answer_after_a_round_trip_as_before(tmp_path: Path) -> No
     for kind, (arrays, predict) in fitted.items():
         place = StoragePath.of(tmp_path / kind)
         save_model(place, kind, arrays, META)
-        model = predictor(*load_model(place))
+        model = open_predictor(*load_model(place))
         assert isinstance(model, DirectPredictor)
         assert (model.kind, model.genes) == (kind, ["A", "B", "C"])
         queries = features[:7].astype(np.float32)
@@ -119,7 +122,7 @@ def test_bleep_embeds_after_a_round_trip_as_before_and_keeps_its_tower_apart(tmp
     place = StoragePath.of(tmp_path / "bleep")
     save_model(place, "bleep", bleep.state_dict(), {**META, "options": {"dim": 8}})
     kind, arrays, meta = load_model(place)
-    model = predictor(kind, arrays, meta)
+    model = open_predictor(kind, arrays, meta)
     assert isinstance(model, ContrastivePredictor)
     pixels, expression = torch.randn(5, 6), torch.randn(5, 3)
     features = tower(pixels).detach().numpy()
@@ -129,27 +132,28 @@ def test_bleep_embeds_after_a_round_trip_as_before_and_keeps_its_tower_apart(tmp
 
 
 def test_features_of_another_encoder_and_missing_values_are_refused() -> None:
-    model = predictor("gene_mean", fit_gene_mean(_spots()[1]), META)
+    model = open_predictor("gene_mean", fit_gene_mean(_spots()[1]), META)
     assert isinstance(model, DirectPredictor)
     with pytest.raises(ModelError, match="gene_mean model reads 4 image features, got 5"):
         model.predict(np.zeros((2, 5)))
-    with pytest.raises(ModelError, match="nan or infinity in 1 of 2 rows"):
+    with pytest.raises(ModelError, match=r"1 of 2 rows of image features .* nan or infinity"):
         model.predict(np.array([[0, 0, 0, 0], [0, np.nan, 0, 0]]))
     assert model.predict(np.zeros((2, 4), dtype=np.float16)).shape == (2, 3)
 
 
 def test_unknown_kind_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        ModelError, match=r"there are attention, bleep, gene_mean, genequery, knn, nh2st, ridge, got 'magic'"
+        ModelError,
+        match=r"unknown method 'magic'; the methods are attention, bleep, gene_mean, genequery, knn, nh2st, ridge",
     ):
-        predictor("magic", {}, META)
+        open_predictor("magic", {}, META)
 
 
 def test_arrays_of_another_kind_are_refused() -> None:
     for kind in ("attention", "bleep", "genequery", "nh2st"):
-        assert kind in MODELS
-        with pytest.raises(ModelError, match=f"not those of an? {kind} model"):
-            predictor(kind, fit_gene_mean(_spots()[1]), {**META, "options": {}, "seen": ["A"], "unseen": []})
+        assert kind in METHODS
+        with pytest.raises(ModelError, match=f"do not fit a {kind} model|not those of an? {kind} model"):
+            open_predictor(kind, fit_gene_mean(_spots()[1]), {**META, "options": {}, "seen": ["A"], "unseen": []})
 
 
 def _training(width: int = 4) -> TrainState:

@@ -15,9 +15,9 @@ from PIL import Image
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, resolve
 from raystp.expression.schema import SectionInfo, SpotPositions, make_section, write_section
-from raystp.models.baselines.simple import fit_gene_mean
-from raystp.models.bleep.loss import BleepOptions
+from raystp.models.baselines.gene_mean import fit_gene_mean
 from raystp.models.bleep.model import seeded_bleep
+from raystp.models.bleep.options import BleepOptions
 from raystp.models.store import load_model, save_model
 from raystp.storage import StoragePath
 

@@ -50,7 +50,7 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     sources = {"spots": "spots/default", "embeddings": "embed/default", "run": run}
     panel = {"name": "panel785", "file": str(DATA / "genes" / "her_hvg_cut_1000.npy")}
     split = {"protocol": "section", "train": ["C2", "C3"], "test": ["C4"]}
-    fit = {"epochs": 150, "contrast": 128, "step": 1}
+    fit = {"epochs": 150, "batch_size": 128, "accumulate_batches": 1}
     for model in KNOWN:
         asked = {**sources, "name": model, "model": model, "panel": panel, "split": split, "fit": fit}
         train.run(train.CONFIG.of(asked))

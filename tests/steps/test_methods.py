@@ -19,7 +19,7 @@ from raystp.steps.evaluate import step as evaluate
 from raystp.steps.impute import step as impute
 from raystp.steps.train import step as train
 from raystp.steps.train.config import TrainConfig
-from raystp.steps.train.direct import GeneQueryLearner
+from raystp.steps.train.spots.learner import SpotsLearner
 from raystp.storage import StoragePath
 from tests.conftest import ROOT
 
@@ -113,11 +113,11 @@ def test_a_models_own_options_alone_count_in_the_name_of_what_it_trains() -> Non
         nh2st.fingerprint_values()
         != TrainConfig.of({**base, "model": "nh2st", "nh2st": {"dim": 64}}).fingerprint_values()
     )
-    assert (nh2st.fit.epochs, nh2st.fit.lr, nh2st.fit.contrast) == (200, 5e-4, 8)
+    assert (nh2st.fit.epochs, nh2st.fit.lr, nh2st.fit.batch_size) == (200, 5e-4, 8)
     assert (nh2st.fit.select, nh2st.fit.patience) == ("last", None)  # nobody validates
     checked = TrainConfig.of({**base, "model": "nh2st", "split": {"test": ["P"], "validation": ["Q"]}})
     assert (checked.fit.select, checked.fit.patience) == ("best_pcc", 20)
-    assert TrainConfig.of({**base, "model": "genequery", "genequery": {"context": "spot"}}).fit.contrast == 1
+    assert TrainConfig.of({**base, "model": "genequery", "genequery": {"context": "spot"}}).fit.batch_size == 1
 
 
 DESCRIBED = {"text.descriptions": "FILE", "text.absent": "symbol"}
@@ -126,9 +126,9 @@ BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("genequery", {"text.encoder": "table"}, ConfigError, "needs text.table"),
     ("genequery", {"text.encoder": "hashed", "text.descriptions": "FILE"}, SectionError, "genes have no text"),
     ("genequery", {**DESCRIBED, "text.encoder": "model", "text.folder": "FOLDER"}, EncoderError, "model.safetensors"),
-    ("nh2st", {"fit.contrast": 1}, ConfigError, "contrast must be finite and at least 2"),
+    ("nh2st", {"fit.batch_size": 1}, ConfigError, "batch_size must be at least 2"),
     ("nh2st", {"nh2st.heads": 5}, ModelError, "multiple of its heads"),
-    ("nh2st", {"fit.contrast": 500}, ModelError, "there are"),
+    ("nh2st", {"fit.batch_size": 500}, ModelError, "there are"),
 ]
 
 
@@ -161,10 +161,10 @@ def test_no_epoch_is_chosen_by_genes_that_are_held_back(tmp_path: Path) -> None:
     options = GeneQueryOptions(dim=8, depth=1, heads=1, head_dim=8, feedforward=8)
     texts = rng.normal(size=(4, 6)).astype(np.float32)
     recipe = TrainingSetSpec(one, one, ("a",), (), 0.0, genes)
-    learner = GeneQueryLearner(recipe, meta | {"options": vars(options)}, 0, options, texts)
+    learner = SpotsLearner("genequery", recipe, options, meta | {"options": vars(options)}, 0, texts=texts)
     found = []
     for validation in (held, other):
-        lesson = learner.lesson(held, validation, torch.device("cpu"))
-        assert lesson.score is not None
-        found.append(lesson.score(lesson.model.eval()))
+        setup = learner.setup(held, validation, torch.device("cpu"))
+        assert setup.score is not None
+        found.append(setup.score(setup.model.eval()))
     assert found[0] == found[1]

@@ -16,7 +16,7 @@ from raystp.expression.schema import SectionInfo, SpotPositions, make_section, r
 from raystp.index.opened import open_reference_index
 from raystp.index.reference import ReferenceRows
 from raystp.index.write import write_reference_index
-from raystp.models.baselines.simple import fit_gene_mean
+from raystp.models.baselines.gene_mean import fit_gene_mean
 from raystp.models.store import load_model, save_model
 from raystp.steps.slide_table import read_slide_table
 from raystp.steps.spots.step import SpotsConfig

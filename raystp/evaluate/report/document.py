@@ -67,12 +67,12 @@ class Report:
     interval: str
     """`intervals.interval_kind` of the test sections or cases."""
     rows: Sequence[ScoreRow]
+    against: str
+    """The baseline that the model is compared with."""
     over: str = MEAN
     """The rows of the main table: the mean over sections, or `cases`."""
     permutations: int = 0
     """Permutations in each null."""
-    against: str = "ridge"
-    """The baseline that the model is compared with."""
     footnotes: Sequence[str] = ()
     """Explanations of the table's lines."""
     charts: Sequence[ReportFigure] = ()

@@ -6,7 +6,7 @@ from raystp.evaluate.metrics.score import MEAN, ScoreRow
 from raystp.evaluate.report.score_tables import with_interval
 
 
-def verdict(rows: Sequence[ScoreRow], model: str, against: str = "ridge", section: str = MEAN) -> str:
+def verdict(rows: Sequence[ScoreRow], model: str, against: str, section: str = MEAN) -> str:
     """Compare two models' PCC over all genes; `rows` are of one protocol and one panel.
 
     `section` selects the rows: the mean over sections, one section, or `cases`. If the intervals overlap, the sentence

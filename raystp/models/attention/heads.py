@@ -5,15 +5,11 @@ published design (one model per gene), computed here as one batched module: it a
 """
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-
-Level = Literal["instance", "embedding"]
-Pooling = Literal["attention", "mean", "max"]
 
 
 class Linears(nn.Module):

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from raystp.errors import ModelError, some
 from raystp.models.arrays import Arrays
-from raystp.models.attention.model import AttentionOptions, AttentionRegression, seeded_attention
+from raystp.models.attention.model import AttentionRegression, seeded_attention
+from raystp.models.attention.options import AttentionOptions
 
 _VALUES_AT_ONCE = 1 << 22
 """Values of the widest layer that are held at a time: 16 MiB in float32, and a few such layers at once."""
@@ -189,7 +190,7 @@ class AttentionPredictor:
             raise ModelError(msg)
 
 
-def ready_attention(arrays: Arrays, meta: Mapping[str, Any]) -> AttentionPredictor:
+def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> AttentionPredictor:
     """Return a stored attention regression ready to answer; `meta["options"]` are its `AttentionOptions`.
 
     Raises ModelError where the arrays or the options are not those of such a model.

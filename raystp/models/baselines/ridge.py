@@ -5,7 +5,9 @@ X'X = V diag(l) V', the weights are V diag(1 / (l + alpha)) V'X'Y; with fewer ro
 XX' = U diag(l) U' as X'U diag(1 / (l + alpha)) U'Y. Both are `basis @ (right / (l + alpha))`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Shaped
@@ -13,7 +15,9 @@ from sklearn.model_selection import KFold, LeaveOneGroupOut
 
 from raystp.errors import ModelError
 from raystp.models.arrays import Arrays
-from raystp.models.baselines.simple import standardiser
+from raystp.models.baselines.predictor import BaselinePredictor
+from raystp.models.method import NoOptions, SpotArrays
+from raystp.models.standardise import standardiser
 
 ALPHAS = tuple(float(alpha) for alpha in np.logspace(-2, 8, 41))
 """Candidates, four a decade, for features standardised to deviation 1; wide enough that shuffled labels find an end."""
@@ -21,6 +25,16 @@ ALPHAS = tuple(float(alpha) for alpha in np.logspace(-2, 8, 41))
 FOLDS = 5
 MIN_GROUPS = 3
 """With fewer sections than this, leaving one out would fit alpha to a single other section."""
+
+
+def fit(options: NoOptions, train: SpotArrays, *, seed: int) -> Arrays:  # noqa: ARG001 -- the same for all baselines
+    """Return the weights; sections are the folds that choose the penalty."""
+    return fit_ridge(train.features, train.expression, groups=train.group, seed=seed)
+
+
+def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> BaselinePredictor:
+    """Return a stored model, ready to predict."""
+    return BaselinePredictor("ridge", meta["genes"], meta["d_image"], arrays, predict_ridge)
 
 
 @dataclass(frozen=True)

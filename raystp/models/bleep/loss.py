@@ -6,9 +6,6 @@ target alone: what is fetched from the other ranks beside their embeddings is on
 A large set is compared block by block of rows (`bleep_blocks`), so no rank holds more than a block of any matrix.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,35 +13,8 @@ from torch.nn import functional
 
 from raystp.errors import ModelError
 from raystp.models.bleep.loss_blocks import BLOCK, Terms, log_columns, summed_loss
+from raystp.models.bleep.options import BleepOptions
 from raystp.models.training.plan import ALONE, RankLayout
-
-
-@dataclass(frozen=True)
-class BleepOptions:
-    """What changes BLEEP's result; the defaults are the published code's."""
-
-    temperature: float = 1.0
-    """Divides the logits. At 1 with unnormalised embeddings they are sharp; with normalised ones about 0.07 is needed,
-    or the target becomes nearly uniform and the model collapses."""
-    normalize_embeddings: bool = False
-    """Whether the loss scales each embedding to length 1 first. What the heads return is never scaled."""
-    target_scale: Literal["div", "mul"] = "div"
-    """Whether similarities are divided by the temperature in the target (the code) or multiplied (the paper)."""
-    target: Literal["smoothed", "identity", "input"] = "smoothed"
-    """Similarity of the embeddings (BLEEP), the pair alone (CLIP), or similarity of what enters the heads (H&Enium)."""
-    detach_target: bool = False
-    """Whether the gradient stops at the target. In the published code it does not."""
-    dropout: float = 0.1
-    dim: int = 256
-    """Length of an embedding."""
-    input_temperature: float = 0.1
-    """Divides the cosines of `target="input"`; a choice of ours, not a published value."""
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.input_temperature <= 0:
-            seen = f"temperature {self.temperature}, input_temperature {self.input_temperature}"
-            msg = f"BLEEP divides by its temperatures, which must be above 0, got {seen}"
-            raise ModelError(msg)
 
 
 def bleep_loss(

@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raystp.errors import ModelError
-from raystp.models.baselines.simple import standardiser
-from raystp.models.bleep.loss import BleepOptions, bleep_loss, bleep_loss_part
+from raystp.models.bleep.loss import bleep_loss, bleep_loss_part
+from raystp.models.bleep.options import BleepOptions
 from raystp.models.layers import ProjectionHead
+from raystp.models.standardise import standardiser
 from raystp.models.training.plan import RankLayout
 
 

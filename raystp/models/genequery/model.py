@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raystp.errors import ModelError
-from raystp.models.baselines.simple import standardiser
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.genequery.scaling import min_max, pairs, text_guess
 from raystp.models.genequery.transformer import Transformer
 from raystp.models.layers import ProjectionHead
+from raystp.models.standardise import standardiser
 
 
 class GeneQuery(nn.Module):

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raystp.errors import ModelError
-from raystp.models.training.fit import FitOptions
+from raystp.models.training.options import FitOptions
 
-GENEQUERY_FIT = FitOptions(epochs=100, lr=1e-4, weight_decay=1e-3, contrast=30, step=1, seed=2024)
+GENEQUERY_FIT = FitOptions(epochs=100, lr=1e-4, weight_decay=1e-3, batch_size=30, accumulate_batches=1, seed=2024)
 """The published training of the gene-aware form (its warm-up has no published length, and is left out)."""
 
-GENEQUERY_SPOT_FIT = FitOptions(epochs=100, lr=1e-4, weight_decay=1e-3, contrast=1, step=1, seed=2024)
+GENEQUERY_SPOT_FIT = FitOptions(epochs=100, lr=1e-4, weight_decay=1e-3, batch_size=1, accumulate_batches=1, seed=2024)
 """The same of the spot-aware form: a step is one gene of one section."""
 
 

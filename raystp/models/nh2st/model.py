@@ -20,7 +20,7 @@ from raystp.models.nh2st.attention import CrossAttention
 from raystp.models.nh2st.contrast import contrast
 from raystp.models.nh2st.hypergraph import HypergraphNetwork, incidence, mean_of_present, spread
 from raystp.models.nh2st.options import LR_EVERY, LR_FACTOR, Nh2stOptions
-from raystp.models.training.fit import FitOptions
+from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import ALONE, RankLayout
 
 _ROWS = 4096

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raystp.errors import ModelError
-from raystp.models.training.fit import FitOptions
+from raystp.models.training.options import FitOptions
 
 NH2ST_FIT = FitOptions(
-    epochs=200, lr=5e-4, weight_decay=0.0, contrast=8, step=1, seed=2021, select="best_pcc", patience=20
+    epochs=200, lr=5e-4, weight_decay=0.0, batch_size=8, accumulate_batches=1, seed=2021, select="best_pcc", patience=20
 )
 """The published training. There the validation section was the test section; here it must not be."""
 

@@ -61,7 +61,7 @@ class Nh2stPredictor:
         return out
 
 
-def ready_nh2st(arrays: Arrays, meta: Mapping[str, Any]) -> Nh2stPredictor:
+def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> Nh2stPredictor:
     """Return the model that `load_model` read; `meta["options"]` are its `Nh2stOptions`.
 
     Raises ModelError where the arrays are not those of such a model.

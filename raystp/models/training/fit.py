@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,31 +21,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from raystp.errors import ModelError
-from raystp.models.training.plan import ALONE, RankLayout, check_width, epoch_plan, share, validation_sets
+from raystp.models.training.options import FitOptions, Precision
+from raystp.models.training.plan import ALONE, RankLayout, check_workers, epoch_plan, share, validation_batches
 from raystp.models.training.samples import Prefetching, SampleSet
-
-Precision = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How long and in which geometry a model is trained; the defaults are the paper's (AdamW, 4 sets of 128)."""
-
-    epochs: int = 150
-    lr: float = 1e-3
-    weight_decay: float = 1e-3
-    contrast: int = 128
-    """Pairs that are told apart from each other."""
-    step: int = 4
-    """Contrast sets per optimiser step, their losses averaged."""
-    seed: int = 0
-    select: Literal["last", "best", "best_pcc"] = "last"
-    """`best` keeps the weights of the epoch with the lowest validation loss, `best_pcc` of that with the highest PCC,
-    the earliest of equals. A contrastive loss may rise for long while what is retrieved still gets better."""
-    patience: int | None = None
-    """Stop after so many epochs in a row that were not the best so far."""
-    precision: Precision = "float32"
-    """Of the model's arithmetic, tower and heads; `bfloat16` computes under autocast. Weights and loss are float32."""
 
 
 @dataclass
@@ -121,8 +99,14 @@ def fit(
     rank, which all come to the same values. Raises ModelError at once where the pairs, the options and the workers do
     not fit, and later where the loss is no number.
     """
-    check_width(options.contrast, options.step, ranks)
-    epoch_plan(len(train), contrast=options.contrast, step=options.step, seed=options.seed, epoch=0)
+    check_workers(options.batch_size, options.accumulate_batches, ranks)
+    epoch_plan(
+        len(train),
+        batch_size=options.batch_size,
+        accumulate_batches=options.accumulate_batches,
+        seed=options.seed,
+        epoch=0,
+    )
     lacking = "section" if validation is None else "score" if options.select == "best_pcc" and score is None else None
     if lacking and (options.select != "last" or options.patience is not None):
         msg = (
@@ -131,7 +115,7 @@ def fit(
         )
         raise ModelError(msg)
     if validation is not None:
-        validation_sets(len(validation), contrast=options.contrast, seed=options.seed)
+        validation_batches(len(validation), batch_size=options.batch_size, seed=options.seed)
     return _epochs(training, train, options, validation=validation, ranks=ranks, score=score)
 
 
@@ -169,9 +153,15 @@ def _epochs(
 
 def train_epoch(training: TrainState, train: SampleSet, options: FitOptions, ranks: RankLayout = ALONE) -> float:
     """Take the optimiser steps of epoch `training.epoch`; return the mean loss of this rank's sets."""
-    plan = epoch_plan(len(train), contrast=options.contrast, step=options.step, seed=options.seed, epoch=training.epoch)
+    plan = epoch_plan(
+        len(train),
+        batch_size=options.batch_size,
+        accumulate_batches=options.accumulate_batches,
+        seed=options.seed,
+        epoch=training.epoch,
+    )
     if isinstance(train, Prefetching):
-        train.foresee([rows for sets in plan for rows in share(sets, ranks).values()], training.epoch)
+        train.prefetch([rows for sets in plan for rows in share(sets, ranks).values()], training.epoch)
     if training.rate is not None:
         for group in training.optimizer.param_groups:
             group["lr"] = training.rate(training.epoch, options)
@@ -236,9 +226,9 @@ def _loss(training: TrainState, outputs: tuple[Tensor, ...], ranks: RankLayout) 
 
 def validation_loss(training: TrainState, validation: SampleSet, options: FitOptions) -> float:
     """Return the mean loss over the validation's contrast sets, without dropout."""
-    sets = validation_sets(len(validation), contrast=options.contrast, seed=options.seed)
+    sets = validation_batches(len(validation), batch_size=options.batch_size, seed=options.seed)
     if isinstance(validation, Prefetching):
-        validation.foresee(list(sets), training.epoch)
+        validation.prefetch(list(sets), training.epoch)
     training.model.eval()
     with torch.inference_mode():
         batches = (validation.at(rows) for rows in sets)

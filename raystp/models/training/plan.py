@@ -1,10 +1,10 @@
-"""Which pairs are contrasted together, in which step, on which rank: the part of training that no width may change.
+"""Which samples form a batch, which batches form an optimiser step, and which rank computes what.
 
-An epoch is a list of optimiser steps; a step is `step` contrast sets; a set is `contrast` pairs that are told apart
-from each other. The published BLEEP trains with 4 sets of 128 (one per GPU), not with one set of 512, and users who
-changed that report collapse (bowang-lab/BLEEP issues 7, 12, 14). So the geometry is fixed first and then shared out:
-the mean over ranks of their gradients, as DDP takes it, is the gradient of the mean loss of the step's sets, on 1, 2 or
-4 ranks.
+An epoch is a list of optimiser steps; a step is `accumulate_batches` batches; a batch is `batch_size` samples, which a
+contrastive loss compares with each other. Published BLEEP trains with 4 batches of 128 (one per GPU), not with one of
+512; users who changed that report collapse (bowang-lab/BLEEP issues 7, 12, 14). So the batches are fixed first and then
+divided among the ranks. The mean of the ranks' gradients, which DDP takes, is the gradient of the mean loss of the
+step's batches, on 1, 2 or 4 ranks.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class RankLayout:
     world: int = 1
     gather: Callable[[Tensor], Tensor] | None = None
     """Concatenates a tensor's rows over ranks, in rank order; its backward sums over ranks, then takes the own rows.
-    Without it whole sets are dealt to ranks; with it each set is split over ranks and gathered for the loss."""
+    Without it each rank gets whole batches; with it each batch is split over the ranks and gathered for the loss."""
     mean: Callable[[Tensor], Tensor] = _itself
     """Averages a tensor over ranks, without gradient, so that all ranks report, select and stop alike."""
     no_sync: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
@@ -41,55 +41,59 @@ class RankLayout:
 ALONE = RankLayout()
 
 
-def epoch_plan(rows: int, *, contrast: int, step: int, seed: int, epoch: int) -> Int64[np.ndarray, "step set pair"]:
-    """Return the rows of each contrast set of each optimiser step of an epoch.
+def epoch_plan(
+    rows: int, *, batch_size: int, accumulate_batches: int, seed: int, epoch: int
+) -> Int64[np.ndarray, "step batch sample"]:
+    """Return the rows of each batch of each optimiser step of an epoch.
 
-    A permutation of all rows that depends on `seed` and `epoch` alone; what does not fill a step is left out this time.
-    Raises ModelError where the rows do not fill one step.
+    A permutation of all rows that depends on `seed` and `epoch` only; rows that do not fill a step are left out of this
+    epoch. Raises ModelError where the rows do not fill one step.
     """
-    if contrast < 1 or step < 1:
-        msg = f"a set needs 1 sample and a step 1 set at least, got contrast {contrast} and step {step}"
+    size, count = batch_size, accumulate_batches
+    if size < 1 or count < 1:
+        msg = f"batch_size and accumulate_batches must be at least 1, got {size} and {count}"
         raise ModelError(msg)
-    if rows < contrast * step:
-        ways = [f"contrast {rows // step} with step {step}"] if rows >= 2 * step else []
-        ways += [f"step {rows // contrast} with contrast {contrast}"] if rows >= contrast else []
-        msg = (
-            f"one step of {step} contrast sets of {contrast} pairs needs {step * contrast} training pairs, "
-            f"there are {rows}: " + (f"{' or '.join(ways)} would do" if ways else "more measured spots would do")
+    if rows < size * count:
+        fits = [f"batch_size {rows // count} with accumulate_batches {count}"] if rows >= 2 * count else []
+        fits += [f"accumulate_batches {rows // size} with batch_size {size}"] if rows >= size else []
+        msg = f"one optimiser step of {count} batches of {size} needs {count * size} training samples, got {rows}; " + (
+            f"set {' or '.join(fits)}" if fits else "add measured spots"
         )
         raise ModelError(msg)
-    steps = rows // (contrast * step)
+    steps = rows // (size * count)
     order = np.random.default_rng([seed, epoch]).permutation(rows).astype(np.int64)
-    return order[: steps * step * contrast].reshape(steps, step, contrast)
+    return order[: steps * count * size].reshape(steps, count, size)
 
 
-def validation_sets(rows: int, *, contrast: int, seed: int) -> Int64[np.ndarray, "set pair"]:
-    """Return the contrast sets of a validation loss: the same in every epoch and on every rank.
+def validation_batches(rows: int, *, batch_size: int, seed: int) -> Int64[np.ndarray, "batch sample"]:
+    """Return the batches of a validation loss: the same in every epoch and on every rank.
 
-    Rows that do not fill a set are left out; with fewer rows than `contrast` there is one set of all rows, whose loss
-    compares between epochs, but not with the training loss. Raises ModelError below 2 rows.
+    Rows that do not fill a batch are left out. With fewer rows than `batch_size` there is one batch of all rows; its
+    loss compares between epochs, but not with the training loss. Raises ModelError below 2 rows.
     """
-    if rows < 2:  # noqa: PLR2004 -- a pair alone has nothing to be told apart from
-        msg = f"a validation loss needs 2 pairs at least, there are {rows}: name a larger validation section, or none"
+    if rows < 2:  # noqa: PLR2004 -- one sample has none to be compared with
+        msg = f"a validation loss needs at least 2 samples, got {rows}: name a larger validation section, or none"
         raise ModelError(msg)
-    size = min(rows, contrast)
+    size = min(rows, batch_size)
     order = np.random.default_rng([seed]).permutation(rows).astype(np.int64)
     return order[: rows // size * size].reshape(-1, size)
 
 
-def share(sets: Int64[np.ndarray, "set pair"], ranks: RankLayout) -> dict[int, Int64[np.ndarray, "part"]]:
-    """Return the rank's part of one step: number of the set -> rows that this rank embeds, in order."""
+def share(batches: Int64[np.ndarray, "batch sample"], ranks: RankLayout) -> dict[int, Int64[np.ndarray, "part"]]:
+    """Return this rank's part of one step: number of the batch -> rows that this rank embeds, in order."""
     if ranks.gather is None:
-        count = len(sets) // ranks.world
-        return {number: sets[number] for number in range(ranks.rank * count, (ranks.rank + 1) * count)}
-    count = sets.shape[1] // ranks.world
-    return {number: rows[ranks.rank * count : (ranks.rank + 1) * count] for number, rows in enumerate(sets)}
+        count = len(batches) // ranks.world
+        return {number: batches[number] for number in range(ranks.rank * count, (ranks.rank + 1) * count)}
+    count = batches.shape[1] // ranks.world
+    return {number: rows[ranks.rank * count : (ranks.rank + 1) * count] for number, rows in enumerate(batches)}
 
 
-def check_width(contrast: int, step: int, ranks: RankLayout) -> None:
-    """Raise ModelError where the number of workers does not divide what is shared out among them."""
-    shared, what = (step, "the contrast sets of a step") if ranks.gather is None else (contrast, "the pairs of a set")
+def check_workers(batch_size: int, accumulate_batches: int, ranks: RankLayout) -> None:
+    """Raise ModelError where the number of workers does not divide what they share."""
+    whole = ranks.gather is None
+    shared = accumulate_batches if whole else batch_size
     if shared % ranks.world:
-        fit = [str(width) for width in range(1, shared + 1) if shared % width == 0]
-        msg = f"{ranks.world} workers cannot share {what} evenly, {shared} in number: {', '.join(fit)} workers would do"
+        fit = ", ".join(str(workers) for workers in range(1, shared + 1) if shared % workers == 0)
+        what = "batches of a step (fit.accumulate_batches)" if whole else "samples of a batch (fit.batch_size)"
+        msg = f"{ranks.world} workers cannot share {shared} {what} evenly; set run.workers to one of {fit}"
         raise ModelError(msg)

@@ -26,7 +26,7 @@ class SampleSet(Protocol):
 class Prefetching(Protocol):
     """Samples that take time to read, or differ from epoch to epoch: they are told what an epoch will ask for."""
 
-    def foresee(self, parts: Sequence[Int64[np.ndarray, " _"]], epoch: int) -> None:
+    def prefetch(self, parts: Sequence[Int64[np.ndarray, " _"]], epoch: int) -> None:
         """Begin to read these rows, in this order."""
         ...
 

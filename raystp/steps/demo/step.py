@@ -7,8 +7,8 @@ model was trained on it.
 
 import json
 import logging
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +20,7 @@ from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import Location, RunConfig, StepConfig
 from raystp.expression.schema import read_section
 from raystp.expression.synthetic.programs import gene_descriptions, plant_programs
+from raystp.models.methods import DEFAULT, METHODS
 from raystp.slides.synthetic.slide import TISSUES
 from raystp.steps.demo.draw import CELL, DAMAGED, UNMEASURED, DrawTask, draw
 from raystp.steps.pipeline import step as pipeline
@@ -28,17 +29,7 @@ from raystp.storage import StoragePath
 logger = logging.getLogger("raystp")
 
 STEP = "demo"
-Method = Literal["bleep", "nh2st", "genequery", "attention", "ridge", "knn", "gene_mean"]
-
-SMALL: dict[str, dict[str, Any]] = {
-    "nh2st": {"nh2st": {"dim": 128, "dropout": 0.2}, "fit": {"epochs": 30, "contrast": 64, "lr": 1e-3}},
-    "genequery": {
-        "genequery": {"dim": 64, "depth": 1, "heads": 2, "head_dim": 32, "feedforward": 128},
-        "fit": {"epochs": 30, "contrast": 32, "lr": 1e-3},
-    },
-    "attention": {"bags": {"parts": 16}, "fit": {"epochs": 60}},
-}
-"""What a laptop can train in a minute or two: narrower than published, and fewer epochs."""
+BASELINES = [name for name, method in METHODS.items() if not method.is_trained]
 
 
 class DemoRun(RunConfig):
@@ -51,6 +42,8 @@ class DemoRun(RunConfig):
 class DemoConfig(StepConfig[DemoRun]):
     """How large a cohort to draw."""
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"contrast": "batch_size"}
+
     name: str = Field(default="demo", pattern=r"^[A-Za-z0-9._-]{1,32}$")
     """Begins the names of the cohort and of all that is made of it."""
 
@@ -60,15 +53,14 @@ class DemoConfig(StepConfig[DemoRun]):
     pixels: int = Field(default=4096, ge=1024, multiple_of=CELL)
     """Side of each slide in level-0 pixels, at 0.5 um/px."""
 
-    methods: list[Method] = Field(default=["bleep", "ridge", "knn", "gene_mean"], min_length=1)
-    """What is trained, the first of which the report is about; the other three methods are nh2st, genequery and
-    attention."""
+    methods: list[str] = Field(default_factory=lambda: [DEFAULT, *BASELINES], min_length=1)
+    """Methods to train; the report is about the first. `raystp methods` lists all."""
 
     epochs: int = Field(default=100, ge=1)
     """Epochs of BLEEP, of which the best on the validation patient counts."""
 
-    contrast: int = Field(default=128, ge=2)
-    """Pairs that BLEEP tells apart from each other."""
+    batch_size: int = Field(default=128, ge=2)
+    """Samples per contrastive batch of BLEEP."""
 
     neighbours: int = Field(default=50, ge=1)
     """Neighbours that BLEEP and kNN take the mean of."""
@@ -132,26 +124,27 @@ def _patients(config: DemoConfig) -> list[str]:
     return [f"patient-{chr(ord('A') + number)}" for number in range(config.patients)]
 
 
-def _asked(config: DemoConfig, model: str, trained: dict[str, Any], cohort: StoragePath) -> dict[str, Any]:
-    """Return the train config of one method."""
-    fit: dict[str, Any] = {"step": 1, "select": "best_pcc", "seed": config.seed}
-    small = SMALL.get(model, {"fit": {"epochs": config.epochs, "contrast": config.contrast}})
-    text = {"text": {"descriptions": (cohort / "texts.txt").uri}} if model == "genequery" else {}
-    return {"model": model, **trained, **small, **text, "fit": {**fit, **small["fit"]}}
+def _train_values(config: DemoConfig, model: str, shared: dict[str, Any], cohort: StoragePath) -> dict[str, Any]:
+    """Return the train config of one method, small enough for two CPU cores."""
+    method = METHODS[model]
+    fit: dict[str, Any] = {"accumulate_batches": 1, "select": "best_pcc", "seed": config.seed}
+    small = method.small or {"fit": {"epochs": config.epochs, "batch_size": config.batch_size}}
+    text = {"text": {"descriptions": (cohort / "texts.txt").uri}} if method.needs_gene_text else {}
+    return {"model": model, **shared, **small, **text, "fit": {**fit, **small["fit"]}}
 
 
 def _path(config: DemoConfig, cohort: StoragePath) -> Artifact:
     """Run the pipeline on the cohort, with BLEEP and its baselines; return the evaluation."""
     patients = _patients(config)
     trained: dict[str, Any] = {
-        "k": config.neighbours,
+        "knn": {"k": config.neighbours},
         "panel": {"name": "all genes", "file": (cohort / "genes.txt").uri},
         "split": {"test": patients[-1:], "validation": patients[-2:-1]},
     }
     wanted: dict[str, Any] = {
         "name": config.name,
         "slides": (cohort / "slides.csv").uri,
-        "train": [_asked(config, model, trained, cohort) for model in config.methods],
+        "train": [_train_values(config, model, trained, cohort) for model in config.methods],
         "index": {"shards": 2},
         "impute": {"k": config.neighbours, "spread": True},
         "evaluate": {

@@ -24,8 +24,8 @@ from raystp.evaluate.metrics.map_scores import (
 )
 from raystp.expression.schema import read_h5ad
 from raystp.expression.sections import embeddings_of
-from raystp.models.attention.predictor import AttentionPredictor
-from raystp.models.predictor import predictor
+from raystp.models.methods import open_predictor
+from raystp.models.predictor import MapPredictor
 from raystp.models.store import load_model
 from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.evaluate.predictions import Prediction, planted_sets
@@ -38,11 +38,11 @@ PlantedSections = Mapping[str, tuple[list[str], Float32[np.ndarray, "spot gene"]
 
 
 @dataclass(frozen=True)
-class AttentionModel:
+class MapModel:
     """A model with attention maps, and the embeddings that it predicted from."""
 
     scored: Prediction
-    predictor: AttentionPredictor
+    predictor: MapPredictor
     embed: Artifact
 
     def features(self, slide: str) -> Float32[np.ndarray, "tile feature"]:
@@ -61,16 +61,16 @@ class AttentionModel:
         return json.dumps([config, self.embed.manifest.folder], sort_keys=True)
 
 
-def map_predictor(model: Artifact) -> AttentionPredictor | None:
+def map_predictor(model: Artifact) -> MapPredictor | None:
     """Open a model that has attention maps and predicts whole bags; None for any other."""
-    ready = predictor(*load_model(model.path))
-    return ready if isinstance(ready, AttentionPredictor) else None
+    opened = open_predictor(*load_model(model.path))
+    return opened if isinstance(opened, MapPredictor) else None
 
 
-def attention_models(models: Sequence[Prediction], store: str) -> list[AttentionModel]:
+def attention_models(models: Sequence[Prediction], store: str) -> list[MapModel]:
     """Open the models that have attention maps."""
     opened = [(one, map_predictor(one.model)) for one in models]
-    return [AttentionModel(one, ready, one.embeddings(store)) for one, ready in opened if ready is not None]
+    return [MapModel(one, ready, one.embeddings(store)) for one, ready in opened if ready is not None]
 
 
 def score_maps(
@@ -93,15 +93,15 @@ def score_maps(
     return scores
 
 
-def _seed_groups(attention: list[AttentionModel]) -> list[list[AttentionModel]]:
+def _seed_groups(attention: list[MapModel]) -> list[list[MapModel]]:
     """Group models that differ only in their seed; a group has at least two seeds."""
-    groups: dict[str, list[AttentionModel]] = {}
+    groups: dict[str, list[MapModel]] = {}
     for one in attention:
         groups.setdefault(one.config_without_seed(), []).append(one)
     return [group for group in groups.values() if len({one.seed for one in group}) > 1]
 
 
-def _features(model: AttentionModel, slides: Sequence[str]) -> Iterator[Float32[np.ndarray, "tile feature"]]:
+def _features(model: MapModel, slides: Sequence[str]) -> Iterator[Float32[np.ndarray, "tile feature"]]:
     """Yield the features of the first slides that have enough tiles for a test."""
     for slide in slides[:MAX_SLIDES]:
         features = model.features(slide)
@@ -110,7 +110,7 @@ def _features(model: AttentionModel, slides: Sequence[str]) -> Iterator[Float32[
 
 
 def _sections(
-    model: AttentionModel, planted: PlantedSections, genes: Sequence[str]
+    model: MapModel, planted: PlantedSections, genes: Sequence[str]
 ) -> Iterator[tuple[dict[str, Float32[np.ndarray, "spot column"]], Float32[np.ndarray, "spot column"]]]:
     """Yield each section's stored maps and its simulated expression, columns the planted genes of the panel."""
     columns = [number for number, gene in enumerate(model.scored.genes) if gene in set(genes)]

@@ -15,12 +15,12 @@ from raystp.impute.distance import far_from
 from raystp.impute.neighbour_form import neighbours_table, rows_and_weights
 from raystp.impute.stream import PredictionPart, SlidePrediction, write_in_parts
 from raystp.index.opened import open_reference_index
-from raystp.models.attention.predictor import AttentionPredictor
-from raystp.models.predictor import ContrastivePredictor, predictor
+from raystp.models.methods import open_predictor
+from raystp.models.predict import predict_slide
+from raystp.models.predictor import ContrastivePredictor, DirectPredictor, MapPredictor
 from raystp.models.store import load_model
 from raystp.steps.impute.imputer import FoundNeighbours, NeighborImputer, RemoteIndex
 from raystp.steps.impute.places import places_of
-from raystp.steps.train.direct import predict_slide
 from raystp.storage import StoragePath
 
 MAPS = ("attention", "contribution")
@@ -66,7 +66,7 @@ class SlidePredictor:
 
     def __init__(self, work: SlideTask) -> None:
         self._work, self._asked = work, work.asked
-        self._ready = predictor(*load_model(work.model.path))
+        self._ready = open_predictor(*load_model(work.model.path))
         self._genes = work.asked.genes or list(self._ready.genes)
         self._far: dict[str, float] | None = None
         if isinstance(self._ready, ContrastivePredictor):
@@ -100,7 +100,7 @@ class SlidePredictor:
     def _write_dense(self, slide: str, table: pa.Table) -> None:
         """Leave a slide's expression as a row group a chunk, and as AnnData."""
         places, measured = places_of(slide, table, self._genes, embed=self._work.embed, spots=self._work.spots)
-        layers: tuple[str, ...] = MAPS if isinstance(self._ready, AttentionPredictor) else ()
+        layers: tuple[str, ...] = MAPS if isinstance(self._ready, MapPredictor) else ()
         if isinstance(self._ready, ContrastivePredictor) and self._asked.spread:
             layers = ("spread",)
         about = SlidePrediction(self._genes, places, self._provenance(), measured, layers, self._of_genes(table))
@@ -160,8 +160,9 @@ class SlidePredictor:
             return
         features = tables.matrix(table["vector"])
         squares = np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1)
+        assert isinstance(self._ready, DirectPredictor)  # any model that is not contrastive
         expression = predict_slide(self._ready, features, squares)
-        maps = self._ready.maps(features) if isinstance(self._ready, AttentionPredictor) else {}
+        maps = self._ready.maps(features) if isinstance(self._ready, MapPredictor) else {}
         layers = {name: np.ascontiguousarray(self._picked(maps[name])) for name in MAPS if name in maps}
         yield PredictionPart(self._picked(expression), _columns(table), {}, layers)
 
@@ -170,7 +171,7 @@ class SlidePredictor:
 
     def _of_genes(self, table: pa.Table) -> dict[str, np.ndarray]:
         """Return what a model says of a whole slide, gene by gene."""
-        if not isinstance(self._ready, AttentionPredictor) or not table.num_rows:
+        if not isinstance(self._ready, MapPredictor) or not table.num_rows:
             return {}
         whole = self._ready.predict_bag(tables.matrix(table["vector"]))
         return {"slide": whole if self._columns is None else whole[self._columns]}

@@ -11,6 +11,7 @@ from raystp.cluster.session import cluster_cpus, session
 from raystp.cluster.streams.slides import SlideResources, map_slides
 from raystp.errors import ConfigError, ModelError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
+from raystp.models.methods import METHODS
 from raystp.models.store import load_model
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.impute.imputer import open_remote_index
@@ -123,8 +124,8 @@ def _about(
 
 def _check_index(kind: str, model: Artifact, index: Artifact | None) -> None:
     """Raise where a contrastive model has no bank, or one of another model; the bank's own files are checked later."""
-    if kind == "bleep" and index is None:
-        msg = f"{model.path} is a bleep model, which answers from a bank: run `raystp index`, then give `index`"
+    if METHODS[kind].needs_index and index is None:
+        msg = f"{model.path} is a {kind} model, which needs a reference index: run `raystp index`, then set `index`"
         raise ConfigError(msg)
     if index is not None and index.manifest.notes["model"] != model.manifest.folder:
         msg = (

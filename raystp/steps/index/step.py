@@ -16,7 +16,8 @@ from raystp.index.cut import cut, cut_by_bytes
 from raystp.index.opened import open_reference_index
 from raystp.index.search.kinds import IndexParams, IndexPlan
 from raystp.index.write import describe, plan_index, sample_rows
-from raystp.models.predictor import ContrastivePredictor, predictor
+from raystp.models.methods import open_predictor
+from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
 from raystp.steps.index.change import added, removed
 from raystp.steps.index.config import IndexConfig
@@ -77,7 +78,7 @@ def run(config: IndexConfig) -> Artifact:
 
 def _checked(model: Artifact) -> dict[str, Any]:
     kind, arrays, meta = load_model(model.path)
-    if not isinstance(predictor(kind, arrays, meta), ContrastivePredictor):
+    if not isinstance(open_predictor(kind, arrays, meta), ContrastivePredictor):
         msg = f"{model.path} is a {kind} model, which answers by itself: run `raystp impute` without an index"
         raise ModelError(msg)
     return meta

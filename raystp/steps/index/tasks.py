@@ -23,7 +23,8 @@ from raystp.index.expression.shard import open_expression, write_expression
 from raystp.index.reference import rows_table
 from raystp.index.search.kinds import IndexPlan
 from raystp.index.write import write_shard_files
-from raystp.models.predictor import ContrastivePredictor, predictor
+from raystp.models.methods import open_predictor
+from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
 from raystp.steps.index.queries import spread_over, table_of
 from raystp.storage import StoragePath
@@ -94,7 +95,7 @@ def placed(ready: ContrastivePredictor, rows: SpotTable, bank: str) -> tuple[Vec
 @functools.lru_cache(maxsize=1)
 def contrastive(model: StoragePath) -> ContrastivePredictor:
     """Open the model once per process; the driver has seen that it is a contrastive one."""
-    ready = predictor(*load_model(model))
+    ready = open_predictor(*load_model(model))
     assert isinstance(ready, ContrastivePredictor)
     return ready
 

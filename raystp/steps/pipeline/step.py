@@ -15,6 +15,7 @@ from raystp.artifacts import Artifact, create_or_open
 from raystp.cluster.session import session
 from raystp.config import Location, StepConfig
 from raystp.errors import ConfigError
+from raystp.models.methods import DEFAULT, METHODS
 from raystp.steps.embed import step as embed
 from raystp.steps.evaluate import step as evaluate
 from raystp.steps.impute import step as impute
@@ -27,9 +28,6 @@ from raystp.steps.train import step as train
 logger = logging.getLogger("raystp")
 
 STEP = "pipeline"
-CONTRASTIVE = frozenset({"bleep"})
-"""Models that answer from an index."""
-
 Values = dict[str, Any]
 
 
@@ -40,7 +38,7 @@ class PipelineConfig(StepConfig[TrackedRun]):
     """The slide table, a CSV; rows with `layout` and `counts` are measured sections. `demo/<name>`: a demo's own."""
 
     spots: Values = Field(default_factory=dict)
-    """As for `raystp spots`; passed over where all trainings have `bulk` and nothing is said here: no spot is read."""
+    """As for `raystp spots`. Where all trainings have `targets: cases` and this is empty, no spots are read."""
 
     tile: Values = Field(default_factory=dict)
     """As for `raystp tile`."""
@@ -61,7 +59,7 @@ class PipelineConfig(StepConfig[TrackedRun]):
     """As for `raystp impute`, for each model."""
 
     evaluate: Values = Field(default_factory=dict)
-    """As for `raystp evaluate`; over cases, its `bulk` is that of the first training."""
+    """As for `raystp evaluate`; on cases, its `cases` are those of the first training."""
 
     run: TrackedRun = Field(default_factory=TrackedRun)
 
@@ -70,27 +68,25 @@ class PipelineConfig(StepConfig[TrackedRun]):
         listed = [_over(self.shared, one) for one in (self.train if isinstance(self.train, list) else [self.train])]
         if len(listed) == 1:
             return [{"name": self.name, **listed[0]}]
-        return [{"name": f"{self.name}-{one.get('model', 'bleep')}", **one} for one in listed]
+        return [{"name": f"{self.name}-{_method_of(one)}", **one} for one in listed]
 
     @property
     def of_cases(self) -> bool:
         """Whether models learn from labels of whole cases alone."""
-        return not self.spots and all(one.get("bulk") for one in self.models())
+        return not self.spots and all(one.get("targets") == "cases" for one in self.models())
 
     def against(self, measured: str | None) -> Values:
         """Return what predictions are scored against, as `evaluate` names it."""
         if measured is not None:
             return {"targets": "spots", "spots": measured}
-        return {"targets": "cases", "cases": self.models()[0]["bulk"]}
+        return {"targets": "cases", "cases": self.models()[0]["cases"]}
 
     def of_step(self, kind: Any, role: str, sources: Values, values: Values) -> Any:
         """Return a step's config, of the class `kind`: what is asked for, over what the pipeline fills in."""
-        kind = kind.variant({**sources, **values})
-        wide: Any = kind.model_fields["run"].annotation
-        shared = {
-            key: value for key, value in self.run.model_dump(exclude_none=True).items() if key in wide.model_fields
-        }
-        filled = {key: value for key, value in sources.items() if key in kind.model_fields}
+        variant: type[StepConfig[Any]] = kind.variant({**sources, **values})
+        run_fields = set(variant.model_fields["run"].annotation.model_fields)  # type: ignore[union-attr]  # a RunConfig
+        shared = {key: value for key, value in self.run.model_dump(exclude_none=True).items() if key in run_fields}
+        filled = {key: value for key, value in sources.items() if key in variant.model_fields}
         run_part = {**shared, **(values.get("run") or {})}
         return kind.of({"name": self.name, **filled, **values, "run": run_part}, f"pipeline: {role}")
 
@@ -152,7 +148,7 @@ class _PipelineRun:
         if "encoder" in values:
             tower = {**self.config.embed, "also": {}, "encoder": {"trained": model}}
             asked["embeddings"] = self._step(embed, f"embed {name}", asked, tower)
-        if values.get("model", "bleep") in CONTRASTIVE:
+        if METHODS[_method_of(values)].needs_index:
             asked["index"] = self._step(index, f"index {name}", asked, self.config.index)
         return self._step(impute, f"impute {name}", asked, self.config.impute)
 
@@ -164,6 +160,10 @@ class _PipelineRun:
         return artifact.path.uri
 
 
+def _method_of(values: Values) -> str:
+    return str(values.get("model", DEFAULT))
+
+
 def _over(shared: Values, own: Values) -> Values:
     """Return a training's fields over the shared ones, part by part."""
     both = {key: {**shared[key], **own[key]} for key in shared.keys() & own.keys() if isinstance(own[key], dict)}
@@ -171,8 +171,9 @@ def _over(shared: Values, own: Values) -> Values:
 
 
 def _read_by(values: Values, sources: Values) -> Values:
-    """Return what a training reads: tiles where it names an encoder to train, else embeddings; of cases, no spots."""
-    left_out = {"embeddings" if "encoder" in values else "tiles"} | ({"spots"} if "bulk" in values else set())
+    """Return what a training reads: tiles where it trains an encoder, else embeddings; on cases, no spots."""
+    on_cases = values.get("targets") == "cases"
+    left_out = {"embeddings" if "encoder" in values else "tiles"} | ({"spots"} if on_cases else set())
     return {key: value for key, value in sources.items() if key not in left_out}
 
 

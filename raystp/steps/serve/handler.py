@@ -22,7 +22,8 @@ from raystp.encoders.encoder import BatchEncoder
 from raystp.errors import ConfigError, EncoderError, ModelError, RaystpError
 from raystp.impute.weights import WEIGHTS
 from raystp.index.opened import ReferenceIndex, open_reference_index
-from raystp.models.predictor import ContrastivePredictor, predictor
+from raystp.models.methods import open_predictor
+from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
 from raystp.steps.encoder_source import EncoderConfig, dim_of, source_of
 from raystp.steps.impute.imputer import Columns, FoundNeighbours, NeighborImputer, RemoteIndex
@@ -225,7 +226,7 @@ def open_handler(config: ServeConfig, index_actors: ReferenceIndex | RemoteIndex
     """Open what a replica needs; without `index_actors` the index is memory-mapped in this process."""
     model, index = check_inputs(config)
     method, arrays, meta = load_model(model.path)
-    opened_model = predictor(method, arrays, meta)
+    opened_model = open_predictor(method, arrays, meta)
     if not isinstance(opened_model, ContrastivePredictor):
         msg = f"{model.path} is a {method} model, which needs no reference index: predict slides with `raystp impute`"
         raise ModelError(msg)

@@ -1,109 +1,56 @@
-"""The config of `train`: what is learned, from whom, and who is held out."""
+"""Configuration of `raystp train`: the part that both kinds of labels share.
+
+`targets` chooses the kind. `spots` learns from measured spots (`train.spots.config`), `cases` from one label per case
+(`train.cases.config`). Each method's options are a part of the config under the method's name.
+"""
 
 import dataclasses
-import math
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator
 
 from raystp.config import Config, Location, StepConfig
+from raystp.errors import ConfigError
 from raystp.expression.panel import PanelConfig
-from raystp.models.attention.model import AttentionOptions
-from raystp.models.bleep.loss import BleepOptions
-from raystp.models.genequery.options import GENEQUERY_FIT, GENEQUERY_SPOT_FIT, GeneQueryOptions
-from raystp.models.nh2st.options import NH2ST_FIT, Nh2stOptions
-from raystp.models.training.fit import FitOptions
-from raystp.steps.encoder_source import EncoderConfig
+from raystp.models.method import Method, NoOptions, Options
+from raystp.models.methods import METHODS
+from raystp.models.training.options import FitOptions
 from raystp.steps.run_config import SlideRun, TrackedRun
-from raystp.steps.train.bulk_config import BulkConfig
-from raystp.steps.train.gene_text import TextConfig
 
-LEAST = {
-    "epochs": 1,
-    "lr": 0,
-    "weight_decay": 0,
-    "contrast": 1,
-    "step": 1,
-    "seed": 0,
-    "patience": 1,
-    "dropout": 0,
-    "dim": 1,
-}
-"""The least value of the numbers of `fit` and of `bleep`: with less, no training can be done."""
-
-
-CONTRASTIVE = frozenset({"bleep", "nh2st"})
-"""Models whose loss tells samples apart."""
-
-PARTS = {
-    "bleep": ("bleep",),
-    "genequery": ("genequery", "text"),
-    "nh2st": ("nh2st",),
-    "attention": ("attention", "bags"),
-}
-"""Model -> the parts of the config that are its own."""
-
-ATTENTION_FIT = FitOptions(epochs=100, lr=1e-3, weight_decay=1e-2, contrast=4, step=1)
-"""Of attention regression: see `AttentionOptions.optimizer` for why it is not the published one."""
-
-BULK_FIT = dataclasses.replace(ATTENTION_FIT, select="best", patience=12)
-"""Of the same on labels of whole cases: the epoch is chosen as published."""
-
-
-def _fit_of(values: dict[str, Any]) -> FitOptions:
-    model = values.get("model", "bleep")
-    if model == "genequery":
-        options = values.get("genequery")
-        by_spot = isinstance(options, dict) and options.get("context") == "spot"
-        return GENEQUERY_SPOT_FIT if by_spot else GENEQUERY_FIT
-    if model == "attention" and values.get("bulk"):
-        return BULK_FIT
-    return {"nh2st": NH2ST_FIT, "attention": ATTENTION_FIT}.get(str(model), FitOptions())
+T = TypeVar("T", bound="TrainConfig")
 
 
 class SplitConfig(Config):
-    """Who is learned from and who is held out."""
+    """Who is trained on and who is held out."""
 
     protocol: str = "patient"
     """`patient` holds out whole patients; `section` holds out sections, whose patients may be trained on."""
 
     test: list[str] = Field(min_length=1)
-    """Held out: sections, or patients, which stand for all their sections."""
+    """Held out: sections or cases, or patients, which stand for all of theirs."""
 
     validation: list[str] = Field(default_factory=list)
-    """Sections or patients of the training side that pick the epoch instead of being learned from."""
+    """Sections, cases or patients of the training side that choose the epoch; they are not trained on."""
 
     train: list[str] | None = None
-    """Sections or patients to learn from; by default all the rest."""
-
-    validation_block: float = Field(default=0.0, ge=0, lt=1)
-    """Instead of `validation`: the share of each training section's spots, one spatial block, that validates."""
-
-
-class BagConfig(Config):
-    """Bags of tiles for weak labels: a section's pooled counts, or those of compact parts of it."""
-
-    parts: int = Field(default=1, ge=1)
-    """Parts that each section is cut into; more of them are more labels, each of less tissue."""
-
-    tiles: int | None = Field(default=None, ge=1)
-    """The most tiles of a bag in one epoch, drawn anew each time; all by default."""
+    """Sections, cases or patients to train on; by default all others."""
 
 
 class TrainRun(TrackedRun, SlideRun):
-    """How wide to train; nothing here changes the result beyond rounding."""
+    """Where and with which resources to train; changes the result by rounding at most."""
 
     workers: int = Field(default=1, ge=1)
     """Training processes."""
 
     readers: int = Field(default=0, ge=0)
-    """With `tiles`: processes that read pixels for each worker, apart from it; 0 reads in threads of the worker."""
+    """With `tiles`: processes per worker that read pixels; 0 reads in threads of the worker."""
 
     gather: bool = False
-    """Spread each contrast set over the workers and gather its embeddings; by default whole sets are dealt to them."""
+    """Split each batch over the workers and gather its embeddings; by default each worker gets whole batches."""
 
     memory_gb: float = Field(default=8.0, ge=0)
-    """With `bulk`: gigabytes of features that each worker keeps; what does not fit is read again in every epoch."""
+    """With `targets: cases`: gigabytes of features that each worker keeps; the rest is read again in every epoch."""
 
     use_gpu: bool = False
     """One GPU for each worker."""
@@ -119,119 +66,107 @@ class TrainConfig(StepConfig[TrainRun]):
     """Which model to train, on what, and who is held out."""
 
     where: ClassVar[frozenset[str]] = frozenset({"spots", "embeddings", "tiles"})
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "bulk": "bulk: labels of whole cases are now `targets: cases` with `cases: {table: ...}`",
+        "k": "k: renamed to knn.k, an option of the kNN baseline",
+    }
 
-    spots: Annotated[str | None, Location("spots")] = None
-    """The measured spots, `spots/<name>`; without them, `bulk`."""
-
-    bulk: BulkConfig | None = None
-    """For `attention`, instead of `spots`: a table of whole cases' expression. A bag is all tiles of a case's slides;
-    `split` names cases or patients."""
+    targets: Literal["spots", "cases"] = "spots"
+    """Labels to learn from: measured spots, or one label per case."""
 
     embeddings: Annotated[str | None, Location("embed")] = None
-    """Cached features, `embed/<name>`: the frozen tower."""
+    """Cached image features, `embed/<name>`."""
 
-    tiles: Annotated[str | None, Location("tile")] = None
-    """Tiles as pixels, `tile/<name>`: the tower `encoder` is trained along, end to end."""
-
-    encoder: EncoderConfig | None = None
-    """The tower to train with `tiles`."""
-
-    model: Literal["bleep", "genequery", "nh2st", "attention", "ridge", "knn", "gene_mean"] = "bleep"
+    model: str = next(iter(METHODS))
+    """Method to train."""
 
     panel: PanelConfig = Field(default_factory=PanelConfig)
 
     split: SplitConfig
 
-    bleep: BleepOptions = Field(default_factory=BleepOptions)
-
-    genequery: GeneQueryOptions = Field(default_factory=GeneQueryOptions)
-    """What changes GeneQuery's result."""
-
-    text: TextConfig = Field(default_factory=TextConfig)
-    """For `genequery`: what is said of each gene."""
-
-    nh2st: Nh2stOptions = Field(default_factory=Nh2stOptions)
-    """What changes NH2ST's result."""
-
-    attention: AttentionOptions = Field(default_factory=AttentionOptions)
-    """What changes attention regression's result."""
-
-    bags: BagConfig = Field(default_factory=BagConfig)
-    """For `attention`: what one label is of."""
-
     fit: FitOptions = Field(default_factory=FitOptions)
-    """By default as the model was published to be trained (`attention`: 100 epochs of SGD at 1e-3)."""
-
-    k: int = Field(default=50, ge=1)
-    """Neighbours of the `knn` baseline."""
+    """Training options; by default those that the method was published with."""
 
     run: TrainRun = Field(default_factory=TrainRun)
 
-    @model_validator(mode="before")
     @classmethod
-    def _published(cls, values: Any) -> Any:
-        """Fill in how the model was published to be trained, under what is given."""
-        if not isinstance(values, dict) or not isinstance(values.get("fit", {}), dict | None):
-            return values
-        given, published = values.get("fit") or {}, _fit_of(values)
-        split = values.get("split")
-        validated = isinstance(split, dict) and (split.get("validation") or split.get("validation_block"))
-        if not validated:
-            published = dataclasses.replace(published, select="last", patience=None)
-        return {**values, "fit": {**dataclasses.asdict(published), **given}}
+    def variant(cls: type[T], values: Mapping[str, Any]) -> type[T]:
+        """Return the config class of the values' `targets`; raises ConfigError for another value."""
+        if cls is not TrainConfig:
+            return cls
+        from raystp.steps.train.cases.config import CasesTrainConfig  # noqa: PLC0415 -- it imports this module
+        from raystp.steps.train.spots.config import SpotsTrainConfig  # noqa: PLC0415 -- the same
 
-    @model_validator(mode="after")
-    def _tells_apart(self) -> "TrainConfig":
-        if self.model in CONTRASTIVE and self.fit.contrast < 2:  # noqa: PLR2004 -- a pair alone has nothing to be told apart from
-            msg = f"fit: contrast must be finite and at least 2, got {self.fit.contrast}"
-            raise ValueError(msg)
-        return self
+        targets = values.get("targets", "spots")
+        if targets not in ("spots", "cases"):
+            msg = f"targets: must be spots or cases, got {targets!r}"
+            raise ConfigError(msg)
+        kind: Any = CasesTrainConfig if targets == "cases" else SpotsTrainConfig
+        return kind  # type: ignore[no-any-return]  # a subclass of TrainConfig, which is what `cls` is here
 
-    @model_validator(mode="after")
-    def _labelled(self) -> "TrainConfig":
-        """Refuse labels of two kinds or none, and what labels of whole cases do not go with."""
-        if (self.spots is None) == (self.bulk is None):
-            seen = "neither is given" if self.spots is None else "both are given"
-            msg = f"`spots` (measured spots) or `bulk` (a table of whole cases) is learned from, one of them: {seen}"
-            raise ValueError(msg)
-        if self.bulk is None:
-            return self
-        wrong = {
-            f"model '{self.model}' needs measured spots; `attention` learns from whole cases": self.model
-            != "attention",
-            "split.validation_block is a share of measured spots; name cases in split.validation": (
-                self.split.validation_block > 0
-            ),
-            "bags.parts cuts measured sections; with `bulk` a bag is a whole case": self.bags.parts > 1,
-        }
-        if said := [sentence for sentence, is_so in wrong.items() if is_so]:
-            raise ValueError("; ".join(said))
-        return self
+    @property
+    def method(self) -> Method:
+        """The record of the method."""
+        return METHODS[self.model]
 
-    @field_validator("fit", "bleep")
+    @property
+    def options(self) -> Options:
+        """The method's own options."""
+        found: Options = getattr(self, self.model, NoOptions())
+        return found
+
+    @property
+    def validates(self) -> bool:
+        """Whether anything of the training side is held back to choose the epoch."""
+        return bool(self.split.validation)
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether the image encoder is trained with the model, from pixels."""
+        return False
+
+    @field_validator("model")
     @classmethod
-    def _possible(cls, options: FitOptions | BleepOptions) -> FitOptions | BleepOptions:
-        """Refuse, before any work, numbers that no training can be done with."""
-        values = dataclasses.asdict(options)
-        wrong = [
-            f"{name} must be finite and at least {least}"
-            for name, least in LEAST.items()
-            if values.get(name) is not None and not least <= values[name] < math.inf
-        ]
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return options
+    def _known(cls, name: str) -> str:
+        if name not in METHODS:
+            msg = f"unknown method; the methods are {', '.join(METHODS)}"
+            raise ValueError(msg)
+        return name
 
     def fingerprint_values(self) -> dict[str, Any]:
-        """Return what is computed; paths of weights and panel are left out, their digests are inputs."""
+        """Return what is computed; options of other methods and paths of the panel are left out."""
         values = super().fingerprint_values()
-        encoder = self.encoder.fingerprint_values() if self.encoder is not None else None
-        panel = {key: value for key, value in values["panel"].items() if key != "file"}
-        values |= {"encoder": encoder, "panel": {**panel, "listed": self.panel.file is not None}}
-        values |= {"bulk": self.bulk.fingerprint_values() if self.bulk is not None else {}}
-        if self.model == "genequery":
-            values["text"] = self.text.fingerprint_values()
-        foreign = {part for model, parts in PARTS.items() for part in parts} - {"bleep"}
-        foreign -= set(PARTS.get(self.model, ()))
-        foreign |= set() if self.bulk is not None else {"bulk"}
-        return {key: value for key, value in values.items() if key not in foreign}
+        values["panel"] = {key: value for key, value in values["panel"].items() if key != "file"}
+        values["panel"]["listed"] = self.panel.file is not None
+        return {key: value for key, value in values.items() if key == self.model or key not in METHODS}
+
+
+def with_method_options(methods: list[Method]) -> Callable[[type[T]], type[T]]:
+    """Return a class decorator that gives a config class one field per method, with the method's options."""
+
+    def add(kind: type[T]) -> type[T]:
+        fields: dict[str, Any] = {
+            method.name: (method.options, Field(default_factory=method.options, description=f"For {method.title}."))
+            for method in methods
+            if dataclasses.fields(method.options)
+        }
+        made: type[T] = create_model(kind.__name__, __base__=kind, __module__=kind.__module__, **fields)
+        made.__doc__ = kind.__doc__
+        return made
+
+    return add
+
+
+def with_published_fit(values: Any, published: FitOptions, *, validated: bool) -> Any:
+    """Fill in the method's published training options under those that are given.
+
+    Without a validation side no epoch can be chosen, so the last one is kept.
+    """
+    if not validated:
+        published = dataclasses.replace(published, select="last", patience=None)
+    return {**values, "fit": {**dataclasses.asdict(published), **(values.get("fit") or {})}}
+
+
+def is_mapping(values: Any) -> bool:
+    """Say whether values of a config, and their `fit`, are mappings; a validator explains those that are not."""
+    return isinstance(values, dict) and isinstance(values.get("fit", {}), dict | None)

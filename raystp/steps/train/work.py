@@ -1,74 +1,37 @@
 """A training as one worker runs it: model, loop, checkpoints, metrics. On one process or on many, for any model."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
-import numpy as np
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import NOWHERE, RunLogger, Tracker, tracked
 from raystp.cluster.training.workers import HISTORY, Worker, gather
 from raystp.models.store import MODEL_FILES, load_state, save_model, save_state
-from raystp.models.training.fit import FitOptions, TrainState, fit
+from raystp.models.training.fit import TrainState, fit
+from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout
-from raystp.models.training.samples import SampleSet
+from raystp.models.training.setup import start
+from raystp.steps.train.plan import Learner
 from raystp.storage import StoragePath
 
 
 @dataclass(frozen=True)
-class TrainSetup:
-    """What a worker trains: a model on its device, and what it learns from."""
-
-    model: nn.Module
-    """With a `loss` of what its `forward` returns."""
-    train: SampleSet
-    validation: SampleSet | None = None
-    score: Callable[[nn.Module], float] | None = None
-    """Turns the model into its validation PCC."""
-    extra: dict[str, np.ndarray] = field(default_factory=dict)
-    """What is stored with the weights and is none."""
-
-
-def start(lesson: TrainSetup, options: FitOptions) -> TrainState:
-    """Return the state before the first epoch, with the method's own optimiser and schedule where it has them."""
-    model = cast("Any", lesson.model)
-    part, optimizer = getattr(model, "loss_part", None), getattr(model, "optimizer", None)
-    rate = getattr(model, "learning_rate", None)
-    return TrainState.start(model, model.loss, options, part=part, optimizer=optimizer, rate=rate)
-
-
-@runtime_checkable
-class Learner(Protocol):
-    """One kind of model; it travels to the workers, so it holds names and configs."""
-
-    @property
-    def kind(self) -> str:
-        """The model's name in `MODELS`."""
-        ...
-
-    def prepare(self, worker: Worker) -> TrainSetup:
-        """Read the data and build the model, alike on every worker."""
-        ...
-
-
-@dataclass(frozen=True)
 class TrainWork:
-    """All that a worker needs to know; it travels there, so it holds names and configs."""
+    """A training's work; it is sent to the workers, so it holds names and configs."""
 
     learner: Learner
     fit: FitOptions
-    spread_sets: bool
-    """Whether a set is spread over the workers and gathered, or whole sets are dealt to them."""
+    split_batches: bool
+    """Whether each batch is split over the workers and gathered; else each worker gets whole batches."""
     checkpoint_every: int
     target: StoragePath
     meta: dict[str, Any]
     tracker: Tracker
-    book: RunRef
+    run_ref: RunRef
     parameters: dict[str, Any]
 
     def __call__(self, worker: Worker) -> dict[str, Any]:
@@ -76,14 +39,14 @@ class TrainWork:
 
         Returns the rows of the epochs table, the epoch that was chosen, and what did not reach MLflow.
         """
-        lesson = self.learner.prepare(worker)
-        training = start(lesson, self.fit)
-        training.wrapped = worker.wrap(lesson.model) if worker.world > 1 else None
+        setup = self.learner.prepare(worker)
+        training = start(setup, self.fit)
+        training.wrapped = worker.wrap(setup.model) if worker.world > 1 else None
         rows = _resume(training, worker)
-        ranks = _ranks(training, worker, spread=self.spread_sets)
-        loop = fit(training, lesson.train, self.fit, validation=lesson.validation, ranks=ranks, score=lesson.score)
+        ranks = _ranks(training, worker, spread=self.split_batches)
+        loop = fit(training, setup.train, self.fit, validation=setup.validation, ranks=ranks, score=setup.score)
         tracker = self.tracker if worker.rank == 0 else NOWHERE
-        with tracked(tracker, self.book, self.parameters) as run:
+        with tracked(tracker, self.run_ref, self.parameters) as run:
             for row in rows:  # of before a restart: what stands already is left
                 _log(run, row)
             for row in loop:
@@ -95,11 +58,11 @@ class TrainWork:
                 save_model(
                     self.target,
                     self.learner.kind,
-                    {**training.weights(), **lesson.extra},
+                    {**training.weights(), **setup.extra},
                     self.meta | {"epoch": chosen},
                 )
                 for name in MODEL_FILES:
-                    run.file(f"{self.book.identity}/{name}", "model")
+                    run.file(f"{self.run_ref.identity}/{name}", "model")
         return {"epochs": rows, "chosen": chosen, "untracked": run.left}
 
     def _report(self, training: TrainState, worker: Worker, rows: list[dict[str, Any]]) -> None:

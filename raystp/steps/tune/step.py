@@ -21,7 +21,6 @@ from raystp.config import set_field
 from raystp.errors import ConfigError, ModelError
 from raystp.steps.train import step as train
 from raystp.steps.train.config import TrainConfig
-from raystp.steps.train.learners import LEARNERS
 from raystp.steps.tune.config import TuneConfig
 from raystp.storage import StoragePath
 
@@ -52,11 +51,11 @@ def run(config: TuneConfig) -> Artifact:
     base = config.training()
     config.check_space()
     _check_metric(config, base)
-    spots, images = train.opened(base)
-    draft = create_or_open(config, STEP, train.inputs_of(base, spots, images))
+    sources = train.open_sources(base)
+    draft = create_or_open(config, STEP, train.inputs_of(base, sources))
     if isinstance(draft, Artifact):
         return draft
-    tracker = config.run.tracker((spots or images).manifest.name)
+    tracker = config.run.tracker((sources.spots or sources.images).manifest.name)
     book = tracker.book(f"{draft.name}-{draft.fingerprint}", draft.folder)
     logger.info(f"tune {base.model}: {config.trials} trials by {config.search} over {', '.join(config.space)}")
     log = SweepLog(tracker, book, draft.config, metric=config.metric, total=config.trials)
@@ -80,14 +79,13 @@ def run(config: TuneConfig) -> Artifact:
 
 def _check_metric(config: TuneConfig, base: TrainConfig) -> None:
     """Raise ConfigError where the training has nothing to be compared by."""
-    split = base.split
-    if not split.validation and not split.validation_block:
+    if not base.validates:
         msg = (
-            "tune compares trials on a validation side: name split.validation (patients or sections), or a share of "
-            "each training section in split.validation_block"
+            "tune compares trials on a validation side: set split.validation (patients, sections or cases), or, with "
+            "measured spots, split.validation_block (a share of each training section)"
         )
         raise ConfigError(msg)
-    lacks_pcc, lacks_loss = base.encoder is not None, base.model not in LEARNERS
+    lacks_pcc, lacks_loss = base.trains_encoder, not base.method.is_trained
     if (lacks_pcc and config.metric == "validation_pcc") or (lacks_loss and config.metric == "validation_loss"):
         other = "validation_loss" if lacks_pcc else "validation_pcc"
         msg = f"metric: a training of this kind has no {config.metric}; there is {other}"
@@ -171,7 +169,8 @@ def _best_yaml(draft: ArtifactWriter, config: TuneConfig, best: Trial) -> str:
     for key, value in best.overrides.items():
         set_field(values, key, value, key)
     model = open_artifact(draft.path.parent.parent / str(best.model), "train")
-    values["spots"] = model.manifest.inputs["spots"]
+    if "spots" in model.manifest.inputs:
+        values["spots"] = model.manifest.inputs["spots"]
     values["tiles" if values.get("tiles") else "embeddings"] = model.manifest.inputs["images"]
     values["name"] = f"{config.name}-best"
     values["run"] = {key: value for key, value in values["run"].items() if value is not None}

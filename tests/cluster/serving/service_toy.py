@@ -22,9 +22,9 @@ import yaml
 from raystp.artifacts import Artifact, ArtifactWriter
 from raystp.index.reference import ReferenceRows
 from raystp.index.write import write_reference_index
-from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
-from raystp.models.predictor import predictor
+from raystp.models.bleep.options import BleepOptions
+from raystp.models.methods import open_predictor
 from raystp.models.store import save_model
 from raystp.storage import StoragePath
 from tests.conftest import ENVIRONMENT
@@ -70,7 +70,7 @@ def make_index(store: Path, name: str, model: Artifact, seed: int) -> Artifact:
     """Write `index/<name>`: image vectors of two patients, with integer expression."""
     from raystp.models.store import load_model  # noqa: PLC0415 -- read back as the service does
 
-    opened: Any = predictor(*load_model(model.path))
+    opened: Any = open_predictor(*load_model(model.path))
     rng = np.random.default_rng(seed)
     reference = ReferenceRows(
         vectors=opened.embed_images(features(ROWS, seed)),

@@ -15,16 +15,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raystp.cluster.training.workers import gather
 from raystp.models.bleep import loss_blocks as bleep_blocks
-from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import seeded_bleep
+from raystp.models.bleep.options import BleepOptions
 from raystp.models.nh2st.model import seeded_nh2st
 from raystp.models.nh2st.options import Nh2stOptions
 from raystp.models.nh2st.samples import NeighbourSamples
-from raystp.models.training.fit import FitOptions, TrainState, accumulate
+from raystp.models.training.fit import TrainState, accumulate
+from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout, epoch_plan
 from raystp.models.training.samples import PairDataset, SampleSet
 
-OPTIONS = FitOptions(epochs=1, contrast=8, step=4, seed=5)
+OPTIONS = FitOptions(epochs=1, batch_size=8, accumulate_batches=4, seed=5)
 LOSS = "loss"
 GEOMETRIES = ("gathered", "in parts", "dealt")
 ROWS, FEATURES, GENES = 32, 6, 4
@@ -63,7 +64,13 @@ LESSONS: dict[str, Callable[[], Lesson]] = {
 
 def _gradients(lesson: Lesson, ranks: RankLayout) -> dict[str, torch.Tensor]:
     training, samples = lesson
-    (sets,) = epoch_plan(len(samples), contrast=OPTIONS.contrast, step=OPTIONS.step, seed=OPTIONS.seed, epoch=0)
+    (sets,) = epoch_plan(
+        len(samples),
+        batch_size=OPTIONS.batch_size,
+        accumulate_batches=OPTIONS.accumulate_batches,
+        seed=OPTIONS.seed,
+        epoch=0,
+    )
     loss = accumulate(training, samples, sets, ranks)
     found = {name: value.grad for name, value in training.model.named_parameters() if value.grad is not None}
     return {**found, LOSS: loss}
@@ -71,7 +78,7 @@ def _gradients(lesson: Lesson, ranks: RankLayout) -> dict[str, torch.Tensor]:
 
 def _worker(rank: int, world: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    bleep_blocks.BLOCK = 2 * OPTIONS.contrast  # two rows at a time
+    bleep_blocks.BLOCK = 2 * OPTIONS.batch_size  # two rows at a time
     for name, make in LESSONS.items():
         for geometry in GEOMETRIES:
             training, samples = make()
@@ -111,7 +118,13 @@ def test_several_workers_have_the_loss_and_the_gradients_of_one(workers: Path, n
 
 def test_gathered_negatives_are_more_than_a_workers_own() -> None:
     training, samples = LESSONS["BLEEP"]()
-    plan = epoch_plan(len(samples), contrast=OPTIONS.contrast, step=OPTIONS.step, seed=OPTIONS.seed, epoch=0)
+    plan = epoch_plan(
+        len(samples),
+        batch_size=OPTIONS.batch_size,
+        accumulate_batches=OPTIONS.accumulate_batches,
+        seed=OPTIONS.seed,
+        epoch=0,
+    )
     whole = accumulate(training, samples, plan[0], RankLayout())
     halves = accumulate(training, samples, plan[0].reshape(8, 4), RankLayout())
     assert not torch.allclose(whole, halves)

@@ -30,6 +30,7 @@ def content(**more: object) -> Report:
         "tested": ["C2"],
         "interval": "within section",
         "rows": rows,
+        "against": "ridge",
         "permutations": 20,
         "sections": [ReportSection(EVIL, [ReportFigure(f'"{EVIL}', b"png", EVIL)], EVIL)],
         "curves": [ReportFigure("loss", b"png")],
@@ -159,7 +160,7 @@ def test_each_panel_has_its_own_verdict() -> None:
     ],
 )
 def test_the_verdict_says_no_more_than_the_figures(ours: float, spread: float | None, sentence: str) -> None:
-    found = verdict([row("ridge", 0.3), row("bleep", ours, spread)], "bleep")
+    found = verdict([row("ridge", 0.3), row("bleep", ours, spread)], "bleep", "ridge")
     assert found.startswith(sentence)
     separate = spread is not None and abs(ours - 0.3) > 0.1
     assert ("do not overlap" in found) == separate
@@ -167,12 +168,14 @@ def test_the_verdict_says_no_more_than_the_figures(ours: float, spread: float | 
 
 
 def test_the_verdict_is_open_where_a_side_was_not_scored() -> None:
-    assert verdict([row("bleep", 0.3)], "bleep") == ("No comparison of bleep with ridge: this run has no PCC of ridge.")
-    assert "the baseline itself" in verdict([row("ridge", 0.3)], "ridge")
+    assert verdict([row("bleep", 0.3)], "bleep", "ridge") == (
+        "No comparison of bleep with ridge: this run has no PCC of ridge."
+    )
+    assert "the baseline itself" in verdict([row("ridge", 0.3)], "ridge", "ridge")
 
 
 def test_the_verdict_says_where_a_model_is_no_better_than_its_null() -> None:
-    found = verdict([row("ridge", 0.3), row("bleep", 0.02, null_mean=0.01, null_sd=0.01)], "bleep")
+    found = verdict([row("ridge", 0.3), row("bleep", 0.02, null_mean=0.01, null_sd=0.01)], "bleep", "ridge")
     assert found.endswith("permuted labels reach 0.030 by chance (mean + 2 sd), so bleep shows no signal here.")
 
 

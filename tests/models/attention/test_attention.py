@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from raystp.errors import ModelError
-from raystp.models.attention.bags import BagSamples
-from raystp.models.attention.model import GRAZIANI, AttentionOptions, AttentionRegression, seeded_attention
+from raystp.models.attention.model import AttentionRegression, seeded_attention
+from raystp.models.attention.options import GRAZIANI, AttentionOptions
 from raystp.models.attention.predictor import AttentionPredictor
 from raystp.models.store import load_state, save_state
-from raystp.models.training.fit import FitOptions, TrainState, accumulate, fit
+from raystp.models.training.bags import BagSamples
+from raystp.models.training.fit import TrainState, accumulate, fit
+from raystp.models.training.options import FitOptions
 from raystp.storage import StoragePath
 
 SMALL = AttentionOptions(embedding=12, hidden=6)
@@ -131,7 +133,7 @@ def test_a_model_of_own_trunks_is_as_many_models_as_genes() -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_own_trunks_trained_together_are_what_each_gene_gives_alone(optimizer: Any) -> None:
     options = replace(SMALL, heads="per_gene", trunk="per_gene", dropout=0.0, optimizer=optimizer)
-    fitting, samples = FitOptions(epochs=3, contrast=4, step=1, lr=1e-2, weight_decay=0.01), _samples()
+    fitting, samples = FitOptions(epochs=3, batch_size=4, accumulate_batches=1, lr=1e-2, weight_decay=0.01), _samples()
     together = _start(_model(options), fitting)
     alone = [_start(_model(options).only([gene]), fitting) for gene in range(3)]
     list(fit(together, samples, fitting))
@@ -197,7 +199,7 @@ def test_bags_gathered_from_ranks_or_dealt_to_them_give_the_gradient_of_one(opti
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_resumed_run_equals_the_undisturbed_one_samples_of_large_bags_and_all(tmp_path: Path, optimizer: Any) -> None:
-    options = FitOptions(epochs=4, contrast=1, step=3, lr=1e-2)
+    options = FitOptions(epochs=4, batch_size=1, accumulate_batches=3, lr=1e-2)
     place = StoragePath.of(tmp_path / "state")
 
     def run() -> tuple[TrainState, BagSamples]:

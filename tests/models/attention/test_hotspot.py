@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from raystp.evaluate.metrics.maps import deletion_curves, overlap, stability
-from raystp.models.attention.bags import BagSamples
-from raystp.models.attention.model import AttentionOptions, seeded_attention
+from raystp.models.attention.model import seeded_attention
+from raystp.models.attention.options import AttentionOptions
 from raystp.models.attention.predictor import AttentionPredictor
-from raystp.models.training.fit import FitOptions, TrainState, fit
+from raystp.models.training.bags import BagSamples
+from raystp.models.training.fit import TrainState, fit
+from raystp.models.training.options import FitOptions
 
 SMALL = AttentionOptions(embedding=16, hidden=8)
 EACH = replace(SMALL, heads="per_gene")
 OWN = replace(EACH, trunk="per_gene")
-FIT = FitOptions(epochs=15, lr=1e-2, weight_decay=0.01, contrast=5, step=1)
+FIT = FitOptions(epochs=15, lr=1e-2, weight_decay=0.01, batch_size=5, accumulate_batches=1)
 WIDTH, AXES = 16, np.linalg.qr(np.random.default_rng(99).normal(size=(16, 16)))[0]
 NULLS = 4
 

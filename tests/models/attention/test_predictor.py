@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from raystp.errors import ModelError
-from raystp.models.attention.model import AttentionOptions, AttentionRegression, seeded_attention
-from raystp.models.attention.predictor import AttentionPredictor, RunningPool, ready_attention
+from raystp.models.attention.model import AttentionRegression, seeded_attention
+from raystp.models.attention.options import AttentionOptions
+from raystp.models.attention.predictor import AttentionPredictor, RunningPool, open_predictor
 from raystp.models.store import load_model, save_model
 from raystp.storage import StoragePath
 
@@ -106,7 +107,7 @@ def test_a_stored_model_answers_as_it_did(tmp_path: Path, options: AttentionOpti
         place, "attention", ready.model.state_dict(), {"genes": GENES, "d_image": 16, "options": asdict(options)}
     )
     kind, arrays, meta = load_model(place)
-    back = ready_attention(arrays, meta)
+    back = open_predictor(arrays, meta)
     assert (back.kind, kind, back.genes, back.d_image) == ("attention", "attention", GENES, 16)
     np.testing.assert_array_equal(back.predict_bag(_bag()), ready.predict_bag(_bag()))
     np.testing.assert_array_equal(back.maps(_bag(), ["MUC1"])["local"], ready.maps(_bag(), ["MUC1"])["local"])
@@ -153,7 +154,7 @@ def test_faults_are_sentences() -> None:
 def test_arrays_or_options_of_another_model_are_refused(wrong: dict[str, Any]) -> None:
     arrays = {name: value.numpy() for name, value in _model(SMALL).state_dict().items()}
     with pytest.raises(ModelError, match="are not those of an attention model"):
-        ready_attention(arrays, {"genes": GENES, "d_image": 16, **wrong})
+        open_predictor(arrays, {"genes": GENES, "d_image": 16, **wrong})
 
 
 LARGE = """

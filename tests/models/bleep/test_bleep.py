@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from raystp.errors import ModelError
-from raystp.models.bleep.loss import BleepOptions, bleep_loss, soft_target
+from raystp.models.bleep.loss import bleep_loss, soft_target
 from raystp.models.bleep.model import Bleep, seeded_bleep
+from raystp.models.bleep.options import BleepOptions
 
 V = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 X = torch.tensor([[1.0, 1.0], [0.0, 2.0], [1.0, 0.0]])

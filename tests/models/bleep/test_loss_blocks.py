@@ -10,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from raystp.models.bleep import loss as loss_module
 from raystp.models.bleep import loss_blocks as bleep_blocks
-from raystp.models.bleep.loss import BleepOptions, bleep_loss
+from raystp.models.bleep.loss import bleep_loss
 from raystp.models.bleep.loss_blocks import Terms, log_columns, summed_loss
+from raystp.models.bleep.options import BleepOptions
 
 WAYS = {
     "smoothed": BleepOptions(),

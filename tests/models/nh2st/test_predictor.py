@@ -12,7 +12,7 @@ import raystp.models.nh2st.predictor as module
 from raystp.errors import ModelError
 from raystp.models.nh2st.model import Nh2st, seeded_nh2st
 from raystp.models.nh2st.options import Nh2stOptions
-from raystp.models.nh2st.predictor import Nh2stPredictor, ready_nh2st
+from raystp.models.nh2st.predictor import Nh2stPredictor, open_predictor
 from raystp.models.store import load_model, save_model
 from raystp.storage import StoragePath
 
@@ -32,7 +32,7 @@ def _stored(at: Path, options: Nh2stOptions) -> tuple[Nh2st, Nh2stPredictor]:
     save_model(StoragePath.of(at), "nh2st", model.state_dict(), meta)
     kind, arrays, meta = load_model(StoragePath.of(at))
     assert kind == "nh2st"
-    return model, ready_nh2st(arrays, meta)
+    return model, open_predictor(arrays, meta)
 
 
 @pytest.mark.parametrize("options", [ALONE, AROUND, Nh2stOptions(form="faithful", dim=16, heads=4, tokens=2)])
@@ -92,4 +92,4 @@ def test_arrays_of_another_model_are_refused(tmp_path: Path, change: dict[str, A
     _stored(tmp_path, ALONE)
     _, arrays, meta = load_model(StoragePath.of(tmp_path))
     with pytest.raises(ModelError, match="not those of a nh2st model"):
-        ready_nh2st(arrays, {**meta, **change})
+        open_predictor(arrays, {**meta, **change})

@@ -14,7 +14,8 @@ from raystp.models.nh2st.model import Nh2st, seeded_nh2st
 from raystp.models.nh2st.options import NH2ST_FIT, Nh2stOptions
 from raystp.models.nh2st.samples import NeighbourSamples
 from raystp.models.store import load_state, save_state
-from raystp.models.training.fit import FitOptions, TrainState, accumulate, fit
+from raystp.models.training.fit import TrainState, accumulate, fit
+from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout
 from raystp.storage import StoragePath
 
@@ -27,7 +28,7 @@ KINDS = {
     "mended, with neighbours": replace(TINY, neighbours_at_inference=True),
 }
 every_kind = pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
-SHORT = FitOptions(epochs=8, lr=2e-2, weight_decay=0.0, contrast=32, step=1, seed=0)
+SHORT = FitOptions(epochs=8, lr=2e-2, weight_decay=0.0, batch_size=32, accumulate_batches=1, seed=0)
 
 
 def _section(seed: int, *, shuffled: bool = False, smooth_labels: bool = False) -> NeighbourSamples:

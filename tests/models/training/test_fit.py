@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raystp.errors import ModelError
-from raystp.models.bleep.loss import BleepOptions
 from raystp.models.bleep.model import Bleep, seeded_bleep
+from raystp.models.bleep.options import BleepOptions
 from raystp.models.store import load_state, save_state
-from raystp.models.training.fit import FitOptions, TrainState, accumulate, fit, train_epoch
+from raystp.models.training.fit import TrainState, accumulate, fit, train_epoch
+from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout, epoch_plan
 from raystp.models.training.samples import PairDataset
 from raystp.storage import StoragePath
 
-SMALL = FitOptions(epochs=4, contrast=8, step=4, seed=3)
+SMALL = FitOptions(epochs=4, batch_size=8, accumulate_batches=4, seed=3)
 WITHOUT_DROPOUT = BleepOptions(dim=16, dropout=0.0)
 
 
@@ -58,7 +59,7 @@ def _gradients(training: TrainState) -> list[Tensor]:
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_four_sets_on_one_rank_give_the_mean_of_the_ranks_gradients_dropout_and_all(world: int) -> None:
-    pairs, sets = _pairs(512), epoch_plan(512, contrast=128, step=4, seed=0, epoch=0)[0]
+    pairs, sets = _pairs(512), epoch_plan(512, batch_size=128, accumulate_batches=4, seed=0, epoch=0)[0]
     alone = _start()
     loss = accumulate(alone, pairs, sets, key=(0, 0, 0))
     many = [_start() for _ in range(world)]
@@ -78,7 +79,7 @@ def test_dropout_is_another_in_each_epoch_step_and_set() -> None:
 
 
 def test_one_large_set_is_not_four_small_ones() -> None:
-    pairs, sets = _pairs(512), epoch_plan(512, contrast=128, step=4, seed=0, epoch=0)[0]
+    pairs, sets = _pairs(512), epoch_plan(512, batch_size=128, accumulate_batches=4, seed=0, epoch=0)[0]
     small, large = _start(dropout=0.0), _start(dropout=0.0)
     accumulate(small, pairs, sets)
     accumulate(large, pairs, sets.reshape(1, 512))
@@ -185,8 +186,8 @@ def test_width_changes_neither_the_weights_nor_the_losses(world: int, geometry: 
 @pytest.mark.parametrize("select", ["last", "best"])
 def test_resumed_run_equals_the_undisturbed_one(tmp_path: Path, select: str) -> None:
     options = {
-        "last": FitOptions(epochs=6, contrast=8, step=2),
-        "best": FitOptions(epochs=6, contrast=8, step=2, select="best", patience=5),
+        "last": FitOptions(epochs=6, batch_size=8, accumulate_batches=2),
+        "best": FitOptions(epochs=6, batch_size=8, accumulate_batches=2, select="best", patience=5),
     }[select]
     pairs, check, place = _pairs(), _pairs(20, seed=1), StoragePath.of(tmp_path / "state")
     undisturbed = _start(options)
@@ -218,7 +219,7 @@ def test_seed_decides_the_result_whatever_torch_drew_before_and_other_randomness
     torch.manual_seed(2)
     second, other = _start(), _start()
     list(fit(second, _pairs(), SMALL))
-    list(fit(other, _pairs(), FitOptions(epochs=4, contrast=8, step=4, seed=4)))
+    list(fit(other, _pairs(), FitOptions(epochs=4, batch_size=8, accumulate_batches=4, seed=4)))
     assert _equal(first.weights(), second.weights())
     assert not _equal(first.weights(), other.weights())
 
@@ -235,7 +236,7 @@ def _retrieved(model: Bleep, bank: Tensor, queries: PairDataset, k: int = 10) ->
 
 
 def test_planted_signal_is_learned_and_shuffled_labels_are_not() -> None:
-    options = FitOptions(epochs=20, contrast=64, step=1)
+    options = FitOptions(epochs=20, batch_size=64, accumulate_batches=1)
     train, test = _pairs(400), _pairs(300, seed=1)
     shuffle = torch.from_numpy(np.random.default_rng(0).permutation(400))
     shuffled = PairDataset(train.images, train.expression[shuffle])
@@ -249,7 +250,7 @@ def test_planted_signal_is_learned_and_shuffled_labels_are_not() -> None:
 
 
 def test_best_keeps_the_weights_of_the_lowest_validation_loss_and_patience_stops_after_it() -> None:
-    options = FitOptions(epochs=60, lr=0.02, contrast=8, step=2, select="best", patience=3)
+    options = FitOptions(epochs=60, lr=0.02, batch_size=8, accumulate_batches=2, select="best", patience=3)
     pairs, check = _pairs(40), _pairs(30, seed=1)
     training = _start(options)
     after = [
@@ -279,12 +280,12 @@ def test_score_of_each_epoch_comes_from_the_model_at_rest() -> None:
 
 
 def test_what_cannot_be_trained_is_refused_before_the_first_step() -> None:
-    with pytest.raises(ModelError, match="needs 32 training pairs, there are 20"):
+    with pytest.raises(ModelError, match="needs 32 training samples, got 20"):
         fit(_start(), _pairs(20), SMALL)
     with pytest.raises(ModelError, match="3 workers cannot share"):
         fit(_start(), _pairs(), SMALL, ranks=RankLayout(0, 3))
     with pytest.raises(ModelError, match="there is no validation section"):
-        fit(_start(), _pairs(), FitOptions(contrast=8, select="best"))
+        fit(_start(), _pairs(), FitOptions(batch_size=8, select="best"))
 
 
 def test_values_that_are_no_numbers_are_refused_by_name() -> None:
@@ -309,7 +310,7 @@ def test_any_model_and_loss_of_whole_sets_can_be_trained() -> None:
         def forward(self, images: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
             return self.line(images), expression
 
-    options = FitOptions(lr=0.1, contrast=8, step=1)
+    options = FitOptions(lr=0.1, batch_size=8, accumulate_batches=1)
     training = TrainState.start(Regression(), functional.mse_loss, options)
     first = train_epoch(training, _pairs(), options)
     for training.epoch in range(1, 12):
@@ -326,7 +327,7 @@ def test_best_pcc_keeps_the_epoch_that_scored_highest_whatever_its_loss() -> Non
 
 
 def test_bfloat16_trains_close_to_float32_which_is_the_default_and_keeps_weights_in_float32() -> None:
-    options, train, test = FitOptions(epochs=10, contrast=64, step=1), _pairs(400), _pairs(100, seed=1)
+    options, train, test = FitOptions(epochs=10, batch_size=64, accumulate_batches=1), _pairs(400), _pairs(100, seed=1)
     assert options.precision == "float32"
     exact, half = _start(options), _start(options)
     in_full = _timeless(list(fit(exact, train, options, validation=test)))

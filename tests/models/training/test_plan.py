@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from raystp.errors import ModelError
-from raystp.models.training.plan import RankLayout, check_width, epoch_plan, share, validation_sets
+from raystp.models.training.plan import RankLayout, check_workers, epoch_plan, share, validation_batches
 
 
 def _gather(rows: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def _gather(rows: Tensor) -> Tensor:
 
 @given(rows=st.integers(24, 200), seed=st.integers(0, 5), epoch=st.integers(0, 5))
 def test_each_row_is_seen_once_at_most_and_as_many_as_fill_whole_steps(rows: int, seed: int, epoch: int) -> None:
-    plan = epoch_plan(rows, contrast=6, step=4, seed=seed, epoch=epoch)
+    plan = epoch_plan(rows, batch_size=6, accumulate_batches=4, seed=seed, epoch=epoch)
     assert plan.shape == (rows // 24, 4, 6)
     assert len(np.unique(plan)) == plan.size
     assert plan.min() >= 0
@@ -24,44 +24,44 @@ def test_each_row_is_seen_once_at_most_and_as_many_as_fill_whole_steps(rows: int
 
 
 def test_plan_is_another_in_each_epoch_and_the_same_when_asked_again() -> None:
-    plans = [epoch_plan(100, contrast=5, step=4, seed=0, epoch=epoch) for epoch in (0, 0, 1)]
+    plans = [epoch_plan(100, batch_size=5, accumulate_batches=4, seed=0, epoch=epoch) for epoch in (0, 0, 1)]
     assert np.array_equal(plans[0], plans[1])
     assert not np.array_equal(plans[0], plans[2])
 
 
 def test_too_few_pairs_are_refused_with_what_would_do() -> None:
     with pytest.raises(ModelError) as told:
-        epoch_plan(367, contrast=128, step=4, seed=0, epoch=0)
+        epoch_plan(367, batch_size=128, accumulate_batches=4, seed=0, epoch=0)
     assert str(told.value) == (
-        "one step of 4 contrast sets of 128 pairs needs 512 training pairs, there are 367: "
-        "contrast 91 with step 4 or step 2 with contrast 128 would do"
+        "one optimiser step of 4 batches of 128 needs 512 training samples, got 367; set "
+        "batch_size 91 with accumulate_batches 4 or accumulate_batches 2 with batch_size 128"
     )
-    assert epoch_plan(367, contrast=91, step=4, seed=0, epoch=0).shape == (1, 4, 91)
-    assert epoch_plan(367, contrast=128, step=2, seed=0, epoch=0).shape == (1, 2, 128)
-    with pytest.raises(ModelError, match="more measured spots"):
-        epoch_plan(3, contrast=128, step=4, seed=0, epoch=0)
+    assert epoch_plan(367, batch_size=91, accumulate_batches=4, seed=0, epoch=0).shape == (1, 4, 91)
+    assert epoch_plan(367, batch_size=128, accumulate_batches=2, seed=0, epoch=0).shape == (1, 2, 128)
+    with pytest.raises(ModelError, match="add measured spots"):
+        epoch_plan(3, batch_size=128, accumulate_batches=4, seed=0, epoch=0)
 
 
 @pytest.mark.parametrize("gather", [None, _gather])
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_ranks_share_the_very_sets_of_one_process(world: int, gather: None) -> None:
-    sets = epoch_plan(48, contrast=12, step=4, seed=0, epoch=0)[0]
+    sets = epoch_plan(48, batch_size=12, accumulate_batches=4, seed=0, epoch=0)[0]
     parts = [share(sets, RankLayout(rank, world, gather)) for rank in range(world)]
     for number, rows in enumerate(sets):
         assert np.array_equal(rows, np.concatenate([part[number] for part in parts if number in part]))
 
 
 def test_width_that_does_not_divide_is_refused_with_the_widths_that_do() -> None:
-    with pytest.raises(ModelError, match=r"3 workers cannot share the contrast sets .* 1, 2, 4 workers would do"):
-        check_width(128, 4, RankLayout(world=3))
-    with pytest.raises(ModelError, match=r"3 workers cannot share the pairs of a set evenly, 128 in number"):
-        check_width(128, 3, RankLayout(world=3, gather=_gather))
-    check_width(128, 3, RankLayout(world=3))
-    check_width(12, 4, RankLayout(world=3, gather=_gather))
+    with pytest.raises(ModelError, match=r"3 workers cannot share 4 batches .* set run.workers to one of 1, 2, 4"):
+        check_workers(128, 4, RankLayout(world=3))
+    with pytest.raises(ModelError, match=r"3 workers cannot share 128 samples of a batch"):
+        check_workers(128, 3, RankLayout(world=3, gather=_gather))
+    check_workers(128, 3, RankLayout(world=3))
+    check_workers(12, 4, RankLayout(world=3, gather=_gather))
 
 
-def test_validation_sets_are_whole_sets_or_one_smaller() -> None:
-    assert validation_sets(300, contrast=128, seed=0).shape == (2, 128)
-    assert sorted(validation_sets(50, contrast=128, seed=0)[0].tolist()) == list(range(50))
-    with pytest.raises(ModelError, match="there are 1"):
-        validation_sets(1, contrast=128, seed=0)
+def test_validation_batches_are_whole_sets_or_one_smaller() -> None:
+    assert validation_batches(300, batch_size=128, seed=0).shape == (2, 128)
+    assert sorted(validation_batches(50, batch_size=128, seed=0)[0].tolist()) == list(range(50))
+    with pytest.raises(ModelError, match="got 1"):
+        validation_batches(1, batch_size=128, seed=0)

@@ -37,7 +37,7 @@ def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_st
         train.run(_train(toy_store, split={"test": ["S4"]}))
     assert str(caught.value) == (
         "patient 'P1' is on both sides: 'S1' train or validate, 'S4' test; move them to one side, or use the protocol "
-        "`section`, which says so with every figure"
+        "`section`, which is printed with every score"
     )
     with pytest.raises(LeakError, match="patient 'P1' is on both sides: 'S1' train or validate, 'S4' test"):
         train.run(_train(toy_store, split={"test": ["S4"], "validation": ["S1"], "train": ["P2", "S3"]}))
@@ -47,8 +47,8 @@ def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_st
 @pytest.mark.parametrize(
     ("split", "said"),
     [
-        ({"test": ["P9"]}, "no such section 'P9'; there are 'S1', 'S2', 'S3', 'S4'"),
-        ({"test": ["P1"], "validation": ["S1"]}, "sections 'S1' are named twice: a section has one role"),
+        ({"test": ["P9"]}, "no section 'P9'; there are 'S1', 'S2', 'S3', 'S4'"),
+        ({"test": ["P1"], "validation": ["S1"]}, "sections 'S1' are listed twice: a section is on one side"),
         ({"test": ["P1", "P2", "P3"]}, "no section is left to train on: of 4, 4 test and 0 validate"),
         ({"test": ["P1"], "protocol": "sections"}, "unknown protocol 'sections'; choose from patient, section"),
     ],
@@ -64,7 +64,7 @@ def test_a_panel_that_names_absent_genes_is_told_with_near_names(toy_store: Stor
     (tmp_path / "panel.txt").write_text("A\nB\nZ\n")
     before = _left(toy_store)
     with pytest.raises(
-        PanelError, match=r"1 of 3 genes of the panel are in no training section: 'Z'; absent='drop' leaves"
+        PanelError, match=r"1 of 3 genes of the panel are in no training section: 'Z'; set absent='drop'"
     ):
         train.run(_train(toy_store, panel={"file": str(tmp_path / "panel.txt")}))
     with pytest.raises(PanelError, match=r"9 variable genes were asked for; 4 of 4 are in at least 10% of the spots"):
@@ -74,7 +74,7 @@ def test_a_panel_that_names_absent_genes_is_told_with_near_names(toy_store: Stor
 
 def test_images_from_two_sources_or_from_none_are_refused(toy_store: StoragePath) -> None:
     for fields in ({"embeddings": None}, {"tiles": "tile/toy", "encoder": {}}):
-        with pytest.raises(ConfigError, match=r"train reads either `embeddings` .* or `tiles` with an `encoder`"):
+        with pytest.raises(ConfigError, match=r"set either `embeddings` .* or `tiles` with `encoder`"):
             train.run(_train(toy_store, **fields))
 
 
@@ -141,7 +141,7 @@ def test_a_model_that_answers_from_a_bank_wants_one(toy_store: StoragePath) -> N
     file = resolve(toy_store.uri, "train/toy", "train").path.local_path / "model.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "kind": "bleep"}))
     with pytest.raises(
-        ConfigError, match="is a bleep model, which answers from a bank: run `raystp index`, then give `in"
+        ConfigError, match="is a bleep model, which needs a reference index: run `raystp index`, then set `in"
     ):
         impute.run(_impute(toy_store, slides=["S3"]))
 

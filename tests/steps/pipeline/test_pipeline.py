@@ -25,8 +25,8 @@ def test_the_faults_of_all_steps_are_told_before_any_work(tmp_path: Path) -> Non
     assert [line for line in str(caught.value).splitlines() if not line.startswith("  ")] == [
         "pipeline: tile does not describe a TileConfig:",
         "pipeline: embed does not describe an EmbedConfig:",
-        "pipeline: train path-bleep does not describe a TrainConfig:",
-        "pipeline: train path-ridg does not describe a TrainConfig:",
+        "pipeline: train path-bleep does not describe a SpotsTrainConfig:",
+        "pipeline: train path-ridg does not describe a SpotsTrainConfig:",
     ]
     assert "  sied: there is no such field; did you mean 'side'?" in str(caught.value)
     assert not (tmp_path / "store").exists()
@@ -77,13 +77,13 @@ def test_a_pipeline_is_done_once_and_a_lost_step_alone_is_done_again(smoke_store
     assert {role for role in kept if kept[role] != again[role]} == {"impute path-ridge"}
 
 
-BULK: dict[str, Any] = {"model": "attention", "bulk": {"table": "demo/smoke", "scale": "counts"}, **TRAIN}
+CASES: dict[str, Any] = {"targets": "cases", "cases": {"table": "demo/smoke", "scale": "counts"}, **TRAIN}
 
 
 @pytest.mark.ray
 @pytest.mark.faults
 def test_a_cohort_with_labels_of_cases_alone_needs_no_spots_and_ends_with_a_report(smoke_store: Path) -> None:
-    train = {**BULK, "fit": {"epochs": 3, "contrast": 2}, "attention": {"embedding": 16, "hidden": 8}}
+    train = {**CASES, "fit": {"epochs": 3, "batch_size": 2}, "attention": {"embedding": 16, "hidden": 8}}
     run = {"store": str(smoke_store), "tracking": "none"}
     done = pipeline.run(_config(name="cases", train=train, evaluate={"permutations": 2}, run=run))
     assert set(done.manifest.inputs) == {"tile", "embed", "train cases", "impute cases", "evaluate"}
@@ -93,10 +93,10 @@ def test_a_cohort_with_labels_of_cases_alone_needs_no_spots_and_ends_with_a_repo
 
 
 def test_trainings_of_cases_and_of_spots_stand_side_by_side_and_spots_are_scored_against() -> None:
-    both = _config(train=[BULK, {**TRAIN, "model": "ridge"}])
+    both = _config(train=[CASES, {**TRAIN, "model": "ridge"}])
     assert not both.of_cases
     assert both.against("spots/path") == {"targets": "spots", "spots": "spots/path"}
-    alone = _config(train=BULK)
+    alone = _config(train=CASES)
     assert alone.of_cases
-    assert alone.against(None) == {"targets": "cases", "cases": BULK["bulk"]}
-    assert not _config(train=BULK, spots={"min_genes": 1}).of_cases
+    assert alone.against(None) == {"targets": "cases", "cases": CASES["cases"]}
+    assert not _config(train=CASES, spots={"min_genes": 1}).of_cases

@@ -23,9 +23,12 @@ from raystp.steps.evaluate.cases.outcomes import case_outcomes, held_out_cases
 from raystp.steps.evaluate.predictions import open_models
 from raystp.steps.impute import step as impute
 from raystp.steps.train import step as train
-from raystp.steps.train.bulk import BulkPlan, bulk_plan
-from raystp.steps.train.bulk_cases import bags_of
+from raystp.steps.train.cases.cohort import CaseTiles, bags_of
+from raystp.steps.train.cases.config import CasesTrainConfig
+from raystp.steps.train.cases.learner import CasesLearner
+from raystp.steps.train.cases.plan import plan_training
 from raystp.steps.train.config import TrainConfig
+from raystp.steps.train.plan import TrainPlan
 from raystp.storage import StoragePath
 
 WIDTH = 8
@@ -55,12 +58,13 @@ class Cohort:
         asked: dict[str, Any] = {
             "name": name,
             "embeddings": "embed/bulk",
+            "targets": "cases",
             "model": "attention",
-            "bulk": {"table": str(self.table)},
+            "cases": {"table": str(self.table)},
             "panel": {"name": "all", "variable": len(GENES)},
             "split": {"test": TEST, "validation": VALIDATION},
             "attention": {"embedding": 16, "hidden": 8},
-            "fit": {"epochs": 30, "lr": 2e-2, "contrast": 4},
+            "fit": {"epochs": 30, "lr": 2e-2, "batch_size": 4},
             "run": {"store": str(self.store), "tracking": "none"},
         }
         for key, value in changes.items():
@@ -232,22 +236,25 @@ def test_a_correlation_over_two_cases_is_not_given(cohort: Cohort, model: Artifa
 
 
 def test_what_is_kept_in_memory_changes_no_bag(cohort: Cohort) -> None:
-    plan = _plan(cohort.train(bags={"tiles": 20}))
-    recipe, labels = plan.learner.recipe, np.zeros((3, 2), np.float32)
-    cases = [recipe.train[number] for number in (0, 1, 2)]
+    plan = _plan(cohort.train(bag_tiles=20))
+    assert isinstance(plan.learner, CasesLearner)
+    spec, labels = plan.learner.spec, np.zeros((3, 2), np.float32)
+    cases = [spec.train[number] for number in (0, 1, 2)]
     size = 4 * WIDTH * cases[0].tiles
-    kept = [bags_of(recipe.images, cases, labels, budget=budget) for budget in (0.0, float(size), 1e9)]
+    kept = [bags_of(spec.images, cases, labels, budget=budget) for budget in (0.0, float(size), 1e9)]
     for _ in range(2):
         found = [bags.at(np.array([0, 1, 2])) for bags in kept]
         for other in found[1:]:
             assert all(torch.equal(one, same) for one, same in zip(found[0], other, strict=True))
-    assert [len(bags.tiles.kept) for bags in kept] == [0, 1, 3]  # type: ignore[attr-defined]  # it is a CaseTiles
+    tiles = [bags.tiles for bags in kept]
+    assert [len(one.kept) for one in tiles if isinstance(one, CaseTiles)] == [0, 1, 3]
     assert cases[1].slides == ("P01-a", "P01-b")
     assert found[0][1][1].sum() == cases[1].tiles
 
 
-def _plan(config: TrainConfig) -> BulkPlan:
-    return bulk_plan(config, train.opened(config)[1])
+def _plan(config: TrainConfig) -> TrainPlan:
+    assert isinstance(config, CasesTrainConfig)
+    return plan_training(config, train.open_sources(config))
 
 
 def _table(cohort: Cohort, folder: Path, **cells: Any) -> dict[str, Any]:
@@ -258,7 +265,7 @@ def _table(cohort: Cohort, folder: Path, **cells: Any) -> dict[str, Any]:
         if values is not None:
             frame.loc[case] = values
     frame.to_csv(folder / "changed.csv")
-    return {"bulk": {"table": str(folder / "changed.csv")}}
+    return {"cases": {"table": str(folder / "changed.csv")}}
 
 
 def test_what_has_no_partner_is_left_out_and_named(cohort: Cohort, tmp_path: Path) -> None:
@@ -267,21 +274,21 @@ def test_what_has_no_partner_is_left_out_and_named(cohort: Cohort, tmp_path: Pat
     left = plan.meta["left_out"]
     assert left["slide P03-a"] == "its case P03 has no label"
     assert left["case EXTRA"].startswith("it has no slide in ")
-    assert left[f"case {EMPTY}"] == f"no tile was found on '{EMPTY}-a': look for their tissue again"
+    assert left[f"case {EMPTY}"] == f"no tile was found on '{EMPTY}-a': check their tissue masks"
 
 
 def test_the_tables_content_counts_and_not_its_path(cohort: Cohort, tmp_path: Path) -> None:
     copied, changed = tmp_path / "copied.csv", tmp_path / "changed"
     copied.write_bytes(cohort.table.read_bytes())
     changed.mkdir()
-    configs = [cohort.train(), cohort.train(bulk={"table": str(copied)})]
+    configs = [cohort.train(), cohort.train(cases={"table": str(copied)})]
     configs.append(cohort.train(**_table(cohort, changed, P00=2.0)))
     marks = [(fingerprint("train", one.fingerprint_values(), _inputs(one))) for one in configs]
     assert marks[0] == marks[1] != marks[2]
 
 
 def _inputs(config: TrainConfig) -> dict[str, str]:
-    inputs = train.inputs_of(config, *train.opened(config))
+    inputs = train.inputs_of(config, train.open_sources(config))
     return {role: one.manifest.folder if isinstance(one, Artifact) else one for role, one in inputs.items()}
 
 
@@ -301,20 +308,20 @@ def test_a_hole_in_a_test_cases_label_is_not_looked_at_in_training(cohort: Cohor
 WRONG: list[tuple[dict[str, Any], type[RaystpError], str]] = [
     ({"split": {"test": ["P77"]}}, ConfigError, "split.test: no case or patient 'P77' has both a label and a slide"),
     ({"split": {"test": [EMPTY]}}, ModelError, f"split.test: case '{EMPTY}' cannot be used: no tile was found"),
-    ({"split": {"train": ["P00", "P43"]}}, ConfigError, "cases 'P43' are named twice: a case has one role"),
-    ({"split": {"validation": ["P35"]}}, ModelError, "split.validation: 1 case is too few to choose an epoch by"),
+    ({"split": {"train": ["P00", "P43"]}}, ConfigError, "cases 'P43' are listed twice: a case is on one side"),
+    ({"split": {"validation": ["P35"]}}, ModelError, "split.validation: 1 case is too few to choose an epoch"),
     ({"split": {"protocol": "section"}}, ConfigError, "cases are held out by patient"),
-    ({"fit": {"contrast": 40}}, ModelError, r"32 have both a label and tiles: fit.contrast=32 would do"),
-    ({"run": {"workers": 3}}, ModelError, "3 workers cannot share the contrast sets of a step evenly"),
+    ({"fit": {"batch_size": 40}}, ModelError, r"32 have both a label and tiles: set fit.batch_size=32"),
+    ({"run": {"workers": 3}}, ModelError, "3 workers cannot share 1 batches of a step"),
     (
         {"split": {"validation": ["P34", "P35"]}, "fit": {"select": "best_pcc"}},
         ModelError,
-        "needs 3 of them, there are 2",
+        "needs 3, got 2",
     ),
-    ({"bulk": {"case": "patient"}}, SectionError, "has 0 columns 'patient', one is wanted that names the cases"),
-    ({"bulk": {"table": "/none/bulk.csv"}}, ConfigError, "there is no table of cases at /none/bulk.csv"),
-    ({"bulk": {"slides": "tcga"}}, SectionError, "is not named by a TCGA barcode"),
-    ({"panel": {"variable": 7}}, PanelError, "7 genes were asked for; 6 of 6 differ between the 32 training cases"),
+    ({"cases": {"case": "patient"}}, SectionError, "has 0 columns 'patient', expected one with the names"),
+    ({"cases": {"table": "/none/bulk.csv"}}, ConfigError, "no table of cases at /none/bulk.csv"),
+    ({"cases": {"slides": "tcga"}}, SectionError, "has no TCGA barcode"),
+    ({"panel": {"variable": 7}}, PanelError, "7 genes were requested; 6 of 6 vary between the 32 training cases"),
 ]
 
 
@@ -340,25 +347,27 @@ def test_a_patient_of_two_cases_is_on_one_side(cohort: Cohort, tmp_path: Path) -
     slides = {f"{case}-a": case for case in CASES} | {"P38-b": "P38", "P01-a": "one", "P01-b": "two"}
     listed = tmp_path / "slides.csv"
     listed.write_text("\n".join(["slide,case", *(f"{slide},{case}" for slide, case in slides.items())]))
-    changes["bulk"]["slides"] = str(listed)
+    changes["cases"]["slides"] = str(listed)
     assert {"one", "two"} <= set(_plan(cohort.train(**changes)).meta["train"])
     with pytest.raises(LeakError, match="patient 'P01' is on both sides: case 'two' trains or validates, 'one' tests"):
         _plan(cohort.train(**changes, split={"test": ["one"]}))
     assert _plan(cohort.train(**changes, split={"test": ["P01"]})).meta["test"] == ["one", "two"]
     listed.write_text("slide,case\nP01-a,one\nP02-a,one\n")
-    with pytest.raises(ConfigError, match="case 'one' has slides of the patients 'P01', 'P02': a case is of one"):
+    with pytest.raises(ConfigError, match="case 'one' has slides of the patients 'P01', 'P02'; a case belongs to one"):
         _plan(cohort.train(**changes))
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"spots": "spots/a"}, "one of them: both are given"),
-        ({"bulk": None}, "one of them: neither is given"),
-        ({"model": "nh2st"}, "model 'nh2st' needs measured spots"),
-        ({"split": {"validation_block": 0.2}}, "validation_block is a share of measured spots"),
-        ({"bags": {"parts": 4}}, "with `bulk` a bag is a whole case"),
-        ({"bulk": {"scale": "tpm"}}, "bulk.scale: Input should be 'counts', 'expression' or 'signed'"),
+        ({"spots": "spots/a"}, "spots: there is no such field"),
+        ({"targets": None}, "targets: must be spots or cases, got None"),
+        ({"targets": "spots"}, "cases: there is no such field"),
+        ({"bulk": {"table": "a.csv"}}, "labels of whole cases are now `targets: cases`"),
+        ({"model": "nh2st"}, "needs measured spots .*; from cases can learn: attention"),
+        ({"split": {"validation_block": 0.2}}, "split.validation_block: there is no such field"),
+        ({"bags": {"tiles": 4}}, "`bags.tiles` is now `bag_tiles`"),
+        ({"cases": {"scale": "tpm"}}, "cases.scale: Input should be 'counts', 'expression' or 'signed'"),
     ],
 )
 def test_a_config_that_mixes_labels_is_told(cohort: Cohort, changes: dict[str, Any], sentence: str) -> None:

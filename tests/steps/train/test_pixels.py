@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from raystp.encoders.encoder import Encoder
-from raystp.steps.train.pixels import PixelPairs, TileRows
+from raystp.steps.train.spots.pixels import PixelPairs, TileRows
 from raystp.units import TilePixels
 
 SIDE, TILES = 6, 40
@@ -36,7 +36,7 @@ def _normalised(pixels: np.ndarray) -> Tensor:
 def test_tiles_are_those_asked_for_whether_they_were_foreseen_or_not() -> None:
     parts = list(np.random.default_rng(1).permutation(TILES).astype(np.int64).reshape(8, 5))
     pairs = _pairs()
-    pairs.foresee(parts, 0)
+    pairs.prefetch(parts, 0)
     for asked in (*parts[:3], parts[6], *parts[3:], parts[0]):
         tiles, expression = pairs.at(asked)
         torch.testing.assert_close(tiles, _normalised(PIXELS[asked]))

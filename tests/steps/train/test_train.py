@@ -32,7 +32,7 @@ def _config(store: Path, name: str, **changes: Any) -> TrainConfig:
         "panel": {"variable": 30},
         "split": {"test": ["patient-C"]},
         "bleep": {"dropout": 0.0, "dim": 16},
-        "fit": {"epochs": 2, "contrast": 16, "step": 2, "lr": 1e-4},
+        "fit": {"epochs": 2, "batch_size": 16, "accumulate_batches": 2, "lr": 1e-4},
         **changes,
     }
     return train.CONFIG.of({**asked, "run": {"store": str(store), "checkpoint_every": 1, **changes.get("run", {})}})
@@ -55,7 +55,9 @@ def test_two_workers_train_the_model_of_one(smoke_store: Path) -> None:
 def pixels(smoke_store: Path) -> tuple[Artifact, int]:
     """Train a tower from pixels, kill its worker after the first checkpoint; return the model, and how many died."""
     tower = {"tiles": "tile/smoke", "embeddings": None, "encoder": {"name": "tiny"}}
-    config = _config(smoke_store, "pixels", **tower, fit={"epochs": 6, "contrast": 16, "step": 2, "lr": 1e-4})
+    config = _config(
+        smoke_store, "pixels", **tower, fit={"epochs": 6, "batch_size": 16, "accumulate_batches": 2, "lr": 1e-4}
+    )
     killed: list[int] = []
     hunter = threading.Thread(target=_kill_one, args=(smoke_store, killed), daemon=True)
     hunter.start()

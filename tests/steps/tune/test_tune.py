@@ -27,7 +27,7 @@ TRAIN: dict[str, Any] = {
     "embeddings": "embed/smoke",
     "panel": {"variable": 30},
     "split": {"test": ["patient-C"], "validation_block": 0.2},
-    "fit": {"epochs": 4, "contrast": 16, "step": 2},
+    "fit": {"epochs": 4, "batch_size": 16, "accumulate_batches": 2},
     "run": {"checkpoint_every": 1},
 }
 SPACE: dict[str, Any] = {
@@ -160,7 +160,7 @@ def test_a_sweep_of_which_nothing_finished_says_what_the_first_failure_was(smoke
         ({"fit.lr": ["uniform", 2, 1]}, "fit.lr: uniform goes from a number to a larger one, got [2, 1]"),
         ({"fit.lr": ["uniform", -1, 1]}, "fit: lr must be finite and at least 0"),
         ({"fit.epochs": ["uniform", 1, 2.5]}, "fit.epochs: "),
-        ({"model": ["choice", "ridge", "bridge"]}, "model: Input should be 'bleep', "),
+        ({"model": ["choice", "ridge", "bridge"]}, "model: unknown method; the methods are bleep, "),
         ({"run.workers": ["choice", 1, 2]}, "run.workers: how wide a training runs does not change its score"),
         ({"fit.lr": []}, "fit.lr: there are the draws choice"),
     ],
@@ -175,7 +175,7 @@ def test_a_space_that_does_not_fit_is_refused_before_any_work(space: dict[str, A
 
 def test_a_sweep_needs_a_validation_side_and_a_metric_that_is_there(tmp_path: Path) -> None:
     bare = {**TRAIN, "split": {"test": ["patient-C"]}}
-    with pytest.raises(ConfigError, match=r"name split.validation \(patients or sections\)"):
+    with pytest.raises(ConfigError, match=r"set split.validation \(patients, sections or cases\)"):
         tune.run(_config(tmp_path, "bare", train=bare))
     with pytest.raises(ConfigError, match="has no validation_loss; there is validation_pcc"):
         tune.run(_config(tmp_path, "ridge", train={**TRAIN, "model": "ridge"}, metric="validation_loss"))
@@ -186,7 +186,7 @@ def test_a_train_config_is_named_by_file_or_stands_in_the_sweep_and_is_the_same_
     file.write_text(yaml.safe_dump(TRAIN))
     named, inline = _config(tmp_path, "a", train=str(file)), _config(tmp_path, "a")
     assert named.fingerprint_values() == inline.fingerprint_values()
-    assert named.training({"bleep.dim": 8}).bleep.dim == 8
+    assert named.training({"bleep.dim": 8}).model_dump()["bleep"]["dim"] == 8
     with pytest.raises(ConfigError, match=r"no config file .*none\.yaml"):
         _config(tmp_path, "a", train=str(tmp_path / "none.yaml")).training()
 

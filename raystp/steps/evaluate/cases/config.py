@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from raystp.steps.evaluate.config import EvaluateConfig
-from raystp.steps.train.bulk_config import BulkConfig
+from raystp.steps.train.cases.config import CasesConfig
 
 
 class CasesEvaluateConfig(EvaluateConfig):
@@ -16,7 +16,7 @@ class CasesEvaluateConfig(EvaluateConfig):
 
     targets: Literal["cases"]
 
-    cases: BulkConfig
+    cases: CasesConfig
     """Table of the cases' labels; each held-out case is scored against its row. If it is the table that the model was
     trained on, its training cases give the ridge baseline and the permutation null."""
 
@@ -24,4 +24,4 @@ class CasesEvaluateConfig(EvaluateConfig):
         """Return what is computed; the table counts by its digest."""
         values = super().fingerprint_values()
         values.pop("cases")
-        return {**values, "bulk": self.cases.fingerprint_values()}
+        return {**values, "cases": self.cases.fingerprint_values()}

@@ -15,7 +15,7 @@ from raystp.evaluate.metrics.cases import CaseOutcome
 from raystp.models.baselines.ridge import fit_ridge, predict_ridge
 from raystp.steps.evaluate.cases.outcomes import HeldOutCases
 from raystp.steps.evaluate.predictions import Prediction
-from raystp.steps.train.bulk_cases import features_of
+from raystp.steps.train.cases.cohort import features_of
 
 GENE_MEAN, RIDGE = "gene mean", "ridge on mean features"
 NOTES = {
@@ -35,7 +35,7 @@ def control_outcomes(held: HeldOutCases, model: Prediction, *, run: RunConfig) -
         return controls
     work = [(held.embed, case.slides) for case in (*held.train, *held.cases)]
     rows: list[Float32[np.ndarray, " feature"]] = [np.zeros(0, np.float32)] * len(work)
-    with session(run.address), Progress("ridge", len(work), "case") as progress:
+    with session(run.address), Progress("features", len(work), "case") as progress:
         for position, row in map_tasks(mean_features, work):
             rows[position] = row
             progress.add(1)

@@ -17,7 +17,7 @@ from raystp.expression.bulk.tables import read_table
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
 from raystp.steps.evaluate.maps import map_predictor
 from raystp.steps.evaluate.predictions import Prediction
-from raystp.steps.train.bulk_cases import Case, cohort_of, features_of
+from raystp.steps.train.cases.cohort import Case, cohort_of, features_of
 
 logger = logging.getLogger("raystp")
 
@@ -46,7 +46,7 @@ def held_out_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Hel
     Raises SectionError if no case can be scored, LeakError if a model was trained on one of them, ConfigError if a
     model was trained on labels in another unit.
     """
-    first, path = models[0], config.cases.place(config.run.store)
+    first, path = models[0], config.cases.path(config.run.store)
     table = read_table(path, config.cases.case)
     embed = first.embeddings(config.run.store)
     cohort = cohort_of(config.cases, embed, table.cases)

@@ -7,9 +7,9 @@ from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.report.score_tables import cases_text, genes_csv
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
 from raystp.steps.evaluate.cases.controls import NOTES, control_outcomes
+from raystp.steps.evaluate.cases.null import case_nulls
 from raystp.steps.evaluate.cases.outcomes import case_outcomes, held_out_cases
 from raystp.steps.evaluate.cases.report import CaseResults, cases_report
-from raystp.steps.evaluate.cases_null import nulls_of
 from raystp.steps.evaluate.maps import score_maps
 from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
 from raystp.steps.evaluate.report import Evaluation
@@ -21,7 +21,7 @@ def score_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Evalua
     sets = gene_sets_of(models, config.planted)
     outcomes = case_outcomes(held, models, config.run.store)
     controls = control_outcomes(held, first, run=config.run)
-    nulls = nulls_of(held, models, config.permutations, config=config)
+    nulls = case_nulls(held, models, config.permutations, config=config)
     scored = {**outcomes, **controls}
     rows: list[ScoreRow] = []
     for name, outcome in scored.items():

@@ -9,8 +9,8 @@ from jaxtyping import Float32, Float64
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.score import SectionOutcome
 from raystp.expression.sections import SectionCounts, load_counts
-from raystp.models.baselines.simple import fit_log_total, predict_log_total
-from raystp.models.genequery.unseen import mean_gene_profile
+from raystp.models.baselines.log_total import fit_log_total, predict_log_total
+from raystp.models.unseen_genes import mean_gene_profile
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.evaluate.spots.outcomes import sections_of_training
 from raystp.storage import StoragePath

@@ -12,6 +12,7 @@ from raystp.evaluate.protocols import protocol_of
 from raystp.evaluate.report.document import Report, ReportSection
 from raystp.evaluate.report.sections import section_figures
 from raystp.expression.sections import SectionCounts, sections_of
+from raystp.models.methods import REFERENCE
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.evaluate.report import (
     failures_of,
@@ -53,7 +54,7 @@ def spots_report(
         title=f"{first.name}: {', '.join(measured)}",
         protocol=protocol_of(first.label().protocol),
         model=first.name,
-        against="ridge" if "ridge" in names else names[-1],
+        against=REFERENCE if REFERENCE in names else names[-1],
         trained=_described(spots, first.meta["train"]),
         tested=_described(spots, list(measured)),
         interval=interval_kind([counts.patient for counts in measured.values()]),

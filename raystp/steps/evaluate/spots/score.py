@@ -9,11 +9,11 @@ from raystp.evaluate.metrics.score import ScoreRow, score_model
 from raystp.evaluate.report.score_tables import spots_text
 from raystp.expression.sections import SectionCounts
 from raystp.steps.evaluate.maps import PlantedSections, score_maps
-from raystp.steps.evaluate.null import permuted
 from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
 from raystp.steps.evaluate.report import Evaluation
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.steps.evaluate.spots.controls import NOTES, control_outcomes, planted_expression, seen_gene_controls
+from raystp.steps.evaluate.spots.null import spot_nulls
 from raystp.steps.evaluate.spots.outcomes import measured_sections, section_outcomes
 from raystp.steps.evaluate.spots.report import SpotResults, spots_report
 
@@ -23,7 +23,7 @@ def score_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Predi
     first, measured = models[0], measured_sections(spots, models)
     sets = gene_sets_of(models, config.planted)
     outcomes = {one.name: section_outcomes(one, measured) for one in models}
-    nulls = permuted(models, spots, tuple(measured), config.permutations, run=config.run)
+    nulls = spot_nulls(models, spots, tuple(measured), config.permutations, run=config.run)
     controls = control_outcomes(spots, first, measured, planted=config.planted)
     controls |= seen_gene_controls(models, outcomes)
     rows: list[ScoreRow] = []

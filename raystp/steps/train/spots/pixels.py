@@ -80,7 +80,7 @@ class PixelPairs:
     def __len__(self) -> int:
         return len(self.expression)
 
-    def foresee(self, parts: Sequence[Rows], epoch: int) -> None:  # noqa: ARG002 -- every epoch reads the same tiles
+    def prefetch(self, parts: Sequence[Rows], epoch: int) -> None:  # noqa: ARG002 -- every epoch reads the same tiles
         """Begin to read what an epoch will ask for, in that order."""
         if self.readers is not None:
             self._ahead = zip(parts, pixel_stream(self.rows.fresh(), parts, self.readers), strict=False)

@@ -1,7 +1,7 @@
-"""Cases with their slides and tiles: the bags that attention regression learns from, read as they are wanted.
+"""Cases with their slides and tiles: bags whose features are read when they are needed.
 
-A cohort's features may be far more than a machine's memory, and every epoch reads all of them. So a case's tiles are
-read from the embeddings when its bag is drawn, and as many cases as fit into a budget are kept.
+A cohort's features may exceed a machine's memory, and every epoch reads all of them. So a case's tiles are read from
+the embeddings when its bag is used, and as many cases as fit into a memory budget are kept.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,14 +15,14 @@ from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ModelError, some
 from raystp.expression.bulk.slides import slides_of_cases
 from raystp.expression.sections import embeddings_of
-from raystp.models.attention.bags import BagSamples
-from raystp.steps.train.bulk_config import BulkConfig
+from raystp.models.training.bags import BagSamples
+from raystp.steps.train.cases.config import CasesConfig
 from raystp.storage import StoragePath
 
 
 @dataclass(frozen=True)
 class Case:
-    """One label's tissue."""
+    """A case with the slides that have tiles."""
 
     name: str
     patient: str
@@ -32,7 +32,7 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseCohort:
-    """The cases that have a label and tiles, and why the others are left out."""
+    """Cases with a label and tiles, and why others are left out."""
 
     cases: dict[str, Case]
     left_out: dict[str, str]
@@ -43,22 +43,22 @@ class CaseCohort:
         return {name: case.patient for name, case in self.cases.items()}
 
 
-def cohort_of(bulk: BulkConfig, embed: Artifact, labelled: Collection[str]) -> CaseCohort:
-    """Match embedded slides with labelled cases; raises ModelError where no case has both, saying what each side has.
+def cohort_of(cases: CasesConfig, embed: Artifact, labelled: Collection[str]) -> CaseCohort:
+    """Match embedded slides with labelled cases; raises ModelError, listing both, where no case has both.
 
-    What has no partner is left out and named: slides without a label, cases without a slide, cases without a tile.
+    Slides without a label and cases without a slide or tile are left out, each with its reason.
     """
     patients = dict(embed.manifest.notes["patients"])
-    case_of = bulk.cases(patients)
+    case_of = cases.case_of_slides(patients)
     known = set(labelled)
-    left = {f"slide {slide}": "it is of no case" for slide in patients if slide not in case_of}
+    left = {f"slide {slide}": "it belongs to no case" for slide in patients if slide not in case_of}
     left |= {f"slide {slide}": f"its case {case} has no label" for slide, case in case_of.items() if case not in known}
     wanted = {slide: case for slide, case in case_of.items() if case in known}
     if not wanted:
         msg = (
-            f"no slide of {embed.path} is of a case in {bulk.table}: the slides are of "
-            f"{some(sorted(case_of.values()))}, the table has {some(sorted(known))}; name the slides' cases with "
-            "bulk.slides"
+            f"no slide of {embed.path} belongs to a case in {cases.table}: the slides' cases are "
+            f"{some(sorted(case_of.values()))}, the table has {some(sorted(known))}; set cases.slides to a table of "
+            "slides and cases"
         )
         raise ModelError(msg)
     slides, count = slides_of_cases(wanted, known), _tiles_of(embed)
@@ -68,7 +68,7 @@ def cohort_of(bulk: BulkConfig, embed: Artifact, labelled: Collection[str]) -> C
         for name, of in slides.items()
     }
     left |= {
-        f"case {name}": f"no tile was found on {some(slides[name])}: look for their tissue again"
+        f"case {name}": f"no tile was found on {some(slides[name])}: check their tissue masks"
         for name, case in found.items()
         if not case.tiles
     }
@@ -82,7 +82,7 @@ def _tiles_of(embed: Artifact) -> dict[str, int]:
 
 
 def features_of(embed: Artifact, slides: Sequence[str]) -> Float32[np.ndarray, "tile feature"]:
-    """Return the features of all tiles of some slides, one slide below the other."""
+    """Return the features of all tiles of some slides, in the order of the slides."""
     return np.concatenate([tables.matrix(embeddings_of(embed, slide)["vector"]) for slide in slides])
 
 
@@ -95,13 +95,13 @@ def dim_of_embeddings(embed: Artifact, slide: str) -> int:
 
 @dataclass
 class CaseTiles:
-    """Reads the tiles of cases, and keeps the first that fit: epochs go round, so whatever is read last comes last."""
+    """Read the tiles of cases; keep the first ones that fit the budget, since every epoch reads all cases."""
 
     embed: Artifact
     slides: Sequence[tuple[str, ...]]
-    """Of each bag."""
+    """Slides of each bag."""
     budget: float
-    """Bytes."""
+    """Bytes that may still be kept."""
     kept: dict[int, Float32[np.ndarray, "tile feature"]] = field(default_factory=dict)
 
     def __call__(self, bag: int, chosen: Int64[np.ndarray, "tile"] | None) -> Float32[np.ndarray, "tile feature"]:
@@ -118,7 +118,7 @@ class CaseTiles:
 def bags_of(
     embed: Artifact, cases: Sequence[Case], labels: Float32[np.ndarray, "bag gene"], *, budget: float = 0.0
 ) -> BagSamples:
-    """Return the bags of cases with their labels; `budget` is how many bytes of features may be kept.
+    """Return the bags of cases with their labels; `budget` is the bytes of features that may be kept in memory.
 
     Raises ModelError for a label with nan.
     """
@@ -128,8 +128,8 @@ def bags_of(
     )
 
 
-def check_named(split: Mapping[str, Sequence[str]], cohort: CaseCohort) -> None:
-    """Raise ModelError where a case that a split names is left out, with the reason."""
+def check_listed(split: Mapping[str, Sequence[str]], cohort: CaseCohort) -> None:
+    """Raise ModelError, with the reason, where a split lists a case that is left out."""
     for side, names in split.items():
         lost = [name for name in names if f"case {name}" in cohort.left_out]
         if lost:

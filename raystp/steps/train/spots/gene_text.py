@@ -13,7 +13,7 @@ from raystp.encoders.text.language_model import read_model_text
 from raystp.encoders.text.table import read_table_text
 from raystp.errors import ConfigError
 from raystp.expression.gene_text import gene_texts, read_descriptions, read_gene_names, read_gmt
-from raystp.models.genequery.unseen import shuffled_texts
+from raystp.models.unseen_genes import shuffled_texts
 from raystp.storage import StoragePath
 
 Texts = Float32[np.ndarray, "gene text"]

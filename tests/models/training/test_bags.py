@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from raystp.errors import ModelError
-from raystp.models.attention.bags import BagSamples
+from raystp.models.training.bags import BagSamples
 from raystp.models.training.samples import SampleSet
 
 

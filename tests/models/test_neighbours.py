@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from jaxtyping import Float64
 
-import raystp.expression.neighbours as module
+import raystp.models.neighbours as module
 from raystp.errors import SectionError
-from raystp.expression.neighbours import REACH, SpotNeighbours, neighbours, tile_centres
 from raystp.expression.readers.legacy_st import read_legacy_st
 from raystp.expression.readers.source import SectionSource
+from raystp.models.neighbours import REACH, SpotNeighbours, neighbours
 from raystp.storage import StoragePath
+from raystp.units import tile_centres
 
 Positions = Float64[np.ndarray, "spot 2"]
 

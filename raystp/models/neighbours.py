@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from scipy.spatial import cKDTree
 
 from raystp.errors import SectionError
+from raystp.units import tile_centres
 
 NODES = 9
 """A spot and its 8 neighbours: the 3 x 3 of a square array (NH2ST, arXiv 2506.23827, and TRIPLEX before it)."""
@@ -72,9 +73,21 @@ def neighbours(
     return SpotNeighbours(rows, mask)
 
 
-def tile_centres(boxes: Float[np.ndarray, "tile 3"]) -> Float64[np.ndarray, "tile 2"]:
-    """Return the centres (x, y) of tile boxes (x, y, side); corner and side in level-0 px."""
-    return boxes[:, :2].astype(np.float64) + boxes[:, 2:].astype(np.float64) / 2.0
+def spot_neighbours(boxes: Float64[np.ndarray, "spot 3"], group: Int64[np.ndarray, "spot"]) -> SpotNeighbours:
+    """Return the neighbourhoods of tiles in their own slides, within `REACH` of the array's pitch.
+
+    The pitch is the median distance to the nearest other tile of the slide: it suits hexagonal and square arrays, and
+    grids of tiles.
+    """
+    centres = tile_centres(boxes)
+    nearest = neighbours(centres, group, k=2)
+    apart = np.linalg.norm(centres - centres[nearest.rows[:, 1]], axis=1)
+    within = np.full(len(group), np.inf)
+    for number in np.unique(group).tolist():
+        rows = (group == number) & nearest.mask[:, 1]
+        if rows.any():
+            within[group == number] = REACH * float(np.median(apart[rows]))
+    return neighbours(centres, group, within=within)
 
 
 def _rows_of_slides(

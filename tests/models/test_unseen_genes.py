@@ -13,10 +13,11 @@ from raystp.models.genequery.model import seeded_genequery
 from raystp.models.genequery.options import GENEQUERY_FIT, GeneQueryOptions
 from raystp.models.genequery.predictor import GeneQueryPredictor
 from raystp.models.genequery.samples import SectionGenes
-from raystp.models.genequery.unseen import mean_gene_profile, shuffled_texts, split_genes
 from raystp.models.store import load_state, save_state
-from raystp.models.training.fit import FitOptions, TrainState, fit
+from raystp.models.training.fit import TrainState, fit
+from raystp.models.training.options import FitOptions
 from raystp.models.training.samples import PairDataset, SampleSet
+from raystp.models.unseen_genes import mean_gene_profile, shuffled_texts, split_genes
 from raystp.storage import StoragePath
 
 PROGRAMS, IMAGE, WORDS, GENES, SPOTS = 4, 12, 24, 240, 120
@@ -24,9 +25,9 @@ NAMES = [f"G{number}" for number in range(GENES)]
 TINY = GeneQueryOptions(dim=32, depth=1, heads=2, head_dim=8, feedforward=32, dropout=0.1)
 KINDS = {"gene": TINY, "none": replace(TINY, context="none"), "spot": replace(TINY, context="spot")}
 SHORT = {
-    "gene": FitOptions(epochs=12, lr=3e-3, contrast=20, step=1),
-    "none": FitOptions(epochs=12, lr=3e-3, contrast=20, step=1),
-    "spot": FitOptions(epochs=6, lr=3e-3, contrast=10, step=1),
+    "gene": FitOptions(epochs=12, lr=3e-3, batch_size=20, accumulate_batches=1),
+    "none": FitOptions(epochs=12, lr=3e-3, batch_size=20, accumulate_batches=1),
+    "spot": FitOptions(epochs=6, lr=3e-3, batch_size=10, accumulate_batches=1),
 }
 
 

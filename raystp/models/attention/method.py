@@ -1,0 +1,18 @@
+"""The record of attention regression."""
+
+import dataclasses
+
+from raystp.models.attention.options import ATTENTION_FIT, AttentionOptions
+from raystp.models.method import Method
+
+ATTENTION = Method(
+    name="attention",
+    title="attention regression",
+    options=AttentionOptions,
+    module="raystp.models.attention.learner",
+    published_fit=lambda _: ATTENTION_FIT,
+    cases_fit=dataclasses.replace(ATTENTION_FIT, select="best", patience=12),
+    needs_bags=True,
+    small={"bags": {"parts": 16}, "fit": {"epochs": 60}},
+)
+"""Weak labels of whole bags of tiles, and maps; Graziani et al. 2022."""

@@ -1,0 +1,65 @@
+"""Mean expression of the training tiles that are nearest by their frozen features."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from raystp.errors import ModelError
+from raystp.models.arrays import Arrays
+from raystp.models.baselines.options import KnnOptions
+from raystp.models.baselines.predictor import BaselinePredictor
+from raystp.models.method import SpotArrays
+from raystp.models.standardise import standardiser
+
+_BLOCK = 1024
+"""Queries compared with the references at a time; bounds the memory and changes no prediction."""
+
+
+def fit(options: KnnOptions, train: SpotArrays, *, seed: int) -> Arrays:  # noqa: ARG001 -- the same for all baselines
+    """Return the training spots as references; raises ModelError where there are fewer than `k`."""
+    return fit_knn(train.features, train.expression, k=options.k)
+
+
+def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> BaselinePredictor:
+    """Return a stored model, ready to predict."""
+    return BaselinePredictor("knn", meta["genes"], meta["d_image"], arrays, predict_knn)
+
+
+def fit_knn(
+    features: Float[np.ndarray, "spot feature"], expression: Float[np.ndarray, "spot gene"], *, k: int = 50
+) -> Arrays:
+    """Keep the training spots for a mean over the `k` nearest by cosine of standardised features.
+
+    Raises ModelError where there are fewer than `k` spots.
+    """
+    if not 1 <= k <= len(features):
+        msg = f"a mean over the {k} nearest spots was asked for, there are {len(features)}: choose k from 1 to that"
+        raise ModelError(msg)
+    mean, scale = standardiser(features)
+    return {
+        "mean": mean.astype(np.float32),
+        "scale": scale.astype(np.float32),
+        "references": _directions((features - mean) / scale),
+        "expression": expression.astype(np.float32),
+        "k": np.array(k, dtype=np.int64),
+    }
+
+
+def predict_knn(model: Arrays, features: Float[np.ndarray, "query feature"]) -> Float32[np.ndarray, "query gene"]:
+    """Predict the mean expression of each query's nearest training spots; among equals for the last place, any one."""
+    directions = _directions((features - model["mean"]) / model["scale"])
+    k = int(model["k"])
+    out = np.empty((len(features), model["expression"].shape[1]), dtype=np.float32)
+    for start in range(0, len(features), _BLOCK):
+        distance = -(directions[start : start + _BLOCK] @ model["references"].T)
+        nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
+        out[start : start + _BLOCK] = model["expression"][nearest].mean(axis=1)
+    return out
+
+
+def _directions(values: Float[np.ndarray, "row feature"]) -> Float32[np.ndarray, "row feature"]:
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    directions: np.ndarray = (values / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
+    return directions

@@ -1,0 +1,26 @@
+"""Expression from the total counts of a spot alone: a control that uses no image."""
+
+import numpy as np
+from jaxtyping import Float, Float32
+from sklearn.linear_model import LinearRegression
+
+from raystp.models.arrays import Arrays
+
+
+def fit_log_total(totals: Float[np.ndarray, "spot"], expression: Float[np.ndarray, "spot gene"]) -> Arrays:
+    """Regress each gene on log(1 + total counts) of its spot, by least squares, with an intercept.
+
+    It reads no image but the query's own measured depth: what a model must beat before its score speaks of tissue.
+    """
+    line = LinearRegression().fit(_log(totals), expression.astype(np.float64))
+    slope, intercept = line.coef_[:, 0], np.broadcast_to(line.intercept_, line.coef_.shape[:1])
+    return {"slope": slope.astype(np.float32), "intercept": intercept.astype(np.float32)}
+
+
+def predict_log_total(model: Arrays, totals: Float[np.ndarray, "query"]) -> Float32[np.ndarray, "query gene"]:
+    """Predict from the total counts measured at each query."""
+    return (_log(totals) * model["slope"] + model["intercept"]).astype(np.float32)
+
+
+def _log(totals: Float[np.ndarray, "spot"]) -> Float[np.ndarray, "spot 1"]:
+    return np.log1p(totals.astype(np.float64))[:, None]

@@ -1,0 +1,56 @@
+"""BLEEP from arrays to a training, and from stored arrays to embeddings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+
+from raystp.models.arrays import TOWER, Arrays
+from raystp.models.bleep.model import Bleep, seeded_bleep
+from raystp.models.bleep.options import BleepOptions
+from raystp.models.predictor import checked_rows
+from raystp.models.training.setup import SpotInputs, TrainSetup
+
+
+def setup(options: BleepOptions, inputs: SpotInputs) -> TrainSetup:
+    """Return the model and the pairs of both sides; validation pairs are never augmented."""
+    genes = inputs.train.expression.shape[1]
+    model = seeded_bleep(inputs.d_image, genes, options, seed=inputs.seed, tower=inputs.tower)
+    if inputs.tower is None:
+        model.standardize(inputs.train.features)
+    held = inputs.pairs(inputs.validation) if inputs.validation is not None else None
+    return TrainSetup(model.to(inputs.device), inputs.pairs(inputs.train, augment=True), held)
+
+
+@dataclass(frozen=True)
+class BleepPredictor:
+    """The two heads with their genes' names: features and expression in, embeddings out."""
+
+    kind: str
+    genes: list[str]
+    d_image: int
+    heads: Bleep
+
+    def embed_images(self, features: Float[np.ndarray, "query feature"]) -> Float32[np.ndarray, "query joint"]:
+        """Return the embeddings of tiles; raises ModelError for features of another encoder."""
+        rows = checked_rows(features, self.d_image, self.kind)
+        with torch.inference_mode():
+            out: np.ndarray = self.heads.embed_images(torch.from_numpy(rows)).numpy()
+        return out
+
+    def embed_spots(self, expression: Float[np.ndarray, "spot gene"]) -> Float32[np.ndarray, "spot joint"]:
+        """Return the embeddings of measured spots, columns in the order of `genes`; raises ModelError for others."""
+        rows = checked_rows(expression, len(self.genes), self.kind, "genes")
+        with torch.inference_mode():
+            out: np.ndarray = self.heads.embed_spots(torch.from_numpy(rows)).numpy()
+        return out
+
+
+def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> BleepPredictor:
+    """Return a stored model without its tower; `meta["options"]` are its `BleepOptions`."""
+    heads = Bleep(meta["d_image"], len(meta["genes"]), BleepOptions(**meta["options"]))
+    heads.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items() if not n.startswith(TOWER)})
+    return BleepPredictor("bleep", meta["genes"], meta["d_image"], heads.eval())

@@ -1,0 +1,15 @@
+"""The record of BLEEP."""
+
+from raystp.models.bleep.options import BleepOptions
+from raystp.models.method import Method
+
+BLEEP = Method(
+    name="bleep",
+    title="BLEEP",
+    options=BleepOptions,
+    module="raystp.models.bleep.learner",
+    needs_index=True,
+    compares_samples=True,
+    trains_encoder=True,
+)
+"""Contrastive training, then retrieval; Xie et al., NeurIPS 2023, arXiv 2306.01859."""

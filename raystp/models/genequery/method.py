@@ -1,0 +1,27 @@
+"""The record of GeneQuery."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from raystp.models.genequery.options import GENEQUERY_FIT, GENEQUERY_SPOT_FIT, GeneQueryOptions
+from raystp.models.method import Method
+from raystp.models.training.options import FitOptions
+
+
+def _published_fit(options: Mapping[str, Any]) -> FitOptions:
+    return GENEQUERY_SPOT_FIT if options.get("context") == "spot" else GENEQUERY_FIT
+
+
+GENEQUERY = Method(
+    name="genequery",
+    title="GeneQuery",
+    options=GeneQueryOptions,
+    module="raystp.models.genequery.learner",
+    published_fit=_published_fit,
+    needs_gene_text=True,
+    small={
+        "genequery": {"dim": 64, "depth": 1, "heads": 2, "head_dim": 32, "feedforward": 128},
+        "fit": {"epochs": 30, "batch_size": 32, "lr": 1e-3},
+    },
+)
+"""Question answering over gene texts; Xiong et al., arXiv 2411.18391."""

@@ -1,0 +1,39 @@
+"""All methods, by name. A new method is a folder beside this file and a line here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from raystp.errors import ModelError
+from raystp.models.arrays import Arrays
+from raystp.models.attention.method import ATTENTION
+from raystp.models.baselines.method import GENE_MEAN, KNN, RIDGE
+from raystp.models.bleep.method import BLEEP
+from raystp.models.genequery.method import GENEQUERY
+from raystp.models.method import Method
+from raystp.models.nh2st.method import NH2ST
+from raystp.models.predictor import Predictor
+
+METHODS: dict[str, Method] = {
+    method.name: method for method in (BLEEP, GENEQUERY, NH2ST, ATTENTION, RIDGE, KNN, GENE_MEAN)
+}
+
+DEFAULT = BLEEP.name
+"""The method that is trained where a config names none."""
+
+REFERENCE = RIDGE.name
+"""The baseline that a method's score is compared with."""
+
+
+def open_predictor(kind: str, arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
+    """Return the model that `store.load_model` read, ready to predict.
+
+    Raises ModelError for an unknown method, and where the arrays are not those of the method.
+    """
+    if kind not in METHODS:
+        msg = f"unknown method {kind!r}; the methods are {', '.join(sorted(METHODS))}"
+        raise ModelError(msg)
+    try:
+        return METHODS[kind].open_predictor(arrays, meta)
+    except (RuntimeError, TypeError, KeyError, ValueError) as error:
+        msg = f"the stored arrays or options do not fit a {kind} model ({error}): a damaged or altered file"
+        raise ModelError(msg) from None

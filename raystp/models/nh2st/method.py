@@ -1,0 +1,15 @@
+"""The record of NH2ST."""
+
+from raystp.models.method import Method
+from raystp.models.nh2st.options import NH2ST_FIT, Nh2stOptions
+
+NH2ST = Method(
+    name="nh2st",
+    title="NH2ST",
+    options=Nh2stOptions,
+    module="raystp.models.nh2st.learner",
+    published_fit=lambda _: NH2ST_FIT,
+    compares_samples=True,
+    small={"nh2st": {"dim": 128, "dropout": 0.2}, "fit": {"epochs": 30, "batch_size": 64, "lr": 1e-3}},
+)
+"""Dual-scale contrast with neighbours; Qu et al., MICCAI 2025, arXiv 2506.23827."""

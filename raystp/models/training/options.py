@@ -1,0 +1,51 @@
+"""How long and in which batches a model is trained. No torch is imported here, so a config can be read without it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How long and in which batches a model is trained; the defaults are BLEEP's (AdamW, 4 batches of 128)."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"contrast": "batch_size", "step": "accumulate_batches"}
+    """Old field -> its name today."""
+
+    epochs: int = 150
+    lr: float = 1e-3
+    weight_decay: float = 1e-3
+    batch_size: int = 128
+    """Samples per batch; a contrastive loss compares the samples of one batch with each other."""
+    accumulate_batches: int = 4
+    """Batches per optimiser step; their losses are averaged."""
+    seed: int = 0
+    select: Literal["last", "best", "best_pcc"] = "last"
+    """`best` keeps the epoch with the lowest validation loss, `best_pcc` the epoch with the highest validation PCC; of
+    equal epochs the earliest. A contrastive loss can rise for many epochs while retrieval still improves."""
+    patience: int | None = None
+    """Stop after this many epochs in a row without a new best."""
+    precision: Precision = "float32"
+    """Arithmetic of the model. `bfloat16` computes under autocast; weights and loss stay float32."""
+
+    def __post_init__(self) -> None:
+        check_at_least(
+            self, {"epochs": 1, "lr": 0, "weight_decay": 0, "batch_size": 1, "accumulate_batches": 1, "seed": 0}
+        )
+        if self.patience is not None:
+            check_at_least(self, {"patience": 1})
+
+
+def check_at_least(options: object, least: Mapping[str, int]) -> None:
+    """Raise ValueError, naming every field, where a number is below its least value or not finite."""
+    values = {name: getattr(options, name) for name in least}
+    wrong = [
+        f"{name} must be finite and at least {least[name]}, got {value}"
+        for name, value in values.items()
+        if not least[name] <= value < math.inf
+    ]
+    if wrong:
+        raise ValueError("; ".join(wrong))

@@ -1,0 +1,85 @@
+"""What a method's `setup` gets, and the training that it returns."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import nn
+
+from raystp.models.method import SpotArrays
+from raystp.models.training.bags import BagSamples
+from raystp.models.training.fit import TrainState
+from raystp.models.training.options import FitOptions
+from raystp.models.training.samples import PairDataset, SampleSet
+
+
+@dataclass(frozen=True)
+class TrainSetup:
+    """A training, ready to start: a model on its device, and its samples."""
+
+    model: nn.Module
+    """With a `loss` of what its `forward` returns."""
+    train: SampleSet
+    validation: SampleSet | None = None
+    score: Callable[[nn.Module], float] | None = None
+    """Return the validation PCC of the model, in eval mode."""
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
+    """Arrays that are stored with the weights and are not weights."""
+
+
+@dataclass(frozen=True)
+class SpotInputs:
+    """Measured spots to learn from, alike on every worker."""
+
+    train: SpotArrays
+    validation: SpotArrays | None
+    d_image: int
+    """Length of the image features."""
+    meta: Mapping[str, Any]
+    """Record of the model to be: `genes` in the order of the expression's columns and, with gene texts, which of them
+    are `seen` in training and which are `unseen`."""
+    seed: int
+    device: torch.device
+    texts: Float32[np.ndarray, "gene text"] | None = None
+    """Text embedding of each gene, for a method that needs them."""
+    bags: Mapping[str, Any] = field(default_factory=dict)
+    """`parts` and `tiles` of `BagConfig`, for a method that learns from bags."""
+    tower: nn.Module | None = None
+    """Image encoder that is trained with the model; None for cached features."""
+    pixel_pairs: Callable[[SpotArrays, bool], SampleSet] | None = None
+    """With `tower`: spots, and whether to augment them -> pairs of pixels and expression."""
+
+    def pairs(self, spots: SpotArrays, *, augment: bool = False) -> SampleSet:
+        """Return pairs of image and expression, on the device."""
+        if self.pixel_pairs is not None:
+            return self.pixel_pairs(spots, augment)
+        return PairDataset.of(*self.tensors(spots))
+
+    def tensors(self, spots: SpotArrays) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return features and expression on the device."""
+        return torch.from_numpy(spots.features).to(self.device), torch.from_numpy(spots.expression).to(self.device)
+
+
+@dataclass(frozen=True)
+class BagInputs:
+    """Bags of tiles with their labels to learn from, alike on every worker."""
+
+    train: BagSamples
+    validation: BagSamples | None
+    features: Float32[np.ndarray, "tile feature"]
+    """Training tiles that features are standardised by."""
+    seed: int
+    device: torch.device
+    bag_tiles: int | None = None
+    """Maximum number of tiles of a training bag in one epoch; None for all."""
+
+
+def start(setup: TrainSetup, options: FitOptions) -> TrainState:
+    """Return the state before the first epoch, with the method's own optimiser and schedule where it has them."""
+    model: Any = setup.model
+    part, optimizer = getattr(model, "loss_part", None), getattr(model, "optimizer", None)
+    rate = getattr(model, "learning_rate", None)
+    return TrainState.start(model, model.loss, options, part=part, optimizer=optimizer, rate=rate)

@@ -1,0 +1,150 @@
+"""Permutation null on spots: scores of the same model, trained on measurements permuted among the training spots.
+
+One permutation is one task: train, predict the test sections, correlate. A model that scores no better than this has
+learned nothing from the images. A method that predicts through a reference index retrieves from the permuted spots by
+the same retrieval as the score that the null stands beside: its metric, vectors, number of neighbours and weights.
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64
+
+from raystp.artifacts import Artifact, open_artifact
+from raystp.cluster.progress import Progress
+from raystp.cluster.session import session
+from raystp.cluster.streams.tasks import map_tasks
+from raystp.config import RunConfig
+from raystp.evaluate.metrics.genes import pcc_per_gene
+from raystp.evaluate.metrics.score import POOLED, Nulls
+from raystp.expression.training_set import SpotTable, TrainingSetSpec, join_section, load_training_set, stack_sections
+from raystp.models.methods import METHODS
+from raystp.models.store import load_model
+from raystp.models.training.fit import fit
+from raystp.models.training.setup import start
+from raystp.steps.evaluate.predictions import Prediction
+from raystp.steps.train.retrieval import Retrieval
+from raystp.steps.train.spots.config import SpotsTrainConfig
+from raystp.steps.train.spots.gene_text import text_rows
+from raystp.steps.train.spots.learner import SpotsLearner
+from raystp.storage import StoragePath
+
+
+@dataclass(frozen=True)
+class SpotNullTask:
+    """One permutation of one model; it is sent to a worker, so it holds paths."""
+
+    model: StoragePath
+    spots: StoragePath
+    embed: StoragePath
+    test: tuple[str, ...]
+    epochs: int
+    retrieval: Retrieval
+    """The retrieval of the prediction that the null stands beside."""
+    seed: int
+
+
+def null_pcc(task: SpotNullTask) -> dict[str, Float64[np.ndarray, " gene"]]:
+    """Return the PCC of each gene in each test section, and pooled, under one permutation."""
+    config, train, test = _data(task.model, task.spots, task.embed, task.test)
+    shuffled = train.shuffled(np.random.default_rng([task.seed, 0xB1EE9]))
+    predicted = _refit(config, shuffled, test, task)
+    parts = {name: test.group == number for number, name in enumerate(test.sections)}
+    found = {name: pcc_per_gene(predicted[rows], test.expression[rows])[0] for name, rows in parts.items()}
+    return found | {POOLED: pcc_per_gene(predicted, test.expression)[0]}
+
+
+@functools.lru_cache(maxsize=2)
+def _data(
+    model: StoragePath, spots: StoragePath, embed: StoragePath, test: tuple[str, ...]
+) -> tuple[SpotsTrainConfig, SpotTable, SpotTable]:
+    """Read the training and the test spots once per process."""
+    _, _, meta = load_model(model)
+    measured, images = open_artifact(spots, "spots"), open_artifact(embed, "embed")
+    config = SpotsTrainConfig.of({**open_artifact(model, "train").manifest.config, "run": {}})
+    genes, validation = tuple(meta["genes"]), tuple(meta["validation"])
+    block = config.split.validation_block
+    train, _ = load_training_set(TrainingSetSpec(measured, images, tuple(meta["train"]), validation, block, genes))
+    return config, train, stack_sections([join_section(measured, images, name) for name in test], genes)
+
+
+def _refit(
+    config: SpotsTrainConfig, train: SpotTable, test: SpotTable, task: SpotNullTask
+) -> Float32[np.ndarray, "spot gene"]:
+    """Train the same model on these spots, for as many epochs as the real one; return what it predicts."""
+    kind, _, meta = load_model(task.model)
+    artifact = open_artifact(task.model, "train")
+    learner = SpotsLearner(
+        kind=kind,
+        spec=TrainingSetSpec(artifact, artifact, (), (), 0.0, tuple(meta["genes"])),  # the spots are given instead
+        options=config.options,
+        meta=meta,
+        seed=config.fit.seed,
+        retrieval=task.retrieval,
+        texts=text_rows(config.text, meta["genes"])[0] if config.method.needs_gene_text else None,
+        bags=config.bags.model_dump(),
+    )
+    if not config.method.is_trained:
+        return learner.predict(config.method.fit(config.options, train, seed=config.fit.seed), train, test)
+    options = dataclasses.replace(config.fit, epochs=task.epochs, select="last", patience=None)
+    setup = learner.setup(train, None, torch.device("cpu"))
+    state = start(setup, options)
+    for _ in fit(state, setup.train, options):
+        pass
+    arrays = {name: value.numpy() for name, value in state.weights().items()} | setup.extra
+    return learner.predict(arrays, train, test)
+
+
+def spot_nulls(
+    models: list[Prediction], spots: Artifact, test: tuple[str, ...], permutations: int, *, run: RunConfig
+) -> dict[str, Nulls]:
+    """Return each model's null: test section (and pooled) -> PCC of each gene under each permutation."""
+    store = StoragePath.of(run.store)
+    tasks = [
+        (one.name, _task(one, spots, test, seed=seed, store=store))
+        for one in models
+        if _has_null(one)
+        for seed in range(permutations)
+    ]
+    scores: list[dict[str, Float64[np.ndarray, " gene"]]] = [{}] * len(tasks)
+    with session(run.address), Progress("null", len(tasks), "permutation") as progress:
+        for position, score in map_tasks(null_pcc, [task for _, task in tasks]):
+            scores[position] = score
+            progress.add(1)
+    found: dict[str, Nulls] = {}
+    for name in dict.fromkeys(name for name, _ in tasks):
+        own = [score for (of, _), score in zip(tasks, scores, strict=True) if of == name]
+        found[name] = {section: np.stack([one[section] for one in own]) for section in (*test, POOLED)}
+    return found
+
+
+def _has_null(one: Prediction) -> bool:
+    """Say whether a null is computed.
+
+    Not for a method that ignores the image, an encoder trained from pixels, or a model trained on whole cases.
+    """
+    config = one.model.manifest.config
+    on_cases = config.get("bulk") or config.get("targets") == "cases"
+    return METHODS[config["model"]].is_learned and config["embeddings"] is not None and not on_cases
+
+
+def _task(one: Prediction, spots: Artifact, test: tuple[str, ...], *, seed: int, store: StoragePath) -> SpotNullTask:
+    inputs = one.prediction.manifest.inputs
+    epochs = int(one.meta.get("epoch", 0)) + 1  # a method that is fitted at once has none
+    images = store / inputs["embeddings"]
+    return SpotNullTask(one.model.path, spots.path, images, test, epochs, retrieval_of(one.prediction, store), seed)
+
+
+def retrieval_of(prediction: Artifact, store: StoragePath) -> Retrieval:
+    """Return the retrieval that a prediction was made with: that of its index, and its own neighbours and weights."""
+    config = prediction.manifest.config
+    own = Retrieval(k=config["k"], weights=config["weights"])
+    if "index" not in prediction.manifest.inputs:
+        return own
+    notes = open_artifact(store / prediction.manifest.inputs["index"], "index").manifest.notes
+    vectors: Literal["expression", "image"] = "image" if notes["vectors"] == "image" else "expression"
+    return dataclasses.replace(own, vectors=vectors, metric=notes["bank"]["metric"])

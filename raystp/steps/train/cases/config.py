@@ -1,0 +1,152 @@
+"""Configuration of labels of whole cases, and of a training on them.
+
+A case is one label: the expression of one sample. `train` learns from such labels and `evaluate` scores against them;
+both name the table by the same keys.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raystp.artifacts import Artifact, digest, resolve
+from raystp.config import Config, Location
+from raystp.errors import ConfigError, SectionError, some
+from raystp.expression.bulk.labels import Scale
+from raystp.expression.bulk.slides import read_slide_cases, tcga_case
+from raystp.models.methods import METHODS
+from raystp.steps.train.config import TrainConfig, is_mapping, with_method_options, with_published_fit
+from raystp.storage import StoragePath
+
+BARCODES = "tcga"
+DEMO = "demo"
+
+NORMALISATION = {
+    "counts": "log1p of counts per 10,000 of all genes of the case",
+    "expression": "as in the table of cases",
+    "signed": "as in the table of cases, values of either sign",
+}
+"""What a model's record says of its unit."""
+
+
+class CasesConfig(Config):
+    """A case x gene table, and which slides belong to which case."""
+
+    table: Annotated[str, Location(DEMO)]
+    """Parquet, CSV, TSV (a row is a case, a column names it, each other column is a gene) or h5ad (obs are cases).
+    `demo/<name>`: the pooled counts of a demo's patients."""
+
+    scale: Scale = "expression"
+    """Values of the table. `counts`: raw counts, turned into log1p of counts per 10,000. `expression`: values of at
+    least 0, such as log1p of TPM, used unchanged. `signed`: any values, such as z-scores, used unchanged."""
+
+    case: str = Field(default="case", min_length=1)
+    """The column with the names of the cases; an h5ad has them in obs_names."""
+
+    slides: Annotated[str | None, Location(words=(BARCODES,))] = None
+    """A CSV with the columns `slide` and `case`, or `tcga`: the first 12 characters of a slide's name. By default a
+    case is a patient of the slide table. A case with several slides is one bag of all their tiles."""
+
+    def fingerprint_values(self) -> dict[str, str]:
+        """Return what is computed, beside the digests of the files."""
+        by = "patient" if self.slides is None else BARCODES if self.slides == BARCODES else "table"
+        return {"scale": self.scale, "case": self.case, "slides": by}
+
+    def path(self, store: str) -> StoragePath:
+        """Return the path of the table; raises ConfigError where there is none."""
+        is_demo = self.table.startswith(f"{DEMO}/")
+        path = resolve(store, self.table, DEMO).path / "bulk.csv" if is_demo else StoragePath.of(self.table)
+        if not path.exists():
+            hint = "; a demo of an earlier version has none: run `raystp demo` with another name" if is_demo else ""
+            msg = f"cases.table: no table of cases at {path}{hint}"
+            raise ConfigError(msg)
+        return path
+
+    def digests(self, store: str) -> dict[str, Artifact | str]:
+        """Return the digests of the files, for a fingerprint: their content counts, not their path."""
+        found: dict[str, Artifact | str] = {"cases": digest(self.path(store))}
+        listed = self.slides not in {None, BARCODES}
+        return found | ({"slides of cases": digest(self._slides_path())} if listed else {})
+
+    def case_of_slides(self, patients: dict[str, str]) -> dict[str, str]:
+        """Return slide -> case for the slides that have one; `patients` is slide -> patient of the slide table.
+
+        Raises ConfigError for a case of two patients, which could be on both sides of a split; SectionError where no
+        slide has a case.
+        """
+        if self.slides is None:
+            return dict(patients)
+        if self.slides == BARCODES:
+            found = {slide: tcga_case(slide) for slide in patients}
+        else:
+            listed = read_slide_cases(self._slides_path())
+            found = {slide: listed[slide] for slide in patients if slide in listed}
+            if not found:
+                msg = f"{self.slides} lists none of the slides {some(sorted(patients))}; it lists {some(list(listed))}"
+                raise SectionError(msg)
+        whose: dict[str, set[str]] = {}
+        for slide, case in found.items():
+            whose.setdefault(case, set()).add(patients[slide])
+        shared = [case for case, of in whose.items() if len(of) > 1]
+        if shared:
+            of = some(sorted(whose[shared[0]]))
+            msg = f"cases.slides: case {shared[0]!r} has slides of the patients {of}; a case belongs to one patient"
+            raise ConfigError(msg)
+        return found
+
+    def _slides_path(self) -> StoragePath:
+        path = StoragePath.of(str(self.slides))
+        if not path.exists():
+            msg = f"cases.slides: no table of slides and cases at {path}"
+            raise ConfigError(msg)
+        return path
+
+
+ABLE = [method for method in METHODS.values() if method.cases_fit is not None]
+"""Methods that learn from labels of whole cases."""
+
+
+@with_method_options(ABLE)
+class CasesTrainConfig(TrainConfig):
+    """Which model to train on labels of whole cases, and who is held out."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "bags": "bags: `bags.tiles` is now `bag_tiles`; parts are cut of sections only"
+    }
+
+    targets: Literal["cases"]
+
+    cases: CasesConfig
+    """The table of labels. A bag is all tiles of a case's slides; `split` lists cases or patients."""
+
+    embeddings: Annotated[str, Location("embed")]
+    """Cached image features, `embed/<name>`."""
+
+    model: str = ABLE[0].name
+    """Method to train."""
+
+    bag_tiles: int | None = Field(default=None, ge=1)
+    """Maximum number of tiles of a bag in one epoch, sampled again in each; by default all."""
+
+    @field_validator("model")
+    @classmethod
+    def _learns_from_cases(cls, name: str) -> str:
+        if name in METHODS and METHODS[name].cases_fit is None:
+            able = ", ".join(method.name for method in ABLE)
+            msg = f"this method needs measured spots (targets: spots); from cases can learn: {able}"
+            raise ValueError(msg)
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, values: Any) -> Any:
+        method = METHODS.get(values.get("model", ABLE[0].name)) if is_mapping(values) else None
+        if method is None or method.cases_fit is None:
+            return values
+        split = values.get("split")
+        validated = isinstance(split, dict) and bool(split.get("validation"))
+        return with_published_fit(values, method.cases_fit, validated=validated)
+
+    def fingerprint_values(self) -> dict[str, Any]:
+        """Return what is computed; files count by their digests."""
+        return {**super().fingerprint_values(), "cases": self.cases.fingerprint_values()}

@@ -1,0 +1,103 @@
+"""A training on measured spots, as each worker builds it: any method, from cached features or from pixels."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import nn
+
+from raystp.cluster.streams.pixels import ReaderPool
+from raystp.cluster.training.workers import Worker
+from raystp.encoders.encoder import Encoder, EncoderSpec
+from raystp.encoders.registry import build
+from raystp.evaluate.metrics.genes import pcc_per_gene
+from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
+from raystp.models.arrays import Arrays
+from raystp.models.method import Options, SpotArrays
+from raystp.models.methods import METHODS, open_predictor
+from raystp.models.predict import predict_spots
+from raystp.models.predictor import ContrastivePredictor
+from raystp.models.training.samples import SampleSet
+from raystp.models.training.setup import SpotInputs, TrainSetup
+from raystp.steps.train.retrieval import Retrieval, retrieve
+from raystp.steps.train.spots.pixels import PixelPairs, TileRows
+from raystp.storage.node_cache import NodeCache
+
+
+@dataclass(frozen=True)
+class SpotsLearner:
+    """What a worker needs to build a training on spots; it is sent to workers, so it holds names and configs."""
+
+    kind: str
+    """Name of the method."""
+    spec: TrainingSetSpec
+    options: Options
+    meta: Mapping[str, Any]
+    """Record of the model to be."""
+    seed: int
+    retrieval: Retrieval = field(default_factory=Retrieval)
+    texts: Float32[np.ndarray, "gene text"] | None = None
+    bags: Mapping[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec | None = None
+    """The image encoder that is trained with the model; None for cached features."""
+    readers: ReaderPool | None = None
+    """Processes that read its tiles; None reads in threads of the worker."""
+    cache: NodeCache | None = None
+
+    def prepare(self, worker: Worker) -> TrainSetup:
+        """Read the data and build the training, alike on every worker."""
+        train, validation = load_training_set(self.spec)
+        return self.setup(train, validation, worker.device)
+
+    def setup(self, train: SpotTable, validation: SpotTable | None, device: torch.device) -> TrainSetup:
+        """Return the training on these spots: those of the spec, or shuffled ones for a permutation null."""
+        encoder = build(self.encoder) if self.encoder is not None else None
+        inputs = SpotInputs(
+            train=train,
+            validation=validation,
+            d_image=int(self.meta["d_image"]),
+            meta=self.meta,
+            seed=self.seed,
+            device=device,
+            texts=self.texts,
+            bags=self.bags,
+            tower=encoder.network if encoder is not None else None,
+            pixel_pairs=self._pixel_pairs(encoder, device) if encoder is not None else None,
+        )
+        made: TrainSetup = METHODS[self.kind].setup(self.options, inputs)
+        if validation is None or encoder is not None:
+            return made
+        return replace(made, score=self._score(train, validation, made.extra))
+
+    def predict(self, arrays: Arrays, reference: SpotTable, queries: SpotTable) -> Float32[np.ndarray, "spot gene"]:
+        """Return what a trained model predicts for other spots; `reference` is searched where the method retrieves."""
+        model = open_predictor(self.kind, arrays, self.meta)
+        if isinstance(model, ContrastivePredictor):
+            return retrieve(model, reference, queries.features, self.retrieval)
+        return predict_spots(model, queries)
+
+    def _score(self, train: SpotTable, validation: SpotTable, extra: Arrays) -> Callable[[nn.Module], float]:
+        """Return the function from a model to its validation PCC, mean over the genes that it was trained on."""
+        unseen = set(self.meta.get("unseen", ()))
+        seen = [gene not in unseen for gene in self.meta["genes"]]
+        few = replace(self.retrieval, k=min(self.retrieval.k, max(1, len(train.group) // 4)))
+        learner = replace(self, retrieval=few)
+
+        def score(model: nn.Module) -> float:
+            arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+            predicted = learner.predict(arrays | extra, train, validation)
+            return float(pcc_per_gene(predicted[:, seen], validation.expression[:, seen])[0].mean())
+
+        return score
+
+    def _pixel_pairs(self, encoder: Encoder, device: torch.device) -> Callable[[SpotArrays, bool], SampleSet]:
+        def pairs(spots: SpotArrays, augment: bool) -> SampleSet:  # noqa: FBT001 -- the signature of SpotInputs
+            assert isinstance(spots, SpotTable)  # this learner's own tables
+            rows = TileRows.of(self.spec.images, spots, self.cache)
+            expression = torch.from_numpy(spots.expression).to(device)
+            return PixelPairs(rows, expression, encoder, augment, self.readers if augment else None)
+
+        return pairs

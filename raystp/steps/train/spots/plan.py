@@ -1,0 +1,178 @@
+"""What a training on measured spots consists of: inputs, split, panel, learner and the model's record."""
+
+import logging
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from raystp.artifacts import Artifact, digest, resolve
+from raystp.cluster.streams.pixels import ReaderPool
+from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
+from raystp.expression.folds import Split, split_by_patient, split_by_section
+from raystp.expression.panel import choose_panel
+from raystp.expression.sections import sections_of
+from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
+from raystp.models.training.plan import epoch_plan
+from raystp.models.unseen_genes import split_genes
+from raystp.steps.encoder_source import dim_of, source_of, spec_of
+from raystp.steps.train.plan import Meta, Sources, TrainPlan
+from raystp.steps.train.retrieval import Retrieval
+from raystp.steps.train.spots.config import SpotsTrainConfig
+from raystp.steps.train.spots.gene_text import text_rows
+from raystp.steps.train.spots.learner import SpotsLearner
+from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
+
+UNIT = "log1p of counts per 10,000 of all genes of the section"
+
+
+def open_sources(config: SpotsTrainConfig) -> Sources:
+    """Open the spots, and the embeddings or tiles."""
+    store = config.run.store
+    spots = resolve(store, config.spots, "spots")
+    if config.embeddings is not None:
+        return Sources(resolve(store, config.embeddings, "embed"), spots)
+    return Sources(resolve(store, str(config.tiles), "tile"), spots)
+
+
+def file_inputs(config: SpotsTrainConfig) -> dict[str, Artifact | str]:
+    """Return the digests of the files that the training reads."""
+    inputs: dict[str, Artifact | str] = {}
+    if config.panel.file is not None:
+        inputs["panel"] = digest(StoragePath.of(config.panel.file))
+    if config.method.needs_gene_text:
+        inputs |= config.text.digests()
+    if config.encoder is not None:
+        inputs["encoder"] = source_of(config.encoder, config.run.store).identity
+    return inputs
+
+
+def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
+    """Split the sections, choose the panel and read the spots; raises before any worker is started."""
+    spots, method = sources.measured, config.method
+    protocol = protocol_of(config.split.protocol)
+    split = _split(config, spots, sources.images, protocol)
+    genes, panel = choose_panel(config.panel, spots, split.train)
+    spec = TrainingSetSpec(
+        spots, sources.images, split.train, split.validation, config.split.validation_block, tuple(genes)
+    )
+    train, validation = load_training_set(spec)
+    _log(config, protocol, split, train=train, held=validation)
+    panel = {"name": config.panel.name, **panel}
+    meta = _meta(config, protocol, split, spec=spec, train=train) | {"panel": panel}
+    texts = None
+    if method.needs_gene_text:
+        meta |= _gene_split(config, genes, train)
+        texts, meta["text_encoder"] = text_rows(config.text, genes)
+    if method.needs_index:
+        meta["retrieval"] = config.retrieval.model_dump(mode="json")
+    if method.compares_samples:
+        fit = config.fit
+        epoch_plan(
+            len(train.group),
+            batch_size=fit.batch_size,
+            accumulate_batches=fit.accumulate_batches,
+            seed=fit.seed,
+            epoch=0,
+        )
+    learner = SpotsLearner(
+        kind=method.name,
+        spec=spec,
+        options=config.options,
+        meta=meta,
+        seed=config.fit.seed,
+        retrieval=Retrieval(config.retrieval.vectors, config.retrieval.metric, config.retrieval.k),
+        texts=texts,
+        bags=config.bags.model_dump(),
+        encoder=spec_of(config.encoder) if config.encoder else None,
+        readers=ReaderPool(config.run.readers) if config.run.readers else None,
+        cache=config.run.node_cache(),
+    )
+    counts = {"genes": len(genes), "spots": len(train.group)}
+    return TrainPlan(learner, meta, counts, spots.manifest.name, (train, validation))
+
+
+def _split(config: SpotsTrainConfig, spots: Artifact, images: Artifact, protocol: EvaluationProtocol) -> Split:
+    """Split the sections whose slides have images; the others are left out, with a warning."""
+    sections = sections_of(spots)
+    imaged = images.manifest.notes["patients"]
+    for name, one in sections.items():
+        if one["slide"] not in imaged:
+            logger.warning(f"  section {name} is left out: its slide {one['slide']} is not in {images.path}")
+    patients = {name: str(one["patient"]) for name, one in sections.items() if one["slide"] in imaged}
+    by = split_by_patient if protocol.split == "patient" else split_by_section
+    chosen = config.split
+    train = _sections(chosen.train, patients) if chosen.train is not None else None
+    test, validation = _sections(chosen.test, patients), _sections(chosen.validation, patients)
+    return by(patients, test=test, validation=validation, train=train)
+
+
+def _sections(names: list[str], patients: dict[str, str]) -> list[str]:
+    """Return sections; the name of a patient stands for all of the patient's sections."""
+    return [
+        section
+        for name in names
+        for section in ([name] if name in patients else [s for s, p in patients.items() if p == name] or [name])
+    ]
+
+
+def _meta(
+    config: SpotsTrainConfig, protocol: EvaluationProtocol, split: Split, *, spec: TrainingSetSpec, train: SpotTable
+) -> Meta:
+    """Return the model's record: enough to apply it, to detect leaks, and to score it on its own gene sets."""
+    known, seen = sections_of(spec.spots), (*spec.train, *spec.validation)
+    notes = spec.images.manifest.notes
+    return {
+        "genes": list(spec.genes),
+        "d_image": dim_of(config.encoder) if config.encoder else train.features.shape[1],
+        "options": config.model_dump(mode="json").get(config.model, {}),
+        "encoder": config.encoder.model_dump(mode="json") if config.encoder else notes["encoder"],
+        "trained_tower": config.encoder is not None,
+        "tile": {"side": notes["side"], "pixels": notes["pixels"]},
+        "protocol": protocol.name,
+        "train": list(spec.train),
+        "validation": list(spec.validation),
+        "test": list(split.test),
+        "patients": {name: known[name]["patient"] for name in seen},
+        "slides": [known[name]["slide"] for name in seen],
+        "training_mean": train.expression.mean(axis=0, dtype=np.float64).tolist(),
+        "training_variance": _variance_within(train).tolist(),
+        "normalisation": UNIT,
+    }
+
+
+def _gene_split(config: SpotsTrainConfig, genes: list[str], train: SpotTable) -> Meta:
+    """Return which genes are trained on and which are held back."""
+    text = config.text
+    if not text.unseen:
+        return {"seen": list(genes), "unseen": []}
+    seen, unseen = split_genes(genes, train.expression.mean(axis=0), unseen=text.unseen, seed=text.seed)
+    return {"seen": seen, "unseen": unseen}
+
+
+def _variance_within(train: SpotTable) -> Float64[np.ndarray, " gene"]:
+    """Return each gene's variance around the mean of its section: differences between sections do not count."""
+    centred = train.expression.astype(np.float64)
+    for number in range(len(train.sections)):
+        centred[train.group == number] -= centred[train.group == number].mean(axis=0)
+    total: Float64[np.ndarray, " gene"] = np.square(centred).sum(axis=0)
+    return total / max(1, len(centred) - len(train.sections))
+
+
+def _log(
+    config: SpotsTrainConfig, protocol: EvaluationProtocol, split: Split, *, train: SpotTable, held: SpotTable | None
+) -> None:
+    sections = ", ".join(split.train)
+    logger.info(f"train {config.model}, protocol `{protocol.name}`: {len(train.group)} spots of {sections}")
+    if held is not None:
+        names = ", ".join(split.validation or split.train)
+        logger.info(f"  validation on {len(held.group)} spots of {names}")
+    logger.info(f"  held out: {', '.join(split.test)}")
+    if split.same_patient:
+        logger.info(f"  {protocol.leak}")
+    if config.method.is_trained:
+        fit: Any = config.fit
+        batches = f"batches of {fit.batch_size}, {fit.accumulate_batches} per optimiser step"
+        logger.info(f"  {batches}, {fit.epochs} epochs")

@@ -1,1 +1,1 @@
-"""Encoders: pixels of tiles in, embeddings out."""
+"""Encoders: tile pixels in, embeddings out."""

@@ -1,16 +1,15 @@
-"""Cards: what is known of a published encoder, enough to build it, to describe it, and to warn before it is misused.
+"""Model cards: what is known of a published encoder, to build it, describe it, and warn before misuse.
 
-Names are those of TRIDENT. Construction, pixels and licence are as the makers state them with their weights; where
-they publish no um/px, what users of the encoder have settled on stands here. A licence is named, not judged: read it at
-the makers' page before use.
+Names are those of TRIDENT. Construction, pixels and licence are as the makers state them with their weights. Where
+they publish no um/px, the value that users of the encoder have settled on is used. A licence is named, not interpreted:
+read it on the makers' page before use.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from raystp.encoders import layouts
-from raystp.encoders.families import hub_files as hub
+from raystp.encoders.families import hub_files
 from raystp.encoders.layouts import Layout
 from raystp.units import Microns, MicronsPerPixel, TilePixels, target_mpp
 
@@ -22,12 +21,13 @@ CLIP: tuple[Colour, Colour] = ((0.48145466, 0.4578275, 0.40821073), (0.26862954,
 
 APACHE, MIT, NON_COMMERCIAL = "Apache-2.0", "MIT", "CC-BY-NC-ND-4.0"
 
-PIXELS = TilePixels(224)
-TWENTYFOLD = (MicronsPerPixel(0.5),)
-FOUR_SCALES = tuple(MicronsPerPixel(mpp) for mpp in (0.25, 0.5, 1.0, 2.0))
+TILE_PX = TilePixels(224)
+AT_20X = (MicronsPerPixel(0.5),)
+AT_FOUR_SCALES = tuple(MicronsPerPixel(mpp) for mpp in (0.25, 0.5, 1.0, 2.0))
 
-TOLERANCE = 0.15
-"""um/px within 15 % of the trained: 256 px at 0.5 um/px shrunk to 224 px, a common habit, are 14 % off."""
+MPP_TOLERANCE = 0.15
+"""Allowed relative difference from the um/px of training: 256 px at 0.5 um/px shrunk to 224 px, a common habit, are
+14 % off."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,42 +37,41 @@ class Card:
     name: str
     model: str
     """timm's name of the architecture."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """What differs from it, in timm's own words."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Arguments of timm's `create_model` that differ from the architecture's defaults."""
     swiglu: bool = False
     """Gated MLPs (packed SwiGLU with SiLU) in place of plain ones."""
     cut: tuple[str, ...] = ()
-    """Modules that are left out, and their tensors with them."""
+    """Modules that are removed, with their tensors."""
     pooling: str = "class"
-    """A name that `pools.made` knows."""
+    """A name that `pools.create_pooling` knows."""
     dim: int
     millions: float
-    """Parameters, in millions, as the network holds them."""
-    pixels: TilePixels = PIXELS
-    mpp: tuple[MicronsPerPixel, ...] = TWENTYFOLD
+    """Parameters of the network, in millions."""
+    tile_px: TilePixels = TILE_PX
+    mpp: tuple[MicronsPerPixel, ...] = AT_20X
     """um/px of the tiles it was trained on; empty for photographs."""
     colours: tuple[Colour, Colour] = IMAGENET
-    """Mean and std of red, green and blue, on pixels in [0, 1]."""
+    """Mean and standard deviation of red, green and blue, for pixels in [0, 1]."""
     licence: str
     gated: bool = False
-    """Whether the hub gives it only to those who accepted its terms."""
+    """Whether the hub requires that a user accepts the terms."""
     repository: str | None
-    """`owner/name` on the hub; None where the weights are elsewhere, and a file must be named."""
-    files: tuple[str, ...] = hub.NAMES
-    layout: Layout = layouts.same
-    """From the published file's names to timm's."""
+    """`owner/name` on the hub; None where the weights are elsewhere, and a file must be given."""
+    files: tuple[str, ...] = hub_files.NAMES
+    layout: Layout = layouts.unchanged
+    """Renames the tensors of the published file to timm's names."""
 
-
-def fits(card: Card, side: Microns, pixels: TilePixels) -> str | None:
-    """Return a warning where tiles of `side` um and `pixels` px are not what an encoder was trained on, else None."""
-    if pixels != card.pixels:
-        return f"encoder '{card.name}' takes tiles of {card.pixels} px, these have {pixels} px"
-    seen = target_mpp(side, pixels)
-    if not card.mpp or any(abs(seen / mpp - 1) <= TOLERANCE for mpp in card.mpp):
-        return None
-    scales = " or ".join(f"{mpp:.3g}" for mpp in card.mpp)
-    nearest = min(card.mpp, key=lambda mpp: max(seen / mpp, mpp / seen))
-    return (
-        f"encoder '{card.name}' was trained at {scales} um/px, tiles of {side:g} um and {pixels} px are at {seen:.3g}: "
-        f"it will answer, but as for tissue that it never saw; tiles of {nearest * pixels:g} um would fit"
-    )
+    def tile_warning(self, side: Microns, tile_px: TilePixels) -> str | None:
+        """Return a warning where tiles of `side` um and `tile_px` px differ from the encoder's training tiles."""
+        if tile_px != self.tile_px:
+            return f"encoder '{self.name}' expects tiles of {self.tile_px} px, these have {tile_px} px"
+        mpp = target_mpp(side, tile_px)
+        if not self.mpp or any(abs(mpp / trained - 1) <= MPP_TOLERANCE for trained in self.mpp):
+            return None
+        scales = " or ".join(f"{trained:.3g}" for trained in self.mpp)
+        nearest = min(self.mpp, key=lambda trained: max(mpp / trained, trained / mpp))
+        return (
+            f"encoder '{self.name}' was trained at {scales} um/px, tiles of {side:g} um and {tile_px} px are at "
+            f"{mpp:.3g}: its embeddings may be poor; use tiles of {nearest * tile_px:g} um"
+        )

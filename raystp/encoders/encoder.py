@@ -1,13 +1,13 @@
-"""An encoder, and the one way to use it: uint8 tiles in, float32 rows out.
+"""An encoder and its inference: uint8 tiles in, float32 rows out.
 
-Tiles travel to the device as uint8 and are normalised there (normalise.py); how many go through the network at once is
-given, or found (batches.py). Precision is part of what is computed; the batch, the layout of the weights and
-torch.compile are how, and move a float32 row by less than 1e-5.
+Tiles are sent to the device as uint8 and normalised there (normalise.py). The number of tiles per forward pass is given
+or found (batches.py). Precision changes the result. The batch, the memory layout of the weights and torch.compile do
+not: they change a float32 row by less than 1e-5.
 """
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,57 +25,57 @@ Precision = Literal["float32", "float16", "bfloat16"]
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What a config says of an encoder: its registry name, and where its weights come from.
+    """An encoder's registry name, and where its weights come from.
 
-    Raises EncoderError where two sources of weights are named at once, or a digest of random weights.
+    Raises EncoderError for two sources of weights at once, and for a digest of random weights.
     """
 
     name: str
     weights: str | None = None
-    """Path or URI of a file that the user has: .safetensors, or an older .bin, .pt or .pth of tensors alone."""
+    """Path or URI of a weights file: .safetensors, or an older .bin, .pt or .pth that holds only tensors."""
     sha256: str | None = None
-    """The digest that this file must have, or the hub's where no file is named."""
+    """Expected digest of this file, or of the hub's file where none is given."""
     random: bool = False
-    """Random weights, asked for by name: a control, never a fallback."""
+    """Random weights: a control that must be requested, never a fallback."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.weights is not None and self.random:
-            msg = f"encoder '{self.name}' has both random weights and the file {self.weights}: leave one of them out"
+            msg = f"encoder '{self.name}' has both random weights and the file {self.weights}: remove one of them"
             raise EncoderError(msg)
         if self.random and self.sha256 is not None:
-            msg = f"encoder '{self.name}' names the digest {self.sha256} of random weights: leave one of them out"
+            msg = f"encoder '{self.name}' has random weights and the digest {self.sha256}: remove one of them"
             raise EncoderError(msg)
 
 
 @dataclass(frozen=True)
 class EncoderDescription:
-    """What is known of an encoder before it is built: enough to name the work and lay out its table."""
+    """What is known of an encoder before it is built: enough for a fingerprint and a table schema."""
 
     identity: str
-    """Which weights: a file's sha256, `seed:<n>`, `random:<seed>`, or the hub's: `hub:<model>:<tag>` for timm's,
+    """Its weights: a file's sha256, `seed:<n>`, `random:<seed>`, or those of the hub: `hub:<model>:<tag>` for timm's,
     `hub:<owner>/<name>@<revision>` for others."""
     dim: int
-    pixels: TilePixels
+    tile_px: TilePixels
     mpp: tuple[MicronsPerPixel, ...] = ()
-    """um/px of the tiles it was trained on; empty where nobody says, as for photographs."""
+    """um/px of the tiles it was trained on; empty where it is unknown, as for photographs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """A network with what it expects of its input.
+    """A network and the tiles it expects.
 
-    A fully convolutional one serves tiles of another side too, by `dataclasses.replace(encoder, pixels=...)`.
+    A fully convolutional network accepts other tile sizes too: `dataclasses.replace(encoder, tile_px=...)`.
     """
 
     name: str
     network: nn.Module
-    """Normalised float NCHW to (N, dim)."""
+    """From normalised float NCHW to (N, dim)."""
     dim: int
-    pixels: TilePixels
-    """Side of the tiles it expects."""
+    tile_px: TilePixels
+    """Side of its tiles."""
     mean: tuple[float, float, float]
-    """Of red, green and blue, on pixels in [0, 1]."""
+    """Mean of red, green and blue, for pixels in [0, 1]."""
     std: tuple[float, float, float]
     digest: str
     """sha256 of the weights file, or of the state dict where no file was read."""
@@ -83,15 +83,15 @@ class Encoder:
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How passes are run; by default as plainly as torch does."""
+    """Options of the forward passes; they change a result by rounding only."""
 
     channels_last: bool = False
-    """Lay convolutions' weights out as the pixels lie: faster on a GPU's tensor cores, for convolutional networks."""
+    """Store weights in channels-last order, like the pixels: faster on a GPU, for convolutional networks."""
     compiler: str | None = None
-    """torch.compile's backend, say `inductor`: a minute once, then faster passes on a GPU."""
+    """Backend of torch.compile, say `inductor`: takes a minute once, then passes are faster on a GPU."""
 
 
-PLAIN = InferenceOptions()
+DEFAULT_OPTIONS = InferenceOptions()
 
 
 def encode(
@@ -101,23 +101,27 @@ def encode(
     device: str,
     precision: Precision = "float32",
     batch: Batch = None,
-    ways: InferenceOptions = PLAIN,
+    options: InferenceOptions = DEFAULT_OPTIONS,
 ) -> Float32[np.ndarray, "tile dim"]:
     """Return the encoder's row for each RGB tile, in the order of the tiles.
 
-    Moves the network to `device` and leaves it there in eval mode, laid out and compiled as `ways` says; its weights
-    keep their values. float16 and bfloat16 compute under autocast, float32 without TF32. `batch` is the number of
-    tiles in one forward pass; where the device runs out of memory it is halved, whatever was asked for.
+    Moves the network to `device` and leaves it there in eval mode, with the memory layout and compilation of `options`.
+    Its weights keep their values. float16 and bfloat16 compute under autocast, float32 without TF32. `batch` is the
+    number of tiles in one forward pass. It is halved where the device runs out of memory.
 
-    Raises:
-        EncoderError: tiles of another side than the encoder's, rows of another length than `dim`, nan or infinity, or
-            a device on which not even one tile fits.
+    Raises EncoderError for tiles of another size than the encoder's, rows of another length than `dim`, nan or
+    infinity, and where not even one tile fits into the device's memory.
     """
-    return BatchEncoder(encoder, device=device, precision=precision, batch=batch, ways=ways)(tiles)
+    return BatchEncoder(encoder, device=device, precision=precision, batch=batch, options=options)(tiles)
+
+
+def stored_precision(precision: Precision) -> Literal["float32", "float16"]:
+    """Return the precision of stored vectors. Arrow has no bfloat16; float16 represents all its digits."""
+    return "float32" if precision == "float32" else "float16"
 
 
 class BatchEncoder:
-    """`encode`, made ready for many calls: its buffers are kept from one to the next. One thread at a time."""
+    """Like `encode`, for many calls: buffers are kept between calls. Not thread-safe."""
 
     def __init__(
         self,
@@ -126,118 +130,120 @@ class BatchEncoder:
         device: str,
         precision: Precision = "float32",
         batch: Batch = None,
-        ways: InferenceOptions = PLAIN,
+        options: InferenceOptions = DEFAULT_OPTIONS,
     ) -> None:
-        batches.check(batch)
+        batches.check_batch(batch)
         self._encoder, self._precision, self._batch = encoder, precision, batch
-        self._passes = _Passes(encoder, torch.device(device), ways)
+        self._forward = _ForwardPass(encoder, torch.device(device), options)
 
     def __call__(self, tiles: UInt8[np.ndarray, "tile pixel pixel 3"]) -> Float32[np.ndarray, "tile dim"]:
-        """Return what `encode` returns, and raise what it raises."""
-        encoder, passes, precision = self._encoder, self._passes, self._precision
+        """Return the rows of `encode`; raises the same errors."""
+        encoder, forward, precision = self._encoder, self._forward, self._precision
         _check_tiles(encoder, tiles)
-        with torch.inference_mode(), _arithmetic(passes.device, precision):
-            wanted = batches.size(self._batch, encoder.network, passes.device, precision=precision, fits=passes.blank)
-            rows, fitted = passes.rows(tiles, wanted)
-        if fitted < wanted:
-            batches.remember(encoder.network, passes.device, precision, fitted)
-        return _checked_rows(encoder, rows.cpu().numpy(), precision)
+        with torch.inference_mode(), _precision_context(forward.device, precision):
+            step = batches.resolve_batch(
+                self._batch, encoder.network, forward.device, precision=precision, try_pass=forward.pass_black_tiles
+            )
+            rows, fitted = forward.rows(tiles, step)
+        if fitted < step:
+            batches.lower_fitted(encoder.network, forward.device, precision, fitted)
+        return _check_rows(encoder, rows.cpu().numpy(), precision)
 
 
-class _Passes:
-    """A network on its device, and passes of tiles through it."""
+class _ForwardPass:
+    """A network on its device, and the buffer of its input."""
 
-    def __init__(self, encoder: Encoder, device: torch.device, ways: InferenceOptions) -> None:
+    def __init__(self, encoder: Encoder, device: torch.device, options: InferenceOptions) -> None:
         self.device = device
         self._encoder = encoder
         self._normaliser: PixelNormaliser | None = None
-        # Outside inference mode, where moved parameters would be unfit for training ever after.
-        network: Any = encoder.network.to(device).eval()
-        if ways.channels_last:
-            network = network.to(memory_format=torch.channels_last)
-        if ways.compiler is not None and network._compiled_call_impl is None:
-            network.compile(backend=ways.compiler)
-        self._network: nn.Module = network
-        # A compiled network is compiled again for a batch of another size: it is given full ones only.
-        self._whole = ways.compiler is not None
+        # Outside inference mode: parameters moved in inference mode could never be trained again.
+        self._network = encoder.network.to(device).eval()
+        if options.channels_last:
+            self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's types
+        if options.compiler is not None and self._network._compiled_call_impl is None:
+            self._network.compile(backend=options.compiler)
+        # A compiled network is compiled again for each batch size, so it gets full batches only.
+        self._full_batches = options.compiler is not None
 
     def rows(
         self, tiles: UInt8[np.ndarray, "tile pixel pixel 3"], step: int
     ) -> tuple[Float32[torch.Tensor, "tile dim"], int]:
-        """Return a row per tile, on the device, and how many tiles at once fitted: `step`, or less."""
+        """Return a row per tile, on the device, and the number of tiles per pass that fitted: `step` or fewer."""
         rows = torch.empty((len(tiles), self._encoder.dim), dtype=torch.float32, device=self.device)
         start = 0
         while start < len(tiles):
             part = tiles[start : start + step]
-            room = step if self._whole else min(step, len(tiles))
-            outputs = self._outputs(part, room)
+            capacity = step if self._full_batches else min(step, len(tiles))
+            outputs = self._try_pass(part, capacity)
             if outputs is None:
-                self._normaliser = None  # its buffer goes first
-                step = batches.halved(room, self.device, self._encoder.name)
+                self._normaliser = None  # its buffer is released before the batch is halved
+                step = batches.halve(capacity, self.device, self._encoder.name)
                 continue
             rows[start : start + step].copy_(outputs)
             start += step
         return rows, step
 
-    def blank(self, count: int) -> None:
+    def pass_black_tiles(self, count: int) -> None:
         """Pass `count` black tiles; raises torch.OutOfMemoryError where they do not fit."""
-        side = self._encoder.pixels
-        self._passed(np.zeros((count, side, side, 3), dtype=np.uint8), count)
+        side = self._encoder.tile_px
+        self._pass(np.zeros((count, side, side, 3), dtype=np.uint8), count)
 
-    def _outputs(
-        self, part: UInt8[np.ndarray, "tile pixel pixel 3"], room: int
+    def _try_pass(
+        self, part: UInt8[np.ndarray, "tile pixel pixel 3"], capacity: int
     ) -> Float[torch.Tensor, "tile dim"] | None:
-        """Return a row for each of these tiles, or None where the memory did not suffice."""
+        """Return a row for each of these tiles, or None where memory was too small."""
         try:
-            outputs, given = self._passed(part, room)
+            outputs, count = self._pass(part, capacity)
         except torch.OutOfMemoryError:
             return None
-        if outputs.shape != (given, self._encoder.dim):
-            seen = f"{tuple(outputs.shape)} for {given} tiles"
-            wanted = f"one row of {self._encoder.dim} values each was wanted"
-            msg = f"encoder '{self._encoder.name}' gave {seen}, where {wanted}"
+        if outputs.shape != (count, self._encoder.dim):
+            msg = (
+                f"encoder '{self._encoder.name}' returned {tuple(outputs.shape)} for {count} tiles, expected "
+                f"({count}, {self._encoder.dim})"
+            )
             raise EncoderError(msg)
         return outputs[: len(part)]
 
-    def _passed(self, part: UInt8[np.ndarray, "tile pixel pixel 3"], room: int) -> tuple[torch.Tensor, int]:
-        """Pass tiles through the network; return what it gave, and for how many tiles."""
-        if self._normaliser is None or self._normaliser.room != room:
-            encoder, self._normaliser = self._encoder, None
+    def _pass(self, part: UInt8[np.ndarray, "tile pixel pixel 3"], capacity: int) -> tuple[torch.Tensor, int]:
+        """Pass tiles through the network; return its output and the number of tiles in it."""
+        if self._normaliser is None or self._normaliser.capacity != capacity:
+            encoder, self._normaliser = self._encoder, None  # the old buffer is released before a new one is allocated
             self._normaliser = PixelNormaliser(
-                encoder.mean, encoder.std, side=encoder.pixels, room=room, device=self.device
+                encoder.mean, encoder.std, side=encoder.tile_px, capacity=capacity, device=self.device
             )
         pixels = self._normaliser(part)
-        pixels = self._normaliser.whole() if self._whole else pixels
+        pixels = self._normaliser.whole_buffer() if self._full_batches else pixels
         return self._network(pixels), len(pixels)
 
 
-def _arithmetic(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
+def _precision_context(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
     if precision != "float32":
         return torch.autocast(device.type, dtype=getattr(torch, precision))
-    # cuDNN's convolutions use TF32 unless told otherwise: 10 bits of mantissa are not float32.
+    # cuDNN's convolutions use TF32 by default, whose 10 bits of mantissa are not float32.
     benchmark = torch.backends.cudnn.benchmark
     return torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=False)
 
 
 def _check_tiles(encoder: Encoder, tiles: np.ndarray) -> None:
-    if tiles.shape[1:] != (encoder.pixels, encoder.pixels, 3):
-        seen = " x ".join(str(n) for n in tiles.shape[1:])
+    if tiles.shape[1:] != (encoder.tile_px, encoder.tile_px, 3):
+        shape = " x ".join(str(n) for n in tiles.shape[1:])
         msg = (
-            f"encoder '{encoder.name}' takes RGB tiles of {encoder.pixels} x {encoder.pixels} px, these are {seen}: "
-            f"read them at {encoder.pixels} px"
+            f"encoder '{encoder.name}' expects RGB tiles of {encoder.tile_px} x {encoder.tile_px} px, got {shape}: "
+            f"read them at {encoder.tile_px} px"
         )
         raise EncoderError(msg)
 
 
-def _checked_rows(
+def _check_rows(
     encoder: Encoder, rows: Float32[np.ndarray, "tile dim"], precision: Precision
 ) -> Float32[np.ndarray, "tile dim"]:
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
-        way = "try float32" if precision != "float32" else "its weights are damaged, or it was trained on other pixels"
+        hint = "use float32" if precision != "float32" else "its weights are damaged, or it expects other pixels"
         msg = (
-            f"encoder '{encoder.name}' gave nan or infinity for {len(bad)} of {len(rows)} tiles in {precision} "
-            f"(the first is number {bad[0]}, counted from 0): {way}"
+            f"encoder '{encoder.name}' returned nan or infinity for {len(bad)} of {len(rows)} tiles in {precision} "
+            f"(the first is tile {bad[0]}, counted from 0): {hint}"
         )
         raise EncoderError(msg)
     return rows

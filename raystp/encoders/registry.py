@@ -1,8 +1,9 @@
-"""The encoders by name: dictionaries that can be read, and names with a prefix for the rest.
+"""The encoders by name: dictionaries, and prefixes for whole families.
 
-A new published encoder is a card in its makers' file, and that file's line in `CARDS`; one that is no network of timm's
-is a file with `build` and `describe`, and its line in `ENCODERS` and `DESCRIPTIONS`. `timm:<model>` is any model of
-timm (`vit_...` alone will do), `hf-hub:<owner>/<name>` any that was published on the hub with timm.
+To add a published encoder, add a card to its makers' file and that file to `CARDS`. An encoder that is not a timm
+network needs a file with `build` and `describe`, and a line in `ENCODERS` and `DESCRIPTIONS`. `timm:<model>` is any
+model of timm (the prefix may be left out for `vit_...`), `hf-hub:<owner>/<name>` any model on the hub published with
+timm.
 """
 
 import difflib
@@ -10,7 +11,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from raystp.encoders.card import Card, fits
+from raystp.encoders.card import Card
 from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
 from raystp.encoders.families import cards as card_family
 from raystp.encoders.families import hub_models as hub_family
@@ -23,7 +24,7 @@ from raystp.units import Microns, TilePixels
 
 @dataclass(frozen=True)
 class EncoderFamily:
-    """What answers for encoders of one kind."""
+    """The functions that build and describe encoders of one kind."""
 
     build: Callable[[EncoderSpec], Encoder]
     describe: Callable[[EncoderSpec], EncoderDescription]
@@ -63,56 +64,56 @@ FAMILIES: dict[str, EncoderFamily] = {
     hub_family.PREFIX: EncoderFamily(hub_family.build, hub_family.describe, hub_family.identity),
 }
 
-_SHORT = "vit_"
+_TIMM_SHORTHAND = "vit_"
 
 
 def build(spec: EncoderSpec) -> Encoder:
-    """Build the encoder that a spec names; raises EncoderError where it is unknown or its weights cannot be had."""
-    return replace(_family(spec).build(_in_full(spec)), name=spec.name)
+    """Build an encoder; raises EncoderError for an unknown name, and where its weights are not available."""
+    return replace(_family(spec).build(_with_prefix(spec)), name=spec.name)
 
 
 def describe(spec: EncoderSpec) -> EncoderDescription:
-    """Say what `build` would build: its weights' identity, its dim, its tiles' side and um/px, without building it.
+    """Return identity, dim, tile side and um/px of an encoder without building it.
 
-    A weights file is read through once for its digest, which is checked. A `timm:` or `hf-hub:` model costs the import
-    of timm, the latter its config from the hub.
+    A weights file is read once to check its digest. A `timm:` or `hf-hub:` model needs the import of timm, the latter
+    also its config from the hub.
     """
-    return _family(spec).describe(_in_full(spec))
+    return _family(spec).describe(_with_prefix(spec))
 
 
 def identity(spec: EncoderSpec) -> str:
-    """Say which weights `build` would take, for a fingerprint.
+    """Return which weights `build` uses, for a fingerprint.
 
-    A file's sha256 (checked against `spec.sha256`), the sha256 that the hub's must have, `seed:<n>`, `random:<seed>`,
-    `hub:<model>:<tag>` or `hub:<owner>/<name>@<revision>`. Raises as `build` does for an unknown name or another file
-    than the one named.
+    A file's sha256 (checked against `spec.sha256`), the expected sha256 of the hub's file, `seed:<n>`,
+    `random:<seed>`, `hub:<model>:<tag>` or `hub:<owner>/<name>@<revision>`. Raises EncoderError for an unknown name,
+    and for a file with another digest.
     """
-    return _family(spec).identity(_in_full(spec))
+    return _family(spec).identity(_with_prefix(spec))
 
 
-def warning(spec: EncoderSpec, side: Microns, pixels: TilePixels) -> str | None:
-    """Return a warning where tiles of `side` um and `pixels` px are not what an encoder was trained on, else None."""
-    return fits(CARDS[spec.name], side, pixels) if spec.name in CARDS else None
+def tile_warning(spec: EncoderSpec, side: Microns, tile_px: TilePixels) -> str | None:
+    """Return a warning where tiles of `side` um and `tile_px` px differ from the encoder's training tiles."""
+    return CARDS[spec.name].tile_warning(side, tile_px) if spec.name in CARDS else None
 
 
-def _in_full(spec: EncoderSpec) -> EncoderSpec:
-    return replace(spec, name=f"{timm_family.PREFIX}{spec.name}") if spec.name.startswith(_SHORT) else spec
+def _with_prefix(spec: EncoderSpec) -> EncoderSpec:
+    is_short = spec.name.startswith(_TIMM_SHORTHAND)
+    return replace(spec, name=f"{timm_family.PREFIX}{spec.name}") if is_short else spec
 
 
 def _family(spec: EncoderSpec) -> EncoderFamily:
-    """Return who builds an encoder; raises EncoderError where nobody can."""
-    name = _in_full(spec).name
+    """Return the functions for an encoder; raises EncoderError for an unknown name."""
+    name = _with_prefix(spec).name
     for prefix, family in FAMILIES.items():
         if name.startswith(prefix):
             return family
     if name not in ENCODERS:
-        near = difflib.get_close_matches(name, ENCODERS, n=1)
+        close = difflib.get_close_matches(name, ENCODERS, n=1)
         ours = ", ".join(sorted(ENCODERS.keys() - CARDS.keys()))
-        others = (
-            f"{timm_family.PREFIX}<model> for any model of timm, {hub_family.PREFIX}<owner>/<name> for its on the hub"
+        msg = (
+            f"unknown encoder '{name}'; choose {ours}, a published one ({', '.join(CARDS)}), "
+            f"{timm_family.PREFIX}<model> for a model of timm, or {hub_family.PREFIX}<owner>/<name> for one on the hub"
         )
-        there = f"there are {ours}, and {others}, or of published ones {', '.join(CARDS)}"
-        msg = f"no encoder '{name}'; {there}" + (f"; did you mean '{near[0]}'?" if near else "")
-        raise EncoderError(msg)
-    describing = DESCRIPTIONS[name]
-    return EncoderFamily(ENCODERS[name], describing, lambda one: describing(one).identity)
+        raise EncoderError(msg + (f"; did you mean '{close[0]}'?" if close else ""))
+    describe_encoder = DESCRIPTIONS[name]
+    return EncoderFamily(ENCODERS[name], describe_encoder, lambda one: describe_encoder(one).identity)

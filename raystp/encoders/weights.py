@@ -1,15 +1,15 @@
-"""Weights from a file: the one that was named, whole, and nothing that can run code.
+"""Load weights from a file: exactly the given one, complete, and without running code.
 
-safetensors holds tensors and nothing else. Older files (.bin, .pt, .pth) are pickles, which run code of their maker's
-choosing when opened: torch opens them with `weights_only`, which makes tensors and plain containers and refuses the
-rest. Files of any other name are refused before a byte is read.
+safetensors holds tensors only. Older files (.bin, .pt, .pth) are pickles, which can run any code when opened. torch
+opens them with `weights_only`, which accepts tensors and plain containers and rejects everything else. Files with
+another suffix are rejected before they are opened.
 """
 
 import hashlib
 import pickle
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -18,26 +18,29 @@ from torch import nn
 
 from raystp import artifacts
 from raystp.encoders.encoder import EncoderSpec
+from raystp.encoders.layouts import State
 from raystp.errors import EncoderError, some
 from raystp.storage import StoragePath
 
-ENDING = ".safetensors"
-OLDER = (".bin", ".pt", ".pth")
+SUFFIX = ".safetensors"
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 
-State = dict[str, torch.Tensor]
+_NESTED_KEYS = ("model", "state_dict", "teacher")
+"""Keys under which training code stores the weights, beside optimisers and counters."""
 
-_NESTS = ("model", "state_dict", "teacher")
-"""Where training code keeps the weights, beside optimisers and counters."""
+
+class _KeyDifference(NamedTuple):
+    missing: list[str]
+    unexpected: list[str]
 
 
 def file_digest(spec: EncoderSpec) -> str:
     """Return the sha256 of the weights file; the whole file is read, also from an object store.
 
-    Raises:
-        EncoderError: no file is named, it is of another kind by its name, or its digest is not `spec.sha256`.
-        StorageError: it cannot be read.
+    Raises EncoderError without a file, for a file with another suffix, and where the digest is not `spec.sha256`;
+    StorageError where the file cannot be read.
     """
-    return _checked_digest(spec, _place(spec))
+    return _check_digest(spec, _path(spec))
 
 
 def load(
@@ -49,55 +52,55 @@ def load(
 ) -> str:
     """Load the weights file into the network, all of it and exactly, and return the file's sha256.
 
-    `without` names submodules (a classifier) that the network may lack and the file may still hold; `layout` gives the
-    file's tensors the network's names. A network on the meta device takes the file's tensors as its own.
+    `without` names submodules (a classifier) that the network may lack and the file may still contain. `layout` renames
+    the file's tensors to the network's names. A network on the meta device takes the file's tensors as its own.
 
-    Raises:
-        EncoderError: as `file_digest`; or the file is damaged, or its tensors are not the network's.
-        StorageError: the file cannot be read.
+    Raises EncoderError like `file_digest`, for a damaged file, and for tensors that are not the network's;
+    StorageError where the file cannot be read.
     """
-    with _place(spec).local() as path:
-        digest = _checked_digest(spec, StoragePath.of(path))
-        state = _read(spec, path)
+    with _path(spec).local() as local:
+        digest = _check_digest(spec, StoragePath.of(local))
+        state = _read(spec, local)
     if layout is not None:
         state = layout(state)
-    left_out = {f"{module}.{tensor}" for module in without for tensor in ("weight", "bias")} - set(network.state_dict())
-    for name in left_out & state.keys():
+    removed = {f"{module}.{tensor}" for module in without for tensor in ("weight", "bias")} - set(network.state_dict())
+    for name in removed & state.keys():
         del state[name]
     _load_exactly(spec, network, state)
     return digest
 
 
 def state_digest(network: nn.Module) -> str:
-    """Return a sha256 of the network's tensors: their names, types, shapes and values."""
-    total = hashlib.sha256()
+    """Return a sha256 of the network's tensors: names, types, shapes and values."""
+    digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def check_ending(name: str, encoder: str) -> None:
-    """Raise EncoderError where a file is not of weights by its name."""
-    if not name.endswith((ENDING, *OLDER)):
+def check_suffix(name: str, encoder: str) -> None:
+    """Raise EncoderError where a file's suffix is not one of weights."""
+    if not name.endswith((SUFFIX, *PICKLE_SUFFIXES)):
         msg = (
-            f"encoder '{encoder}': {name} is not a {ENDING} file, nor an older {', '.join(OLDER)}, and other kinds are "
-            f"never opened, since they can run code: convert it with safetensors.torch.save_file, where you trust it"
+            f"encoder '{encoder}': {name} is not a {SUFFIX} file, nor an older {', '.join(PICKLE_SUFFIXES)}; other "
+            "kinds can run code and are never opened: if you trust the file, convert it with "
+            "safetensors.torch.save_file"
         )
         raise EncoderError(msg)
 
 
-def _place(spec: EncoderSpec) -> StoragePath:
+def _path(spec: EncoderSpec) -> StoragePath:
     if spec.weights is None:
-        msg = f"encoder '{spec.name}' has no weights file: give the path or URI of its {ENDING} file as `weights`"
+        msg = f"encoder '{spec.name}' has no weights file: give the path or URI of its {SUFFIX} file as `weights`"
         raise EncoderError(msg)
-    place = StoragePath.of(spec.weights)
-    check_ending(place.name, spec.name)
-    return place
+    path = StoragePath.of(spec.weights)
+    check_suffix(path.name, spec.name)
+    return path
 
 
-def _checked_digest(spec: EncoderSpec, place: StoragePath) -> str:
-    digest = artifacts.digest(place)
+def _check_digest(spec: EncoderSpec, path: StoragePath) -> str:
+    digest = artifacts.digest(path)
     if spec.sha256 is not None and digest != spec.sha256.lower():
         msg = (
             f"encoder '{spec.name}': {StoragePath.of(str(spec.weights))} has sha256 {digest}, expected {spec.sha256}: "
@@ -108,65 +111,66 @@ def _checked_digest(spec: EncoderSpec, place: StoragePath) -> str:
 
 
 def _read(spec: EncoderSpec, path: Path) -> State:
-    """Read a file's tensors, by its name as safetensors or as an older file of tensors alone."""
-    if not path.name.endswith(ENDING):
-        return _read_older(spec, path)
+    """Read the tensors of a safetensors file, or of an older file that holds only tensors."""
+    if not path.name.endswith(SUFFIX):
+        return _read_pickle(spec, path)
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        msg = f"encoder '{spec.name}': {path.name} is not a whole safetensors file ({error}): get it again"
+        msg = f"encoder '{spec.name}': {path.name} is not a complete safetensors file ({error}): download it again"
         raise EncoderError(msg) from None
 
 
-def _read_older(spec: EncoderSpec, path: Path) -> State:
+def _read_pickle(spec: EncoderSpec, path: Path) -> State:
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0]
         msg = (
             f"encoder '{spec.name}': {path.name} holds more than tensors, or is damaged ({reason}): "
-            f"get it again, or convert it with safetensors.torch.save_file, where you trust it"
+            f"download it again, or if you trust it, convert it with safetensors.torch.save_file"
         )
         raise EncoderError(msg) from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
         reason = str(error).partition("\n")[0]
-        msg = f"encoder '{spec.name}': {path.name} is not a whole file of weights ({reason}): get it again"
+        msg = f"encoder '{spec.name}': {path.name} is not a complete weights file ({reason}): download it again"
         raise EncoderError(msg) from None
-    for nest in _NESTS:
-        state = state.get(nest, state) if isinstance(state, dict) else state
+    for key in _NESTED_KEYS:
+        state = state.get(key, state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        msg = f"encoder '{spec.name}': {path.name} holds no plain table of tensors: save the network's state_dict alone"
+        msg = f"encoder '{spec.name}': {path.name} is not a dictionary of tensors: save only the network's state_dict"
         raise EncoderError(msg)
     return {str(name): tensor for name, tensor in state.items()}
 
 
 def _load_exactly(spec: EncoderSpec, network: nn.Module, state: State) -> None:
-    wanted = network.state_dict()
+    expected = network.state_dict()
     misshapen = [
-        f"{name} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}"
+        f"{name} {tuple(tensor.shape)} for {tuple(expected[name].shape)}"
         for name, tensor in state.items()
-        if name in wanted and tensor.shape != wanted[name].shape
+        if name in expected and tensor.shape != expected[name].shape
     ]
-    # strict=False, so that what differs is told in one sentence; to torch, BatchNorm's absent counters do not differ.
-    keys = None if misshapen else _assigned(network, wanted, state)
-    missing, unexpected = (keys.missing_keys, keys.unexpected_keys) if keys else ([], [])
-    faults = {"it lacks": missing, "it holds unknown": unexpected, "of another shape are": misshapen}
-    told = "; ".join(f"{words} {some(names)}" for words, names in faults.items() if names)
-    if told:
-        msg = f"encoder '{spec.name}': {StoragePath.of(str(spec.weights))} does not hold this network's weights: {told}"
-        raise EncoderError(msg)
+    # strict=False, to report all differences in one message. torch accepts that BatchNorm's counters are absent.
+    difference = _KeyDifference([], []) if misshapen else _assign(network, expected, state)
+    faults = {"missing": difference.missing, "unknown": difference.unexpected, "of another shape": misshapen}
+    reasons = "; ".join(f"{fault}: {some(names)}" for fault, names in faults.items() if names)
+    if reasons:
+        msg = f"encoder '{spec.name}': {StoragePath.of(str(spec.weights))} does not hold this network's weights; "
+        raise EncoderError(msg + reasons)
 
 
-def _assigned(network: nn.Module, wanted: State, state: State) -> Any:
-    """Give the network a file's tensors, in its own types, and return the names that differ; `state` is used up.
+def _assign(network: nn.Module, expected: State, state: State) -> _KeyDifference:
+    """Load a file's tensors into the network, in its own types, and return the names that differ; empties `state`.
 
-    A network on the meta device owns them afterwards. They are copied first: safetensors maps its file into memory, and
-    whoever wrote to the file later would change the weights.
+    A network on the meta device owns the tensors afterwards. They are copied first: safetensors maps its file into
+    memory, so a later change of the file would change the weights.
     """
     if not any(parameter.is_meta for parameter in network.parameters()):
-        return network.load_state_dict(state, strict=False)
-    own = {}
-    for name in list(state):
-        tensor = state.pop(name)
-        own[name] = tensor.to(wanted[name].dtype, copy=True) if name in wanted else tensor
-    return network.load_state_dict(own, strict=False, assign=True)
+        keys = network.load_state_dict(state, strict=False)
+    else:
+        own = {}
+        for name in list(state):
+            tensor = state.pop(name)
+            own[name] = tensor.to(expected[name].dtype, copy=True) if name in expected else tensor
+        keys = network.load_state_dict(own, strict=False, assign=True)
+    return _KeyDifference(list(keys.missing_keys), list(keys.unexpected_keys))

@@ -1,4 +1,4 @@
-"""Laws of the layouts: published names become timm's, what is unread is dropped by name, and nothing else is."""
+"""Laws of the layouts: published names become timm's, and only named tensors are removed."""
 
 import torch
 
@@ -9,7 +9,7 @@ def numbered(*names: str) -> layouts.State:
     return {name: torch.full((1, 1), float(number)) for number, name in enumerate(names)}
 
 
-def test_what_is_left_out_is_left_out_by_whole_names() -> None:
+def test_tensors_are_removed_by_whole_names() -> None:
     state = numbered("fc.weight", "fc.bias", "fc2.weight", "afc", "fc")
     assert layouts.without("fc")(state).keys() == {"fc2.weight", "afc"}
 
@@ -38,7 +38,7 @@ def test_transformers_names_become_timms() -> None:
     assert list(state) == list(names.values())
 
 
-def test_what_the_class_tokens_place_adds_is_kept_where_registers_have_no_place() -> None:
+def test_the_position_embedding_of_the_class_token_is_added_to_it() -> None:
     state = layouts.dinov2(
         {
             "cls_token": torch.tensor([[[1.0]]]),
@@ -54,7 +54,7 @@ def test_what_the_class_tokens_place_adds_is_kept_where_registers_have_no_place(
     assert state["pos_embed"].flatten().tolist() == [20, 30]
 
 
-def test_conchs_text_and_projection_are_dropped_and_nothing_else() -> None:
+def test_only_text_and_projection_of_conch_are_removed() -> None:
     state = layouts.conch(
         numbered(
             "visual.trunk.cls_token",
@@ -72,7 +72,7 @@ def test_conchs_text_and_projection_are_dropped_and_nothing_else() -> None:
     assert list(state) == ["cls_token", "pool.query", "pool.norm.weight", "head.weight"]
 
 
-def test_swins_stages_begin_with_what_once_ended_the_one_before() -> None:
+def test_downsampling_layers_of_swin_move_to_the_next_stage() -> None:
     names = [f"layers.{n}.downsample.{part}.weight" for n in range(3) for part in ("norm", "reduction")]
     state = layouts.swin(
         numbered(*names, "layers.0.blocks.1.attn_mask", "layers.0.blocks.0.attn.relative_position_index")
@@ -82,34 +82,34 @@ def test_swins_stages_begin_with_what_once_ended_the_one_before() -> None:
 
 
 def ramp(grid: int) -> torch.Tensor:
-    """Places that tell their column, behind a class token's of -1."""
+    """Position embeddings equal to the column, after a class token of -1."""
     columns = torch.arange(grid, dtype=torch.float32).repeat(grid)
     return torch.cat([torch.tensor([-1.0]), columns]).reshape(1, -1, 1)
 
 
-def test_places_of_the_same_grid_are_left_as_they_are() -> None:
+def test_position_embeddings_of_the_same_grid_are_not_changed() -> None:
     state = {"pos_embed": ramp(14)}
     assert torch.equal(layouts.transformers(state, grid=14)["pos_embed"], ramp(14))
     assert torch.equal(layouts.conch_v15({"pos_embed": ramp(28)}, grid=28)["pos_embed"], ramp(28))
 
 
-def test_places_of_another_grid_lie_where_the_patches_do() -> None:
-    places = layouts.transformers({"pos_embed": ramp(37)}, grid=16)["pos_embed"].flatten()
-    assert places.shape == (257,)
-    assert places[0] == -1
-    apart = places[1:].reshape(16, 16)[5, 2:14] - ((torch.arange(16) + 0.5) * 37 / 16 - 0.5)[2:14]
-    assert apart.abs().max() < 0.05  # the ripple of torch's bicubic on a ramp, which cancels out
-    assert apart.mean().abs() < 5e-3
+def test_position_embeddings_of_another_grid_are_resized_to_the_centres_of_the_patches() -> None:
+    positions = layouts.transformers({"pos_embed": ramp(37)}, grid=16)["pos_embed"].flatten()
+    assert positions.shape == (257,)
+    assert positions[0] == -1
+    difference = positions[1:].reshape(16, 16)[5, 2:14] - ((torch.arange(16) + 0.5) * 37 / 16 - 0.5)[2:14]
+    assert difference.abs().max() < 0.05  # the ripple of torch's bicubic on a ramp, which cancels out
+    assert difference.mean().abs() < 5e-3
 
 
-def test_conchs_places_are_stretched_by_a_tenth_of_a_patch_too_much() -> None:
-    places = layouts.conch_v15({"pos_embed": ramp(14)}, grid=28)["pos_embed"].flatten()
-    assert places.shape == (785,)
-    columns, middle = places[1:].reshape(28, 28)[5, 4:24], torch.arange(28)[4:24] + 0.5
+def test_position_embeddings_of_conch_are_scaled_like_its_own_code_does() -> None:
+    positions = layouts.conch_v15({"pos_embed": ramp(14)}, grid=28)["pos_embed"].flatten()
+    assert positions.shape == (785,)
+    columns, middle = positions[1:].reshape(28, 28)[5, 4:24], torch.arange(28)[4:24] + 0.5
     assert (columns - (middle * 14 / 28.1 - 0.5)).mean().abs() < 5e-3
     assert (columns - (middle * 14 / 28 - 0.5)).mean().abs() > 2e-2
 
 
-def test_places_of_no_square_are_left_to_be_refused() -> None:
+def test_position_embeddings_of_no_square_grid_are_not_changed() -> None:
     state = {"pos_embed": torch.zeros(1, 200, 4)}
     assert layouts.transformers(dict(state), grid=14)["pos_embed"].shape == (1, 200, 4)

@@ -1,4 +1,4 @@
-"""Laws of the fused normalisation: torchvision's values, for any batch, in the layout of the tiles."""
+"""Laws of the fused normalisation: torchvision's values, for any batch, in the memory layout of the tiles."""
 
 import threading
 from typing import Any
@@ -18,9 +18,9 @@ def random_tiles(count: int, side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-def normaliser(side: int, room: int, colours: Any = IMAGENET) -> PixelNormaliser:
+def normaliser(side: int, capacity: int, colours: Any = IMAGENET) -> PixelNormaliser:
     mean, std = colours
-    return PixelNormaliser(mean, std, side=side, room=room, device=CPU)
+    return PixelNormaliser(mean, std, side=side, capacity=capacity, device=CPU)
 
 
 def by_hand(tiles: np.ndarray, colours: Any = IMAGENET) -> np.ndarray:
@@ -31,7 +31,7 @@ def by_hand(tiles: np.ndarray, colours: Any = IMAGENET) -> np.ndarray:
 
 @pytest.mark.slow  # torchvision takes seconds to import
 @pytest.mark.parametrize("colours", [IMAGENET, HALF, CLIP])
-def test_it_is_torchvisions_normalisation(colours: Any) -> None:
+def test_values_are_those_of_torchvision(colours: Any) -> None:
     _torchvision.make_importable()
     from torchvision.transforms import functional  # noqa: PLC0415 -- importable only now
 
@@ -44,36 +44,36 @@ def test_it_is_torchvisions_normalisation(colours: Any) -> None:
 
 @pytest.mark.parametrize("colours", [IMAGENET, HALF, CLIP])
 @pytest.mark.parametrize("value", [0, 255])
-def test_the_darkest_and_the_brightest_pixels_come_out_right(value: int, colours: Any) -> None:
+def test_the_darkest_and_the_brightest_pixels_are_exact(value: int, colours: Any) -> None:
     tiles = np.full((2, 8, 8, 3), value, np.uint8)
     np.testing.assert_allclose(normaliser(8, 2, colours)(tiles), by_hand(tiles, colours), atol=1e-6)
 
 
-def test_every_grey_of_every_colour_comes_out_right() -> None:
+def test_every_grey_value_of_every_colour_is_exact() -> None:
     tiles = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     np.testing.assert_allclose(normaliser(16, 1)(tiles), by_hand(tiles), atol=1e-6)
 
 
-@pytest.mark.parametrize("room", [1, 3, 7, 64])
-def test_tiles_do_not_know_how_many_are_taken_at_once(room: int) -> None:
-    tiles, normalise = random_tiles(7, 8), normaliser(8, room)
-    parts = [normalise(tiles[start : start + room]).clone() for start in range(0, 7, room)]
+@pytest.mark.parametrize("capacity", [1, 3, 7, 64])
+def test_values_do_not_depend_on_the_batch(capacity: int) -> None:
+    tiles, normalise = random_tiles(7, 8), normaliser(8, capacity)
+    parts = [normalise(tiles[start : start + capacity]).clone() for start in range(0, 7, capacity)]
     torch.testing.assert_close(torch.cat(parts), normaliser(8, 7)(tiles), rtol=0, atol=0)
 
 
-def test_the_result_lies_as_the_tiles_do() -> None:
+def test_the_result_has_the_memory_layout_of_the_tiles() -> None:
     pixels = normaliser(8, 4)(random_tiles(4, 8))
     assert pixels.shape == (4, 3, 8, 8)
     assert pixels.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_sides_in_turn_do_not_disturb_each_other() -> None:
+def test_normalisers_of_several_sides_are_independent() -> None:
     for side in (8, 24, 8, 16):
         tiles = random_tiles(3, side)
         np.testing.assert_allclose(normaliser(side, 3)(tiles), by_hand(tiles), atol=1e-6)
 
 
-def test_threads_do_not_write_over_each_other() -> None:
+def test_threads_do_not_overwrite_each_other() -> None:
     tiles, results = random_tiles(2, 8), {}
     both = threading.Barrier(2)
 

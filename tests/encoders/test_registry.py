@@ -1,4 +1,4 @@
-"""Laws of every encoder by name."""
+"""Laws of every encoder in the registry."""
 
 import hashlib
 from dataclasses import replace
@@ -21,9 +21,9 @@ def random_tiles(count: int, side: int) -> np.ndarray:
 
 
 def blobs(count: int, radius: int, generator: np.random.Generator) -> np.ndarray:
-    """Pink tiles whose purple covers about a fifth, in spots of one radius: equal colours, another texture."""
-    places = np.arange(-radius, radius + 1)
-    disc = places[:, None] ** 2 + places**2 <= radius**2
+    """Return pink tiles with purple discs of one radius on a fifth of the area: equal colours, another texture."""
+    offsets = np.arange(-radius, radius + 1)
+    disc = offsets[:, None] ** 2 + offsets**2 <= radius**2
     tiles = np.full((count, 224, 224, 3), (230, 170, 200), dtype=np.uint8)
     for tile in tiles:
         for y, x in generator.integers(radius, 224 - radius, (int(0.2 * 224**2 / disc.sum()), 2)):
@@ -32,10 +32,10 @@ def blobs(count: int, radius: int, generator: np.random.Generator) -> np.ndarray
 
 
 @pytest.mark.parametrize("name", WITHOUT_A_FILE)
-def test_what_is_said_of_an_encoder_before_it_is_built_holds(name: str) -> None:
+def test_the_description_of_an_encoder_matches_it(name: str) -> None:
     spec = EncoderSpec(name)
     encoder, description = registry.build(spec), registry.describe(spec)
-    assert (encoder.dim, encoder.pixels) == (description.dim, description.pixels)
+    assert (encoder.dim, encoder.tile_px) == (description.dim, description.tile_px)
     assert encoder.name == name
     assert registry.identity(spec) == description.identity
     assert len(encoder.digest) == 64
@@ -44,7 +44,7 @@ def test_what_is_said_of_an_encoder_before_it_is_built_holds(name: str) -> None:
 @pytest.mark.parametrize("name", WITHOUT_A_FILE)
 def test_rows_do_not_depend_on_the_batch(name: str) -> None:
     encoder = registry.build(EncoderSpec(name))
-    tiles = random_tiles(65, encoder.pixels)
+    tiles = random_tiles(65, encoder.tile_px)
     one = encode(encoder, tiles, device="cpu", batch=1)
     for batch in (7, 64):
         np.testing.assert_allclose(encode(encoder, tiles, device="cpu", batch=batch), one, atol=1e-5)
@@ -53,26 +53,26 @@ def test_rows_do_not_depend_on_the_batch(name: str) -> None:
 @pytest.mark.parametrize("name", WITHOUT_A_FILE)
 def test_float16_is_close_to_float32(name: str) -> None:
     encoder = registry.build(EncoderSpec(name))
-    tiles = random_tiles(4, encoder.pixels)
+    tiles = random_tiles(4, encoder.tile_px)
     exact = encode(encoder, tiles, device="cpu")
     np.testing.assert_allclose(encode(encoder, tiles, device="cpu", precision="float16"), exact, atol=5e-3)
 
 
-def test_both_dictionaries_know_the_same_encoders() -> None:
+def test_both_dictionaries_have_the_same_encoders() -> None:
     assert registry.ENCODERS.keys() == registry.DESCRIPTIONS.keys()
 
 
-def test_an_unknown_name_is_told_the_known_ones() -> None:
-    for question in (registry.build, registry.describe, registry.identity):
+def test_an_unknown_name_is_reported_with_the_known_ones() -> None:
+    for function in (registry.build, registry.describe, registry.identity):
         with pytest.raises(
-            EncoderError, match=r"there are mobilenet_v1_pw12, tiny, and timm:<model>.*hf-hub:.*uni_v1.*mean 'tiny'\?"
+            EncoderError, match=r"choose mobilenet_v1_pw12, tiny, .*uni_v1.*timm:<model>.*hf-hub:.*mean 'tiny'\?"
         ):
-            question(EncoderSpec("tinny"))
+            function(EncoderSpec("tinny"))
         with pytest.raises(EncoderError, match=r"did you mean 'virchow2'\?"):
-            question(EncoderSpec("virchow-2"))
+            function(EncoderSpec("virchow-2"))
 
 
-def test_tiny_is_its_seed() -> None:
+def test_tiny_is_defined_by_its_seed() -> None:
     first, again, other = (registry.build(EncoderSpec("tiny", seed=seed)) for seed in (1, 1, 2))
     tiles = random_tiles(3, 224)
     np.testing.assert_array_equal(encode(first, tiles, device="cpu"), encode(again, tiles, device="cpu"))
@@ -80,23 +80,23 @@ def test_tiny_is_its_seed() -> None:
     assert registry.identity(EncoderSpec("tiny", seed=2)) == "seed:2"
 
 
-def test_filters_of_a_seed_stay_the_same_for_ever() -> None:
+def test_the_filters_of_a_seed_never_change() -> None:
     digest = registry.build(EncoderSpec("tiny")).digest
     assert digest == "7f7b5a31937d4c8c45118c988e75957b44a4b8a6b14fa85c4b9db28676771a8c"
 
 
-def test_tiny_leaves_the_random_state_of_torch_alone() -> None:
+def test_tiny_does_not_change_the_random_state_of_torch() -> None:
     before = torch.get_rng_state()
     registry.build(EncoderSpec("tiny"))
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_tiny_serves_other_sides() -> None:
-    encoder = replace(registry.build(EncoderSpec("tiny")), pixels=TilePixels(32))
+def test_tiny_accepts_other_tile_sizes() -> None:
+    encoder = replace(registry.build(EncoderSpec("tiny")), tile_px=TilePixels(32))
     assert encode(encoder, random_tiles(3, 32), device="cpu").shape == (3, 128)
 
 
-def test_tiny_sees_texture_where_the_colours_are_equal() -> None:
+def test_tiny_distinguishes_textures_of_equal_colours() -> None:
     generator = np.random.default_rng(0)
     tiles = np.concatenate([blobs(40, 4, generator), blobs(40, 10, generator)])
     truth = np.repeat([-1.0, 1.0], 40)
@@ -117,22 +117,22 @@ def test_a_constant_tile_has_no_texture_and_its_own_colour() -> None:
 
 
 def test_tiny_reads_no_file() -> None:
-    with pytest.raises(EncoderError, match="makes its filters from `seed` and reads no file"):
+    with pytest.raises(EncoderError, match="creates its filters from `seed` and reads no weights"):
         registry.identity(EncoderSpec("tiny", weights="a.safetensors"))
-    with pytest.raises(EncoderError, match="reads no file, got abc"):
+    with pytest.raises(EncoderError, match="reads no weights, got abc"):
         registry.identity(EncoderSpec("tiny", sha256="abc"))
 
 
-def test_mobilenet_wants_its_file() -> None:
+def test_mobilenet_needs_its_file() -> None:
     with pytest.raises(EncoderError, match="'mobilenet_v1_pw12' has no weights file: give the path"):
         registry.describe(EncoderSpec("mobilenet_v1_pw12"))
 
 
-def test_mobilenet_refuses_another_file_unless_its_digest_is_named(tmp_path: Path) -> None:
+def test_mobilenet_refuses_another_file_unless_its_digest_is_given(tmp_path: Path) -> None:
     path = tmp_path / "mobilenet.safetensors"
     path.write_bytes(b"something else")
     digest = hashlib.sha256(b"something else").hexdigest()
     spec = EncoderSpec("mobilenet_v1_pw12", weights=str(path))
-    with pytest.raises(EncoderError, match=f"has sha256 {digest}, but ea65163649a0.* was wanted"):
+    with pytest.raises(EncoderError, match=f"has sha256 {digest}, expected ea65163649a0"):
         registry.identity(spec)
     assert registry.identity(replace(spec, sha256=digest)) == digest

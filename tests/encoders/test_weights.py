@@ -1,4 +1,4 @@
-"""Laws of the weights files behind the encoders: whole, the one that was named, and nothing that runs code."""
+"""Laws of weights files: complete, exactly the given one, and no code is run."""
 
 import hashlib
 from pathlib import Path
@@ -27,7 +27,7 @@ def save(path: Path, state: dict[str, torch.Tensor]) -> Path:
     return path
 
 
-def test_weights_come_back_from_their_file_and_its_digest_with_them(tmp_path: Path) -> None:
+def test_weights_and_digest_round_trip(tmp_path: Path) -> None:
     source, target = network(), network()
     path = save(tmp_path / "a.safetensors", source.state_dict())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -35,49 +35,47 @@ def test_weights_come_back_from_their_file_and_its_digest_with_them(tmp_path: Pa
     assert weights.state_digest(source) == weights.state_digest(target)
 
 
-def test_counters_of_batchnorm_may_be_left_out(tmp_path: Path) -> None:
+def test_counters_of_batchnorm_may_be_absent(tmp_path: Path) -> None:
     state = network().state_dict()
     del state["1.num_batches_tracked"]
     weights.load(spec_of(save(tmp_path / "a.safetensors", state)), network())
 
 
-def test_another_digest_is_refused_with_both(tmp_path: Path) -> None:
+def test_another_digest_is_refused_and_both_are_shown(tmp_path: Path) -> None:
     path = save(tmp_path / "a.safetensors", network().state_dict())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    for question in (weights.file_digest, lambda spec: weights.load(spec, network())):
-        with pytest.raises(EncoderError, match=f"has sha256 {digest}, but {'0' * 64} was wanted"):
-            question(spec_of(path, "0" * 64))
+    for function in (weights.file_digest, lambda spec: weights.load(spec, network())):
+        with pytest.raises(EncoderError, match=f"has sha256 {digest}, expected {'0' * 64}"):
+            function(spec_of(path, "0" * 64))
 
 
-def test_missing_unknown_and_misshapen_tensors_are_named(tmp_path: Path) -> None:
+def test_missing_unknown_and_misshapen_tensors_are_reported(tmp_path: Path) -> None:
     state = network().state_dict()
     state["head.weight"] = state.pop("0.weight")
-    with pytest.raises(
-        EncoderError, match=r"a\.safetensors does not.*it lacks '0.weight'; it holds unknown 'head.weight'"
-    ):
+    with pytest.raises(EncoderError, match=r"a\.safetensors does not.*missing: '0.weight'; unknown: 'head.weight'"):
         weights.load(spec_of(save(tmp_path / "a.safetensors", state)), network())
     state = {**network().state_dict(), "0.weight": torch.zeros(3, 5)}
-    with pytest.raises(EncoderError, match=r"of another shape are '0.weight \(3, 5\) for \(3, 2\)'"):
+    with pytest.raises(EncoderError, match=r"of another shape: '0.weight \(3, 5\) for \(3, 2\)'"):
         weights.load(spec_of(save(tmp_path / "b.safetensors", state)), network())
 
 
-def test_only_a_named_classifier_may_be_left_in_the_file(tmp_path: Path) -> None:
+def test_only_a_given_classifier_may_be_extra_in_the_file(tmp_path: Path) -> None:
     state = {**network().state_dict(), "head.weight": torch.zeros(3, 5), "head.bias": torch.zeros(3)}
     spec = spec_of(save(tmp_path / "a.safetensors", state))
     weights.load(spec, network(), without=["head"])
-    with pytest.raises(EncoderError, match=r"it holds unknown 'head\.bias', 'head\.weight'"):
+    with pytest.raises(EncoderError, match=r"unknown: 'head\.bias', 'head\.weight'"):
         weights.load(spec, network())
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.safetensors", network().state_dict())
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(EncoderError, match=r"a\.safetensors is not a whole safetensors file"):
+    with pytest.raises(EncoderError, match=r"a\.safetensors is not a complete safetensors file"):
         weights.load(spec_of(path), network())
 
 
 class Marker:
-    """Unpickled, it leaves a file behind."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -89,47 +87,47 @@ class Marker:
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.pth", "a.bin", "a.pkl", "a.ckpt"])
 def test_a_pickle_that_would_run_code_is_refused_and_never_run(tmp_path: Path, name: str) -> None:
     torch.save({"0.weight": Marker(tmp_path / "ran")}, tmp_path / name)
-    said = {".safetensors": "not a whole safetensors file", ".pkl": "never opened", ".ckpt": "never opened"}
-    with pytest.raises(EncoderError, match=said.get(Path(name).suffix, "holds more than tensors")):
+    messages = {".safetensors": "not a complete safetensors file", ".pkl": "never opened", ".ckpt": "never opened"}
+    with pytest.raises(EncoderError, match=messages.get(Path(name).suffix, "holds more than tensors")):
         weights.load(spec_of(tmp_path / name), network())
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.pth", "a.bin"])
 @pytest.mark.parametrize("nest", [None, "model", "state_dict", "teacher"])
-def test_an_older_file_of_tensors_is_read_and_pinned(tmp_path: Path, name: str, nest: str | None) -> None:
+def test_an_older_file_of_tensors_is_read_and_its_digest_checked(tmp_path: Path, name: str, nest: str | None) -> None:
     source, target = network(), network()
     state = source.state_dict() if nest is None else {nest: source.state_dict(), "epoch": 3}
     torch.save(state, tmp_path / name)
     digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
     assert weights.load(spec_of(tmp_path / name, digest), target) == digest
     assert weights.state_digest(source) == weights.state_digest(target)
-    with pytest.raises(EncoderError, match=f"has sha256 {digest}, but {'0' * 64} was wanted"):
+    with pytest.raises(EncoderError, match=f"has sha256 {digest}, expected {'0' * 64}"):
         weights.load(spec_of(tmp_path / name, "0" * 64), network())
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"not a pickle", b"\x80\x02}q\x00."])
-def test_an_older_file_that_is_damaged_or_empty_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_or_empty_older_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.bin").write_bytes(content)
-    with pytest.raises(EncoderError, match=r"a\.bin.*(get it again|does not hold this network's weights)"):
+    with pytest.raises(EncoderError, match=r"a\.bin.*(download it again|does not hold this network's weights)"):
         weights.load(spec_of(tmp_path / "a.bin"), network())
 
 
-def test_an_older_file_cut_short_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_a_truncated_older_file_is_refused(tmp_path: Path) -> None:
     torch.save(network().state_dict(), tmp_path / "a.bin")
     (tmp_path / "a.bin").write_bytes((tmp_path / "a.bin").read_bytes()[:-200])
-    with pytest.raises(EncoderError, match=r"a\.bin is not a whole file of weights"):
+    with pytest.raises(EncoderError, match=r"a\.bin is not a complete weights file"):
         weights.load(spec_of(tmp_path / "a.bin"), network())
 
 
-def test_an_older_file_of_other_things_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_an_older_file_of_other_objects_is_refused(tmp_path: Path) -> None:
     for value in ([torch.zeros(2)], {"0.weight": 3}, torch.zeros(2)):
         torch.save(value, tmp_path / "a.bin")
-        with pytest.raises(EncoderError, match=r"a\.bin holds no plain table of tensors"):
+        with pytest.raises(EncoderError, match=r"a\.bin is not a dictionary of tensors"):
             weights.load(spec_of(tmp_path / "a.bin"), network())
 
 
-def test_a_network_without_memory_takes_the_files_tensors_and_can_be_trained(tmp_path: Path) -> None:
+def test_a_network_on_the_meta_device_takes_the_files_tensors_and_can_be_trained(tmp_path: Path) -> None:
     source = network()
     path = save(tmp_path / "a.safetensors", {name: tensor.half() for name, tensor in source.state_dict().items()})
     with torch.device("meta"):
@@ -141,7 +139,7 @@ def test_a_network_without_memory_takes_the_files_tensors_and_can_be_trained(tmp
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_a_file_that_is_written_to_later_changes_no_weight(tmp_path: Path, device: str) -> None:
+def test_a_later_change_of_the_file_changes_no_weight(tmp_path: Path, device: str) -> None:
     path = save(tmp_path / "a.safetensors", network().state_dict())
     with torch.device(device):
         target = network()
@@ -153,13 +151,13 @@ def test_a_file_that_is_written_to_later_changes_no_weight(tmp_path: Path, devic
     assert weights.state_digest(target) == before
 
 
-def test_a_layout_gives_the_files_tensors_the_networks_names(tmp_path: Path) -> None:
+def test_a_layout_renames_the_tensors_of_the_file(tmp_path: Path) -> None:
     source, target = network(), network()
-    path = save(tmp_path / "a.safetensors", {f"far.{name}": t for name, t in source.state_dict().items()})
-    weights.load(spec_of(path), target, layout=lambda state: {n.removeprefix("far."): t for n, t in state.items()})
+    path = save(tmp_path / "a.safetensors", {f"outer.{name}": t for name, t in source.state_dict().items()})
+    weights.load(spec_of(path), target, layout=lambda state: {n.removeprefix("outer."): t for n, t in state.items()})
     assert weights.state_digest(source) == weights.state_digest(target)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_an_absent_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot read .*absent\.safetensors"):
         weights.load(spec_of(tmp_path / "absent.safetensors"), network())

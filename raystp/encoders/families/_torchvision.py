@@ -1,8 +1,9 @@
-"""Let torchvision be imported beside a torch that its compiled part was not built for; timm cannot do without it.
+"""Make torchvision importable beside a torch that its compiled part was not built for; timm cannot do without it.
 
-A CUDA build of torchvision (what the package index gives) next to a CPU build of torch cannot load its compiled part,
-and then fails to import: its Python part describes operators, `nms` and `qnms`, that nobody declared. Declared, they
-are described, and everything but the detection operators works. Where torchvision imports by itself, nothing is done.
+A CUDA build of torchvision (the default of the package index) next to a CPU build of torch cannot load its compiled
+part, and then fails to import: its Python part describes operators, `nms` and `qnms`, that are not declared. With a
+declaration the import works, and everything but the detection operators can be used. Where torchvision imports without
+an error, nothing is done.
 """
 
 import functools
@@ -11,28 +12,28 @@ import sys
 
 import torch
 
-_ABSENT = "operator torchvision::"
+_MISSING_OPERATOR = "operator torchvision::"
 _OPERATORS = ("nms", "qnms")
 
 
 def make_importable() -> None:
-    """Import torchvision, declaring the operators it misses where that is what it fails of."""
+    """Import torchvision; declare its operators where they are missing."""
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:
-        if not str(error).startswith(_ABSENT):
+        if not str(error).startswith(_MISSING_OPERATOR):
             raise
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]  # the half that was imported
-        _declared()
+            del sys.modules[name]  # the half-imported package
+        _declare_operators()
         importlib.import_module("torchvision")
 
 
 @functools.cache
-def _declared() -> torch.library.Library:
-    """Declare the operators; cached, since they are gone once the library object is."""
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch gives it no types
+def _declare_operators() -> torch.library.Library:
+    """Declare the operators; cached, since they exist only as long as the library object."""
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # untyped in torch
     for name in _OPERATORS:
         signature = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        library.define(signature)  # type: ignore[no-untyped-call]  # nor this
+        library.define(signature)  # type: ignore[no-untyped-call]  # untyped in torch
     return library

@@ -1,7 +1,7 @@
 """`hf-hub:<owner>/<name>`: any image model on the hub that was published with timm, without its classifier.
 
-Its config.json says what timm builds and what its pixels are; the weights are the repository's own, a local file, or
-random. `@<revision>` behind the name pins one commit.
+Its config.json states what timm builds and which pixels it expects. The weights are the repository's own, a local
+file, or random. `@<revision>` after the name pins one commit.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ import torch
 
 from raystp.encoders import weights
 from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
-from raystp.encoders.families import hub_files as hub
+from raystp.encoders.families import hub_files
 from raystp.encoders.families import timm_models as timm_family
 from raystp.errors import EncoderError
 
@@ -19,25 +19,25 @@ PREFIX = "hf-hub:"
 
 
 def build(spec: EncoderSpec) -> Encoder:
-    """Build `hf-hub:<owner>/<name>`; raises EncoderError where its config or its weights cannot be had."""
+    """Build `hf-hub:<owner>/<name>`; raises EncoderError where its config or its weights are not available."""
     network = _create(spec)
     if spec.random:
         return timm_family.as_encoder(spec.name, network, weights.state_digest(network))
     if spec.weights is None:
-        spec = replace(spec, weights=str(hub.download(_repository(spec), encoder=spec.name)))
+        spec = replace(spec, weights=str(hub_files.download(_repository(spec), encoder=spec.name)))
     digest = weights.load(spec, network, without=timm_family.classifiers(network))
     return timm_family.as_encoder(spec.name, network, digest)
 
 
 def describe(spec: EncoderSpec) -> EncoderDescription:
-    """Say what `build` would build; asks the hub, or its cache, for the config alone."""
+    """Describe what `build` builds; downloads only the config from the hub, or reads it from its cache."""
     with torch.device("meta"):
         encoder = timm_family.as_encoder(spec.name, _create(spec), digest="")
-    return EncoderDescription(identity(spec), encoder.dim, encoder.pixels)
+    return EncoderDescription(identity(spec), encoder.dim, encoder.tile_px)
 
 
 def identity(spec: EncoderSpec) -> str:
-    """Say which weights `build` would take, asking nobody: what was pinned, or the repository and its revision."""
+    """Return which weights `build` uses, without a request: the expected digest, or repository and revision."""
     if spec.weights is not None:
         return weights.file_digest(spec)
     if spec.random:
@@ -48,16 +48,16 @@ def identity(spec: EncoderSpec) -> str:
     return f"hub:{name}@{revision or 'main'}"
 
 
-def _create(spec: EncoderSpec) -> Any:
-    timm = timm_family.timm_itself()
-    hub.download(_repository(spec), ["config.json"], encoder=spec.name)
+def _create(spec: EncoderSpec) -> Any:  # of any class of timm
+    timm = timm_family.import_timm()
+    hub_files.download(_repository(spec), ["config.json"], encoder=spec.name)
     try:
-        with timm_family.drawn_from(spec.seed):
+        with timm_family.seeded(spec.seed):
             return timm.create_model(spec.name, pretrained=False, num_classes=0)
     except (KeyError, RuntimeError, TypeError) as error:
         msg = (
             f"encoder '{spec.name}': timm cannot build what its config.json describes ({error!r}): "
-            f"models that were published for other libraries have cards of their own here, or none"
+            f"a model published for another library works only if raystp has a card for it"
         )
         raise EncoderError(msg) from error
 

@@ -1,8 +1,8 @@
 """`timm:<model>`: any image model of timm, without its classifier.
 
-Its weights are a local safetensors file, or random where that is asked for by name, or else the published ones from
-the hub. What it wants of its pixels (side, mean, std) is what timm states for it. timm is imported when one of its
-models is first wanted, since that takes seconds.
+Its weights are a local safetensors file, random weights if requested, or else the published ones from the hub. Tile
+side, mean and std are those that timm states for the model. timm is imported when one of its models is first used,
+since the import takes seconds.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,8 +19,7 @@ from torch import nn
 
 from raystp.encoders import weights
 from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
-from raystp.encoders.families import _torchvision
-from raystp.encoders.families import hub_files as hub
+from raystp.encoders.families import _torchvision, hub_files
 from raystp.errors import EncoderError, some
 from raystp.units import TilePixels
 
@@ -27,7 +27,7 @@ PREFIX = "timm:"
 
 
 def build(spec: EncoderSpec) -> Encoder:
-    """Build `timm:<model>`; raises EncoderError where the model or its weights cannot be had as named."""
+    """Build `timm:<model>`; raises EncoderError for an unknown model, and where its weights are not available."""
     model = spec.name.removeprefix(PREFIX)
     if spec.weights is None and not spec.random:
         path = download(model)
@@ -40,10 +40,10 @@ def build(spec: EncoderSpec) -> Encoder:
 
 
 def identity(spec: EncoderSpec) -> str:
-    """Say which weights `build` would take, building nothing; timm is imported only to find an unnamed tag.
+    """Return which weights `build` uses, without building; timm is imported only to find an unstated tag.
 
-    The hub's weights are known by model and tag, or by the sha256 that they must have; a file by its sha256, random
-    ones by their seed.
+    The hub's weights are identified by model and tag, or by the expected sha256; a file by its sha256, random weights
+    by their seed.
     """
     if spec.weights is not None:
         return weights.file_digest(spec)
@@ -56,46 +56,46 @@ def identity(spec: EncoderSpec) -> str:
 
 
 def describe(spec: EncoderSpec) -> EncoderDescription:
-    """Say what `build` would build; the model is laid out on torch's meta device, without memory or weights."""
+    """Describe what `build` builds; the model is created on torch's meta device, without memory or weights."""
     with torch.device("meta"):
         network = create(spec.name.removeprefix(PREFIX))
     encoder = as_encoder(spec.name, network, digest="")
-    return EncoderDescription(identity(spec), encoder.dim, encoder.pixels)
+    return EncoderDescription(identity(spec), encoder.dim, encoder.tile_px)
 
 
-def create(model: str, *, seed: int = 0, **options: Any) -> nn.Module:
-    """Create a timm model without classifier, its random weights from the seed; `options` are timm's own.
+def create(model: str, *, seed: int = 0, **options: object) -> nn.Module:
+    """Create a timm model without classifier, with random weights from the seed; `options` are timm's own.
 
     torch's random state is the same afterwards as before.
     """
-    timm = _timm_with(model)
-    with drawn_from(seed):
+    timm = _import_timm_with(model)
+    with seeded(seed):
         network: nn.Module = timm.create_model(model, pretrained=False, num_classes=0, **options)
     return network
 
 
 @contextlib.contextmanager
-def drawn_from(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers from a seed; its random state is the same afterwards as before."""
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's random generator in the block, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 def packed_swiglu() -> Callable[..., nn.Module]:
-    """Return what makes timm's gated MLP with both halves in one matrix."""
-    return timm_itself().layers.SwiGLUPacked  # type: ignore[no-any-return]  # timm has no types
+    """Return timm's class for a gated MLP with both halves in one matrix."""
+    swiglu: Callable[..., nn.Module] = import_timm().layers.SwiGLUPacked
+    return swiglu
 
 
-def as_encoder(name: str, network: Any, digest: str) -> Encoder:
-    """Wrap a timm model, with the side, mean and std that timm states for it."""
-    timm = timm_itself()
-    stated = timm.data.resolve_model_data_config(network)
+def as_encoder(name: str, network: Any, digest: str) -> Encoder:  # of any class of timm
+    """Wrap a timm model, with the tile side, mean and std that timm states for it."""
+    stated = import_timm().data.resolve_model_data_config(network)
     return Encoder(
         name=name,
         network=network,
         dim=int(network.head_hidden_size),
-        pixels=TilePixels(stated["input_size"][-1]),
+        tile_px=TilePixels(stated["input_size"][-1]),
         mean=tuple(stated["mean"]),
         std=tuple(stated["std"]),
         digest=digest,
@@ -109,57 +109,58 @@ def download(model: str) -> Path:
     """
     published = _published(model)
     repository, _, revision = (published.hf_hub_id or "").partition("@")
-    file = published.hf_hub_filename or f"model{weights.ENDING}"
+    file = published.hf_hub_filename or f"model{weights.SUFFIX}"
     if not repository:
-        msg = f"timm model '{model}' has no weights on the hub: {hub.WAY}"
+        msg = f"timm model '{model}' has no weights on the hub: {hub_files.ALTERNATIVES}"
         raise EncoderError(msg)
-    if not file.endswith(weights.ENDING):
-        msg = f"timm model '{model}' is published as {file}, which is no {weights.ENDING} file: {hub.WAY}"
+    if not file.endswith(weights.SUFFIX):
+        msg = f"timm model '{model}' is published as {file}, not as a {weights.SUFFIX} file: {hub_files.ALTERNATIVES}"
         raise EncoderError(msg)
-    place = f"{repository}@{revision}" if revision else repository
-    return hub.download(place, [file], encoder=f"{PREFIX}{model}")
+    source = f"{repository}@{revision}" if revision else repository
+    return hub_files.download(source, [file], encoder=f"{PREFIX}{model}")
 
 
 def load_published(model: str, path: Path) -> nn.Module:
-    """Create a timm model from its published file, then take its classifier off.
+    """Create a timm model from its published file, then remove its classifier.
 
-    timm translates files of an older layout, and is strict with the classifier on; without, it would leave what is
-    missing random and say nothing. Raises EncoderError where file and model differ.
+    With the classifier, timm converts files of an older layout and is strict. Without it, timm would silently leave
+    missing tensors random. Raises EncoderError where file and model differ.
     """
-    timm = _timm_with(model)
+    timm = _import_timm_with(model)
     source = {"file": str(path), "custom_load": False}
     try:
         network = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=source)
     except RuntimeError as error:
         reason = textwrap.shorten(str(error), 300)
-        msg = f"the published file of timm model '{model}' does not hold the weights that this timm wants: {reason}"
+        msg = f"the published file of timm model '{model}' does not hold the weights that this timm expects: {reason}"
         raise EncoderError(msg) from error
     network.reset_classifier(0)
-    return network  # type: ignore[no-any-return]  # timm has no types
+    loaded: nn.Module = network
+    return loaded
 
 
-def classifiers(network: Any) -> tuple[str, ...]:
-    """Return the names of a model's classifiers, which a published file holds and an encoder is without."""
+def classifiers(network: Any) -> tuple[str, ...]:  # of any class of timm
+    """Return the names of a model's classifiers, which a published file contains and an encoder lacks."""
     names = network.pretrained_cfg.get("classifier") or ()
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _published(model: str) -> Any:
-    """Return what timm knows of a model's published weights."""
-    published = _timm_with(model).get_pretrained_cfg(model)
+def _published(model: str) -> Any:  # timm's PretrainedCfg, which is untyped
+    """Return timm's record of a model's published weights."""
+    published = _import_timm_with(model).get_pretrained_cfg(model)
     if published is None or not published.has_weights:
-        msg = f"timm publishes no weights for model '{model}': {hub.WAY}"
+        msg = f"timm publishes no weights for model '{model}': {hub_files.ALTERNATIVES}"
         raise EncoderError(msg)
     return published
 
 
-def _timm_with(model: str) -> Any:
+def _import_timm_with(model: str) -> ModuleType:
     """Return timm; raises EncoderError where it has no such model, or no such tag of it."""
-    timm = timm_itself()
+    timm = import_timm()
     name, _, tag = model.partition(".")
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        msg = f"timm {timm.__version__} has no model '{name}'" + (f"; near to it are {some(near)}" if near else "")
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        msg = f"timm {timm.__version__} has no model '{name}'" + (f"; did you mean {some(close)}?" if close else "")
         raise EncoderError(msg)
     tags = timm.list_pretrained(f"{name}.*")
     if tag and model not in tags:
@@ -168,9 +169,10 @@ def _timm_with(model: str) -> Any:
     return timm
 
 
-def timm_itself() -> Any:
-    """Import timm, which takes seconds, beside whatever torchvision is there."""
+def import_timm() -> ModuleType:
+    """Import timm, which takes seconds, after torchvision was made importable."""
     _torchvision.make_importable()
-    import timm  # noqa: PLC0415 -- takes seconds, and most runs need none of it
+    import timm  # noqa: PLC0415 -- takes seconds, and most runs do not need it
 
-    return timm
+    module: ModuleType = timm
+    return module

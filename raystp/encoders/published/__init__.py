@@ -1,1 +1,1 @@
-"""Published."""
+"""Cards of published encoders, one file per maker."""

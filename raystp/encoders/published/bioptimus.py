@@ -1,8 +1,8 @@
 """H-optimus-0, H-optimus-1 and H0-mini, of Bioptimus.
 
-DINOv2 transformers with four registers, of 1.1 G parameters, and one of 86 M that was distilled from the first (Filiot
-et al. 2025). Their colours are those of their own slides. H0-mini's row is the class token and the mean of the patches'
-tokens, as its makers advise; `h0-mini-cls` is the class token alone.
+DINOv2 transformers with four registers: two of 1.1 G parameters, and one of 86 M that was distilled from the first
+(Filiot et al. 2025). Mean and std are those of the makers' slides. H0-mini's row is the class token and the mean of the
+patches' tokens, as its makers recommend; `h0-mini-cls` is the class token alone.
 """
 
 import dataclasses

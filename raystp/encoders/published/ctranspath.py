@@ -1,10 +1,9 @@
-"""CTransPath (Wang et al. 2022): Swin-T on a stem of convolutions, trained by contrast.
+"""CTransPath (Wang et al. 2022): Swin-T with a convolutional stem, trained with a contrastive loss.
 
-Its file was saved by a timm of its time, and lies outside the hub; its licence (GPL-3.0) is the weights' as well.
+Its file was saved by an old timm and is not on the hub. Its licence (GPL-3.0) covers the weights too.
 """
 
 import itertools
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,12 +17,12 @@ PATCH = 4
 
 
 class ConvStem(nn.Module):
-    """Two strided convolutions and one of 1 x 1 in the place of Swin's patches; takes timm's arguments for those."""
+    """Two strided convolutions and one of 1 x 1 instead of Swin's patch embedding; accepts the arguments of timm's."""
 
     def __init__(
-        self, *, img_size: tuple[int, int], embed_dim: int, norm_layer: type[nn.Module], **unread: Any
+        self, *, img_size: tuple[int, int], embed_dim: int, norm_layer: type[nn.Module], **unused: object
     ) -> None:
-        del unread  # patch size, channels and format have one value each here
+        del unused  # patch size, channels and format are fixed here
         super().__init__()
         self.patch_size = (PATCH, PATCH)
         self.img_size = img_size
@@ -36,8 +35,8 @@ class ConvStem(nn.Module):
         self.proj = nn.Sequential(*layers, nn.Conv2d(widths[-1], embed_dim, kernel_size=1))
         self.norm = norm_layer(embed_dim)
 
-    def forward(self, pixels: Float[torch.Tensor, "tile 3 pixel pixel"]) -> Float[torch.Tensor, "tile place place dim"]:
-        """Return a map of a quarter of the side, channels last."""
+    def forward(self, pixels: Float[torch.Tensor, "tile 3 pixel pixel"]) -> Float[torch.Tensor, "tile row col dim"]:
+        """Return a feature map of a quarter of the side, channels last."""
         maps: torch.Tensor = self.norm(self.proj(pixels).permute(0, 2, 3, 1))
         return maps
 

@@ -1,7 +1,7 @@
 """Prov-GigaPath's tile encoder, of Providence and Microsoft (Xu et al. 2024).
 
-A DINOv2 transformer of 1.1 G parameters with patches of 16 px, whatever the name of timm's architecture says. Its
-makers shrink no pixel: of 256 px at 0.5 um/px they take the 224 px in the middle, so 112 um is its tile.
+A DINOv2 transformer of 1.1 G parameters with patches of 16 px (timm's name of the architecture says 14). Its makers do
+not resize tiles: they crop the central 224 px of 256 px at 0.5 um/px, so its tile is 112 um.
 """
 
 from raystp.encoders.card import APACHE, Card

@@ -1,7 +1,7 @@
 """Hibou-B and Hibou-L, of HistAI (Nechaev et al. 2024).
 
-DINOv2 transformers with four registers and gated MLPs, with colours of their own slides. Read from what transformers
-saved or from Meta's own layout, which the makers offer too.
+DINOv2 transformers with four registers and gated MLPs. Mean and std are those of the makers' slides. The file may be
+in transformers' or in Meta's layout; the makers publish both.
 """
 
 import dataclasses

@@ -1,15 +1,15 @@
 """Kaiko's five transformers (Aben et al. 2024) and Midnight-12k (Karasikov et al. 2025), of kaiko.ai.
 
-All were trained on four scales at once. The five are on the hub as timm models, in the name of who converted them;
-Midnight, of 1.1 G parameters, as transformers saved it. Its row is the class token and the mean of the patches' tokens;
-`midnight12k-cls` is the class token alone.
+All were trained at four scales. The five are on the hub as timm models, under the name of the person who converted
+them. Midnight (1.1 G parameters) is in transformers' layout. Its row is the class token and the mean of the patches'
+tokens; `midnight12k-cls` is the class token alone.
 """
 
 import dataclasses
 import functools
 
 from raystp.encoders import layouts
-from raystp.encoders.card import FOUR_SCALES, HALF, MIT, Card
+from raystp.encoders.card import AT_FOUR_SCALES, HALF, MIT, Card
 
 _OWNER, _TAG = "1aurent", "kaiko_ai_towards_large_pathology_fms"
 
@@ -21,7 +21,7 @@ def _kaiko(name: str, model: str, *, dim: int, millions: float, side: int = 224)
         options={"img_size": side, "dynamic_img_size": True},
         dim=dim,
         millions=millions,
-        mpp=FOUR_SCALES,
+        mpp=AT_FOUR_SCALES,
         colours=HALF,
         licence="Kaiko non-commercial",
         repository=f"{_OWNER}/{model}.{_TAG}",
@@ -35,7 +35,7 @@ _MIDNIGHT = Card(
     pooling="class + mean",
     dim=3072,
     millions=1134.8,
-    mpp=FOUR_SCALES,
+    mpp=AT_FOUR_SCALES,
     colours=HALF,
     licence=MIT,
     repository="kaiko-ai/midnight",

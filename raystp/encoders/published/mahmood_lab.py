@@ -1,8 +1,8 @@
 """UNI, UNI2-h, CONCH and CONCH v1.5, of Mahmood Lab.
 
 UNI and UNI2-h are DINOv2 transformers (Chen et al. 2024). CONCH's image tower (Lu et al. 2024) is used as its makers
-use it on images alone: the pooled query, normalised, before the projection to the text's space. Both CONCHs take 512 px
-at 0.5 um/px, shrunk to 448 px.
+use it on images alone: its row is the pooled query, normalised, before the projection to the text's space. CONCH and
+CONCH v1.5 expect 512 px at 0.5 um/px, downsampled to 448 px.
 """
 
 import functools
@@ -11,7 +11,7 @@ from raystp.encoders import layouts
 from raystp.encoders.card import CLIP, NON_COMMERCIAL, Card
 from raystp.units import MicronsPerPixel, TilePixels
 
-_SHRUNK = (MicronsPerPixel(0.5 * 512 / 448),)
+_DOWNSAMPLED = (MicronsPerPixel(0.5 * 512 / 448),)
 
 CARDS = (
     Card(
@@ -55,8 +55,8 @@ CARDS = (
         pooling="query",
         dim=512,
         millions=87.6,
-        pixels=TilePixels(448),
-        mpp=_SHRUNK,
+        tile_px=TilePixels(448),
+        mpp=_DOWNSAMPLED,
         colours=CLIP,
         licence=NON_COMMERCIAL,
         gated=True,
@@ -71,8 +71,8 @@ CARDS = (
         pooling="plain query",
         dim=768,
         millions=306.7,
-        pixels=TilePixels(448),
-        mpp=_SHRUNK,
+        tile_px=TilePixels(448),
+        mpp=_DOWNSAMPLED,
         licence=NON_COMMERCIAL,
         gated=True,
         repository="MahmoodLab/conchv1_5",

@@ -1,7 +1,7 @@
 """Phikon and Phikon-v2, of Owkin.
 
-An iBOT transformer of 86 M parameters (Filiot et al. 2023) and a DINOv2 one of 303 M (Filiot et al. 2024), both saved
-by transformers, whose ViT normalises with an epsilon of its own.
+An iBOT transformer of 86 M parameters (Filiot et al. 2023) and a DINOv2 one of 303 M (Filiot et al. 2024), both in
+transformers' layout. transformers' ViT has another LayerNorm epsilon than timm's.
 """
 
 import functools

@@ -1,14 +1,14 @@
 """Virchow and Virchow2, of Paige.
 
-DINOv2 transformers of 632 M parameters (Vorontsov et al. 2024; Zimmermann et al. 2024). Their row is the class token
-and the mean of the patches' tokens; Virchow2's four registers are left out of it.
+DINOv2 transformers of 632 M parameters (Vorontsov et al. 2024; Zimmermann et al. 2024). The row is the class token and
+the mean of the patches' tokens, without Virchow2's four registers.
 """
 
 import dataclasses
 
-from raystp.encoders.card import APACHE, FOUR_SCALES, NON_COMMERCIAL, Card
+from raystp.encoders.card import APACHE, AT_FOUR_SCALES, NON_COMMERCIAL, Card
 
-_VIRCHOW = {"img_size": 224, "init_values": 1e-5, "mlp_ratio": 5.3375, "dynamic_img_size": True}
+_VIRCHOW: dict[str, object] = {"img_size": 224, "init_values": 1e-5, "mlp_ratio": 5.3375, "dynamic_img_size": True}
 
 VIRCHOW2 = Card(
     name="virchow2",
@@ -18,7 +18,7 @@ VIRCHOW2 = Card(
     pooling="class + mean",
     dim=2560,
     millions=631.2,
-    mpp=FOUR_SCALES,
+    mpp=AT_FOUR_SCALES,
     licence=NON_COMMERCIAL,
     gated=True,
     repository="paige-ai/Virchow2",

@@ -1,6 +1,6 @@
-"""`resnet50` as tools of pathology mean it: ImageNet's, cut after its third stage, 1024 values (Lu et al. 2021, CLAM).
+"""`resnet50` as used in pathology: ImageNet's ResNet-50 up to its third stage, 1024 values (Lu et al. 2021, CLAM).
 
-No pathology model, and trained at no um/px. The whole network, of 2048 values, is `timm:resnet50`.
+Not a pathology model; um/px does not apply to photographs. The whole network, of 2048 values, is `timm:resnet50`.
 """
 
 from raystp.encoders import layouts

@@ -1,1 +1,1 @@
-"""Text."""
+"""Encoders of gene texts: texts by gene symbol in, one vector per gene out."""

@@ -1,7 +1,7 @@
-"""A language model from a local folder, as Hugging Face saves it: texts in, its last hidden state out, pooled.
+"""Gene texts encoded by a language model from a local folder in Hugging Face's format: its last hidden state, pooled.
 
-Padding is masked where the model attends and where it is pooled. (Published code for gene texts leaves the mask out.)
-Weights are read from safetensors only and no code of the folder is run. `transformers` is needed here and nowhere else.
+Padding is masked in the model's attention and in the pooling. (Published code for gene texts omits the mask.) Weights
+are read from safetensors only and no code of the folder is run. Only this module needs `transformers`.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -26,19 +27,19 @@ Pooling = Literal["cls", "mean"]
 WEIGHTS = "model.safetensors"
 BATCH = 32
 """Texts in one pass."""
-LONGEST = 512
-"""Tokens of a text that are read: what BERT and its kin know places for."""
+MAX_TOKENS = 512
+"""Tokens of a text that are read: BERT and similar models have position embeddings for 512."""
 
 
 @dataclass(frozen=True)
 class ModelText:
-    """A language model that is ready to read; `read_model_text` makes it."""
+    """A gene text encoder with a language model; `read_model_text` creates it."""
 
     folder: Path
     pooling: Pooling
-    longest: int
+    max_tokens: int
     sha256: str
-    tokenizer: Any = field(repr=False)
+    tokenizer: Any = field(repr=False)  # transformers chooses the classes when it loads them
     network: Any = field(repr=False)
 
     @property
@@ -47,20 +48,20 @@ class ModelText:
         return int(self.network.config.hidden_size)
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """Pooling, longest text, and a digest of weights, tokenizer and config, wherever the folder lies."""
+    def identity(self) -> dict[str, object]:
+        """Pooling, maximum length, and a digest of weights, tokenizer and config, independent of the folder's path."""
         return {
             "name": "model",
             "dim": self.dim,
             "pooling": self.pooling,
-            "longest": self.longest,
+            "longest": self.max_tokens,
             "sha256": self.sha256,
         }
 
     def encode(self, texts: Mapping[str, str]) -> Float32[np.ndarray, "gene dim"]:
-        """Return a row per gene, whatever others are in its batch; raises EncoderError for a missing text."""
+        """Return a row per gene, independent of the other genes; raises EncoderError for a missing text."""
         check_texts(texts)
-        # Texts of like length go together: less padding, same rows.
+        # Texts of similar length are in one batch: less padding, same rows.
         order = sorted(texts, key=lambda gene: (len(texts[gene]), gene))
         rows: dict[str, np.ndarray] = {}
         for start in range(0, len(order), BATCH):
@@ -69,34 +70,34 @@ class ModelText:
         return np.stack([rows[gene] for gene in texts])
 
     def _batch(self, texts: list[str]) -> Float32[np.ndarray, "gene dim"]:
-        read = self.tokenizer(texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
         with torch.inference_mode():
-            hidden = self.network(**read).last_hidden_state.float()
-            pooled: np.ndarray = pool(hidden, read["attention_mask"].bool(), self.pooling).numpy()
+            hidden = self.network(**tokens).last_hidden_state.float()
+            pooled: np.ndarray = pool(hidden, tokens["attention_mask"].bool(), self.pooling).numpy()
         return pooled
 
 
 def pool(
     hidden: Float[Tensor, "gene token dim"], mask: Bool[Tensor, "gene token"], pooling: Pooling
 ) -> Float[Tensor, "gene dim"]:
-    """Return the first token's state that is no padding (`cls`), or the mean over those that are none (`mean`)."""
+    """Return the state of the first token (`cls`), or the mean over all tokens (`mean`), both without padding."""
     if pooling == "cls":
         return hidden[torch.arange(len(hidden)), mask.int().argmax(dim=1)]
     weight = mask[..., None].to(hidden.dtype)
     return (hidden * weight).sum(dim=1) / weight.sum(dim=1)
 
 
-def read_model_text(folder: Path, *, pooling: Pooling = "cls", longest: int = LONGEST) -> ModelText:
-    """Make a model and its tokenizer of a local folder ready; nothing is fetched from anywhere.
+def read_model_text(folder: Path, *, pooling: Pooling = "cls", max_tokens: int = MAX_TOKENS) -> ModelText:
+    """Load a model and its tokenizer from a local folder; nothing is downloaded.
 
-    Raises EncoderError where `transformers` is not installed, or the folder holds no whole model in safetensors.
+    Raises EncoderError where `transformers` is not installed, or the folder has no complete model in safetensors.
     """
-    transformers = _transformers()
+    transformers = _import_transformers()
     if not (folder / WEIGHTS).is_file() or not (folder / "config.json").is_file():
-        seen = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else "no such folder"
+        found = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else "no such folder"
         msg = (
-            f"{folder} holds no language model: wanted are config.json, a tokenizer's files and {WEIGHTS} (other "
-            f"kinds of weights can run code and are never opened), seen: {seen}"
+            f"{folder} has no language model: expected config.json, the tokenizer's files and {WEIGHTS} (other "
+            f"kinds of weights can run code and are never opened), found: {found}"
         )
         raise EncoderError(msg)
     local = {"local_files_only": True, "trust_remote_code": False}
@@ -106,35 +107,35 @@ def read_model_text(folder: Path, *, pooling: Pooling = "cls", longest: int = LO
             folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
         )
     except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-        msg = f"{folder} cannot be read as a language model ({type(error).__name__}: {error}): get it again"
+        msg = f"{folder} cannot be read as a language model ({type(error).__name__}: {error}): download it again"
         raise EncoderError(msg) from None
-    # What lacks would be drawn at random without a word; the pooler alone is not read here.
+    # transformers silently initialises missing weights at random; only the pooler is not used here.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
-        msg = f"{folder / WEIGHTS} lacks {len(missing)} weights of its own config: {some(missing)}; get it again"
+        msg = f"{folder / WEIGHTS} lacks {len(missing)} weights of its own config: {some(missing)}; download it again"
         raise EncoderError(msg)
-    return ModelText(folder, pooling, longest, _digest(folder), tokenizer, network.eval())
+    return ModelText(folder, pooling, max_tokens, _digest(folder), tokenizer, network.eval())
 
 
-def _transformers() -> Any:
-    _torchvision.make_importable()  # transformers imports it where it is there
+def _import_transformers() -> ModuleType:
+    _torchvision.make_importable()  # transformers imports it if it is installed
     try:
         return importlib.import_module("transformers")
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise
         msg = (
-            "a gene text encoder that is a language model needs the package transformers, which is not installed: "
-            "install it (pip install transformers), or use a table of vectors that were made where it is"
+            "gene texts from a language model need the package transformers, which is not installed: install it "
+            "(pip install transformers), or use a table of vectors computed elsewhere"
         )
         raise EncoderError(msg) from None
 
 
 def _digest(folder: Path) -> str:
-    """Return a sha256 over the files that decide a row: weights, config and the tokenizer's."""
-    total = hashlib.sha256()
+    """Return a sha256 over the files that a row depends on: weights, config and the tokenizer's."""
+    digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in {".safetensors", ".json", ".txt", ".model"}:
             with path.open("rb") as file:
-                total.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
+                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,78 +1,112 @@
-"""A table of gene text vectors from a file: parquet, npz, or npy with its symbols beside it. Nothing is unpickled."""
+"""Gene text vectors from a file: parquet, npz, or npy with a file of symbols. Nothing is unpickled."""
 
 import hashlib
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
-from raystp.encoders.text.hashed import TableText
 from raystp.errors import EncoderError, some
 from raystp.storage import StoragePath
 
 Table = tuple[list[str], Float[np.ndarray, "gene dim"]]
 
 
-def read_table_text(place: StoragePath, *, names: StoragePath | None = None) -> TableText:
+@dataclass(frozen=True)
+class TableText:
+    """A gene text encoder that looks rows up by symbol."""
+
+    rows: Float32[np.ndarray, "known dim"]
+    row_of: dict[str, int] = field(repr=False)
+    origin: str
+    """The file, for messages."""
+    sha256: str
+
+    @property
+    def dim(self) -> int:
+        """Length of a row."""
+        return int(self.rows.shape[1])
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """Name, length and the digest of the file, independent of its path."""
+        return {"name": "table", "dim": self.dim, "sha256": self.sha256}
+
+    def encode(self, texts: Mapping[str, str]) -> Float32[np.ndarray, "gene dim"]:
+        """Return the table's row of each gene, independent of its text; raises EncoderError for an unknown gene."""
+        missing = [gene for gene in texts if gene not in self.row_of]
+        if missing:
+            msg = (
+                f"{len(missing)} of {len(texts)} genes have no row in {self.origin}: {some(missing)}; it has "
+                f"{some(list(self.row_of), 3)}: add rows for them, or leave these genes out"
+            )
+            raise EncoderError(msg)
+        return self.rows[[self.row_of[gene] for gene in texts]]
+
+
+def read_table_text(path: StoragePath, *, names: StoragePath | None = None) -> TableText:
     """Read rows by symbol.
 
-    `.parquet`: columns `gene` and `vector` (a list of numbers of one length). `.npz`: arrays `genes` (strings) and
-    `vectors`. `.npy`: the rows alone, and in `names` their symbols, one a line: without them nobody can say whose they
-    are. Raises EncoderError for other endings, for rows that do not fit the names, and for values that are no numbers.
+    `.parquet`: columns `gene` and `vector` (lists of numbers, all of one length). `.npz`: arrays `genes` (strings) and
+    `vectors`. `.npy`: only the rows; their symbols are in the file `names`, one per line. Raises EncoderError for
+    another suffix, for rows that do not fit the names, and for values that are not finite numbers.
     """
-    ending = place.name.rpartition(".")[2].lower()
+    suffix = path.name.rpartition(".")[2].lower()
     readers: dict[str, Callable[[bytes], Table]] = {
-        "parquet": _parquet,
-        "npz": _npz,
-        "npy": lambda content: _npy(content, place, names),
+        "parquet": _parse_parquet,
+        "npz": _parse_npz,
+        "npy": lambda content: _parse_npy(content, path, names),
     }
-    if ending not in readers:
-        msg = f"{place} is no table of gene texts: wanted is a .parquet, a .npz, or a .npy with a file of names"
+    if suffix not in readers:
+        msg = f"{path} is not a table of gene texts: expected a .parquet, a .npz, or a .npy with a file of names"
         raise EncoderError(msg)
-    content = place.read_bytes()
+    content = path.read_bytes()
     try:
-        genes, rows = readers[ending](content)
+        genes, rows = readers[suffix](content)
     except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, pa.ArrowInvalid) as error:
-        msg = f"{place} cannot be read as a table of gene texts ({type(error).__name__}: {error})"
+        msg = f"{path} cannot be read as a table of gene texts ({type(error).__name__}: {error})"
         raise EncoderError(msg) from None
-    _check(genes, rows, place)
+    _check(genes, rows, path)
     digest = hashlib.sha256("\n".join(genes).encode() + content).hexdigest()
-    at = {gene: row for row, gene in enumerate(genes)}
-    return TableText(np.ascontiguousarray(rows, dtype=np.float32), at, str(place), digest)
+    row_of = {gene: row for row, gene in enumerate(genes)}
+    return TableText(np.ascontiguousarray(rows, dtype=np.float32), row_of, str(path), digest)
 
 
-def _parquet(content: bytes) -> Table:
+def _parse_parquet(content: bytes) -> Table:
     table = pq.read_table(pa.BufferReader(content), columns=["gene", "vector"])
     return [str(gene) for gene in table["gene"].to_pylist()], np.array(table["vector"].to_pylist(), dtype=np.float32)
 
 
-def _npz(content: bytes) -> Table:
+def _parse_npz(content: bytes) -> Table:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return [str(gene) for gene in arrays["genes"].tolist()], arrays["vectors"]
 
 
-def _npy(content: bytes, place: StoragePath, names: StoragePath | None) -> Table:
+def _parse_npy(content: bytes, path: StoragePath, names: StoragePath | None) -> Table:
     if names is None:
-        msg = f"{place} holds rows without symbols, and a text belongs to its gene by name: give a file of names"
+        msg = f"{path} holds rows without symbols: give a file with the symbol of each row, one per line"
         raise EncoderError(msg)
     lines = names.read_bytes().decode("utf-8").splitlines()
     return [line.strip() for line in lines if line.strip()], np.load(io.BytesIO(content), allow_pickle=False)
 
 
-def _check(genes: list[str], rows: np.ndarray, place: StoragePath) -> None:
+def _check(genes: list[str], rows: np.ndarray, path: StoragePath) -> None:
     if rows.ndim != 2 or rows.dtype.kind != "f" or len(rows) != len(genes) or not rows.size:  # noqa: PLR2004 -- a table
-        msg = (
-            f"{place} holds {rows.dtype} {rows.shape} for {len(genes)} genes: a row of floating numbers each is wanted"
-        )
+        msg = f"{path} holds {rows.dtype} {rows.shape} for {len(genes)} genes: expected a row of floats for each gene"
         raise EncoderError(msg)
-    twice = [gene for gene, times in Counter(genes).items() if times > 1]
+    duplicates = [gene for gene, count in Counter(genes).items() if count > 1]
     bad = [gene for gene, row in zip(genes, rows, strict=True) if not np.isfinite(row).all()]
-    if twice or bad:
-        seen = f"{len(twice)} genes more than once ({some(twice)})" if twice else f"nan or infinity for {some(bad)}"
-        msg = f"{place} holds {seen}: each gene has one row of numbers"
+    if duplicates or bad:
+        fault = (
+            f"{len(duplicates)} genes more than once ({some(duplicates)})"
+            if duplicates
+            else f"nan or infinity for {some(bad)}"
+        )
+        msg = f"{path} holds {fault}: expected one row of finite numbers for each gene"
         raise EncoderError(msg)

@@ -12,7 +12,7 @@ from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.streams.tiles import stream
 from raystp.cluster.streams.units import StreamResources, UnitReceipt, WorkUnit
 from raystp.encoders.encoder import InferenceOptions
-from raystp.encoders.registry import describe, warning
+from raystp.encoders.registry import describe, tile_warning
 from raystp.errors import ConfigError
 from raystp.steps.embed.config import EmbedConfig, EmbedRun
 from raystp.steps.embed.work import EmbedWork, EncoderOutput, stored
@@ -118,7 +118,7 @@ def _embed(config: EmbedConfig, tiles: Artifact, made: Sequence[_EncoderArtifact
 
 def _check_side(source: EncoderSource, tiles: Artifact) -> None:
     """Raise ConfigError, before any pixel is read, where the tiles are not of the encoder's side."""
-    wanted, seen = describe(source.spec).pixels, int(tiles.manifest.notes["pixels"])
+    wanted, seen = describe(source.spec).tile_px, int(tiles.manifest.notes["pixels"])
     if wanted != seen:
         msg = (
             f"encoder '{source.spec.name}' takes tiles of {wanted} px, {tiles.path} has {seen} px: "
@@ -126,7 +126,7 @@ def _check_side(source: EncoderSource, tiles: Artifact) -> None:
         )
         raise ConfigError(msg)
     side = Microns(float(tiles.manifest.notes["side"]))
-    if words := warning(source.spec, side, TilePixels(seen)):
+    if words := tile_warning(source.spec, side, TilePixels(seen)):
         logger.info(f"  {words}")
 
 

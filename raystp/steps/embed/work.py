@@ -18,7 +18,7 @@ from raystp import tables
 from raystp.artifacts import content_id, file_id
 from raystp.cluster.streams.units import WorkUnit
 from raystp.encoders.batches import Batch
-from raystp.encoders.encoder import PLAIN, BatchEncoder, InferenceOptions, Precision
+from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOptions, Precision
 from raystp.errors import SlideError
 from raystp.slides.open import Slide, expect_tiles, open_slide, read_tiles
 from raystp.steps.encoder_source import EncoderSource
@@ -55,7 +55,7 @@ class EmbedWork:
     pixels: int
     precision: Precision
     passes: Batch = None
-    ways: InferenceOptions = PLAIN
+    ways: InferenceOptions = DEFAULT_OPTIONS
     cache: NodeCache | None = None
 
     @property
@@ -108,7 +108,7 @@ class EmbedWork:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         encodings = [
             BatchEncoder(
-                output.source.build(), device=device, precision=self.precision, batch=self.passes, ways=self.ways
+                output.source.build(), device=device, precision=self.precision, batch=self.passes, options=self.ways
             )
             for output in self.outputs
         ]

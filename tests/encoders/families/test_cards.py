@@ -1,7 +1,7 @@
-"""Laws of every published encoder, with random weights: none of the real files can be had where these tests run.
+"""Laws of every published encoder, with random weights: the real files are not available where these tests run.
 
-The whole network is laid out on torch's meta device, where 1.1 billion parameters take no memory. What is computed is
-computed by the same construction with one block, true in every width, from a file in the makers' own layout.
+The whole network is created on torch's meta device, where 1.1 billion parameters take no memory. Rows are computed by
+the same network with one block of full width, from a file in the makers' own layout.
 """
 
 import importlib
@@ -37,14 +37,14 @@ def random_tiles(count: int, side: int) -> np.ndarray:
 
 
 def shallow(name: str) -> Card:
-    """Return a card with one block; the two that are small as they are stay whole."""
+    """Return a card with one block; the two small networks are not changed."""
     card = registry.CARDS[name]
     return card if name in CONVOLUTIONAL else replace(card, options={**card.options, "depth": 1})
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def drawn(request: pytest.FixtureRequest) -> tuple[Card, Encoder]:
-    """A card of one block and its encoder with random weights, none of them 0 or 1 as many are at first."""
+def card_and_encoder(request: pytest.FixtureRequest) -> tuple[Card, Encoder]:
+    """Return a card of one block and its encoder with random weights; none is 0 or 1, as many initial ones are."""
     card = shallow(request.param)
     encoder = card_family.build(card, EncoderSpec(card.name, random=True, seed=1))
     with torch.no_grad():
@@ -54,52 +54,52 @@ def drawn(request: pytest.FixtureRequest) -> tuple[Card, Encoder]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_whole_network_on_the_meta_device_is_as_large_and_as_wide_as_its_card_says(name: str) -> None:
+def test_the_whole_network_has_the_size_and_dim_of_its_card(name: str) -> None:
     card = registry.CARDS[name]
     with torch.device("meta"), torch.inference_mode():
         network = card_family.create(card).eval()
-        rows = network(torch.zeros(2, 3, card.pixels, card.pixels))
+        rows = network(torch.zeros(2, 3, card.tile_px, card.tile_px))
     assert rows.shape == (2, card.dim)
     assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(card.millions, abs=0.06)
 
 
-def test_a_file_of_the_true_layout_with_random_weights_and_one_block_gives_the_rows_it_was_saved_from(
-    drawn: tuple[Card, Encoder], tmp_path: Path
+def test_a_file_in_the_makers_layout_gives_the_rows_of_the_network_it_was_saved_from(
+    card_and_encoder: tuple[Card, Encoder], tmp_path: Path
 ) -> None:
-    card, encoder = drawn
+    card, encoder = card_and_encoder
     path = tmp_path / card.files[0]
     save(path, published(card, encoder))
     spec = EncoderSpec(card.name, weights=str(path))
     loaded = card_family.build(card, spec)
-    tiles = random_tiles(2, card.pixels)
+    tiles = random_tiles(2, card.tile_px)
     np.testing.assert_allclose(rows_of(loaded, tiles), rows_of(encoder, tiles), atol=1e-5)
-    assert (loaded.name, loaded.dim, loaded.pixels) == (card.name, card.dim, card.pixels)
+    assert (loaded.name, loaded.dim, loaded.tile_px) == (card.name, card.dim, card.tile_px)
     assert loaded.digest == card_family.describe(card, spec).identity
     path.unlink()  # up to 0.2 GB each
 
 
-def test_rows_of_one_block_see_either_half_and_do_not_depend_on_the_batch(drawn: tuple[Card, Encoder]) -> None:
-    card, encoder = drawn
-    tiles, half = random_tiles(1, card.pixels).repeat(3, axis=0), card.pixels // 2
+def test_rows_depend_on_both_halves_of_a_tile_and_not_on_the_batch(card_and_encoder: tuple[Card, Encoder]) -> None:
+    card, encoder = card_and_encoder
+    tiles, half = random_tiles(1, card.tile_px).repeat(3, axis=0), card.tile_px // 2
     tiles[1, :, :half], tiles[2, :, half:] = 0, 0
     rows = rows_of(encoder, tiles, batch=1)
     np.testing.assert_allclose(rows_of(encoder, tiles, batch=2), rows, atol=1e-5)
     assert min(np.abs(rows[one] - rows[other]).max() for one, other in ((0, 1), (0, 2), (1, 2))) > 1e-3
 
 
-def test_a_file_of_another_network_is_refused_with_the_first_names_that_differ(tmp_path: Path) -> None:
+def test_a_file_of_another_network_is_refused_with_the_tensors_that_differ(tmp_path: Path) -> None:
     card = shallow("uni_v1")
     state = published(card, card_family.build(card, EncoderSpec("uni_v1", random=True)))
     state["blocks.0.attn.qkv.bogus"] = state.pop("blocks.0.attn.qkv.bias")
     save(tmp_path / "a.bin", state)
     with pytest.raises(
         EncoderError,
-        match=r"a\.bin does not hold this network's weights: it lacks 'trunk\.blocks\.0\.attn\.qkv\.bias'; "
-        r"it holds unknown 'trunk\.blocks\.0\.attn\.qkv\.bogus'",
+        match=r"a\.bin does not hold this network's weights; missing: 'trunk\.blocks\.0\.attn\.qkv\.bias'; "
+        r"unknown: 'trunk\.blocks\.0\.attn\.qkv\.bogus'",
     ):
         card_family.build(card, EncoderSpec("uni_v1", weights=str(tmp_path / "a.bin")))
     save(tmp_path / "b.safetensors", {"cls_token": torch.zeros(1, 1, 768)})
-    with pytest.raises(EncoderError, match=r"of another shape are 'trunk\.cls_token \(1, 1, 768\) for \(1, 1, 1024\)'"):
+    with pytest.raises(EncoderError, match=r"of another shape: 'trunk\.cls_token \(1, 1, 768\) for \(1, 1, 1024\)'"):
         card_family.build(card, EncoderSpec("uni_v1", weights=str(tmp_path / "b.safetensors")))
 
 
@@ -109,7 +109,7 @@ def test_hibou_is_read_from_metas_layout_too(tmp_path: Path) -> None:
     state = {
         name.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3."): t for name, t in bare(encoder).items()
     }
-    state |= places_for_registers(state)
+    state |= with_class_token_position(state)
     state["register_tokens"], state["mask_token"] = state.pop("reg_token"), torch.zeros(1, 768)
     save(tmp_path / "hibou-b.pth", state)
     loaded = card_family.build(card, EncoderSpec("hibou_b", weights=str(tmp_path / "hibou-b.pth")))
@@ -117,7 +117,7 @@ def test_hibou_is_read_from_metas_layout_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows_of(loaded, tiles), rows_of(encoder, tiles), atol=1e-5)
 
 
-def test_random_weights_are_their_seed() -> None:
+def test_random_weights_are_defined_by_their_seed() -> None:
     first, again, other = (
         card_family.build(shallow("conch_v1"), EncoderSpec("conch_v1", random=True, seed=seed)).digest
         for seed in (1, 1, 2)
@@ -125,7 +125,7 @@ def test_random_weights_are_their_seed() -> None:
     assert first == again != other
 
 
-def test_resnet50_is_cut_after_its_third_stage() -> None:
+def test_resnet50_ends_after_its_third_stage() -> None:
     encoder = registry.build(EncoderSpec("resnet50", random=True, seed=5))
     whole = timm.create_model("resnet50", features_only=True, out_indices=[3])
     kept = {name.removeprefix("trunk."): tensor for name, tensor in encoder.network.state_dict().items()}
@@ -138,12 +138,12 @@ def test_resnet50_is_cut_after_its_third_stage() -> None:
     np.testing.assert_allclose(rows_of(encoder, tiles), wanted, atol=1e-5)
 
 
-def test_vit_names_are_timms() -> None:
+def test_vit_names_need_no_prefix() -> None:
     spec = EncoderSpec("vit_tiny_patch16_224", random=True, seed=4)
     encoder, description = registry.build(spec), registry.describe(spec)
     assert encoder.name == "vit_tiny_patch16_224"
     assert encoder.digest == registry.build(replace(spec, name="timm:vit_tiny_patch16_224")).digest
-    assert (encoder.dim, encoder.pixels) == (description.dim, description.pixels)
+    assert (encoder.dim, encoder.tile_px) == (description.dim, description.tile_px)
 
 
 def rows_of(encoder: Encoder, tiles: np.ndarray, batch: int | None = None) -> np.ndarray:
@@ -163,7 +163,7 @@ def bare(encoder: Encoder) -> State:
 
 
 def published(card: Card, encoder: Encoder) -> State:
-    """Return an encoder's weights as its makers would have saved them."""
+    """Return an encoder's weights in the layout of its makers."""
     state = bare(encoder)
     name = card.name.removesuffix("-cls")
     if name in {"phikon", "phikon_v2", "midnight12k", "hibou_b", "hibou_l"}:
@@ -199,10 +199,10 @@ def to_old_swin(state: State) -> Iterator[tuple[str, torch.Tensor]]:
         yield (f"layers.{number}.downsample.{tail}" if mark else name), tensor
 
 
-def places_for_registers(state: State) -> State:
-    """Give the class token a place of its own again, any place: the two are only ever added, and halves exactly."""
-    place = state["cls_token"] / 2
-    return {"cls_token": place, "pos_embed": torch.cat([place, state["pos_embed"]], dim=1)}
+def with_class_token_position(state: State) -> State:
+    """Split the class token into a token and its position embedding: they are only ever added, and halves are exact."""
+    half = state["cls_token"] / 2
+    return {"cls_token": half, "pos_embed": torch.cat([half, state["pos_embed"]], dim=1)}
 
 
 NAMES_OF_TRANSFORMERS = {
@@ -230,7 +230,7 @@ OF_GATED_DINOV2 = {
 def to_transformers(state: State, *, gated: bool, plain: bool) -> Iterator[tuple[str, torch.Tensor]]:
     names = NAMES_OF_TRANSFORMERS | (OF_PLAIN_VIT if plain else OF_GATED_DINOV2 if gated else {})
     if "reg_token" in state:
-        state = state | places_for_registers(state)
+        state = state | with_class_token_position(state)
     if not plain:
         yield "embeddings.mask_token", torch.zeros(1, 8)
     for name, tensor in state.items():

@@ -35,7 +35,7 @@ def random_tiles(count: int, side: int = 224) -> np.ndarray:
 
 
 def rows_of(encoder: Encoder, tiles: np.ndarray, batch: int | None = None) -> np.ndarray:
-    small = replace(encoder, pixels=TilePixels(tiles.shape[1]))
+    small = replace(encoder, tile_px=TilePixels(tiles.shape[1]))
     return encode(small, tiles, device="cpu", batch=batch)
 
 
@@ -52,11 +52,11 @@ def test_a_local_file_gives_the_rows_of_the_network_it_was_saved_from(tmp_path: 
     tiles = random_tiles(3, 64)
     np.testing.assert_array_equal(rows_of(loaded, tiles), rows_of(resnet, tiles))
     assert loaded.digest == registry.identity(spec)
-    with pytest.raises(EncoderError, match=r"it lacks 'layer1\.2\.conv1\.weight'.* and \d+ more"):
+    with pytest.raises(EncoderError, match=r"missing: 'layer1\.2\.conv1\.weight'.* and \d+ more"):
         timm_family.build(EncoderSpec("timm:resnet34", weights=str(path)))
 
 
-def test_a_published_layout_loads_without_its_classifier_by_either_way(tmp_path: Path) -> None:
+def test_a_published_file_loads_without_its_classifier_from_the_hub_and_from_a_path(tmp_path: Path) -> None:
     path = tmp_path / "whole.safetensors"
     safetensors.torch.save_file(timm.create_model("resnet10t").state_dict(), path)
     local = registry.build(EncoderSpec("timm:resnet10t", weights=str(path)))
@@ -65,11 +65,11 @@ def test_a_published_layout_loads_without_its_classifier_by_either_way(tmp_path:
     np.testing.assert_array_equal(rows_of(local, tiles), rows_of(published, tiles))
     state = local.network.state_dict()
     safetensors.torch.save_file(state, path)
-    with pytest.raises(EncoderError, match=r"does not hold the weights that this timm wants.*fc\.weight"):
+    with pytest.raises(EncoderError, match=r"does not hold the weights that this timm expects.*fc\.weight"):
         timm_family.load_published("resnet10t", path)
 
 
-def test_random_weights_are_their_seed_and_leave_the_random_state_alone(resnet: Encoder) -> None:
+def test_random_weights_are_defined_by_their_seed_and_do_not_change_the_random_state(resnet: Encoder) -> None:
     before = torch.get_rng_state()
     again = registry.build(EncoderSpec("timm:resnet18", random=True, seed=3))
     other = registry.build(EncoderSpec("timm:resnet18", random=True, seed=4))
@@ -79,10 +79,10 @@ def test_random_weights_are_their_seed_and_leave_the_random_state_alone(resnet: 
 
 
 @pytest.mark.parametrize("model", ["resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_050"])
-def test_what_is_said_of_a_timm_model_before_it_is_built_holds(model: str) -> None:
+def test_the_description_of_a_timm_model_matches_it(model: str) -> None:
     spec = EncoderSpec(f"timm:{model}", random=True)
     encoder, description = registry.build(spec), registry.describe(spec)
-    assert (encoder.dim, encoder.pixels) == (description.dim, description.pixels)
+    assert (encoder.dim, encoder.tile_px) == (description.dim, description.tile_px)
     assert encode(encoder, random_tiles(2), device="cpu").shape == (2, encoder.dim)
 
 
@@ -103,24 +103,24 @@ def test_rows_of_a_resnet_do_not_depend_on_the_batch(resnet: Encoder) -> None:
     np.testing.assert_allclose(rows_of(resnet, tiles, batch=64), one, atol=1e-5)
 
 
-def test_published_weights_are_known_by_model_and_tag() -> None:
+def test_published_weights_are_identified_by_model_and_tag() -> None:
     assert registry.identity(EncoderSpec("timm:resnet18")) == "hub:resnet18:a1_in1k"
     assert registry.identity(EncoderSpec("timm:resnet18.a2_in1k")) == "hub:resnet18:a2_in1k"
 
 
-def test_a_model_or_tag_that_timm_lacks_is_told_what_is_near() -> None:
-    with pytest.raises(EncoderError, match=r"has no model 'resnet81'; near to it are .*'resnet18'"):
+def test_an_unknown_model_or_tag_is_reported_with_close_ones() -> None:
+    with pytest.raises(EncoderError, match=r"has no model 'resnet81'; did you mean .*'resnet18'"):
         registry.build(EncoderSpec("timm:resnet81", random=True))
     with pytest.raises(EncoderError, match=r"no weights 'mine' of model 'resnet18'; there are .*'resnet18\.a1_in1k'"):
         registry.build(EncoderSpec("timm:resnet18.mine"))
 
 
-def test_a_model_without_published_weights_says_what_would_do() -> None:
+def test_a_model_without_published_weights_is_reported_with_alternatives() -> None:
     with pytest.raises(EncoderError, match="publishes no weights for model 'nf_resnet26': give a local"):
         registry.build(EncoderSpec("timm:nf_resnet26"))
 
 
-def test_a_hub_out_of_reach_says_how_to_do_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_reported_with_alternatives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants  # noqa: PLC0415 -- as lazy as in the code under test
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -131,7 +131,7 @@ def test_a_hub_out_of_reach_says_how_to_do_without(tmp_path: Path, monkeypatch: 
         registry.build(EncoderSpec("timm:resnet18"))
 
 
-def test_timm_is_not_imported_before_it_is_wanted() -> None:
+def test_timm_is_imported_only_when_needed() -> None:
     program = (
         "import sys; from raystp.encoders import registry, encoder; registry.build(encoder.EncoderSpec('tiny')); "
         "registry.identity(encoder.EncoderSpec('timm:resnet18', random=True)); "
@@ -141,23 +141,23 @@ def test_timm_is_not_imported_before_it_is_wanted() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_torchvision_stays_what_it_is_once_imported() -> None:
+def test_an_imported_torchvision_is_not_replaced() -> None:
     before = sys.modules["torchvision"]
     _torchvision.make_importable()
     assert sys.modules["torchvision"] is before
 
 
-def test_mobilenet_wants_its_file() -> None:
+def test_mobilenet_needs_its_file() -> None:
     with pytest.raises(EncoderError, match="'mobilenet_v1_pw12' has no weights file: give the path"):
         registry.build(EncoderSpec("mobilenet_v1_pw12"))
 
 
 @has_mobilenet
-def test_the_real_mobilenet_is_the_one_that_is_described() -> None:
+def test_the_real_mobilenet_matches_its_description() -> None:
     spec = EncoderSpec("mobilenet_v1_pw12", weights=str(MOBILENET))
     encoder, description = registry.build(spec), registry.describe(spec)
     assert encoder.digest == description.identity == mobilenet.SHA256
-    assert (encoder.dim, encoder.pixels) == (description.dim, description.pixels) == (1024, 224)
+    assert (encoder.dim, encoder.tile_px) == (description.dim, description.tile_px) == (1024, 224)
     assert encoder.mean == encoder.std == (0.5, 0.5, 0.5)
 
 

@@ -1,4 +1,4 @@
-"""Gene text encoders: a row belongs to its symbol, whoever else is encoded; and what lacks is named."""
+"""Gene text encoders: a row depends on its own gene only, and missing texts are reported."""
 
 import json
 import pickle
@@ -15,10 +15,10 @@ import safetensors.torch
 import torch
 
 from raystp.encoders.families import _torchvision
-from raystp.encoders.text import language_model as gene_text_model
-from raystp.encoders.text.hashed import GeneTextEncoder, HashedText, RandomText, TableText, WeightedText
+from raystp.encoders.text import language_model
+from raystp.encoders.text.hashed import GeneTextEncoder, HashedText, RandomText, WeightedText
 from raystp.encoders.text.language_model import pool, read_model_text
-from raystp.encoders.text.table import read_table_text
+from raystp.encoders.text.table import TableText, read_table_text
 from raystp.errors import EncoderError
 from raystp.storage import StoragePath
 
@@ -48,7 +48,7 @@ def _npy(folder: Path) -> tuple[StoragePath, StoragePath]:
 
 
 def _bert(folder: Path) -> Path:
-    """Write a language model of a few hundred random weights with its tokenizer, as Hugging Face saves it."""
+    """Write a language model of a few hundred random weights with its tokenizer, in Hugging Face's format."""
     _torchvision.make_importable()
     transformers = pytest.importorskip("transformers")
     words = sorted({word for text in TEXTS.values() for word in text.lower().replace(",", " ,").split()} | {"-"})
@@ -77,23 +77,21 @@ ENCODERS: dict[str, Callable[[Path], GeneTextEncoder]] = {
 
 
 @pytest.mark.parametrize("make", ENCODERS.values(), ids=ENCODERS)
-def test_row_belongs_to_its_symbol_whoever_else_is_encoded_and_in_whatever_order(
-    make: Callable[[Path], GeneTextEncoder], tmp_path: Path
-) -> None:
+def test_a_row_depends_on_its_own_gene_only(make: Callable[[Path], GeneTextEncoder], tmp_path: Path) -> None:
     encoder = make(tmp_path)
     assert isinstance(encoder, GeneTextEncoder)
     rows = encoder.encode(TEXTS)
     assert rows.shape == (4, encoder.dim)
     assert rows.dtype == np.float32
     assert len(np.unique(rows.round(5), axis=0)) == 4
-    turned = encoder.encode({gene: TEXTS[gene] for gene in ("C", "A")})
-    np.testing.assert_allclose(turned, rows[[2, 0]], atol=1e-5)
+    reversed_rows = encoder.encode({gene: TEXTS[gene] for gene in ("C", "A")})
+    np.testing.assert_allclose(reversed_rows, rows[[2, 0]], atol=1e-5)
     np.testing.assert_array_equal(encoder.encode(TEXTS), rows)
     assert json.loads(json.dumps(encoder.identity)) == encoder.identity
     assert encoder.identity["dim"] == encoder.dim
 
 
-def test_words_in_common_make_texts_alike_and_rare_words_weigh_more() -> None:
+def test_common_words_make_texts_similar_and_rare_words_have_larger_weights() -> None:
     corpus = {
         "a": "protein of bone",
         "b": "protein of bone",
@@ -112,14 +110,14 @@ def test_words_in_common_make_texts_alike_and_rare_words_weigh_more() -> None:
     assert WeightedText.of(corpus, dim=2).dim == 2
 
 
-def test_random_rows_are_normal_and_another_for_another_seed_or_symbol() -> None:
+def test_random_rows_are_normal_and_depend_on_seed_and_symbol() -> None:
     rows = RandomText(4000).encode({"A": "", "B": ""})
     assert abs(float(np.corrcoef(rows)[0, 1])) < 0.05
     assert rows.std() == pytest.approx(1, abs=0.05)
     assert not np.array_equal(RandomText(4000, seed=1).encode({"A": ""})[0], rows[0])
 
 
-def test_identity_differs_where_rows_do(tmp_path: Path) -> None:
+def test_the_identity_differs_where_rows_differ(tmp_path: Path) -> None:
     other = {**TEXTS, "E": "another kinase"}
     assert WeightedText.of(TEXTS).identity != WeightedText.of(other).identity
     one = read_table_text(_npz(tmp_path))
@@ -129,30 +127,30 @@ def test_identity_differs_where_rows_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoder", [HashedText(64), WeightedText.of(TEXTS)])
-def test_missing_text_is_named(encoder: GeneTextEncoder) -> None:
+def test_a_missing_text_is_reported(encoder: GeneTextEncoder) -> None:
     with pytest.raises(EncoderError, match=r"2 of 3 genes have no text: 'X', 'Y'; give"):
         encoder.encode({"X": "", "B": "kinase", "Y": " "})
-    with pytest.raises(EncoderError, match=r"1 of 2 genes hold no word that counts: 'X'; the first is '\?!'"):
+    with pytest.raises(EncoderError, match=r"1 of 2 genes contain no known word: 'X'; the first is '\?!'"):
         encoder.encode({"X": "?!", "B": "kinase"})
-    with pytest.raises(EncoderError, match="there is no gene"):
+    with pytest.raises(EncoderError, match="no genes are given"):
         encoder.encode({})
 
 
 def test_corpus_without_common_words_is_refused() -> None:
-    with pytest.raises(EncoderError, match="hold no words"):
+    with pytest.raises(EncoderError, match="contain no words"):
         WeightedText.of({"A": "?", "B": "!"})
-    with pytest.raises(EncoderError, match="no word is in two"):
+    with pytest.raises(EncoderError, match="no word occurs in two"):
         WeightedText.of({"A": "bone", "B": "skin"})
 
 
-def test_gene_without_a_row_in_a_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"6 of 7 genes have no row in .*t.npz: 'X0', .* 'X4' and 1 more; it knows"):
+def test_a_gene_without_a_row_in_a_table_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"6 of 7 genes have no row in .*t.npz: 'X0', .* 'X4' and 1 more; it has"):
         read_table_text(_npz(tmp_path)).encode(dict.fromkeys(["A", *(f"X{n}" for n in range(6))], ""))
 
 
-def test_tables_that_are_none_are_refused_and_no_pickle_is_opened(tmp_path: Path) -> None:
+def test_malformed_tables_are_refused_and_no_pickle_is_opened(tmp_path: Path) -> None:
     rows, names = _npy(tmp_path)
-    with pytest.raises(EncoderError, match="give a file of names"):
+    with pytest.raises(EncoderError, match="give a file with the symbol of each row"):
         read_table_text(rows)
     names.local_path.write_text("A\nB\n")
     with pytest.raises(EncoderError, match=r"float32 \(4, 3\) for 2 genes"):
@@ -171,11 +169,11 @@ def test_tables_that_are_none_are_refused_and_no_pickle_is_opened(tmp_path: Path
         (tmp_path / name).write_bytes(pickle.dumps({"A": 1}))
         with pytest.raises(EncoderError, match="cannot be read as a table"):
             read_table_text(StoragePath.of(tmp_path / name))
-    with pytest.raises(EncoderError, match=r"wanted is a \.parquet"):
+    with pytest.raises(EncoderError, match=r"expected a \.parquet"):
         read_table_text(StoragePath.of(tmp_path / "t.pkl"))
 
 
-def test_pools_leave_padding_out() -> None:
+def test_pooling_ignores_padding() -> None:
     hidden = torch.arange(12.0).reshape(2, 3, 2)
     mask = torch.tensor([[True, True, False], [False, True, True]])
     assert pool(hidden, mask, "cls").tolist() == [[0.0, 1.0], [8.0, 9.0]]
@@ -185,7 +183,7 @@ def test_pools_leave_padding_out() -> None:
 def test_padding_of_a_batch_changes_no_row_of_a_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = read_model_text(_bert(tmp_path / "bert"), pooling="mean")
     together = encoder.encode(TEXTS)
-    monkeypatch.setattr(gene_text_model, "BATCH", 1)
+    monkeypatch.setattr(language_model, "BATCH", 1)
     np.testing.assert_allclose(encoder.encode(TEXTS), together, atol=1e-5)
     with pytest.raises(EncoderError, match="1 of 1 genes have no text: 'A'"):
         encoder.encode({"A": ""})
@@ -194,7 +192,7 @@ def test_padding_of_a_batch_changes_no_row_of_a_language_model(tmp_path: Path, m
 def test_language_model_without_safetensors_is_refused(tmp_path: Path) -> None:
     folder = _bert(tmp_path / "bert")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(EncoderError, match=r"holds no language model: .*never opened.*pytorch_model\.bin"):
+    with pytest.raises(EncoderError, match=r"has no language model: .*never opened.*pytorch_model\.bin"):
         read_model_text(folder)
     with pytest.raises(EncoderError, match="no such folder"):
         read_model_text(tmp_path / "nowhere")
@@ -206,18 +204,18 @@ def test_language_model_without_safetensors_is_refused(tmp_path: Path) -> None:
         read_model_text(folder)
 
 
-def test_without_transformers_a_language_model_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_language_model_without_transformers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     absent: dict[str, Any] = {"transformers": None}
     for name, value in absent.items():
         monkeypatch.setitem(sys.modules, name, value)
-    with pytest.raises(EncoderError, match="needs the package transformers, which is not installed"):
+    with pytest.raises(EncoderError, match="need the package transformers, which is not installed"):
         read_model_text(Path("anywhere"))
 
 
-def test_a_symbol_that_stands_for_a_text_is_a_row_of_its_own_and_changes_no_other() -> None:
+def test_a_symbol_used_as_text_has_its_own_row_and_changes_no_other() -> None:
     corpus = {"A": "membrane protein kinase", "B": "kinase of the membrane", "MARS": "MARS", "PTRF": "PTRF"}
     refusing, hashing = WeightedText.of(corpus), WeightedText.of(corpus, hash_rest=True)
-    with pytest.raises(EncoderError, match="2 of 4 genes hold no word that counts"):
+    with pytest.raises(EncoderError, match="2 of 4 genes contain no known word"):
         refusing.encode(corpus)
     rows = hashing.encode(corpus)
     assert np.array_equal(rows[:2], refusing.encode({gene: corpus[gene] for gene in "AB"}))

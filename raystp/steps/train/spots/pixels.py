@@ -93,7 +93,7 @@ class PixelPairs:
         tiles = _turned(tiles) if self.augment else tiles
         # A buffer of its own for each set, which the gradient still needs.
         encoder, side = self.encoder, tiles.shape[1]
-        normalise = PixelNormaliser(encoder.mean, encoder.std, side=side, room=len(tiles), device=device)
+        normalise = PixelNormaliser(encoder.mean, encoder.std, side=side, capacity=len(tiles), device=device)
         return normalise(tiles.numpy()), self.expression[torch.from_numpy(rows).to(device)]
 
     def _read(self, rows: Rows) -> UInt8[torch.Tensor, "_ pixel pixel 3"]:

@@ -236,7 +236,7 @@ def open_handler(config: ServeConfig, index_actors: ReferenceIndex | RemoteIndex
     if config.encoder is not None:
         encoder = source_of(config.encoder, config.run.store).build()
         encode = BatchEncoder(encoder, device="cuda" if torch.cuda.is_available() else "cpu", batch="fit")
-        tile_px = encoder.pixels
+        tile_px = encoder.tile_px
     return ImputeHandler(
         imputer=NeighborImputer(opened_model, opened, description["metric"]),
         rows=opened.head.rows if isinstance(opened, RemoteIndex) else opened.rows,

@@ -28,7 +28,7 @@ RANDOM_ORDERS = 19
 
 
 @runtime_checkable
-class MapModel(Protocol):
+class SlideMapper(Protocol):
     """A model with maps of a slide, those in `MAPS` among them."""
 
     def maps(
@@ -84,7 +84,7 @@ def overlap_scores(
 
 def deletion_scores(
     label: ScoreLabel,
-    model: MapModel,
+    model: SlideMapper,
     slides: Iterable[Float[np.ndarray, "tile feature"]],
     genes: Sequence[str],
     *,
@@ -110,7 +110,7 @@ def deletion_scores(
 
 def stability_scores(
     label: ScoreLabel,
-    models: Mapping[int, MapModel],
+    models: Mapping[int, SlideMapper],
     slides: Iterable[Float[np.ndarray, "tile feature"]],
     genes: Sequence[str],
 ) -> MapScores:
@@ -141,7 +141,7 @@ def _overlap_score(label: ScoreLabel, name: str, overlaps: list[MapOverlap]) -> 
     line = (
         f"`{label.model}` {name}: over {len(overlaps)} planted genes and sections, AUC {auc:.3f} (chance 0.5) and IoU "
         f"{iou:.3f} (chance {chance:.3f}) with the {REGION_SHARE:.0%} of spots that have the highest simulated "
-        "expression"
+        "expression."
     )
     base = (label.protocol, label.panel, label.model, MEAN, "planted")
     tiles = sum(one.tiles for one in overlaps)
@@ -160,7 +160,7 @@ def _deletion_score(label: ScoreLabel, name: str, areas: list[dict[str, float]],
     line = (
         f"`{label.model}` {name}: as its highest tiles are removed the slide's prediction falls to {left:+.3f} sd of "
         f"the labels (mean of the curve), with random tiles to {random:+.3f}; lower than all {RANDOM_ORDERS} random "
-        f"orders for {lower} of {len(areas)} genes and slides"
+        f"orders for {lower} of {len(areas)} genes and slides."
     )
     base = (label.protocol, label.panel, label.model, MEAN, "tried")
     row = ScoreRow(*base, f"{name} deletion", left, null_mean=random, null_sd=spread, n=tiles)
@@ -171,7 +171,7 @@ def _stability_score(label: ScoreLabel, name: str, found: list[MapStability], *,
     mean, least = float(np.mean([one.mean for one in found])), min(one.least for one in found)
     line = (
         f"`{label.model}` {name}: rank correlation between the maps of seeds {seeds} is {mean:.3f} (chance 0), lowest "
-        f"of {sum(one.pairs for one in found)} pairs {least:.3f}"
+        f"of {sum(one.pairs for one in found)} pairs {least:.3f}."
     )
     base = (label.protocol, label.panel, label.model, MEAN, "tried")
     return MapScores([ScoreRow(*base, f"{name} stability", mean, null_mean=0.0, n=tiles)], [line])

@@ -1,1 +1,1 @@
-"""Nearest-neighbour search: exact, FAISS kinds, and the merge of results."""
+"""Search."""

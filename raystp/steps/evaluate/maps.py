@@ -67,36 +67,36 @@ def map_predictor(model: Artifact) -> MapPredictor | None:
     return opened if isinstance(opened, MapPredictor) else None
 
 
-def attention_models(models: Sequence[Prediction], store: str) -> list[MapModel]:
+def map_models(models: Sequence[Prediction], store: str) -> list[MapModel]:
     """Open the models that have attention maps."""
     opened = [(one, map_predictor(one.model)) for one in models]
-    return [MapModel(one, ready, one.embeddings(store)) for one, ready in opened if ready is not None]
+    return [MapModel(one, predictor, one.embeddings(store)) for one, predictor in opened if predictor is not None]
 
 
 def score_maps(
     config: EvaluateConfig, models: Sequence[Prediction], slides: Sequence[str], planted: PlantedSections
 ) -> MapScores:
     """Score the maps of models that have them: overlap if `planted` is known, deletion, stability over seeds."""
-    attention, first = attention_models(models, config.run.store), models[0]
+    mapped, first = map_models(models, config.run.store), models[0]
     planted_genes = planted_sets(config.planted).get("planted", []) if config.planted is not None else []
     variance = np.asarray(first.meta["training_variance"])
     genes = genes_to_test(first.genes, variance, planted=planted_genes, listed=config.genes)
     scores = NO_MAPS
-    for model in attention:
+    for model in mapped:
         scores += overlap_scores(model.scored.label(), _sections(model, planted, planted_genes))
-    for model in attention:
+    for model in mapped:
         features = _features(model, slides)
         scores += deletion_scores(model.scored.label(), model.predictor, features, genes, seed=config.seed)
-    for group in _seed_groups(attention):
+    for group in _seed_groups(mapped):
         label, by_seed = group[0].scored.label(), {one.seed: one.predictor for one in group}
         scores += stability_scores(label, by_seed, _features(group[0], slides), genes)
     return scores
 
 
-def _seed_groups(attention: list[MapModel]) -> list[list[MapModel]]:
+def _seed_groups(mapped: list[MapModel]) -> list[list[MapModel]]:
     """Group models that differ only in their seed; a group has at least two seeds."""
     groups: dict[str, list[MapModel]] = {}
-    for one in attention:
+    for one in mapped:
         groups.setdefault(one.config_without_seed(), []).append(one)
     return [group for group in groups.values() if len({one.seed for one in group}) > 1]
 

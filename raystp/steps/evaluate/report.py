@@ -1,4 +1,4 @@
-"""The parts of a report that are alike for spots and for cases: artifacts, curves, thumbnails, predicted slides."""
+"""Parts of the report that spots and cases share: artifacts, training curves, thumbnails, predicted slides."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from raystp.evaluate.report.score_tables import score_tables
 from raystp.evaluate.report.sections import prediction_figures, uncertainty_figures
 from raystp.evaluate.report.slide_figures import SlideThumbnail, png
 from raystp.steps.evaluate.predictions import Prediction
-from raystp.steps.impute.work import thumbnail_of
+from raystp.steps.impute.places import thumbnail_of
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
 
@@ -32,7 +32,7 @@ TILES_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation leaves, for spots and for cases."""
+    """The result of an evaluation, for spots and for cases."""
 
     rows: list[ScoreRow]
     text: str

@@ -10,12 +10,12 @@ from raystp.evaluate.metrics.cases import CASES
 from raystp.evaluate.metrics.score import MEAN
 from raystp.evaluate.report.document import build_report
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
-from raystp.steps.evaluate.cases.score import score_cases
+from raystp.steps.evaluate.cases.score import evaluate_cases
 from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.evaluate.predictions import open_models
 from raystp.steps.evaluate.report import Evaluation
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
-from raystp.steps.evaluate.spots.score import score_spots
+from raystp.steps.evaluate.spots.score import evaluate_spots
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
@@ -38,13 +38,13 @@ def run(config: EvaluateConfig) -> Artifact:
         writer = create_or_open(config, STEP, inputs | config.cases.digests(store))
         if isinstance(writer, Artifact):
             return writer
-        return _finish(config, writer, score_cases(config, open_models(predictions, store)))
+        return _finish(config, writer, evaluate_cases(config, open_models(predictions, store)))
     assert isinstance(config, SpotsEvaluateConfig)  # as `variant` returns no third class
     spots = resolve(store, config.spots, "spots")
     writer = create_or_open(config, STEP, {"spots": spots, **inputs})
     if isinstance(writer, Artifact):
         return writer
-    return _finish(config, writer, score_spots(config, spots, open_models(predictions, store)))
+    return _finish(config, writer, evaluate_spots(config, spots, open_models(predictions, store)))
 
 
 def _finish(config: EvaluateConfig, writer: ArtifactWriter, evaluation: Evaluation) -> Artifact:

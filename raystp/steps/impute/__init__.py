@@ -1,1 +1,1 @@
-"""impute: embeddings + a model [+ a reference index] -> predicted expression."""
+"""Impute."""

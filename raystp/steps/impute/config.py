@@ -1,4 +1,4 @@
-"""Configuration of `impute`: the slides, the model and index, the protocol, and the form of the output."""
+"""The config of `impute`: which slides, by which model and bank, under which protocol, and what is left of it."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -8,29 +8,29 @@ from raystp.config import Location, RunConfig, StepConfig
 
 
 class ImputeRun(RunConfig):
-    """Where the step runs and on which resources; nothing here changes a row."""
+    """Where, and how wide; nothing here changes a row."""
 
     processes: int | None = Field(default=None, ge=1)
-    """Slides predicted at a time, each in a process. The default is half the cluster's CPUs."""
+    """Slides predicted at a time, each by a process; by default half the cluster's CPUs."""
 
     cpus_per_process: float = Field(default=1.0, gt=0)
-    """Logical CPUs reserved for each process."""
+    """Logical CPUs that each of them holds."""
 
     chunk_tiles: int = Field(default=2048, ge=1)
-    """Tiles searched and summed at a time; memory is proportional to it, times the genes."""
+    """Tiles answered from a bank at a time: memory grows with it, times the genes."""
 
     shard_actors: int = Field(default=0, ge=0)
-    """Actors among which the index's shards are divided. With 0, every process maps the whole index."""
+    """Actors that hold the bank's shards between them; with 0 every process that predicts maps all of the bank."""
 
     replicas: int = Field(default=1, ge=1)
-    """With `shard_actors`: actors with the same shards."""
+    """With `shard_actors`: how many actors hold the same shards."""
 
     cpus_per_shard_actor: float = Field(default=0.0, ge=0)
-    """Logical CPUs reserved for each of these actors. With 0, they share the CPUs of the processes."""
+    """Logical CPUs that each of those holds; with 0 they share the CPUs that the predicting processes hold."""
 
 
 class ImputeConfig(StepConfig[ImputeRun]):
-    """The slides to predict, the model, and the protocol."""
+    """Which slides to predict, by which model, under which protocol."""
 
     where: ClassVar[frozenset[str]] = frozenset({"embeddings", "model", "index", "spots", "neighbours"})
 
@@ -41,58 +41,55 @@ class ImputeConfig(StepConfig[ImputeRun]):
     """`train/<name>`."""
 
     index: Annotated[str | None, Location("index")] = None
-    """The reference index of a contrastive model, `index/<name>`."""
+    """The bank of a contrastive model, `index/<name>`."""
 
     spots: Annotated[str | None, Location("spots")] = None
-    """Measured spots, `spots/<name>`. For a slide that has them, they are stored in a layer beside the prediction."""
+    """Measured spots, `spots/<name>`: where a slide has them, they stand beside the prediction in a layer."""
 
     slides: list[str] | None = None
-    """Slides to predict. The default is all that the protocol allows, without those that the model was trained on."""
+    """Slides to predict; by default all that the protocol allows, which leaves out what the model was trained on."""
 
     protocol: str | None = None
-    """The default is the model's own."""
+    """By default the model's own."""
 
     k: int = Field(default=50, ge=1)
     """Neighbours of a contrastive model."""
 
     weights: Literal["mean", "top1", "softmax", "bleep"] = "mean"
-    """Weights of the neighbours: mean, top1, softmax or bleep."""
+    """How neighbours are weighed: mean, top1, softmax or bleep."""
 
     search: Literal["index", "exact"] = "index"
-    """Search as the index was built, or compare every row whatever its kind. An `exact` index gives equal results."""
+    """As the index was built, or over all rows whatever its kind. An `exact` index answers alike either way."""
 
     own_rows: Literal["refuse", "leave_out"] = "refuse"
-    """Refuse a slide whose patient is in the index, or search only the rows of all other patients for it. A patient
-    that the model was trained on is refused in both cases, unless the protocol allows it."""
+    """A slide whose patient is in the bank is refused, or is answered from the rows of all other patients. A patient
+    that the model itself was trained on is refused either way, unless the protocol allows it."""
 
     without: dict[str, list[str]] = Field(default_factory=dict)
-    """Rows of the index to exclude: column (patient, section) -> values."""
+    """Rows of the bank that do not count: column (patient, section) -> values."""
 
     genes: list[str] | None = None
-    """Genes to predict. The default is the model's panel."""
+    """Genes to predict; by default all of the model's panel."""
 
     spread: bool = False
-    """Add a layer `spread`: each gene's weighted standard deviation among the neighbours. It needs an index."""
+    """A layer `spread`, each gene's weighted standard deviation among the neighbours; without a bank there is none."""
 
     output: Literal["dense", "neighbours"] = "dense"
-    """Store the expression of every gene, or only neighbours and weights: 300 bytes a tile, from which
-    `neighbours=impute/<name>` computes the expression of any genes without another search."""
+    """Expression of every gene, or the neighbours and their weights alone: 300 bytes a tile, from which
+    `neighbours=impute/<name>` gives the genes that are asked for without another search."""
 
     neighbours: Annotated[str | None, Location("impute")] = None
-    """An artifact of `impute` with `output: neighbours`; its search is reused."""
+    """What an `impute` with `output: neighbours` left; its search is not repeated."""
 
     run: ImputeRun = Field(default_factory=ImputeRun)
 
     @model_validator(mode="after")
-    def _check_combination(self) -> "ImputeConfig":
-        """Raise for fields that contradict each other."""
+    def _fits(self) -> "ImputeConfig":
+        """Refuse what contradicts itself."""
         if self.index is None and (self.output == "neighbours" or self.neighbours or self.without):
-            msg = "`output=neighbours`, `neighbours` and `without` need a reference index: set `index`"
+            msg = "output=neighbours, neighbours and without are said of a bank's answer: give `index`"
             raise ValueError(msg)
         if self.output == "neighbours" and (self.genes or self.spread or self.neighbours):
-            msg = (
-                "output=neighbours stores no expression: set `genes` and `spread` in a second run with "
-                "`neighbours=impute/<name>`"
-            )
+            msg = "output=neighbours has no genes yet: ask for genes and spread when they are made of it"
             raise ValueError(msg)
         return self

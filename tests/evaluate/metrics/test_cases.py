@@ -1,4 +1,4 @@
-"""Scores over cases: PCC and AUC by hand, chance for a constant, and nothing where too few cases would say it."""
+"""Scores over cases: PCC and AUC by hand, chance level of a constant, no correlation for too few cases."""
 
 from dataclasses import asdict
 from typing import Any
@@ -28,7 +28,7 @@ def test_auc_at_the_median_by_hand() -> None:
     assert auc_at_median(np.ones((4, 1)), measured)[0] == 0.5
 
 
-def test_auc_does_not_exist_for_a_gene_of_which_no_case_is_above_the_median() -> None:
+def test_auc_is_nan_for_a_gene_without_a_case_above_the_median() -> None:
     measured = np.array([[0.0, 5.0], [0.0, 5.0], [7.0, 5.0]])
     found = auc_at_median(np.arange(6.0).reshape(3, 2), measured)
     assert found[0] == 1.0

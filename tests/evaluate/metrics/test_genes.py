@@ -28,7 +28,7 @@ def test_spot_pcc_is_the_pcc_of_the_transposed_matrices() -> None:
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_a_gene_without_spread_has_pcc_0_keeps_its_place_and_is_counted(side: int) -> None:
+def test_a_gene_without_spread_has_pcc_0_keeps_its_column_and_is_counted(side: int) -> None:
     both = pair()
     whole, _ = pcc_per_gene(*both)
     both[side][:, 2] = 3.7
@@ -47,7 +47,7 @@ def test_float32_rounding_is_not_spread() -> None:
 
 @pytest.mark.parametrize(("side", "error"), [(0, ModelError), (1, SectionError)])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_value_that_is_no_number_is_refused_and_its_gene_named(
+def test_nan_and_infinity_are_refused_with_the_number_of_the_gene(
     side: int, error: type[Exception], value: float
 ) -> None:
     both = pair()
@@ -66,7 +66,7 @@ def test_mse_by_hand() -> None:
     assert mse(predicted, measured).tolist() == [2.0, 10.0]
 
 
-def test_highest_is_highest_first_and_ties_go_by_name_in_any_order_of_the_panel() -> None:
+def test_highest_comes_first_and_ties_are_sorted_by_name_in_any_order_of_the_panel() -> None:
     values, names = np.array([1.0, 3.0, 3.0, 2.0]), ["d", "c", "b", "a"]
     assert [names[at] for at in highest(values, 3, names)] == ["b", "c", "a"]
     turned = [names[::-1][at] for at in highest(values[::-1].copy(), 3, names[::-1])]
@@ -78,7 +78,7 @@ def test_a_nan_cannot_be_ranked() -> None:
         highest(np.array([1.0, np.nan]), 1, ["x", "y"])
 
 
-def test_gene_sets_are_called_by_their_true_size() -> None:
+def test_gene_sets_are_named_by_their_true_size() -> None:
     names = [f"g{at}" for at in range(20)]
     sets = gene_sets(np.arange(20.0), np.arange(20.0)[::-1].copy(), names)
     assert {name: len(genes) for name, genes in sets.items()} == {"all": 20, "HEG-20": 20, "HVG-20": 20}

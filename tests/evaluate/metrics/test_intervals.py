@@ -12,7 +12,7 @@ def lattice(columns: int, rows: int, pitch: float = 100.0) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel()], axis=1) * pitch + 5000.0
 
 
-def test_blocks_are_squares_that_lie_together() -> None:
+def test_blocks_are_contiguous_squares() -> None:
     xy = lattice(20, 20)
     label = blocks(xy, 16)
     assert sorted(np.bincount(label).tolist()) == [25] * 16
@@ -21,7 +21,7 @@ def test_blocks_are_squares_that_lie_together() -> None:
 
 
 @pytest.mark.parametrize("shape", [(30, 10), (3, 100), (50, 50), (7, 9)])
-def test_blocks_are_about_as_many_as_asked_and_numbered_without_gaps(shape: tuple[int, int]) -> None:
+def test_the_number_of_blocks_is_close_to_the_requested_one_and_has_no_gaps(shape: tuple[int, int]) -> None:
     label = blocks(lattice(*shape), 20)
     wanted = min(20, shape[0] * shape[1] // SPOTS_PER_BLOCK)
     assert np.unique(label).tolist() == list(range(label.max() + 1))
@@ -29,7 +29,7 @@ def test_blocks_are_about_as_many_as_asked_and_numbered_without_gaps(shape: tupl
 
 
 @pytest.mark.parametrize("xy", [np.array([[3.0, 4.0]]), np.full((50, 2), 7.0)])
-def test_spots_in_one_place_are_one_block(xy: np.ndarray) -> None:
+def test_spots_at_one_position_are_one_block(xy: np.ndarray) -> None:
     assert set(blocks(xy).tolist()) == {0}
 
 
@@ -40,14 +40,14 @@ def test_each_stratum_is_drawn_as_often_as_it_has_blocks() -> None:
     np.testing.assert_array_equal(counts, resample([4, 7], 30, np.random.default_rng(0)))
 
 
-def test_what_is_resampled_follows_from_the_test_sections() -> None:
+def test_the_number_of_patients_and_sections_decides_what_is_resampled() -> None:
     assert interval_kind(["p", "q", "r"]) == "over patients"
     assert interval_kind(["p", "p", "q"]) == "over sections"
     assert interval_kind(["p", "q"]) == "within section"
     assert draw_sections(["p", "q"], 10, np.random.default_rng(0)) is None
 
 
-def test_sections_of_a_patient_come_and_go_together() -> None:
+def test_sections_of_a_patient_are_drawn_together() -> None:
     drawn = draw_sections(["p", "q", "p", "r"], 50, np.random.default_rng(0))
     assert drawn is not None
     np.testing.assert_array_equal(drawn[:, 0], drawn[:, 2])
@@ -61,7 +61,7 @@ def width(block: np.ndarray, predicted: np.ndarray, measured: np.ndarray) -> flo
     return high - low
 
 
-def test_blocks_give_a_wider_interval_than_spots_where_neighbours_resemble_each_other() -> None:
+def test_blocks_give_a_wider_interval_than_spots_if_neighbours_are_correlated() -> None:
     xy, rng = lattice(20, 20), np.random.default_rng(1)
     patches = rng.normal(size=(2, 16, 3))[:, blocks(xy, 16)]  # constant within 5 x 5 spots
     noise = rng.normal(size=(2, 400, 3))

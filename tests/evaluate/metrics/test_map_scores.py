@@ -62,7 +62,7 @@ def test_a_map_equal_to_the_planted_expression_overlaps_wholly() -> None:
     assert scores.lines[0].startswith("`toy` attention: over 2 planted genes and sections, AUC 1.000 (chance 0.5)")
 
 
-def test_a_prediction_falls_without_the_tiles_that_it_is_the_mean_of() -> None:
+def test_a_prediction_falls_without_its_highest_tiles() -> None:
     scores = deletion_scores(LABEL, Linear(), slides(), ["g0", "g1"], seed=0)
     assert [row.metric for row in scores.rows] == ["attention deletion", "contribution deletion"]
     for row in scores.rows:

@@ -1,4 +1,4 @@
-"""Maps against regions, by deletion and over seeds: right answers that can be seen, and what chance gives."""
+"""Overlap, deletion and stability of maps: results that can be checked by hand, and the chance level."""
 
 from dataclasses import asdict
 
@@ -67,7 +67,7 @@ def test_insertion_rises_early_and_deletion_falls_early_for_a_map_that_matters()
     assert areas["insertion_p"] == areas["deletion_p"] == pytest.approx(1 / 21)
 
 
-def test_a_map_that_says_nothing_is_within_the_random_orders() -> None:
+def test_a_random_map_is_within_the_random_orders() -> None:
     rng = np.random.default_rng(3)
     features = rng.normal(size=(80, 3))
     found = [
@@ -77,7 +77,7 @@ def test_a_map_that_says_nothing_is_within_the_random_orders() -> None:
     assert 0.3 < np.mean([areas["deletion_p"] for areas in found]) < 0.7
 
 
-def test_a_predictor_never_sees_an_empty_bag() -> None:
+def test_no_prediction_is_made_for_an_empty_bag() -> None:
     def counted(features: np.ndarray) -> float:
         assert len(features) > 0
         return float(len(features))
@@ -96,7 +96,7 @@ def test_stability_of_equal_reversed_and_constant_maps() -> None:
     assert seen.mean == pytest.approx(1 / 3)
 
 
-def test_faults_are_sentences() -> None:
+def test_errors_state_the_value_and_what_is_allowed() -> None:
     region = np.arange(4) < 2
     with pytest.raises(SectionError, match="nan or infinity at 1 of 4 tiles"):
         overlap(np.array([1.0, np.nan, 0.0, 2.0]), region)

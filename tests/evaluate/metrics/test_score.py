@@ -112,7 +112,7 @@ def test_a_null_is_the_mean_and_spread_over_permutations_of_the_gene_sets_mean()
     assert one(rows, "A", metric="MSE").null_mean is None
 
 
-def test_faults_are_sentences_that_name_the_section() -> None:
+def test_errors_name_the_section() -> None:
     o = outcome(0)
     broken = SectionOutcome(np.full_like(o.predicted, np.nan), o.measured, o.xy, o.patient)
     with pytest.raises(ModelError, match="nan or infinite") as caught:

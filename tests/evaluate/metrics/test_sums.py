@@ -68,14 +68,14 @@ def test_a_draw_of_sums_equals_scoring_the_drawn_spots_directly() -> None:
         np.testing.assert_allclose(found.values[draw], direct(predicted[rows], measured[rows]), atol=1e-9)
 
 
-def test_joined_sections_score_as_their_spots_one_below_the_other() -> None:
+def test_joined_sections_score_as_their_concatenated_spots() -> None:
     first, second = section(0), section(1, spots=90)
     found = score(join([reduced(*first), reduced(*second)]), SETS)
     both = [np.concatenate(pair) for pair in zip(first[:2], second[:2], strict=True)]
     np.testing.assert_allclose(found.values[0], direct(*both), atol=1e-9)
 
 
-def test_many_draws_taken_in_pieces_are_those_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_computed_in_pieces_equal_draws_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     part = reduced(*section(3))
     counts = resample([6], 50, np.random.default_rng(0))
     whole = scores_of_draws(part, counts, SETS)

@@ -40,7 +40,7 @@ def corners() -> tuple[SpotLayout, np.ndarray]:
 
 
 def panel(figure: Figure, at: int) -> np.ndarray:
-    """Return the pixels of one panel as they come out in the PNG."""
+    """Return the pixels of one panel of the PNG."""
     pixels = np.asarray(Image.open(io.BytesIO(png(figure, dpi=100))).convert("RGB"))
     box = figure.axes[at].get_window_extent()
     top = pixels.shape[0] - int(box.y1)
@@ -48,12 +48,12 @@ def panel(figure: Figure, at: int) -> np.ndarray:
 
 
 def centre_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> tuple[float, float]:
-    """Return where a colour lies on average, as shares of the panel from its left and from its top."""
+    """Return the mean position of a colour, as shares of the panel from its left and top."""
     rows, columns = np.nonzero(np.abs(pixels.astype(int) - colour).max(axis=2) < 12)
     return columns.mean() / pixels.shape[1], rows.mean() / pixels.shape[0]
 
 
-def test_tissue_and_both_maps_lie_as_the_slide_does() -> None:
+def test_tissue_and_both_maps_have_the_orientation_of_the_slide() -> None:
     spots, values = corners()
     figure = maps_figure(thumbnail(), spots, GeneMap("ERBB2", values, values, 1.0))
     x, y = centre_of(panel(figure, 0), (255, 0, 0))
@@ -68,7 +68,7 @@ def test_tissue_and_both_maps_lie_as_the_slide_does() -> None:
         assert y > 0.4
 
 
-def test_all_panels_show_the_same_place_with_y_down_and_one_scale() -> None:
+def test_all_panels_show_the_same_region_with_y_down_and_one_scale() -> None:
     spots, values = corners()
     figure = maps_figure(
         thumbnail(), SpotLayout(spots.xy[:40], spots.diameter), GeneMap("A", values[:40], values[:40], 1.0)
@@ -92,7 +92,7 @@ def test_spots_are_drawn_at_their_true_size() -> None:
     assert np.ptp(columns) * per_pixel == pytest.approx(200.0, rel=0.06)
 
 
-def test_measured_and_predicted_share_their_colours_unless_the_title_says_otherwise() -> None:
+def test_measured_and_predicted_share_their_colour_limits_unless_the_title_states_otherwise() -> None:
     spots, values = corners()
     titles, limits = [], []
     for predicted in (values * 0.9, values * 0.2):
@@ -104,7 +104,7 @@ def test_measured_and_predicted_share_their_colours_unless_the_title_says_otherw
     assert limits[1][0][1] > 4 * limits[1][1][1]
 
 
-def test_colour_bars_carry_the_unit() -> None:
+def test_colour_bars_state_the_unit() -> None:
     spots, values = corners()
     figure = maps_figure(thumbnail(), spots, GeneMap("A", values, values, 0.5))
     assert [axes.get_ylabel() for axes in figure.axes[3:]] == ["log1p CP10k"] * 2
@@ -118,7 +118,7 @@ def test_colour_limits_are_robust_and_never_empty(values: Sequence[float], limit
     assert colour_limits(np.array(values, dtype=float)) == limits
 
 
-def test_tiles_of_a_whole_slide_lie_where_the_slide_has_them() -> None:
+def test_tiles_of_a_whole_slide_are_drawn_at_their_coordinates() -> None:
     boxes = np.array([[0.0, 500.0, 500.0], [1500.0, 0.0, 500.0]])  # bottom left, top right
     figure = whole_slide_figure(thumbnail(), boxes, np.array([0.0, 5.0]), gene="A")
     pixels = panel(figure, 1)
@@ -126,7 +126,7 @@ def test_tiles_of_a_whole_slide_lie_where_the_slide_has_them() -> None:
     np.testing.assert_allclose(centre_of(pixels, VIOLET), (0.125, 0.75), atol=0.02)
 
 
-def test_maps_of_tiles_stand_beside_each_other_each_with_its_own_values() -> None:
+def test_maps_of_tiles_are_side_by_side_each_with_its_own_values() -> None:
     boxes = np.array([[0.0, 0.0, 500.0], [1500.0, 0.0, 500.0], [0.0, 500.0, 500.0], [1500.0, 500.0, 500.0]])
     left, top = np.array([1.0, 0.0, 1.0, 0.0]), np.array([1.0, 1.0, 0.0, 0.0])
     figure = tiles_figure(thumbnail(), boxes, {"left": (left, "a"), "top": (top, "b")}, "two maps")
@@ -155,7 +155,7 @@ def test_scores_are_bars_as_long_as_their_value_in_the_tables_order() -> None:
     assert [to_hex(bar.get_facecolor()) == MODEL for bar in axes.patches] == [False, True]
 
 
-def test_curves_show_what_was_measured_and_say_what_was_not() -> None:
+def test_curves_show_measured_values_and_state_which_are_missing() -> None:
     epochs = [
         {"epoch": at, "train_loss": 1.0 / (at + 1), "validation_loss": None, "validation_pcc": None, "seconds": 1.0}
         for at in range(3)

@@ -41,7 +41,7 @@ def content(**more: object) -> Report:
 
 
 class Tags(HTMLParser):
-    """Collects tags and attributes, and checks that each closes the one it should."""
+    """Collect tags and links, and check that the tags are nested correctly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Tags(HTMLParser):
         assert self.opened.pop() == tag
 
 
-def test_the_page_is_well_formed_runs_nothing_and_fetches_nothing() -> None:
+def test_the_page_is_well_formed_and_has_no_scripts_and_no_links() -> None:
     page = build_report(content())
     tags = Tags()
     tags.feed(page)
@@ -135,7 +135,7 @@ def test_the_page_holds_protocol_leak_every_model_failures_and_provenance() -> N
         assert wanted in page
 
 
-def test_few_permutations_and_no_failures_are_said() -> None:
+def test_few_permutations_and_no_failures_are_stated() -> None:
     page = build_report(content(permutations=3, failures=[], interval="over patients"))
     assert "over 3 permutations; with fewer than 20" in page
     assert "None: all slides and sections were processed." in page
@@ -159,7 +159,7 @@ def test_each_panel_has_its_own_verdict() -> None:
         (0.5, None, "bleep scores higher than ridge, but not clearly: PCC 0.500 versus 0.300 [0.250, 0.350]"),
     ],
 )
-def test_the_verdict_says_no_more_than_the_figures(ours: float, spread: float | None, sentence: str) -> None:
+def test_the_verdict_claims_no_more_than_the_intervals_allow(ours: float, spread: float | None, sentence: str) -> None:
     found = verdict([row("ridge", 0.3), row("bleep", ours, spread)], "bleep", "ridge")
     assert found.startswith(sentence)
     separate = spread is not None and abs(ours - 0.3) > 0.1
@@ -167,14 +167,14 @@ def test_the_verdict_says_no_more_than_the_figures(ours: float, spread: float | 
     assert ("intervals overlap" in found) == (spread is not None and not separate)
 
 
-def test_the_verdict_is_open_where_a_side_was_not_scored() -> None:
+def test_there_is_no_comparison_with_a_model_that_was_not_scored() -> None:
     assert verdict([row("bleep", 0.3)], "bleep", "ridge") == (
         "No comparison of bleep with ridge: this run has no PCC of ridge."
     )
     assert "the baseline itself" in verdict([row("ridge", 0.3)], "ridge", "ridge")
 
 
-def test_the_verdict_says_where_a_model_is_no_better_than_its_null() -> None:
+def test_the_verdict_states_that_a_model_is_no_better_than_its_null() -> None:
     found = verdict([row("ridge", 0.3), row("bleep", 0.02, null_mean=0.01, null_sd=0.01)], "bleep", "ridge")
     assert found.endswith("permuted labels reach 0.030 by chance (mean + 2 sd), so bleep shows no signal here.")
 
@@ -199,7 +199,7 @@ def test_the_table_for_the_terminal_is_aligned_and_complete() -> None:
     ]
 
 
-def test_protocols_name_themselves_and_their_leak() -> None:
+def test_protocols_have_their_name_and_their_leak() -> None:
     for name, protocol in PROTOCOLS.items():
         assert protocol.name == name
         assert protocol.leak.endswith(".")

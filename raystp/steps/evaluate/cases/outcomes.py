@@ -75,10 +75,10 @@ def case_outcomes(held: HeldOutCases, models: list[Prediction], store: str) -> d
     """
     outcomes = {}
     for one in models:
-        ready = map_predictor(one.model)
-        if ready is not None:
+        predictor = map_predictor(one.model)
+        if predictor is not None:
             embed = one.embeddings(store)
-            rows = [ready.predict_bag(features_of(embed, case.slides)) for case in held.cases]
+            rows = [predictor.predict_bag(features_of(embed, case.slides)) for case in held.cases]
         else:
             rows = [_mean_of_tiles(one, case.slides) for case in held.cases]
         outcomes[one.name] = held.outcome(np.stack(rows))

@@ -13,7 +13,7 @@ from raystp.expression.sections import embeddings_of
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
 from raystp.steps.evaluate.cases.controls import GENE_MEAN, RIDGE
 from raystp.steps.evaluate.cases.outcomes import HeldOutCases
-from raystp.steps.evaluate.maps import attention_models
+from raystp.steps.evaluate.maps import map_models
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.evaluate.report import (
     failures_of,
@@ -80,7 +80,7 @@ def _slides(
     config: CasesEvaluateConfig, first: Prediction, held: HeldOutCases, genes: list[str]
 ) -> list[ReportSection]:
     """Draw a few slides: attention maps if the model has them, else the prediction of each tile."""
-    model = next(iter(attention_models([first], config.run.store)), None)
+    model = next(iter(map_models([first], config.run.store)), None)
     chosen = [(case, slide) for case in held.cases for slide in case.slides][:SLIDES_DRAWN]
     sections = []
     for case, slide in chosen:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from raystp.evaluate.metrics import cases as metrics
+from raystp.evaluate.metrics.cases import score_cases
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.report.score_tables import cases_text, genes_csv
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
@@ -15,7 +15,7 @@ from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
 from raystp.steps.evaluate.report import Evaluation
 
 
-def score_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Evaluation:
+def evaluate_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Evaluation:
     """Return scores, notes, report and each gene's score; raises SectionError if no case of the table is predicted."""
     first, held = models[0], held_out_cases(config, models)
     sets = gene_sets_of(models, config.planted)
@@ -26,7 +26,7 @@ def score_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Evalua
     rows: list[ScoreRow] = []
     for name, outcome in scored.items():
         rng = np.random.default_rng(config.seed)
-        rows += metrics.score_cases(first.label(name), outcome, sets, rng=rng, null=nulls.get(name), draws=config.draws)
+        rows += score_cases(first.label(name), outcome, sets, rng=rng, null=nulls.get(name), draws=config.draws)
     text = cases_text(rows, list(scored), len(held.cases))
     maps = score_maps(config, models, [slide for case in held.cases for slide in case.slides], planted={})
     rows += maps.rows

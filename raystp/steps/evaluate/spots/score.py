@@ -18,7 +18,7 @@ from raystp.steps.evaluate.spots.outcomes import measured_sections, section_outc
 from raystp.steps.evaluate.spots.report import SpotResults, spots_report
 
 
-def score_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Prediction]) -> Evaluation:
+def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Prediction]) -> Evaluation:
     """Return scores, notes and report; raises SectionError if no measured section is predicted."""
     first, measured = models[0], measured_sections(spots, models)
     sets = gene_sets_of(models, config.planted)

@@ -29,7 +29,7 @@ from bench_train_plain import Make, arrays, loader, looped
 
 from raystp.cluster.session import session
 from raystp.cluster.tracking.delivery import RunRef
-from raystp.cluster.tracking.outbox import NOWHERE
+from raystp.cluster.tracking.outbox import NO_TRACKING
 from raystp.cluster.training.workers import TrainResources, train
 from raystp.models.training.options import FitOptions
 from raystp.steps.train.work import TrainWork
@@ -143,7 +143,7 @@ def through_ray(made: Made, fit: FitOptions, folder: Path, workers: int) -> list
         checkpoint_every=fit.epochs,
         target=place / "model",
         meta={"genes": [str(number) for number in range(GENES)], "d_image": FEATURES, "options": {}},
-        tracker=NOWHERE,
+        tracker=NO_TRACKING,
         run_ref=RunRef("bench", "bench", "train/bench", place),
         parameters={},
     )

@@ -1,6 +1,6 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then in a log.
+"""Progress of long work: a bar on a terminal, a plain line every 30 s in a log.
 
-Messages are records of the logger `raystp`. A program decides where they go; `log_to_console` prints them to stderr.
+Messages are records of the logger `raystp`. The program decides where they go; `log_to_console` prints them on stderr.
 """
 
 import logging
@@ -10,19 +10,19 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-LINE_EVERY_S = 30.0
+LINE_INTERVAL_S = 30.0
 
 logger = logging.getLogger("raystp")
 
 
 class Progress:
-    """Counts work done; `with Progress("embed", total, "tile") as progress: progress.add(64)`."""
+    """Count finished work: `with Progress("embed", total, "tile") as progress: progress.add(64)`."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit, self.done, self.failures = label, total, unit, 0, 0
         self._start = self._last = time.monotonic()
         self.note = ""
-        """What else a line says, the bar behind its rate."""
+        """Further text at the end of a line or of the bar."""
         self._bar = tqdm(total=total, desc=label, unit=unit, leave=False) if sys.stderr.isatty() else None
 
     def __enter__(self) -> "Progress":
@@ -37,13 +37,13 @@ class Progress:
             self._line()
 
     def add(self, count: int, *, failed: int = 0) -> None:
-        """Count `count` units as done, `failed` of them with a failure."""
+        """Count `count` units as finished, of which `failed` failed."""
         self.done += count
         self.failures += failed
         if self._bar is not None:
             self._bar.set_postfix_str(self.note, refresh=False)
             self._bar.update(count)
-        elif time.monotonic() - self._last >= LINE_EVERY_S:
+        elif time.monotonic() - self._last >= LINE_INTERVAL_S:
             self._last = time.monotonic()
             self._line()
 
@@ -72,7 +72,7 @@ class ConsoleHandler(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record; a terminal that is gone does not stop the work."""
+        """Print a record; a closed terminal does not stop the work."""
         try:
             tqdm.write(self.format(record), file=sys.stderr)
             sys.stderr.flush()
@@ -81,7 +81,7 @@ class ConsoleHandler(logging.Handler):
 
 
 def log_to_console() -> None:
-    """Print the messages of raystp on stderr, from level INFO; call it once or often, each is printed once."""
+    """Print the messages of raystp on stderr, from level INFO; repeated calls have no effect."""
     if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
         logger.addHandler(ConsoleHandler())
     logger.setLevel(logging.INFO)

@@ -1,8 +1,8 @@
-"""One Ray for a run: the cluster that is named, or a local one that starts by itself and stops at the end.
+"""The Ray session of a run: an existing cluster, or a local Ray that stops at the end.
 
-A local Ray is given at least four logical CPUs: with two, Ray Train's workers hold every CPU and Ray Data's tasks
-behind them wait for ever. It listens on loopback, with Ray's token authentication on unless the caller's environment
-says otherwise.
+A local Ray gets at least four logical CPUs: with two, Ray Train's workers hold all CPUs and the Ray Data tasks that
+they wait for never start. It listens on loopback, with Ray's token authentication on, unless the environment turns it
+off.
 """
 
 import contextlib
@@ -20,33 +20,33 @@ from raystp.errors import ConfigError
 
 logger = logging.getLogger("raystp")
 
-LOGICAL_CPUS = 4
-"""The least number of logical CPUs of a local Ray."""
+MIN_CPUS = 4
+"""Minimum number of logical CPUs of a local Ray."""
 
-CONNECT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
 
-SHARED = Path("/dev/shm")
-LEAST_SHARED = 1 << 30
-"""With fewer bytes of shared memory Ray keeps its objects in files under its temporary folder, without a word here."""
+SHARED_MEMORY = Path("/dev/shm")
+MIN_SHARED_BYTES = 1 << 30
+"""With less shared memory Ray keeps its objects in files in its temporary folder, and does not say so here."""
 
 
 @contextlib.contextmanager
 def session(address: str | None = None) -> Iterator[None]:
-    """Join the cluster at `address`, or start a local Ray that ends with this.
+    """Connect to the cluster at `address`, or start a local Ray and stop it at the end.
 
-    Without an address, Ray's own RAY_ADDRESS counts; inside another session, this is that session. Raises ConfigError
-    where no cluster answers at the address.
+    The default address is Ray's RAY_ADDRESS. Inside another session, that session is used. Raises ConfigError if no
+    cluster responds at the address.
     """
     if ray.is_initialized():
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
     if address:
-        _join(address)
+        _connect(address)
     else:
         _start()
     context = DataContext.get_current()
-    context.enable_progress_bars = False  # the steps print their own
+    context.enable_progress_bars = False  # the steps print their own progress
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
@@ -55,32 +55,32 @@ def session(address: str | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _join(address: str) -> None:
+def _connect(address: str) -> None:
     try:
-        _knock(address)
+        check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        msg = f"run.address: no Ray cluster answers at {address!r} ({reason}); leave it out for a local Ray"
+        msg = f"run.address: no Ray cluster responds at {address!r} ({reason}); omit it to start a local Ray"
         raise ConfigError(msg) from error
 
 
-def _knock(address: str) -> None:
-    """Raise OSError where nothing listens at a host and port: Ray itself would go on trying for minutes."""
+def check_reachable(address: str) -> None:
+    """Raise OSError if nothing listens at `host:port`; Ray itself would retry for minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
 def _start() -> None:
-    if SHARED.is_dir() and (free := shutil.disk_usage(SHARED).free) < LEAST_SHARED:
+    if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < MIN_SHARED_BYTES:
         logger.warning(
-            f"{SHARED} has {free / 1e6:,.0f} MB free, so Ray keeps what its processes share in files, which is slower: "
-            "give Docker --shm-size=4g, or a pod a volume of medium Memory there"
+            f"{SHARED_MEMORY} has only {free / 1e6:,.0f} MB free: Ray uses slower files for shared objects. "
+            f"Start Docker with --shm-size=4g, or mount a volume of medium Memory at {SHARED_MEMORY} in a pod"
         )
     ray.init(
         address="local",
-        num_cpus=max(LOGICAL_CPUS, os.cpu_count() or 1),
+        num_cpus=max(MIN_CPUS, os.cpu_count() or 1),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -88,17 +88,17 @@ def _start() -> None:
 
 
 def is_submitted() -> bool:
-    """Say whether this process is the driver of a job that was submitted to a cluster."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray's job supervisor sets it, by this very name
+    """Return whether this process is the driver of a job submitted to a cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by Ray's job supervisor
 
 
 def cluster_cpus() -> int:
-    """Return the logical CPUs of the cluster that this session is on."""
+    """Return the logical CPUs of this session's cluster."""
     return _resource("CPU")
 
 
 def cluster_gpus() -> int:
-    """Return the GPUs of the cluster that this session is on."""
+    """Return the GPUs of this session's cluster."""
     return _resource("GPU")
 
 

@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback, and a gate before it that can be shut, slowed, or made to answer with errors."""
+"""A real MLflow server on loopback, and a proxy in front of it that can be closed, slow, or return errors."""
 
 import contextlib
 import os
@@ -23,28 +23,28 @@ def free_port() -> int:
 
 
 @dataclass
-class Gate:
-    """Where the server seems to be; `state` is open, shut, slow (seconds before each answer), or error."""
+class FaultyProxy:
+    """The server's address for clients; `state` is open, closed or error; `slow_s` delays each connection."""
 
     upstream: int
     port: int = 0
     state: str = "open"
     slow_s: float = 0.0
-    live: set[socket.socket] = field(default_factory=set)
+    connections: set[socket.socket] = field(default_factory=set)
 
     @property
     def uri(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def change(self, state: str) -> None:
-        """Change the state, and cut what goes on: a client keeps its connection for many requests."""
+        """Change the state and close all connections: a client reuses its connection for many requests."""
         self.state = state
-        for one in list(self.live):
+        for one in list(self.connections):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
     def serve(self, client: socket.socket) -> None:
-        if self.state == "shut":
+        if self.state == "closed":
             return
         if self.state == "error":
             client.recv(65536)
@@ -52,12 +52,12 @@ class Gate:
             return
         time.sleep(self.slow_s)
         with socket.create_connection(("127.0.0.1", self.upstream)) as server:
-            self.live |= {client, server}
+            self.connections |= {client, server}
             back = threading.Thread(target=_pump, args=(server, client), daemon=True)
             back.start()
             _pump(client, server)
             back.join()
-            self.live -= {client, server}
+            self.connections -= {client, server}
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
@@ -70,17 +70,17 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 @pytest.fixture(scope="session")
 def mlflow_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of an MLflow server with SQLite and its own files."""
+    """The port of an MLflow server with SQLite and its own folder of files."""
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    places = [
+    storage = [
         "--backend-store-uri",
         f"sqlite:///{folder / 'mlflow.db'}",
         "--artifacts-destination",
         str(folder / "files"),
     ]
     with (folder / "log.txt").open("wb") as log:
-        server = subprocess.Popen([*command, *places], stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen([*command, *storage], stdout=log, stderr=log, start_new_session=True)
     try:
         _wait(f"http://127.0.0.1:{port}/health", server, folder / "log.txt")
         yield port
@@ -100,9 +100,9 @@ def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @pytest.fixture
-def gate(mlflow_port: int) -> Iterator[Gate]:
-    """The server behind a gate that begins open."""
-    one = Gate(mlflow_port)
+def proxy(mlflow_port: int) -> Iterator[FaultyProxy]:
+    """The server behind a proxy, open at first."""
+    one = FaultyProxy(mlflow_port)
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

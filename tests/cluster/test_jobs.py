@@ -1,4 +1,4 @@
-"""`ray job submit`, for real: a cluster with a token, every step and the whole path as jobs, and what a job says."""
+"""`ray job submit` on a real cluster with a token: every step and the pipeline as jobs, and their messages."""
 
 import contextlib
 import importlib
@@ -31,12 +31,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
 RAY = Path(sys.executable).parent / "ray"
 STEPS = ("spots", "tile", "embed", "train", "index", "impute", "evaluate")
-LEFT_OUT = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "PYTHONPATH")
+REMOVED_VARIABLES = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "PYTHONPATH")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A head with a dashboard, and the environment of one who may submit to it."""
+    """A head with a dashboard, and the environment of a user who may submit to it."""
 
     address: str
     environment: dict[str, str]
@@ -53,21 +53,26 @@ class Cluster:
         return self.ray("job", "submit", *flags, "--", "python", *words)
 
 
-def _last(said: str) -> dict[str, object]:
-    """Return the summary that a step printed last, found among the lines of the submitting command."""
-    lines = [line for line in said.splitlines() if line.startswith('{"step": ')]
+def _summary(output: str) -> dict[str, object]:
+    """Return the step's summary from the output of the submitting command."""
+    lines = [line for line in output.splitlines() if line.startswith('{"step": ')]
     values: dict[str, object] = json.loads(lines[-1])
     return values
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of its own, with a token, next to the session's."""
+    """A separate cluster with a token, beside the test session's Ray."""
     home = tmp_path_factory.mktemp("home")
-    scratch = Path("/tmp") / f"rs-{os.getpid()}"  # short: the name of a Unix socket has room for 107 letters
+    scratch = Path("/tmp") / f"rs-{os.getpid()}"  # short: a Unix socket's path is limited to 107 bytes
     port, dashboard = free_port(), free_port()
-    kept = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
-    environment = {**kept, "HOME": str(home), "RAY_AUTH_MODE": "token", "PATH": f"{RAY.parent}:{kept['PATH']}"}
+    inherited = {name: value for name, value in os.environ.items() if name not in REMOVED_VARIABLES}
+    environment = {
+        **inherited,
+        "HOME": str(home),
+        "RAY_AUTH_MODE": "token",
+        "PATH": f"{RAY.parent}:{inherited['PATH']}",
+    }
     one = Cluster(f"http://127.0.0.1:{dashboard}", environment)
     assert one.ray("get-auth-token", "--generate").returncode == 0
     words = ["start", "--head", "--block", "--num-cpus=4", f"--port={port}", f"--dashboard-port={dashboard}"]
@@ -83,7 +88,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     )
     try:
         _wait(one.address, head)
-        _try_until_taken(one)
+        _wait_for_job_agent(one)
         yield one
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -104,8 +109,8 @@ def _wait(address: str, head: subprocess.Popen[bytes]) -> None:
     raise AssertionError(address)
 
 
-def _try_until_taken(one: Cluster) -> None:
-    """Submit a job that does nothing until the agent that takes jobs is there."""
+def _wait_for_job_agent(one: Cluster) -> None:
+    """Submit an empty job until the agent that accepts jobs is up."""
     for _ in range(30):
         done = one.ray("job", "submit", "--address", one.address, "--", "python", "-c", "pass")
         if done.returncode == 0:
@@ -116,7 +121,7 @@ def _try_until_taken(one: Cluster) -> None:
 
 
 def _refused(address: str) -> bool:
-    """Say whether the dashboard answers, and does so with 401."""
+    """Return whether the dashboard responds with 401."""
     try:
         urllib.request.urlopen(f"{address}/api/jobs/", timeout=2)
     except urllib.error.HTTPError as error:
@@ -129,11 +134,11 @@ def _refused(address: str) -> bool:
 @pytest.fixture(scope="module")
 def cohort(smoke_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke cohort's slide table without its damaged slide."""
-    drawn = resolve(str(smoke_store), "demo/smoke", "demo").path
-    lines = (drawn / "slides.csv").read_bytes().decode().splitlines()
+    demo = resolve(str(smoke_store), "demo/smoke", "demo").path
+    lines = (demo / "slides.csv").read_bytes().decode().splitlines()
     table = tmp_path_factory.mktemp("cohort") / "slides.csv"
-    whole = [line.replace(",slides/", f",{drawn}/slides/").replace(",counts/", f",{drawn}/counts/") for line in lines]
-    table.write_text("\n".join(line for line in whole if not line.startswith("damaged")) + "\n")
+    absolute = [line.replace(",slides/", f",{demo}/slides/").replace(",counts/", f",{demo}/counts/") for line in lines]
+    table.write_text("\n".join(line for line in absolute if not line.startswith("damaged")) + "\n")
     return table
 
 
@@ -144,14 +149,14 @@ def _words(step: str, store: Path, cohort: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def submitted(cluster: Cluster, cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store in which every step has run as a job, one after the other."""
+    """A store in which every step ran as a job, one after the other."""
     store = tmp_path_factory.mktemp("submitted") / "store"
     for step in STEPS:
         done = cluster.submit(f"jobs/{step}.py", *_words(step, store, cohort))
         assert done.returncode == 0, done.stdout + done.stderr
-        last = _last(done.stdout)
-        assert (last["step"], last["status"], last["exit"]) == (step, "done", 0)
-        assert str(last["artifact"]).startswith(f"{store}/{step}/smoke-")
+        summary = _summary(done.stdout)
+        assert (summary["step"], summary["status"], summary["exit"]) == (step, "done", 0)
+        assert str(summary["artifact"]).startswith(f"{store}/{step}/smoke-")
     return store
 
 
@@ -159,18 +164,18 @@ def _names(store: Path) -> set[str]:
     return {path.parent.relative_to(store).as_posix() for path in store.glob("*/*/manifest.json")}
 
 
-def _check_alike(one: Path, other: Path) -> None:
-    """Two stores hold the same artifacts, and in them the same vectors, predictions and weights."""
+def _check_equal(one: Path, other: Path) -> None:
+    """Assert that two stores hold the same artifacts, with the same vectors, predictions and weights."""
     assert _names(one) == _names(other)
     for step, folder in (("embed", "embeddings"), ("impute", "predictions")):
-        for place in sorted(one.glob(f"{step}/*")):
-            theirs = _tables(other / place.relative_to(one) / folder)
-            for left, right in zip(_tables(place / folder), theirs, strict=True):
+        for artifact in sorted(one.glob(f"{step}/*")):
+            others = _tables(other / artifact.relative_to(one) / folder)
+            for left, right in zip(_tables(artifact / folder), others, strict=True):
                 np.testing.assert_allclose(left, right, atol=1e-5)
-    for place in sorted(one.glob("train/*")):
-        theirs_too = load_model(StoragePath.of(other / place.relative_to(one)))[1]
-        for name, values in load_model(StoragePath.of(place))[1].items():
-            np.testing.assert_allclose(theirs_too[name], values, atol=1e-5, err_msg=name)
+    for artifact in sorted(one.glob("train/*")):
+        weights = load_model(StoragePath.of(other / artifact.relative_to(one)))[1]
+        for name, values in load_model(StoragePath.of(artifact))[1].items():
+            np.testing.assert_allclose(weights[name], values, atol=1e-5, err_msg=name)
 
 
 def _tables(folder: Path) -> list[np.ndarray]:
@@ -181,25 +186,25 @@ def _tables(folder: Path) -> list[np.ndarray]:
     return [np.asarray(column.flatten()).reshape(len(column), -1) for column in columns]
 
 
-def test_every_step_as_a_job_leaves_what_it_leaves_locally(submitted: Path, cohort: Path, tmp_path: Path) -> None:
+def test_every_step_as_a_job_gives_the_same_artifacts_as_locally(submitted: Path, cohort: Path, tmp_path: Path) -> None:
     for step in STEPS:
         module = importlib.import_module(f"raystp.steps.{step}.step")
         config, *overrides = _words(step, tmp_path / "store", cohort)[1::2]
         module.run(module.CONFIG.load(ROOT / config, overrides))
-    _check_alike(tmp_path / "store", submitted)
+    _check_equal(tmp_path / "store", submitted)
 
 
-def test_without_the_token_nothing_is_taken(cluster: Cluster, tmp_path: Path) -> None:
-    stranger = cluster.ray(
+def test_a_job_without_the_token_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    done = cluster.ray(
         "job", "submit", "--address", cluster.address, "--", "python", "-c", "print('in')", HOME=str(tmp_path)
     )
-    assert stranger.returncode != 0
-    assert "in\n" not in stranger.stdout
-    assert "token" in (stranger.stdout + stranger.stderr).lower()
+    assert done.returncode != 0
+    assert "in\n" not in done.stdout
+    assert "token" in (done.stdout + done.stderr).lower()
     assert _refused(cluster.address)
 
 
-def test_a_step_as_a_job_leaves_what_it_leaves_locally(
+def test_tile_as_a_job_gives_the_same_tables_as_locally(
     cluster: Cluster, smoke_store: Path, cohort: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
@@ -207,18 +212,18 @@ def test_a_step_as_a_job_leaves_what_it_leaves_locally(
     words = _words("tile", store, cohort)
     done = cluster.submit("jobs/tile.py", *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    last = _last(done.stdout)
-    assert (last["step"], last["status"], last["exit"]) == ("tile", "done", 0)
+    summary = _summary(done.stdout)
+    assert (summary["step"], summary["status"], summary["exit"]) == ("tile", "done", 0)
     (store / "tile").rename(tmp_path / "submitted")
     config, *overrides = words[1::2]
-    here = tile.run(tile.CONFIG.load(ROOT / config, overrides))
-    assert here.path.uri == last["artifact"]
+    local = tile.run(tile.CONFIG.load(ROOT / config, overrides))
+    assert local.path.uri == summary["artifact"]
     for table in (store / "tile").rglob("*.parquet"):
-        there = tmp_path / "submitted" / table.relative_to(store / "tile")
-        assert pq.read_table(table).equals(pq.read_table(there))
+        submitted = tmp_path / "submitted" / table.relative_to(store / "tile")
+        assert pq.read_table(table).equals(pq.read_table(submitted))
 
 
-def test_a_pipeline_that_was_killed_and_submitted_again_does_nothing_twice(
+def test_a_killed_pipeline_submitted_again_repeats_no_finished_step(
     cluster: Cluster, cohort: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
@@ -233,34 +238,34 @@ def test_a_pipeline_that_was_killed_and_submitted_again_does_nothing_twice(
     early = {path: path.stat().st_mtime_ns for path in [*done, *store.glob("spots/*/manifest.json")]}
     again = cluster.submit(*words, job="second")
     assert again.returncode == 0, again.stdout + again.stderr
-    last = _last(again.stdout)
-    assert (last["status"], last["exit"], last["failures"]) == ("done", 0, 0)
+    summary = _summary(again.stdout)
+    assert (summary["status"], summary["exit"], summary["failures"]) == ("done", 0, 0)
     assert {path: path.stat().st_mtime_ns for path in early} == early
     config, *overrides = _words("pipeline", tmp_path / "local", cohort)[1::2]
-    here = pipeline.run(pipeline.CONFIG.load(ROOT / config, overrides))
-    assert here.manifest.fingerprint == last["fingerprint"]
-    _check_alike(tmp_path / "local", store)
+    local = pipeline.run(pipeline.CONFIG.load(ROOT / config, overrides))
+    assert local.manifest.fingerprint == summary["fingerprint"]
+    _check_equal(tmp_path / "local", store)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             ["jobs/tile.py", "--set", "slides=slides.csv"],
-            "  slides: 'slides.csv' is relative; an absolute path or a URI would do",
+            "  slides: 'slides.csv' is relative",
         ),
         (
             ["jobs/train.py", "--config", "conf/train/smoke.yaml", "--set", "run.store=/none/store"],
-            "ArtifactError: no artifact 'spots/smoke' in /none/store: the 'spots' step has left nothing there",
+            "ArtifactError: no artifact 'spots/smoke' in /none/store",
         ),
     ],
     ids=["relative path", "missing input"],
 )
-def test_a_job_that_cannot_run_fails_with_a_sentence(cluster: Cluster, words: list[str], said: str) -> None:
+def test_a_job_that_cannot_run_fails_with_a_message(cluster: Cluster, words: list[str], message: str) -> None:
     done = cluster.submit(*words)
     assert done.returncode != 0
     lines = done.stdout.splitlines()
-    assert any(line.startswith(said) for line in lines), done.stdout
+    assert any(line.startswith(message) for line in lines), done.stdout
     assert "Traceback" not in done.stdout
-    last = _last(done.stdout)
-    assert (last["status"], last["exit"]) == ("failed", 1)
+    summary = _summary(done.stdout)
+    assert (summary["status"], summary["exit"]) == ("failed", 1)

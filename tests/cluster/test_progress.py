@@ -1,4 +1,4 @@
-"""Progress without a terminal: whole lines, seldom, on stderr; with the rate, what is left, and what failed."""
+"""Progress without a terminal: plain lines on stderr, with rate, remaining time and failures."""
 
 import logging
 import re
@@ -9,19 +9,19 @@ from raystp.cluster import progress
 from raystp.cluster.progress import ConsoleHandler, Progress, log_to_console
 
 
-def test_log_gets_one_line_at_the_end_of_short_work(capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_work_logs_one_line_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("embed", 96, "tile") as work:
         work.add(64)
         work.add(32)
-    told = capsys.readouterr()
-    assert re.fullmatch(r"embed: 96 of 96 tiles in \d+\.\d s, \d+\.\d tiles/s\n", told.err)
-    assert told.out == ""
+    output = capsys.readouterr()
+    assert re.fullmatch(r"embed: 96 of 96 tiles in \d+\.\d s, \d+\.\d tiles/s\n", output.err)
+    assert output.out == ""
 
 
-def test_long_work_says_how_long_it_has_to_go_and_what_failed(
+def test_long_work_logs_remaining_time_and_failures(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "LINE_INTERVAL_S", 0.0)
     with Progress("tile", 4, "slide") as work:
         work.add(1)
         work.add(3, failed=2)
@@ -31,23 +31,23 @@ def test_long_work_says_how_long_it_has_to_go_and_what_failed(
     assert last.startswith("tile: 4 of 4 slides")
 
 
-def test_work_that_breaks_off_claims_no_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_work_that_raises_logs_no_final_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError), Progress("embed", 2, "tile"):
         _ = 1 // 0
     assert capsys.readouterr().err == ""
 
 
-def test_no_line_holds_what_only_a_terminal_understands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_have_no_terminal_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("embed", 10, "tile") as work:
-        logging.getLogger("raystp").warning("a slide is left out")
+        logging.getLogger("raystp").warning("a slide was skipped")
         work.add(10)
-    told = capsys.readouterr().err
-    assert told.startswith("a slide is left out\n")
-    assert "\r" not in told
-    assert "\x1b" not in told
+    lines = capsys.readouterr().err
+    assert lines.startswith("a slide was skipped\n")
+    assert "\r" not in lines
+    assert "\x1b" not in lines
 
 
-def test_each_message_is_printed_once_however_often_the_console_is_asked_for(
+def test_each_message_is_printed_once_after_repeated_calls(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     log_to_console()

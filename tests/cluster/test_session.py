@@ -1,4 +1,4 @@
-"""Sessions: a local Ray with its own token, a session inside a session, and a cluster that is not there."""
+"""Sessions: a local Ray with a token, nested sessions, an unreachable cluster; tasks."""
 
 import os
 import subprocess
@@ -13,11 +13,11 @@ from raystp.cluster.streams.tasks import map_tasks
 
 pytestmark = pytest.mark.ray
 
-ALONE = """
+SCRIPT = """
 import posixpath
 import ray
 from raystp.cluster.session import cluster_cpus, session
-from raystp.cluster.streams.tasks import each
+from raystp.cluster.streams.tasks import map_tasks
 from raystp.errors import ConfigError
 
 try:
@@ -27,7 +27,7 @@ except ConfigError as error:
     print(error)
 with session():
     print(cluster_cpus())
-    print(sorted(each(posixpath.basename, ["a/b", "c/d"])))
+    print(sorted(map_tasks(posixpath.basename, ["a/b", "c/d"])))
 print(ray.is_initialized())
 """
 
@@ -36,36 +36,36 @@ def _double(number: int) -> int:
     return 2 * number
 
 
-def _die_once(folder: Path) -> str:
+def _crash_once(folder: Path) -> str:
     try:
-        (folder / "died").touch(exist_ok=False)
+        (folder / "crashed").touch(exist_ok=False)
     except FileExistsError:
         return "done"
     os._exit(1)
 
 
-def test_absent_cluster_is_a_sentence_and_a_local_one_is_locked_by_a_token_and_ends(tmp_path: Path) -> None:
+def test_an_unreachable_cluster_is_an_error_and_a_local_ray_has_a_token_and_stops(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path)}
     del environment["RAY_AUTH_MODE"]
-    done = subprocess.run([sys.executable, "-c", ALONE], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     refused, cpus, *rest = done.stdout.splitlines()
-    assert refused.startswith("run.address: no Ray cluster answers at '127.0.0.1:1' (")
-    assert refused.endswith("; leave it out for a local Ray")
+    assert refused.startswith("run.address: no Ray cluster responds at '127.0.0.1:1' (")
+    assert refused.endswith("; omit it to start a local Ray")
     assert int(cpus) == max(4, os.cpu_count() or 1)
     assert rest == ["[(0, 'b'), (1, 'd')]", "False"]
     assert len((tmp_path / ".ray" / "auth_token").read_text()) == 64
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_session_inside_a_session_is_that_session_and_leaves_it_open() -> None:
+def test_a_nested_session_uses_the_outer_one_and_leaves_it_open() -> None:
     with session(), session("10.0.0.1:1"):
         assert cluster_cpus() == 4
     assert ray.is_initialized()
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_each_answers_once_for_every_item_with_few_in_flight(tmp_path: Path) -> None:
+def test_map_tasks_yields_each_item_once_with_few_in_flight(tmp_path: Path) -> None:
     assert sorted(map_tasks(_double, range(20), in_flight=3)) == [(number, 2 * number) for number in range(20)]
-    assert list(map_tasks(_die_once, [tmp_path])) == [(0, "done")]
+    assert list(map_tasks(_crash_once, [tmp_path])) == [(0, "done")]
     assert list(map_tasks(_double, [])) == []

@@ -1,8 +1,8 @@
-"""MLflow's side of tracking: entries of a run brought to a server, each once, whatever was brought before.
+"""Delivery of a run's entries to an MLflow server: each entry once, whatever was delivered before.
 
-An entry is a small plain value, so that what could not be brought can lie on disk and be brought later. Bringing one
-twice changes nothing: parameters and metric points that stand are left, a file is written over by itself. No model
-flavour is logged, since loading one unpickles.
+An entry is a small JSON value, so an undelivered one can be kept in a file and sent later. Delivery is idempotent:
+existing parameters and metric points are skipped, and a file overwrites itself. Models are not logged as MLflow
+flavors, because loading one unpickles.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import getpass
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
@@ -18,63 +18,63 @@ from mlflow.tracking import MlflowClient
 
 from raystp.storage import StoragePath
 
-IDENTITY = "raystp.artifact"
-"""The tag by which a run is found again: the artifact that it is about."""
-PARENT = "mlflow.parentRunId"
-LONGEST = 500
+IDENTITY_TAG = "raystp.artifact"
+"""The tag by which a run is found again: the artifact that it belongs to."""
+PARENT_TAG = "mlflow.parentRunId"
+MAX_VALUE_LENGTH = 500
 """Characters of a parameter or tag; MLflow's own limits depend on the server."""
 
-CLIENT = {
-    # The client's own patience is minutes; here each call is short, and tried again by whoever calls.
+CLIENT_ENVIRONMENT = {
+    # The client would retry for minutes; here each call is short, and the caller retries.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    # A step's last line on stdout is its summary.
+    # The last line of a step's stdout is its summary.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""What MLflow's client reads from the environment alone; what stands there already is left."""
+"""Settings that MLflow's client reads from the environment only; variables that are already set are kept."""
 
-KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Lets MLflow's page open on runs and curves rather than on prompts and traces."""
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Makes MLflow's page open with runs and curves instead of prompts and traces."""
 
-_PARAMETERS, _METRICS = 100, 1000
-"""How many of each MLflow takes at once."""
+MAX_PARAMETERS, MAX_METRICS = 100, 1000
+"""MLflow's limits per request."""
 
-Entry = dict[str, Any]
-"""`kind` (open, params, tags, metrics, file, keep, end) and what belongs to it, as plain JSON values."""
+Entry: TypeAlias = dict[str, Any]
+"""`kind` (open, params, tags, metrics, file, keep, end) and its fields, as JSON values."""
 
 
 @dataclass(frozen=True)
 class RunRef:
-    """Which run of which experiment, and where its files lie."""
+    """Reference to a run: its experiment, name and identity, and the store of its files."""
 
     experiment: str
     name: str
     identity: str
     store: StoragePath
-    """What files are named relative to; with SQLite the copies lie in its `mlflow-files`."""
+    """Files are named relative to it. With SQLite, copies of files are in its `mlflow-files`."""
     tags: Mapping[str, str] = field(default_factory=dict)
     parent: str | None = None
-    """Identity of the run that this one is under."""
+    """Identity of the parent run."""
 
 
 class RunDelivery:
-    """One run at a server; made anew after a failure, since what stood there before is asked once, at the start."""
+    """Delivery to one run of a server. It reads the run's state once: create a new one after a failure."""
 
-    def __init__(self, uri: str, book: RunRef) -> None:
-        for name, value in CLIENT.items():
+    def __init__(self, uri: str, run_ref: RunRef) -> None:
+        for name, value in CLIENT_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        self._client, self._book, self._uri = MlflowClient(tracking_uri=uri), book, uri
+        self._client, self._run_ref, self._uri = MlflowClient(tracking_uri=uri), run_ref, uri
         self._experiment = self._open_experiment()
-        found = self._find(book.identity)
-        self.run_id = found or self._create(book)
+        found = self._find(run_ref.identity)
+        self.run_id = found or self._create(run_ref)
         self._parameters: set[str] = set()
         self._points: set[tuple[str, int]] = set()
         self._status = "RUNNING"
         if found:
-            self._read()
+            self._read_run()
 
-    def bring(self, entries: list[Entry]) -> None:
-        """Bring entries of one kind; metrics of many epochs go in one call."""
+    def deliver(self, entries: list[Entry]) -> None:
+        """Deliver entries of one kind; metrics of many epochs take one request."""
         kind = entries[0]["kind"]
         if kind == "metrics":
             self._metrics(entries)
@@ -87,77 +87,78 @@ class RunDelivery:
         for entry in entries:
             for key, value in entry["values"].items():
                 if (key, entry["step"]) not in self._points:
-                    # The same epoch may be here twice: as it was told, and in a trial's whole history after it.
+                    # An epoch may occur twice: when it was reported, and in a trial's history after its end.
                     points.setdefault((key, entry["step"]), Metric(key, value, entry["time"], entry["step"]))
         new = list(points.items())
-        for start in range(0, len(new), _METRICS):
-            part = dict(new[start : start + _METRICS])
+        for start in range(0, len(new), MAX_METRICS):
+            part = dict(new[start : start + MAX_METRICS])
             self._client.log_batch(self.run_id, metrics=list(part.values()))
             self._points |= part.keys()
 
     def _params(self, entry: Entry) -> None:
-        new = [Param(key, value[:LONGEST]) for key, value in entry["values"].items() if key not in self._parameters]
-        for start in range(0, len(new), _PARAMETERS):
-            self._client.log_batch(self.run_id, params=new[start : start + _PARAMETERS])
+        values = entry["values"].items()
+        new = [Param(key, value[:MAX_VALUE_LENGTH]) for key, value in values if key not in self._parameters]
+        for start in range(0, len(new), MAX_PARAMETERS):
+            self._client.log_batch(self.run_id, params=new[start : start + MAX_PARAMETERS])
         self._parameters |= {one.key for one in new}
 
     def _tags(self, entry: Entry) -> None:
-        self._client.log_batch(
-            self.run_id, tags=[RunTag(key, value[:LONGEST]) for key, value in entry["values"].items()]
-        )
+        tags = [RunTag(key, value[:MAX_VALUE_LENGTH]) for key, value in entry["values"].items()]
+        self._client.log_batch(self.run_id, tags=tags)
 
     def _file(self, entry: Entry) -> None:
-        place = self._book.store
+        file = self._run_ref.store
         for part in entry["path"].split("/"):
-            place = place / part
-        with place.local() as path:
+            file = file / part
+        with file.local() as path:
             self._client.log_artifact(self.run_id, str(path), entry["folder"])
 
     def _keep(self, entry: Entry) -> None:
-        """Delete the runs under this one that are not named: what a sweep began and lost, and began again."""
-        for run in self._client.search_runs([self._experiment], f"tags.`{PARENT}` = '{self.run_id}'", max_results=5000):
-            if run.data.tags.get(IDENTITY) not in entry["identities"]:
+        """Delete the child runs that are not listed: trials that a sweep lost and started again."""
+        runs = self._client.search_runs([self._experiment], f"tags.`{PARENT_TAG}` = '{self.run_id}'", max_results=5000)
+        for run in runs:
+            if run.data.tags.get(IDENTITY_TAG) not in entry["identities"]:
                 self._client.delete_run(run.info.run_id)
 
-    def _open(self, entry: Entry) -> None:  # noqa: ARG002 -- every kind of entry has a method of this shape
+    def _open(self, entry: Entry) -> None:  # noqa: ARG002 -- the signature of all kinds of entries
         self._client.update_run(self.run_id, status="RUNNING")
         self._status = "RUNNING"
 
     def _end(self, entry: Entry) -> None:
-        if entry["status"] != self._status:  # else the time of its end would move
+        if entry["status"] != self._status:  # else its end time would change
             self._client.set_terminated(self.run_id, status=entry["status"])
             self._status = entry["status"]
 
     def _open_experiment(self) -> str:
-        name = self._book.experiment
+        name = self._run_ref.experiment
         known = self._client.get_experiment_by_name(name)
         if known is None:
-            # SQLite keeps no files, and MLflow would put them into the working directory; a server has its own place.
-            mine = self._uri.startswith("sqlite:") and self._book.store.is_local
-            files = (self._book.store / "mlflow-files" / name).local_path.as_uri() if mine else None
-            # Another process may make it in between: then it is there to be found.
+            # SQLite stores no files, and MLflow would write them to the working directory; a server has its own store.
+            local = self._uri.startswith("sqlite:") and self._run_ref.store.is_local
+            files = (self._run_ref.store / "mlflow-files" / name).local_path.as_uri() if local else None
+            # Another process may create it at the same time; then it is found below.
             with contextlib.suppress(mlflow.MlflowException):
-                self._client.create_experiment(name, artifact_location=files, tags=KIND)
+                self._client.create_experiment(name, artifact_location=files, tags=EXPERIMENT_TAGS)
             known = self._client.get_experiment_by_name(name)
         if known is None:
-            msg = f"the experiment {name!r} cannot be made"
+            msg = f"cannot create the experiment {name!r}"
             raise mlflow.MlflowException(msg)
         return str(known.experiment_id)
 
     def _find(self, identity: str) -> str | None:
-        runs = self._client.search_runs([self._experiment], f"tags.`{IDENTITY}` = '{identity}'", max_results=1)
+        runs = self._client.search_runs([self._experiment], f"tags.`{IDENTITY_TAG}` = '{identity}'", max_results=1)
         return str(runs[0].info.run_id) if runs else None
 
-    def _create(self, book: RunRef) -> str:
-        tags = {**book.tags, IDENTITY: book.identity, "mlflow.user": getpass.getuser()}
-        tags["mlflow.source.name"] = f"raystp {book.identity.partition('/')[0]}"
-        if book.parent is not None:
-            # A parent that is not there yet is made by its identity, and is found by it when its own entries come.
-            bare = RunRef(book.experiment, book.parent, book.parent, book.store)
-            tags[PARENT] = self._find(book.parent) or self._create(bare)
-        return str(self._client.create_run(self._experiment, run_name=book.name, tags=tags).info.run_id)
+    def _create(self, run_ref: RunRef) -> str:
+        tags = {**run_ref.tags, IDENTITY_TAG: run_ref.identity, "mlflow.user": getpass.getuser()}
+        tags["mlflow.source.name"] = f"raystp {run_ref.identity.partition('/')[0]}"
+        if run_ref.parent is not None:
+            # A parent that does not exist yet is created by its identity; its own entries will find it.
+            parent = RunRef(run_ref.experiment, run_ref.parent, run_ref.parent, run_ref.store)
+            tags[PARENT_TAG] = self._find(run_ref.parent) or self._create(parent)
+        return str(self._client.create_run(self._experiment, run_name=run_ref.name, tags=tags).info.run_id)
 
-    def _read(self) -> None:
+    def _read_run(self) -> None:
         run = self._client.get_run(self.run_id)
         self._status, self._parameters = run.info.status, set(run.data.params)
         for key in run.data.metrics:

@@ -1,8 +1,8 @@
-"""Tracking: what a run logs reaches MLflow beside the work, or lies on disk until it does; the work never waits for it.
+"""Tracking: entries of runs go to MLflow in the background, or to a file for later; the work never waits.
 
-A thread of its own brings the entries, in order, and tries again while a server is down or slow. What is not there
-when the run has ended is written to the store, with the command that sends it. Only one process of a run logs: rank 0
-of a training, the driver of a sweep.
+A thread delivers the entries in order and retries while a server is down or slow. Entries that are undelivered at the
+end of a run are written to the store, with a message that gives the command to send them. One process of a run logs:
+rank 0 of a training, the driver of a sweep.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from raystp.cluster.tracking.delivery import Entry, RunDelivery, RunRef
 from raystp.errors import RaystpError
@@ -21,174 +20,175 @@ from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
 
-PATIENCE_S = 20.0
-"""How long the end of a run waits for what is left; a server that has been silent as long by then gets LAST_S."""
-LAST_S = 2.0
-LONGEST_PAUSE_S = 15.0
+END_TIMEOUT_S = 20.0
+"""How long the end of a run waits for delivery. Time for which the server was already down counts, up to MIN_WAIT_S."""
+MIN_WAIT_S = 2.0
+MAX_PAUSE_S = 15.0
 
-REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "RESOURCE_DOES_NOT_EXIST"})
-"""Answers that another try would not change: such an entry is said and left, so that those after it arrive."""
+FINAL_ERRORS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "RESOURCE_DOES_NOT_EXIST"})
+"""Error codes that a retry would not change: the entry is dropped with a warning, so that later ones are delivered."""
 
 
 @dataclass(frozen=True)
 class Tracker:
-    """Where runs are logged, and where that waits which could not be."""
+    """Where runs are logged, and where undelivered entries are kept."""
 
     uri: str | None
     """MLflow's tracking URI; None for no tracking."""
     experiment: str
     store: StoragePath
-    """What is not delivered lies in its `tracking/`."""
+    """Undelivered entries are in its `tracking/`."""
 
-    def book(self, name: str, identity: str, *, parent: str | None = None) -> RunRef:
-        """Return the logbook of one artifact."""
+    def run_ref(self, name: str, identity: str, *, parent: str | None = None) -> RunRef:
+        """Return the reference to the run of one artifact."""
         return RunRef(self.experiment, name, identity, self.store, parent=parent)
 
 
-NOWHERE = Tracker(None, "", StoragePath(""))
-"""No tracking: for every rank but the first, and for the trials of a sweep, whose driver logs them."""
+NO_TRACKING = Tracker(None, "", StoragePath(""))
+"""For every rank but the first, and for the trials of a sweep, which the driver logs."""
 
 
 class Outbox:
-    """The thread that brings entries, for one run or for many."""
+    """A queue of entries for one or many runs, and the thread that delivers them."""
 
-    def __init__(self, tracker: Tracker, patience_s: float | None = None) -> None:
-        self._tracker, self._patience_s = tracker, PATIENCE_S if patience_s is None else patience_s
-        self._waiting: list[tuple[RunRef, Entry]] = []
+    def __init__(self, tracker: Tracker, timeout_s: float | None = None) -> None:
+        self._tracker, self._timeout_s = tracker, END_TIMEOUT_S if timeout_s is None else timeout_s
+        self._queue: list[tuple[RunRef, Entry]] = []
         self._deliveries: dict[str, RunDelivery] = {}
         self._changed, self._closing = threading.Condition(), False
-        self._trouble, self._since = "", 0.0
-        self._thread = threading.Thread(target=self._work, name="raystp-tracking", daemon=True)
+        self._error, self._error_since = "", 0.0
+        self._thread = threading.Thread(target=self._run, name="raystp-tracking", daemon=True)
         self._thread.start()
 
-    def run(self, book: RunRef) -> "RunLogger":
-        """Open a run, the earlier one if there is one; what an earlier attempt left on disk goes first."""
-        for entry in _read_backlog(self._tracker.store, book):
-            self.put(book, entry)
-        return RunLogger(self, book)
+    def run(self, run_ref: RunRef) -> "RunLogger":
+        """Open a run, or reopen it; entries that an earlier attempt could not deliver are queued first."""
+        for entry in _read_backlog(self._tracker.store, run_ref):
+            self.put(run_ref, entry)
+        return RunLogger(self, run_ref)
 
-    def put(self, book: RunRef, entry: Entry) -> None:
-        """Take an entry; returns at once."""
+    def put(self, run_ref: RunRef, entry: Entry) -> None:
+        """Queue an entry; return at once."""
         with self._changed:
-            self._waiting.append((book, entry))
+            self._queue.append((run_ref, entry))
             self._changed.notify()
 
     def close(self) -> str:
-        """Wait a while for what is left; return a sentence about what did not arrive, or nothing."""
+        """Wait for the delivery, with a time limit; return a message about undelivered entries, or an empty string."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        silent_s = time.monotonic() - self._since if self._trouble else 0.0
-        self._thread.join(max(LAST_S, self._patience_s - silent_s))
+        down_s = time.monotonic() - self._error_since if self._error else 0.0
+        self._thread.join(max(MIN_WAIT_S, self._timeout_s - down_s))
         with self._changed:
-            left, self._waiting = self._waiting, []
-        books = {book.identity: book for book, _ in left}
-        for identity, book in books.items():
-            _write_backlog(self._tracker.store, book, [entry for of, entry in left if of.identity == identity])
-        for identity in self._deliveries.keys() - books.keys():
+            undelivered, self._queue = self._queue, []
+        run_refs = {run_ref.identity: run_ref for run_ref, _ in undelivered}
+        for identity, run_ref in run_refs.items():
+            entries = [entry for of, entry in undelivered if of.identity == identity]
+            _write_backlog(self._tracker.store, run_ref, entries)
+        for identity in self._deliveries.keys() - run_refs.keys():
             _backlog(self._tracker.store, identity).remove()
-        if not left:
+        if not undelivered:
             return ""
         store = self._tracker.store
         return (
-            f"MLflow did not take {len(left)} entries ({self._trouble}); they are kept in {store / 'tracking'}, and "
-            f"`raystp send --set run.store={store} --set run.tracking=URI` sends them when it answers"
+            f"{len(undelivered)} entries were not delivered to MLflow ({self._error}) and are kept in "
+            f"{store / 'tracking'}; send them with `raystp send --set run.store={store} --set run.tracking=URI`"
         )
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         pause = 0.5
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting:
+                self._changed.wait_for(lambda: self._queue or self._closing)
+                if not self._queue:
                     return
-                batch = _alike(self._waiting)
-            if self._tried(batch):
+                batch = _next_batch(self._queue)
+            if self._deliver(batch):
                 pause = 0.5
                 with self._changed:
-                    del self._waiting[: len(batch)]
+                    del self._queue[: len(batch)]
                 continue
             with self._changed:
                 if self._closing:
-                    pause = min(pause, 1.0)  # the last moments, in which a server may come back
+                    pause = min(pause, 1.0)  # retry quickly in the last seconds
                 self._changed.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            pause = min(2 * pause, MAX_PAUSE_S)
 
-    def _tried(self, batch: list[tuple[RunRef, Entry]]) -> bool:
-        """Bring a batch of one run and one kind; say once when the server stops answering, and when it is back."""
-        book = batch[0][0]
+    def _deliver(self, batch: list[tuple[RunRef, Entry]]) -> bool:
+        """Deliver a batch of one run and one kind; log once when the server stops responding and when it is back."""
+        run_ref = batch[0][0]
         try:
-            if book.identity not in self._deliveries:
-                self._deliveries[book.identity] = RunDelivery(str(self._tracker.uri), book)
-            self._deliveries[book.identity].bring([entry for _, entry in batch])
-        except Exception as error:  # noqa: BLE001 -- whatever a client or its database raises must not stop the work
+            if run_ref.identity not in self._deliveries:
+                self._deliveries[run_ref.identity] = RunDelivery(str(self._tracker.uri), run_ref)
+            self._deliveries[run_ref.identity].deliver([entry for _, entry in batch])
+        except Exception as error:  # noqa: BLE001 -- no error of a client or its database may stop the work
             reason = _reason(error)
             if _is_final(error):
-                logger.warning(f"  an entry of {book.name} cannot be logged and is left out: {reason}")
+                logger.warning(f"  MLflow rejected an entry of {run_ref.name}; skipped: {reason}")
                 return True
-            if not self._trouble:
-                self._since = time.monotonic()
-                logger.warning(f"  MLflow does not answer ({reason}); the run goes on, and what it logs is kept")
-            self._trouble = reason
-            self._deliveries.pop(book.identity, None)
+            if not self._error:
+                self._error_since = time.monotonic()
+                logger.warning(f"  MLflow does not respond ({reason}); the run continues and its log is kept")
+            self._error = reason
+            self._deliveries.pop(run_ref.identity, None)
             return False
-        if self._trouble:
-            logger.info("  MLflow answers again")
-            self._trouble = ""
+        if self._error:
+            logger.info("  MLflow responds again")
+            self._error = ""
         return True
 
 
 class RunLogger:
-    """One run that is open; every call returns at once. `left` is set at the end: what did not arrive, if anything."""
+    """An open run; every call returns at once. `undelivered` is set at the end: a message, or an empty string."""
 
-    def __init__(self, outbox: Outbox | None, book: RunRef) -> None:
-        self._outbox, self.book, self.left = outbox, book, ""
+    def __init__(self, outbox: Outbox | None, run_ref: RunRef) -> None:
+        self._outbox, self.run_ref, self.undelivered = outbox, run_ref, ""
 
     def open(self) -> None:
-        """Say that the run is at work, again if it had ended."""
+        """Set the run's status to running, also after it had ended."""
         self._put(kind="open")
 
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        """Log a nested config as flat parameters; one that stands already (a resumed run) is left as it is."""
+    def log_parameters(self, values: Mapping[str, object]) -> None:
+        """Log a nested config as flat parameters; existing ones (of a resumed run) are kept."""
         self._put(kind="params", values={key: str(value) for key, value in flat(values)})
 
-    def metrics(self, values: Mapping[str, float | None], step: int) -> None:
-        """Log numbers at an epoch; None is left out, and an epoch that stands already is left as it is."""
+    def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
+        """Log the numbers of an epoch; None is skipped, and existing points are kept."""
         numbers = {key: float(value) for key, value in values.items() if value is not None}
         self._put(kind="metrics", values=numbers, step=step, time=int(time.time() * 1000))
 
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags; a later value takes the place of an earlier one."""
+    def set_tags(self, values: Mapping[str, str]) -> None:
+        """Set tags; a later value replaces an earlier one."""
         self._put(kind="tags", values=dict(values))
 
-    def file(self, path: str, folder: str | None = None) -> None:
-        """Copy a finished file, named relative to the store, to the run's own files."""
+    def log_file(self, path: str, folder: str | None = None) -> None:
+        """Copy a finished file, named relative to the store, to the run's files."""
         self._put(kind="file", path=path, folder=folder)
 
-    def keep(self, identities: list[str]) -> None:
-        """Delete every run under this one but those."""
+    def keep_children(self, identities: list[str]) -> None:
+        """Delete every child run but these."""
         self._put(kind="keep", identities=identities)
 
     def end(self, status: str = "FINISHED") -> None:
         """Close the run as FINISHED, FAILED or KILLED."""
         self._put(kind="end", status=status)
 
-    def _put(self, **entry: Any) -> None:
+    def _put(self, **entry: object) -> None:
         if self._outbox is not None:
-            self._outbox.put(self.book, entry)
+            self._outbox.put(self.run_ref, entry)
 
 
 @contextlib.contextmanager
-def tracked(tracker: Tracker, book: RunRef, parameters: Mapping[str, Any]) -> Iterator[RunLogger]:
-    """Open the run of this artifact, the earlier one if there is one, and close it with the outcome."""
+def tracked(tracker: Tracker, run_ref: RunRef, parameters: Mapping[str, object]) -> Iterator[RunLogger]:
+    """Open the run, or reopen it, and close it with the outcome."""
     if tracker.uri is None:
-        yield RunLogger(None, book)
+        yield RunLogger(None, run_ref)
         return
-    quiet()
+    silence_mlflow()
     outbox = Outbox(tracker)
-    run = outbox.run(book)
+    run = outbox.run(run_ref)
     run.open()
-    run.parameters(parameters)
+    run.log_parameters(parameters)
     try:
         yield run
     except BaseException:
@@ -197,67 +197,69 @@ def tracked(tracker: Tracker, book: RunRef, parameters: Mapping[str, Any]) -> It
     else:
         run.end()
     finally:
-        run.left = outbox.close()
+        run.undelivered = outbox.close()
 
 
-def quiet() -> None:
-    """Let MLflow and its database's migrations speak of errors alone."""
+def silence_mlflow() -> None:
+    """Limit the log of MLflow and of its database migrations to errors."""
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def send(tracker: Tracker, patience_s: float | None = None) -> tuple[int, str]:
-    """Bring all that earlier runs left in the store; return how many runs that were, and what did not arrive."""
-    quiet()
+def send(tracker: Tracker, timeout_s: float | None = None) -> tuple[int, str]:
+    """Deliver what earlier runs left in the store; return the number of runs, and a message about the rest."""
+    silence_mlflow()
     files = [(tracker.store / "tracking" / name) for name in (tracker.store / "tracking").names()]
-    outbox = Outbox(tracker, patience_s)
+    outbox = Outbox(tracker, timeout_s)
     for file in files:
         values = json.loads(file.read_bytes())
-        book = RunRef(**{**values["book"], "store": tracker.store})
+        run_ref = RunRef(**{**values["book"], "store": tracker.store})
         for entry in values["entries"]:
-            outbox.put(book, entry)
+            outbox.put(run_ref, entry)
     return len(files), outbox.close()
 
 
 def _is_final(error: Exception) -> bool:
-    """Say whether another try would end alike: a refusal, or a file of ours that is not there."""
-    return isinstance(error, RaystpError | FileNotFoundError) or getattr(error, "error_code", None) in REFUSALS
+    """Return whether a retry would fail too: MLflow rejects the entry, or a file of the run does not exist."""
+    return isinstance(error, RaystpError | FileNotFoundError) or getattr(error, "error_code", None) in FINAL_ERRORS
 
 
 def _reason(error: Exception) -> str:
-    """Return an error's first line, without what stands before an `@` in an address."""
+    """Return an error's first line, without the user and password of a URL."""
     line = str(error).strip().partition("\n")[0][:160]
     return f"{type(error).__name__}: {re.sub(r'//[^/@ ]*@', '//', line)}"
 
 
-def _alike(waiting: list[tuple[RunRef, Entry]]) -> list[tuple[RunRef, Entry]]:
-    """Return the first entries, as far as they are of one run and one kind."""
-    (book, first), count = waiting[0], 0
-    for of, entry in waiting:
-        if of.identity != book.identity or entry["kind"] != first["kind"]:
+def _next_batch(queue: list[tuple[RunRef, Entry]]) -> list[tuple[RunRef, Entry]]:
+    """Return the first entries of the queue that have the same run and kind."""
+    (run_ref, first), count = queue[0], 0
+    for of, entry in queue:
+        if of.identity != run_ref.identity or entry["kind"] != first["kind"]:
             break
         count += 1
-    return waiting[:count]
+    return queue[:count]
 
 
 def _backlog(store: StoragePath, identity: str) -> StoragePath:
     return store / "tracking" / f"{identity.replace('/', '.').replace('#', '.')}.json"
 
 
-def _read_backlog(store: StoragePath, book: RunRef) -> list[Entry]:
-    file = _backlog(store, book.identity)
+def _read_backlog(store: StoragePath, run_ref: RunRef) -> list[Entry]:
+    file = _backlog(store, run_ref.identity)
     entries: list[Entry] = json.loads(file.read_bytes())["entries"] if file.exists() else []
     return entries
 
 
-def _write_backlog(store: StoragePath, book: RunRef, entries: list[Entry]) -> None:
-    """Write what is left, without the store's address, which may hold a secret."""
-    about = {key: value for key, value in asdict(book).items() if key != "store"}
-    _backlog(store, book.identity).write_bytes(json.dumps({"book": about, "entries": entries}, indent=1).encode())
+def _write_backlog(store: StoragePath, run_ref: RunRef, entries: list[Entry]) -> None:
+    """Write undelivered entries, without the store's URI, which may contain a secret; `book` is the stored key."""
+    reference = {key: value for key, value in asdict(run_ref).items() if key != "store"}
+    _backlog(store, run_ref.identity).write_bytes(
+        json.dumps({"book": reference, "entries": entries}, indent=1).encode()
+    )
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield a nested config's single values under their dotted names; None is left out."""
+def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the values of a nested config under their dotted names; None is skipped."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")

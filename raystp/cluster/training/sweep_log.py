@@ -1,6 +1,6 @@
-"""What a sweep tells while it runs: a line a trial for people, and in MLflow a run a trial under the sweep's own.
+"""Log of a sweep: a line per trial on the console, and in MLflow a run per trial below the sweep's run.
 
-The driver logs for all its trials, so one process alone writes to MLflow, however many nodes train.
+The driver logs for all trials, so a single process writes to MLflow, however many nodes train.
 """
 
 import logging
@@ -11,37 +11,40 @@ from typing import Any
 from raystp.artifacts import digest_of
 from raystp.cluster.progress import Progress
 from raystp.cluster.tracking.delivery import RunRef
-from raystp.cluster.tracking.outbox import Outbox, RunLogger, Tracker, flat, quiet
+from raystp.cluster.tracking.outbox import Outbox, RunLogger, Tracker, flat, silence_mlflow
 from raystp.cluster.training.trials import Trial
 
 logger = logging.getLogger("raystp")
 
-_ENDED = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
+MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
+EPOCH_METRICS = ("train_loss", "validation_loss", "validation_pcc")
 
 
 class SweepLog:
-    """Told by the sweep what its trials do; a context, since the runs that it opened must be closed.
+    """A `TrialObserver` that logs; a context manager, since it must close the runs that it opened.
 
-    `plan` is the sweep's whole config, with the one that is trained under `train`.
+    `config` is the sweep's whole config, with the trained config under `train`.
     """
 
-    def __init__(self, tracker: Tracker, book: RunRef, plan: Mapping[str, Any], *, metric: str, total: int) -> None:
-        self._tracker, self._book, self._plan, self._metric = tracker, book, plan, metric
+    def __init__(
+        self, tracker: Tracker, run_ref: RunRef, config: Mapping[str, Any], *, metric: str, total: int
+    ) -> None:
+        self._tracker, self._run_ref, self._config, self._metric = tracker, run_ref, config, metric
         self._progress = Progress("tune", total, "trial")
         self._outbox: Outbox | None = None
         self._runs: dict[int, RunLogger] = {}
         self._open: set[int] = set()
-        self._parent = RunLogger(None, book)
-        self.left = ""
-        """At the end: what did not reach MLflow, if anything."""
+        self._parent = RunLogger(None, run_ref)
+        self.undelivered = ""
+        """Set at the end: a message about entries that did not reach MLflow, or an empty string."""
 
     def __enter__(self) -> "SweepLog":
         if self._tracker.uri is not None:
-            quiet()
+            silence_mlflow()
             self._outbox = Outbox(self._tracker)
-            self._parent = self._outbox.run(self._book)
+            self._parent = self._outbox.run(self._run_ref)
         self._parent.open()
-        self._parent.parameters(self._plan)
+        self._parent.log_parameters(self._config)
         self._progress.__enter__()
         return self
 
@@ -53,57 +56,55 @@ class SweepLog:
             self._runs[number].end("KILLED")
         self._parent.end("FAILED" if kind else "FINISHED")
         if self._outbox is not None:
-            self.left = self._outbox.close()
+            self.undelivered = self._outbox.close()
 
-    def began(self, number: int, overrides: dict[str, Any]) -> None:
+    def on_start(self, number: int, overrides: dict[str, Any]) -> None:
         """Open a trial's run, with the whole config that it trains."""
         run = self._run(number, overrides)
         run.open()
-        run.parameters(dict(flat(self._plan["train"])) | overrides)
+        run.log_parameters(dict(flat(self._config["train"])) | overrides)
         self._open.add(number)
 
-    def epoch(self, number: int, metrics: Mapping[str, Any]) -> None:
-        """Log the numbers of an epoch that Tune has not added itself."""
-        values = {key: metrics[key] for key in ("train_loss", "validation_loss", "validation_pcc") if key in metrics}
-        self._runs[number].metrics(values, step=int(metrics["epoch"]))
+    def on_epoch(self, number: int, metrics: Mapping[str, Any]) -> None:
+        """Log the metrics of an epoch, without those that Tune adds."""
+        values = {key: metrics[key] for key in EPOCH_METRICS if key in metrics}
+        self._runs[number].log_metrics(values, step=int(metrics["epoch"]))
 
-    def ended(self, one: Trial) -> None:
-        """Close a trial's run, and say how it ended."""
-        self._settle(one)
-        self._progress.add(1, failed=one.status == "failed")
-        score = f", {self._metric} {one.score:.4f}" if one.score is not None else ""
-        why = f": {one.reason}" if one.reason else ""
-        logger.info(f"  trial {one.number:03d} {one.status} after {one.epochs} epochs{score}{why}")
+    def on_end(self, trial: Trial) -> None:
+        """Close a trial's run, and log its outcome."""
+        self._close_run(trial)
+        self._progress.add(1, failed=trial.status == "failed")
+        score = f", {self._metric} {trial.score:.4f}" if trial.score is not None else ""
+        reason = f": {trial.reason}" if trial.reason else ""
+        logger.info(f"  trial {trial.number:03d} {trial.status} after {trial.epochs} epochs{score}{reason}")
 
     def close(self, trials: list[Trial], score: float | None, files: list[str]) -> None:
-        """Bring the runs of all trials in order, those of an earlier process too, and log the sweep's own outcome."""
+        """Log all trials in order, also those of an earlier process, and the sweep's own outcome."""
         self._progress.add(len(trials) - self._progress.done)
-        for one in trials:
-            self._settle(one)
-        self._parent.keep([self._identity(one.number, one.overrides) for one in trials])
-        self._parent.metrics({self._metric: score, "trials": float(len(trials))}, step=0)
+        for trial in trials:
+            self._close_run(trial)
+        self._parent.keep_children([self._identity(trial.number, trial.overrides) for trial in trials])
+        self._parent.log_metrics({self._metric: score, "trials": float(len(trials))}, step=0)
         for file in files:
-            self._parent.file(file)
+            self._parent.log_file(file)
 
-    def _settle(self, one: Trial) -> None:
-        run = self._run(one.number, one.overrides)
-        for row in one.history:
-            run.metrics(
-                {key: value for key, value in row.items() if key not in {"epoch", "seconds"}}, step=row["epoch"]
-            )
-        tags = {"raystp.outcome": one.status, "raystp.model": one.model or "", "raystp.reason": one.reason or ""}
-        run.tags({key: value for key, value in tags.items() if value})
-        run.end(_ENDED[one.status])
-        self._open.discard(one.number)
+    def _close_run(self, trial: Trial) -> None:
+        run = self._run(trial.number, trial.overrides)
+        for row in trial.history:
+            values = {key: value for key, value in row.items() if key not in {"epoch", "seconds"}}
+            run.log_metrics(values, step=row["epoch"])
+        tags = {"raystp.outcome": trial.status, "raystp.model": trial.model or "", "raystp.reason": trial.reason or ""}
+        run.set_tags({key: value for key, value in tags.items() if value})
+        run.end(MLFLOW_STATUS[trial.status])
+        self._open.discard(trial.number)
 
     def _run(self, number: int, overrides: dict[str, Any]) -> RunLogger:
         if number not in self._runs:
-            book = self._tracker.book(
-                f"trial-{number:03d}", self._identity(number, overrides), parent=self._book.identity
-            )
-            self._runs[number] = self._outbox.run(book) if self._outbox is not None else RunLogger(None, book)
+            identity = self._identity(number, overrides)
+            run_ref = self._tracker.run_ref(f"trial-{number:03d}", identity, parent=self._run_ref.identity)
+            self._runs[number] = self._outbox.run(run_ref) if self._outbox is not None else RunLogger(None, run_ref)
         return self._runs[number]
 
     def _identity(self, number: int, overrides: dict[str, Any]) -> str:
-        """A trial is its place and its values: begun anew with others, it is another run."""
-        return f"{self._book.identity}#{number:03d}-{digest_of(overrides)[:8]}"
+        """Identify a trial by its number and its values: started again with other values, it is another run."""
+        return f"{self._run_ref.identity}#{number:03d}-{digest_of(overrides)[:8]}"

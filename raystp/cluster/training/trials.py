@@ -1,9 +1,9 @@
-"""A sweep on Ray Tune: trials of one piece of work under different overrides, cut short where they fall behind.
+"""A sweep on Ray Tune: trials of the same work with different overrides; bad trials are stopped early.
 
-Tune keeps the sweep's state in `folder`/`name`: a sweep that was killed goes on from there, its running trials from
-their checkpoints. Tune saves that state every few seconds only, so how a trial ended is also written down at once, and
-a trial that Tune would start again reports what stands there. Tune's state is Ray's own pickle, the one thing here
-that is unpickled: resume sweeps only from a store that nobody else can write to.
+Tune keeps the sweep's state in `folder`/`name`. A killed sweep resumes from there, and its running trials from their
+checkpoints. Tune saves that state only every few seconds, so each trial's outcome is also recorded at once; a trial
+that Tune starts again reports its record. Tune's state is Ray's pickle, the only file that is unpickled here: resume
+sweeps only from a store that nobody else can write to.
 """
 
 import json
@@ -20,7 +20,7 @@ from ray.tune import Callback, Tuner
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from raystp.cluster.training.workers import HISTORY, trial
+from raystp.cluster.training.workers import HISTORY, inside_trial
 from raystp.errors import RaystpError
 from raystp.storage import StoragePath
 
@@ -32,26 +32,29 @@ DISTRIBUTIONS: dict[str, Callable[..., Any]] = {
     "randint": tune.randint,
     "lograndint": tune.lograndint,
 }
-"""Name -> Ray Tune's distribution; the ends of `randint` and `lograndint` are the first that are not drawn."""
+"""Name -> Ray Tune's distribution; the upper bound of `randint` and `lograndint` is exclusive."""
 
-QUIET = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a trial names its files by absolute paths
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they would write each epoch three times more
+TUNE_ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials name their files by absolute paths
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they would write each epoch three more times
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints its tables at every verbosity
 }
-"""What Ray Tune reads from the environment alone."""
+"""Settings that Ray Tune reads from the environment only."""
 
 FAILED, MODEL, STOPPED = "failed", "model", "stopped"
-"""Keys of a trial's last report: the sentence it failed with; or its model's artifact; or, where it was stopped before
-the sweep was killed, after how many epochs."""
+"""Keys of a trial's last report: its error message; or its model's artifact; or, for a trial stopped before the sweep
+was killed, its number of epochs."""
 
 RETRIES = 2
-"""How often a trial is started again whose process died."""
+"""How often a trial is started again after its process crashed."""
+
+Report = dict[str, Any]
+Overrides = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Asha:
-    """Asynchronous successive halving: at 1, r, r^2 ... times `grace` epochs, only the best 1/r go on."""
+    """Asynchronous successive halving: at 1, r, r^2 ... times `grace` epochs, only the best 1/r of trials continue."""
 
     grace: int
     reduction: float
@@ -60,10 +63,10 @@ class Asha:
 
 @dataclass(frozen=True)
 class SweepSearch:
-    """What is searched, and by what."""
+    """The search space and the sampler."""
 
     space: Mapping[str, Sequence[Any]]
-    """Dotted override -> [name in DRAWS, its arguments]."""
+    """Dotted override -> [name in DISTRIBUTIONS, its arguments]."""
     metric: str
     mode: Literal["max", "min"]
     trials: int
@@ -74,7 +77,7 @@ class SweepSearch:
 
 @dataclass(frozen=True)
 class TrialLimits:
-    """How wide and how long; one trial's own process holds `cpus` and `gpus`."""
+    """Concurrency, time limit, and the resources of a trial's own process."""
 
     concurrent: int | None
     time_s: float | None
@@ -84,10 +87,10 @@ class TrialLimits:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial as it ended: finished with a model, stopped before its end, or failed with a sentence."""
+    """The outcome of a trial: finished with a model, stopped early, or failed with a message."""
 
     number: int
-    overrides: dict[str, Any]
+    overrides: Overrides
     status: Literal["finished", "stopped", "failed"]
     score: float | None
     epochs: int
@@ -99,63 +102,69 @@ class Trial:
 
 @runtime_checkable
 class TrialWork(Protocol):
-    """What a trial does; it travels to its process, so it holds names and configs."""
+    """The work of a trial; it is pickled and sent to the trial's process, so it holds names and configs."""
 
-    def __call__(self, number: int, overrides: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, number: int, overrides: Overrides) -> Report:
         """Train, and return the score under the metric's name, with MODEL and HISTORY."""
 
 
 @runtime_checkable
 class TrialObserver(Protocol):
-    """Who is told, on the driver, what the trials do."""
+    """Gets the events of the trials, on the driver."""
 
-    def began(self, number: int, overrides: dict[str, Any]) -> None:
-        """A trial starts, or starts again."""
+    def on_start(self, number: int, overrides: Overrides) -> None:
+        """Handle the start, or a restart, of a trial."""
 
-    def epoch(self, number: int, metrics: Mapping[str, Any]) -> None:
-        """A trial has reported an epoch."""
+    def on_epoch(self, number: int, metrics: Mapping[str, Any]) -> None:
+        """Handle the report of an epoch."""
 
-    def ended(self, one: Trial) -> None:
-        """A trial has ended."""
+    def on_end(self, trial: Trial) -> None:
+        """Handle the end of a trial."""
 
 
 def sweep(
-    work: TrialWork, search: SweepSearch, limits: TrialLimits, *, folder: StoragePath, name: str, watch: TrialObserver
+    work: TrialWork,
+    search: SweepSearch,
+    limits: TrialLimits,
+    *,
+    folder: StoragePath,
+    name: str,
+    observer: TrialObserver,
 ) -> list[Trial]:
-    """Run the trials, or those that are left of an earlier run of this name; return all, by number."""
-    ended = folder / name / "ended"
-    _TuneCallback.watch, _TuneCallback.metric, _TuneCallback.records, _TuneCallback.trials = (
-        watch,
-        search.metric,
-        ended,
-        [],
-    )
-    os.environ |= QUIET
+    """Run the trials, or the rest of an earlier sweep of this name; return all, by number."""
+    records = folder / name / "ended"
+    _TuneCallback.observer, _TuneCallback.metric = observer, search.metric
+    _TuneCallback.records, _TuneCallback.trials = records, []
+    os.environ |= TUNE_ENVIRONMENT
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     trainable = tune.with_resources(
-        tune.with_parameters(_run, work=work, metric=search.metric, ended=ended),
+        tune.with_parameters(_run_trial, work=work, metric=search.metric, records=records),
         {"CPU": limits.cpus} | ({"GPU": limits.gpus} if limits.gpus else {}),
     )
-    where = folder.for_ray()
-    path, fs = f"{where['storage_path']}/{name}", where.get("storage_filesystem")
-    if Tuner.can_restore(path, storage_filesystem=fs):
-        tuner = Tuner.restore(path, trainable, restart_errored=True, storage_filesystem=fs)
+    storage = folder.for_ray()
+    path, filesystem = f"{storage['storage_path']}/{name}", storage.get("storage_filesystem")
+    if Tuner.can_restore(path, storage_filesystem=filesystem):
+        tuner = Tuner.restore(path, trainable, restart_errored=True, storage_filesystem=filesystem)
     else:
         tuner = Tuner(
             trainable,
-            param_space={key: DISTRIBUTIONS[draw](*ends) for key, (draw, *ends) in search.space.items()},
+            param_space={key: DISTRIBUTIONS[kind](*arguments) for key, (kind, *arguments) in search.space.items()},
             tune_config=_tune_config(search, limits),
-            run_config=tune.RunConfig(
-                name=name,
-                **where,
-                verbose=0,
-                callbacks=[_TuneCallback()],
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-            ),
+            run_config=_run_config(name, storage),
         )
     tuner.fit()
-    return sorted(_TuneCallback.trials, key=lambda one: one.number)
+    return sorted(_TuneCallback.trials, key=lambda trial: trial.number)
+
+
+def _run_config(name: str, storage: Mapping[str, Any]) -> tune.RunConfig:
+    return tune.RunConfig(
+        name=name,
+        **storage,
+        verbose=0,
+        callbacks=[_TuneCallback()],
+        failure_config=tune.FailureConfig(max_failures=RETRIES),
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+    )
 
 
 def _tune_config(search: SweepSearch, limits: TrialLimits) -> tune.TuneConfig:
@@ -179,92 +188,90 @@ def _halving(asha: Asha) -> AsyncHyperBandScheduler:
         max_t=asha.epochs,
         grace_period=asha.grace,
         reduction_factor=asha.reduction,
-        stop_last_trials=False,  # a trial at its end still has to write its model
+        stop_last_trials=False,  # a trial at its last epoch still has to write its model
     )
 
 
-def _run(config: dict[str, Any], work: TrialWork, metric: str, ended: StoragePath) -> None:
-    """Be one trial, in its own process."""
+def _run_trial(config: Overrides, work: TrialWork, metric: str, records: StoragePath) -> None:
+    """Run one trial, in its own process."""
     name = str(tune.get_context().get_trial_name())
-    found = _recorded(ended / f"{name}.json", config)
-    if found is None:
-        with trial():
+    report = _read_record(records / f"{name}.json", config)
+    if report is None:
+        with inside_trial():
             try:
-                found = work(int(name), config)
+                report = work(int(name), config)
             except RaystpError as error:
-                # A foreseen failure is the same at every try: it is reported, not raised.
-                found = {metric: math.nan, FAILED: f"{type(error).__name__}: {error}"}
-    tune.report(found)
+                # Expected errors repeat at every try: report them, without a retry.
+                report = {metric: math.nan, FAILED: f"{type(error).__name__}: {error}"}
+    tune.report(report)
 
 
-def _record(file: StoragePath, one: Trial, metric: str) -> None:
-    """Write down how a trial ended, as its last report would say it."""
-    report: dict[str, Any] = {metric: one.score, HISTORY: json.dumps(one.history)}
-    report |= {MODEL: one.model} if one.model else {FAILED: one.reason} if one.reason else {STOPPED: one.epochs}
-    file.write_bytes(json.dumps({"overrides": one.overrides, "report": report}).encode())
+def _write_record(file: StoragePath, trial: Trial, metric: str) -> None:
+    """Record a trial's outcome in the form of its last report."""
+    report: Report = {metric: trial.score, HISTORY: json.dumps(trial.history)}
+    report |= {MODEL: trial.model} if trial.model else {FAILED: trial.reason} if trial.reason else {}
+    report |= {} if trial.model or trial.reason else {STOPPED: trial.epochs}
+    file.write_bytes(json.dumps({"overrides": trial.overrides, "report": report}).encode())
 
 
-def _recorded(file: StoragePath, overrides: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the last report of a trial that had ended with these overrides, if there was one."""
+def _read_record(file: StoragePath, overrides: Overrides) -> Report | None:
+    """Return the last report of an ended trial; None if there is no record, or one of other overrides."""
     if not file.exists():
         return None
-    found = json.loads(file.read_bytes())
-    if found["overrides"] != overrides:
+    record = json.loads(file.read_bytes())
+    if record["overrides"] != overrides:
         return None
-    return {key: math.nan if value is None else value for key, value in found["report"].items()}
+    return {key: math.nan if value is None else value for key, value in record["report"].items()}
 
 
 class _TuneCallback(Callback):
-    """Tell the watch of this process; Tune pickles its callbacks, so this one holds nothing."""
+    """Forward Tune's events to the observer. Tune pickles its callbacks, so the state is in the class."""
 
-    watch: TrialObserver
+    observer: TrialObserver
     metric: str
     records: StoragePath
     trials: list[Trial]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002 -- Tune's signature
-        self.watch.began(int(_name(trial)), dict(trial.config))
+        self.observer.on_start(int(_name(trial)), dict(trial.config))
 
     def on_trial_result(
         self,
         iteration: int,  # noqa: ARG002 -- the same
         trials: list[Any],  # noqa: ARG002 -- the same
         trial: Any,
-        result: dict[str, Any],
+        result: Report,
         **_: Any,
     ) -> None:
         if not {MODEL, FAILED, STOPPED} & result.keys():
-            self.watch.epoch(int(_name(trial)), result)
+            self.observer.on_epoch(int(_name(trial)), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002 -- the same
-        one = _trial(trial, self.metric)
-        _record(self.records / f"{_name(trial)}.json", one, self.metric)
-        self.watch.ended(one)
+        outcome = _outcome(trial, self.metric)
+        _write_record(self.records / f"{_name(trial)}.json", outcome, self.metric)
+        self.observer.on_end(outcome)
 
     def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
-        _TuneCallback.trials = [_trial(one, self.metric) for one in trials]
+        _TuneCallback.trials = [_outcome(trial, self.metric) for trial in trials]
 
 
-def _trial(one: Any, metric: str) -> Trial:
-    """Return what Tune knows of a trial, in the terms of this module."""
-    last: dict[str, Any] = one.last_result or {}
+def _outcome(trial: Any, metric: str) -> Trial:
+    """Convert one of Tune's trials."""
+    last: Report = trial.last_result or {}
     history = json.loads(last.get(HISTORY, "[]"))
     score = float(last.get(metric, math.nan))
-    status: Literal["finished", "stopped", "failed"] = "stopped"
+    epochs: int = last.get("epochs", 0)
     reason = last.get(FAILED)
-    if reason is None and one.status == "ERROR":
-        error = str(one.get_error() or "its process died").strip()
+    if reason is None and trial.status == "ERROR":
+        error = str(trial.get_error() or "its process died").strip()
         reason = error.rpartition("\n")[2] or error
-    if reason is not None:
-        status = "failed"
-    elif MODEL in last:
-        status = "finished"
+    status: Literal["finished", "stopped", "failed"] = "finished" if MODEL in last else "stopped"
     return Trial(
-        number=int(_name(one)),
-        overrides=dict(one.config),
-        status=status,
+        number=int(_name(trial)),
+        overrides=dict(trial.config),
+        status=status if reason is None else "failed",
         score=score if math.isfinite(score) else None,
-        epochs=len(history) or int(last.get(STOPPED, last.get("epochs", 0))),
+        epochs=len(history) or int(last.get(STOPPED, epochs)),
         model=last.get(MODEL),
         reason=reason,
         history=history,
@@ -272,6 +279,6 @@ def _trial(one: Any, metric: str) -> Trial:
     )
 
 
-def _name(one: Any) -> str:
-    """Name a trial by its place in the sweep, from 0; Tune's own names are random. Its tags are `<place>_<values>`."""
-    return f"{int(str(one.experiment_tag).partition('_')[0]) - 1:03d}"
+def _name(trial: Any) -> str:
+    """Name a trial by its number in the sweep, from 0; Tune's names are random, its tags are `<number>_<values>`."""
+    return f"{int(str(trial.experiment_tag).partition('_')[0]) - 1:03d}"

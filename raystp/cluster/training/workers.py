@@ -1,8 +1,7 @@
-"""Training over processes, on Ray Train: one worker or many, restarted from the last checkpoint when one dies.
+"""Training over processes, on Ray Train: one or many workers, restarted from the last checkpoint after a crash.
 
-What is trained is passed in as a `WorkerTask`; this room gives each of its workers a `Worker`: who it is, how to
-gather rows from all the others with their gradient, how to wrap a network so that gradients are averaged, and where to
-save.
+The work is a `WorkerTask`. Each worker gets a `Worker`: its rank, how to gather rows of all ranks with gradient, how to
+wrap a network so that gradients are averaged, and where to save checkpoints.
 """
 
 import contextlib
@@ -28,20 +27,20 @@ from raystp.errors import ModelError, RaystpError
 from raystp.storage import StoragePath
 
 HISTORY = "history"
-"""Key of a report under which all epochs so far lie, as JSON."""
+"""Key of a report with all epochs so far, as JSON."""
 
 RESTARTS = 2
-"""How often the group of workers is started again before the training is given up."""
+"""How often the group of workers is restarted before the training fails."""
 
 
 class _GatherRows(torch.autograd.Function):
-    """Rows of all ranks, in rank order; the gradient of a row is the sum of what every rank made of it."""
+    """Rows of all ranks, in rank order; the gradient of a row is the sum of its gradients on all ranks."""
 
     @staticmethod
     def forward(_ctx: Any, rows: torch.Tensor) -> torch.Tensor:
-        everyone = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(everyone, rows.contiguous())
-        return torch.cat(everyone)
+        all_rows = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(all_rows, rows.contiguous())
+        return torch.cat(all_rows)
 
     @staticmethod
     def backward(_ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
@@ -52,9 +51,9 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather(rows: torch.Tensor) -> torch.Tensor:
-    """Return the rows of all ranks, (rank pair) x dim, with gradient; every rank brings equally many.
+    """Return the rows of all ranks, (rank pair) x dim, with gradient; all ranks must pass equally many.
 
-    With the mean over ranks that DDP takes afterwards, a loss that every rank computes on the gathered rows has exactly
+    Every rank computes the loss on the gathered rows, and DDP averages the gradients over ranks. The result is exactly
     the gradient of that loss in one process.
     """
     return _GatherRows.apply(rows)  # type: ignore[no-any-return, no-untyped-call]  # torch types `apply` as Any
@@ -62,16 +61,16 @@ def gather(rows: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Worker:
-    """One process of a training, as the work sees it."""
+    """One process of a training."""
 
     rank: int
     world: int
     device: torch.device
     in_sweep: bool = False
-    """Whether a sweep wants to hear of every epoch."""
+    """Whether every epoch is reported to a sweep."""
 
     def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
-        """Put a network on this worker's device; with several workers, average its gradients over them."""
+        """Move a network to this worker's device; with several workers, average its gradients over them."""
         return ray.train.torch.prepare_model(network)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
@@ -83,14 +82,14 @@ class Worker:
         return values / self.world
 
     def resume(self) -> contextlib.AbstractContextManager[Path | None]:
-        """Give the folder of the last checkpoint, or None at a start."""
+        """Yield the folder of the last checkpoint, or None without one."""
         return _folder(ray.train.get_checkpoint())
 
     def report(self, metrics: dict[str, Any], folder: Path | None) -> None:
-        """Publish numbers and, if there is one, a checkpoint folder, written by rank 0.
+        """Report metrics and an optional checkpoint folder, which rank 0 wrote.
 
-        A barrier: every rank calls it, equally often. Ray Train takes a report every two seconds or so, and the next
-        one waits for that; without a checkpoint there is one in a sweep alone.
+        A barrier: every rank must call it, equally often. Ray Train accepts a report about every two seconds, and the
+        next one waits; so without a checkpoint, metrics are reported only to a sweep.
         """
         if folder is None and not self.in_sweep:
             return
@@ -98,8 +97,8 @@ class Worker:
         ray.train.report(metrics, checkpoint=checkpoint)
 
     @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """Give a folder on this machine that goes away."""
+    def temporary_folder(self) -> Iterator[Path]:
+        """Yield a folder on this machine, and delete it afterwards."""
         folder = Path(tempfile.mkdtemp(prefix="raystp-"))
         try:
             yield folder
@@ -108,14 +107,14 @@ class Worker:
 
 
 class TrialWorker(Worker):
-    """The one process of a trial of a sweep, which reports to Ray Tune and goes on from Tune's checkpoints."""
+    """The only process of a sweep's trial; it reports to Ray Tune and resumes from Tune's checkpoints."""
 
     def resume(self) -> contextlib.AbstractContextManager[Path | None]:
-        """Give the folder of the trial's last checkpoint, or None at a start."""
+        """Yield the folder of the trial's last checkpoint, or None without one."""
         return _folder(ray.tune.get_checkpoint())
 
     def report(self, metrics: dict[str, Any], folder: Path | None) -> None:
-        """Report numbers to the sweep, which may end the trial here, and a checkpoint, if there is one."""
+        """Report metrics and an optional checkpoint to the sweep, which may stop the trial here."""
         ray.tune.report(metrics, checkpoint=ray.tune.Checkpoint.from_directory(str(folder)) if folder else None)
 
 
@@ -132,49 +131,49 @@ _IN_TRIAL: contextvars.ContextVar[bool] = contextvars.ContextVar("in_trial", def
 
 
 @contextlib.contextmanager
-def trial() -> Iterator[None]:
-    """Let what is trained inside report to the sweep whose trial this is."""
-    mark = _IN_TRIAL.set(True)
+def inside_trial() -> Iterator[None]:
+    """Make trainings inside the context report to the sweep of this trial."""
+    token = _IN_TRIAL.set(True)
     try:
         yield
     finally:
-        _IN_TRIAL.reset(mark)
+        _IN_TRIAL.reset(token)
 
 
 @runtime_checkable
 class WorkerTask(Protocol):
-    """What one worker does; it travels to the workers, so it holds names and configs."""
+    """The work of one worker; it is pickled and sent to the workers, so it holds names and configs."""
 
     def __call__(self, worker: Worker) -> dict[str, Any]:
-        """Train to the end and return what the driver needs to know, as plain values (rank 0's counts)."""
+        """Train to the end; return plain values for the driver (those of rank 0 are used)."""
 
 
 @dataclass(frozen=True)
 class TrainResources:
-    """How many workers, and what each is given; nothing here changes the result beyond rounding."""
+    """Number of workers, and the resources of each; nothing here changes the result beyond rounding."""
 
     workers: int = 1
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
 
 
-def train(work: WorkerTask, width: TrainResources, *, folder: StoragePath, name: str) -> dict[str, Any]:
-    """Run the work on every worker and return rank 0's answer.
+def train(task: WorkerTask, resources: TrainResources, *, folder: StoragePath, name: str) -> dict[str, Any]:
+    """Run the task on every worker and return the result of rank 0.
 
-    Checkpoints lie in `folder`/`name`; where some are already, an earlier training of this name goes on from the last.
-    Inside a trial of a sweep, one worker is the trial's own process, and several report to the sweep. Raises
-    ModelError with the workers' own sentence where they failed with one.
+    Checkpoints are in `folder`/`name`; a training of this name resumes from the last one. Inside a trial of a sweep, a
+    single worker is the trial's own process, and several workers report to the sweep. Raises ModelError with the
+    message of a worker's RaystpError, or after too many restarts.
     """
-    if _IN_TRIAL.get() and width.workers == 1:
-        return work(TrialWorker(0, 1, torch.device("cuda" if width.gpus_per_worker else "cpu")))
+    if _IN_TRIAL.get() and resources.workers == 1:
+        return task(TrialWorker(0, 1, torch.device("cuda" if resources.gpus_per_worker else "cpu")))
     trainer = TorchTrainer(
-        _run,  # type: ignore[arg-type]  # a loop's return value is newer than Ray's annotation
-        train_loop_config={"work": work, "in_sweep": _IN_TRIAL.get()},
+        _run,  # type: ignore[arg-type]  # Ray's annotation does not allow a return value
+        train_loop_config={"task": task, "in_sweep": _IN_TRIAL.get()},
         scaling_config=ScalingConfig(
-            num_workers=width.workers,
-            use_gpu=width.gpus_per_worker > 0,
-            resources_per_worker={"CPU": width.cpus_per_worker}
-            | ({"GPU": width.gpus_per_worker} if width.gpus_per_worker else {}),
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={"CPU": resources.cpus_per_worker}
+            | ({"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}),
         ),
         run_config=RunConfig(
             name=name,
@@ -187,9 +186,9 @@ def train(work: WorkerTask, width: TrainResources, *, folder: StoragePath, name:
     try:
         result = trainer.fit()
     except TrainingFailedError as error:
-        raise ModelError(_sentence(error)) from error
-    answer: dict[str, Any] = result.return_value  # type: ignore[attr-defined]  # as above
-    return answer
+        raise ModelError(_message(error)) from error
+    returned: dict[str, Any] = result.return_value  # type: ignore[attr-defined]  # as above
+    return returned
 
 
 def _callbacks() -> list[Any]:
@@ -200,11 +199,11 @@ def _run(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     worker = Worker(context.get_world_rank(), context.get_world_size(), device, config["in_sweep"])
-    work: WorkerTask = config["work"]
-    return work(worker)
+    task: WorkerTask = config["task"]
+    return task(worker)
 
 
-def _sentence(error: TrainingFailedError) -> str:
+def _message(error: TrainingFailedError) -> str:
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
     for failure in failures.values():
         cause: BaseException | None = failure
@@ -212,4 +211,4 @@ def _sentence(error: TrainingFailedError) -> str:
             if isinstance(cause, RaystpError):
                 return str(cause)
             cause = cause.__cause__
-    return f"the training failed, after {RESTARTS} restarts: {error}"
+    return f"the training failed after {RESTARTS} restarts: {error}"

@@ -68,11 +68,11 @@ def _finish(config: EvaluateConfig, writer: ArtifactWriter, evaluation: Evaluati
 def _track(config: EvaluateConfig, writer: ArtifactWriter, evaluation: Evaluation) -> None:
     """Log each model's mean over sections (or its scores over cases), and the files."""
     tracker = config.run.tracker(evaluation.cohort)
-    run_ref = tracker.book(f"{writer.name}-{writer.fingerprint}", writer.folder)
+    run_ref = tracker.run_ref(f"{writer.name}-{writer.fingerprint}", writer.folder)
     rows = [row for row in evaluation.rows if row.section in {MEAN, CASES}]
     with tracked(tracker, run_ref, writer.config) as one:
-        one.metrics({f"{row.metric} {row.genes}/{row.model}": row.value for row in rows}, step=0)
+        one.log_metrics({f"{row.metric} {row.genes}/{row.model}": row.value for row in rows}, step=0)
         for name in ("scores.txt", "scores.parquet", "report.html", *evaluation.files):
-            one.file(f"{writer.folder}/{name}")
-    if one.left:
-        logger.warning(f"  {one.left}")
+            one.log_file(f"{writer.folder}/{name}")
+    if one.undelivered:
+        logger.warning(f"  {one.undelivered}")

@@ -1,7 +1,9 @@
-"""send: bring MLflow what it did not take while the runs went on.
+"""send: deliver to MLflow what was not delivered during the runs.
 
-A training whose server is down goes on, and leaves what it would have logged in `<store>/tracking`.
+A run continues while its MLflow server is down, and keeps its undelivered entries in `<store>/tracking`.
 """
+
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -14,10 +16,12 @@ STEP = "send"
 
 
 class SendConfig(StepConfig[TrackedRun]):
-    """Which store's runs, and to which server."""
+    """Configuration of `raystp send`."""
 
-    patience_s: float = Field(default=120.0, gt=0)
-    """Seconds to wait for the server."""
+    RENAMED: ClassVar[dict[str, str]] = {"patience_s": "timeout_s"}
+
+    timeout_s: float = Field(default=120.0, gt=0)
+    """How long to wait for the server, in seconds."""
 
     run: TrackedRun = Field(default_factory=TrackedRun)
 
@@ -26,12 +30,12 @@ CONFIG = SendConfig
 
 
 def run(config: SendConfig) -> str:
-    """Send all that waits in the store; raises Unfinished, saying why, where some of it still waits."""
+    """Deliver all entries kept in the store; raise Unfinished with the reason if some remain."""
     tracker = config.run.tracker("")
     if tracker.uri is None:
-        msg = "run.tracking: `none` is no server; name MLflow's URI"
+        msg = "run.tracking: `none` is not a server; give MLflow's URI"
         raise ConfigError(msg)
-    runs, left = send(tracker, config.patience_s)
-    if left:
-        raise Unfinished(left)
-    return f"{runs} runs of {tracker.store / 'tracking'} are in MLflow" if runs else "nothing waits to be sent"
+    runs, undelivered = send(tracker, config.timeout_s)
+    if undelivered:
+        raise Unfinished(undelivered)
+    return f"delivered {runs} runs of {tracker.store / 'tracking'} to MLflow" if runs else "nothing to deliver"

@@ -117,16 +117,16 @@ def _fit(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> dict[s
     tracker, run_ref = _tracking(config, writer, plan.cohort)
     with tracked(tracker, run_ref, writer.config) as one:
         scalars = {name: float(value) for name, value in arrays.items() if np.ndim(value) == 0}
-        one.metrics({**scalars, "validation_pcc": pcc}, step=0)
+        one.log_metrics({**scalars, "validation_pcc": pcc}, step=0)
         for name in MODEL_FILES:
-            one.file(f"{writer.folder}/{name}", "model")
-    _warn(one.left)
+            one.log_file(f"{writer.folder}/{name}", "model")
+    _warn(one.undelivered)
     return {"validation_pcc": pcc}
 
 
 def _tracking(config: TrainConfig, writer: ArtifactWriter, cohort: str) -> tuple[Tracker, RunRef]:
     tracker = config.run.tracker(cohort)
-    return tracker, tracker.book(f"{writer.name}-{writer.fingerprint}", writer.folder)
+    return tracker, tracker.run_ref(f"{writer.name}-{writer.fingerprint}", writer.folder)
 
 
 def _warn(left: str) -> None:

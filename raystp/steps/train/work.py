@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch.nn.parallel import DistributedDataParallel
 
 from raystp.cluster.tracking.delivery import RunRef
-from raystp.cluster.tracking.outbox import NOWHERE, RunLogger, Tracker, tracked
+from raystp.cluster.tracking.outbox import NO_TRACKING, RunLogger, Tracker, tracked
 from raystp.cluster.training.workers import HISTORY, Worker, gather
 from raystp.models.store import MODEL_FILES, load_state, save_model, save_state
 from raystp.models.training.fit import TrainState, fit
@@ -45,7 +45,7 @@ class TrainWork:
         rows = _resume(training, worker)
         ranks = _ranks(training, worker, spread=self.split_batches)
         loop = fit(training, setup.train, self.fit, validation=setup.validation, ranks=ranks, score=setup.score)
-        tracker = self.tracker if worker.rank == 0 else NOWHERE
+        tracker = self.tracker if worker.rank == 0 else NO_TRACKING
         with tracked(tracker, self.run_ref, self.parameters) as run:
             for row in rows:  # of before a restart: what stands already is left
                 _log(run, row)
@@ -62,8 +62,8 @@ class TrainWork:
                     self.meta | {"epoch": chosen},
                 )
                 for name in MODEL_FILES:
-                    run.file(f"{self.run_ref.identity}/{name}", "model")
-        return {"epochs": rows, "chosen": chosen, "untracked": run.left}
+                    run.log_file(f"{self.run_ref.identity}/{name}", "model")
+        return {"epochs": rows, "chosen": chosen, "untracked": run.undelivered}
 
     def _report(self, training: TrainState, worker: Worker, rows: list[dict[str, Any]]) -> None:
         """Report an epoch, with a checkpoint now and then.
@@ -76,7 +76,7 @@ class TrainWork:
         if len(rows) % self.checkpoint_every:
             worker.report(numbers, None)
             return
-        with worker.scratch() as folder:
+        with worker.temporary_folder() as folder:
             if worker.rank == 0:
                 save_state(StoragePath.of(folder), training)
                 (folder / "epochs.json").write_text(json.dumps(rows), encoding="utf-8")
@@ -97,7 +97,7 @@ def _ranks(training: TrainState, worker: Worker, *, spread: bool) -> RankLayout:
 
 
 def _log(run: RunLogger, row: dict[str, Any]) -> None:
-    run.metrics({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
+    run.log_metrics({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
 
 
 def _resume(training: TrainState, worker: Worker) -> list[dict[str, Any]]:

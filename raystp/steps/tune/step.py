@@ -56,20 +56,20 @@ def run(config: TuneConfig) -> Artifact:
     if isinstance(draft, Artifact):
         return draft
     tracker = config.run.tracker((sources.spots or sources.images).manifest.name)
-    book = tracker.book(f"{draft.name}-{draft.fingerprint}", draft.folder)
+    book = tracker.run_ref(f"{draft.name}-{draft.fingerprint}", draft.folder)
     logger.info(f"tune {base.model}: {config.trials} trials by {config.search} over {', '.join(config.space)}")
     log = SweepLog(tracker, book, draft.config, metric=config.metric, total=config.trials)
     with log:
         with session(config.run.address):
             work = TrainTrial(_located(config), f"{config.name}-{draft.fingerprint[:6]}")
             trials = sweep(
-                work, _search(config, base), _limits(config, base), folder=draft.path, name="trials", watch=log
+                work, _search(config, base), _limits(config, base), folder=draft.path, name="trials", observer=log
             )
         best = _best(trials, config)
         _write(draft, config, trials, best)
         log.close(trials, best.score, [f"{draft.folder}/{name}" for name in ("trials.parquet", "best.yaml")])
-    if log.left:
-        logger.warning(f"  {log.left}")
+    if log.undelivered:
+        logger.warning(f"  {log.undelivered}")
     (draft.path / "trials").remove()
     counts = {"trials": len(trials)} | {s: sum(one.status == s for one in trials) for s in ("finished", "stopped")}
     counts["failed"] = len(trials) - counts["finished"] - counts["stopped"]

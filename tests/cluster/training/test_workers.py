@@ -1,4 +1,4 @@
-"""Training over processes: one worker, two or four, the same loss and the same gradients, for each contrast."""
+"""Training over processes: loss and gradients on two or four workers equal those on one."""
 
 import socket
 from collections.abc import Callable
@@ -27,10 +27,10 @@ from raystp.models.training.samples import PairDataset, SampleSet
 
 OPTIONS = FitOptions(epochs=1, batch_size=8, accumulate_batches=4, seed=5)
 LOSS = "loss"
-GEOMETRIES = ("gathered", "in parts", "dealt")
+LAYOUTS = ("gathered", "in parts", "whole batches")
 ROWS, FEATURES, GENES = 32, 6, 4
 
-Lesson = tuple[TrainState, SampleSet]
+Setup = tuple[TrainState, SampleSet]
 
 
 def _arrays() -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,12 +40,12 @@ def _arrays() -> tuple[torch.Tensor, torch.Tensor]:
     return features, torch.from_numpy(random.standard_normal((ROWS, GENES), dtype=np.float32))
 
 
-def _bleep(options: BleepOptions) -> Lesson:
+def _bleep(options: BleepOptions) -> Setup:
     model = seeded_bleep(FEATURES, GENES, options, seed=1)
     return TrainState.start(model, model.loss, OPTIONS, part=model.loss_part), PairDataset.of(*_arrays())
 
 
-def _nh2st(form: Any) -> Lesson:
+def _nh2st(form: Any) -> Setup:
     """Return spots in a row, each with a neighbour on either side."""
     model = seeded_nh2st(FEATURES, GENES, Nh2stOptions(form=form, dim=8, heads=2, dropout=0.0), seed=1)
     rows = np.arange(ROWS)[:, None] + [0, -1, 1]
@@ -53,8 +53,8 @@ def _nh2st(form: Any) -> Lesson:
     return TrainState.start(model, model.loss, OPTIONS, part=model.loss_part), samples
 
 
-# Without dropout, which has no width to hide in.
-LESSONS: dict[str, Callable[[], Lesson]] = {
+# Without dropout, whose random masks differ with the number of workers.
+SETUPS: dict[str, Callable[[], Setup]] = {
     "BLEEP": lambda: _bleep(BleepOptions(dropout=0.0, dim=8)),
     "BLEEP, identity": lambda: _bleep(BleepOptions(dropout=0.0, dim=8, target="identity", normalize_embeddings=True)),
     "NH2ST": lambda: _nh2st("faithful"),
@@ -62,8 +62,8 @@ LESSONS: dict[str, Callable[[], Lesson]] = {
 }
 
 
-def _gradients(lesson: Lesson, ranks: RankLayout) -> dict[str, torch.Tensor]:
-    training, samples = lesson
+def _gradients(setup: Setup, ranks: RankLayout) -> dict[str, torch.Tensor]:
+    training, samples = setup
     (sets,) = epoch_plan(
         len(samples),
         batch_size=OPTIONS.batch_size,
@@ -79,24 +79,24 @@ def _gradients(lesson: Lesson, ranks: RankLayout) -> dict[str, torch.Tensor]:
 def _worker(rank: int, world: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     bleep_blocks.BLOCK = 2 * OPTIONS.batch_size  # two rows at a time
-    for name, make in LESSONS.items():
-        for geometry in GEOMETRIES:
+    for name, make in SETUPS.items():
+        for layout in LAYOUTS:
             training, samples = make()
-            training.part = training.part if geometry == "in parts" else None
+            training.part = training.part if layout == "in parts" else None
             training.wrapped = wrapped = DistributedDataParallel(training.model)
-            gathered = None if geometry == "dealt" else gather
+            gathered = None if layout == "whole batches" else gather
             ranks = RankLayout(rank, world, gather=gathered, no_sync=wrapped.no_sync)
             found = _gradients((training, samples), ranks)
             dist.all_reduce(found[LOSS])
             found[LOSS] /= world
             if rank == 0:
-                safetensors.torch.save_file(found, Path(folder) / f"{name}, {geometry}")
+                safetensors.torch.save_file(found, Path(folder) / f"{name}, {layout}")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.faults)])
 def workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run all geometries on some processes; return the folder with what they found."""
+    """Run all layouts on several processes; return the folder with their gradients."""
     folder = tmp_path_factory.mktemp("workers")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -106,18 +106,18 @@ def workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("name", LESSONS)
-def test_several_workers_have_the_loss_and_the_gradients_of_one(workers: Path, name: str, geometry: str) -> None:
-    found = safetensors.torch.load_file(workers / f"{name}, {geometry}")
-    alone = _gradients(LESSONS[name](), RankLayout())
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", SETUPS)
+def test_several_workers_have_the_loss_and_gradients_of_one(workers: Path, name: str, layout: str) -> None:
+    found = safetensors.torch.load_file(workers / f"{name}, {layout}")
+    alone = _gradients(SETUPS[name](), RankLayout())
     assert set(found) == set(alone)
     for key, value in alone.items():
         torch.testing.assert_close(found[key], value, rtol=0.0, atol=1e-5, msg=key)
 
 
-def test_gathered_negatives_are_more_than_a_workers_own() -> None:
-    training, samples = LESSONS["BLEEP"]()
+def test_gathered_negatives_give_another_loss_than_a_workers_own() -> None:
+    training, samples = SETUPS["BLEEP"]()
     plan = epoch_plan(
         len(samples),
         batch_size=OPTIONS.batch_size,

@@ -17,8 +17,8 @@ import torch
 from raystp import tables
 from raystp.artifacts import open_artifact
 from raystp.expression.schema import read_h5ad, read_section, section_info
-from raystp.impute.neighbour_form import rows_and_weights
-from raystp.index.opened import open_reference_index
+from raystp.impute.neighbours import rows_and_weights
+from raystp.index.open import open_reference_index
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.bleep.options import BleepOptions
 from raystp.models.methods import open_predictor

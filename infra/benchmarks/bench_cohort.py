@@ -29,10 +29,9 @@ from bench_scale_watch import Watched, descendants, sample
 
 from raystp import tables
 from raystp.artifacts import Artifact, resolve
-from raystp.impute.distance import calibrate, nearest_distance
-from raystp.index.cut import cut
-from raystp.index.opened import open_reference_index
-from raystp.index.reference import rows_table
+from raystp.index.open import open_reference_index
+from raystp.index.queries import calibrate
+from raystp.index.reference import rows_table, shard_ranges
 from raystp.index.search.kinds import IndexParams
 from raystp.index.write import describe, plan_index, sample_rows, write_shard_files
 from raystp.models.predictor import ContrastivePredictor
@@ -87,24 +86,24 @@ def _bank(store: Path, model: Artifact, ready: ContrastivePredictor, options: ar
     """Write the bank, shard by shard, as the tasks of `index` do."""
     began = time.perf_counter()
     made = draft(store, "index", "made", {"rows": options.rows, "name": "made"}, model=model.manifest.folder)
-    want = IndexParams(kind=options.kind, form=options.form)
+    params = IndexParams(kind=options.kind, form=options.form)
     drawn, kinds = features(options.rows, 1)
     vectors = np.concatenate([ready.embed_images(drawn[a:b]) for a, b in _spans(options.rows, 50_000)])
     del drawn
-    chosen = sample_rows(options.rows, want)
+    chosen = sample_rows(options.rows, params)
     whose = ["reference"] * len(chosen)
-    plan = plan_index(made.path, vectors[chosen], whose, rows=options.rows, metric="cosine", want=want)
+    plan = plan_index(made.path, vectors[chosen], whose, rows=options.rows, metric="cosine", params=params)
     shards, rows = [], []
-    for number, (a, b) in enumerate(cut(options.rows, options.shards)):
+    for number, (a, b) in enumerate(shard_ranges(options.rows, options.shards)):
         counts = expression(kinds[a:b], options.genes, number)
         shards.append(write_shard_files(made.path, number, vectors[a:b], counts, plan=plan))
         names = [f"spot-{row}" for row in range(a, b)]
         who = [["reference"] * (b - a)] * 2
-        rows.append(rows_table(vectors[a:b], who[0], names, who[1], more={"slide": who[0]}))
+        rows.append(rows_table(vectors[a:b], who[0], names, who[1], columns={"slide": who[0]}))
     queries = ready.embed_images(features(256, 7)[0])
     described = describe(made.path, plan, shards, pa.concat_tables(rows), genes=ready.genes, queries=queries)
-    scores, _ = open_reference_index(made.path, described).search(queries, 1)
-    distance = calibrate(nearest_distance(scores[:, 0], "cosine"))
+    index = open_reference_index(made.path, described)
+    distance = calibrate(index.nearest_distance(index.search(queries, 1)[0][:, 0]))
     notes = {"bank": described, "model": model.manifest.folder, "vectors": "image", "distance": distance}
     _say(f"bank built in {time.perf_counter() - began:.0f} s, {_megabytes(made.path.local_path):,.0f} MB")
     return made.finish({"rows": options.rows}, [], {**notes, "patients": ["reference"], "slides": ["reference"]})

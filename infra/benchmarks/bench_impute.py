@@ -29,8 +29,8 @@ from bench_impute_files import written
 from numba import njit
 from scipy import sparse
 
-from raystp.index.expression.forms import DenseExpression, SparseExpression
-from raystp.index.expression.shard import ExpressionRows, in_memory
+from raystp.index.expression.forms import DenseExpression, ExpressionRows, SparseExpression
+from raystp.index.expression.shard import in_memory
 
 K = 50
 GOALS = {

@@ -13,7 +13,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from raystp import tables
-from raystp.impute.neighbour_form import neighbours_table
+from raystp.impute.neighbours import neighbours_table
 from raystp.impute.stream import PredictionPart, SlidePrediction, write_in_parts
 from raystp.impute.writer import TileTable, prediction_to_anndata
 from raystp.index.expression.shard import in_memory

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
-from raystp.index.opened import ReferenceIndex, open_reference_index
-from raystp.index.recall import measured, recall
+from raystp.index.open import ReferenceIndex, open_reference_index
+from raystp.index.recall import measure_recall, recall
 from raystp.index.reference import ReferenceRows
 from raystp.index.search.kinds import KINDS, IndexParams, SearchParams
 from raystp.index.write import write_reference_index
@@ -63,7 +63,7 @@ def bank_in(
     place = StoragePath.of(folder)
     start = time.perf_counter()
     described = write_reference_index(
-        place, reference, shards=shards, metric="cosine", want=IndexParams(kind=kind, recall=target, k=K)
+        place, reference, shards=shards, metric="cosine", params=IndexParams(kind=kind, recall=target, k=K)
     )
     took = time.perf_counter() - start
     size = sum(path.stat().st_size for path in folder.iterdir() if "expression" not in path.name)
@@ -141,8 +141,8 @@ def compare(rows: int, given: argparse.Namespace, folder: Path) -> dict[str, Any
     for kind in given.kinds:
         bank, built = bank_in(folder / f"{kind}-{rows}", vectors, kind, shards=1, target=given.target)
         if kind != "exact":
-            chosen = measured(bank, IndexParams(recall=given.target, k=K, kind=kind), drawn(TUNING, 3))
-            bank = replace(bank, effort=SearchParams(**chosen["effort"]))
+            chosen = measure_recall(bank, IndexParams(recall=given.target, k=K, kind=kind), drawn(TUNING, 3))
+            bank = replace(bank, params=SearchParams(**chosen["effort"]))
             built |= {"effort": chosen["effort"], "below_target": chosen["below_target"]}
         banks[kind] = bank
         figures["ways"][kind] = built
@@ -182,7 +182,7 @@ def sharding(rows: int, given: argparse.Namespace, folder: Path) -> dict[str, An
     for kind in (kind for kind in ("exact", "ivfsq") if kind in given.kinds):
         one, built = bank_in(folder / f"one-{kind}", vectors, kind, shards=1, target=given.target)
         many, _ = bank_in(folder / f"many-{kind}", vectors, kind, shards=given.shards, target=given.target)
-        many = replace(many, effort=one.effort)
+        many = replace(many, params=one.params)
         asked: dict[str, Callable[[], Any]] = {
             "one": functools.partial(one.search, queries, K),
             "many": functools.partial(many.search, queries, K),

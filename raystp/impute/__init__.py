@@ -1,1 +1,1 @@
-"""Neighbours to expression: the weights, the weighted mean, the check for leaks, and the AnnData that users open."""
+"""Predict expression: weights of neighbours, slides without leaks, and the files of predictions."""

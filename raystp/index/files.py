@@ -1,89 +1,88 @@
-"""A bank's files: written with their sha256, opened only where it is still the same, shared between banks.
+"""The files of an index: written with their sha256, opened only while it matches, shared between indexes.
 
-A description names a file as `{"file": name, "sha256": digest}`. Nothing is read, mapped or given to FAISS before its
-digest was compared, for FAISS's reader crashes on crafted files.
+A sha256 is compared before a file is read, mapped or passed to FAISS, because FAISS's reader crashes on crafted files.
 """
 
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
 
 from raystp import artifacts
 from raystp.errors import ArtifactError
+from raystp.index.description import CandidateIndexRecord, FileRecord
 from raystp.storage import StoragePath
 
-Described = dict[str, Any]
 
-
-def write(place: StoragePath, name: str, make: Callable[[Path], Any]) -> Described:
-    """Let `make` write a local file, publish it in the folder, and return its description."""
+def write(folder: StoragePath, name: str, write_local: Callable[[Path], object]) -> FileRecord:
+    """Write a file through `write_local`, which receives a local path, and return its record."""
     digests = []
 
-    def written(path: Path) -> None:
-        make(path)
+    def write_and_digest(path: Path) -> None:
+        write_local(path)
         digests.append(artifacts.digest(StoragePath.of(path)))
 
-    (place / name).write_file(written)
+    (folder / name).write_file(write_and_digest)
     return {"file": name, "sha256": digests[0]}
 
 
-def write_index(place: StoragePath, name: str, index: faiss.Index) -> Described:
+def write_index(folder: StoragePath, name: str, index: faiss.Index) -> FileRecord:
     """Write a FAISS index."""
-    return write(place, name, lambda path: faiss.write_index(index, str(path)))
+    return write(folder, name, lambda path: faiss.write_index(index, str(path)))
 
 
-def write_array(place: StoragePath, name: str, values: np.ndarray) -> Described:
-    """Write a plain .npy."""
-    return write(place, name, lambda path: np.save(path, np.ascontiguousarray(values), allow_pickle=False))
+def write_array(folder: StoragePath, name: str, values: np.ndarray) -> FileRecord:
+    """Write an .npy file."""
+    return write(folder, name, lambda path: np.save(path, np.ascontiguousarray(values), allow_pickle=False))
 
 
-def map_array(place: StoragePath, described: Mapping[str, Any]) -> np.ndarray:
-    """Map a .npy that is not to be written to; raises ArtifactError for any other content than was described."""
-    with (place / described["file"]).local() as path:
-        check(place, described, path)
-        values: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    return np.asarray(values)  # a plain array over the mapping, which lives as long as it does
+def map_array(folder: StoragePath, record: FileRecord, *, writable: bool = False) -> np.ndarray:
+    """Map an .npy file; with `writable`, changes stay in memory and never reach the file.
+
+    Raises ArtifactError where the sha256 differs.
+    """
+    with (folder / record["file"]).local() as path:
+        check(folder, record, path)
+        values: np.ndarray = np.load(path, mmap_mode="c" if writable else "r", allow_pickle=False)
+    return np.asarray(values)  # a plain array that keeps the mapping alive
 
 
-def read_index(place: StoragePath, described: Mapping[str, Any]) -> Any:
-    """Read a FAISS index into memory, where rows may be added to it; raises as `map_array` does."""
-    with (place / described["file"]).local() as path:
-        check(place, described, path)
+def read_index(folder: StoragePath, record: FileRecord) -> faiss.Index:
+    """Read a FAISS index into memory, where rows can be added; raise ArtifactError where the sha256 differs."""
+    with (folder / record["file"]).local() as path:
+        check(folder, record, path)
         return faiss.read_index(str(path))
 
 
-def map_index(place: StoragePath, described: Mapping[str, Any]) -> Any:
-    """Open a FAISS index, its large parts mapped, so that processes share them; raises as `map_array` does.
+def map_index(folder: StoragePath, record: CandidateIndexRecord | FileRecord) -> faiss.Index:
+    """Open a FAISS index with its large parts mapped, so that processes share them; raise as `map_array` does.
 
-    IO_FLAG_MMAP maps the lists of an inverted file, IO_FLAG_MMAP_IFC the vectors of any other index (faiss 1.15); lists
-    in blocks (4-bit codes) are read.
+    IO_FLAG_MMAP maps the lists of an inverted file, IO_FLAG_MMAP_IFC the vectors of any other index (faiss 1.15). Lists
+    of 4-bit codes are read, not mapped.
     """
-    with (place / described["file"]).local() as path:
-        check(place, described, path)
-        inverted = described.get("lists", False)
-        flag = faiss.IO_FLAG_MMAP if inverted else faiss.IO_FLAG_MMAP_IFC
+    with (folder / record["file"]).local() as path:
+        check(folder, record, path)
+        flag = faiss.IO_FLAG_MMAP if record.get("lists", False) else faiss.IO_FLAG_MMAP_IFC
         return faiss.read_index(str(path), flag)
 
 
-def check(place: StoragePath, described: Mapping[str, Any], path: Path | None = None) -> None:
-    """Raise ArtifactError where a file (or its copy at `path`) is not the one that was described."""
-    file = place / described["file"]
-    found = artifacts.digest(file if path is None else StoragePath.of(path))
-    if found != described["sha256"]:
+def check(folder: StoragePath, record: FileRecord, path: Path | None = None) -> None:
+    """Raise ArtifactError where the sha256 of a file (or of its copy at `path`) differs from its record."""
+    file = folder / record["file"]
+    sha256 = artifacts.digest(file if path is None else StoragePath.of(path))
+    if sha256 != record["sha256"]:
         msg = (
-            f"{file} is not the file that its index was written with: sha256 {found[:12]}..., "
-            f"{described['sha256'][:12]}... was wanted; it is damaged or altered, run `raystp index` again"
+            f"{file} is not the file that the index was written with: its sha256 is {sha256[:12]}..., expected "
+            f"{record['sha256'][:12]}...; it is damaged or altered, run `raystp index` again"
         )
         raise ArtifactError(msg)
 
 
 def reuse(old: StoragePath, new: StoragePath, name: str) -> None:
-    """Let a file stand in a second folder: as a hard link on one disk, else as a copy."""
+    """Put a file of one folder into another: as a hard link on one disk, else as a copy."""
     source, target = old / name, new / name
     if source.is_local and target.is_local:
         target.local_path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,11 +96,11 @@ def reuse(old: StoragePath, new: StoragePath, name: str) -> None:
         target.write_file(lambda path: shutil.copyfile(content, path))
 
 
-def names_of(described: Any) -> list[str]:
-    """Return the names of all files that a description, or a part of one, mentions."""
-    if isinstance(described, Mapping):
-        own = [described["file"]] if {"file", "sha256"} <= described.keys() else []
-        return own + [name for value in described.values() for name in names_of(value)]
-    if isinstance(described, list):
-        return [name for value in described for name in names_of(value)]
+def file_names(record: object) -> list[str]:
+    """Return the names of all files that a description, or a part of one, refers to."""
+    if isinstance(record, Mapping):
+        own = [str(record["file"])] if {"file", "sha256"} <= record.keys() else []
+        return own + [name for value in record.values() for name in file_names(value)]
+    if isinstance(record, list):
+        return [name for value in record for name in file_names(value)]
     return []

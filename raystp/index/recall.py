@@ -1,115 +1,122 @@
-"""Recall against exact search, and the least effort that reaches a target.
+"""Recall against exact search, and the cheapest search parameters that reach a target.
 
-Recall at k is the share of answers that score no less than the true k-th: rows with equal scores are equally right.
+Recall at k is the share of the found rows whose score is at least the true k-th score: rows with equal scores count as
+equally right.
 """
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from raystp.index.opened import ReferenceIndex
-from raystp.index.search.kinds import LISTED, IndexParams, SearchParams
-from raystp.index.search.merge import Answer
+from raystp.index.description import Measured
+from raystp.index.open import ReferenceIndex
+from raystp.index.search.kinds import LISTED, IndexParams, Kind, SearchParams
+from raystp.index.search.merge import SearchResult
 
 QUERIES = 256
-"""Rows of the bank that recall is measured on, where no queries are given."""
-
-SURE = 2.0
-"""Standard errors of a recall, over the queries, by which it must exceed the target: other queries are not these."""
-
-_Tried = tuple[SearchParams, float, float]
-"""An effort, the recall that was measured, and what it surely is."""
-
-_FACTORS = {"exact": (1,), "ivf": (1,), "ivfsq": (2,), "ivfpq": (4, 8, 16, 32), "hnsw": (1,)}
-_MOST_EF = 1024
-
-
-def recall(answer: Answer, truth: Answer) -> float:
-    """Return the share of answers that score no less than the true k-th."""
-    return float(_shares(answer, truth).mean())
+"""Rows of the index on which recall is measured, where no queries are given."""
+MARGIN = 2.0
+"""Standard errors, over the queries, by which recall must exceed the target, because other queries will differ."""
+_K_FACTORS: dict[Kind, tuple[int, ...]] = {
+    "exact": (1,),
+    "ivf": (1,),
+    "ivfsq": (2,),
+    "ivfpq": (4, 8, 16, 32),
+    "hnsw": (1,),
+}
+_MAX_EF = 1024
 
 
-def _shares(answer: Answer, truth: Answer) -> Float64[np.ndarray, "query"]:
-    found: np.ndarray = (answer[0] >= truth[0][:, -1:]).mean(axis=1)
-    return found
+@dataclass(frozen=True)
+class _Trial:
+    """Search parameters and the recall that they reach."""
+
+    params: SearchParams
+    recall: float
+    lower_bound: float
+    """The recall less `MARGIN` standard errors."""
 
 
-def sample(bank: ReferenceIndex, seed: int) -> Float32[np.ndarray, "query joint"]:
-    """Return vectors of the bank to ask it with, the same for any number of shards."""
-    total = bank.rows.num_rows
+def recall(found: SearchResult, truth: SearchResult) -> float:
+    """Return the share of found rows whose score is at least the true k-th."""
+    return float(_recall_per_query(found, truth).mean())
+
+
+def _recall_per_query(found: SearchResult, truth: SearchResult) -> Float64[np.ndarray, "query"]:
+    shares: np.ndarray = (found[0] >= truth[0][:, -1:]).mean(axis=1)
+    return shares
+
+
+def sample_vectors(index: ReferenceIndex, seed: int) -> Float32[np.ndarray, "query joint"]:
+    """Return random vectors of the index as queries, the same for any number of shards."""
+    total = index.rows.num_rows
     rows = np.sort(np.random.default_rng(seed).choice(total, min(QUERIES, total), replace=False))
-    parts = [one.vectors[rows[(rows >= one.first) & (rows < one.end)] - one.first] for one in bank.shards]
-    found: np.ndarray = np.concatenate(parts)
-    return found
+    parts = [shard.vectors[rows[(rows >= shard.first) & (rows < shard.end)] - shard.first] for shard in index.shards]
+    return np.concatenate(parts)
 
 
-def tuned(
-    bank: ReferenceIndex, queries: Float32[np.ndarray, "query joint"], want: IndexParams
+def choose_search_params(
+    index: ReferenceIndex, queries: Float32[np.ndarray, "query joint"], build: IndexParams
 ) -> tuple[SearchParams, float]:
-    """Return the least effort on a ladder whose recall on these queries surely reaches the target, and that recall.
+    """Return the cheapest search parameters whose recall on these queries reaches the target, and that recall.
 
-    Surely: by `SURE` standard errors. Where none does, the best of all. First the lists (or the walk) with as many
-    candidates as there may be, then fewer.
+    The target must be exceeded by `MARGIN` standard errors. Where no parameters do that, the best are returned. Lists
+    (or the graph's `ef`) are chosen with the largest candidate factor, then the factor is lowered.
     """
-    k = min(want.k, bank.rows.num_rows)
-    truth = bank.search_exactly(queries, k)
+    k = min(build.k, index.rows.num_rows)
+    truth = index.search_exactly(queries, k)
 
-    def reached(effort: SearchParams) -> _Tried:
-        shares = _shares(bank.search(queries, k, effort=effort), truth)
-        return effort, float(shares.mean()), float(shares.mean() - SURE * shares.std() / np.sqrt(len(shares)))
+    def try_params(params: SearchParams) -> _Trial:
+        shares = _recall_per_query(index.search(queries, k, params=params), truth)
+        mean = float(shares.mean())
+        return _Trial(params, mean, float(mean - MARGIN * shares.std() / np.sqrt(len(shares))))
 
-    factors = _FACTORS[bank.kind]
-    wide = _first(map(reached, _ladder(bank, factors[-1])), want.recall)
-    narrow = (reached(replace(wide[0], k_factor=factor)) for factor in factors[:-1])
-    return _first(itertools.chain(narrow, [wide]), want.recall)[:2]
+    factors = _K_FACTORS[index.kind]
+    widest = _first_above(map(try_params, _ladder(index, factors[-1])), build.recall)
+    narrower = (try_params(replace(widest.params, k_factor=factor)) for factor in factors[:-1])
+    best = _first_above(itertools.chain(narrower, [widest]), build.recall)
+    return best.params, best.recall
 
 
-def measured(bank: ReferenceIndex, want: IndexParams, queries: np.ndarray | None) -> dict[str, Any]:
-    """Return what a description says about an approximate bank's effort and recall."""
-    asked = sample(bank, want.seed) if queries is None else queries
-    effort, found = tuned(bank, asked, want)
-    below = found < want.recall
-    said = (
-        f"recall at {min(want.k, bank.rows.num_rows)} is {found:.4f} on {len(asked)} queries, {want.recall} was asked"
-    )
+def measure_recall(index: ReferenceIndex, build: IndexParams, queries: np.ndarray | None) -> Measured:
+    """Choose search parameters and return the part of the description about them and the recall they reach."""
+    vectors = sample_vectors(index, build.seed) if queries is None else queries
+    params, measured = choose_search_params(index, vectors, build)
+    k, below = min(build.k, index.rows.num_rows), measured < build.recall
+    sentence = f"recall at {k} is {measured:.4f} on {len(vectors)} queries; the target is {build.recall}"
     return {
-        "effort": {"nprobe": effort.nprobe, "ef": effort.ef, "k_factor": effort.k_factor},
+        "effort": asdict(params),
         "recall": {
-            "k": min(want.k, bank.rows.num_rows),
-            "target": want.recall,
-            "measured": found,
-            "queries": len(asked),
-            "of": "rows of the bank" if queries is None else "queries given",
-            "seed": want.seed,
+            "k": k,
+            "target": build.recall,
+            "measured": measured,
+            "queries": len(vectors),
+            "of": "rows of the index" if queries is None else "queries given",
+            "seed": build.seed,
         },
         "below_target": below,
-        "sentence": f"{said}: below the target at the greatest effort" if below else said,
+        "sentence": f"{sentence}: not reached with the largest search parameters" if below else sentence,
     }
 
 
-def _ladder(bank: ReferenceIndex, factor: int) -> Iterable[SearchParams]:
-    if bank.kind in LISTED:
-        most = 1 if bank.centroids is None else len(bank.centroids)
-        rungs = sorted({min(most, rung) for at in range(17) for rung in (1 << at, 3 << at >> 1)} - {0})
-        return (SearchParams(nprobe=rung, k_factor=factor) for rung in rungs)
-    return (
-        SearchParams(ef=rung, k_factor=factor) for rung in itertools.takewhile(_up_to, (32 << at for at in range(9)))
-    )
+def _ladder(index: ReferenceIndex, factor: int) -> Iterable[SearchParams]:
+    """Return search parameters from cheap to expensive."""
+    if index.kind in LISTED:
+        lists = 1 if index.centroids is None else len(index.centroids)
+        steps = sorted({min(lists, step) for power in range(17) for step in (1 << power, 3 << power >> 1)} - {0})
+        return (SearchParams(nprobe=step, k_factor=factor) for step in steps)
+    steps = list(itertools.takewhile(lambda ef: ef <= _MAX_EF, (32 << power for power in range(9))))
+    return (SearchParams(ef=step, k_factor=factor) for step in steps)
 
 
-def _up_to(rung: int) -> bool:
-    return rung <= _MOST_EF
-
-
-def _first(tried: Iterable[_Tried], target: float) -> _Tried:
-    """Return the first that surely reaches the target, else the best of all."""
+def _first_above(trials: Iterable[_Trial], target: float) -> _Trial:
+    """Return the first trial whose lower bound reaches the target, else the one with the best recall."""
     seen = []
-    for one in tried:
-        if one[2] >= target:
-            return one
-        seen.append(one)
-    return max(seen, key=lambda one: one[1])
+    for trial in trials:
+        if trial.lower_bound >= target:
+            return trial
+        seen.append(trial)
+    return max(seen, key=lambda trial: trial.recall)

@@ -1,5 +1,6 @@
-"""The spots that a bank is made of, and the table that remembers them."""
+"""The reference spots of an index, the table of where each row came from, and the row ranges of the shards."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +25,12 @@ ROWS = pa.schema(
     ],
     metadata={tables.NAME: b"rows", tables.VERSION: b"1"},
 )
-"""Columns of text beside these (slide, tissue, cohort) make it version 2."""
+"""Schema of version 1. Version 2 has further text columns (slide, tissue, cohort)."""
 
 
 @dataclass(frozen=True)
 class ReferenceRows:
-    """The spots that a bank is made of, one row each, in every field in the same order."""
+    """The reference spots of an index, one row each; every field has the same order."""
 
     vectors: Float32[np.ndarray, "row joint"]
     expression: Any
@@ -38,8 +39,8 @@ class ReferenceRows:
     sections: list[str]
     spots: list[str]
     patients: list[str]
-    more: Mapping[str, list[str]] = field(default_factory=dict)
-    """Further columns of text to choose rows by: slide, tissue, cohort."""
+    columns: Mapping[str, list[str]] = field(default_factory=dict)
+    """Further text columns by which rows can be selected: slide, tissue, cohort."""
 
     def __post_init__(self) -> None:
         counts = {
@@ -48,15 +49,18 @@ class ReferenceRows:
             "sections": len(self.sections),
             "spots": len(self.spots),
             "patients": len(self.patients),
-            **{name: len(column) for name, column in self.more.items()},
+            **{name: len(column) for name, column in self.columns.items()},
         }
         if len(set(counts.values())) > 1 or self.expression.shape[1] != len(self.genes):
-            msg = f"a reference has one row per spot in every field and one column per gene, seen {counts} rows, "
-            raise ModelError(msg + f"{self.expression.shape[1]} columns and {len(self.genes)} genes")
+            msg = (
+                f"a reference needs one row per spot in every field and one column per gene; it has {counts} rows, "
+                f"{self.expression.shape[1]} columns and {len(self.genes)} genes"
+            )
+            raise ModelError(msg)
 
     def rows(self) -> pa.Table:
-        """Return the table that says where each row came from."""
-        return rows_table(self.vectors, self.sections, self.spots, self.patients, more=self.more)
+        """Return the table of where each row came from."""
+        return rows_table(self.vectors, self.sections, self.spots, self.patients, columns=self.columns)
 
 
 def rows_table(
@@ -65,38 +69,63 @@ def rows_table(
     spots: Sequence[str],
     patients: Sequence[str],
     *,
-    more: Mapping[str, Sequence[str]] | None = None,
+    columns: Mapping[str, Sequence[str]] | None = None,
 ) -> pa.Table:
-    """Return the table that says where each row came from; `vectors` are as the model gave them."""
-    more = more or {}
-    schema = _schema(list(more))
-    columns = [range(len(spots)), sections, spots, patients, score.lengths(vectors), *more.values()]
-    arrays = [pa.array(column, one.type) for column, one in zip(columns, schema, strict=True)]
+    """Return the table of where each row came from; `vectors` are as the model gave them."""
+    columns = columns or {}
+    schema = _schema(list(columns))
+    values = [range(len(spots)), sections, spots, patients, score.lengths(vectors), *columns.values()]
+    arrays = [pa.array(column, field.type) for column, field in zip(values, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def numbered(rows: pa.Table) -> pa.Table:
-    """Return the table with its rows counted from 0 on."""
+    """Return the table with its rows numbered from 0."""
     return rows.set_column(0, ROWS.field("row"), pa.array(np.arange(rows.num_rows)))
 
 
-def open_rows(place: StoragePath, described: Mapping[str, Any], wanted: int) -> pa.Table:
-    """Read the table of a bank's rows; raises ArtifactError where it is not the one that was described."""
-    file = place / described["file"]
-    if artifacts.digest(file) != described["sha256"]:
-        msg = f"{file} is not the file that its index was written with; it is damaged or altered: run `raystp index`"
-        raise ArtifactError(msg + " again")
-    found = file.read_schema()
-    tables.check(found, _schema([name for name in found.names if name not in ROWS.names]), str(file))
+def read_rows(folder: StoragePath, description: Mapping[str, Any], expected: int) -> pa.Table:
+    """Read the table of an index's rows; raise ArtifactError where its sha256 or its number of rows differs."""
+    file = folder / description["file"]
+    if artifacts.digest(file) != description["sha256"]:
+        msg = f"{file} is not the file that the index was written with: damaged or altered; run `raystp index` again"
+        raise ArtifactError(msg)
+    schema = file.read_schema()
+    tables.check(schema, _schema([name for name in schema.names if name not in ROWS.names]), str(file))
     rows = file.read_table()
-    if rows.num_rows != wanted:
-        msg = f"{file} names {rows.num_rows} rows, the shards hold {wanted}: run `raystp index` again"
+    if rows.num_rows != expected:
+        msg = f"{file} has {rows.num_rows} rows, the shards have {expected}; run `raystp index` again"
         raise ArtifactError(msg)
     return rows
 
 
-def _schema(more: list[str]) -> pa.Schema:
-    if not more:
+def shard_ranges(rows: int, shards: int) -> list[tuple[int, int]]:
+    """Return `shards` consecutive row ranges (first, end) whose sizes differ by at most one, larger first.
+
+    Raises ModelError where a shard would be empty. Shards pay from about 100,000 rows; below, one shard is faster.
+    """
+    if not 1 <= shards <= rows:
+        msg = f"{rows} rows cannot be divided into {shards} shards; use 1 to {rows} shards"
+        raise ModelError(msg)
+    size, larger = divmod(rows, shards)
+    starts = [shard * size + min(shard, larger) for shard in range(shards + 1)]
+    return list(itertools.pairwise(starts))
+
+
+def shard_ranges_by_bytes(rows: int, row_bytes: int, max_bytes: int) -> list[tuple[int, int]]:
+    """Return the fewest ranges, as `shard_ranges` makes them, of at most `max_bytes` each.
+
+    A row's bytes are those of its vector (4 per dimension; about as much again in lists of float32, half in float16)
+    and of its expression. Raises ModelError where one row exceeds `max_bytes`.
+    """
+    if max_bytes < row_bytes:
+        msg = f"a row has {row_bytes:,} bytes, more than the {max_bytes:,} of a shard; allow at least {row_bytes:,}"
+        raise ModelError(msg)
+    return shard_ranges(rows, -(-rows // (max_bytes // row_bytes)))
+
+
+def _schema(columns: list[str]) -> pa.Schema:
+    if not columns:
         return ROWS
-    fields = [*ROWS, *(pa.field(name, pa.string(), nullable=False) for name in more)]
+    fields = [*ROWS, *(pa.field(name, pa.string(), nullable=False) for name in columns)]
     return pa.schema(fields, metadata={tables.NAME: b"rows", tables.VERSION: b"2"})

@@ -1,12 +1,10 @@
-"""One opened shard of a bank: a range of its rows, what finds candidates among them, and their expression.
+"""One open shard of an index: a range of its rows, what finds candidates among them, and their expression.
 
-A shard answers with the best k of its own rows by (-score, row id of the bank); a place without a neighbour is absent.
-What finds candidates differs by kind; what they score never does.
+A search returns the best k rows of the shard by (-score, row id in the index), with row -1 where there are fewer.
+Candidates are found in different ways by kind; their scores are always those of `search.score`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
@@ -14,25 +12,25 @@ from jaxtyping import Bool, Float32
 
 from raystp.errors import ArtifactError
 from raystp.index import files
-from raystp.index.expression.shard import ExpressionRows, open_expression
-from raystp.index.search import exact, score
-from raystp.index.search import faiss_gpu as gpu
-from raystp.index.search import faiss_lists as lists
+from raystp.index.description import FileRecord, IndexDescription, ShardRecord
+from raystp.index.expression.forms import ExpressionRows
+from raystp.index.expression.shard import open_expression
+from raystp.index.search import exact, faiss_gpu, faiss_lists, score
 from raystp.index.search.faiss_lists import Candidates, Probes
 from raystp.index.search.kinds import LISTED, Kind, SearchParams
-from raystp.index.search.merge import Answer, absent, best_of
+from raystp.index.search.merge import SearchResult, best_of, empty_result
 from raystp.index.search.score import Metric
 from raystp.storage import StoragePath
 
-_PAST_K = 16
+_SLACK = 16
 """Candidates fetched beyond k from lists of float32 rows."""
-_FEWEST = 32
-"""A smaller k has as many candidates as this one: the order of codes is worth little among the very nearest."""
+_MIN_FETCHED = 32
+"""Candidates fetched at least, before `k_factor`: among the very nearest rows the order of codes means little."""
 
 
 @dataclass(frozen=True, eq=False)
 class IndexShard:
-    """Rows `first` and on of a bank."""
+    """Rows of an index, from row `first` on."""
 
     first: int
     kind: Kind
@@ -40,8 +38,8 @@ class IndexShard:
     vectors: Float32[np.ndarray, "row joint"]
     """As they are compared: of length 1 for cosine."""
     expression: ExpressionRows
-    index: Any
-    """What finds candidates; without one, products with all vectors do."""
+    index: faiss.Index | None
+    """Finds candidates; without one, every row is compared."""
     on_gpu: bool = False
 
     @property
@@ -54,122 +52,129 @@ class IndexShard:
         prepared: Float32[np.ndarray, "query joint"],
         k: int,
         *,
-        effort: SearchParams,
+        params: SearchParams,
         probes: Probes | None,
         allowed: Bool[np.ndarray, "row"] | None,
-    ) -> Answer:
-        """Return the best k of its rows that were found; `allowed` is the mask over its own rows."""
+    ) -> SearchResult:
+        """Return the best k of the candidates; `allowed` is the mask over the shard's own rows."""
         if self.index is None or (self.on_gpu and allowed is not None):
             return self.search_exactly(prepared, k, allowed=allowed)
         if allowed is not None and allowed.all():
             allowed = None
         if allowed is not None and not allowed.any():
-            return absent(len(prepared), k)
+            return empty_result(len(prepared), k)
         if self.kind in {"exact", "ivf"}:
-            return self._numbered(self._surely(prepared, k, effort=effort, probes=probes, allowed=allowed))
-        fetched = min(max(k, _FEWEST) * effort.k_factor, len(self.vectors))
-        _, rows = self._ask(prepared, fetched, effort=effort, probes=probes, allowed=allowed)
-        return self._numbered(best_of(score.of_candidates(self.vectors, prepared, rows, self.metric), rows, k))
+            return self._numbered(self._search_complete(prepared, k, params=params, probes=probes, allowed=allowed))
+        fetched = min(max(k, _MIN_FETCHED) * params.k_factor, len(self.vectors))
+        _, rows = self._candidates(prepared, fetched, params=params, probes=probes, allowed=allowed)
+        scores = score.score_candidates(self.vectors, prepared, rows, self.metric)
+        return self._numbered(best_of(scores, rows, k))
 
     def search_exactly(
         self, prepared: Float32[np.ndarray, "query joint"], k: int, *, allowed: Bool[np.ndarray, "row"] | None = None
-    ) -> Answer:
-        """Return the best k of its rows."""
+    ) -> SearchResult:
+        """Return the best k of all rows."""
         return self._numbered(exact.top_k(self.vectors, prepared, k, metric=self.metric, allowed=allowed))
 
-    def _surely(
+    def _search_complete(
         self,
         prepared: Float32[np.ndarray, "query joint"],
         k: int,
         *,
-        effort: SearchParams,
+        params: SearchParams,
         probes: Probes | None,
         allowed: Bool[np.ndarray, "row"] | None,
-    ) -> Answer:
-        """Return the best k of all rows in the lists looked into; where candidates end too early, ask for more."""
-        best, left = absent(len(prepared), k), np.arange(len(prepared))
-        fetched = min(k + _PAST_K, len(self.vectors))
+    ) -> SearchResult:
+        """Return the best k of all rows in the probed lists; fetch more candidates where these may not suffice."""
+        best, left = empty_result(len(prepared), k), np.arange(len(prepared))
+        fetched = min(k + _SLACK, len(self.vectors))
         while len(left):
-            some = None if probes is None else (probes[0][left], probes[1][left])
-            asked, complete = prepared[left], fetched == len(self.vectors)
-            candidates = self._ask(asked, fetched, effort=effort, probes=some, allowed=allowed)
+            own_probes = None if probes is None else (probes[0][left], probes[1][left])
+            queries, complete = prepared[left], fetched == len(self.vectors)
+            candidates = self._candidates(queries, fetched, params=params, probes=own_probes, allowed=allowed)
             scores, rows, unsure = exact.settle(
-                self.vectors, asked, candidates, k, metric=self.metric, complete=complete
+                self.vectors, queries, candidates, k, metric=self.metric, complete=complete
             )
             best[0][left], best[1][left] = scores, rows
             left, fetched = left[unsure], min(8 * fetched, len(self.vectors))
         return best
 
-    def _ask(
+    def _candidates(
         self,
         prepared: Float32[np.ndarray, "query joint"],
         fetched: int,
         *,
-        effort: SearchParams,
+        params: SearchParams,
         probes: Probes | None,
         allowed: Bool[np.ndarray, "row"] | None,
     ) -> Candidates:
-        if self.on_gpu and fetched <= gpu.MOST:
-            return gpu.ask(self.index, prepared, fetched, effort.nprobe)
+        assert self.index is not None  # otherwise every row is compared
+        if self.on_gpu and fetched <= faiss_gpu.MAX_CANDIDATES:
+            return faiss_gpu.find_candidates(self.index, prepared, fetched, params.nprobe)
         if self.on_gpu and self.kind == "exact":
             return exact.top_k(self.vectors, prepared, fetched, metric=self.metric)
-        return lists.ask(self.index, prepared, fetched, effort=effort, probes=probes, allowed=allowed)
+        return faiss_lists.find_candidates(self.index, prepared, fetched, params=params, probes=probes, allowed=allowed)
 
-    def _numbered(self, answer: Answer) -> Answer:
-        return answer[0], np.where(answer[1] >= 0, answer[1] + self.first, answer[1])
+    def _numbered(self, found: SearchResult) -> SearchResult:
+        scores, rows = found
+        return scores, np.where(rows >= 0, rows + self.first, rows)
 
 
-def open_shard(place: StoragePath, description: Mapping[str, Any], number: int, trained: Any) -> IndexShard:
-    """Open one shard of a described bank; raises ArtifactError for a file that is not the one described."""
-    described = description["shards"][number]
-    first = sum(one["rows"] for one in description["shards"][:number])
+def open_shard(
+    folder: StoragePath, description: IndexDescription, number: int, trained: faiss.Index | None
+) -> IndexShard:
+    """Open a shard by the index's description; raise ArtifactError for a file that differs from it."""
+    record = description["shards"][number]
+    first = sum(shard["rows"] for shard in description["shards"][:number])
     if description["version"] == 1:
-        return _of_version_1(place, description, described, first)
+        return _open_version_1(folder, description, record, first)
     kind, metric = description["kind"], description["metric"]
-    vectors = files.map_array(place, described["vectors"])
-    expression = open_expression(place, described["expression"])
-    index = None if described["index"] is None else files.map_index(place, described["index"])
+    vectors = files.map_array(folder, record["vectors"])
+    expression = open_expression(folder, record["expression"])
+    candidates = record["index"]
+    index = None if candidates is None else files.map_index(folder, candidates)
     if index is not None and kind in LISTED:
-        index.quantizer, index.own_fields = trained.quantizer, False
-        index.referenced_objects = [trained]
+        faiss_lists.set_quantizer(index, trained)
     shard = IndexShard(first, kind, metric, vectors, expression, index)
-    _fits(place / described["vectors"]["file"], description, described, shard)
-    if index is not None and (index.ntotal, index.d, metric_of(index)) != (*vectors.shape, metric):
-        msg = f"{place / described['index']['file']} is of {(index.ntotal, index.d, metric_of(index))}, "
-        raise ArtifactError(msg + f"{(*vectors.shape, metric)} was described")
+    _check_shapes(folder, description, record, shard)
+    if candidates is not None and index is not None:
+        found = (index.ntotal, index.d, metric_of(index))
+        if found != (*vectors.shape, metric):
+            file = folder / candidates["file"]
+            msg = f"{file} has (rows, dimensions, metric) {found}; {(*vectors.shape, metric)} was described"
+            raise ArtifactError(msg)
     return shard
 
 
-def on_gpu(shard: IndexShard) -> IndexShard:
-    """Return the shard with its candidates found on the first GPU."""
-    index = gpu.flat(shard.vectors, shard.metric) if shard.index is None else gpu.moved(shard.index)
-    return IndexShard(shard.first, shard.kind, shard.metric, shard.vectors, shard.expression, index, on_gpu=True)
+def shard_on_gpu(shard: IndexShard) -> IndexShard:
+    """Return the shard with the index of its candidates on the first GPU."""
+    vectors, metric = shard.vectors, shard.metric
+    index = faiss_gpu.flat_index(vectors, metric) if shard.index is None else faiss_gpu.to_gpu(shard.index)
+    return replace(shard, index=index, on_gpu=True)
 
 
-def metric_of(index: Any) -> Metric:
+def metric_of(index: faiss.Index) -> Metric:
     """Return the metric that a FAISS index was built for."""
     return "cosine" if index.metric_type == faiss.METRIC_INNER_PRODUCT else "l2"
 
 
-def _of_version_1(
-    place: StoragePath, description: Mapping[str, Any], described: Mapping[str, Any], first: int
-) -> IndexShard:
+def _open_version_1(folder: StoragePath, description: IndexDescription, record: ShardRecord, first: int) -> IndexShard:
     """Open a shard whose vectors are in a flat FAISS index."""
-    file = place / described["vectors"]["file"]
-    index = files.map_index(place, described["vectors"])
+    index = files.map_index(folder, record["vectors"])
     if not isinstance(index, faiss.IndexFlat):
-        msg = f"{file} holds a {type(index).__name__}, a bank of version 1 has flat indexes"
+        msg = f"{folder / record['vectors']['file']} is a {type(index).__name__}; version 1 has flat indexes only"
         raise ArtifactError(msg)
     vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d).copy()
-    shard = IndexShard(first, "exact", metric_of(index), vectors, open_expression(place, described["expression"]), None)
-    _fits(file, description, described, shard)
+    shard = IndexShard(first, "exact", metric_of(index), vectors, open_expression(folder, record["expression"]), None)
+    _check_shapes(folder, description, record, shard)
     return shard
 
 
-def _fits(file: StoragePath, description: Mapping[str, Any], described: Mapping[str, Any], shard: IndexShard) -> None:
-    seen = (shard.metric, *shard.vectors.shape, *shard.expression.shape)
-    rows = described["rows"]
-    wanted = (description["metric"], rows, description["joint"], rows, len(description["genes"]))
-    if seen != wanted:
-        msg = f"{file} and its expression are {seen}, {wanted} was described"
-        raise ArtifactError(msg)
+def _check_shapes(folder: StoragePath, description: IndexDescription, record: ShardRecord, shard: IndexShard) -> None:
+    found = (shard.metric, *shard.vectors.shape, *shard.expression.shape)
+    rows = record["rows"]
+    expected = (description["metric"], rows, description["joint"], rows, len(description["genes"]))
+    if found != expected:
+        vectors: FileRecord = record["vectors"]
+        msg = f"{folder / vectors['file']} and its expression have (metric, rows, dimensions, rows, genes) {found}; "
+        raise ArtifactError(msg + f"{expected} was described")

@@ -1,152 +1,180 @@
-"""Writing a bank: a plan that all shards share, each shard by itself, then a description of the whole.
+"""Write an index: a plan that all shards share, each shard by itself, then the description of the whole.
 
-`plan_index`, `write_shard_files` and `describe` may run in different processes, on any machine that reaches the folder;
-`write_reference_index` does all three here. Any cut into shards gives the same answers for the kinds `exact` and `ivf`.
+`plan_index`, `write_shard_files` and `describe` may run in different processes, on any machine that can write the
+folder; `write_reference_index` does all three here. For the kinds `exact` and `ivf`, results do not depend on the
+number of shards.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import cast
 
 import faiss
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from raystp import artifacts
 from raystp.errors import ModelError
 from raystp.index import files, recall
-from raystp.index.cut import cut
+from raystp.index.description import (
+    VERSION,
+    BuildParams,
+    CandidateIndexRecord,
+    IndexDescription,
+    QuantizerRecord,
+    ShardRecord,
+)
+from raystp.index.expression.files import ExpressionSource
 from raystp.index.expression.shard import write_expression
-from raystp.index.opened import VERSION, open_reference_index
-from raystp.index.reference import ROWS_FILE, ReferenceRows, numbered
-from raystp.index.search import faiss_lists as lists
-from raystp.index.search import score
-from raystp.index.search.kinds import LISTED, IndexParams, IndexPlan, check_metric, choose, lists_for
+from raystp.index.open import open_reference_index
+from raystp.index.reference import ROWS_FILE, ReferenceRows, numbered, shard_ranges
+from raystp.index.search import faiss_lists, score
+from raystp.index.search.kinds import LISTED, IndexParams, Kind, check_metric, choose_kind, list_count
 from raystp.index.search.score import Metric
 from raystp.storage import StoragePath
 
-QUANTIZER = "quantizer.faiss"
+QUANTIZER_FILE = "quantizer.faiss"
 
-_DEARER = 10
-"""What a row in a list costs, in rows of a product in blocks (9.6: 50,000 rows, 384 of 1,024 lists, one thread)."""
+_LIST_COST = 10
+"""Cost of comparing a row in a list, in rows of a blocked product (9.6: 50,000 rows, 384 of 1,024 lists, 1 thread)."""
 
 
-def sample_rows(rows: int, want: IndexParams) -> np.ndarray:
-    """Return the rows, rising, whose vectors `plan_index` needs of an index of this size: a fixed sample."""
-    wanted = min(rows, lists.PER_LIST * lists_for(rows, want))
-    return np.sort(np.random.default_rng(want.seed).choice(rows, wanted, replace=False))
+@dataclass(frozen=True)
+class IndexPlan:
+    """What all shards of an index share; plain values, equal in every process that writes a shard."""
+
+    metric: Metric
+    kind: Kind
+    joint: int
+    """Dimensions of the vectors."""
+    params: IndexParams
+    reason: str
+    """Why this kind was chosen."""
+    lists: int = 0
+    quantizer: QuantizerRecord | None = None
+
+
+def sample_rows(rows: int, params: IndexParams) -> Int64[np.ndarray, "row"]:
+    """Return the rows, rising, whose vectors `plan_index` needs for an index of this size: a fixed random sample."""
+    count = min(rows, faiss_lists.PER_LIST * list_count(rows, params))
+    return np.sort(np.random.default_rng(params.seed).choice(rows, count, replace=False))
 
 
 def plan_index(
-    place: StoragePath,
+    folder: StoragePath,
     sample: Float32[np.ndarray, "row joint"],
     patients: Sequence[str],
     *,
     rows: int,
     metric: Metric,
-    want: IndexParams | None = None,
+    params: IndexParams | None = None,
 ) -> IndexPlan:
-    """Choose the kind for a bank of `rows` rows, train what its shards share, and write that into the folder.
+    """Choose the kind for an index of `rows` rows, train the quantizer that its shards share, and write it.
 
-    `sample` are the vectors of `sample_rows`, as the model gave them, and `patients` whose they are: a quantizer that
-    saw a patient is trained again when the patient is removed.
+    `sample` are the vectors of `sample_rows` as the model gave them; `patients` are the patients of these rows. When a
+    patient is removed, a quantizer that was trained on their rows is trained again.
 
     Raises:
         ModelError: an unknown metric or kind, or a vector that is zero or not finite.
     """
     check_metric(metric)
-    want = want or IndexParams()
-    kind, why = choose(rows, want)
-    plan = IndexPlan(metric, kind, sample.shape[1], want, why)
+    params = params or IndexParams()
+    kind, reason = choose_kind(rows, params)
+    plan = IndexPlan(metric, kind, sample.shape[1], params, reason)
     if kind not in LISTED:
         return plan
-    prepared = score.prepare(sample, metric, "bank")
-    return trained(place, plan, prepared, patients, count=lists_for(rows, want))
+    prepared = score.prepare(sample, metric, "reference")
+    return train_quantizer(folder, plan, prepared, patients, lists=list_count(rows, params))
 
 
-def trained(
-    place: StoragePath,
+def train_quantizer(
+    folder: StoragePath,
     plan: IndexPlan,
     prepared: Float32[np.ndarray, "row joint"],
     patients: Sequence[str],
     *,
-    count: int,
+    lists: int,
 ) -> IndexPlan:
-    """Train what the shards of a listed kind share on prepared vectors, write it, and return the plan with it."""
-    count = min(count, len(prepared))
-    index = lists.train(prepared, plan.kind, count, metric=plan.metric, seed=plan.want.seed)
-    written = files.write_index(place, QUANTIZER, index)
-    saw = {"rows": len(prepared), "patients": sorted(set(patients))}
-    return replace(plan, lists=count, quantizer={**written, "saw": saw})
+    """Train the quantizer of a listed kind on prepared vectors, write it, and return the plan with its record."""
+    lists = min(lists, len(prepared))
+    index = faiss_lists.train(prepared, plan.kind, lists, metric=plan.metric, seed=plan.params.seed)
+    written = files.write_index(folder, QUANTIZER_FILE, index)
+    quantizer: QuantizerRecord = {**written, "saw": {"rows": len(prepared), "patients": sorted(set(patients))}}
+    return replace(plan, lists=lists, quantizer=quantizer)
 
 
 def write_shard_files(
-    place: StoragePath, number: int, vectors: Float32[np.ndarray, "row joint"], expression: Any, *, plan: IndexPlan
-) -> dict[str, Any]:
-    """Write one shard's files from vectors as the model gave them, and return their description.
+    folder: StoragePath,
+    number: int,
+    vectors: Float32[np.ndarray, "row joint"],
+    expression: ExpressionSource,
+    *,
+    plan: IndexPlan,
+) -> ShardRecord:
+    """Write one shard's files from vectors as the model gave them, and return their record.
 
-    `expression` is dense, a csr_array or an opened Expression, one row per vector.
+    `expression` has one row per vector.
 
     Raises:
-        ModelError: a value is not finite, a vector is zero, or rows differ in number.
+        ModelError: a value is not finite, a vector is zero, or the numbers of rows differ.
     """
-    prepared = score.prepare(vectors, plan.metric, "bank")
+    prepared = score.prepare(vectors, plan.metric, "reference")
     if not len(prepared) or len(prepared) != expression.shape[0]:
-        msg = f"shard {number} has {len(prepared)} vectors and {expression.shape[0]} rows of expression: as many of "
-        raise ModelError(msg + "each, and at least one, are wanted")
-    stem = stem_of(number)
+        msg = f"shard {number} has {len(prepared)} vectors and {expression.shape[0]} rows of expression; "
+        raise ModelError(msg + "it needs the same number of each, at least one")
+    stem = shard_stem(number)
     return {
         "rows": len(prepared),
-        "vectors": files.write_array(place, f"{stem}.vectors.npy", prepared),
-        "index": write_shard_index(place, number, prepared, plan),
-        "expression": write_expression(place, stem, expression, plan.want.form),
+        "vectors": files.write_array(folder, f"{stem}.vectors.npy", prepared),
+        "index": write_candidate_index(folder, number, prepared, plan),
+        "expression": write_expression(folder, stem, expression, plan.params.form),
     }
 
 
-def write_shard_index(
-    place: StoragePath, number: int, prepared: Float32[np.ndarray, "row joint"], plan: IndexPlan
-) -> dict[str, Any] | None:
-    """Write what finds candidates among a shard's rows; nothing for an exact bank."""
+def write_candidate_index(
+    folder: StoragePath, number: int, prepared: Float32[np.ndarray, "row joint"], plan: IndexPlan
+) -> CandidateIndexRecord | None:
+    """Write the FAISS index that finds candidates among a shard's rows; None for an exact index."""
     if plan.kind == "exact":
         return None
-    shared = files.read_index(place, plan.quantizer) if plan.quantizer else None
-    index = lists.fill(shared, np.ascontiguousarray(prepared), plan.kind, plan.metric)
-    listed = isinstance(index, faiss.IndexIVF)
+    trained = files.read_index(folder, plan.quantizer) if plan.quantizer else None
+    index = faiss_lists.fill(trained, np.ascontiguousarray(prepared), plan.kind, plan.metric)
+    lists = isinstance(index, faiss.IndexIVF)
     if plan.kind in LISTED:
-        index = lists.without_quantizer(index)
-    return {**files.write_index(place, f"{stem_of(number)}.faiss", index), "lists": listed}
+        faiss_lists.drop_quantizer(index)
+    return {**files.write_index(folder, f"{shard_stem(number)}.faiss", index), "lists": lists}
 
 
 def describe(
-    place: StoragePath,
+    folder: StoragePath,
     plan: IndexPlan,
-    shards: Sequence[Mapping[str, Any]],
+    shards: Sequence[ShardRecord],
     rows: pa.Table,
     *,
     genes: Sequence[str],
     queries: Float32[np.ndarray, "query joint"] | None = None,
-) -> dict[str, Any]:
-    """Write the table of rows, measure recall, and return the description of a bank whose shards are written.
+) -> IndexDescription:
+    """Write the table of rows, measure recall, and return the description of an index whose shards are written.
 
-    `rows` are the shards' tables (`reference.rows_table`), one after the other. `queries`, as a model gives them, are
-    what effort and recall are measured on; without them, rows of the bank. A bank of kind `auto` that misses its target
-    becomes an exact one.
+    `rows` are the shards' tables (`reference.rows_table`), concatenated. `queries`, as a model gives them, are those on
+    which search parameters and recall are measured; without them, rows of the index are. An index of kind `auto` that
+    misses its target becomes an exact one.
     """
     table = numbered(rows)
-    (place / ROWS_FILE).write_table(table)
-    description = {
+    (folder / ROWS_FILE).write_table(table)
+    description: IndexDescription = {
         "version": VERSION,
         "metric": plan.metric,
         "kind": plan.kind,
-        "why": plan.why,
+        "why": plan.reason,
         "joint": plan.joint,
         "genes": list(genes),
-        "want": asdict(plan.want),
+        "want": cast("BuildParams", asdict(plan.params)),
         "lists": plan.lists,
         "quantizer": plan.quantizer,
-        "shards": [dict(one) for one in shards],
-        "rows": {"file": ROWS_FILE, "sha256": artifacts.digest(place / ROWS_FILE)},
+        "shards": list(shards),
+        "rows": {"file": ROWS_FILE, "sha256": artifacts.digest(folder / ROWS_FILE)},
         "patients": sorted(set(table["patient"].to_pylist())),
         "sections": sorted(set(table["section"].to_pylist())),
         "effort": {},
@@ -156,68 +184,76 @@ def describe(
     }
     if plan.kind == "exact":
         return description
-    description |= recall.measured(open_reference_index(place, description), plan.want, queries)
-    return _exact_after_all(place, description) if _lost(description) else description
+    measured = recall.measure_recall(open_reference_index(folder, description), plan.params, queries)
+    description = {**description, **measured}
+    return _make_exact(folder, description) if _auto_failed(description) else description
 
 
 def write_reference_index(
-    place: StoragePath,
+    folder: StoragePath,
     reference: ReferenceRows,
     *,
     shards: int,
     metric: Metric,
-    want: IndexParams | None = None,
-) -> dict[str, Any]:
-    """Write a bank's files into a folder and return its description, without which they cannot be opened.
+    params: IndexParams | None = None,
+) -> IndexDescription:
+    """Write the files of an index and return its description, which is needed to open them.
 
     Raises:
         ModelError: more shards than rows, an unknown metric or kind, or a value that is not finite.
     """
-    want, total = want or IndexParams(), len(reference.vectors)
-    cuts = cut(total, shards)
+    params, total = params or IndexParams(), len(reference.vectors)
+    ranges = shard_ranges(total, shards)
     check_metric(metric)
-    drawn = sample_rows(total, want)
-    patients = [reference.patients[row] for row in drawn.tolist()]
-    plan = plan_index(place, reference.vectors[drawn], patients, rows=total, metric=metric, want=want)
-    described = [
-        write_shard_files(place, number, reference.vectors[a:b], reference.expression[a:b], plan=plan)
-        for number, (a, b) in enumerate(cuts)
+    sample = sample_rows(total, params)
+    patients = [reference.patients[row] for row in sample.tolist()]
+    plan = plan_index(folder, reference.vectors[sample], patients, rows=total, metric=metric, params=params)
+    records = [
+        write_shard_files(folder, number, reference.vectors[a:b], reference.expression[a:b], plan=plan)
+        for number, (a, b) in enumerate(ranges)
     ]
-    return describe(place, plan, described, reference.rows(), genes=reference.genes)
+    return describe(folder, plan, records, reference.rows(), genes=reference.genes)
 
 
-def stem_of(number: int) -> str:
-    """Return how the names of a shard's files begin."""
+def shard_stem(number: int) -> str:
+    """Return the common prefix of a shard's file names."""
     return f"shard-{number:05d}"
 
 
-def plan_of(description: Mapping[str, Any]) -> IndexPlan:
-    """Return the plan that a described bank was written by."""
+def plan_of(description: IndexDescription) -> IndexPlan:
+    """Return the plan that a described index was written with."""
     return IndexPlan(
         metric=description["metric"],
         kind=description["kind"],
         joint=description["joint"],
-        want=IndexParams(**description["want"]),
-        why=description["why"],
+        params=IndexParams(**description["want"]),  # type: ignore[arg-type]  # the kind is stored as plain text
+        reason=description["why"],
         lists=description["lists"],
         quantizer=description["quantizer"],
     )
 
 
-def _lost(description: Mapping[str, Any]) -> bool:
-    """Say whether `auto` chose a kind that misses its target, or reaches it in so many lists that nothing is won."""
+def _auto_failed(description: IndexDescription) -> bool:
+    """Return whether `auto` chose a kind that misses its target, or that needs so many lists that it saves nothing."""
     if description["want"]["kind"] != "auto":
         return False
-    return bool(description["below_target"] or _DEARER * description["effort"]["nprobe"] > description["lists"])
+    return bool(description["below_target"] or _LIST_COST * description["effort"]["nprobe"] > description["lists"])
 
 
-def _exact_after_all(place: StoragePath, description: dict[str, Any]) -> dict[str, Any]:
-    kind, effort, said = description["kind"], description["effort"], description["sentence"]
-    for name in files.names_of([description["quantizer"], [one["index"] for one in description["shards"]]]):
-        (place / name).remove()
-    shards = [{**one, "index": None} for one in description["shards"]]
-    why = (
-        f"auto: exact, for {kind} did not pay: looking into {effort['nprobe']} of {description['lists']} lists, {said}"
-    )
-    taken: dict[str, Any] = {"kind": "exact", "why": why, "quantizer": None, "lists": 0, "effort": {}, "recall": None}
-    return {**description, **taken, "below_target": False, "shards": shards, "sentence": "every row is compared"}
+def _make_exact(folder: StoragePath, description: IndexDescription) -> IndexDescription:
+    """Delete the files of an approximate kind and return the description of an exact index."""
+    kind, nprobe, sentence = description["kind"], description["effort"]["nprobe"], description["sentence"]
+    for name in files.file_names([description["quantizer"], [shard["index"] for shard in description["shards"]]]):
+        (folder / name).remove()
+    return {
+        **description,
+        "kind": "exact",
+        "why": f"auto: exact, because {kind} needs {nprobe} of {description['lists']} lists: {sentence}",
+        "quantizer": None,
+        "lists": 0,
+        "effort": {},
+        "recall": None,
+        "below_target": False,
+        "shards": [{**shard, "index": None} for shard in description["shards"]],
+        "sentence": "every row is compared",
+    }

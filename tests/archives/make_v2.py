@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from raystp import tables
-from raystp.impute.neighbour_form import neighbours_table
+from raystp.impute.neighbours import neighbours_table
 from raystp.index.expression.forms import Form
 from raystp.index.reference import ReferenceRows
 from raystp.index.search.kinds import IndexParams, Kind
@@ -31,12 +31,12 @@ def main(folder: Path) -> None:
     if folder.exists():
         sys.exit(f"{folder} is there already, and an archive is never written again")
     place, values = StoragePath.of(folder), np.arange(6, dtype=np.float32).reshape(2, 3)
-    who = {"sections": ["S", "S"], "spots": ["s0", "s1"], "patients": ["P", "P"], "more": {"slide": ["S", "S"]}}
+    who = {"sections": ["S", "S"], "spots": ["s0", "s1"], "patients": ["P", "P"], "columns": {"slide": ["S", "S"]}}
     reference = ReferenceRows(vectors=values[:, :2].copy(), expression=values, genes=["A", "B", "C"], **who)  # type: ignore[arg-type]  # each is its field's
     for name, (kind, form) in BANKS.items():
-        want = IndexParams(kind=kind, form=form, lists=1)
+        params = IndexParams(kind=kind, form=form, lists=1)
         described = write_reference_index(
-            place / name, reference, shards=1 if kind == "ivf" else 2, metric="l2", want=want
+            place / name, reference, shards=1 if kind == "ivf" else 2, metric="l2", params=params
         )
         (place / f"{name}.json").write_bytes(json.dumps(described, indent=1, sort_keys=True).encode())
     tiles = tables.of_columns([["S"], [0], [0.0], [0.0], [10.0], [None]], tables.TILES)

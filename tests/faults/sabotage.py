@@ -11,12 +11,11 @@ from typing import Any
 from unittest import mock
 
 from raystp.cluster.streams.units import Pixels, Vectors, WorkUnit
+from raystp.index.remote import open_shard_group
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.work import EmbedWork
-from raystp.steps.impute import imputer
 from raystp.steps.impute import step as impute
-from raystp.steps.impute.imputer import open_shard_group
-from raystp.steps.impute.work import ImputeWork
+from raystp.steps.impute.work import SlideTask
 from raystp.steps.tile import step as tile
 from raystp.storage import StoragePath
 from tests.faults.traps import LITTLE, MANY, Plot, Trap
@@ -113,7 +112,7 @@ class TrappedTile:
 
 
 @dataclass(frozen=True)
-class TrappedImpute(ImputeWork):
+class TrappedImpute(SlideTask):
     """The product's own prediction of slides, with traps before it, and between it and its commit record."""
 
     plot: Plot = NONE
@@ -155,6 +154,6 @@ def trapped(plot: Plot) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(embed, "EmbedWork", work))
         stack.enter_context(mock.patch.object(tile, "_tile", tiled))
-        stack.enter_context(mock.patch.object(impute, "ImputeWork", predicted))
-        stack.enter_context(mock.patch.object(imputer, "open_shard_group", functools.partial(noted_part, plot)))
+        stack.enter_context(mock.patch.object(impute, "SlideTask", predicted))
+        stack.enter_context(mock.patch.object(impute, "open_shard_group", functools.partial(noted_part, plot)))
         yield

@@ -1,4 +1,4 @@
-"""A prediction written part by part is the one that is written in one go, and appears whole or not at all."""
+"""A prediction written in parts equals one written at once, and is written completely or not at all."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +24,13 @@ NAMES = [f"A1-{tile:06d}" for tile in range(TILES)]
 PROVENANCE = {"model": "train/bleep-0123456789ab", "k": 50, "shared_patients": ["B"], "far": {"q99": 0.25}}
 
 
-def places() -> TileTable:
+def tiles() -> TileTable:
     centres = np.arange(2.0 * TILES).reshape(TILES, 2)
     return TileTable("A1", NAMES, centres, Level0Pixels(150.0), SlideOverview(np.full((6, 4, 3), 240, np.uint8), 0.1))
 
 
 def measured() -> ad.AnnData:
-    """Return the truth in another order, with a spot and a gene that nobody predicted."""
+    """Return measured expression in another order, with a spot and a gene that were not predicted."""
     random = np.random.default_rng(5)
     names, genes = [*NAMES[::-1], "elsewhere"], ["X", *GENES[::-1]]
     obs = pd.DataFrame({"array_row": np.arange(TILES + 1)}, index=pd.Index(names))
@@ -45,7 +45,7 @@ def whole() -> dict[str, Any]:
 
 
 def slide(**changed: Any) -> SlidePrediction:
-    values = {"genes": GENES, "places": places(), "provenance": PROVENANCE, "layers": ("spread",)}
+    values = {"genes": GENES, "tiles": tiles(), "provenance": PROVENANCE, "layers": ("spread",)}
     return SlidePrediction(**{**values, **changed})
 
 
@@ -66,16 +66,16 @@ def parts(size: int, *, broken: int | None = None) -> Iterator[PredictionPart]:
         yield PredictionPart(values, columns, obs, {"spread": given["spread"][cut]})
 
 
-def in_one_go(place: StoragePath, truth: ad.AnnData | None) -> None:
+def write_at_once(file: StoragePath, truth: ad.AnnData | None) -> None:
     given = whole()
     maps = {"spread": given["spread"]}
-    adata = prediction_to_anndata(given["values"], GENES, places(), measured=truth, maps=maps, provenance=PROVENANCE)
+    adata = prediction_to_anndata(given["values"], GENES, tiles(), measured=truth, maps=maps, provenance=PROVENANCE)
     adata.obs["distance"], adata.obs["far"] = given["distance"], given["far"]
-    write_prediction(place, adata)
+    write_prediction(file, adata)
 
 
 def content(path: Path) -> dict[str, Any]:
-    """Return everything that an HDF5 file holds: attributes, and values as lists."""
+    """Return all content of an HDF5 file: attributes, and values as lists."""
     found: dict[str, Any] = {}
 
     def note(name: str, one: Any) -> None:
@@ -89,59 +89,59 @@ def content(path: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("truth", [None, measured()], ids=["alone", "with the truth"])
+@pytest.mark.parametrize("truth", [None, measured()], ids=["prediction", "with measured"])
 @pytest.mark.parametrize("size", [1, 7, TILES])
-def test_parts_make_the_file_that_is_written_in_one_go(tmp_path: Path, size: int, truth: ad.AnnData | None) -> None:
+def test_parts_make_the_file_that_is_written_at_once(tmp_path: Path, size: int, truth: ad.AnnData | None) -> None:
     streamed, direct = (StoragePath.of(tmp_path / f"{name}.h5ad") for name in ("streamed", "direct"))
     assert write_in_parts(slide(measured=truth), parts(size), h5ad=streamed) == TILES
-    in_one_go(direct, truth)
+    write_at_once(direct, truth)
     assert content(streamed.local_path) == content(direct.local_path)
-    both = [ad.read_h5ad(place.local_path) for place in (streamed, direct)]
+    both = [ad.read_h5ad(file.local_path) for file in (streamed, direct)]
     assert np.array_equal(both[0].X, both[1].X)
     pd.testing.assert_frame_equal(both[0].obs, both[1].obs)
     assert both[0].obs["far"].dtype == bool
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_the_parquet_has_a_row_group_a_part_and_the_columns_of_its_schema(tmp_path: Path, precision: str) -> None:
+def test_the_parquet_has_a_row_group_per_part_and_the_columns_of_its_schema(tmp_path: Path, precision: str) -> None:
     value = {"float32": pa.float32(), "float16": pa.float16()}[precision]
-    wanted = tables.predictions(len(GENES))
+    dense = tables.predictions(len(GENES))
     field = pa.field("expression", pa.list_(value, len(GENES)), nullable=False)
-    schema = wanted.set(wanted.get_field_index("expression"), field)
-    place = StoragePath.of(tmp_path / "A1.parquet")
+    schema = dense.set(dense.get_field_index("expression"), field)
+    file = StoragePath.of(tmp_path / "A1.parquet")
     h5ad = StoragePath.of(tmp_path / "A1.h5ad")
-    assert write_in_parts(slide(), parts(7), parquet=(place, schema), h5ad=h5ad) == TILES
-    table = place.read_table()
+    assert write_in_parts(slide(), parts(7), parquet=(file, schema), h5ad=h5ad) == TILES
+    table = file.read_table()
     tables.check(table.schema, schema, "A1.parquet")
     assert np.array_equal(tables.matrix(table["expression"]), whole()["values"].astype(precision).astype(np.float32))
     assert table["tile"].to_pylist() == list(range(TILES))
     assert table["spot"].to_pylist() == NAMES
-    assert pq.ParquetFile(place.local_path).num_row_groups == 4
+    assert pq.ParquetFile(file.local_path).num_row_groups == 4
     assert ad.read_h5ad(h5ad.local_path).n_obs == TILES
 
 
-def test_parts_that_do_not_fit_are_refused_and_leave_no_file(tmp_path: Path) -> None:
+def test_parts_that_do_not_match_are_refused_and_leave_no_file(tmp_path: Path) -> None:
     schema = tables.predictions(len(GENES))
-    files = {"parquet": (StoragePath.of(tmp_path / "A1.parquet"), schema), "h5ad": StoragePath.of(tmp_path / "A1.h5ad")}
+    parquet, h5ad = (StoragePath.of(tmp_path / name) for name in ("A1.parquet", "A1.h5ad"))
     short = TileTable("A1", NAMES[:20], np.zeros((20, 2)), Level0Pixels(1.0))
     longer = TileTable("A1", [*NAMES, "one more"], np.zeros((TILES + 1, 2)), Level0Pixels(1.0))
     cases: list[tuple[SlidePrediction, Iterator[PredictionPart], type[Exception], str]] = [
-        (slide(), parts(7, broken=15), ModelError, r"library 'A1': predictions are not finite for 1 genes \('HLA-A'\)"),
-        (slide(places=short), parts(7), ModelError, r"a part of shape \(7, 5\) after 14 tiles, for 20 places and 5"),
-        (slide(places=longer), parts(7), ModelError, "parts hold 23 tiles, its places are 24"),
-        (slide(layers=()), parts(7), ModelError, r"a part has layers \['spread'\], \[\] were announced"),
+        (slide(), parts(7, broken=15), ModelError, r"library 'A1': predictions of 1 genes \('HLA-A'\) are not finite"),
+        (slide(tiles=short), parts(7), ModelError, r"shape \(7, 5\) after 14 tiles does not match 20 tiles and 5"),
+        (slide(tiles=longer), parts(7), ModelError, "the parts have 23 tiles, the slide has 24"),
+        (slide(layers=()), parts(7), ModelError, r"a part has layers \['spread'\], expected \[\]"),
         (slide(measured=measured()[:, 2:]), parts(7), SectionError, r"1 genes \('E'\) were not measured"),
     ]
-    for given, stream, error, sentence in cases:
-        with pytest.raises(error, match=sentence):
-            write_in_parts(given, stream, **files)  # type: ignore[arg-type]
+    for given, stream, error, message in cases:
+        with pytest.raises(error, match=message):
+            write_in_parts(given, stream, parquet=(parquet, schema), h5ad=h5ad)
         assert list(tmp_path.iterdir()) == []
 
 
-def test_scanpy_opens_what_was_written_in_parts(tmp_path: Path) -> None:
+def test_scanpy_opens_a_prediction_written_in_parts(tmp_path: Path) -> None:
     sc = pytest.importorskip("scanpy", reason="scanpy is in the dev extra")
-    place = StoragePath.of(tmp_path / "A1.h5ad")
-    write_in_parts(slide(), parts(5), h5ad=place)
-    adata = sc.read_h5ad(place.local_path)
+    file = StoragePath.of(tmp_path / "A1.h5ad")
+    write_in_parts(slide(), parts(5), h5ad=file)
+    adata = sc.read_h5ad(file.local_path)
     assert (adata.shape, list(adata.layers)) == ((TILES, len(GENES)), ["spread"])
     assert sc.get.obs_df(adata, ["ERBB2", "distance"]).shape == (TILES, 2)

@@ -15,13 +15,13 @@ SCORES = arrays(np.float32, SHAPES, elements=st.floats(-1e6, 1e6, width=32))
 
 @given(scores=SCORES, name=st.sampled_from(sorted(WEIGHTS)))
 def test_every_line_of_weights_adds_to_one(scores: np.ndarray, name: str) -> None:
-    weights = WEIGHTS[name].weigh(scores)
+    weights = WEIGHTS[name].compute(scores)
     assert weights.dtype == np.float32
     assert (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(axis=1, dtype=np.float64), 1.0, atol=1e-5)
 
 
-def test_with_one_neighbour_the_mean_is_the_simple_answer() -> None:
+def test_with_one_neighbour_the_mean_is_top1() -> None:
     scores = np.array([[0.3], [-2.0]], np.float32)
     assert mean(scores).tolist() == top1(scores).tolist() == [[1], [1]]
 
@@ -34,17 +34,17 @@ def test_bleep_weights_are_those_of_its_formula() -> None:
 
 @pytest.mark.parametrize("first", [0.0, 1e3, 1e6])
 def test_bleep_weights_survive_distances_that_overflow_an_exponential(first: float) -> None:
-    # exp(-(d2 - d2_1 + 1)) is infinite here: the first by cosine is the farthest by distance.
+    # exp(-(d2 - d2_1 + 1)) is infinite here: the nearest by cosine is the farthest by distance.
     d2 = np.array([[first + 1e3, first + 1.0, first]], np.float32)
     e = np.exp(-1.0)
     np.testing.assert_allclose(bleep(d2), [[0, e / (1 + e), 1 / (1 + e)]], atol=1e-6)
 
 
-def test_softmax_goes_from_the_mean_to_the_nearest_as_it_cools() -> None:
+def test_softmax_goes_from_the_mean_to_top1_as_the_temperature_falls() -> None:
     scores = np.array([[0.9, 0.8, 0.1]], np.float32)
     np.testing.assert_allclose(softmax(scores, 1e6), mean(scores), atol=1e-6)
     np.testing.assert_allclose(softmax(scores, 1e-3), top1(scores), atol=1e-6)
     np.testing.assert_allclose(softmax(scores, 0.5), np.exp(scores / 0.5) / np.exp(scores / 0.5).sum(), rtol=1e-6)
     for temperature in (0.0, -1.0, float("nan")):
-        with pytest.raises(ModelError, match="any number above 0 would do"):
+        with pytest.raises(ModelError, match="it must be above 0"):
             softmax(scores, temperature)

@@ -1,4 +1,4 @@
-"""A prediction opens in scanpy, is drawn over the slide, and keeps its names, places and truth."""
+"""A prediction opens in scanpy, is drawn over the slide, and keeps names, centres and measured expression."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ GENES = ["ERBB2", "HLA-A", "C1orf/2"]
 NAMES = ["10x12", "10x13", "11x12", "11x13"]
 
 
-def places(*, thumbnail: bool = True, **changed: Any) -> TileTable:
+def tiles(*, thumbnail: bool = True, **changed: Any) -> TileTable:
     values = {
         "library": "A1",
         "names": NAMES,
@@ -35,7 +35,7 @@ def predicted() -> Any:
 
 
 def measured(*, sparse: bool = False) -> ad.AnnData:
-    """Return the truth with its spots and genes in another order, and one of each that nobody predicted."""
+    """Return measured expression in another order, with a spot and a gene that were not predicted."""
     values = np.random.default_rng(0).random((5, 4)).astype(np.float32)
     obs = pd.DataFrame({"array_row": [11, 10, 9, 11, 10], "in_tissue": 1}, index=[*NAMES[::-1][:2], "9x9", *NAMES[:2]])
     var = pd.DataFrame(index=["HLA-A", "C1orf/2", "GAPDH", "ERBB2"])
@@ -43,24 +43,24 @@ def measured(*, sparse: bool = False) -> ad.AnnData:
 
 
 def written(folder: Path, adata: ad.AnnData) -> ad.AnnData:
-    place = StoragePath.of(folder / "A1.h5ad")
-    write_prediction(place, adata)
-    return ad.read_h5ad(place.local_path)
+    file = StoragePath.of(folder / "A1.h5ad")
+    write_prediction(file, adata)
+    return ad.read_h5ad(file.local_path)
 
 
 def test_a_prediction_reads_back_as_it_was_made(tmp_path: Path) -> None:
     provenance = {"model": "train/bleep-0123456789ab", "protocol": "patient", "k": 50, "shared_patients": ["B"]}
-    adata = written(tmp_path, prediction_to_anndata(predicted(), GENES, places(), provenance=provenance))
+    adata = written(tmp_path, prediction_to_anndata(predicted(), GENES, tiles(), provenance=provenance))
     assert adata.X.dtype == np.float32
     assert np.array_equal(adata.X, predicted())
     assert (list(adata.obs_names), list(adata.var_names)) == (NAMES, GENES)
-    assert np.array_equal(adata.obsm["spatial"], places().centres)
+    assert np.array_equal(adata.obsm["spatial"], tiles().centres)
     assert {**adata.uns["raystp"], "shared_patients": list(adata.uns["raystp"]["shared_patients"])} == provenance
     assert "measured" not in adata.layers
 
 
 def test_the_fields_that_squidpy_and_scanpy_look_for_are_there(tmp_path: Path) -> None:
-    library = written(tmp_path, prediction_to_anndata(predicted(), GENES, places(), provenance={})).uns["spatial"]["A1"]
+    library = written(tmp_path, prediction_to_anndata(predicted(), GENES, tiles(), provenance={})).uns["spatial"]["A1"]
     assert set(library) == {"images", "scalefactors", "metadata"}
     assert library["images"]["hires"].shape == (60, 40, 3)
     assert library["images"]["hires"].dtype == np.uint8
@@ -70,8 +70,8 @@ def test_the_fields_that_squidpy_and_scanpy_look_for_are_there(tmp_path: Path) -
     }
 
 
-def test_without_a_picture_the_places_are_still_those_of_the_slide(tmp_path: Path) -> None:
-    adata = prediction_to_anndata(predicted(), GENES, places(thumbnail=False), provenance={})
+def test_without_a_thumbnail_the_centres_are_still_in_level_0_px(tmp_path: Path) -> None:
+    adata = prediction_to_anndata(predicted(), GENES, tiles(thumbnail=False), provenance={})
     library = written(tmp_path, adata).uns["spatial"]["A1"]
     assert dict(library["images"]) == {}
     assert float(library["scalefactors"]["tissue_hires_scalef"]) == 1.0
@@ -80,7 +80,7 @@ def test_without_a_picture_the_places_are_still_those_of_the_slide(tmp_path: Pat
 @pytest.mark.parametrize("sparse", [False, True])
 def test_the_truth_is_matched_by_name_and_brings_its_columns(tmp_path: Path, sparse: bool) -> None:  # noqa: FBT001 -- a parameter of the test
     truth = measured(sparse=sparse)
-    adata = written(tmp_path, prediction_to_anndata(predicted(), GENES, places(), measured=truth, provenance={}))
+    adata = written(tmp_path, prediction_to_anndata(predicted(), GENES, tiles(), measured=truth, provenance={}))
     assert list(adata.obs_names) == NAMES
     assert adata.obs["array_row"].tolist() == [11, 10, 10, 11]
     for spot in NAMES:
@@ -97,44 +97,44 @@ def test_the_truth_is_matched_by_name_and_brings_its_columns(tmp_path: Path, spa
 def test_scanpy_opens_and_draws_a_prediction(tmp_path: Path, thumbnail: bool) -> None:  # noqa: FBT001 -- a parameter of the test
     plt.switch_backend("Agg")
     sc = pytest.importorskip("scanpy", reason="scanpy is in the dev extra")
-    place = StoragePath.of(tmp_path / "A1.h5ad")
-    shown = places(thumbnail=thumbnail)
-    write_prediction(place, prediction_to_anndata(predicted(), GENES, shown, provenance={"protocol": "patient"}))
-    adata = sc.read_h5ad(place.local_path)
+    file = StoragePath.of(tmp_path / "A1.h5ad")
+    shown = tiles(thumbnail=thumbnail)
+    write_prediction(file, prediction_to_anndata(predicted(), GENES, shown, provenance={"protocol": "patient"}))
+    adata = sc.read_h5ad(file.local_path)
     axes = sc.pl.embedding(adata, basis="spatial", color="ERBB2", show=False)
-    assert axes.collections[0].get_offsets().tolist() == places().centres.tolist()
+    assert axes.collections[0].get_offsets().tolist() == tiles().centres.tolist()
     assert axes.collections[0].get_array().tolist() == predicted()[:, 0].tolist()
-    picture = {} if thumbnail else {"img_key": None}  # it looks for a picture unless told that there is none
-    on_slide = sc.pl.spatial(adata, color="HLA-A", show=False, **picture)[0]
+    image = {} if thumbnail else {"img_key": None}  # scanpy looks for an image by default
+    on_slide = sc.pl.spatial(adata, color="HLA-A", show=False, **image)[0]
     assert len(on_slide.images) == (1 if thumbnail else 0)
     plt.close("all")
 
 
-def test_a_prediction_that_does_not_fit_is_refused_in_a_sentence() -> None:
+def test_an_inconsistent_prediction_is_refused_with_the_reason() -> None:
     broken = predicted()
     broken[2, 1] = np.nan
     cases: list[tuple[Any, list[str], ad.AnnData | None, type[Exception], str]] = [
-        (broken, GENES, None, ModelError, r"library 'A1': predictions are not finite for 1 genes \('HLA-A'\)"),
+        (broken, GENES, None, ModelError, r"library 'A1': predictions of 1 genes \('HLA-A'\) are not finite"),
         (predicted(), GENES[:2], None, ModelError, r"shape \(4, 3\) for 4 spots and 2 genes"),
         (
             predicted(),
             ["a", "b", "a"],
             None,
             SectionError,
-            "genes of the model must be distinct, 'a' came more than once",
+            "genes of the model must be distinct; 'a' occur more than once",
         ),
         (predicted(), GENES, measured()[:, 1:], SectionError, r"0 predicted spots \(\) and 1 genes \('HLA-A'\)"),
     ]
-    for values, genes, truth, error, sentence in cases:
-        with pytest.raises(error, match=sentence):
-            prediction_to_anndata(values, genes, places(), measured=truth, provenance={})
+    for values, genes, truth, error, message in cases:
+        with pytest.raises(error, match=message):
+            prediction_to_anndata(values, genes, tiles(), measured=truth, provenance={})
 
 
-def test_places_that_do_not_fit_are_refused_in_a_sentence() -> None:
-    for changed, sentence in (
-        ({"library": "a/b"}, "library 'a/b' cannot name a group in a file"),
+def test_an_inconsistent_tile_table_is_refused_with_the_reason() -> None:
+    for changed, message in (
+        ({"library": "a/b"}, "library 'a/b' is not a valid group name"),
         ({"names": NAMES[:3]}, "3 names for 4 centres"),
-        ({"names": [*NAMES[:3], NAMES[0]]}, "'10x12' came more than once"),
+        ({"names": [*NAMES[:3], NAMES[0]]}, "'10x12' occur more than once"),
     ):
-        with pytest.raises(SectionError, match=sentence):
-            places(**changed)
+        with pytest.raises(SectionError, match=message):
+            tiles(**changed)

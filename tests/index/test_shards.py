@@ -1,4 +1,4 @@
-"""Many shards answer as one, and no file but the written one is opened."""
+"""Any number of shards gives the results of one."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raystp.errors import ModelError
-from raystp.index.cut import cut, cut_by_bytes
 from raystp.index.expression.shard import in_memory
+from raystp.index.reference import shard_ranges, shard_ranges_by_bytes
 from raystp.index.search import exact
 from raystp.index.search.kinds import SearchParams
-from raystp.index.search.merge import NOBODY, merge_top_k
+from raystp.index.search.merge import NO_ROW, merge_top_k
 from raystp.index.search.score import METRICS, Metric, prepare
 from raystp.index.shard import IndexShard
 
@@ -21,19 +21,20 @@ def vectors(rows: int, joint: int, seed: int) -> Any:
     return np.random.default_rng(seed).standard_normal((rows, joint), dtype=np.float32)
 
 
-def shard_of(bank: Any, metric: Metric, first: int = 0) -> IndexShard:
-    expression = in_memory(np.zeros((len(bank), 1), np.float32))
-    return IndexShard(first, "exact", metric, prepare(bank, metric, "bank"), expression, None)
+def shard_of(reference: Any, metric: Metric, first: int = 0) -> IndexShard:
+    expression = in_memory(np.zeros((len(reference), 1), np.float32))
+    return IndexShard(first, "exact", metric, prepare(reference, metric, "reference"), expression, None)
 
 
 def search_shard(shard: IndexShard, queries: Any, k: int, allowed: Any = None) -> Any:
     prepared = prepare(queries, shard.metric, "query")
-    return shard.search(prepared, k, effort=SearchParams(), probes=None, allowed=allowed)
+    return shard.search(prepared, k, params=SearchParams(), probes=None, allowed=allowed)
 
 
-def by_shards(bank: Any, queries: Any, k: int, *, shards: int, metric: Metric) -> Any:
+def by_shards(reference: Any, queries: Any, k: int, *, shards: int, metric: Metric) -> Any:
     parts = [
-        search_shard(shard_of(bank[first:end], metric, first), queries, k) for first, end in cut(len(bank), shards)
+        search_shard(shard_of(reference[first:end], metric, first), queries, k)
+        for first, end in shard_ranges(len(reference), shards)
     ]
     return merge_top_k(parts, k)
 
@@ -44,12 +45,12 @@ def assert_same(left: Any, right: Any) -> None:
 
 
 @given(rows=st.integers(1, 500), shards=st.integers(1, 40))
-def test_cuts_follow_each_other_and_differ_by_at_most_one_row(rows: int, shards: int) -> None:
+def test_ranges_are_consecutive_and_differ_by_at_most_one_row(rows: int, shards: int) -> None:
     if shards > rows:
-        with pytest.raises(ModelError, match=f"{rows} rows cannot be cut into {shards} shards"):
-            cut(rows, shards)
+        with pytest.raises(ModelError, match=f"{rows} rows cannot be divided into {shards} shards"):
+            shard_ranges(rows, shards)
         return
-    ranges = cut(rows, shards)
+    ranges = shard_ranges(rows, shards)
     assert [row for first, end in ranges for row in range(first, end)] == list(range(rows))
     sizes = [end - first for first, end in ranges]
     assert len(sizes) == shards
@@ -59,95 +60,95 @@ def test_cuts_follow_each_other_and_differ_by_at_most_one_row(rows: int, shards:
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("shards", [1, 2, 7])
 @pytest.mark.parametrize("k", [1, 5, 60])
-def test_shards_answer_as_one(shards: int, k: int, metric: Metric) -> None:
-    bank, queries = vectors(400, 24, seed=0), vectors(50, 24, seed=1)
-    bank[200:] = bank[np.random.default_rng(2).permutation(200)]  # every vector twice, in different shards
-    truth = exact.search(bank, queries, k, metric=metric)
-    assert_same(by_shards(bank, queries, k, shards=shards, metric=metric), truth)
+def test_shards_agree_with_one(shards: int, k: int, metric: Metric) -> None:
+    reference, queries = vectors(400, 24, seed=0), vectors(50, 24, seed=1)
+    reference[200:] = reference[np.random.default_rng(2).permutation(200)]  # every vector twice, in different shards
+    truth = exact.search(reference, queries, k, metric=metric)
+    assert_same(by_shards(reference, queries, k, shards=shards, metric=metric), truth)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("shards", [1, 2, 7])
-def test_shards_answer_as_one_where_most_vectors_are_equal_or_nearly_so(shards: int, metric: Metric) -> None:
+def test_shards_agree_with_one_where_most_vectors_are_equal_or_nearly_so(shards: int, metric: Metric) -> None:
     one = vectors(1, 64, seed=3)
     close = one + vectors(300, 64, seed=4) * np.float32(1e-5)
-    bank = np.concatenate([close, np.repeat(one, 300, axis=0), vectors(100, 64, seed=5)])
-    bank = bank[np.random.default_rng(6).permutation(len(bank))]
+    reference = np.concatenate([close, np.repeat(one, 300, axis=0), vectors(100, 64, seed=5)])
+    reference = reference[np.random.default_rng(6).permutation(len(reference))]
     queries = np.concatenate([one, close[:3], vectors(30, 64, seed=7)])
-    truth = exact.search(bank, queries, 40, metric=metric)
-    assert_same(by_shards(bank, queries, 40, shards=shards, metric=metric), truth)
+    truth = exact.search(reference, queries, 40, metric=metric)
+    assert_same(by_shards(reference, queries, 40, shards=shards, metric=metric), truth)
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), shards=st.integers(1, 6), k=st.integers(1, 30), metric=st.sampled_from(METRICS))
-def test_small_whole_numbers_tie_everywhere_and_shards_still_agree(
-    seed: int, shards: int, k: int, metric: Metric
-) -> None:
+def test_shards_agree_with_one_where_ties_are_frequent(seed: int, shards: int, k: int, metric: Metric) -> None:
     random = np.random.default_rng(seed)
-    bank = random.integers(1, 4, (60, 3)).astype(np.float32)
+    reference = random.integers(1, 4, (60, 3)).astype(np.float32)
     queries = random.integers(1, 4, (4, 3)).astype(np.float32)
-    truth = exact.search(bank, queries, k, metric=metric)
-    assert_same(by_shards(bank, queries, k, shards=shards, metric=metric), truth)
+    truth = exact.search(reference, queries, k, metric=metric)
+    assert_same(by_shards(reference, queries, k, shards=shards, metric=metric), truth)
 
 
 def test_far_from_the_origin_distances_keep_their_order() -> None:
-    # |a|^2 + |b|^2 - 2ab has no correct digit left here: FAISS's candidates cannot be trusted, the answer can.
-    bank, queries = vectors(300, 16, seed=8) + np.float32(1e4), vectors(30, 16, seed=9) + np.float32(1e4)
-    true = -((queries[:, None].astype(np.float64) - bank[None]) ** 2).sum(axis=2)
-    rows = by_shards(bank, queries, 10, shards=2, metric="l2")[1]
+    # |a|^2 + |b|^2 - 2ab has no correct digit here: FAISS's candidates are wrong, the result must not be.
+    reference, queries = vectors(300, 16, seed=8) + np.float32(1e4), vectors(30, 16, seed=9) + np.float32(1e4)
+    true = -((queries[:, None].astype(np.float64) - reference[None]) ** 2).sum(axis=2)
+    rows = by_shards(reference, queries, 10, shards=2, metric="l2")[1]
     assert np.array_equal(rows, np.argsort(-true, axis=1, kind="stable")[:, :10])
 
 
-def test_one_query_alone_is_answered_as_among_many() -> None:
-    bank, queries = vectors(500, 32, seed=10), vectors(64, 32, seed=11)
-    index = shard_of(bank, "cosine")
+def test_a_query_has_the_same_result_alone_and_in_a_batch() -> None:
+    reference, queries = vectors(500, 32, seed=10), vectors(64, 32, seed=11)
+    index = shard_of(reference, "cosine")
     scores, rows = search_shard(index, queries, 9)
     for number in range(len(queries)):
         assert_same(search_shard(index, queries[number : number + 1], 9), (scores[[number]], rows[[number]]))
 
 
-def test_a_shard_smaller_than_k_leaves_places_absent_and_merging_fills_them() -> None:
-    bank, queries = vectors(10, 4, seed=12), vectors(3, 4, seed=13)
-    small = search_shard(shard_of(bank[:2], "l2"), queries, 5)
-    assert (small[1][:, 2:] == NOBODY).all()
+def test_a_shard_smaller_than_k_has_missing_neighbours_and_merging_fills_them() -> None:
+    reference, queries = vectors(10, 4, seed=12), vectors(3, 4, seed=13)
+    small = search_shard(shard_of(reference[:2], "l2"), queries, 5)
+    assert (small[1][:, 2:] == NO_ROW).all()
     assert np.isneginf(small[0][:, 2:]).all()
-    rest = search_shard(shard_of(bank[2:], "l2", 2), queries, 5)
-    assert_same(merge_top_k([small, rest], 5), exact.search(bank, queries, 5, metric="l2"))
-    assert_same(merge_top_k([rest, small], 5), exact.search(bank, queries, 5, metric="l2"))
+    rest = search_shard(shard_of(reference[2:], "l2", 2), queries, 5)
+    assert_same(merge_top_k([small, rest], 5), exact.search(reference, queries, 5, metric="l2"))
+    assert_same(merge_top_k([rest, small], 5), exact.search(reference, queries, 5, metric="l2"))
 
 
-def test_a_shard_answers_from_its_allowed_rows_alone() -> None:
-    bank, queries = vectors(80, 6, seed=14), vectors(5, 6, seed=15)
+def test_a_shard_searches_its_allowed_rows_only() -> None:
+    reference, queries = vectors(80, 6, seed=14), vectors(5, 6, seed=15)
     allowed = np.arange(80) >= 30
-    found = search_shard(shard_of(bank, "cosine", 1000), queries, 8, allowed)
-    truth = exact.search(bank, queries, 8, metric="cosine", allowed=allowed)
+    found = search_shard(shard_of(reference, "cosine", 1000), queries, 8, allowed)
+    truth = exact.search(reference, queries, 8, metric="cosine", allowed=allowed)
     assert_same(found, (truth[0], truth[1] + 1000))
-    nobody = search_shard(shard_of(bank, "cosine"), queries, 8, np.zeros(80, bool))
-    assert (nobody[1] == NOBODY).all()
+    nothing = search_shard(shard_of(reference, "cosine"), queries, 8, np.zeros(80, bool))
+    assert (nothing[1] == NO_ROW).all()
 
 
-def test_answers_to_different_queries_are_not_merged() -> None:
+def test_results_of_different_queries_are_not_merged() -> None:
     two, three = (np.zeros((n, 1), np.float32) for n in (2, 3))
-    with pytest.raises(ModelError, match=r"only answers to the same queries can be merged, these answer \[2, 3\]"):
+    with pytest.raises(
+        ModelError, match=r"only results of the same queries can be merged; the parts have results of \[2, 3\]"
+    ):
         merge_top_k([(two, two.astype(np.int64)), (three, three.astype(np.int64))], 1)
 
 
 @given(rows=st.integers(1, 500), row=st.integers(1, 50), most=st.integers(1, 2000))
-def test_no_shard_has_more_bytes_than_asked(rows: int, row: int, most: int) -> None:
+def test_no_shard_exceeds_its_bytes(rows: int, row: int, most: int) -> None:
     if row > most:
-        with pytest.raises(ModelError, match=f"a row of {row} bytes does not fit into a shard of at most"):
-            cut_by_bytes(rows, row, most)
+        with pytest.raises(ModelError, match=f"a row has {row:,} bytes, more than the {most:,} of a shard"):
+            shard_ranges_by_bytes(rows, row, most)
         return
-    ranges = cut_by_bytes(rows, row, most)
+    ranges = shard_ranges_by_bytes(rows, row, most)
     assert (ranges[0][0], ranges[-1][1]) == (0, rows)
     assert max(end - first for first, end in ranges) * row <= most
 
 
-def test_a_place_without_a_neighbour_and_a_row_beyond_32_bits_are_merged_alike() -> None:
+def test_missing_neighbours_and_rows_beyond_32_bits_are_merged_correctly() -> None:
     scores = np.array([[0.5, -0.0, 0.0, -1.0]], np.float32)
     for first in (0, 1 << 33):
-        rows = np.array([[7, 9, 8, NOBODY]]) + np.array([first, first, first, 0])
+        rows = np.array([[7, 9, 8, NO_ROW]]) + np.array([first, first, first, 0])
         found = merge_top_k([(scores, rows)], 4)
         assert (found[1] - first).tolist()[0][:3] == [7, 8, 9]  # 0 and -0 are one score
-        assert found[1][0, 3] == NOBODY
+        assert found[1][0, 3] == NO_ROW
         assert found[0][0, :3].tolist() == [0.5, 0, 0]

@@ -1,4 +1,4 @@
-"""Toy banks: rows around a few centres, of several patients, every vector and every value of expression its own."""
+"""Toy indexes: rows around a few centres, of several patients; every vector and every value of expression is unique."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from raystp.index.opened import ReferenceIndex, open_reference_index
+from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.reference import ReferenceRows
 from raystp.index.search.kinds import IndexParams, Kind
 from raystp.index.search.score import Metric
@@ -24,24 +24,26 @@ def vectors(rows: int, seed: int) -> Any:
 
 
 def reference(rows: int = ROWS, seed: int = 0, patients: str = "ABC") -> ReferenceRows:
-    """Rows in runs of 50 a patient, so that each is in every shard; names tell whose they are."""
-    whose = [patients[row // 50 % len(patients)] for row in range(rows)]
+    """Return runs of 50 rows per patient, so that each patient is in every shard; names contain the patient."""
+    owners = [patients[row // 50 % len(patients)] for row in range(rows)]
     return ReferenceRows(
         vectors=vectors(rows, seed),
         expression=np.random.default_rng(seed + 1).random((rows, GENES), dtype=np.float32),
         genes=[f"gene{number}" for number in range(GENES)],
-        sections=[f"section-of-{one}" for one in whose],
-        spots=[f"spot-{one}-{row}" for row, one in enumerate(whose)],
-        patients=[f"patient-{one}" for one in whose],
-        more={"tissue": ["breast" if row % 3 else "skin" for row in range(rows)]},
+        sections=[f"section-of-{owner}" for owner in owners],
+        spots=[f"spot-{owner}-{row}" for row, owner in enumerate(owners)],
+        patients=[f"patient-{owner}" for owner in owners],
+        columns={"tissue": ["breast" if row % 3 else "skin" for row in range(rows)]},
     )
 
 
-def bank_of(
-    folder: Path, kind: Kind, *, shards: int = 2, metric: Metric = "cosine", **want: Any
+def make_index(
+    folder: Path, kind: Kind, *, shards: int = 2, metric: Metric = "cosine", **changed: Any
 ) -> tuple[ReferenceIndex, Any]:
-    """Write a bank and open it; of few rows, a small k and a target that lists can miss."""
-    asked = IndexParams(kind=kind, **{"k": 10, "recall": 0.9, **want})
-    described = write_reference_index(StoragePath.of(folder), reference(), shards=shards, metric=metric, want=asked)
-    described = json.loads(json.dumps(described))
-    return open_reference_index(StoragePath.of(folder), described), described
+    """Write an index and open it; a small k and a low target recall suit few rows."""
+    params = IndexParams(kind=kind, **{"k": 10, "recall": 0.9, **changed})
+    description = write_reference_index(
+        StoragePath.of(folder), reference(), shards=shards, metric=metric, params=params
+    )
+    description = json.loads(json.dumps(description))
+    return open_reference_index(StoragePath.of(folder), description), description

@@ -13,7 +13,7 @@ from raystp.artifacts import Artifact, create_or_open, resolve
 from raystp.config import RunConfig
 from raystp.errors import ArtifactError, StorageError
 from raystp.expression.schema import SectionInfo, SpotPositions, make_section, read_section, write_section
-from raystp.index.opened import open_reference_index
+from raystp.index.open import open_reference_index
 from raystp.index.reference import ReferenceRows
 from raystp.index.write import write_reference_index
 from raystp.models.baselines.gene_mean import fit_gene_mean

@@ -1,27 +1,75 @@
-"""Expression in memory or mapped from files, dense or sparse, and its share of a weighted sum.
+"""Expression in memory or mapped from files, dense or sparse, and its share of weighted sums.
 
-Both forms answer the same questions with the same numbers; what differs is what is read: 4 or 2 bytes of every value,
-or 6 to 8 of those that are not zero.
+Both forms give the same numbers from the same interface. They differ in what is read: 4 or 2 bytes of every value, or 6
+to 8 bytes of each value that is not zero.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64, Shaped
 
 from raystp.errors import ModelError, some
 from raystp.index.expression import kernels
-from raystp.index.expression.sums import bags, over_queries
+from raystp.index.expression.kernels import Kernel
+from raystp.index.expression.sums import NeighbourSums, embedding_bag, run_over_queries
 
 Form = Literal["float32", "float16", "csr", "csr16"]
 """Dense float32 or float16; sparse rows of float32 or float16 values."""
 
-_ELSEWHERE = 64
-"""Places for what nobody asked for: with one, each addition would wait for the one before (6 times slower)."""
-_SPARED, _AT_ONCE = 16, 512
-"""Below one gene in so many, picked values are read faster than whole rows; whole rows are summed so many at once."""
+Genes = Int64[np.ndarray, "gene"] | None
+
+_UNUSED_SLOTS = 64
+"""Output columns for genes that are not requested: with one, each addition would wait for the last (6 times slower)."""
+_PICK_BELOW = 16
+"""Below one gene in so many, single values are read faster than whole rows."""
+_QUERIES_PER_BLOCK = 512
+"""Queries whose whole rows are summed at a time, where most genes are requested."""
+
+
+@runtime_checkable
+class ExpressionRows(Protocol):
+    """A shard's expression in any form: rows, and its share of weighted sums over the rows of the whole index."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and genes."""
+        ...
+
+    @property
+    def form(self) -> Form:
+        """How the values are stored."""
+        ...
+
+    def rows(self, ids: Int64[np.ndarray, "row"], genes: Genes = None) -> Float32[np.ndarray, "row gene"]:
+        """Return a dense copy of these rows (0 is the shard's first), in the given order, of these genes or all."""
+        ...
+
+    def share_of_sum(
+        self,
+        weights: Float32[np.ndarray, "query k"],
+        rows: Int64[np.ndarray, "query k"],
+        first_row: int = 0,
+        genes: Genes = None,
+    ) -> Float32[np.ndarray, "query gene"]:
+        """Return this shard's share of each query's weighted sum, of these genes in their order, or of all.
+
+        `rows` are rows of the index; this shard has those from `first_row` on. Others add 0 and are not read.
+        """
+        ...
+
+    def share_of_spread(
+        self,
+        weights: Float32[np.ndarray, "query k"],
+        rows: Int64[np.ndarray, "query k"],
+        mean: Float32[np.ndarray, "query gene"],
+        first_row: int = 0,
+        *,
+        genes: Genes = None,
+    ) -> Float32[np.ndarray, "query gene"]:
+        """Return this shard's share of the sum of weight x (row - mean)^2; shares add up to the weighted variance."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +85,11 @@ class DenseExpression:
 
     @property
     def form(self) -> Form:
-        """How the values are kept."""
+        """How the values are stored."""
         return "float32" if self.values.dtype == np.float32 else "float16"
 
-    def rows(
-        self, ids: Int64[np.ndarray, "row"], genes: Int64[np.ndarray, "gene"] | None = None
-    ) -> Float32[np.ndarray, "row gene"]:
-        """Return a copy of these rows (0 is the shard's first), in the order asked for, of these genes or all."""
+    def rows(self, ids: Int64[np.ndarray, "row"], genes: Genes = None) -> Float32[np.ndarray, "row gene"]:
+        """Return a copy of these rows (0 is the shard's first), in the given order, of these genes or all."""
         check_ids(ids, self.shape[0], "rows")
         if genes is None:
             return np.asarray(self.values[ids], np.float32)
@@ -55,21 +101,20 @@ class DenseExpression:
         weights: Float32[np.ndarray, "query k"],
         rows: Int64[np.ndarray, "query k"],
         first_row: int = 0,
-        genes: Int64[np.ndarray, "gene"] | None = None,
+        genes: Genes = None,
     ) -> Float32[np.ndarray, "query gene"]:
-        """Return this shard's part of each query's weighted sum, of these genes in their order, or of all.
+        """Return this shard's share of each query's weighted sum, of these genes in their order, or of all.
 
-        `rows` are the bank's, of which this shard has those from `first_row` on; others count nothing and are not read.
+        `rows` are rows of the index; this shard has those from `first_row` on. Others add 0 and are not read.
         """
         if genes is None and self.values.dtype == np.float32:
-            return bags(weights, rows, first_row, self.values)
-        if genes is not None and _SPARED * len(genes) > self.shape[1]:
+            return embedding_bag(NeighbourSums(weights, rows, first_row), self.values)
+        if genes is not None and _PICK_BELOW * len(genes) > self.shape[1]:
             check_ids(genes, self.shape[1], "genes")
-            cuts = range(0, len(rows), _AT_ONCE)
-            parts = [(weights[cut : cut + _AT_ONCE], rows[cut : cut + _AT_ONCE]) for cut in cuts]
-            shares = [self.share_of_sum(*part, first_row)[:, genes] for part in parts]
+            blocks = [slice(start, start + _QUERIES_PER_BLOCK) for start in range(0, len(rows), _QUERIES_PER_BLOCK)]
+            shares = [self.share_of_sum(weights[block], rows[block], first_row)[:, genes] for block in blocks]
             return np.concatenate([np.zeros((0, len(genes)), np.float32), *shares])
-        return self._share(kernels.dense_sum, (weights, rows, first_row), genes)
+        return self._share(kernels.dense_sum, NeighbourSums(weights, rows, first_row), genes)
 
     def share_of_spread(
         self,
@@ -78,21 +123,21 @@ class DenseExpression:
         mean: Float32[np.ndarray, "query gene"],
         first_row: int = 0,
         *,
-        genes: Int64[np.ndarray, "gene"] | None = None,
+        genes: Genes = None,
     ) -> Float32[np.ndarray, "query gene"]:
-        """Return this shard's part of the sum of weight x (row - mean)^2; the shares add to the weighted variance."""
-        return self._share(kernels.dense_spread, (weights, rows, first_row), genes, mean)
+        """Return this shard's share of the sum of weight x (row - mean)^2; shares add up to the weighted variance."""
+        return self._share(kernels.dense_spread, NeighbourSums(weights, rows, first_row), genes, mean)
 
-    def _share(self, kernel: Callable[..., None], asked: Any, genes: Any, *mean: np.ndarray) -> np.ndarray:
+    def _share(self, kernel: Kernel, sums: NeighbourSums, genes: Genes, *mean: np.ndarray) -> np.ndarray:
         picked = np.zeros(0, np.int64) if genes is None else np.ascontiguousarray(genes)
         check_ids(picked, self.shape[1], "genes")
         bits = np.ascontiguousarray(self.values)
         bits = bits if bits.dtype == np.float32 else bits.view(np.uint16)
-        width = self.shape[1] if genes is None else len(picked)
-        if genes is not None and not width:
-            return np.zeros((len(asked[1]), 0), np.float32)
+        columns = self.shape[1] if genes is None else len(picked)
+        if genes is not None and not columns:
+            return np.zeros((len(sums.rows), 0), np.float32)
         run = kernels.compiled(kernel, bits.dtype)
-        return over_queries(run, asked, (bits, picked), mean, width=width, read=width)
+        return run_over_queries(run, sums, (bits, picked), mean, columns=columns, values_per_row=columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +147,7 @@ class SparseExpression:
     values: Float[np.ndarray, "stored"]
     columns: Shaped[np.ndarray, "stored"]
     starts: Int64[np.ndarray, "starts"]
-    """Row r has the values from starts[r] up to starts[r + 1]."""
+    """Row r has the values from starts[r] to starts[r + 1]."""
     genes: int
 
     @property
@@ -112,13 +157,11 @@ class SparseExpression:
 
     @property
     def form(self) -> Form:
-        """How the values are kept."""
+        """How the values are stored."""
         return "csr" if self.values.dtype == np.float32 else "csr16"
 
-    def rows(
-        self, ids: Int64[np.ndarray, "row"], genes: Int64[np.ndarray, "gene"] | None = None
-    ) -> Float32[np.ndarray, "row gene"]:
-        """Return a dense copy of these rows (0 is the shard's first), in the order asked for, of these genes or all."""
+    def rows(self, ids: Int64[np.ndarray, "row"], genes: Genes = None) -> Float32[np.ndarray, "row gene"]:
+        """Return a dense copy of these rows (0 is the shard's first), in the given order, of these genes or all."""
         check_ids(ids, self.shape[0], "rows")
         return self.share_of_sum(np.ones((len(ids), 1), np.float32), ids[:, None], 0, genes)
 
@@ -127,13 +170,13 @@ class SparseExpression:
         weights: Float32[np.ndarray, "query k"],
         rows: Int64[np.ndarray, "query k"],
         first_row: int = 0,
-        genes: Int64[np.ndarray, "gene"] | None = None,
+        genes: Genes = None,
     ) -> Float32[np.ndarray, "query gene"]:
-        """Return this shard's part of each query's weighted sum, of these genes in their order, or of all.
+        """Return this shard's share of each query's weighted sum, of these genes in their order, or of all.
 
-        `rows` are the bank's, of which this shard has those from `first_row` on; others count nothing and are not read.
+        `rows` are rows of the index; this shard has those from `first_row` on. Others add 0 and are not read.
         """
-        return self._share(kernels.sparse_sum, (weights, rows, first_row), genes)
+        return self._share(kernels.sparse_sum, NeighbourSums(weights, rows, first_row), genes)
 
     def share_of_spread(
         self,
@@ -142,34 +185,36 @@ class SparseExpression:
         mean: Float32[np.ndarray, "query gene"],
         first_row: int = 0,
         *,
-        genes: Int64[np.ndarray, "gene"] | None = None,
+        genes: Genes = None,
     ) -> Float32[np.ndarray, "query gene"]:
-        """Return this shard's part of the sum of weight x (row - mean)^2; the shares add to the weighted variance."""
-        return self._share(kernels.sparse_spread, (weights, rows, first_row), genes, mean)
+        """Return this shard's share of the sum of weight x (row - mean)^2; shares add up to the weighted variance."""
+        return self._share(kernels.sparse_spread, NeighbourSums(weights, rows, first_row), genes, mean)
 
-    def _share(self, kernel: Callable[..., None], asked: Any, genes: Any, *mean: np.ndarray) -> np.ndarray:
+    def _share(self, kernel: Kernel, sums: NeighbourSums, genes: Genes, *mean: np.ndarray) -> np.ndarray:
         bits = self.values if self.values.dtype == np.float32 else self.values.view(np.uint16)
         run = kernels.compiled(kernel, bits.dtype, self.columns.dtype)
-        read = len(self.values) // max(1, self.shape[0])
-        held: tuple[np.ndarray, ...] = (bits, self.columns, self.starts)
+        values_per_row = len(self.values) // max(1, self.shape[0])
+        stored: tuple[np.ndarray, ...] = (bits, self.columns, self.starts)
         if genes is None:
             slots = np.zeros(0, np.int32)
-            return over_queries(run, asked, (*held, slots), mean, width=self.genes, read=read)
+            return run_over_queries(
+                run, sums, (*stored, slots), mean, columns=self.genes, values_per_row=values_per_row
+            )
         check_ids(genes, self.genes, "genes")
-        wanted, at = np.unique(genes, return_inverse=True)
-        slots = (len(wanted) + np.arange(self.genes) % _ELSEWHERE).astype(np.int32)
-        slots[wanted] = np.arange(len(wanted), dtype=np.int32)
-        width = len(wanted) + _ELSEWHERE
-        means = [np.zeros((len(one), width), np.float32) for one in mean]
-        for spared, one in zip(means, mean, strict=True):
-            spared[:, at] = one
-        found = over_queries(run, asked, (*held, slots), tuple(means), width=width, read=read)
-        return np.ascontiguousarray(found[:, at])
+        distinct, order = np.unique(genes, return_inverse=True)
+        slots = (len(distinct) + np.arange(self.genes) % _UNUSED_SLOTS).astype(np.int32)
+        slots[distinct] = np.arange(len(distinct), dtype=np.int32)
+        columns = len(distinct) + _UNUSED_SLOTS
+        means = tuple(np.zeros((len(array), columns), np.float32) for array in mean)
+        for slotted, array in zip(means, mean, strict=True):
+            slotted[:, order] = array
+        found = run_over_queries(run, sums, (*stored, slots), means, columns=columns, values_per_row=values_per_row)
+        return np.ascontiguousarray(found[:, order])
 
 
-def check_ids(ids: np.ndarray, count: int, what: str) -> None:
+def check_ids(ids: np.ndarray, count: int, kind: str) -> None:
     """Raise ModelError where ids are not 0 to count - 1."""
     bad = [str(one) for one in np.unique(ids[(ids < 0) | (ids >= count)]).tolist()]
     if bad:
-        msg = f"{what} {some(bad)} were asked of expression whose {what} are 0 to {count - 1}"
+        msg = f"{kind} {some(bad)} requested; the expression has {kind} 0 to {count - 1}"
         raise ModelError(msg)

@@ -1,21 +1,21 @@
-# ruff: noqa: ANN001, ANN201, ANN202, ARG001, PLR0912, PLR0913, PLR0917 -- these functions are numba's, types and all
-"""The loops that add neighbours' rows up, compiled by numba when first asked for.
+# ruff: noqa: ANN001, ANN201, ANN202, ARG001, PLR0912, PLR0913, PLR0917 -- numba compiles these functions
+"""Loops that sum neighbours' rows, compiled by numba at first use.
 
-Kernels take plain arrays, release the GIL, and write only the queries from `start` to `end` of `out`: callers cut the
-queries among threads, and any number of them gives the same bits. Rows outside the shard are passed over. float16
-comes in as its bits (uint16) and is widened in registers, so that sums are float32 whatever the form.
+Kernels take plain arrays, release the GIL, and write only the queries from `start` to `end` of `out`. Callers divide
+the queries among threads; results are equal for any number of threads. Rows outside the shard are skipped. float16
+values are passed as their bits (uint16) and widened in registers, so that sums are float32 in every form.
 
-Rows lie anywhere in memory, so each loop fetches the next row while it adds this one up (1.7x on sparse rows, 1.6x on
-float16). Slices stand where an index would do: with a signed index numba looks for negative ones, and LLVM then leaves
-the loop scalar.
+Rows are anywhere in memory, so each loop prefetches the next row while it adds the current one (1.7x on sparse rows,
+1.6x on float16). Slices are used where an index would do: with a signed index, numba checks for negative values, and
+LLVM then does not vectorise the loop.
 
-Compiled code is kept beside this file or in the user's own cache; where neither can be written, each process compiles
-for itself (a second a kernel).
+Compiled code is cached beside this file or in the user's cache. Where neither can be written, each process compiles
+again (a second per kernel).
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import cast, no_type_check
 
 import numpy as np
 from llvmlite import ir
@@ -24,10 +24,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-_COLUMNS = 64  # dense columns between two looks at the next rows
-_FULL = 4  # bytes of a float32
-_LINE = 32  # columns in a cache line
-_STORED = 64  # sparse values between two looks at the next row
+Kernel = Callable[..., None]
+
+_COLUMNS = 64  # dense columns between two prefetches of the next rows
+_FLOAT32_BYTES = 4
+_LINE = 32  # column numbers in a cache line
+_STORED = 64  # sparse values between two prefetches of the next row
 
 
 @intrinsic
@@ -47,17 +49,17 @@ def widened(context, value):
 @intrinsic
 @no_type_check
 def fetch(context, array, at):
-    """Ask for the cache line of a 1-d array's element, which need not exist."""
+    """Prefetch the cache line of an element of a 1-d array; the element need not exist."""
 
     @no_type_check
     def emit(context, builder, signature, given):
         kind = signature.args[0]
-        opened = arrayobj.make_array(kind)(context, builder, given[0])
-        place = cgutils.get_item_pointer(context, builder, kind, opened, [given[1]])
+        struct = arrayobj.make_array(kind)(context, builder, given[0])
+        pointer = cgutils.get_item_pointer(context, builder, kind, struct, [given[1]])
         number = ir.IntType(32)
-        what = ir.FunctionType(ir.VoidType(), [ir.PointerType(), number, number, number])
-        line = cgutils.get_or_insert_function(builder.module, what, "llvm.prefetch.p0")
-        builder.call(line, [place, number(0), number(3), number(1)])  # to be read, kept close, data
+        signature_ir = ir.FunctionType(ir.VoidType(), [ir.PointerType(), number, number, number])
+        prefetch = cgutils.get_or_insert_function(builder.module, signature_ir, "llvm.prefetch.p0")
+        builder.call(prefetch, [pointer, number(0), number(3), number(1)])  # for reading, high locality, data
         return context.get_dummy_value()
 
     return types.void(array, types.int64), emit
@@ -65,7 +67,7 @@ def fetch(context, array, at):
 
 @no_type_check
 def dense_sum(weights, rows, first, values, picked, start, end, out):
-    """Add weight x row: of all columns where `picked` is empty, else of the picked ones. Four rows at a time."""
+    """Add weight x row, four rows at a time: all columns where `picked` is empty, else the picked ones."""
     many, genes, line = rows.shape[1], values.shape[1], 64 // values.itemsize
     own, share = np.zeros(many + 8, np.int64), np.zeros(many + 8, np.float32)
     whole = genes // _COLUMNS * _COLUMNS
@@ -111,7 +113,7 @@ def dense_sum(weights, rows, first, values, picked, start, end, out):
 
 @no_type_check
 def dense_spread(weights, rows, first, values, picked, mean, start, end, out):
-    """Add weight x (row - mean)^2, of the same columns."""
+    """Add weight x (row - mean)^2 of the same columns."""
     many, genes, line = rows.shape[1], values.shape[1], 64 // values.itemsize
     whole = genes // _COLUMNS * _COLUMNS
     for query in range(start, end):
@@ -144,9 +146,9 @@ def dense_spread(weights, rows, first, values, picked, mean, start, end, out):
 
 @no_type_check
 def sparse_sum(weights, rows, first, values, columns, starts, slots, start, end, out):
-    """Add weight x row; `slots` (empty: all columns, in order) says in which column of `out` a column goes."""
+    """Add weight x row; `slots` maps a column to its column of `out` (empty: all columns, in order)."""
     many, line = rows.shape[1], 64 // values.itemsize
-    half, wide = values.itemsize < _FULL, np.empty(_STORED, np.float32)
+    half, wide = values.itemsize < _FLOAT32_BYTES, np.empty(_STORED, np.float32)
     for query in range(start, end):
         total = out[query]
         total[:] = 0
@@ -164,7 +166,7 @@ def sparse_sum(weights, rows, first, values, columns, starts, slots, start, end,
                 for ahead in range(begin, begin + _STORED, line):
                     fetch(values, after + ahead)
                 part, places = here[begin : begin + _STORED], where[begin : begin + _STORED]
-                if half:  # widened apart: 4 times faster than in the loop that adds
+                if half:  # a separate loop: 4 times faster than widening in the loop that adds
                     for at in range(part.size):
                         wide[at] = weight * widened(part[at])
                 if slots.size:
@@ -180,9 +182,9 @@ def sparse_sum(weights, rows, first, values, columns, starts, slots, start, end,
 
 @no_type_check
 def sparse_spread(weights, rows, first, values, columns, starts, slots, mean, start, end, out):
-    """Add weight x (row - mean)^2, zeros included: first mean^2 for all, then what each value differs from that.
+    """Add weight x (row - mean)^2, zeros included: mean^2 for every column, plus a correction for each stored value.
 
-    In float64, where the difference of the two is exact enough: neighbours that agree have no spread.
+    It is computed in float64, where this difference is exact enough: equal neighbours have no spread.
     """
     total, middle = np.empty(out.shape[1]), np.empty(out.shape[1])
     for query in range(start, end):
@@ -207,24 +209,24 @@ def sparse_spread(weights, rows, first, values, columns, starts, slots, mean, st
 
 
 @functools.cache
-def compiled(kernel: Callable[..., None], values: np.dtype[Any], columns: np.dtype[Any] | None = None) -> Any:
-    """Return a kernel's machine code for expression of these types, compiled now or before."""
-    number, place = types.float32, types.int64
+def compiled(kernel: Kernel, values: "np.dtype[np.generic]", columns: "np.dtype[np.generic] | None" = None) -> Kernel:
+    """Return a kernel compiled for expression of these types."""
+    number, integer = types.float32, types.int64
     stored = number if values == np.float32 else types.uint16
-    asked = [_read(number, 2), _read(place, 2), place]
+    neighbours = [_read_only(number, 2), _read_only(integer, 2), integer]
     if columns is None:
-        held = [_read(stored, 2), _read(place, 1)]
+        arrays = [_read_only(stored, 2), _read_only(integer, 1)]
     else:
-        of_column = types.uint16 if columns == np.uint16 else types.int32
-        held = [_read(stored, 1), _read(of_column, 1), _read(place, 1), _read(types.int32, 1)]
-    mean = [_read(number, 2)] if kernel in {dense_spread, sparse_spread} else []
-    signature = types.void(*asked, *held, *mean, place, place, types.Array(number, 2, "C"))
+        column = types.uint16 if columns == np.uint16 else types.int32
+        arrays = [_read_only(stored, 1), _read_only(column, 1), _read_only(integer, 1), _read_only(types.int32, 1)]
+    mean = [_read_only(number, 2)] if kernel in {dense_spread, sparse_spread} else []
+    signature = types.void(*neighbours, *arrays, *mean, integer, integer, types.Array(number, 2, "C"))
     try:
-        return njit(signature, cache=True, nogil=True, fastmath={"contract", "nsz"})(kernel)
-    except (RuntimeError, OSError):  # no folder that numba could write to, or a full disk
-        return njit(signature, nogil=True, fastmath={"contract", "nsz"})(kernel)
+        return cast("Kernel", njit(signature, cache=True, nogil=True, fastmath={"contract", "nsz"})(kernel))
+    except (RuntimeError, OSError):  # no folder that numba can write, or a full disk
+        return cast("Kernel", njit(signature, nogil=True, fastmath={"contract", "nsz"})(kernel))
 
 
-def _read(of: Any, dimensions: int) -> Any:
-    """Return the type of an array that is only read: what Ray's store and mapped files give."""
-    return types.Array(of, dimensions, "C", readonly=True)
+def _read_only(dtype: types.Type, dimensions: int) -> types.Array:
+    """Return the type of a read-only array, as Ray's store and mapped files give."""
+    return types.Array(dtype, dimensions, "C", readonly=True)

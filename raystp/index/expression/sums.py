@@ -1,26 +1,34 @@
-"""Sums over all queries of a call, by as many threads as torch has been given in this process (`OMP_NUM_THREADS`)."""
+"""Weighted sums over all queries of a call, on torch's number of threads in this process (`OMP_NUM_THREADS`)."""
 
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
-_ALONE = 1 << 20  # values read, below which a second thread costs more than it brings
+_ONE_THREAD_BELOW = 1 << 20
+"""Values read, below which a second thread costs more than it saves."""
+
+Kernel = Callable[..., None]
 
 
-def bags(
-    weights: Float32[np.ndarray, "query k"],
-    rows: Int64[np.ndarray, "query k"],
-    first: int,
-    values: Float32[np.ndarray, "row gene"],
-) -> Float32[np.ndarray, "query gene"]:
-    """Sum whole float32 rows by torch's embedding_bag, 1.2 times faster on them than a loop of numba's."""
-    inside = (rows >= first) & (rows < first + len(values))
-    ids, shares, starts = rows[inside] - first, weights[inside], np.zeros(len(rows), np.int64)
+@dataclass(frozen=True, eq=False)
+class NeighbourSums:
+    """The weighted sums to compute: neighbours and weights of each query; the shard's first row in the index."""
+
+    weights: Float32[np.ndarray, "query k"]
+    rows: Int64[np.ndarray, "query k"]
+    first_row: int = 0
+
+
+def embedding_bag(sums: NeighbourSums, values: Float32[np.ndarray, "row gene"]) -> Float32[np.ndarray, "query gene"]:
+    """Sum whole float32 rows with torch's embedding_bag, 1.2 times as fast on them as the compiled loop."""
+    inside = (sums.rows >= sums.first_row) & (sums.rows < sums.first_row + len(values))
+    ids, shares = sums.rows[inside] - sums.first_row, sums.weights[inside]
+    starts = np.zeros(len(sums.rows), np.int64)
     np.cumsum(inside.sum(axis=1)[:-1], out=starts[1:])
     with torch.inference_mode():
         summed = torch.nn.functional.embedding_bag(
@@ -30,12 +38,12 @@ def bags(
             mode="sum",
             per_sample_weights=torch.from_numpy(shares),
         )
-    found: np.ndarray = summed.numpy()
-    return found
+    total: np.ndarray = summed.numpy()
+    return total
 
 
 def _writable(values: np.ndarray) -> np.ndarray:
-    """Return the same memory under a flag that torch does not warn of: what Ray's store gives may only be read."""
+    """Return the same memory flagged as writable: torch warns of read-only arrays, such as those of Ray's store."""
     values = np.ascontiguousarray(values)
     if values.flags.writeable or not values.size:
         return values
@@ -43,28 +51,32 @@ def _writable(values: np.ndarray) -> np.ndarray:
     return np.ctypeslib.as_array((number * values.size).from_address(values.ctypes.data)).reshape(values.shape)
 
 
-def over_queries(
-    run: Callable[..., None],
-    asked: Any,
-    held: tuple[np.ndarray, ...],
+def run_over_queries(
+    kernel: Kernel,
+    sums: NeighbourSums,
+    stored: tuple[np.ndarray, ...],
     mean: tuple[np.ndarray, ...],
     *,
-    width: int,
-    read: int,
+    columns: int,
+    values_per_row: int,
 ) -> Float32[np.ndarray, "query gene"]:
-    """Run a kernel over all queries, cut among as many threads as torch has been given in this process."""
-    weights, rows = np.ascontiguousarray(asked[0], np.float32), np.ascontiguousarray(asked[1], np.int64)
-    out = np.empty((len(rows), width), np.float32)
-    # The kernels look at no bounds.
+    """Run a compiled kernel over all queries, divided among threads; return an array of `columns` columns.
+
+    `stored` are the arrays of the expression, `mean` is empty for a sum, and `values_per_row` are read of each row.
+    """
+    weights, rows = np.ascontiguousarray(sums.weights, np.float32), np.ascontiguousarray(sums.rows, np.int64)
+    out = np.empty((len(rows), columns), np.float32)
+    # The kernels check no bounds.
     assert weights.shape == rows.shape
-    assert all(one.shape == out.shape for one in mean)
-    given = (weights, rows, int(asked[2]), *held, *(np.ascontiguousarray(one, np.float32) for one in mean))
-    threads = min(torch.get_num_threads(), len(rows), 1 + rows.size * read // _ALONE)
+    assert all(array.shape == out.shape for array in mean)
+    means = (np.ascontiguousarray(array, np.float32) for array in mean)
+    arguments = (weights, rows, int(sums.first_row), *stored, *means)
+    threads = min(torch.get_num_threads(), len(rows), 1 + rows.size * values_per_row // _ONE_THREAD_BELOW)
     if threads <= 1:
-        run(*given, 0, len(rows), out)
+        kernel(*arguments, 0, len(rows), out)
         return out
-    cuts = np.linspace(0, len(rows), 4 * threads + 1).astype(int).tolist()
+    bounds = np.linspace(0, len(rows), 4 * threads + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(run, *given, a, b, out) for a, b in itertools.pairwise(cuts)]:
+        for done in [pool.submit(kernel, *arguments, a, b, out) for a, b in itertools.pairwise(bounds)]:
             done.result()
     return out

@@ -1,1 +1,1 @@
-"""Search."""
+"""Nearest-neighbour search: exact, FAISS kinds, and the merge of results."""

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from raystp.index.search import kernels, score
 from raystp.index.search.blas import one_thread_each
-from raystp.index.search.merge import Answer, absent, best_of, merge_top_k, top_of_pairs
+from raystp.index.search.merge import SearchResult, best_of, empty_result, merge_top_k, top_k_of_pairs
 from raystp.index.search.score import Metric
 
 _QUERIES, _ROWS = 512, 1024
@@ -46,9 +46,9 @@ def search(
     Raises:
         ModelError: k exceeds the allowed rows, dimensions differ, or a vector is zero or not finite.
     """
-    score.check_joint(bank.shape[1], queries.shape[1])
-    score.check_k(k, score.count_allowed(allowed, len(bank)), "a bank")
-    bank, queries = score.prepare(bank, metric, "bank"), score.prepare(queries, metric, "query")
+    score.check_dimensions(bank.shape[1], queries.shape[1])
+    score.check_k(k, score.count_allowed(allowed, len(bank)), "the reference")
+    bank, queries = score.prepare(bank, metric, "reference"), score.prepare(queries, metric, "query")
     return top_k(bank, queries, k, metric=metric, allowed=allowed)
 
 
@@ -59,10 +59,10 @@ def top_k(
     *,
     metric: Metric,
     allowed: Bool[np.ndarray, "row"] | None = None,
-) -> Answer:
+) -> SearchResult:
     """Search as `search` does, over vectors that are prepared already; fewer than k rows leave places absent."""
     count = score.count_allowed(allowed, len(bank))
-    best = absent(len(queries), k)
+    best = empty_result(len(queries), k)
     if not count:
         return best
     keep = min(k + _PAST_K, count)
@@ -95,7 +95,7 @@ def settle(
     ordered = np.sort(-near, axis=1)
     floor = score.safe_floor(queries, -ordered[:, place], metric)
     rows = np.where(near >= floor[:, None], rows, -1)
-    found = best_of(score.of_candidates(bank, queries, rows, metric), rows, k)
+    found = best_of(score.score_candidates(bank, queries, rows, metric), rows, k)
     full = ordered[:, -1] < np.inf  # an absent place: everything was fetched
     unsure = full & (-ordered[:, -1] >= floor) & (not complete)
     return *found, unsure
@@ -182,12 +182,12 @@ def _carefully(
     *,
     metric: Metric,
     allowed: Bool[np.ndarray, "row"] | None,
-) -> Answer:
+) -> SearchResult:
     """Search with every row that could be among the best k, however many these are."""
-    scores, rows = absent(len(queries), k)
+    scores, rows = empty_result(len(queries), k)
     for start in range(0, len(queries), _QUERIES):
         part = slice(start, start + _QUERIES)
-        best = absent(len(queries[part]), k)
+        best = empty_result(len(queries[part]), k)
         for first in range(0, len(bank), _ROWS):
             block = slice(first, first + _ROWS)
             near = _approximate(bank[block], queries[part], metric)
@@ -196,8 +196,8 @@ def _carefully(
             kth = np.maximum(best[0][:, -1], _kth(near, k))
             floor = score.safe_floor(queries[part], kth, metric)
             query, row = np.nonzero((near >= floor[:, None]) & (near > -np.inf))
-            found = score.scores_of(bank[block], queries[part], (query, row), metric)
-            best = merge_top_k([best, top_of_pairs((query, row + first), found, queries=len(best[0]), k=k)], k)
+            found = score.score_pairs(bank[block], queries[part], (query, row), metric)
+            best = merge_top_k([best, top_k_of_pairs((query, row + first), found, queries=len(best[0]), k=k)], k)
         scores[part], rows[part] = best
     return scores, rows
 

@@ -1,8 +1,8 @@
-"""FAISS indexes of the approximate kinds: trained once, filled per shard, asked for candidates.
+"""FAISS indexes of the approximate kinds: trained once, filled per shard, searched for candidates.
 
-All shards of a bank share one trained index without rows (`quantizer.faiss`): its centroids and codes. A shard's file
-holds its lists alone, so a query looks into the same lists however the bank is cut. Which lists are nearest to a query
-is decided by each centroid's own score, so that it does not depend on the queries beside it.
+All shards of an index share one trained FAISS index without rows (`quantizer.faiss`): its centroids and codes. A
+shard's file has only its lists, so a query probes the same lists for any number of shards. The lists nearest to a query
+are chosen by the exact scores of the centroids, so the choice does not depend on the other queries of a batch.
 """
 
 from typing import Any
@@ -15,108 +15,122 @@ from raystp.index.search.kinds import LISTED, Kind, SearchParams
 from raystp.index.search.score import Metric
 
 faiss: Any = _faiss
-"""Without its types, which leave out what its Python layer adds."""
+"""FAISS's own types lack what its Python layer adds."""
 
 Probes = tuple[Float32[np.ndarray, "query probe"], Int64[np.ndarray, "query probe"]]
-"""Scores and numbers of the lists that each query looks into."""
+"""Scores and numbers of the lists that each query probes."""
 
 Candidates = tuple[Float32[np.ndarray, "query fetched"], Int64[np.ndarray, "query fetched"]]
-"""Approximate scores and rows, -inf and -1 where there are no more."""
+"""Approximate scores and rows, best first; -inf and -1 where there are fewer."""
 
 PER_LIST = 64
-"""Rows of the sample that a centroid is trained on."""
+"""Rows of the sample on which a centroid is trained."""
 
-_LINKS, _BUILD = 32, 80  # of a graph: neighbours of a row, and rows in view while it is put in
-_ROUNDS = 10
+_LINKS, _EF_CONSTRUCTION = 32, 80
+"""Of a graph: links per row, and the size of the candidate queue while rows are added."""
+_KMEANS_ITERATIONS = 10
 
 
-def train(prepared: Float32[np.ndarray, "row joint"], kind: Kind, lists: int, *, metric: Metric, seed: int) -> Any:
-    """Return an index without rows, trained on a sample of the bank."""
+def train(
+    prepared: Float32[np.ndarray, "row joint"], kind: Kind, lists: int, *, metric: Metric, seed: int
+) -> _faiss.Index:
+    """Return an index without rows, trained on a sample of the vectors."""
     joint = prepared.shape[1]
-    codes = {"ivf": "Flat", "ivfsq": "SQfp16", "ivfpq": f"PQ{_parts(joint)}x4fs"}[kind]
+    codes = {"ivf": "Flat", "ivfsq": "SQfp16", "ivfpq": f"PQ{_subvectors(joint)}x4fs"}[kind]
     index = faiss.index_factory(joint, f"IVF{lists},{codes}", _metric(metric))
-    index.cp.niter, index.cp.seed = _ROUNDS, seed + 1
+    index.cp.niter, index.cp.seed = _KMEANS_ITERATIONS, seed + 1
     index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = PER_LIST, 1
     if kind == "ivfpq":
         index.pq.cp.min_points_per_centroid = 1
     index.train(prepared)
-    return index
+    trained: _faiss.Index = index
+    return trained
 
 
-def fill(trained: Any, prepared: Float32[np.ndarray, "row joint"], kind: Kind, metric: Metric) -> Any:
-    """Return the index of one shard over its rows, in their order: `trained` itself, if that is given."""
+def fill(
+    trained: _faiss.Index | None, prepared: Float32[np.ndarray, "row joint"], kind: Kind, metric: Metric
+) -> _faiss.Index:
+    """Return the index of one shard over its rows, in order; of a listed kind, add the rows to `trained` itself."""
     if kind in LISTED:
+        assert trained is not None  # a listed kind has a quantizer
         trained.add(prepared)
         return trained
     index = faiss.IndexHNSWFlat(prepared.shape[1], _LINKS, _metric(metric))
-    index.hnsw.efConstruction = _BUILD
+    index.hnsw.efConstruction = _EF_CONSTRUCTION
     index.add(prepared)
-    return index
+    filled: _faiss.Index = index
+    return filled
 
 
-def without_quantizer(index: Any) -> Any:
-    """Return the index with its centroids taken out, as a shard's file holds it."""
+def drop_quantizer(index: Any) -> None:
+    """Remove the centroids from an index, as a shard's file stores it."""
     empty = faiss.IndexFlat(index.d, index.metric_type)
     index.quantizer = empty
     index.own_fields = False
     index.referenced_objects = [empty]
-    return index
+
+
+def set_quantizer(index: Any, trained: Any) -> None:
+    """Give the index of a shard the centroids of `trained`, which it keeps alive."""
+    index.quantizer, index.own_fields = trained.quantizer, False
+    index.referenced_objects = [trained]
 
 
 def centroids_of(trained: Any) -> Float32[np.ndarray, "list joint"]:
     """Return a copy of the centroids."""
-    found: np.ndarray = trained.quantizer.reconstruct_n(0, trained.nlist)
-    return found
+    centroids: np.ndarray = trained.quantizer.reconstruct_n(0, trained.nlist)
+    return centroids
 
 
-def ask(
-    index: Any,
+def find_candidates(
+    index: _faiss.Index,
     prepared: Float32[np.ndarray, "query joint"],
     fetched: int,
     *,
-    effort: SearchParams,
+    params: SearchParams,
     probes: Probes | None,
     allowed: Bool[np.ndarray, "row"] | None,
 ) -> Candidates:
-    """Return each query's candidates: from the lists to look into, or by a walk through the graph."""
-    chosen = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+    """Return each query's candidates: from the probed lists, or from a graph search where there are no probes."""
+    selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
     if probes is None:
-        given = faiss.SearchParametersHNSW(efSearch=max(effort.ef, fetched), sel=chosen)
-        near, rows = index.search(prepared, fetched, params=given)
-    else:
-        near, rows = _preassigned(index, prepared, fetched, probes=probes, chosen=chosen)
-    if index.metric_type == faiss.METRIC_L2:
-        near = -near
-    near[rows < 0] = -np.inf
-    return near, rows
+        search_params = faiss.SearchParametersHNSW(efSearch=max(params.ef, fetched), sel=selector)
+        return as_candidates(index, *index.search(prepared, fetched, params=search_params))
+    return as_candidates(index, *_search_preassigned(index, prepared, fetched, probes=probes, selector=selector))
 
 
-def _preassigned(
+def as_candidates(index: _faiss.Index, values: np.ndarray, rows: np.ndarray) -> Candidates:
+    """Return FAISS's result with scores: minus the squared distance for l2, -inf for a missing row."""
+    scores = -values if index.metric_type == _faiss.METRIC_L2 else values
+    scores[rows < 0] = -np.inf
+    return scores, rows
+
+
+def _search_preassigned(
     index: Any,
     prepared: np.ndarray,
     fetched: int,
     *,
     probes: tuple[np.ndarray, np.ndarray],
-    chosen: faiss.IDSelector | None,
+    selector: _faiss.IDSelector | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    scores, lists = (np.ascontiguousarray(one) for one in probes)
+    scores, lists = (np.ascontiguousarray(part) for part in probes)
     if index.metric_type == faiss.METRIC_L2:
         scores = -scores
-    near = np.empty((len(prepared), fetched), np.float32)
+    values = np.empty((len(prepared), fetched), np.float32)
     rows = np.empty((len(prepared), fetched), np.int64)
-    given = faiss.SearchParametersIVF(nprobe=lists.shape[1], sel=chosen)
-    pointers = [faiss.swig_ptr(one) for one in (prepared, lists, scores, near, rows)]
-    x, assigned, distances, out, labels = pointers
-    # The wrapper of this call takes no parameters (faiss 1.15), so what it wraps is called.
-    index.search_preassigned_c(len(prepared), x, fetched, assigned, distances, out, labels, False, given)  # noqa: FBT003
-    return near, rows
+    params = faiss.SearchParametersIVF(nprobe=lists.shape[1], sel=selector)
+    x, assigned, distances, out, labels = (faiss.swig_ptr(array) for array in (prepared, lists, scores, values, rows))
+    # The wrapper of this method takes no parameters (faiss 1.15), so the wrapped method is called.
+    index.search_preassigned_c(len(prepared), x, fetched, assigned, distances, out, labels, False, params)  # noqa: FBT003
+    return values, rows
 
 
-def _parts(joint: int) -> int:
-    """Return into how many parts a vector is cut for 4-bit codes: of 4 dimensions or fewer."""
+def _subvectors(joint: int) -> int:
+    """Return the number of subvectors for 4-bit codes: of 4 dimensions or fewer each."""
     return next(parts for parts in range(max(1, joint // 4), joint + 1) if joint % parts == 0)
 
 
 def _metric(metric: Metric) -> int:
-    found: int = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
-    return found
+    value: int = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
+    return value

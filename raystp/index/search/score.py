@@ -1,9 +1,9 @@
-"""What a neighbour's score is, to the last bit, so that every way of searching gives one answer.
+"""The exact score of a (query, row) pair, to the last bit, so that every search returns the same scores.
 
-A matrix product's last bits depend on its shape, so two shards, or two block sizes, would order near-ties differently.
-Here matrix products only find candidates; what counts is the score of a pair by itself: computed in float64 from the
-float32 vectors, then rounded once to float32. It depends on the two vectors alone, so equal vectors tie exactly, and
-ties go to the lower row.
+The last bits of a matrix product depend on its shape, so two shards, or two block sizes, would order near-ties
+differently. Matrix products therefore only find candidates. The score of a pair is computed in float64 from the float32
+vectors and rounded once to float32. It depends on the two vectors alone: equal vectors tie exactly, and ties are
+ordered by the lower row.
 """
 
 from typing import Literal
@@ -19,131 +19,125 @@ Metric = Literal["cosine", "l2"]
 
 METRICS: tuple[Metric, ...] = ("cosine", "l2")
 ROUNDOFF = 2.0**-24
-LONGEST = 1e18
-"""A vector longer than this has squared distances beyond float32."""
+MAX_LENGTH = 1e18
+"""A longer vector has squared distances beyond float32."""
 
-_AT_ONCE = 512
-"""Vectors handled at a time in float64: 1 MB at 256 dimensions stays in cache (3x faster than 4096 at a time)."""
+_ROWS_PER_BLOCK = 512
+"""Vectors converted to float64 at a time: 1 MB at 256 dimensions stays in cache (3x as fast as 4,096 at a time)."""
 
 
 def lengths(vectors: Float32[np.ndarray, "row joint"]) -> Float64[np.ndarray, "row"]:
     """Return each vector's Euclidean length; nan or inf where a value is."""
     total = np.empty(len(vectors), np.float64)
-    for start in range(0, len(vectors), _AT_ONCE):
-        block = vectors[start : start + _AT_ONCE].astype(np.float64)
-        total[start : start + _AT_ONCE] = np.sqrt((block * block).sum(axis=1))
+    for start in range(0, len(vectors), _ROWS_PER_BLOCK):
+        block = vectors[start : start + _ROWS_PER_BLOCK].astype(np.float64)
+        total[start : start + _ROWS_PER_BLOCK] = np.sqrt((block * block).sum(axis=1))
     return total
 
 
-def prepare(vectors: Float32[np.ndarray, "row joint"], metric: Metric, whose: str) -> Float32[np.ndarray, "row joint"]:
-    """Return the vectors as they are compared: of length 1 for `cosine`, as they are for `l2`.
+def prepare(vectors: Float32[np.ndarray, "row joint"], metric: Metric, kind: str) -> Float32[np.ndarray, "row joint"]:
+    """Return the vectors as they are compared: of length 1 for `cosine`, unchanged for `l2`.
 
-    Raises ModelError, naming rows of `whose` ("bank", "query"), for vectors that are zero, not finite, or too long.
+    Raises ModelError, naming the rows, for vectors that are zero, not finite, or too long; `kind` is what they are
+    ("reference", "query").
     """
     length = lengths(vectors)
-    _check(length, whose)
+    _check_lengths(length, kind)
     if metric == "l2":
         return np.ascontiguousarray(vectors)
     unit = np.empty(vectors.shape, np.float32)
-    for start in range(0, len(vectors), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
+    for start in range(0, len(vectors), _ROWS_PER_BLOCK):
+        part = slice(start, start + _ROWS_PER_BLOCK)
         unit[part] = vectors[part].astype(np.float64) / length[part, None]
     return unit
 
 
-def pair_scores(
-    left: Float32[np.ndarray, "pair joint"], right: Float32[np.ndarray, "pair joint"], metric: Metric
-) -> Float32[np.ndarray, "pair"]:
-    """Score prepared vectors pair by pair: the definition that every search answers with."""
-    line = np.arange(len(left))
-    return scores_of(left, right, (line, line), metric)
-
-
-def scores_of(
-    bank: Float32[np.ndarray, "row joint"],
+def score_pairs(
+    reference: Float32[np.ndarray, "row joint"],
     queries: Float32[np.ndarray, "query joint"],
     pairs: tuple[Int64[np.ndarray, "pair"], Int64[np.ndarray, "pair"]],
     metric: Metric,
 ) -> Float32[np.ndarray, "pair"]:
-    """Score the (query, row) pairs of prepared vectors."""
+    """Return the scores of (query, row) pairs of prepared vectors."""
     query, row = pairs
     scores = np.empty(len(query), np.float32)
-    given = (_read(bank), _read(queries), row, query, metric == "l2", scores)
-    kernels.over(kernels.score_pairs, len(query), given, size=len(query) * bank.shape[1])
+    arguments = (_read_only(reference), _read_only(queries), row, query, metric == "l2", scores)
+    kernels.over(kernels.score_pairs, len(query), arguments, size=len(query) * reference.shape[1])
     return scores
 
 
-def of_candidates(
-    bank: Float32[np.ndarray, "row joint"],
+def score_candidates(
+    reference: Float32[np.ndarray, "row joint"],
     queries: Float32[np.ndarray, "query joint"],
     rows: Int64[np.ndarray, "query fetched"],
     metric: Metric,
 ) -> Float32[np.ndarray, "query fetched"]:
-    """Score each query's own rows, -inf where a row is below 0."""
+    """Return the scores of each query's candidate rows, -inf where a row is below 0."""
     scores = np.empty(rows.shape, np.float32)
-    given = (_read(bank), _read(queries), np.ascontiguousarray(rows), metric == "l2", scores)
-    kernels.over(kernels.score_candidates, len(rows), given, size=rows.size * bank.shape[1])
+    arguments = (_read_only(reference), _read_only(queries), np.ascontiguousarray(rows), metric == "l2", scores)
+    kernels.over(kernels.score_candidates, len(rows), arguments, size=rows.size * reference.shape[1])
     return scores
 
 
 def safe_floor(
     queries: Float32[np.ndarray, "query joint"], kth: Float32[np.ndarray, "query"], metric: Metric
 ) -> Float64[np.ndarray, "query"]:
-    """Return the approximate score below which no row can be among the best k, given the k-th best approximate score.
+    """Return the approximate score below which no row can be among the best k.
 
-    A float32 sum of n products errs by at most n u |a| |b|, u = 2^-24 (Higham, Accuracy and Stability, 2002, eq. 3.5);
-    squared distances from |a|^2 + |b|^2 - 2ab by twice that with |a|^2 + |b|^2. A row among the best k is no longer
-    than the query plus the k-th distance; 1.1 covers the error of that distance itself.
+    `kth` is the k-th best approximate score, from float32 products. A float32 sum of n products has an error of at most
+    n u |a| |b|, u = 2^-24 (Higham, Accuracy and Stability, 2002, eq. 3.5). A squared distance from
+    |a|^2 + |b|^2 - 2ab has at most twice that, with |a|^2 + |b|^2. A row among the best k is at most as long as the
+    query plus the k-th distance; the factor 1.1 covers the error of that distance.
     """
     steps = (queries.shape[1] + 4) * ROUNDOFF
-    best: np.ndarray = kth.astype(np.float64)
+    floor: np.ndarray = kth.astype(np.float64)
     if metric == "cosine":
-        best -= 2 * 1.01 * steps
-        return best
+        floor -= 2 * 1.01 * steps
+        return floor
     length = lengths(queries)
-    longest = 1.1 * (length + np.sqrt(np.maximum(-best, 0.0)))
-    best -= 2 * (2 * steps * (length**2 + longest**2) + queries.shape[1] * float(np.finfo(np.float32).tiny))
-    return best
+    row_length = 1.1 * (length + np.sqrt(np.maximum(-floor, 0.0)))
+    floor -= 2 * (2 * steps * (length**2 + row_length**2) + queries.shape[1] * float(np.finfo(np.float32).tiny))
+    return floor
 
 
 def count_allowed(allowed: np.ndarray | None, rows: int) -> int:
-    """Return how many of a bank's rows a mask leaves; raises ModelError for a mask of another length."""
+    """Return how many of an index's rows a mask keeps; raise ModelError for a mask of another length."""
     if allowed is None:
         return rows
     if len(allowed) != rows:
-        msg = f"the mask of allowed rows has {len(allowed)} places for a bank of {rows} rows: one a row is wanted"
+        msg = f"the mask of allowed rows has {len(allowed)} values, the index has {rows} rows; it needs one per row"
         raise ModelError(msg)
     return int(allowed.sum())
 
 
-def check_k(k: int, rows: int, what: str) -> None:
-    """Raise ModelError where `k` neighbours cannot be had from `rows` rows."""
+def check_k(k: int, rows: int, searched: str) -> None:
+    """Raise ModelError where `rows` rows do not have `k` neighbours."""
     if not 1 <= k <= rows:
-        msg = f"k = {k} neighbours were asked of {what} with {rows} rows to choose from: k from 1 to {rows} would do"
+        msg = f"k = {k} neighbours requested; {searched} has {rows} rows to choose from: use k from 1 to {rows}"
         raise ModelError(msg)
 
 
-def check_joint(bank: int, queries: int) -> None:
-    """Raise ModelError where bank and queries differ in their number of dimensions."""
-    if bank != queries:
-        msg = f"the queries have {queries} dimensions and the bank has {bank}: both must come from the same model"
+def check_dimensions(reference: int, queries: int) -> None:
+    """Raise ModelError where the index and the queries differ in their dimensions."""
+    if reference != queries:
+        msg = f"the queries have {queries} dimensions, the index has {reference}; both must come from the same model"
         raise ModelError(msg)
 
 
-def _read(vectors: np.ndarray) -> np.ndarray:
-    """Return the same vectors as an array that is only read, so that one compiled loop serves mapped files too."""
+def _read_only(vectors: np.ndarray) -> np.ndarray:
+    """Return a read-only view, so that one compiled loop serves arrays in memory and mapped files."""
     view = np.ascontiguousarray(vectors).view()
     view.flags.writeable = False
     return view
 
 
-def _check(length: Float64[np.ndarray, "row"], whose: str) -> None:
-    for bad, what in (
+def _check_lengths(length: Float64[np.ndarray, "row"], kind: str) -> None:
+    for bad, problem in (
         (~np.isfinite(length), "not finite"),
         (length == 0, "all zero"),
-        (length > LONGEST, f"longer than {LONGEST:g}"),
+        (length > MAX_LENGTH, f"longer than {MAX_LENGTH:g}"),
     ):
         if bad.any():
             rows = [str(row) for row in np.flatnonzero(bad).tolist()]
-            msg = f"{len(rows)} {whose} vectors are {what} (rows {some(rows)}): leave them out, or embed them again"
+            msg = f"{len(rows)} {kind} vectors are {problem} (rows {some(rows)}); leave them out, or embed them again"
             raise ModelError(msg)

@@ -1,1 +1,1 @@
-"""Impute."""
+"""impute: embeddings + a model [+ a reference index] -> predicted expression."""

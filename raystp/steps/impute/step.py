@@ -1,23 +1,25 @@
-"""impute: embeddings + a model [+ index] -> predicted expression: AnnData per slide, parquet for the cohort."""
+"""impute: embeddings + a model [+ an index] -> predicted expression: AnnData per slide, parquet for the cohort."""
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import cluster_cpus, session
+from raystp.cluster.streams.shard_pool import open_pool
 from raystp.cluster.streams.slides import SlideResources, map_slides
 from raystp.errors import ConfigError, ModelError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
+from raystp.impute.selection import KnownPatients, LeakRules, SlideSelection, select_slides
+from raystp.index.open import open_reference_index
+from raystp.index.remote import RemoteIndex, open_shard_group
 from raystp.models.methods import METHODS
 from raystp.models.store import load_model
 from raystp.steps.impute.config import ImputeConfig
-from raystp.steps.impute.imputer import open_remote_index
-from raystp.steps.impute.leak import KnownPatients, select_slides
-from raystp.steps.impute.slide import PredictOptions
-from raystp.steps.impute.work import ImputeWork
+from raystp.steps.impute.work import PredictOptions, SlideTask
 
 STEP = "impute"
 CONFIG = ImputeConfig
@@ -26,111 +28,143 @@ CONFIG = ImputeConfig
 def run(config: ImputeConfig) -> Artifact:
     """Predict every slide that the protocol allows; a slide that fails is a row in the failures table."""
     store = config.run.store
-    embed, model = resolve(store, config.embeddings, "embed"), resolve(store, config.model, "train")
+    embeddings, model = resolve(store, config.embeddings, "embed"), resolve(store, config.model, "train")
     index = resolve(store, config.index, "index") if config.index else None
     spots = resolve(store, config.spots, "spots") if config.spots else None
-    found = resolve(store, config.neighbours, STEP) if config.neighbours else None
-    inputs: dict[str, Artifact | str] = {"embeddings": embed, "model": model}
-    more = (("index", index), ("spots", spots), ("neighbours", found))
-    inputs |= {role: one for role, one in more if one is not None}
-    draft = create_or_open(config, STEP, inputs)
-    if isinstance(draft, Artifact):
-        return draft
+    neighbours = resolve(store, config.neighbours, STEP) if config.neighbours else None
+    inputs: dict[str, Artifact | str] = {"embeddings": embeddings, "model": model}
+    optional = (("index", index), ("spots", spots), ("neighbours", neighbours))
+    inputs |= {role: artifact for role, artifact in optional if artifact is not None}
+    writer = create_or_open(config, STEP, inputs)
+    if isinstance(writer, Artifact):
+        return writer
     kind, _, meta = load_model(model.path)
-    _check_index(kind, model, index)
+    if index is None and METHODS[kind].needs_index:
+        msg = f"{model.path} is a {kind} model, which needs a reference index: run `raystp index`, then set `index`"
+        raise ConfigError(msg)
+    _check_index(model, index)
     _check_genes(config, meta["genes"])
-    _check_found(found, embed, index)
+    _check_neighbours(neighbours, embeddings, index)
     protocol = protocol_of(config.protocol or meta["protocol"])
-    who = select_slides(config, embed, KnownPatients.of(embed, meta, index), protocol)
-    work = ImputeWork(
+    selection = _select(config, embeddings, meta, index, protocol=protocol)
+    task = SlideTask(
         model=model,
-        embed=embed,
+        embeddings=embeddings,
         index=index,
         spots=spots,
-        found=found,
-        asked=_asked(config, protocol),
-        left_out=who.left_out,
-        target=draft.path,
+        neighbours=neighbours,
+        options=_options(config, protocol),
+        left_out=selection.left_out,
+        target=writer.path,
     )
-    notes = {"kind": kind, "shared_patients": who.shared, "output": config.output, "left_out": who.left_out}
-    return _predict(draft, config, work, slides=who.slides, notes=notes | _about(embed, meta, protocol, config.genes))
+    notes = {
+        "kind": kind,
+        "protocol": protocol.name,
+        "panel": meta["panel"]["name"],
+        "genes": len(config.genes or meta["genes"]),
+        "encoder": embeddings.manifest.notes["encoder"]["name"],
+        "output": config.output,
+        "shared_patients": selection.shared,
+        "left_out": selection.left_out,
+    }
+    return _predict(writer, config, task, slides=selection.slides, notes=notes)
 
 
-def _asked(config: ImputeConfig, protocol: EvaluationProtocol) -> PredictOptions:
+def open_remote_index(index: Artifact, actors: int, *, replicas: int = 1, cpus: float = 0.0) -> RemoteIndex:
+    """Start actors among which an index's shards are divided evenly, at most one per shard, each `replicas` times."""
+    description = index.manifest.notes["bank"]
+    groups = min(actors, len(description["shards"]))
+    open_group = functools.partial(open_shard_group, index.path, description, groups)
+    pool = open_pool(open_group, groups, replicas=replicas, cpus=cpus)
+    return RemoteIndex(open_reference_index(index.path, description, only=()), pool)
+
+
+def _select(
+    config: ImputeConfig,
+    embeddings: Artifact,
+    meta: Mapping[str, Any],
+    index: Artifact | None,
+    *,
+    protocol: EvaluationProtocol,
+) -> SlideSelection:
+    """Return the slides that may be predicted, from what model, index and embeddings know of patients."""
+    indexed = index.manifest.notes if index is not None else {"patients": [], "slides": []}
+    known = KnownPatients(
+        model_patients=frozenset(meta["patients"].values()),
+        model_slides=frozenset(meta["slides"]),
+        index_patients=frozenset(indexed["patients"]),
+        index_slides=frozenset(indexed["slides"]),
+    )
+    rules = LeakRules(protocol.name, protocol.same_patient, leave_out=config.own_rows == "leave_out")
+    patients = embeddings.manifest.notes["patients"]
+    return select_slides(patients, known, rules, named=config.slides, source=str(embeddings.path))
+
+
+def _options(config: ImputeConfig, protocol: EvaluationProtocol) -> PredictOptions:
     return PredictOptions(
         k=config.k,
         weights=config.weights,
-        exactly=config.search == "exact",
+        exact=config.search == "exact",
         genes=config.genes,
         spread=config.spread,
         output=config.output,
         without=config.without,
         protocol=protocol.name,
-        chunk=config.run.chunk_tiles,
+        chunk_tiles=config.run.chunk_tiles,
     )
 
 
 def _predict(
-    draft: ArtifactWriter, config: ImputeConfig, work: ImputeWork, *, slides: list[str], notes: dict[str, Any]
+    writer: ArtifactWriter, config: ImputeConfig, task: SlideTask, *, slides: list[str], notes: Mapping[str, object]
 ) -> Artifact:
-    """Predict the slides that are not done; finish the artifact over those that are."""
+    """Predict the slides that are not done; finish the artifact with those that are."""
     if config.run.retry_failed:
-        work.attempts.forget()
-    rows = {slide: count for slide in slides if (count := work.rows(slide)) is not None}
+        task.attempts.forget()
+    rows = {slide: count for slide in slides if (count := task.rows(slide)) is not None}
     left = [slide for slide in slides if slide not in rows]
     failures: list[dict[str, object]] = []
-    with session(config.run.address), _apart(work, config) as ready, Progress(STEP, len(slides), "slide") as progress:
+    with (
+        session(config.run.address),
+        _with_remote_index(task, config) as ready,
+        Progress(STEP, len(slides), "slide") as progress,
+    ):
         progress.add(len(rows))
-        for receipt in map_slides(ready, left, _width(config)):
+        for receipt in map_slides(ready, left, _resources(config)):
             if receipt.error:
                 failures.append({"slide": receipt.slide, "stage": STEP, "reason": receipt.error})
             else:
                 rows[receipt.slide] = receipt.rows
             progress.note = f"{sum(rows.values())} tiles"
             progress.add(1, failed=bool(receipt.error))
-    work.attempts.sweep(rows)
+    task.attempts.sweep(rows)
     done = [slide for slide in slides if slide in rows]
-    return draft.finish({"slides": len(done), "tiles": sum(rows.values())}, failures, notes | {"slides": done})
+    return writer.finish({"slides": len(done), "tiles": sum(rows.values())}, failures, {**notes, "slides": done})
 
 
 @contextlib.contextmanager
-def _apart(work: ImputeWork, config: ImputeConfig) -> Iterator[ImputeWork]:
-    """Give the work with its bank's shards held by actors, where that is asked for, until the work is done."""
+def _with_remote_index(task: SlideTask, config: ImputeConfig) -> Iterator[SlideTask]:
+    """Yield the task, with actors for the index's shards if configured; stop them at the end."""
     run = config.run
-    if work.index is None or not run.shard_actors:
-        yield work
+    if task.index is None or not run.shard_actors:
+        yield task
         return
-    apart = open_remote_index(work.index, run.shard_actors, replicas=run.replicas, cpus=run.cpus_per_shard_actor)
+    remote = open_remote_index(task.index, run.shard_actors, replicas=run.replicas, cpus=run.cpus_per_shard_actor)
     try:
-        yield replace(work, apart=apart)
+        yield replace(task, remote=remote)
     finally:
-        apart.pool.close()
+        remote.close()
 
 
-def _width(config: ImputeConfig) -> SlideResources:
+def _resources(config: ImputeConfig) -> SlideResources:
     return SlideResources(config.run.processes or max(1, cluster_cpus() // 2), config.run.cpus_per_process)
 
 
-def _about(
-    embed: Artifact, meta: dict[str, Any], protocol: EvaluationProtocol, genes: list[str] | None
-) -> dict[str, Any]:
-    return {
-        "protocol": protocol.name,
-        "panel": meta["panel"]["name"],
-        "genes": len(genes or meta["genes"]),
-        "encoder": embed.manifest.notes["encoder"]["name"],
-    }
-
-
-def _check_index(kind: str, model: Artifact, index: Artifact | None) -> None:
-    """Raise where a contrastive model has no bank, or one of another model; the bank's own files are checked later."""
-    if METHODS[kind].needs_index and index is None:
-        msg = f"{model.path} is a {kind} model, which needs a reference index: run `raystp index`, then set `index`"
-        raise ConfigError(msg)
+def _check_index(model: Artifact, index: Artifact | None) -> None:
+    """Raise for an index of another model; the index's files are checked when it is opened."""
     if index is not None and index.manifest.notes["model"] != model.manifest.folder:
         msg = (
             f"the index {index.path} was made with model {index.manifest.notes['model']}, not with "
-            f"{model.manifest.folder}: make one with this model"
+            f"{model.manifest.folder}: run `raystp index` with this model"
         )
         raise ModelError(msg)
 
@@ -138,21 +172,23 @@ def _check_index(kind: str, model: Artifact, index: Artifact | None) -> None:
 def _check_genes(config: ImputeConfig, known: list[str]) -> None:
     unknown = sorted(set(config.genes or ()) - set(known))
     if unknown or (config.genes is not None and len(set(config.genes)) != len(config.genes)):
-        msg = f"genes: {some(unknown) if unknown else 'one is named twice'}; the model has {len(known)} genes, such as "
-        raise ConfigError(msg + ", ".join(known[:5]))
-
-
-def _check_found(found: Artifact | None, embed: Artifact, index: Artifact | None) -> None:
-    """Raise where neighbours were not found among these embeddings in this bank."""
-    if found is None:
-        return
-    if found.manifest.notes.get("output") != "neighbours":
-        msg = f"neighbours: {found.path} holds no neighbours: run `raystp impute --set output=neighbours` first"
+        problem = f"unknown genes {some(unknown)}" if unknown else "a gene is named twice"
+        msg = f"genes: {problem}; the model has {len(known)} genes, such as {', '.join(known[:5])}"
         raise ConfigError(msg)
-    for role, one in (("embeddings", embed), ("index", index)):
-        if one is None or found.manifest.inputs.get(role) != one.manifest.folder:
+
+
+def _check_neighbours(neighbours: Artifact | None, embeddings: Artifact, index: Artifact | None) -> None:
+    """Raise unless the stored neighbours were searched for these embeddings in this index."""
+    if neighbours is None:
+        return
+    if neighbours.manifest.notes.get("output") != "neighbours":
+        msg = f"neighbours: {neighbours.path} has no neighbours: run `raystp impute --set output=neighbours` first"
+        raise ConfigError(msg)
+    for role, artifact in (("embeddings", embeddings), ("index", index)):
+        used = neighbours.manifest.inputs.get(role)
+        if artifact is None or used != artifact.manifest.folder:
             msg = (
-                f"neighbours: {found.path} was found with {role} {found.manifest.inputs.get(role)}, not with "
-                f"{one.manifest.folder if one else 'none'}: name the same"
+                f"neighbours: {neighbours.path} was made with {role} {used}, not with "
+                f"{artifact.manifest.folder if artifact else 'none'}: set `{role}` to the same"
             )
             raise ConfigError(msg)

@@ -1,29 +1,87 @@
-"""What a process of `impute` is sent, and the ledger of what it did."""
+"""Predict a slide in one of Ray's processes: read its tiles chunk by chunk, predict, and write the files."""
 
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from raystp.steps.impute.slide import SlidePredictor, SlideTask
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from jaxtyping import Bool, Float32
+from PIL import Image
+
+from raystp import tables
+from raystp.artifacts import Artifact, open_artifact
+from raystp.expression.schema import read_section
+from raystp.expression.sections import embeddings_of, load_counts, sections_of
+from raystp.impute.imputer import FoundNeighbours, NeighborImputer
+from raystp.impute.neighbours import neighbours_table, rows_and_weights
+from raystp.impute.stream import PredictionPart, SlidePrediction, write_in_parts
+from raystp.impute.writer import SlideOverview, TileTable
+from raystp.index.open import open_reference_index
+from raystp.index.queries import is_far
+from raystp.index.remote import RemoteIndex
+from raystp.models.methods import open_predictor
+from raystp.models.predict import predict_slide
+from raystp.models.predictor import ContrastivePredictor, DirectPredictor, MapPredictor
+from raystp.models.store import load_model
+from raystp.storage import StoragePath
 from raystp.storage.attempts import MAX_CRASHES, AttemptLedger
+from raystp.units import Level0Pixels
+
+MAPS = ("attention", "contribution")
+"""Layers of a model with maps: the weight of each tile, and its contribution."""
+
+Distance = Float32[np.ndarray, " tile"]
+Chunk = tuple[pa.Table, FoundNeighbours, Distance]
 
 
 @dataclass(frozen=True)
-class ImputeWork(SlideTask):
-    """Any slide of a cohort to predict: a `SlideWork`."""
+class PredictOptions:
+    """Options of each slide's prediction."""
+
+    k: int
+    weights: str
+    exact: bool
+    genes: list[str] | None
+    spread: bool
+    output: str
+    without: dict[str, list[str]]
+    protocol: str
+    chunk_tiles: int
+
+
+@dataclass(frozen=True)
+class SlideTask:
+    """The artifacts and options with which any slide of a cohort is predicted: a `SlideWork`."""
+
+    model: Artifact
+    embeddings: Artifact
+    index: Artifact | None
+    spots: Artifact | None
+    neighbours: Artifact | None
+    """Neighbours that an earlier run stored."""
+    options: PredictOptions
+    left_out: dict[str, str]
+    """Slide -> its patient, whose rows of the index are excluded from its search."""
+    target: StoragePath
+    remote: RemoteIndex | None = None
+    """The index, where actors have its shards."""
 
     @property
     def attempts(self) -> AttemptLedger:
-        """The marks of slides that were begun."""
+        """Markers of the slides that are being predicted."""
         return AttemptLedger(self.target / "attempts")
 
     def rows(self, slide: str) -> int | None:
-        """Return the tiles of a slide that is done already, None of another."""
+        """Return the number of tiles of a slide that is done, else None."""
         record = self.target / "commits" / f"{slide}.json"
         return int(json.loads(record.read_bytes())["rows"]) if record.exists() else None
 
     def begin(self, slide: str) -> str:
-        """Leave a mark; return a sentence where this slide has ended too many processes."""
+        """Write a marker; return a message where this slide has crashed too many processes."""
         if host := self.attempts.begin(slide):
             return (
                 f"Slide {slide!r} crashed {MAX_CRASHES} workers (last on {host}), probably out of memory; skipped. "
@@ -32,16 +90,182 @@ class ImputeWork(SlideTask):
         return ""
 
     def end(self, slide: str) -> None:
-        """Take the mark away."""
+        """Remove the markers."""
         self.attempts.ended(slide)
 
     def make_worker(self) -> Callable[[str], int]:
-        """Open the model, and its bank; return what predicts a slide and commits it."""
+        """Open the model and the index; return a function that predicts a slide and commits it."""
         predict = SlidePredictor(self)
 
-        def commit(slide: str) -> int:
+        def predict_and_commit(slide: str) -> int:
             rows = predict(slide)
             (self.target / "commits" / f"{slide}.json").write_bytes(json.dumps({"rows": rows}).encode())
             return rows
 
-        return commit
+        return predict_and_commit
+
+
+class SlidePredictor:
+    """A model, and an index where it needs one, opened once; predict and write slides."""
+
+    def __init__(self, task: SlideTask) -> None:
+        self._task, self._options = task, task.options
+        self._model = open_predictor(*load_model(task.model.path))
+        self._genes = task.options.genes or list(self._model.genes)
+        self._distance_quantiles: dict[str, float] | None = None
+        if isinstance(self._model, ContrastivePredictor):
+            assert task.index is not None  # checked before the first slide
+            notes = task.index.manifest.notes
+            index = task.remote or open_reference_index(task.index.path, notes["bank"])
+            self._imputer = NeighborImputer(self._model, index, task.options.weights)
+            self._columns = self._imputer.columns(task.options.genes)
+            self._distance_quantiles = notes.get("distance")
+        else:
+            column_of = {gene: column for column, gene in enumerate(self._model.genes)}
+            self._columns = None if task.options.genes is None else np.asarray([column_of[g] for g in self._genes])
+
+    def __call__(self, slide: str) -> int:
+        """Predict a slide, write its files, and return its number of tiles."""
+        tiles = embeddings_of(self._task.embeddings, slide)
+        if self._options.output == "neighbours":
+            self._write_neighbours(slide, tiles)
+        else:
+            self._write_dense(slide, tiles)
+        return int(tiles.num_rows)
+
+    def _write_neighbours(self, slide: str, tiles: pa.Table) -> None:
+        """Write the neighbours of a slide's tiles, and their weights unless these are equal."""
+        equal = self._options.weights == "mean"
+        parts = [tables.neighbours(self._options.k, weights=None if equal else "float16").empty_table()]
+        for chunk, found, distance in self._search(slide, tiles):
+            parts.append(neighbours_table(chunk, found.rows, distance, None if equal else found.weights))
+        (self._task.target / "neighbours" / f"{slide}.parquet").write_table(pa.concat_tables(parts))
+
+    def _write_dense(self, slide: str, tiles: pa.Table) -> None:
+        """Write a slide's expression as parquet, with a row group per chunk, and as AnnData."""
+        table, measured = tile_table(
+            slide, tiles, self._genes, embeddings=self._task.embeddings, spots=self._task.spots
+        )
+        layers: tuple[str, ...] = MAPS if isinstance(self._model, MapPredictor) else ()
+        if isinstance(self._model, ContrastivePredictor) and self._options.spread:
+            layers = ("spread",)
+        var = self._slide_expression(tiles)
+        prediction = SlidePrediction(self._genes, table, self._provenance(), measured, layers, var)
+        contrastive = isinstance(self._model, ContrastivePredictor)
+        parts = self._predict_from_index(slide, tiles) if contrastive else self._predict_directly(tiles)
+        target, schema = self._task.target, tables.predictions(len(self._genes))
+        parquet, h5ad = target / "predictions" / f"{slide}.parquet", target / "anndata" / f"{slide}.h5ad"
+        write_in_parts(prediction, parts, parquet=(parquet, schema), h5ad=h5ad)
+
+    def _chunks(self, tiles: pa.Table) -> Iterator[pa.Table]:
+        step = self._options.chunk_tiles
+        return (tiles.slice(first, step) for first in range(0, tiles.num_rows, step))
+
+    def _search(self, slide: str, tiles: pa.Table) -> Iterator[Chunk]:
+        """Yield chunks of tiles with their neighbours."""
+        options, allowed = self._options, self._allowed_rows(slide)
+        for chunk in self._chunks(tiles):
+            features = tables.matrix(chunk["vector"])
+            found = self._imputer.find(features, options.k, allowed=allowed, exact=options.exact)
+            yield chunk, found, self._imputer.distance(found)
+
+    def _read_neighbours(self, slide: str) -> Iterator[Chunk]:
+        """Yield chunks of tiles with the neighbours that an earlier run stored."""
+        assert self._task.neighbours is not None  # called only then
+        file = self._task.neighbours.path / "neighbours" / f"{slide}.parquet"
+        for chunk in self._chunks(file.read_table()):
+            rows, weights = rows_and_weights(chunk)
+            no_scores = np.empty((len(rows), 0), np.float32)
+            yield chunk, FoundNeighbours(no_scores, rows, weights), chunk["distance"].to_numpy()
+
+    def _allowed_rows(self, slide: str) -> Bool[np.ndarray, " row"] | None:
+        """Return the mask of index rows for a slide's search; None for all."""
+        without = {column: list(values) for column, values in self._options.without.items()}
+        if slide in self._task.left_out:
+            without.setdefault("patient", []).append(self._task.left_out[slide])
+        allowed = None
+        for column, values in without.items():
+            mask = self._imputer.index.rows_where(column, values, drop=True)
+            allowed = mask if allowed is None else allowed & mask
+        return allowed
+
+    def _predict_from_index(self, slide: str, tiles: pa.Table) -> Iterator[PredictionPart]:
+        chunks = self._search(slide, tiles) if self._task.neighbours is None else self._read_neighbours(slide)
+        for chunk, found, distance in chunks:
+            mean = self._imputer.expression(found, self._columns)
+            obs: dict[str, np.ndarray] = {"distance": distance}
+            if self._distance_quantiles is not None:
+                obs["far"] = is_far(distance, self._distance_quantiles)
+            layers = {"spread": self._imputer.spread(found, mean, self._columns)} if self._options.spread else {}
+            yield PredictionPart(mean, _tile_columns(chunk), obs, layers)
+
+    def _predict_directly(self, tiles: pa.Table) -> Iterator[PredictionPart]:
+        if not tiles.num_rows:
+            return
+        features = tables.matrix(tiles["vector"])
+        boxes = np.stack([tiles[name].to_numpy() for name in ("x", "y", "side")], axis=1)
+        assert isinstance(self._model, DirectPredictor)  # any model that is not contrastive
+        expression = predict_slide(self._model, features, boxes)
+        maps = self._model.maps(features) if isinstance(self._model, MapPredictor) else {}
+        layers = {name: np.ascontiguousarray(self._select_genes(maps[name])) for name in MAPS if name in maps}
+        yield PredictionPart(self._select_genes(expression), _tile_columns(tiles), {}, layers)
+
+    def _select_genes(self, values: Float32[np.ndarray, "tile gene"]) -> Float32[np.ndarray, "tile gene"]:
+        return values if self._columns is None else np.ascontiguousarray(values[:, self._columns])
+
+    def _slide_expression(self, tiles: pa.Table) -> dict[str, np.ndarray]:
+        """Return the expression that a model with maps predicts of a slide as a whole."""
+        if not isinstance(self._model, MapPredictor) or not tiles.num_rows:
+            return {}
+        whole = self._model.predict_bag(tables.matrix(tiles["vector"]))
+        return {"slide": whole if self._columns is None else whole[self._columns]}
+
+    def _provenance(self) -> dict[str, object]:
+        task = self._task
+        provenance = {
+            "model": task.model.manifest.folder,
+            "protocol": task.options.protocol,
+            "schema_version": 1,
+        }
+        return provenance if task.index is None else {**provenance, "index": task.index.manifest.folder}
+
+
+def tile_table(
+    slide: str, tiles: pa.Table, genes: list[str], *, embeddings: Artifact, spots: Artifact | None
+) -> tuple[TileTable, ad.AnnData | None]:
+    """Return names and centres of a slide's tiles, and the measured expression of their spots where there is any."""
+    x, y, side = (tiles[name].to_numpy() for name in ("x", "y", "side"))
+    names = tiles["spot"].to_pylist()
+    measured, diameter = None, float(side[0]) if len(side) else 1.0
+    centres = np.stack([x + side / 2, y + side / 2], axis=1)
+    section = _section_on(spots, slide)
+    if spots is not None and section is not None and all(names):
+        counts = load_counts(spots, section)
+        diameter = counts.diameter_px
+        row_of = {spot: row for row, spot in enumerate(counts.spots)}
+        centres = counts.xy[[row_of[name] for name in names]]  # as measured: a tile's corner is rounded to a pixel
+        source = read_section(spots.path / "sections" / f"{section}.h5ad")
+        measured = ad.AnnData(counts.expression(genes), obs=source.obs, var=pd.DataFrame(index=pd.Index(genes)))
+    numbered = zip(names, tiles["tile"].to_pylist(), strict=True)
+    names = [spot or f"{slide}-{tile:06d}" for spot, tile in numbered]
+    return TileTable(slide, names, centres, Level0Pixels(diameter), thumbnail_of(embeddings, slide)), measured
+
+
+def _section_on(spots: Artifact | None, slide: str) -> str | None:
+    """Return the section that was measured on a slide."""
+    sections = sections_of(spots) if spots is not None else {}
+    return next((name for name, section in sections.items() if section["slide"] == slide), None)
+
+
+def thumbnail_of(embeddings: Artifact, slide: str) -> SlideOverview:
+    """Return a slide's thumbnail, from the tiles that were embedded."""
+    tiles = open_artifact(StoragePath(embeddings.manifest.notes["tiles"]), "tile")
+    content = (tiles.path / "thumbnails" / f"{slide}.png").read_bytes()
+    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    rows = tiles.table("slides.parquet", tables.SLIDES).to_pylist()
+    width = next(row["width"] for row in rows if row["slide"] == slide)
+    return SlideOverview(pixels, pixels.shape[1] / width)
+
+
+def _tile_columns(chunk: pa.Table) -> dict[str, pa.Array]:
+    return {name: chunk[name].combine_chunks() for name in tables.TILES.names}

@@ -1,1 +1,1 @@
-"""Index."""
+"""index: measured spots + a contrastive model -> a reference index."""

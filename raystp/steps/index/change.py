@@ -1,4 +1,4 @@
-"""A bank that changes: sections that come, patients who go. The change is a new index; the old one may be deleted."""
+"""Change an index: add sections or remove patients. A change writes a new index; the old one may then be deleted."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,135 +8,159 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
 
-from raystp.artifacts import MANIFEST, Artifact, create_or_open, open_artifact, resolve
+from raystp.artifacts import MANIFEST, Artifact, ArtifactWriter, create_or_open, open_artifact, resolve
 from raystp.errors import ArtifactError, some
 from raystp.expression.sections import sections_of
 from raystp.expression.training_set import SpotTable, join_section, stack_sections
 from raystp.index import change
-from raystp.index.opened import open_reference_index
+from raystp.index.description import IndexDescription
+from raystp.index.open import open_reference_index
+from raystp.index.queries import (
+    drop_patients,
+    evenly_spaced,
+    limit_per_section,
+    queries_table,
+    read_queries,
+    recall_queries,
+    write_queries,
+)
 from raystp.index.reference import ReferenceRows
-from raystp.steps.index.config import IndexConfig
-from raystp.steps.index.queries import asked, measured, read, spread_over, table_of, thinned, without
-from raystp.steps.index.tasks import contrastive, placed
+from raystp.steps.index.config import IndexConfig, Vectors
+from raystp.steps.index.work import Embeddings, embed_table, load_contrastive
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
 
 STEP = "index"
+STORED_VECTORS: dict[Vectors, str] = {"expression": "spot", "image": "image"}
+"""Value of the config's `vectors` -> value in the manifest, as every version stores it."""
 
 
-def added(config: IndexConfig, base: Artifact) -> Artifact:
-    """Leave the base with further sections."""
+def add_sections(config: IndexConfig, base: Artifact) -> Artifact:
+    """Write the base with further sections."""
     store = config.run.store
-    spots, embed = resolve(store, str(config.spots), "spots"), resolve(store, str(config.embeddings), "embed")
+    spots, embeddings = resolve(store, str(config.spots), "spots"), resolve(store, str(config.embeddings), "embed")
     model = open_artifact(StoragePath.of(store) / base.manifest.notes["model"], "train")
-    draft = create_or_open(config, STEP, {"base": base, "spots": spots, "embeddings": embed, "model": model})
-    if isinstance(draft, Artifact):
-        return draft
+    inputs = {"base": base, "spots": spots, "embeddings": embeddings, "model": model}
+    writer = create_or_open(config, STEP, inputs)
+    if isinstance(writer, Artifact):
+        return writer
     names = config.reference or []
     _check_new(base, names)
-    ready = contrastive(model.path)
-    rows = stack_sections([join_section(spots, embed, name) for name in names], tuple(ready.genes))
-    vectors, images = placed(ready, rows, base.manifest.notes["vectors"])
-    reference = _reference(rows, vectors, spots, list(ready.genes))
-    queries = _with(read(base), rows, images, reference.patients)
-    bank = base.manifest.notes["bank"]
-    told = change.extend(
-        base.path, bank, reference, draft.path, shards=config.shards or 1, queries=_asked(queries, bank)
+    contrastive = load_contrastive(model.path)
+    table = stack_sections([join_section(spots, embeddings, name) for name in names], tuple(contrastive.genes))
+    vectors, images = embed_table(contrastive, table, _vectors_of(base))
+    reference = _reference(table, vectors, spots, list(contrastive.genes))
+    queries = _add_queries(read_queries(base.path, base.manifest.notes), table, images, reference.patients)
+    old = _description_of(base)
+    description = change.extend(
+        base.path, old, reference, writer.path, shards=config.shards or 1, queries=_recall_queries(queries, old)
     )
-    logger.info(f"index: {len(rows.spots)} spots of {some(names)} added to {base.manifest.folder}")
-    slides = [*base.manifest.notes["slides"], *rows.slides]
-    return draft.finish(*_told(told, base, slides, _measured(draft.path, told, queries)))
+    logger.info(f"index: {len(table.spots)} spots of {some(names)} added to {base.manifest.folder}")
+    slides = [*base.manifest.notes["slides"], *table.slides]
+    return _finish(writer, description, base, slides, queries=queries)
 
 
-def removed(config: IndexConfig, base: Artifact) -> Artifact:
-    """Leave the base without some patients, and say what else still holds them."""
-    draft = create_or_open(config, STEP, {"base": base})
-    if not isinstance(draft, Artifact):
-        before, queries = base.manifest.notes["bank"], read(base)
-        queries = without(queries, config.without) if queries is not None else None
-        told = change.remove(base.path, before, config.without, draft.path, queries=_asked(queries, before))
-        slides = sorted(set(open_reference_index(draft.path, told, only=()).rows["slide"].to_pylist()))
-        draft = draft.finish(*_told(told, base, slides, _measured(draft.path, told, queries)))
-        logger.info(f"index: {some(config.without)} removed; {draft.manifest.rows['rows']} spots are left")
-    older = _older(config, base)
+def remove_patients(config: IndexConfig, base: Artifact) -> Artifact:
+    """Write the base without some patients; log, or delete, what else still has their data."""
+    writer = create_or_open(config, STEP, {"base": base})
+    if isinstance(writer, Artifact):
+        index = writer
+    else:
+        old, queries = _description_of(base), read_queries(base.path, base.manifest.notes)
+        queries = drop_patients(queries, config.without) if queries is not None else None
+        description = change.remove(base.path, old, config.without, writer.path, queries=_recall_queries(queries, old))
+        rows = open_reference_index(writer.path, description, only=()).rows
+        index = _finish(writer, description, base, sorted(set(rows["slide"].to_pylist())), queries=queries)
+        logger.info(f"index: {some(config.without)} removed; {index.manifest.rows['rows']} spots remain")
+    older = _older_with_patients(config, base)
     if config.run.delete_base:
-        for one in older:
-            one.path.remove()
-            logger.info(f"  deleted {one.path}")
+        for artifact in older:
+            artifact.path.remove()
+            logger.info(f"  deleted {artifact.path}")
     elif older:
-        logger.info(
-            f"  {some([str(one.path) for one in older])} still hold them: --set run.delete_base=true deletes those"
-        )
+        paths = some([str(artifact.path) for artifact in older])
+        logger.info(f"  {paths} still contain the removed patients: --set run.delete_base=true deletes these indexes")
     model = base.manifest.notes["model"]
-    logger.info(f"  models, spots and embeddings are not touched: {model} may have learned from them")
-    return draft
+    logger.info(f"  models, spots and embeddings are unchanged: {model} may be trained on these patients")
+    return index
+
+
+def _description_of(index: Artifact) -> IndexDescription:
+    description: IndexDescription = index.manifest.notes["bank"]
+    return description
+
+
+def _vectors_of(index: Artifact) -> Vectors:
+    return "image" if index.manifest.notes["vectors"] == STORED_VECTORS["image"] else "expression"
 
 
 def _check_new(base: Artifact, names: list[str]) -> None:
-    there = [name for name in names if name in base.manifest.notes["bank"]["sections"]]
-    if there:
-        msg = f"reference: {some(there)} are in {base.manifest.folder} already: a spot is in a bank once"
+    present = [name for name in names if name in _description_of(base)["sections"]]
+    if present:
+        msg = f"reference: {some(present)} are in {base.manifest.folder} already; name sections that are not in it"
         raise ArtifactError(msg)
 
 
-def _reference(rows: SpotTable, vectors: Any, spots: Artifact, genes: list[str]) -> ReferenceRows:
-    known = sections_of(spots)
-    of = [rows.sections[number] for number in rows.group.tolist()]
+def _reference(table: SpotTable, vectors: Embeddings, spots: Artifact, genes: list[str]) -> ReferenceRows:
+    sections = sections_of(spots)
+    names = [table.sections[number] for number in table.group.tolist()]
     return ReferenceRows(
         vectors=vectors,
-        expression=rows.expression,
+        expression=table.expression,
         genes=genes,
-        sections=of,
-        spots=list(rows.spots),
-        patients=[str(known[name]["patient"]) for name in of],
-        more={"slide": [str(known[name]["slide"]) for name in of]},
+        sections=names,
+        spots=list(table.spots),
+        patients=[str(sections[name]["patient"]) for name in names],
+        columns={"slide": [str(sections[name]["slide"]) for name in names]},
     )
 
 
-def _with(
-    queries: pa.Table | None, rows: SpotTable, images: Float32[np.ndarray, "spot joint"], patients: Sequence[str]
+def _add_queries(
+    queries: pa.Table | None, table: SpotTable, images: Embeddings, patients: Sequence[str]
 ) -> pa.Table | None:
-    """Return the base's queries with a few tiles of each section that came."""
+    """Return the base's queries with some tiles of each added section."""
     if queries is None:
         return None
     parts = [queries]
-    for number, name in enumerate(rows.sections):
-        own = np.flatnonzero(rows.group == number)
-        parts.append(table_of(images[own[spread_over(len(own))]], name, patients[own[0]]))
-    return thinned(pa.concat_tables(parts))
+    for number, name in enumerate(table.sections):
+        own = np.flatnonzero(table.group == number)
+        parts.append(queries_table(images[own[evenly_spaced(len(own))]], name, patients[own[0]]))
+    return limit_per_section(pa.concat_tables(parts))
 
 
-def _asked(queries: pa.Table | None, bank: Mapping[str, Any]) -> Float32[np.ndarray, "query joint"] | None:
-    """Return what recall is measured with: tiles, as when it was built, or rows of the bank where none were kept."""
-    return asked(queries, bank["want"]["seed"]) if queries is not None and queries.num_rows else None
+def _recall_queries(queries: pa.Table | None, old: IndexDescription) -> Float32[np.ndarray, "query joint"] | None:
+    """Return the queries on which recall is measured; None (rows of the index are used) where none are stored."""
+    return recall_queries(queries, old["want"]["seed"]) if queries is not None and queries.num_rows else None
 
 
-def _measured(place: StoragePath, described: Mapping[str, Any], queries: pa.Table | None) -> Mapping[str, Any]:
-    """Return the notes about queries, measured on the changed bank; none where none are left."""
+def _finish(
+    writer: ArtifactWriter,
+    description: IndexDescription,
+    base: Artifact,
+    slides: list[str],
+    *,
+    queries: pa.Table | None,
+) -> Artifact:
+    """Measure the queries on the changed index, and write its manifest."""
+    measured: Mapping[str, Any] = {}
     if queries is None or not queries.num_rows:
-        logger.warning("  no queries were kept with the base: how far tiles of its kind lie is not known of this index")
-        return {}
-    return measured(place, open_reference_index(place, described), queries)
-
-
-def _told(
-    described: dict[str, Any], base: Artifact, slides: list[str], measured_: Mapping[str, Any]
-) -> tuple[dict[str, int], list[Any], dict[str, Any]]:
-    """Return rows, failures and notes of a changed index."""
+        logger.warning("  the base has no calibration queries: this index cannot report which tiles are far from it")
+    else:
+        measured = write_queries(writer.path, open_reference_index(writer.path, description), queries)
     notes = {name: value for name, value in base.manifest.notes.items() if name not in {"queries", "distance"}}
-    notes |= {"bank": described, "patients": described["patients"], "slides": slides, **measured_}
-    rows = sum(one["rows"] for one in described["shards"])
-    return {"rows": rows, "shards": len(described["shards"])}, [], {**notes, "base": base.manifest.folder}
+    notes |= {"bank": description, "patients": description["patients"], "slides": slides, **measured}
+    rows = {"rows": sum(shard["rows"] for shard in description["shards"]), "shards": len(description["shards"])}
+    return writer.finish(rows, [], {**notes, "base": base.manifest.folder})
 
 
-def _older(config: IndexConfig, base: Artifact) -> list[Artifact]:
-    """Return the base and what it was made from in turn, as far as they are there and hold any of the patients."""
-    found, one, store = [], base, StoragePath.of(config.run.store)
+def _older_with_patients(config: IndexConfig, base: Artifact) -> list[Artifact]:
+    """Return the indexes of the base's lineage, the base first, that exist and have any of the removed patients."""
+    found, index, store = [], base, StoragePath.of(config.run.store)
     while True:
-        if set(config.without) & set(one.manifest.notes["patients"]):
-            found.append(one)
-        before = one.manifest.notes.get("base")
-        if before is None or not (store / before / MANIFEST).exists():
+        if set(config.without) & set(index.manifest.notes["patients"]):
+            found.append(index)
+        earlier = index.manifest.notes.get("base")
+        if earlier is None or not (store / earlier / MANIFEST).exists():
             return found
-        one = open_artifact(store / before, STEP)
+        index = open_artifact(store / earlier, STEP)

@@ -1,7 +1,7 @@
-"""index: a contrastive model + reference spots -> a bank: shards of vectors, and expression rows in the same order."""
+"""index: a contrastive model + measured spots -> a reference index: shards of vectors and expression."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,23 +12,24 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.errors import ModelError, some
-from raystp.index.cut import cut, cut_by_bytes
-from raystp.index.opened import open_reference_index
-from raystp.index.search.kinds import IndexParams, IndexPlan
-from raystp.index.write import describe, plan_index, sample_rows
+from raystp.index.description import IndexDescription, ShardRecord
+from raystp.index.open import open_reference_index
+from raystp.index.queries import queries_per_section, recall_queries, write_queries
+from raystp.index.reference import shard_ranges, shard_ranges_by_bytes
+from raystp.index.search.kinds import IndexParams
+from raystp.index.write import IndexPlan, describe, plan_index, sample_rows
 from raystp.models.methods import open_predictor
 from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
-from raystp.steps.index.change import added, removed
+from raystp.steps.index.change import STORED_VECTORS, add_sections, remove_patients
 from raystp.steps.index.config import IndexConfig
-from raystp.steps.index.queries import asked, measured, share_of_each
-from raystp.steps.index.tasks import (
+from raystp.steps.index.work import (
     EmbeddedSection,
     SectionTask,
     ShardTask,
-    pieces,
-    place_section,
-    rows_of,
+    embed_section,
+    pieces_of,
+    section_rows,
     write_one_shard,
 )
 
@@ -39,103 +40,120 @@ CONFIG = IndexConfig
 
 
 def run(config: IndexConfig) -> Artifact:
-    """Embed the reference spots and leave the bank; or change one."""
+    """Embed the reference spots and write their index, or write a changed index."""
     store = config.run.store
     if config.base is not None:
         base = resolve(store, config.base, STEP)
-        return added(config, base) if config.reference is not None else removed(config, base)
+        return add_sections(config, base) if config.reference is not None else remove_patients(config, base)
     model, spots = resolve(store, str(config.model), "train"), resolve(store, str(config.spots), "spots")
-    embed = resolve(store, str(config.embeddings), "embed")
-    draft = create_or_open(config, STEP, {"model": model, "spots": spots, "embeddings": embed})
-    if isinstance(draft, Artifact):
-        return draft
-    meta = _checked(model)
+    embeddings = resolve(store, str(config.embeddings), "embed")
+    writer = create_or_open(config, STEP, {"model": model, "spots": spots, "embeddings": embeddings})
+    if isinstance(writer, Artifact):
+        return writer
+    meta = _load_meta(model)
     names = config.reference or [*meta["train"], *meta["validation"]]
-    work = [SectionTask(model.path, spots, embed, name, config.bank, draft.path) for name in names]
+    tasks = [SectionTask(model.path, spots, embeddings, name, config.vectors, writer.path) for name in names]
     with session(config.run.address):
-        parts, failures = _place(work)
-        most = share_of_each(len(parts))
-        queries = pa.concat_tables([part.queries(most) for part in parts])
-        described = _build(config, draft, parts, list(meta["genes"]), queries=queries)
-    told = measured(draft.path, open_reference_index(draft.path, described), queries)
-    (draft.path / "parts").remove()
-    rows = sum(len(part.spots) for part in parts)
-    shards = len(described["shards"])
-    sections = some([part.section for part in parts])
-    logger.info(f"index: {rows} spots of {sections} in {shards} shards, {config.metric}; {described['why']}")
-    if described.get("sentence") and described["kind"] != "exact":
-        logger.info(f"  {described['sentence']}")
+        sections, failures = _embed(tasks)
+        count = queries_per_section(len(sections))
+        queries = pa.concat_tables([section.queries(count) for section in sections])
+        description = _build(config, writer, sections, list(meta["genes"]), queries=queries)
+    measured = write_queries(writer.path, open_reference_index(writer.path, description), queries)
+    (writer.path / "parts").remove()
+    rows, shards = sum(len(section.spots) for section in sections), len(description["shards"])
+    _log(config, description, sections)
     notes = {
-        "bank": described,
+        "bank": description,
         "model": model.manifest.folder,
-        "vectors": config.bank,
-        "patients": described["patients"],
-        "slides": sorted({part.slide for part in parts}),
-        **told,
+        "vectors": STORED_VECTORS[config.vectors],
+        "patients": description["patients"],
+        "slides": sorted({section.slide for section in sections}),
+        **measured,
     }
-    return draft.finish({"rows": rows, "shards": shards}, failures, notes)
+    return writer.finish({"rows": rows, "shards": shards}, failures, notes)
 
 
-def _checked(model: Artifact) -> dict[str, Any]:
+def _load_meta(model: Artifact) -> Mapping[str, Any]:
     kind, arrays, meta = load_model(model.path)
     if not isinstance(open_predictor(kind, arrays, meta), ContrastivePredictor):
-        msg = f"{model.path} is a {kind} model, which answers by itself: run `raystp impute` without an index"
+        msg = f"{model.path} is a {kind} model, which needs no index: run `raystp impute` without one"
         raise ModelError(msg)
     return meta
 
 
-def _place(work: list[SectionTask]) -> tuple[list[EmbeddedSection], list[dict[str, object]]]:
-    """Place every section; one that fails is a failure, and the bank does without it."""
-    placed: dict[int, EmbeddedSection] = {}
+def _log(config: IndexConfig, description: IndexDescription, sections: Sequence[EmbeddedSection]) -> None:
+    rows = sum(len(section.spots) for section in sections)
+    names, shards = some([section.section for section in sections]), len(description["shards"])
+    logger.info(f"index: {rows} spots of {names} in {shards} shards, {config.metric}; {description['why']}")
+    if description.get("sentence") and description["kind"] != "exact":
+        logger.info(f"  {description['sentence']}")
+
+
+def _embed(tasks: list[SectionTask]) -> tuple[list[EmbeddedSection], list[dict[str, object]]]:
+    """Embed every section; one that fails becomes a failure and is not in the index."""
+    embedded: dict[int, EmbeddedSection] = {}
     failures: list[dict[str, object]] = []
-    with Progress(STEP, len(work), "section") as progress:
-        for position, answer in map_tasks(place_section, work):
-            if isinstance(answer, str):
-                failures.append({"slide": work[position].section, "stage": STEP, "reason": answer})
+    with Progress(STEP, len(tasks), "section") as progress:
+        for position, result in map_tasks(embed_section, tasks):
+            if isinstance(result, str):
+                failures.append({"slide": tasks[position].section, "stage": STEP, "reason": result})
             else:
-                placed[position] = answer
-            progress.add(1, failed=isinstance(answer, str))
-    if not placed:
-        msg = f"no section could be placed; the first: {failures[0]['reason']}"
+                embedded[position] = result
+            progress.add(1, failed=isinstance(result, str))
+    if not embedded:
+        msg = f"all {len(tasks)} sections failed; the first: {failures[0]['reason']}"
         raise ModelError(msg)
-    return [placed[position] for position in sorted(placed)], failures
+    return [embedded[position] for position in sorted(embedded)], failures
 
 
 def _build(
-    config: IndexConfig, draft: ArtifactWriter, parts: Sequence[EmbeddedSection], genes: list[str], *, queries: pa.Table
-) -> dict[str, Any]:
-    """Plan the bank, write each shard in a task of its own, and describe the whole."""
-    rows, joint = sum(len(part.spots) for part in parts), parts[0].joint
-    want = IndexParams(kind=config.kind, recall=config.recall, k=config.recall_k, form=config.expression)
-    drawn = sample_rows(rows, want)
-    plan = plan_index(draft.path, *_sample(parts, drawn), rows=rows, metric=config.metric, want=want)
-    shards = _write(config, draft, plan, parts=parts, bytes_a_row=4 * (joint + len(genes)))
-    table = pa.concat_tables([rows_of(part) for part in parts])
-    return describe(draft.path, plan, shards, table, genes=genes, queries=asked(queries, want.seed))
+    config: IndexConfig,
+    writer: ArtifactWriter,
+    sections: Sequence[EmbeddedSection],
+    genes: list[str],
+    *,
+    queries: pa.Table,
+) -> IndexDescription:
+    """Plan the index, write each shard in a task of its own, and describe the whole."""
+    rows, joint = sum(len(section.spots) for section in sections), sections[0].joint
+    params = IndexParams(kind=config.kind, recall=config.recall, k=config.recall_k, form=config.expression)
+    sample = _sample(sections, sample_rows(rows, params))
+    plan = plan_index(writer.path, *sample, rows=rows, metric=config.metric, params=params)
+    shards = _write_shards(config, writer, plan, sections=sections, row_bytes=4 * (joint + len(genes)))
+    table = pa.concat_tables([section_rows(section) for section in sections])
+    return describe(writer.path, plan, shards, table, genes=genes, queries=recall_queries(queries, params.seed))
 
 
-def _write(
-    config: IndexConfig, draft: ArtifactWriter, plan: IndexPlan, *, parts: Sequence[EmbeddedSection], bytes_a_row: int
-) -> list[dict[str, Any]]:
-    rows = sum(len(part.spots) for part in parts)
-    cuts = cut(rows, config.shards) if config.shards else cut_by_bytes(rows, bytes_a_row, config.shard_bytes)
-    work = [ShardTask(number, pieces(parts, *bounds), plan, draft.path) for number, bounds in enumerate(cuts)]
-    described: dict[int, dict[str, Any]] = {}
-    with Progress(STEP, len(work), "shard") as progress:
-        for position, answer in map_tasks(write_one_shard, work, cpus=config.run.cpus_per_shard):
-            if isinstance(answer, str):
-                raise ModelError(answer)
-            described[position] = answer
+def _write_shards(
+    config: IndexConfig,
+    writer: ArtifactWriter,
+    plan: IndexPlan,
+    *,
+    sections: Sequence[EmbeddedSection],
+    row_bytes: int,
+) -> list[ShardRecord]:
+    rows = sum(len(section.spots) for section in sections)
+    if config.shards:
+        ranges = shard_ranges(rows, config.shards)
+    else:
+        ranges = shard_ranges_by_bytes(rows, row_bytes, config.shard_bytes)
+    tasks = [ShardTask(number, pieces_of(sections, *bounds), plan, writer.path) for number, bounds in enumerate(ranges)]
+    records: dict[int, ShardRecord] = {}
+    with Progress(STEP, len(tasks), "shard") as progress:
+        for position, result in map_tasks(write_one_shard, tasks, cpus=config.run.cpus_per_shard):
+            if isinstance(result, str):
+                raise ModelError(result)
+            records[position] = result
             progress.add(1)
-    return [described[number] for number in range(len(work))]
+    return [records[number] for number in range(len(tasks))]
 
 
-def _sample(parts: Sequence[EmbeddedSection], drawn: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Return the vectors of rising rows over all parts, and whose they are."""
-    vectors, patients, at = [], [], 0
-    for part in parts:
-        own = drawn[(drawn >= at) & (drawn < at + len(part.spots))] - at
-        vectors.append(part.vectors()[own])
-        patients += [part.patient] * len(own)
-        at += len(part.spots)
+def _sample(sections: Sequence[EmbeddedSection], rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return the vectors of rising rows over all sections, and their patients."""
+    vectors, patients, offset = [], [], 0
+    for section in sections:
+        own = rows[(rows >= offset) & (rows < offset + len(section.spots))] - offset
+        vectors.append(section.vectors()[own])
+        patients += [section.patient] * len(own)
+        offset += len(section.spots)
     return np.concatenate(vectors), patients

@@ -20,13 +20,14 @@ from raystp.cluster.serving.messages import (
 )
 from raystp.encoders.encoder import BatchEncoder
 from raystp.errors import ConfigError, EncoderError, ModelError, RaystpError
+from raystp.impute.imputer import Columns, FoundNeighbours, NeighborImputer
 from raystp.impute.weights import WEIGHTS
-from raystp.index.opened import ReferenceIndex, open_reference_index
+from raystp.index.open import ReferenceIndex, open_reference_index
+from raystp.index.remote import RemoteIndex
 from raystp.models.methods import open_predictor
 from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
 from raystp.steps.encoder_source import EncoderConfig, dim_of, source_of
-from raystp.steps.impute.imputer import Columns, FoundNeighbours, NeighborImputer, RemoteIndex
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.pixels import SlideLibrary, decode_images
 from raystp.units import TilePixels
@@ -138,8 +139,8 @@ class ImputeHandler:
         if not total:
             return [self._empty_response(request) for request in group]
         options, imputer = first.options, dataclasses.replace(self.imputer, weights=first.options.weights)
-        allowed = imputer.bank.rows_without(options.without) if options.without else None
-        found = imputer.find(self._features(group), options.k, allowed=allowed, exactly=self.exact)
+        allowed = imputer.index.rows_without(options.without) if options.without else None
+        found = imputer.find(self._features(group), options.k, allowed=allowed, exact=self.exact)
         expression = imputer.expression(found, first.columns)
         spread = imputer.spread(found, expression, first.columns) if options.spread else None
         distance = imputer.distance(found)
@@ -238,8 +239,8 @@ def open_handler(config: ServeConfig, index_actors: ReferenceIndex | RemoteIndex
         encode = BatchEncoder(encoder, device="cuda" if torch.cuda.is_available() else "cpu", batch="fit")
         tile_px = encoder.tile_px
     return ImputeHandler(
-        imputer=NeighborImputer(opened_model, opened, description["metric"]),
-        rows=opened.head.rows if isinstance(opened, RemoteIndex) else opened.rows,
+        imputer=NeighborImputer(opened_model, opened),
+        rows=opened.rows,
         model_info=_model_info(config, meta, model, index),
         far_distance=_far_distance(config, index),
         exact=config.search == "exact",

@@ -11,7 +11,8 @@ from raystp.cluster.serving.guard import AccessPolicy, BearerToken
 from raystp.cluster.serving.messages import RequestLimits
 from raystp.cluster.session import session
 from raystp.errors import ConfigError
-from raystp.steps.impute.imputer import RemoteIndex, open_remote_index
+from raystp.index.remote import RemoteIndex
+from raystp.steps.impute.step import open_remote_index
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.handler import check_inputs, open_handler
 from raystp.storage import StoragePath

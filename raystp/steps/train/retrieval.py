@@ -40,5 +40,5 @@ def retrieve(
         vectors = model.embed_spots(reference.expression)
     scores, rows = search(vectors, images, min(retrieval.k, len(vectors)), metric=retrieval.metric)
     weighting = WEIGHTS[retrieval.weights]
-    read = scores if weighting.reads == "scores" else np.square(images[:, None] - vectors[rows]).sum(axis=2)
-    return in_memory(reference.expression).share_of_sum(weighting.weigh(read), rows)
+    read = scores if weighting.input == "scores" else np.square(images[:, None] - vectors[rows]).sum(axis=2)
+    return in_memory(reference.expression).share_of_sum(weighting.compute(read), rows)

@@ -1,4 +1,4 @@
-"""A shard's expression: every form gives the same answers, shards' shares add to the whole, and only its files open."""
+"""A shard's expression: every form gives the same sums, shares add to the whole, and only its own files open."""
 
 import itertools
 import json
@@ -16,8 +16,8 @@ from scipy import sparse
 
 from raystp.errors import ArtifactError, ModelError
 from raystp.index.expression import kernels as expression_kernels
-from raystp.index.expression.forms import DenseExpression, Form, SparseExpression
-from raystp.index.expression.shard import ExpressionRows, in_memory, open_expression, write_expression
+from raystp.index.expression.forms import DenseExpression, ExpressionRows, Form, SparseExpression
+from raystp.index.expression.shard import in_memory, open_expression, write_expression
 from raystp.storage import StoragePath
 
 FORMS: tuple[Form, ...] = ("float32", "float16", "csr", "csr16")
@@ -34,16 +34,15 @@ def toy() -> Any:
     return values
 
 
-def asked(queries: int = 40, k: int = 50, seed: int = 1) -> tuple[Any, Any]:
+def random_neighbours(queries: int = 40, k: int = 50, seed: int = 1) -> tuple[Any, Any]:
     random = np.random.default_rng(seed)
     weights = random.random((queries, k), dtype=np.float32)
     return weights / weights.sum(axis=1, keepdims=True), random.integers(0, ROWS, (queries, k))
 
 
-def opened(folder: Path, form: Form, values: Any = None, stem: str = "shard-00000") -> ExpressionRows:
-    place = StoragePath.of(folder)
-    described = write_expression(place, stem, toy() if values is None else values, form)
-    return open_expression(place, json.loads(json.dumps(described)))
+def write_and_open(folder: Path, form: Form, values: Any = None, stem: str = "shard-00000") -> ExpressionRows:
+    record = write_expression(StoragePath.of(folder), stem, toy() if values is None else values, form)
+    return open_expression(StoragePath.of(folder), json.loads(json.dumps(record)))
 
 
 def sums(weights: Any, rows: Any, values: Any) -> Any:
@@ -51,15 +50,15 @@ def sums(weights: Any, rows: Any, values: Any) -> Any:
 
 
 def stored(form: Form) -> Any:
-    """Return the toy's values as a form keeps them."""
+    """Return the toy's values as a form stores them."""
     return toy().astype(np.float16).astype(np.float32) if form in {"float16", "csr16"} else toy()
 
 
-@pytest.mark.parametrize("source", ["dense", "sparse", "opened"])
+@pytest.mark.parametrize("source", ["dense", "sparse", "open"])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_back_what_was_written(tmp_path: Path, form: Form, source: str) -> None:
-    given: Any = {"dense": toy(), "sparse": sparse.csr_array(toy()), "opened": in_memory(toy())}[source]
-    expression = opened(tmp_path, form, given)
+def test_every_form_reads_back_as_it_was_written(tmp_path: Path, form: Form, source: str) -> None:
+    given: Any = {"dense": toy(), "sparse": sparse.csr_array(toy()), "open": in_memory(toy())}[source]
+    expression = write_and_open(tmp_path, form, given)
     assert isinstance(expression, ExpressionRows)
     assert (expression.form, expression.shape) == (form, (ROWS, GENES))
     order = np.random.default_rng(2).permutation(ROWS)
@@ -69,8 +68,8 @@ def test_every_form_gives_back_what_was_written(tmp_path: Path, form: Form, sour
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_share_is_the_weighted_sum_of_rows(tmp_path: Path, form: Form) -> None:
-    weights, rows = asked()
-    found = opened(tmp_path, form).share_of_sum(weights, rows)
+    weights, rows = random_neighbours()
+    found = write_and_open(tmp_path, form).share_of_sum(weights, rows)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, sums(weights, rows, stored(form)), rtol=2e-6, atol=1e-6)
     close = 1e-6 if form in {"float32", "csr"} else 5e-4
@@ -78,25 +77,25 @@ def test_a_share_is_the_weighted_sum_of_rows(tmp_path: Path, form: Form) -> None
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_first_neighbour_alone_is_its_row_and_all_rows_alike_are_the_mean(tmp_path: Path, form: Form) -> None:
-    expression, rows = opened(tmp_path, form), asked(k=1)[1]
+def test_a_single_neighbour_gives_its_row_and_equal_weights_give_the_mean(tmp_path: Path, form: Form) -> None:
+    expression, rows = write_and_open(tmp_path, form), random_neighbours(k=1)[1]
     assert np.array_equal(expression.share_of_sum(np.ones(rows.shape, np.float32), rows), stored(form)[rows[:, 0]])
-    everyone = np.random.default_rng(3).permutation(ROWS)[None]
-    mean = expression.share_of_sum(np.full((1, ROWS), 1 / ROWS, np.float32), everyone)
+    all_rows = np.random.default_rng(3).permutation(ROWS)[None]
+    mean = expression.share_of_sum(np.full((1, ROWS), 1 / ROWS, np.float32), all_rows)
     np.testing.assert_allclose(mean[0], stored(form).mean(axis=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shards", [1, 2, 7])
 def test_the_shares_of_shards_add_to_the_whole(tmp_path: Path, shards: int, form: Form) -> None:
-    weights, rows = asked()
-    rows[3, 5:] = -1  # neighbours that are absent
+    weights, rows = random_neighbours()
+    rows[3, 5:] = -1  # missing neighbours
     weights[3, 5:] = 0.25
     mean = sums(np.where(rows < 0, 0, weights), rows, stored(form)).astype(np.float32)
     cuts = np.linspace(0, ROWS, shards + 1).astype(int).tolist()
     total, spread = np.zeros((2, len(rows), GENES), np.float32)
     for number, (first, end) in enumerate(itertools.pairwise(cuts)):
-        shard = opened(tmp_path, form, toy()[first:end], f"shard-{number:05d}")
+        shard = write_and_open(tmp_path, form, toy()[first:end], f"shard-{number:05d}")
         total += shard.share_of_sum(weights, rows, first)
         spread += shard.share_of_spread(weights, rows, mean, first)
     whole = in_memory(stored(form))
@@ -106,16 +105,16 @@ def test_the_shares_of_shards_add_to_the_whole(tmp_path: Path, shards: int, form
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_spread_is_the_weighted_variance(tmp_path: Path, form: Form) -> None:
-    weights, rows = asked()
+    weights, rows = random_neighbours()
     mean = sums(weights, rows, stored(form))
     true = np.einsum("qk,qkg->qg", weights.astype(np.float64), (stored(form)[rows] - mean[:, None]) ** 2)
-    found = opened(tmp_path, form).share_of_spread(weights, rows, mean.astype(np.float32))
+    found = write_and_open(tmp_path, form).share_of_spread(weights, rows, mean.astype(np.float32))
     np.testing.assert_allclose(found, true, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_neighbours_that_agree_have_no_spread(tmp_path: Path, form: Form) -> None:
-    expression, rows = opened(tmp_path, form), np.full((1, 50), 8)
+def test_equal_neighbours_have_no_spread(tmp_path: Path, form: Form) -> None:
+    expression, rows = write_and_open(tmp_path, form), np.full((1, 50), 8)
     weights = np.full((1, 50), 0.02, np.float32)
     mean = expression.share_of_sum(weights, rows)
     np.testing.assert_allclose(np.sqrt(expression.share_of_spread(weights, rows, mean)), 0, atol=1e-5)
@@ -123,8 +122,8 @@ def test_neighbours_that_agree_have_no_spread(tmp_path: Path, form: Form) -> Non
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("genes", [SOME, np.arange(0, GENES, 30), np.zeros(0, np.int64), np.arange(GENES)[::-1]])
-def test_chosen_genes_are_the_columns_of_all(tmp_path: Path, form: Form, genes: Any) -> None:
-    expression, (weights, rows) = opened(tmp_path, form), asked()
+def test_selected_genes_are_columns_of_the_whole(tmp_path: Path, form: Form, genes: Any) -> None:
+    expression, (weights, rows) = write_and_open(tmp_path, form), random_neighbours()
     whole = expression.share_of_sum(weights, rows)
     np.testing.assert_allclose(expression.share_of_sum(weights, rows, 0, genes), whole[:, genes], rtol=1e-6, atol=1e-7)
     spread = expression.share_of_spread(weights, rows, whole)
@@ -134,7 +133,7 @@ def test_chosen_genes_are_the_columns_of_all(tmp_path: Path, form: Form, genes: 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_any_number_of_threads_gives_the_same_bits(tmp_path: Path, form: Form) -> None:
-    expression, (weights, rows) = opened(tmp_path, form), asked(queries=400)
+    expression, (weights, rows) = write_and_open(tmp_path, form), random_neighbours(queries=400)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
@@ -149,17 +148,17 @@ def test_any_number_of_threads_gives_the_same_bits(tmp_path: Path, form: Form) -
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_many_callers_at_once_get_their_own_answers(tmp_path: Path, form: Form) -> None:
-    expression, questions = opened(tmp_path, form), [asked(queries=60, seed=seed) for seed in range(12)]
-    alone = [expression.share_of_sum(*question) for question in questions]
+def test_concurrent_callers_get_their_own_results(tmp_path: Path, form: Form) -> None:
+    expression, calls = write_and_open(tmp_path, form), [random_neighbours(queries=60, seed=seed) for seed in range(12)]
+    sequential = [expression.share_of_sum(*call) for call in calls]
     with ThreadPoolExecutor(6) as pool:
-        together = list(pool.map(lambda question: expression.share_of_sum(*question), questions))
-    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+        concurrent = list(pool.map(lambda call: expression.share_of_sum(*call), calls))
+    assert all(np.array_equal(one, other) for one, other in zip(sequential, concurrent, strict=True))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_arrays_that_may_only_be_read_give_the_same_answer(tmp_path: Path, form: Form) -> None:
-    expression, (weights, rows) = opened(tmp_path, form), asked()
+def test_read_only_arrays_give_the_same_sums(tmp_path: Path, form: Form) -> None:
+    expression, (weights, rows) = write_and_open(tmp_path, form), random_neighbours()
     free = expression.share_of_sum(weights, rows)
     for array in (weights, rows, *(one for one in vars(expression).values() if isinstance(one, np.ndarray))):
         array.setflags(write=False)
@@ -168,57 +167,61 @@ def test_arrays_that_may_only_be_read_give_the_same_answer(tmp_path: Path, form:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_a_caller_changes_never_reaches_the_file(tmp_path: Path, form: Form) -> None:
-    described = write_expression(StoragePath.of(tmp_path), "s", toy(), form)
-    first = open_expression(StoragePath.of(tmp_path), described)
+def test_changes_in_memory_never_reach_the_file(tmp_path: Path, form: Form) -> None:
+    record = write_expression(StoragePath.of(tmp_path), "s", toy(), form)
+    first = open_expression(StoragePath.of(tmp_path), record)
     assert isinstance(first, DenseExpression | SparseExpression)
     first.values[:] = 9
-    again = open_expression(StoragePath.of(tmp_path), described)
+    again = open_expression(StoragePath.of(tmp_path), record)
     assert np.array_equal(again.rows(np.arange(ROWS)), stored(form))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_chosen_rows_alone_are_written_and_leave_nothing_else_in_the_files(tmp_path: Path, form: Form) -> None:
-    place, kept = StoragePath.of(tmp_path), np.flatnonzero(np.arange(ROWS) % 3)
-    whole = opened(tmp_path, form)
-    described = write_expression(place, "kept", whole, form, rows=kept)
-    assert np.array_equal(open_expression(place, described).rows(np.arange(len(kept))), stored(form)[kept])
-    fresh = write_expression(place, "fresh", toy()[kept], form)
-    digests = [[one["sha256"] for one in each["files"].values()] for each in (described, fresh)]
+def test_only_the_selected_rows_are_in_the_files(tmp_path: Path, form: Form) -> None:
+    folder, kept = StoragePath.of(tmp_path), np.flatnonzero(np.arange(ROWS) % 3)
+    whole = write_and_open(tmp_path, form)
+    record = write_expression(folder, "kept", whole, form, rows=kept)
+    assert np.array_equal(open_expression(folder, record).rows(np.arange(len(kept))), stored(form)[kept])
+    fresh = write_expression(folder, "fresh", toy()[kept], form)
+    digests = [[one["sha256"] for one in each["files"].values()] for each in (record, fresh)]
     assert digests[0] == digests[1]
 
 
 def test_a_version_1_description_opens_as_float32(tmp_path: Path) -> None:
-    one = write_expression(StoragePath.of(tmp_path), "shard-00000", toy(), "float32")["files"]["values"]
-    assert one["file"] == "shard-00000.expression.npy"
-    expression = open_expression(StoragePath.of(tmp_path), one)
+    file = write_expression(StoragePath.of(tmp_path), "shard-00000", toy(), "float32")["files"]["values"]
+    assert file["file"] == "shard-00000.expression.npy"
+    expression = open_expression(StoragePath.of(tmp_path), {**file})
     assert expression.form == "float32"
     assert np.array_equal(expression.rows(np.arange(ROWS)), toy())
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_altered_file_is_refused_by_name(tmp_path: Path, form: Form) -> None:
-    described = write_expression(StoragePath.of(tmp_path), "s", toy(), form)
-    for one in described["files"].values():
+    record = write_expression(StoragePath.of(tmp_path), "s", toy(), form)
+    for one in record["files"].values():
         path = tmp_path / one["file"]
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        with pytest.raises(ArtifactError, match=f"{one['file']} is not the file that its index was written with"):
-            open_expression(StoragePath.of(tmp_path), described)
+        with pytest.raises(ArtifactError, match=f"{one['file']} is not the file that the index was written with"):
+            open_expression(StoragePath.of(tmp_path), record)
         path.write_bytes(content)
 
 
-def test_files_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
-    place = StoragePath.of(tmp_path)
-    wide, narrow = (write_expression(place, stem, toy()[:, :n], "csr") for stem, n in (("wide", GENES), ("narrow", 50)))
-    with pytest.raises(ArtifactError, match=r"wide.expression.columns.npy and its values and starts do not make rows"):
-        open_expression(place, {**wide, "shape": [ROWS, 50]})
-    mixed = {**wide, "files": {**wide["files"], "starts": narrow["files"]["starts"]}}
-    with pytest.raises(ArtifactError, match="do not make rows of 203 genes"):
-        open_expression(place, mixed)
-    dense = write_expression(place, "dense", toy(), "float16")
-    with pytest.raises(ArtifactError, match=r"dense.expression.npy holds expression in form float16, \(300, 203\)"):
-        open_expression(place, {**dense, "form": "float32"})
+def test_files_that_do_not_match_each_other_are_refused(tmp_path: Path) -> None:
+    folder = StoragePath.of(tmp_path)
+    wide, narrow = (
+        write_expression(folder, stem, toy()[:, :n], "csr") for stem, n in (("wide", GENES), ("narrow", 50))
+    )
+    with pytest.raises(ArtifactError, match=r"wide.expression.columns.npy and its values and starts are not rows"):
+        open_expression(folder, {**wide, "shape": [ROWS, 50]})
+    mixed: Any = {**wide, "files": {**wide["files"], "starts": narrow["files"]["starts"]}}
+    with pytest.raises(ArtifactError, match="are not rows of 203 genes"):
+        open_expression(folder, mixed)
+    dense = write_expression(folder, "dense", toy(), "float16")
+    with pytest.raises(
+        ArtifactError, match=r"dense.expression.npy has expression of form float16 and shape \(300, 203\)"
+    ):
+        open_expression(folder, {**dense, "form": "float32"})
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -227,41 +230,41 @@ def test_values_that_are_not_finite_or_too_large_are_refused(tmp_path: Path, for
         broken = toy()
         broken[[4, 250], 9] = value
         for source in (broken, sparse.csr_array(broken)):
-            with pytest.raises(ModelError, match=r"not finite in 2 of its rows \('4', '250'\): leave them out"):
+            with pytest.raises(ModelError, match=r"not finite in 2 rows \('4', '250'\); leave these spots out"):
                 write_expression(StoragePath.of(tmp_path), "s", source, form)
     large = toy()
     large[3, 3] = 65_505
     if form in {"float32", "csr"}:
-        assert opened(tmp_path, form, large).rows(np.array([3]))[0, 3] == 65_505
+        assert write_and_open(tmp_path, form, large).rows(np.array([3]))[0, 3] == 65_505
     else:
-        with pytest.raises(ModelError, match=f"goes up to 65505, and form '{form}' holds values to 65,504"):
+        with pytest.raises(ModelError, match=f"values up to 65505; form '{form}' stores at most 65,504"):
             write_expression(StoragePath.of(tmp_path), "s", large, form)
 
 
-def test_more_genes_than_two_bytes_count_are_kept_apart(tmp_path: Path) -> None:
+def test_column_numbers_beyond_two_bytes_are_stored(tmp_path: Path) -> None:
     values = sparse.csr_array(([1.0, 2.0], ([0, 1], [65_536, 0])), shape=(2, 65_540), dtype=np.float32)
-    expression = opened(tmp_path, "csr", values)
+    expression = write_and_open(tmp_path, "csr", values)
     assert isinstance(expression, SparseExpression)
     assert expression.columns.dtype == np.int32
     assert expression.rows(np.array([1, 0]), np.array([0, 65_536])).tolist() == [[2, 0], [0, 1]]
 
 
-def test_genes_and_rows_that_are_not_there_are_refused_in_a_sentence() -> None:
-    weights, rows = asked()
+def test_unknown_genes_and_rows_are_refused() -> None:
+    weights, rows = random_neighbours()
     for expression in (in_memory(toy()), in_memory(sparse.csr_array(toy()))):
         for genes in (np.array([GENES]), np.array([-1, 3])):
-            with pytest.raises(ModelError, match="were asked of expression whose genes are 0 to 202"):
+            with pytest.raises(ModelError, match="requested; the expression has genes 0 to 202"):
                 expression.share_of_sum(weights, rows, 0, genes)
-        with pytest.raises(ModelError, match="rows '300' were asked of expression whose rows are 0 to 299"):
+        with pytest.raises(ModelError, match="rows '300' requested; the expression has rows 0 to 299"):
             expression.rows(np.array([0, 300]))
 
 
-def test_no_queries_and_no_rows_have_empty_shares(tmp_path: Path) -> None:
+def test_no_queries_and_no_rows_give_empty_shares(tmp_path: Path) -> None:
     nothing = np.zeros((0, 5), np.float32), np.zeros((0, 5), np.int64)
     for form in FORMS:
-        assert opened(tmp_path, form).share_of_sum(*nothing).shape == (0, GENES)
-        empty = opened(tmp_path, form, toy()[:0], f"empty-{form}")
-        assert not empty.share_of_sum(*asked()).any()
+        assert write_and_open(tmp_path, form).share_of_sum(*nothing).shape == (0, GENES)
+        empty = write_and_open(tmp_path, form, toy()[:0], f"empty-{form}")
+        assert not empty.share_of_sum(*random_neighbours()).any()
 
 
 @settings(max_examples=30, deadline=None)
@@ -280,7 +283,7 @@ def test_forms_agree_whatever_the_size(rows: int, genes: int, k: int, seed: int)
         np.testing.assert_allclose(both[0], both[1], rtol=1e-4, atol=1e-4)
 
 
-def test_kernels_are_compiled_where_nothing_can_be_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_compiled_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = numba.njit
 
     def refusing(signature: Any, *, cache: bool = False, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""impute through a bank: any width gives one answer, neighbours give genes later, and who is left out never answers."""
+"""impute with an index: resources do not change the result, neighbours give genes later, excluded rows are not used."""
 
 import json
 import os
@@ -14,10 +14,9 @@ from raystp import tables
 from raystp.artifacts import Artifact, resolve
 from raystp.cluster.streams.slides import SlideResources, map_slides
 from raystp.errors import ConfigError, LeakError
-from raystp.index.opened import open_reference_index
+from raystp.index.open import open_reference_index
 from raystp.steps.impute import step as impute
-from raystp.steps.impute.slide import PredictOptions
-from raystp.steps.impute.work import ImputeWork
+from raystp.steps.impute.work import PredictOptions, SlideTask
 from raystp.steps.index import step as index
 from raystp.storage import StoragePath
 from tests.steps.conftest import GENES, PATIENTS, add_joint
@@ -29,7 +28,7 @@ SOURCES = {"model": "train/joint", "spots": "spots/toy", "embeddings": "embed/to
 
 @pytest.fixture(scope="module")
 def store(made_store: StoragePath, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> StoragePath:  # noqa: ARG001 -- starts Ray
-    """A store with `index/toy`, S1 and S2 in three shards, and `impute/dense`, S3 as they answer it."""
+    """A store with `index/toy`, S1 and S2 in three shards, and `impute/dense`, S3 predicted from it."""
     store = StoragePath.of(tmp_path_factory.mktemp("joint") / "store")
     shutil.copytree(made_store.local_path, store.local_path)
     add_joint(store)
@@ -39,18 +38,18 @@ def store(made_store: StoragePath, ray_session: None, tmp_path_factory: pytest.T
 
 
 def _imputed(store: StoragePath, *, run: dict[str, Any] | None = None, **changes: Any) -> Artifact:
-    asked = {**SOURCES, "index": "index/toy", "k": 4, **changes}
-    return impute.run(impute.CONFIG.of({**asked, "run": {"store": store.uri, **(run or {})}}))
+    values = {**SOURCES, "index": "index/toy", "k": 4, **changes}
+    return impute.run(impute.CONFIG.of({**values, "run": {"store": store.uri, **(run or {})}}))
 
 
 def _read(artifact: Artifact, slide: str = "S3") -> ad.AnnData:
     return ad.read_h5ad(artifact.path.local_path / "anndata" / f"{slide}.h5ad")
 
 
-def test_any_width_gives_one_answer(store: StoragePath) -> None:
+def test_resources_do_not_change_the_result(store: StoragePath) -> None:
     first = _read(_imputed(store, name="dense", spread=True))
-    widths: list[dict[str, Any]] = [{"chunk_tiles": 1}, {"shard_actors": 3, "replicas": 3, "chunk_tiles": 4}]
-    for number, run in enumerate(widths):
+    resources: list[dict[str, Any]] = [{"chunk_tiles": 1}, {"shard_actors": 3, "replicas": 3, "chunk_tiles": 4}]
+    for number, run in enumerate(resources):
         run["cpus_per_process"] = 0.1
         other = _read(_imputed(store, name=f"wide{number}", spread=True, run=run))
         np.testing.assert_allclose(other.X, first.X, atol=1e-6)
@@ -58,7 +57,7 @@ def test_any_width_gives_one_answer(store: StoragePath) -> None:
         np.testing.assert_allclose(other.obs["distance"], first.obs["distance"], atol=1e-6)
 
 
-def test_neighbours_give_the_genes_that_are_asked_for_later(store: StoragePath) -> None:
+def test_stored_neighbours_give_any_genes_later(store: StoragePath) -> None:
     dense = _imputed(store, name="dense", spread=True)
     near = _imputed(store, name="near", output="neighbours")
     assert near.manifest.notes["slides"] == ["S3"]
@@ -70,7 +69,7 @@ def test_neighbours_give_the_genes_that_are_asked_for_later(store: StoragePath) 
     np.testing.assert_array_equal(two.obs["distance"], one.obs["distance"])
 
 
-def test_the_cohorts_table_and_the_anndata_say_the_same(store: StoragePath) -> None:
+def test_the_parquet_and_the_anndata_are_equal(store: StoragePath) -> None:
     artifact = _imputed(store, name="dense", spread=True)
     adata = _read(artifact)
     table = artifact.table("predictions/S3.parquet", tables.predictions(len(GENES)))
@@ -80,29 +79,29 @@ def test_the_cohorts_table_and_the_anndata_say_the_same(store: StoragePath) -> N
     assert adata.layers["measured"].shape == adata.shape
 
 
-def test_a_slides_own_patient_never_answers_it_where_own_rows_are_left_out(store: StoragePath) -> None:
+def test_with_leave_out_a_slides_own_patient_is_not_among_its_neighbours(store: StoragePath) -> None:
     with pytest.raises(LeakError):
-        _imputed(store, slides=["S4"])  # of P1, whom the model was trained on
+        _imputed(store, slides=["S4"])  # of P1, on whom the model was trained
     run = {"store": store.uri}
-    everyone = {**SOURCES, "name": "all", "reference": ["S1", "S2", "S3"], "run": run}
-    bank = index.run(index.CONFIG.of(everyone))
-    asked: dict[str, Any] = {"index": "index/all", "slides": ["S3"], "k": 12, "output": "neighbours"}
-    with pytest.raises(LeakError, match="has learned from 'S3' itself"):
-        _imputed(store, name="own", **asked)
-    artifact = _imputed(store, name="own", own_rows="leave_out", **asked)
+    all_sections = {**SOURCES, "name": "all", "reference": ["S1", "S2", "S3"], "run": run}
+    built = index.run(index.CONFIG.of(all_sections))
+    values: dict[str, Any] = {"index": "index/all", "slides": ["S3"], "k": 12, "output": "neighbours"}
+    with pytest.raises(LeakError, match="was built from 'S3'"):
+        _imputed(store, name="own", **values)
+    artifact = _imputed(store, name="own", own_rows="leave_out", **values)
     assert artifact.manifest.notes["left_out"] == {"S3": "P3"}
     rows = tables.matrix((artifact.path / "neighbours" / "S3.parquet").read_table()["rows"]).astype(int)
-    patients = np.asarray(open_reference_index(bank.path, bank.manifest.notes["bank"]).rows["patient"].to_pylist())
+    patients = np.asarray(open_reference_index(built.path, built.manifest.notes["bank"]).rows["patient"].to_pylist())
     assert set(patients[np.unique(rows)]) == {"P1", "P2"}
 
 
-def test_rows_that_do_not_count_are_never_neighbours(store: StoragePath) -> None:
+def test_excluded_rows_are_never_neighbours(store: StoragePath) -> None:
     artifact = _imputed(store, name="without", output="neighbours", without={"section": ["S1"]})
     rows = tables.matrix((artifact.path / "neighbours" / "S3.parquet").read_table()["rows"])
     assert rows.min() >= 6
 
 
-def test_slides_that_were_done_are_left_alone(store: StoragePath) -> None:
+def test_finished_slides_are_not_predicted_again(store: StoragePath) -> None:
     first = _imputed(store, name="dense", spread=True)
     file = Path(first.path.uri) / "anndata" / "S3.h5ad"
     moment = file.stat().st_mtime_ns
@@ -113,47 +112,49 @@ def test_slides_that_were_done_are_left_alone(store: StoragePath) -> None:
 
 
 @pytest.mark.faults
-def test_a_slide_that_ends_its_process_each_time_is_refused_by_name(store: StoragePath, tmp_path: Path) -> None:
-    model, embed, bank = (
+def test_a_slide_that_crashes_each_worker_is_refused_by_name(store: StoragePath, tmp_path: Path) -> None:
+    model, embeddings, reference = (
         resolve(store.uri, name, name.partition("/")[0]) for name in ("train/joint", "embed/toy", "index/toy")
     )
-    asked = PredictOptions(
+    options = PredictOptions(
         k=4,
         weights="mean",
-        exactly=False,
+        exact=False,
         genes=None,
         spread=False,
         output="dense",
         without={},
         protocol="patient",
-        chunk=2048,
+        chunk_tiles=2048,
     )
-    work = Deadly(model, embed, bank, None, None, asked, {}, StoragePath.of(tmp_path))
-    (receipt,) = map_slides(work, ["S3"], SlideResources(1, 0.1))
+    task = Crashing(model, embeddings, reference, None, None, options, {}, StoragePath.of(tmp_path))
+    (receipt,) = map_slides(task, ["S3"], SlideResources(1, 0.1))
     assert receipt.rows == 0
-    assert receipt.error.startswith("predicting slide 'S3' has ended 3 processes")
+    assert receipt.error.startswith("Slide 'S3' crashed 3 workers")
 
 
-class Deadly(ImputeWork):
-    """Work that ends its process."""
+class Crashing(SlideTask):
+    """A task that ends its process."""
 
     def make_worker(self) -> Any:
         return lambda _: os._exit(1)
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("changed", "message"),
     [
-        ({"genes": ["A", "Z"]}, "genes: 'Z'; the model has 4 genes, such as A, B, C, D"),
-        ({"genes": ["A", "A"]}, "one is named twice"),
-        ({"output": "neighbours", "spread": True}, "has no genes yet"),
-        ({"index": None, "model": "train/toy", "output": "neighbours"}, "give `index`"),
-        ({"neighbours": "impute/dense"}, "holds no neighbours"),
+        ({"genes": ["A", "Z"]}, "genes: unknown genes 'Z'; the model has 4 genes, such as A, B, C, D"),
+        ({"genes": ["A", "A"]}, "a gene is named twice"),
+        ({"output": "neighbours", "spread": True}, "stores no expression"),
+        ({"index": None, "model": "train/toy", "output": "neighbours"}, "set `index`"),
+        ({"neighbours": "impute/dense"}, "has no neighbours"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_sentence(store: StoragePath, asked: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        _imputed(store, name="wrong", **asked)
+def test_an_impossible_config_is_refused_with_the_reason(
+    store: StoragePath, changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _imputed(store, name="wrong", **changed)
 
 
 def test_a_damaged_shard_is_a_failure_that_names_the_file(store: StoragePath) -> None:

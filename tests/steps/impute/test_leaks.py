@@ -1,4 +1,4 @@
-"""What may not be learned from or predicted: refused before any work, both sides named, and nothing is left behind."""
+"""Forbidden training and prediction: refused before any work, with both sides named, and no file is written."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from raystp.storage import StoragePath
 Finish = Callable[[StoragePath, str, str, Mapping[str, Any]], Artifact]
 
 
-def _left(store: StoragePath) -> list[str]:
+def _files(store: StoragePath) -> list[str]:
     """Return every file in a store."""
     return sorted(str(path.relative_to(store.local_path)) for path in store.local_path.rglob("*") if path.is_file())
 
@@ -32,7 +32,7 @@ def _train(store: StoragePath, **fields: Any) -> TrainConfig:
 
 
 def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_store: StoragePath) -> None:
-    before = _left(toy_store)
+    before = _files(toy_store)
     with pytest.raises(LeakError) as caught:
         train.run(_train(toy_store, split={"test": ["S4"]}))
     assert str(caught.value) == (
@@ -41,7 +41,7 @@ def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_st
     )
     with pytest.raises(LeakError, match="patient 'P1' is on both sides: 'S1' train or validate, 'S4' test"):
         train.run(_train(toy_store, split={"test": ["S4"], "validation": ["S1"], "train": ["P2", "S3"]}))
-    assert _left(toy_store) == before
+    assert _files(toy_store) == before
 
 
 @pytest.mark.parametrize(
@@ -53,23 +53,25 @@ def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_st
         ({"test": ["P1"], "protocol": "sections"}, "unknown protocol 'sections'; choose from patient, section"),
     ],
 )
-def test_a_split_that_cannot_be_is_told(toy_store: StoragePath, split: dict[str, Any], said: str) -> None:
-    before = _left(toy_store)
+def test_an_impossible_split_is_refused_with_the_reason(
+    toy_store: StoragePath, split: dict[str, Any], said: str
+) -> None:
+    before = _files(toy_store)
     with pytest.raises(ConfigError, match=said):
         train.run(_train(toy_store, split=split))
-    assert _left(toy_store) == before
+    assert _files(toy_store) == before
 
 
-def test_a_panel_that_names_absent_genes_is_told_with_near_names(toy_store: StoragePath, tmp_path: Path) -> None:
+def test_a_panel_with_absent_genes_is_refused_by_name(toy_store: StoragePath, tmp_path: Path) -> None:
     (tmp_path / "panel.txt").write_text("A\nB\nZ\n")
-    before = _left(toy_store)
+    before = _files(toy_store)
     with pytest.raises(
         PanelError, match=r"1 of 3 genes of the panel are in no training section: 'Z'; set absent='drop'"
     ):
         train.run(_train(toy_store, panel={"file": str(tmp_path / "panel.txt")}))
     with pytest.raises(PanelError, match=r"9 variable genes were asked for; 4 of 4 are in at least 10% of the spots"):
         train.run(_train(toy_store, panel={"variable": 9}))
-    assert _left(toy_store) == before
+    assert _files(toy_store) == before
 
 
 def test_images_from_two_sources_or_from_none_are_refused(toy_store: StoragePath) -> None:
@@ -87,61 +89,61 @@ def _impute(store: StoragePath, **fields: Any) -> ImputeConfig:
 
 
 def test_a_training_patients_other_slide_is_refused_unless_the_protocol_allows_it(toy_store: StoragePath) -> None:
-    before = _left(toy_store)
+    before = _files(toy_store)
     with pytest.raises(LeakError) as caught:
         impute.run(_impute(toy_store, slides=["S3", "S4"]))
-    said = str(caught.value)
-    assert "own patient 'P1', so they would judge themselves, and protocol 'patient' refuses that" in said
-    assert "choose a protocol that says `same_patient: allow`, as `section` does" in said
-    assert _left(toy_store) == before
+    message = str(caught.value)
+    assert "own patient 'P1': their predictions would come from their own data. Protocol 'patient' refuses" in message
+    assert "use a protocol with `same_patient: allow`, such as `section`" in message
+    assert _files(toy_store) == before
 
 
 @pytest.mark.parametrize("protocol", ["patient", "section"])
-def test_a_slide_that_was_learned_from_is_predicted_under_no_protocol(toy_store: StoragePath, protocol: str) -> None:
-    before = _left(toy_store)
-    with pytest.raises(LeakError, match="the model or its bank has learned from 'S1' itself; no protocol predicts it"):
+def test_a_training_slide_is_predicted_under_no_protocol(toy_store: StoragePath, protocol: str) -> None:
+    before = _files(toy_store)
+    with pytest.raises(LeakError, match="the model or its index was built from 'S1'; no protocol allows"):
         impute.run(_impute(toy_store, slides=["S1", "S3"], protocol=protocol))
-    assert _left(toy_store) == before
+    assert _files(toy_store) == before
 
 
-def test_a_slide_that_only_the_bank_knows_is_refused_too(toy_store: StoragePath, finished: Finish) -> None:
+def test_a_slide_that_only_the_index_contains_is_refused_too(toy_store: StoragePath, finished: Finish) -> None:
     model = resolve(toy_store.uri, "train/toy", "train")
     notes = {"model": model.manifest.folder, "patients": ["P1", "P2", "P3"], "slides": ["S1", "S2", "S3"]}
     finished(toy_store, "index", "toy", notes)
-    with pytest.raises(LeakError, match="the model or its bank has learned from 'S3' itself"):
+    with pytest.raises(LeakError, match="the model or its index was built from 'S3'"):
         impute.run(_impute(toy_store, slides=["S3"], index="index/toy", protocol="section"))
 
 
 def test_an_index_of_another_model_is_refused_and_both_are_named(toy_store: StoragePath, finished: Finish) -> None:
     finished(toy_store, "index", "other", {"model": "train/other-0123456789ab", "patients": ["P1"], "slides": ["S1"]})
-    before = _left(toy_store)
+    before = _files(toy_store)
     with pytest.raises(
-        ModelError, match=r"was made with model train/other-0123456789ab, not with train/toy-\w{12}: make"
+        ModelError, match=r"was made with model train/other-0123456789ab, not with train/toy-\w{12}: run"
     ):
         impute.run(_impute(toy_store, index="index/other"))
-    assert _left(toy_store) == before
+    assert _files(toy_store) == before
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"slides": ["S9"]}, r"slides: 'S9' has no embeddings in \S+; there are S1, S2, S3, S4"),
+        ({"slides": ["S9"]}, r"slides: no embeddings of 'S9' in \S+; it has embeddings of S1, S2, S3, S4"),
         ({"weights": "median"}, r"weights: Input should be 'mean', 'top1', 'softmax' or 'bleep', got 'median'"),
         ({"protocol": "mine"}, "unknown protocol 'mine'; choose from patient, section"),
     ],
 )
-def test_what_cannot_be_asked_of_a_prediction_is_told(
+def test_an_impossible_prediction_is_refused_with_the_reason(
     toy_store: StoragePath, fields: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         impute.run(_impute(toy_store, **fields))
 
 
-def test_a_model_that_answers_from_a_bank_wants_one(toy_store: StoragePath) -> None:
+def test_a_model_that_needs_an_index_is_refused_without_one(toy_store: StoragePath) -> None:
     file = resolve(toy_store.uri, "train/toy", "train").path.local_path / "model.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "kind": "bleep"}))
     with pytest.raises(
-        ConfigError, match="is a bleep model, which needs a reference index: run `raystp index`, then set `in"
+        ConfigError, match="is a bleep model, which needs a reference index: run `raystp index`, then set `index`"
     ):
         impute.run(_impute(toy_store, slides=["S3"]))
 
@@ -151,7 +153,5 @@ def test_a_cohort_of_training_patients_alone_leaves_nothing_to_predict(toy_store
     manifest = json.loads(file.read_text())
     manifest["notes"]["patients"] = {"S1": "P1", "S2": "P2", "S4": "P1"}
     file.write_text(json.dumps(manifest))
-    with pytest.raises(
-        ConfigError, match=r"protocol 'patient' leaves none of \S+ to predict; embed other patients' sl"
-    ):
+    with pytest.raises(ConfigError, match=r"protocol 'patient' allows no slide of \S+; embed slides of other patients"):
         impute.run(_impute(toy_store))

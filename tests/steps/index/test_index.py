@@ -1,4 +1,4 @@
-"""index: the same answers from any number of shards; a bank that grew is the bank of all; one who left is gone."""
+"""index: shards do not change results; an extended index equals one built at once; removed patients are in no file."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 
 from raystp.artifacts import Artifact, resolve
 from raystp.errors import ArtifactError, ConfigError, ModelError
-from raystp.index.opened import ReferenceIndex, open_reference_index
+from raystp.index.open import ReferenceIndex, open_reference_index
+from raystp.index.queries import read_queries
 from raystp.steps.index import step as index
-from raystp.steps.index.queries import read
 from raystp.storage import StoragePath
 from tests.steps.conftest import PATIENTS
 
@@ -33,63 +33,61 @@ def _open(artifact: Artifact) -> ReferenceIndex:
     return open_reference_index(artifact.path, artifact.manifest.notes["bank"])
 
 
-def _sources(bank: ReferenceIndex) -> list[tuple[str, str]]:
-    return list(zip(bank.rows["section"].to_pylist(), bank.rows["spot"].to_pylist(), strict=True))
+def _sources(opened: ReferenceIndex) -> list[tuple[str, str]]:
+    return list(zip(opened.rows["section"].to_pylist(), opened.rows["spot"].to_pylist(), strict=True))
 
 
-def test_any_number_of_shards_gives_the_same_rows_and_the_same_answers(joint_store: StoragePath) -> None:
-    everyone = list(PATIENTS)
-    banks = [_open(_built(joint_store, reference=everyone, shards=shards)) for shards in (1, 2, 7)]
-    assert [len(bank.shards) for bank in banks] == [1, 2, 7]
-    first = banks[0].search(QUERIES, 24)
-    for bank in banks[1:]:
-        np.testing.assert_array_equal(bank.search(QUERIES, 24), first)
-        assert _sources(bank) == _sources(banks[0])
+def test_any_number_of_shards_gives_the_same_rows_and_results(joint_store: StoragePath) -> None:
+    sections = list(PATIENTS)
+    indexes = [_open(_built(joint_store, reference=sections, shards=shards)) for shards in (1, 2, 7)]
+    assert [len(index.shards) for index in indexes] == [1, 2, 7]
+    first = indexes[0].search(QUERIES, 24)
+    for other in indexes[1:]:
+        np.testing.assert_array_equal(other.search(QUERIES, 24), first)
+        assert _sources(other) == _sources(indexes[0])
         rows = np.arange(24)
-        np.testing.assert_array_equal(bank.expression(rows), banks[0].expression(rows))
+        np.testing.assert_array_equal(other.expression(rows), indexes[0].expression(rows))
 
 
-def test_nothing_aside_is_left_and_the_manifest_says_how_far_tiles_of_the_same_kind_lie(
-    joint_store: StoragePath,
-) -> None:
+def test_no_temporary_files_are_left_and_the_manifest_has_calibrated_distances(joint_store: StoragePath) -> None:
     artifact = _built(joint_store)
     assert not (artifact.path / "parts").exists()
     distance = artifact.manifest.notes["distance"]
     assert 0 <= distance["q50"] <= distance["q95"] <= distance["q99"] <= 2
     assert (distance["without"], distance["tiles"]) == ("the tile's own patient", 12)
-    assert artifact.manifest.notes["bank"]["why"].startswith("auto: 12 rows are fewer than")
+    assert artifact.manifest.notes["bank"]["why"].startswith("auto: exact search is fast enough for 12 rows")
 
 
-def test_a_bank_that_grew_answers_as_the_bank_of_all(joint_store: StoragePath) -> None:
+def test_an_extended_index_gives_the_results_of_the_index_of_all(joint_store: StoragePath) -> None:
     _built(joint_store, name="few", reference=["S1", "S2"], shards=2)
-    wanted = {"spots": "spots/toy", "embeddings": "embed/toy", "reference": ["S3"]}
-    grown = _changed(joint_store, name="more", base="index/few", **wanted)
+    sources = {"spots": "spots/toy", "embeddings": "embed/toy", "reference": ["S3"]}
+    extended = _changed(joint_store, name="more", base="index/few", **sources)
     whole = _built(joint_store, name="all", reference=["S1", "S2", "S3"])
-    np.testing.assert_array_equal(_open(grown).search(QUERIES, 18), _open(whole).search(QUERIES, 18))
-    assert sorted(grown.manifest.notes["slides"]) == ["S1", "S2", "S3"]
-    assert grown.manifest.notes["patients"] == ["P1", "P2", "P3"]
-    assert grown.manifest.notes["distance"] == whole.manifest.notes["distance"]
+    np.testing.assert_array_equal(_open(extended).search(QUERIES, 18), _open(whole).search(QUERIES, 18))
+    assert sorted(extended.manifest.notes["slides"]) == ["S1", "S2", "S3"]
+    assert extended.manifest.notes["patients"] == ["P1", "P2", "P3"]
+    assert extended.manifest.notes["distance"] == whole.manifest.notes["distance"]
     with pytest.raises(ArtifactError, match=r"'S3' are in index/more-\w+ already"):
-        _changed(joint_store, name="again", base="index/more", **wanted)
+        _changed(joint_store, name="again", base="index/more", **sources)
 
 
-def test_a_patient_who_left_is_in_no_file_once_the_base_is_deleted(
+def test_a_removed_patient_is_in_no_file_once_the_base_is_deleted(
     joint_store: StoragePath, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = _built(joint_store, name="all", reference=list(PATIENTS), shards=2)
-    bank = _open(base)
-    gone = ~bank.rows_without(["P1"])
-    vectors = [shard.vectors[row].tobytes() for shard in bank.shards for row in range(len(shard.vectors))]
+    index = _open(base)
+    gone = ~index.rows_without(["P1"])
+    vectors = [shard.vectors[row].tobytes() for shard in index.shards for row in range(len(shard.vectors))]
     theirs = {vector for vector, removed in zip(vectors, gone.tolist(), strict=True) if removed}
     patterns = theirs - {vector for vector, removed in zip(vectors, gone.tolist(), strict=True) if not removed}
     assert patterns
     left = _changed(joint_store, name="left", base="index/all", without=["P1"])
-    assert "run.delete_base=true deletes those" in capsys.readouterr().err
+    assert "run.delete_base=true deletes these indexes" in capsys.readouterr().err
     assert left.manifest.notes["patients"] == ["P2", "P3"]
     assert left.manifest.notes["slides"] == ["S2", "S3"]
     others = _built(joint_store, name="others", reference=["S2", "S3"])
     assert left.manifest.notes["distance"] == others.manifest.notes["distance"] != base.manifest.notes["distance"]
-    queries = read(left)
+    queries = read_queries(left.path, left.manifest.notes)
     assert queries is not None
     assert set(queries["patient"].to_pylist()) == {"P2", "P3"}
     run = {"store": joint_store.uri, "delete_base": True}
@@ -101,7 +99,7 @@ def test_a_patient_who_left_is_in_no_file_once_the_base_is_deleted(
     assert not [1 for content in written if b"S1" in content or b"S4" in content]
 
 
-def test_a_changed_index_whose_base_kept_no_queries_tells_no_distances(
+def test_an_index_whose_base_has_no_queries_has_no_distances(
     joint_store: StoragePath, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = _built(joint_store, name="all", reference=list(PATIENTS))
@@ -109,11 +107,11 @@ def test_a_changed_index_whose_base_kept_no_queries_tells_no_distances(
     del manifest["notes"]["queries"]
     (base.path / "manifest.json").write_bytes(json.dumps(manifest).encode())
     left = _changed(joint_store, name="left", base="index/all", without=["P1"])
-    assert "how far tiles of its kind lie is not known of this index" in capsys.readouterr().err
+    assert "the base has no calibration queries" in capsys.readouterr().err
     assert "distance" not in left.manifest.notes
 
 
-def test_a_section_that_cannot_be_placed_is_a_failure_and_the_bank_does_without_it(joint_store: StoragePath) -> None:
+def test_a_section_that_cannot_be_embedded_is_a_failure_and_is_not_in_the_index(joint_store: StoragePath) -> None:
     embed = resolve(joint_store.uri, "embed/toy", "embed").path
     manifest = json.loads((embed / "manifest.json").read_bytes())
     del manifest["notes"]["units"]["S2"]
@@ -125,22 +123,22 @@ def test_a_section_that_cannot_be_placed_is_a_failure_and_the_bank_does_without_
     assert artifact.manifest.notes["patients"] == ["P1"]
 
 
-def test_a_model_that_answers_by_itself_needs_no_index(joint_store: StoragePath) -> None:
-    with pytest.raises(ModelError, match="is a gene_mean model, which answers by itself"):
+def test_a_direct_model_needs_no_index(joint_store: StoragePath) -> None:
+    with pytest.raises(ModelError, match="is a gene_mean model, which needs no index"):
         _built(joint_store, model="train/toy")
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("values", "message"),
     [
         ({"model": "train/joint"}, "a new index needs spots, embeddings"),
-        ({"base": "index/all"}, "a `base` changes in one way at a time"),
+        ({"base": "index/all"}, "a `base` has one change at a time"),
         ({"base": "index/all", "without": ["P1"], "model": "train/joint"}, "and keeps its model"),
     ],
 )
-def test_what_is_neither_building_nor_changing_is_refused(asked: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        index.CONFIG.of(asked)
+def test_a_config_that_neither_builds_nor_changes_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        index.CONFIG.of(values)
 
 
 def test_a_truncated_shard_is_refused_by_name(joint_store: StoragePath) -> None:

@@ -21,7 +21,7 @@ from raystp.cluster.serving.arrow import STREAM
 from raystp.cluster.serving.messages import ImputeRequest, ImputeResponse, JsonRequest, RequestOptions
 from raystp.encoders.encoder import EncoderSpec, encode
 from raystp.encoders.registry import build
-from raystp.steps.impute.imputer import NeighborImputer
+from raystp.impute.imputer import NeighborImputer
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.handler import ImputeHandler, open_handler
 from tests.cluster.serving.service_toy import (
@@ -102,7 +102,7 @@ def test_a_response_equals_the_imputers_result_in_json_and_in_arrow(
 ) -> None:
     tiles, genes = features(4, seed=9), ["G7", "G0", "G3"]
     options = {"genes": genes, "k": K, "weights": weights, "spread": True, "neighbours": True}
-    own = NeighborImputer(imputer.model, imputer.bank, imputer.metric, weights)
+    own = NeighborImputer(imputer.model, imputer.index, weights)
     found, columns = own.find(tiles, K), own.columns(genes)
     expression = own.expression(found, columns)
     spread = own.spread(found, expression, columns)
@@ -226,7 +226,7 @@ REFUSALS: list[tuple[Any, int, str]] = [
     ({"embeddings": [[1.0, 2.0]], "k": 5}, 422, "embeddings: the model reads rows of 128 values, got rows of 2"),
     ({"embeddings": [ROW, [*ROW[:-1], float("nan")]]}, 422, "1 of 2 tiles contain nan or infinity (first: tile 1)"),
     ({"embeddings": [[*ROW[:-1], 1e300]]}, 422, "1 of 1 tiles contain nan or infinity (first: tile 0)"),
-    ({"embeddings": [ROW], "genes": ["G0", "TP53"]}, 422, "genes 'TP53'; it has 12, such as G0, G1"),
+    ({"embeddings": [ROW], "genes": ["G0", "TP53"]}, 422, "genes 'TP53'; it has 12 genes, such as G0, G1"),
     ({"embeddings": [ROW], "k": 51}, 422, "k: 51 neighbours were requested, the limit is 50"),
     ({"embeddings": [ROW], "k": 40, "without": ["P1"]}, 422, "40 neighbours"),
     (

@@ -1,4 +1,4 @@
-"""A bank on disk: rows, vectors and expression stay together, over any number of shards."""
+"""An index on disk: rows, vectors and expression stay together, over any number of shards."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raystp.errors import ArtifactError, ModelError
-from raystp.index.opened import ReferenceIndex, open_reference_index
+from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.reference import ReferenceRows
 from raystp.index.search import exact
 from raystp.index.search.score import METRICS, Metric
@@ -21,7 +21,7 @@ ROWS, JOINT, GENES = 90, 12, 5
 def reference() -> ReferenceRows:
     random = np.random.default_rng(0)
     vectors = random.standard_normal((ROWS, JOINT), dtype=np.float32) * 3
-    vectors[60:70] = vectors[:10]  # the same vectors again, another patient's
+    vectors[60:70] = vectors[:10]  # the same vectors again, of another patient
     return ReferenceRows(
         vectors=vectors,
         expression=np.arange(ROWS * GENES, dtype=np.float32).reshape(ROWS, GENES),
@@ -32,9 +32,13 @@ def reference() -> ReferenceRows:
     )
 
 
-def bank_of(folder: Path, *, shards: int, metric: Metric = "cosine") -> ReferenceIndex:
+def make_index(folder: Path, *, shards: int, metric: Metric = "cosine") -> ReferenceIndex:
     description = write_reference_index(StoragePath.of(folder), reference(), shards=shards, metric=metric)
     return open_reference_index(StoragePath.of(folder), json.loads(json.dumps(description)))
+
+
+def changed(description: Any, **values: Any) -> Any:
+    return {**description, **values}
 
 
 def queries() -> Any:
@@ -43,64 +47,64 @@ def queries() -> Any:
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("shards", [1, 2, 7])
-def test_a_bank_answers_as_the_exact_search_over_its_reference(tmp_path: Path, shards: int, metric: Metric) -> None:
-    bank = bank_of(tmp_path, shards=shards, metric=metric)
-    for asked in (queries(), reference().vectors):
-        found, truth = bank.search(asked, 25), exact.search(reference().vectors, asked, 25, metric=metric)
+def test_an_index_finds_what_the_exact_search_finds(tmp_path: Path, shards: int, metric: Metric) -> None:
+    index = make_index(tmp_path, shards=shards, metric=metric)
+    for vectors in (queries(), reference().vectors):
+        found, truth = index.search(vectors, 25), exact.search(reference().vectors, vectors, 25, metric=metric)
         assert np.array_equal(found[0], truth[0])
         assert np.array_equal(found[1], truth[1])
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("shards", [1, 2, 7])
-def test_a_bank_answers_alike_with_and_without_faiss(tmp_path: Path, shards: int, metric: Metric) -> None:
-    bank = bank_of(tmp_path, shards=shards, metric=metric)
-    for found, truth in zip(bank.search(queries(), 25), bank.search_exactly(queries(), 25), strict=True):
+def test_search_and_search_exactly_agree(tmp_path: Path, shards: int, metric: Metric) -> None:
+    index = make_index(tmp_path, shards=shards, metric=metric)
+    for found, truth in zip(index.search(queries(), 25), index.search_exactly(queries(), 25), strict=True):
         assert np.array_equal(found, truth)
 
 
-def test_the_nearest_row_to_each_row_is_itself_or_its_lower_double(tmp_path: Path) -> None:
-    rows = bank_of(tmp_path, shards=3).search(reference().vectors, 1)[1][:, 0]
+def test_the_nearest_row_to_each_row_is_itself_or_its_lower_duplicate(tmp_path: Path) -> None:
+    rows = make_index(tmp_path, shards=3).search(reference().vectors, 1)[1][:, 0]
     assert rows.tolist() == [*range(60), *range(10), *range(70, 90)]
 
 
 @pytest.mark.parametrize("shards", [1, 3, 7])
-def test_a_patient_left_out_never_appears(tmp_path: Path, shards: int) -> None:
-    bank = bank_of(tmp_path, shards=shards)
-    allowed = bank.rows_without(["A"])
-    rows = bank.search(reference().vectors, 60, allowed=allowed)[1]
+def test_an_excluded_patient_never_appears(tmp_path: Path, shards: int) -> None:
+    index = make_index(tmp_path, shards=shards)
+    allowed = index.rows_without(["A"])
+    rows = index.search(reference().vectors, 60, allowed=allowed)[1]
     assert set(rows.ravel().tolist()) == set(range(30, 90))
-    assert rows[:10, 0].tolist() == list(range(60, 70))  # A's own vectors, found with another patient
-    with pytest.raises(ModelError, match="k = 61 neighbours were asked of a bank with 60 rows"):
-        bank.search(queries(), 61, allowed=allowed)
+    assert rows[:10, 0].tolist() == list(range(60, 70))  # A's own vectors, found at another patient
+    with pytest.raises(ModelError, match="k = 61 neighbours requested; the index has 60 rows"):
+        index.search(queries(), 61, allowed=allowed)
 
 
-def test_a_mask_of_another_bank_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="the mask of allowed rows has 89 places for a bank of 90 rows"):
-        bank_of(tmp_path, shards=2).search(queries(), 3, allowed=np.ones(89, bool))
+def test_a_mask_of_another_index_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the mask of allowed rows has 89 values, the index has 90 rows"):
+        make_index(tmp_path, shards=2).search(queries(), 3, allowed=np.ones(89, bool))
 
 
 @pytest.mark.parametrize("shards", [1, 2, 7])
 def test_expression_and_its_sums_follow_the_rows_over_shards(tmp_path: Path, shards: int) -> None:
-    bank = bank_of(tmp_path, shards=shards)
+    index = make_index(tmp_path, shards=shards)
     random = np.random.default_rng(2)
     rows = random.integers(0, ROWS, (8, 6))
     weights = random.random((8, 6), dtype=np.float32)
     whole = reference().expression
-    assert np.array_equal(bank.expression(rows[0]), whole[rows[0]])
+    assert np.array_equal(index.expression(rows[0]), whole[rows[0]])
     true = np.einsum("qk,qkg->qg", weights.astype(np.float64), whole[rows])
-    np.testing.assert_allclose(bank.weighted_sum(weights, rows), true, rtol=1e-5)
+    np.testing.assert_allclose(index.weighted_sum(weights, rows), true, rtol=1e-5)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_distances_are_between_vectors_as_the_model_gave_them(tmp_path: Path, metric: Metric) -> None:
-    bank = bank_of(tmp_path, shards=2, metric=metric)
+    index = make_index(tmp_path, shards=2, metric=metric)
     rows = np.random.default_rng(3).integers(0, ROWS, (20, 7))
-    apart = queries()[:, None].astype(np.float64) - reference().vectors[rows]
-    np.testing.assert_allclose(bank.squared_distances(queries(), rows), (apart**2).sum(axis=2), rtol=1e-5)
+    difference = queries()[:, None].astype(np.float64) - reference().vectors[rows]
+    np.testing.assert_allclose(index.squared_distances(queries(), rows), (difference**2).sum(axis=2), rtol=1e-5)
 
 
-def test_a_bank_says_where_each_row_came_from(tmp_path: Path) -> None:
+def test_an_index_records_where_each_row_came_from(tmp_path: Path) -> None:
     description = write_reference_index(StoragePath.of(tmp_path), reference(), shards=4, metric="l2")
     assert (description["patients"], len(description["sections"])) == (["A", "B", "C"], 6)
     assert [shard["rows"] for shard in description["shards"]] == [23, 23, 22, 22]
@@ -121,35 +125,35 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, damage: st
     content = bytearray((tmp_path / name).read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / name).write_bytes(content if damage == "one bit" else content[:-5])
-    with pytest.raises(ArtifactError, match=f"{name} is not the file that its index was written with"):
+    with pytest.raises(ArtifactError, match=f"{name} is not the file that the index was written with"):
         open_reference_index(StoragePath.of(tmp_path), description)
 
 
-def test_a_description_that_does_not_fit_its_files_is_refused(tmp_path: Path) -> None:
+def test_a_description_that_does_not_match_its_files_is_refused(tmp_path: Path) -> None:
     description = write_reference_index(StoragePath.of(tmp_path), reference(), shards=2, metric="cosine")
-    with pytest.raises(ArtifactError, match="a bank of version 9, this raystp reads versions 1 and 2"):
-        open_reference_index(StoragePath.of(tmp_path), {**description, "version": 9})
-    for wrong in ({"genes": ["one"]}, {"joint": 3}):
+    with pytest.raises(ArtifactError, match="an index of version 9; this raystp reads versions 1 and 2"):
+        open_reference_index(StoragePath.of(tmp_path), changed(description, version=9))
+    for wrong in (changed(description, genes=["one"]), changed(description, joint=3)):
         with pytest.raises(ArtifactError, match="was described"):
-            open_reference_index(StoragePath.of(tmp_path), {**description, **wrong})
+            open_reference_index(StoragePath.of(tmp_path), wrong)
 
 
-def test_what_is_changed_in_memory_never_reaches_the_file(tmp_path: Path) -> None:
+def test_changes_in_memory_never_reach_the_file(tmp_path: Path) -> None:
     description = write_reference_index(StoragePath.of(tmp_path), reference(), shards=1, metric="l2")
-    bank = open_reference_index(StoragePath.of(tmp_path), description)
+    index = open_reference_index(StoragePath.of(tmp_path), description)
     with pytest.raises(ValueError, match="read-only"):
-        bank.shards[0].vectors[:] = -1
-    bank.expression(np.arange(ROWS))[:] = -1
+        index.shards[0].vectors[:] = -1
+    index.expression(np.arange(ROWS))[:] = -1
     again = open_reference_index(StoragePath.of(tmp_path), description)
     assert np.array_equal(again.expression(np.arange(ROWS)), reference().expression)
 
 
-def test_a_reference_that_is_not_of_one_piece_is_refused(tmp_path: Path) -> None:
+def test_an_inconsistent_reference_is_refused(tmp_path: Path) -> None:
     whole = reference()
     with pytest.raises(ModelError, match=r"one row per spot in every field.*'spots': 1"):
         ReferenceRows(whole.vectors, whole.expression, whole.genes, whole.sections, ["one"], whole.patients)
     whole.expression[17, 2] = np.nan
-    with pytest.raises(ModelError, match=r"not finite in 1 of its rows \('17'\)"):
+    with pytest.raises(ModelError, match=r"not finite in 1 rows \('17'\)"):
         write_reference_index(StoragePath.of(tmp_path), whole, shards=1, metric="l2")
-    with pytest.raises(ModelError, match="rows 0 to 90 were asked of a bank whose rows are 0 to 89"):
-        bank_of(tmp_path, shards=2).expression(np.array([0, 90]))
+    with pytest.raises(ModelError, match="rows 0 to 90 requested; the index has rows 0 to 89"):
+        make_index(tmp_path, shards=2).expression(np.array([0, 90]))

@@ -1,0 +1,155 @@
+"""Tasks of `index`: embed a section's spots, and write a shard of them.
+
+Each section's vectors and expression are written to `parts/` first, so that a process has at most one section or one
+shard in memory. Shards are then cut over the rows of all sections.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+from jaxtyping import Float32
+
+from raystp.artifacts import Artifact
+from raystp.errors import RaystpError
+from raystp.expression.sections import sections_of
+from raystp.expression.training_set import SpotTable, join_section, stack_sections
+from raystp.index.description import ExpressionRecord, ShardRecord
+from raystp.index.expression.forms import SparseExpression
+from raystp.index.expression.shard import open_expression, write_expression
+from raystp.index.queries import evenly_spaced, queries_table
+from raystp.index.reference import rows_table
+from raystp.index.write import IndexPlan, write_shard_files
+from raystp.models.methods import open_predictor
+from raystp.models.predictor import ContrastivePredictor
+from raystp.models.store import load_model
+from raystp.steps.index.config import Vectors
+from raystp.storage import StoragePath
+
+Embeddings = Float32[np.ndarray, "spot joint"]
+
+
+@dataclass(frozen=True)
+class SectionTask:
+    """A section to embed."""
+
+    model: StoragePath
+    spots: Artifact
+    embeddings: Artifact
+    section: str
+    vectors: Vectors
+    target: StoragePath
+
+
+@dataclass(frozen=True)
+class EmbeddedSection:
+    """An embedded section: its spots, and the folder of its arrays."""
+
+    section: str
+    slide: str
+    patient: str
+    spots: list[str]
+    joint: int
+    """Dimensions of the vectors."""
+    folder: StoragePath
+    expression: ExpressionRecord
+
+    def vectors(self) -> Embeddings:
+        """Return the vectors of the index as the model gave them, mapped where the store is on this machine."""
+        with (self.folder / f"{self.section}.vectors.npy").local() as path:
+            vectors: Embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+            return vectors
+
+    def queries(self, count: int) -> pa.Table:
+        """Return some of the section's embedded tiles as queries."""
+        with (self.folder / f"{self.section}.images.npy").local() as path:
+            images: Embeddings = np.load(path, allow_pickle=False)
+            return queries_table(images[evenly_spaced(len(images), count)], self.section, self.patient)
+
+
+def embed_section(task: SectionTask) -> EmbeddedSection | str:
+    """Embed a section's spots and write the arrays; return the message of a failure."""
+    try:
+        model = load_contrastive(task.model)
+        table = stack_sections([join_section(task.spots, task.embeddings, task.section)], tuple(model.genes))
+        vectors, images = embed_table(model, table, task.vectors)
+        folder = task.target / "parts"
+        for name, array in (("vectors", vectors), ("images", images[evenly_spaced(len(images))])):
+            _save(folder / f"{task.section}.{name}.npy", array)
+        expression = write_expression(folder, task.section, sp.csr_array(table.expression), "csr")
+    except RaystpError as error:
+        return str(error)
+    section = sections_of(task.spots)[task.section]
+    slide, patient, spots = section["slide"], section["patient"], list(table.spots)
+    return EmbeddedSection(task.section, slide, patient, spots, vectors.shape[1], folder, expression)
+
+
+def embed_table(model: ContrastivePredictor, table: SpotTable, vectors: Vectors) -> tuple[Embeddings, Embeddings]:
+    """Return the vectors of spots in the index, and the embeddings of their tiles, which serve as queries."""
+    images = model.embed_images(table.features)
+    return (model.embed_spots(table.expression) if vectors == "expression" else images), images
+
+
+@functools.lru_cache(maxsize=1)
+def load_contrastive(model: StoragePath) -> ContrastivePredictor:
+    """Load the model once per process; the driver has checked that it is contrastive."""
+    loaded = open_predictor(*load_model(model))
+    assert isinstance(loaded, ContrastivePredictor)
+    return loaded
+
+
+Pieces = tuple[tuple[EmbeddedSection, int, int], ...]
+"""Rows [first, end) of each of these sections."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to write."""
+
+    number: int
+    pieces: Pieces
+    plan: IndexPlan
+    target: StoragePath
+
+
+def write_one_shard(task: ShardTask) -> ShardRecord | str:
+    """Write a shard's files and return their record, or the message of a failure."""
+    try:
+        vectors = np.concatenate([section.vectors()[first:end] for section, first, end in task.pieces])
+        expression = [_read_expression(section)[first:end] for section, first, end in task.pieces]
+        return write_shard_files(
+            task.target, task.number, vectors, sp.csr_array(sp.vstack(expression, format="csr")), plan=task.plan
+        )
+    except RaystpError as error:
+        return str(error)
+
+
+def pieces_of(sections: Sequence[EmbeddedSection], first: int, end: int) -> Pieces:
+    """Return the rows of each section that are the rows [first, end) of all sections."""
+    pieces, offset = [], 0
+    for section in sections:
+        a, b = max(first - offset, 0), min(end - offset, len(section.spots))
+        if a < b:
+            pieces.append((section, a, b))
+        offset += len(section.spots)
+    return tuple(pieces)
+
+
+def section_rows(section: EmbeddedSection) -> pa.Table:
+    """Return the table of where a section's rows came from."""
+    count = len(section.spots)
+    names, patients, slides = ([name] * count for name in (section.section, section.patient, section.slide))
+    return rows_table(section.vectors(), names, section.spots, patients, columns={"slide": slides})
+
+
+def _read_expression(section: EmbeddedSection) -> sp.csr_array:
+    expression = open_expression(section.folder, section.expression)
+    assert isinstance(expression, SparseExpression)  # `embed_section` wrote it
+    return sp.csr_array((expression.values, expression.columns, expression.starts), shape=expression.shape)
+
+
+def _save(file: StoragePath, array: np.ndarray) -> None:
+    file.write_file(lambda path: np.save(path, np.ascontiguousarray(array, np.float32), allow_pickle=False))

@@ -20,7 +20,7 @@ from raystp import cli
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, digest_of
 from raystp.config import StepConfig
 from raystp.errors import ConfigError
-from raystp.steps.slide_table import read_slide_table
+from raystp.slides.table import read_slide_table
 from raystp.steps.spots import step as spots
 from tests.conftest import ROOT
 
@@ -102,11 +102,11 @@ def test_a_submitted_job_refuses_relative_paths_all_at_once(
 
 
 def test_an_unknown_key_is_told_with_the_nearest_known_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["tile", "--set", "slides=a.csv", "--set", "sied=64"]) == 1
+    assert cli.main(["tile", "--set", "slides=a.csv", "--set", "tile_ums=64"]) == 1
     told = capsys.readouterr().err
     assert told == (
         "ConfigError: the command line does not describe a TileConfig:\n"
-        "  sied: there is no such field; did you mean 'side'?\n"
+        "  tile_ums: there is no such field; did you mean 'tile_um'?\n"
     )
 
 

@@ -74,10 +74,10 @@ def tiled(slide: Path, store: Path) -> Artifact:
     config = tile.CONFIG.of(
         {
             "slides": str(table),
-            "side": MPP * SIDE,
-            "pixels": SIDE,
+            "tile_um": MPP * SIDE,
+            "tile_px": SIDE,
             "min_tissue": 0.0,
-            "focus_places": 0,
+            "focus_tiles": 0,
             "run": {"store": str(store)},
         }
     )

@@ -1,7 +1,7 @@
-"""The readers that are compared: each reads squares of level 0 into memory that is given.
+"""The readers to compare: each reads tile boxes of level 0 into given memory.
 
-Peers are used as their own pages say: one `read_region` a tile (OpenSlide, tiffslide, cuCIM), one `Region.fetch` a tile
-(pyvips). They are no dependencies of raystp: those that do not import are left out by name.
+Peers are used as their documentation shows: one `read_region` a tile (OpenSlide, tiffslide, cuCIM), one `Region.fetch`
+a tile (pyvips). They are not dependencies of raystp; the bench names those that cannot be imported and skips them.
 """
 
 import importlib
@@ -18,9 +18,9 @@ from raystp.slides.tiled.slide import TiledSlide
 from raystp.storage import StoragePath
 from raystp.units import TilePixels
 
-Squares = Int64[np.ndarray, "tile 3"]
+Boxes = Int64[np.ndarray, "tile 3"]
 Tiles = UInt8[np.ndarray, "tile pixel pixel 3"]
-Read = Callable[[Squares, Tiles], None]
+Read = Callable[[Boxes, Tiles], None]
 
 
 def ours(path: Path) -> Read:
@@ -28,8 +28,8 @@ def ours(path: Path) -> Read:
     slide = open_slide("bench", StoragePath.of(path), given_mpp=0.5)
     assert isinstance(slide, TiledSlide)
 
-    def read(squares: Squares, tiles: Tiles) -> None:
-        read_tiles(slide, squares.astype(np.float64), TilePixels(tiles.shape[1]), into=tiles)
+    def read(boxes: Boxes, tiles: Tiles) -> None:
+        read_tiles(slide, boxes.astype(np.float64), TilePixels(tiles.shape[1]), into=tiles)
 
     return read
 
@@ -38,8 +38,8 @@ def openslide(path: Path) -> Read:
     """Return openslide-python's `read_region`."""
     handle = importlib.import_module("openslide").OpenSlide(path)
 
-    def read(squares: Squares, tiles: Tiles) -> None:
-        for tile, (x, y, side) in enumerate(squares.tolist()):
+    def read(boxes: Boxes, tiles: Tiles) -> None:
+        for tile, (x, y, side) in enumerate(boxes.tolist()):
             tiles[tile] = np.asarray(handle.read_region((x, y), 0, (side, side)))[..., :3]
 
     return read
@@ -49,8 +49,8 @@ def tiffslide(path: Path) -> Read:
     """Return tiffslide's `read_region`."""
     handle = importlib.import_module("tiffslide").TiffSlide(path)
 
-    def read(squares: Squares, tiles: Tiles) -> None:
-        for tile, (x, y, side) in enumerate(squares.tolist()):
+    def read(boxes: Boxes, tiles: Tiles) -> None:
+        for tile, (x, y, side) in enumerate(boxes.tolist()):
             tiles[tile] = handle.read_region((x, y), 0, (side, side), as_array=True)
 
     return read
@@ -60,8 +60,8 @@ def cucim(path: Path) -> Read:
     """Return cuCIM's `read_region` on the CPU."""
     handle = importlib.import_module("cucim").CuImage(os.fspath(path))
 
-    def read(squares: Squares, tiles: Tiles) -> None:
-        for tile, (x, y, side) in enumerate(squares.tolist()):
+    def read(boxes: Boxes, tiles: Tiles) -> None:
+        for tile, (x, y, side) in enumerate(boxes.tolist()):
             tiles[tile] = np.asarray(handle.read_region((x, y), (side, side), 0))
 
     return read
@@ -70,12 +70,12 @@ def cucim(path: Path) -> Read:
 def pyvips(path: Path) -> Read:
     """Return pyvips' `Region.fetch`."""
     vips: Any = importlib.import_module("pyvips")
-    vips.cache_set_max(0)  # else a slide that is opened again comes back with its decoded tiles
+    vips.cache_set_max(0)  # otherwise a reopened slide still has its decoded tiles in the cache
     image = vips.Image.tiffload(os.fspath(path))
     region = vips.Region.new(image)
 
-    def read(squares: Squares, tiles: Tiles) -> None:
-        for tile, (x, y, side) in enumerate(squares.tolist()):
+    def read(boxes: Boxes, tiles: Tiles) -> None:
+        for tile, (x, y, side) in enumerate(boxes.tolist()):
             fetched = np.frombuffer(region.fetch(x, y, side, side), np.uint8)
             tiles[tile] = fetched.reshape(side, side, -1)[..., :3]
 

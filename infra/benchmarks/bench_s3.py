@@ -25,7 +25,7 @@ import numpy as np
 from bench_s3_slide import make_slide, needed, squares
 from jaxtyping import Float64
 
-from raystp.slides.open import Slide, expect_tiles, open_slide, read_tiles
+from raystp.slides.open import Slide, open_slide, prefetch_tiles, read_tiles
 from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
@@ -219,7 +219,7 @@ def _run(way: str, scene: Scene, line: float) -> Row:
         for first in range(0, len(scene.squares), step):
             span = scene.squares[first : first + step]
             if way == AS_EMBED and first % UNIT == 0:
-                expect_tiles(slide, scene.squares[first : first + UNIT], SIDE)
+                prefetch_tiles(slide, scene.squares[first : first + UNIT], SIDE)
             read_tiles(slide, span, SIDE, into=array[: len(span)])
         ended = time.monotonic()
     told = scene.ask(line)

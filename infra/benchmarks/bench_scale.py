@@ -108,10 +108,10 @@ def _tiled(drawn: Path, folder: Path, count: int) -> Artifact:
     config = {
         "name": f"of{count}",
         "slides": str(table),
-        "side": MPP * SIDE,
-        "pixels": SIDE,
+        "tile_um": MPP * SIDE,
+        "tile_px": SIDE,
         "min_tissue": 0.0,
-        "focus_places": 0,
+        "focus_tiles": 0,
         "run": {"store": str(folder / "store")},
     }
     return tile.run(tile.CONFIG.of(config))

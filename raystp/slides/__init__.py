@@ -1,1 +1,1 @@
-"""Slides to tiles: opening scans, reading squares of tissue at an exact um/px, finding tissue, placing tiles."""
+"""Slides: open and read them, place tiles on them, detect tissue, and draw synthetic ones."""

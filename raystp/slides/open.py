@@ -1,9 +1,9 @@
-"""Opening a slide, and reading squares of it.
+"""Open a slide, and read tiles of it.
 
-A tiled TIFF of a known make is read by its stored tiles; from an object store those are fetched that are needed. Of
-anything else OpenSlide is asked first, and what it does not know is tried as a flat picture (JPEG, PNG, plain TIFF);
-on an object store both are read from a local copy, which a node's processes may share. The frame is the stored pixels
-of level 0: x is the column, y the row.
+A supported tiled TIFF is read by its stored tiles; from an object store only the needed ones are fetched. Any other
+file is opened by OpenSlide, or as a flat image (JPEG, PNG, plain TIFF) if OpenSlide does not know its format. For these
+two an object is first copied to local disk, where processes of a node may share it. Coordinates are stored pixels of
+level 0: x is the column, y the row.
 """
 
 import contextlib
@@ -14,26 +14,26 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from raystp.errors import SlideError
-from raystp.slides.places import TileGeometry, tiles_around
-from raystp.slides.readers.decode import open_picture
+from raystp.slides.coordinates import TileGeometry, boxes_around
 from raystp.slides.readers.flat import FlatSlide
-from raystp.slides.readers.headers import kind
-from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle, own_mpp
-from raystp.slides.readers.scale import ScaleClaims, in_force
-from raystp.slides.tiled.open import header, tiled_file, tiled_object
-from raystp.slides.tiled.slide import TiledSlide, unreadable
-from raystp.slides.tiled.threads import workers
+from raystp.slides.readers.flat_image import open_image
+from raystp.slides.readers.headers import file_kind
+from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle, slide_mpp
+from raystp.slides.readers.scale import ScaleSources, resolve_scale
+from raystp.slides.tiled.open import open_file, open_object, read_pyramid
+from raystp.slides.tiled.slide import TiledSlide, tile_error
+from raystp.slides.tiled.threads import cancelling_pool
 from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from raystp.units import Level0Pixels, Microns, MicronsPerPixel, TilePixels
 
-MANY_FILES = (".mrxs", ".dcm", ".vms", ".vmu")
-"""Formats of several files, of which a download would bring one: a DICOM level alone would pass for a whole slide."""
+MULTI_FILE_SUFFIXES = (".mrxs", ".dcm", ".vms", ".vmu")
+"""Formats of several files. A download copies one of them, and one DICOM level would look like a whole slide."""
 
 
 @runtime_checkable
 class Slide(Protocol):
-    """An open slide, whatever its format."""
+    """An open slide of any format."""
 
     name: str
     width: int
@@ -42,17 +42,19 @@ class Slide(Protocol):
     """Rows of level 0."""
     mpp: MicronsPerPixel
     mpp_from: str
-    """Whose word the um/px is: `table`, `slide` or `spots`."""
+    """Source of the um/px: `table`, `slide` or `spots`."""
     reader: str
-    """What reads it: `tiled`, `openslide` or `flat`."""
+    """Which reader is used: `tiled`, `openslide` or `flat`."""
 
     def read(
-        self, x: Level0Pixels, y: Level0Pixels, side: Level0Pixels, pixels: TilePixels
+        self, x: Level0Pixels, y: Level0Pixels, side: Level0Pixels, tile_px: TilePixels
     ) -> UInt8[np.ndarray, "pixel pixel 3"]:
-        """Return the square with top-left corner (x, y) and `side` level-0 px, as `pixels` x `pixels`, antialiased.
+        """Return the tile with top-left corner (x, y) and `side` level-0 px as `tile_px` x `tile_px`, antialiased.
 
-        Where `side` equals `pixels` and x, y are whole, these are the stored pixels. Outside the slide it is white.
-        Raises SlideError that names the slide and the place.
+        If `side` equals `tile_px` and x, y are whole, these are the stored pixels. Outside the slide it is white.
+
+        Raises:
+            SlideError: the pixels cannot be read; the message names the slide and the coordinates.
         """
         ...
 
@@ -61,7 +63,7 @@ class Slide(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up what is held; reads fail from here on."""
+        """Release files and memory; later reads raise SlideError."""
         ...
 
     def __enter__(self) -> "Slide": ...
@@ -71,111 +73,112 @@ class Slide(Protocol):
 
 def open_slide(
     name: str,
-    place: StoragePath,
+    path: StoragePath,
     *,
     given_mpp: float | None = None,
     derived_mpp: float | None = None,
     cache: NodeCache | None = None,
 ) -> Slide:
-    """Open a slide by its id and its place.
+    """Open a slide by its id and its path.
 
-    Its um/px is `given_mpp` (the slide table's), else the slide's own, else `derived_mpp` (from the spots' pitch). A
-    picture's dpi tag is not asked, but OpenSlide takes a tiled TIFF's resolution for its um/px. An object that must be
-    had whole is fetched to `cache`, or without one to a copy of its own.
+    Its um/px is `given_mpp` (from the slide table), else the slide's own, else `derived_mpp` (from the spots' pitch).
+    A flat image's dpi tag is ignored, but OpenSlide takes a tiled TIFF's resolution as its um/px. An object that has to
+    be downloaded goes to `cache`, or without one to a temporary copy.
 
-    Raises SlideError for a file that is none, damaged, or without a plausible um/px; StorageError for a remote place.
+    Raises:
+        SlideError: the file is not a slide, is damaged, or has no plausible um/px.
+        StorageError: the object cannot be read.
     """
-    where = f"slide {name!r} ({place})"
-    if not place.is_local and place.name.lower().endswith(MANY_FILES):
-        msg = (
-            f"{where} belongs to a format of several files, which is read from this machine's disk only; copy it there"
-        )
+    where = f"slide {name!r} ({path})"
+    if not path.is_local and path.name.lower().endswith(MULTI_FILE_SUFFIXES):
+        msg = f"{where} has a format of several files, which is read from local disk only; copy it to this machine"
         raise SlideError(msg)
-    claims = ScaleClaims(given=given_mpp, derived=derived_mpp)
+    sources = ScaleSources(given=given_mpp, derived=derived_mpp)
     with contextlib.ExitStack() as stack:
-        tiled = None if place.is_local else tiled_object(where, place)
+        tiled = None if path.is_local else open_object(where, path)
         if tiled is not None:
             stack.callback(tiled.source.close)
-            scale = in_force(where, ScaleClaims(given_mpp, tiled.pyramid.mpp, derived_mpp))
-            return TiledSlide(name, tiled, where=where, scale=scale, keep=stack.pop_all())
-        path = stack.enter_context(place.local() if cache is None else cache.fetch(place))
-        return _open_path(name, path, where=where, claims=claims, stack=stack)
+            scale = resolve_scale(where, ScaleSources(given_mpp, tiled.pyramid.mpp, derived_mpp))
+            return TiledSlide(name, tiled, where=where, scale=scale, resources=stack.pop_all())
+        local = stack.enter_context(path.local() if cache is None else cache.fetch(path))
+        return _open_local(name, local, where=where, sources=sources, stack=stack)
 
 
-def _open_path(name: str, path: Path, *, where: str, claims: ScaleClaims, stack: contextlib.ExitStack) -> Slide:
-    """Open a local file; what it holds open, and all of `stack`, passes to the slide."""
-    what = kind(where, path)
-    seen = header(where, path) if what == "tiff" else None
+def _open_local(name: str, path: Path, *, where: str, sources: ScaleSources, stack: contextlib.ExitStack) -> Slide:
+    """Open a local file; the slide takes over its open files and all of `stack`."""
+    kind = file_kind(where, path)
+    pyramid = read_pyramid(where, path) if kind == "tiff" else None
     handle = open_handle(where, path)
     if handle is not None:
-        with contextlib.ExitStack() as held:
-            held.enter_context(handle)
-            scale = in_force(where, ScaleClaims(claims.given, own_mpp(where, handle), claims.derived))
-            tiled = tiled_file(where, path, seen, handle) if seen is not None else None
+        with contextlib.ExitStack() as handle_stack:
+            handle_stack.enter_context(handle)
+            scale = resolve_scale(where, ScaleSources(sources.given, slide_mpp(where, handle), sources.derived))
+            tiled = open_file(where, path, pyramid, handle) if pyramid is not None else None
             if tiled is None:
-                stack.push(held.pop_all())
-                return OpenSlideSlide(name, handle, where=where, scale=scale, keep=stack.pop_all())
+                stack.push(handle_stack.pop_all())
+                return OpenSlideSlide(name, handle, where=where, scale=scale, resources=stack.pop_all())
         stack.callback(tiled.source.close)
-        return TiledSlide(name, tiled, where=where, scale=scale, keep=stack.pop_all())
-    picture = open_picture(where, path, what)
-    if picture is None:
-        msg = f"{where} is no slide: neither OpenSlide nor the readers of JPEG, PNG and TIFF know its format"
+        return TiledSlide(name, tiled, where=where, scale=scale, resources=stack.pop_all())
+    image = open_image(where, path, kind)
+    if image is None:
+        msg = f"{where} is not a slide: its format is unknown to OpenSlide and is not JPEG, PNG or TIFF"
         raise SlideError(msg)
-    return FlatSlide(name, picture, where=where, scale=in_force(where, claims), keep=stack.pop_all())
+    return FlatSlide(name, image, where=where, scale=resolve_scale(where, sources), resources=stack.pop_all())
 
 
 def read_tiles(
     slide: Slide,
-    squares: Float64[np.ndarray, "tile 3"],
-    pixels: TilePixels,
+    boxes: Float64[np.ndarray, "tile 3"],
+    tile_px: TilePixels,
     *,
     threads: int = 1,
     into: UInt8[np.ndarray, "... 3"] | None = None,
 ) -> UInt8[np.ndarray, "tile pixel pixel 3"]:
-    """Read squares (x, y, side) in level-0 px as `pixels` x `pixels` each, in the order given, whatever `threads` is.
+    """Read boxes (x, y, side) in level-0 px as `tile_px` x `tile_px` each, in the order given for any `threads`.
 
-    They are written to `into` where it is given: memory that was used before is up to a fifth faster than new memory.
+    The tiles are written to `into` if it is given: reused memory is up to a fifth faster than new memory.
 
-    Raises SlideError naming the slide and the place of the first tile, in that order, that cannot be read.
+    Raises:
+        SlideError: a tile cannot be read; the message has the number and the box of the first one.
     """
-    tiles = np.empty((len(squares), pixels, pixels, 3), np.uint8) if into is None else into
-    if tiles.shape != (len(squares), pixels, pixels, 3):
-        msg = f"{len(squares)} tiles of {pixels} x {pixels} px do not go into an array of {tiles.shape}"
+    tiles = np.empty((len(boxes), tile_px, tile_px, 3), np.uint8) if into is None else into
+    if tiles.shape != (len(boxes), tile_px, tile_px, 3):
+        msg = f"{len(boxes)} tiles of {tile_px} x {tile_px} px do not fit an array of shape {tiles.shape}"
         raise SlideError(msg)
     if isinstance(slide, TiledSlide):
-        slide.read_squares(squares, tiles, threads=threads)
+        slide.read_boxes(boxes, tiles, threads=threads)
         return tiles
 
-    def fill(tile: int, square: list[float]) -> None:
-        x, y, side = square
+    def fill(tile: int, box: list[float]) -> None:
+        x, y, side = box
         try:
-            tiles[tile] = slide.read(Level0Pixels(x), Level0Pixels(y), Level0Pixels(side), pixels)
+            tiles[tile] = slide.read(Level0Pixels(x), Level0Pixels(y), Level0Pixels(side), tile_px)
         except SlideError as error:
-            raise unreadable(slide.name, tile, square, error) from error
+            raise tile_error(slide.name, tile, box, error) from error
 
-    places = squares.tolist()
+    rows = boxes.tolist()
     if threads <= 1:
-        for tile, square in enumerate(places):
-            fill(tile, square)
+        for tile, box in enumerate(rows):
+            fill(tile, box)
         return tiles
-    with workers(threads) as pool:
-        for _ in pool.map(fill, range(len(places)), places):
+    with cancelling_pool(threads) as pool:
+        for _ in pool.map(fill, range(len(rows)), rows):
             pass
     return tiles
 
 
-def expect_tiles(slide: Slide, squares: Float64[np.ndarray, "tile 3"], pixels: TilePixels) -> None:
-    """Say which tiles will be read next: of a slide in an object store, their bytes are fetched meanwhile."""
+def prefetch_tiles(slide: Slide, boxes: Float64[np.ndarray, "tile 3"], tile_px: TilePixels) -> None:
+    """Start to fetch the bytes of the tiles that are read next, if the slide is in an object store."""
     if isinstance(slide, TiledSlide):
-        slide.expect(squares, pixels)
+        slide.prefetch(boxes, tile_px)
 
 
-def read_microns(
-    slide: Slide, x: Level0Pixels, y: Level0Pixels, *, side: Microns, pixels: TilePixels
+def read_around(
+    slide: Slide, x: Level0Pixels, y: Level0Pixels, *, tile_um: Microns, tile_px: TilePixels
 ) -> UInt8[np.ndarray, "pixel pixel 3"]:
-    """Read the square of `side` um of tissue around (x, y) in level-0 px, at side / pixels um/px.
+    """Read the tile of `tile_um` um around (x, y) in level-0 px, at tile_um / tile_px um/px.
 
-    Native pixels where the scan is within `NATIVE_TOLERANCE` of that: exactly `pixels` level-0 px from a whole corner.
+    If the scan is within `NATIVE_TOLERANCE` of that um/px, these are `tile_px` stored pixels from a whole corner.
     """
-    ((left, top, length),) = tiles_around(np.array([[x, y]]), TileGeometry(side, pixels, slide.mpp)).tolist()
-    return slide.read(Level0Pixels(left), Level0Pixels(top), Level0Pixels(length), pixels)
+    ((left, top, side),) = boxes_around(np.array([[x, y]]), TileGeometry(tile_um, tile_px, slide.mpp)).tolist()
+    return slide.read(Level0Pixels(left), Level0Pixels(top), Level0Pixels(side), tile_px)

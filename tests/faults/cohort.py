@@ -20,7 +20,7 @@ UNIT_TILES = 4
 SIDE = 224
 PIXELS = 4 * SIDE
 MPP = MicronsPerPixel(0.5)
-TILING: dict[str, Any] = {"side": 112, "pixels": SIDE, "min_tissue": 0.0, "focus_places": 0}
+TILING: dict[str, Any] = {"tile_um": 112, "tile_px": SIDE, "min_tissue": 0.0, "focus_tiles": 0}
 EMBEDDING: dict[str, Any] = {"unit_tiles": UNIT_TILES, "run.encoders": 2, "run.batch_tiles": 2}
 VARIES = {"created", "statistics", "packages"}
 """What a manifest says of the run rather than of its result."""

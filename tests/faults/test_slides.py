@@ -15,7 +15,7 @@ from tests.faults.cohort import SIDE, SLIDES, TILING, names
 from tests.faults.drivers import DONE, FAILED, INCOMPLETE, Drivers, alive
 from tests.faults.traps import Plot, Trap
 from tests.slides.tiled.test_altered import ALTERED, READ_BY_ALL, Copy
-from tests.slides.tiled.tiled_files import picture, write
+from tests.slides.tiled.tiled_files import sample_image, write
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 faults = pytest.mark.faults
@@ -24,7 +24,7 @@ VAST = 100_000
 """Pixels a side of a slide that no memory holds."""
 MOST_MB = 1500
 """Of memory, for a process that meets it; what it imports is half of that."""
-LEFT_OUT = "has ended every process that opened it, or held it for longer than"
+LEFT_OUT = "crashed every worker that opened it, or exceeded the"
 
 
 def tile_config(store: Path, paths: dict[str, str], **more: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def tiled(store: Path) -> dict[str, list[tuple[float, float]]]:
 
 def altered(folder: Path) -> dict[str, str]:
     """Write the altered copies of a slide; return name -> path, and the whole one as `good`."""
-    base = write(folder / "base.svs", picture(700, 532), "aperio_rgb", side=80, levels=1)
+    base = write(folder / "base.svs", sample_image(700, 532), "aperio_rgb", side=80, levels=1)
     paths = {"good": str(base)}
     for kind, alter in ALTERED.items():
         with tifffile.TiffFile(base) as tiff:
@@ -101,10 +101,10 @@ def odd_files(folder: Path) -> dict[str, str]:
     sizes = {"pixel": (1, 1), "thin": (SIDE, 3)}
     glass = np.full((512, 512, 3), 245, np.uint8)
     for name, (width, height) in sizes.items():
-        write(folder / f"{name}.svs", picture(width, height), "aperio", side=64, levels=1)
+        write(folder / f"{name}.svs", sample_image(width, height), "aperio", side=64, levels=1)
     write(folder / "glass.svs", glass, "aperio", side=64)
     with tifffile.TiffWriter(folder / "unscaled.tiff") as tiff:
-        tiff.write(picture(300, 300), tile=(64, 64), photometric="rgb", metadata=None)
+        tiff.write(sample_image(300, 300), tile=(64, 64), photometric="rgb", metadata=None)
     names = ("pixel", "thin", "glass")
     return {**{name: str(folder / f"{name}.svs") for name in names}, "unscaled": str(folder / "unscaled.tiff")}
 
@@ -112,7 +112,9 @@ def odd_files(folder: Path) -> dict[str, str]:
 def test_damaged_odd_and_deadly_slides_are_named_and_the_others_are_tiled(drivers: Drivers, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     paths = altered(tmp_path) | bad_files(tmp_path) | odd_files(tmp_path) | {"again": str(tmp_path / "base.svs")}
-    paths["other"] = str(write(tmp_path / "other" / "base.svs", picture(532, 700), "aperio_rgb", side=80, levels=1))
+    paths["other"] = str(
+        write(tmp_path / "other" / "base.svs", sample_image(532, 700), "aperio_rgb", side=80, levels=1)
+    )
     (tmp_path / "plot").mkdir()
     plot = Plot((Trap("segfault", "tile", slide="garbage", times=100),), tmp_path / "plot")
     driver = drivers.run("tile", tile_config(tmp_path, paths), plot)
@@ -159,7 +161,7 @@ def test_a_slide_or_a_tile_that_no_memory_holds_is_read_or_named_in_bounded_memo
     (tmp_path / "plot").mkdir()
     plot = Plot((), tmp_path / "plot")
     paths = {"vast": str(vast(tmp_path / "vast.tiff")), "A": str(slides / "A.svs")}
-    driver = drivers.run("tile", tile_config(tmp_path, paths, side=side, pixels=pixels, focus_places=1), plot)
+    driver = drivers.run("tile", tile_config(tmp_path, paths, tile_um=side, tile_px=pixels, focus_tiles=1), plot)
     assert driver.process.exitcode in {DONE, INCOMPLETE}, driver.said
     assert reasons(tmp_path).keys() | tiled(tmp_path).keys() == paths.keys()
     assert plot.peak_mb() < MOST_MB

@@ -1,4 +1,4 @@
-"""Every public test slide behaves as the data's README says: good ones read, bad ones fail in a sentence."""
+"""Every public test slide behaves as the data's README says: good ones are read, bad ones fail with one message."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from raystp.errors import SlideError
-from raystp.slides.open import open_slide, read_microns, read_tiles
-from raystp.slides.places import TileGeometry, grid
-from raystp.slides.tissue.detect import find_tissue
-from raystp.slides.tissue.focus import sharpness
-from raystp.slides.tissue.regions import outlined, share_under
+from raystp.slides.coordinates import TileGeometry, grid_boxes
+from raystp.slides.open import open_slide, read_around, read_tiles
+from raystp.slides.tissue.detect import detect_tissue
+from raystp.slides.tissue.quality import sharpness
+from raystp.slides.tissue.regions import outline, share_under
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, Microns, TilePixels
 
@@ -30,37 +30,37 @@ def test_a_good_slide_reads_whole_and_in_parts(wsi: Path, name: str) -> None:
         thumbnail = slide.thumbnail(1024)
         assert max(thumbnail.shape) == min(1024, max(GOOD[name]))
         middle = Level0Pixels(slide.width / 2), Level0Pixels(slide.height / 2)
-        tile = read_microns(slide, *middle, side=Microns(8.0), pixels=TilePixels(16))
+        tile = read_around(slide, *middle, tile_um=Microns(8.0), tile_px=TilePixels(16))
         assert tile.shape == (16, 16, 3)
         assert tile.std() > 0
-        assert find_tissue(thumbnail, 0.499 * slide.height / thumbnail.shape[0]).mask.shape == thumbnail.shape[:2]
+        assert detect_tissue(thumbnail, 0.499 * slide.height / thumbnail.shape[0]).mask.shape == thumbnail.shape[:2]
 
 
 def test_the_real_scan_is_tiled_over_its_tissue(wsi: Path) -> None:
     with open_slide("A1", StoragePath.of(wsi / "CMU-1-Small-Region.svs")) as slide:
         size = {"width": slide.width, "height": slide.height}
         thumbnail = slide.thumbnail(1024)
-        mask = find_tissue(thumbnail, 0.499 * slide.height / 1024).mask
-        framing = TileGeometry(Microns(112.0), TilePixels(224), slide.mpp)
-        squares = grid(mask, framing, **size, stride=None, min_tissue=0.5)
-        everywhere = grid(mask, framing, **size, stride=None, min_tissue=0.0)
+        mask = detect_tissue(thumbnail, 0.499 * slide.height / 1024).mask
+        geometry = TileGeometry(Microns(112.0), TilePixels(224), slide.mpp)
+        boxes = grid_boxes(mask, geometry, **size, stride=None, min_tissue=0.5)
+        everywhere = grid_boxes(mask, geometry, **size, stride=None, min_tissue=0.0)
         assert len(everywhere) == 10 * 14
-        exact = share_under(outlined(mask, **size), everywhere)
-        np.testing.assert_array_equal(everywhere[exact >= 0.5 - 1e-9], squares)
-        assert 45 <= len(squares) <= 55
-        tiles = read_tiles(slide, squares, TilePixels(224))
+        exact = share_under(outline(mask, **size), everywhere)
+        np.testing.assert_array_equal(everywhere[exact >= 0.5 - 1e-9], boxes)
+        assert 45 <= len(boxes) <= 55
+        tiles = read_tiles(slide, boxes, TilePixels(224))
         brightness = tiles.mean(axis=(1, 2, 3))
         assert brightness.max() < 230  # glass is 244
-        sharp = sharpness(slide, squares, 5)
+        sharp = sharpness(slide, boxes, 5)
         assert sharp is not None
         assert sharp > 100
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("broken.svs", "neither OpenSlide nor"), ("unopenable.tiff", "Unsupported TIFF compression")],
+    [("broken.svs", "unknown to OpenSlide"), ("unopenable.tiff", "Unsupported TIFF compression")],
 )
-def test_a_slide_that_does_not_open_says_why_in_one_sentence(wsi: Path, name: str, reason: str) -> None:
+def test_a_slide_that_does_not_open_fails_with_the_reason(wsi: Path, name: str, reason: str) -> None:
     with pytest.raises(SlideError, match=reason) as caught:
         open_slide("A1", StoragePath.of(wsi / name), given_mpp=0.5)
     assert f"slide 'A1' ({wsi / name})" in str(caught.value)
@@ -76,9 +76,9 @@ def test_the_slide_that_opens_and_cannot_be_read_fails_at_its_thumbnail_and_at_a
             read_tiles(slide, np.array([[0.0, 0.0, 16.0]]), TilePixels(16))
 
 
-def test_the_dpi_trap_is_refused_and_reads_with_the_tables_word(wsi: Path) -> None:
-    place = StoragePath.of(wsi / "boxes.tiff")
+def test_a_wrong_dpi_tag_is_refused_and_the_tables_mpp_replaces_it(wsi: Path) -> None:
+    path = StoragePath.of(wsi / "boxes.tiff")
     with pytest.raises(SlideError, match=r"boxes\.tiff.*352\.778 um/px.*column `mpp`"):
-        open_slide("A1", place)
-    with open_slide("A1", place, given_mpp=0.5) as slide, Image.open(wsi / "boxes.png") as png:
+        open_slide("A1", path)
+    with open_slide("A1", path, given_mpp=0.5) as slide, Image.open(wsi / "boxes.png") as png:
         np.testing.assert_array_equal(slide.thumbnail(1024), np.asarray(png.convert("RGB")))

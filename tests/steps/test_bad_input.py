@@ -17,9 +17,9 @@ import pytest
 from raystp import cli, tables
 from raystp.artifacts import resolve
 from raystp.errors import ConfigError, EncoderError
+from raystp.slides.table import SlideRow
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.config import EmbedConfig
-from raystp.steps.slide_table import SlideRow
 from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
 from raystp.storage import StoragePath
@@ -110,9 +110,9 @@ def test_a_store_that_cannot_be_written_is_told_before_any_work(
 # ---- slides
 
 
-def _tile_one(tmp_path: Path, row: SlideRow, section: StoragePath | None = None) -> dict[str, Any] | str:
-    config = tile.CONFIG.of({"slides": "slides.csv", "side": 16, "pixels": 32, "run": {}})
-    return tile._tile(tile._TileSlide(row, config, StoragePath.of(tmp_path / "out"), section, None))
+def _tile_one(tmp_path: Path, row: SlideRow, section: StoragePath | None = None) -> tile.TileResult | str:
+    config = tile.CONFIG.of({"slides": "slides.csv", "tile_um": 16, "tile_px": 32, "run": {}})
+    return tile._tile(tile._TileTask(row, config, StoragePath.of(tmp_path / "out"), section, None))
 
 
 def _row(path: Path, mpp: float | None) -> SlideRow:
@@ -122,15 +122,16 @@ def _row(path: Path, mpp: float | None) -> SlideRow:
 def test_a_slide_without_um_per_px_is_told_with_the_column_to_fill(tmp_path: Path, drawn: Write) -> None:
     said = _tile_one(tmp_path, _row(drawn(tmp_path / "S1.png"), None))
     assert said == (
-        f"slide 'S1' ({tmp_path / 'S1.png'}) has no um/px of its own; give one in the column `mpp` of the slide table"
+        f"slide 'S1' ({tmp_path / 'S1.png'}) has no um/px of its own; set the column `mpp` of the slide table"
     )
     assert not (tmp_path / "out").exists()
 
 
 def test_an_um_per_px_that_no_microscope_has_is_told_with_the_column_to_fix(tmp_path: Path, drawn: Write) -> None:
     said = _tile_one(tmp_path, _row(drawn(tmp_path / "S1.png"), 352.8))
-    assert "the slide table gives 352.8 um/px, a scan has 0.05 to 10; give the right one in the column `mpp`" in str(
-        said
+    assert (
+        "the slide table gives 352.8 um/px, but scans have 0.05 to 10; set the right value in the column `mpp`"
+        in str(said)
     )
 
 
@@ -157,7 +158,7 @@ def test_spots_outside_their_slide_are_told_by_name(
         "slide 'S1' is 160 x 192 px (columns x rows), and 1 of 6 spots have their centre outside it: 's5 (x 320" in said
     )
     assert not (tmp_path / "out").exists()
-    assert "is not among the spots: see their failures table" in str(
+    assert "is missing in the spots; see their failures table" in str(
         _tile_one(tmp_path, _row(drawn(tmp_path / "S1.png"), 0.5), StoragePath.of(tmp_path / "none.h5ad"))
     )
 
@@ -182,7 +183,7 @@ def test_slides_that_fail_are_rows_of_a_table_and_the_others_are_tiled(
     ]
     (tmp_path / "slides.csv").write_text("\n".join(["slide,path,patient,mpp", *rows, "absent,a.svs,P,0.5"]))
     arguments = ["tile", "--set", f"slides={tmp_path / 'slides.csv'}", "--set", f"run.store={tmp_path / 'store'}"]
-    arguments += ["--set", "side=16", "--set", "pixels=32"]
+    arguments += ["--set", "tile_um=16", "--set", "tile_px=32"]
     assert cli.main(arguments) == 3
     told = capsys.readouterr().out
     assert "  failed at tile: scaleless: slide 'scaleless' " in told

@@ -44,7 +44,7 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     (folder / "slides.csv").write_text("\n".join(kept), encoding="utf-8")
     where = {"slides": str(folder / "slides.csv"), "root": str(DATA / "her2st"), "run": run}
     spots.run(spots.CONFIG.of(where))
-    tile.run(tile.CONFIG.of({**where, "spots": "spots/default", "side": 154}))
+    tile.run(tile.CONFIG.of({**where, "spots": "spots/default", "tile_um": 154}))
     encoder = {"name": "mobilenet_v1_pw12", "weights": str(WEIGHTS)}
     embed.run(embed.CONFIG.of({"tiles": "tile/default", "encoder": encoder, "run": run}))
     sources = {"spots": "spots/default", "embeddings": "embed/default", "run": run}

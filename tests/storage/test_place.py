@@ -18,7 +18,7 @@ from raystp.index.reference import ReferenceRows
 from raystp.index.write import write_reference_index
 from raystp.models.baselines.gene_mean import fit_gene_mean
 from raystp.models.store import load_model, save_model
-from raystp.steps.slide_table import read_slide_table
+from raystp.slides.table import read_slide_table
 from raystp.steps.spots.step import SpotsConfig
 from raystp.storage import StoragePath, is_safe_name
 from tests.storage.conftest import CANARY

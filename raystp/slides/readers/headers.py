@@ -1,7 +1,8 @@
-"""What a file's first bytes and its TIFF directories say, read in Python before any C decoder sees the file.
+"""File kinds from first bytes, and checks of TIFF directories, in Python before any C decoder opens the file.
 
-A damaged header can make a C library abort the process (a tile side of 65,520) or give blank glass (fewer tiles than
-the size needs) without a word. Tiles of zero bytes are let through: Philips stores glass so, and some Aperio scanners.
+A damaged header can make a C library abort the process (a tile side of 65,520). It can also give blank tiles without an
+error (fewer tiles than the image size needs). Tiles of zero bytes are allowed: Philips and some Aperio scanners store
+empty glass like that.
 """
 
 import contextlib
@@ -17,15 +18,15 @@ import tifffile
 from raystp.errors import SlideError
 
 MAX_TILE_SIDE = 4096
-"""Stored tiles are 64 to 2048 px wide in practice; beyond 4096 the header is damaged."""
+"""Stored tiles are 64 to 2048 px wide in practice; a larger value means a damaged header."""
 
 MAX_PAGES = 256
-"""Directories that are looked at; a slide has up to about 20."""
+"""Directories that are read; a slide has up to about 20."""
 
-TIFF_FAULTS = (OSError, ValueError, LookupError, RuntimeError, TypeError, ArithmeticError, struct.error)
-"""What tifffile and imagecodecs raise on damaged files."""
+TIFF_ERRORS = (OSError, ValueError, LookupError, RuntimeError, TypeError, ArithmeticError, struct.error)
+"""Exceptions that tifffile and imagecodecs raise on damaged files."""
 
-_AGAIN = "copy the file again from its source"
+_COPY_AGAIN = "copy the file again from its source"
 
 _MAGIC = {
     b"\xff\xd8\xff": "jpeg",
@@ -37,54 +38,54 @@ _MAGIC = {
 }
 
 
-def kind(where: str, path: Path) -> str:
-    """Return `jpeg`, `png`, `tiff` or `other` from the first bytes; raises SlideError where no file can be read."""
+def file_kind(where: str, path: Path) -> str:
+    """Return `jpeg`, `png`, `tiff` or `other` from the first bytes; raise SlideError if the file cannot be read."""
     try:
         with path.open("rb") as file:
-            return kind_of(file.read(8))
+            return kind_of_bytes(file.read(8))
     except OSError as error:
         msg = f"{where} cannot be opened: {error.strerror}"
         raise SlideError(msg) from None
 
 
-def kind_of(head: bytes) -> str:
-    """Return what a file with these first 8 bytes is: `jpeg`, `png`, `tiff` or `other`."""
+def kind_of_bytes(head: bytes) -> str:
+    """Return the kind of a file with these first 8 bytes: `jpeg`, `png`, `tiff` or `other`."""
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "other")
-
-
-def check_tiff(where: str, path: Path) -> None:
-    """Raise SlideError where a TIFF's directories cannot be true for this file."""
-    with checked_tiff(where, path):
-        pass
 
 
 @contextlib.contextmanager
 def checked_tiff(where: str, file: Path | io.RawIOBase) -> Iterator[list[tifffile.TiffPage]]:
-    """Give a TIFF's directories, once they are found to be possible for this file; none of an NDPI.
+    """Open a TIFF and give its directories after checking them; give an empty list for an NDPI.
 
-    Raises SlideError, naming `where`, where they are not, and for a fault in what the caller reads of them.
+    Raises:
+        SlideError: the directories are not possible for this file, or the caller fails to read them.
     """
     try:
         with tifffile.TiffFile(cast("Path | BinaryIO", file)) as tiff:
-            # An NDPI has one JPEG stream per level, with offsets beyond 4 GB in tags of Hamamatsu's own.
-            few = 0 if tiff.is_ndpi else min(len(tiff.pages), MAX_PAGES)
-            pages = [page for i in range(few) if isinstance(page := tiff.pages.get(i, aspage=True), tifffile.TiffPage)]
+            # An NDPI has one JPEG stream per level, with offsets beyond 4 GB in Hamamatsu's own tags.
+            count = 0 if tiff.is_ndpi else min(len(tiff.pages), MAX_PAGES)
+            pages = [
+                page for i in range(count) if isinstance(page := tiff.pages.get(i, aspage=True), tifffile.TiffPage)
+            ]
             faults = ((page.index, _fault(page, tiff.filehandle.size)) for page in pages)
             found = next(((index, fault) for index, fault in faults if fault), None)
             if found is not None:
-                msg = f"{where} has a damaged TIFF header: image {found[0]} {found[1]}; {_AGAIN}"
+                msg = f"{where} has a damaged TIFF header: image {found[0]} {found[1]}; {_COPY_AGAIN}"
                 raise SlideError(msg)
-            if pages and pages[0].is_tiled and not _ends(tiff):
-                msg = f"{where} has a damaged TIFF header: its list of {len(tiff.pages)} images does not end; {_AGAIN}"
+            if pages and pages[0].is_tiled and not _has_last_directory(tiff):
+                msg = (
+                    f"{where} has a damaged TIFF header: its list of {len(tiff.pages)} images does not end; "
+                    f"{_COPY_AGAIN}"
+                )
                 raise SlideError(msg)
             yield pages
-    except TIFF_FAULTS as error:
+    except TIFF_ERRORS as error:
         msg = f"{where} has a damaged TIFF header: {type(error).__name__}: {error}"
         raise SlideError(msg) from None
 
 
-def _ends(tiff: tifffile.TiffFile) -> bool:
-    """Say whether the last directory that was found says that it is the last."""
+def _has_last_directory(tiff: tifffile.TiffFile) -> bool:
+    """Return whether the last directory found is marked as the last."""
     tiff.filehandle.seek(tiff.pages.next_page_offset or 0)
     return not any(tiff.filehandle.read(tiff.tiff.offsetsize))
 
@@ -93,7 +94,7 @@ def _fault(page: tifffile.TiffPage, size: int) -> str | None:
     """Return what is wrong with one directory of a file of `size` bytes, or None."""
     if page.is_tiled:
         if max(page.tilewidth, page.tilelength) > MAX_TILE_SIDE or min(page.tilewidth, page.tilelength) < 1:
-            return f"has tiles of {page.tilewidth} x {page.tilelength} px, at most {MAX_TILE_SIDE} is believed"
+            return f"has tiles of {page.tilewidth} x {page.tilelength} px, allowed are 1 to {MAX_TILE_SIDE}"
         across, down = math.ceil(page.imagewidth / page.tilewidth), math.ceil(page.imagelength / page.tilelength)
         if len(page.dataoffsets) < across * down:
             return f"is {page.imagewidth} x {page.imagelength} px in {len(page.dataoffsets)} tiles, not {across * down}"
@@ -101,5 +102,5 @@ def _fault(page: tifffile.TiffPage, size: int) -> str | None:
         return f"has {len(page.dataoffsets)} offsets for {len(page.databytecounts)} byte counts"
     end = max((o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True) if n), default=0)
     if end > size:
-        return f"reaches to byte {end} of a file of {size} bytes: it was cut off"
+        return f"reaches to byte {end} of a file of {size} bytes: the file was cut off"
     return None

@@ -1,13 +1,13 @@
-"""Resampling: a box of a picture, given by floats, as a picture of whole pixels.
+"""Resample a box of an image, given in floats, to whole output pixels.
 
-Pixel i of a picture covers [i, i + 1) along its axis. A box whose corner is whole and whose size is the output's is
-copied. Any other is filtered with a triangle that reaches one source or one output pixel to either side, whichever is
-larger (Pillow's BILINEAR): it antialiases when shrinking, never overshoots, and looks beyond the box, so neighbouring
-tiles agree at their seam.
+Pixel i of an image covers [i, i + 1) along its axis. A box with a whole corner and the output's size is copied. Any
+other box is filtered with a triangle (Pillow's BILINEAR), which reaches one source pixel or one output pixel to each
+side, whichever is larger. The filter antialiases and never overshoots. It reads beyond the box, so neighbouring tiles
+agree at their shared edge.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,15 +17,21 @@ from PIL import Image
 from raystp.errors import SlideError
 
 WHITE = 255
-"""The value of all that lies outside a slide: glass."""
+"""The value of all pixels outside a slide."""
 
 MAX_REGION = 2**26
-"""Source pixels that one read may decode: 256 MB as RGBA. A thumbnail is read in blocks below it."""
+"""Source pixels that one read may decode: 256 MB as RGBA. Thumbnails are read in blocks below this."""
+
+LEVEL_ROUNDING = 1e-3
+"""A level of 16,000 x 12,345 px over one of 64,000 x 49,381 has downsample 4.00004; it counts as 4."""
+
+BLOCK_SIDE = 4096
+"""Source pixels along one axis of a block of a thumbnail."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle, in pixels of one picture: left and top included, right and bottom not."""
+    """A rectangle in pixels of one image: left and top included, right and bottom excluded."""
 
     left: float
     top: float
@@ -34,29 +40,29 @@ class Box:
 
     @property
     def width(self) -> float:
-        """Its extent along x (columns)."""
+        """Extent along x (columns)."""
         return self.right - self.left
 
     @property
     def height(self) -> float:
-        """Its extent along y (rows)."""
+        """Extent along y (rows)."""
         return self.bottom - self.top
 
     def scaled(self, factor: float) -> "Box":
-        """Return it in the pixels of a picture that is `factor` times as fine."""
+        """Return the box in pixels of an image with `factor` times the resolution."""
         return Box(self.left * factor, self.top * factor, self.right * factor, self.bottom * factor)
 
     def moved(self, x: float, y: float) -> "Box":
-        """Return it shifted by (x, y)."""
+        """Return the box shifted by (x, y)."""
         return Box(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
     def is_crop(self, columns: int, rows: int) -> bool:
-        """Say whether it is `columns` x `rows` whole pixels, which need no resampling."""
+        """Return whether the box is `columns` x `rows` whole pixels, which need no resampling."""
         whole = float(self.left).is_integer() and float(self.top).is_integer()
         return whole and self.width == columns and self.height == rows
 
     def touches(self, width: int, height: int) -> bool:
-        """Say whether any of a picture of `width` x `height` px lies in it."""
+        """Return whether the box overlaps an image of `width` x `height` px."""
         return self.left < width and self.top < height and self.right > 0 and self.bottom > 0
 
 
@@ -70,7 +76,7 @@ class Window:
     height: int
 
 
-def window(box: Box, columns: int, rows: int) -> Window:
+def source_window(box: Box, columns: int, rows: int) -> Window:
     """Return the source pixels that `box` needs as `columns` x `rows` px."""
     if box.is_crop(columns, rows):
         return Window(int(box.left), int(box.top), columns, rows)
@@ -78,62 +84,68 @@ def window(box: Box, columns: int, rows: int) -> Window:
 
 
 def wide_window(box: Box, columns: int, rows: int) -> Window:
-    """Return the same with at least one pixel more on each side than is used, even for a crop."""
+    """Return the same with at least one more pixel than needed on each side, also for a crop."""
     reach_x, reach_y = math.ceil(max(1.0, box.width / columns)) + 1, math.ceil(max(1.0, box.height / rows)) + 1
     left, top = math.floor(box.left) - reach_x, math.floor(box.top) - reach_y
     right, bottom = math.ceil(box.right) + reach_x, math.ceil(box.bottom) + reach_y
     return Window(left, top, right - left, bottom - top)
 
 
+def coarsest_level(downsamples: Sequence[float], needed: float) -> int:
+    """Return the coarsest level with at most `needed` level-0 px per px; 0 if there is none."""
+    fine = [level for level, downsample in enumerate(downsamples) if downsample <= needed * (1 + LEVEL_ROUNDING)]
+    return max(fine, key=downsamples.__getitem__, default=0)
+
+
 def resample(
     source: UInt8[np.ndarray, "height width 3"], box: Box, columns: int, rows: int
 ) -> UInt8[np.ndarray, "row col 3"]:
-    """Return the part of `source` in `box` (within it, in its pixels) as `columns` x `rows` px."""
+    """Return the part of `source` in `box` (in its pixels, inside it) as `columns` x `rows` px."""
     if box.is_crop(columns, rows):
         left, top = int(box.left), int(box.top)
         return np.ascontiguousarray(source[top : top + rows, left : left + columns])
     edges = (box.left, box.top, box.right, box.bottom)
-    picture = Image.fromarray(np.ascontiguousarray(source))
-    return np.array(picture.resize((columns, rows), Image.Resampling.BILINEAR, box=edges))
+    image = Image.fromarray(np.ascontiguousarray(source))
+    return np.array(image.resize((columns, rows), Image.Resampling.BILINEAR, box=edges))
 
 
-def square(where: str, corner: tuple[float, float], side: float, pixels: int) -> Box:
-    """Return the box at (x, y) = `corner`; raises SlideError, naming `where`, where it is no square of pixels."""
+def square_box(where: str, corner: tuple[float, float], side: float, tile_px: int) -> Box:
+    """Return the box of `side` px at (x, y) = `corner`; raise SlideError, naming `where`, if it cannot be read."""
     x, y = corner
-    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(side) and side > 0 and pixels > 0):
-        msg = f"{where}: x {x}, y {y}, side {side} px as {pixels} x {pixels} px is not a square that can be read"
+    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(side) and side > 0 and tile_px > 0):
+        msg = f"{where}: x {x}, y {y}, side {side} px as {tile_px} x {tile_px} px is not a tile that can be read"
         raise SlideError(msg)
     return Box(x, y, x + side, y + side)
 
 
 def check_region(where: str, box: Box, region: Window) -> None:
-    """Raise SlideError, naming `where`, where reading `box` would decode more than `MAX_REGION` pixels."""
+    """Raise SlideError, naming `where`, if reading `box` decodes more than `MAX_REGION` pixels."""
     if region.width * region.height > MAX_REGION:
         msg = (
             f"{where}: a read of {box.width:.0f} x {box.height:.0f} px at x {box.left:.1f}, y {box.top:.1f} decodes "
-            f"{region.width} x {region.height} px, more than {MAX_REGION}; ask for a smaller side, "
-            "or for a slide with coarser levels"
+            f"{region.width} x {region.height} px, more than {MAX_REGION}; use a smaller tile, "
+            "or a slide with coarser levels"
         )
         raise SlideError(msg)
 
 
-def shrink(
+def shrink_image(
     size: tuple[int, int], longest: int, ratio: float, read: Callable[[Box, int, int], UInt8[np.ndarray, "row col 3"]]
 ) -> UInt8[np.ndarray, "row col 3"]:
-    """Return a picture of (width, height) = `size` with `longest` px along its longer side, never enlarged.
+    """Return an image of (width, height) = `size` with `longest` px along its longer side, never enlarged.
 
-    It is read in blocks through `read(box, columns, rows)`, so that memory does not grow with the picture; `ratio` is
-    how many source pixels per output pixel such a read decodes along one axis.
+    It is read in blocks through `read(box, columns, rows)`, so memory does not grow with the image. `ratio` is the
+    number of source pixels that such a read decodes per output pixel along one axis.
     """
     width, height = size
     share = min(1.0, longest / max(width, height))
     columns, rows = max(1, round(width * share)), max(1, round(height * share))
     across, down = width / columns, height / rows
-    step = max(1, int(4096 / max(1.0, ratio)))
-    picture = np.empty((rows, columns, 3), np.uint8)
+    step = max(1, int(BLOCK_SIDE / max(1.0, ratio)))
+    image = np.empty((rows, columns, 3), np.uint8)
     for top in range(0, rows, step):
         for left in range(0, columns, step):
             bottom, right = min(rows, top + step), min(columns, left + step)
             box = Box(left * across, top * down, right * across, bottom * down)
-            picture[top:bottom, left:right] = read(box, right - left, bottom - top)
-    return picture
+            image[top:bottom, left:right] = read(box, right - left, bottom - top)
+    return image

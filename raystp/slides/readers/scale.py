@@ -1,4 +1,4 @@
-"""The um/px of a slide: whose word counts, and which words no microscope can have meant."""
+"""The um/px of a slide: which source counts, and which values are implausible."""
 
 from dataclasses import dataclass
 
@@ -11,55 +11,57 @@ SQUARE_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class SlideScale:
-    """The um/px in force at level 0, and whose word it is: `table`, `slide` or `spots`."""
+    """The um/px at level 0, and its source: `table`, `slide` or `spots`."""
 
     mpp: MicronsPerPixel
     source: str
 
 
 @dataclass(frozen=True)
-class ScaleClaims:
-    """What is said about a slide's um/px; None where nothing is."""
+class ScaleSources:
+    """The um/px that each source gives for a slide; None where it gives none."""
 
     given: float | None = None
-    """The slide table's."""
+    """From the slide table."""
 
     own: tuple[float, float] | None = None
-    """The slide's own property, along x and y."""
+    """From the slide's own properties, along x and y."""
 
     derived: float | None = None
-    """What the pitch of the measured spots says."""
+    """From the pitch of the measured spots."""
 
 
-def in_force(where: str, claims: ScaleClaims) -> SlideScale:
-    """Return the um/px that counts: the table's, else the slide's own, else the spots'.
+def resolve_scale(where: str, sources: ScaleSources) -> SlideScale:
+    """Return the um/px of the first source that gives one: the table, the slide itself, the spots.
 
-    A word that counts is not passed over for being wrong: an implausible one is a SlideError that says what was seen.
-    Raises SlideError too where there is none, or where the slide's own pixels are not square. `where` names the slide.
+    A later source never replaces an implausible value of an earlier one. `where` names the slide in errors.
+
+    Raises:
+        SlideError: no source gives a um/px, the value is implausible, or the slide's pixels are not square.
     """
-    if claims.given is not None:
-        return SlideScale(_plausible(where, claims.given, "the slide table gives"), "table")
-    if claims.own is not None:
-        across, down = (_plausible(where, mpp, "the slide itself claims") for mpp in claims.own)
+    if sources.given is not None:
+        return SlideScale(_plausible(where, sources.given, "the slide table gives"), "table")
+    if sources.own is not None:
+        across, down = (_plausible(where, mpp, "the slide itself gives") for mpp in sources.own)
         if abs(across / down - 1.0) > SQUARE_TOLERANCE:
             msg = (
-                f"{where} claims {across:g} um/px along x and {down:g} along y: its pixels are not square; "
-                "if it is wrong, give one um/px in the column `mpp` of the slide table"
+                f"{where} gives {across:g} um/px along x and {down:g} along y: its pixels are not square. "
+                "If this is wrong, set one um/px in the column `mpp` of the slide table"
             )
             raise SlideError(msg)
         return SlideScale(MicronsPerPixel((across + down) / 2.0), "slide")
-    if claims.derived is not None:
-        return SlideScale(_plausible(where, claims.derived, "the spots' pitch gives"), "spots")
-    msg = f"{where} has no um/px of its own; give one in the column `mpp` of the slide table"
+    if sources.derived is not None:
+        return SlideScale(_plausible(where, sources.derived, "the spots' pitch gives"), "spots")
+    msg = f"{where} has no um/px of its own; set the column `mpp` of the slide table"
     raise SlideError(msg)
 
 
-def _plausible(where: str, mpp: float, says: str) -> MicronsPerPixel:
+def _plausible(where: str, mpp: float, source: str) -> MicronsPerPixel:
     if is_plausible(mpp):
         return MicronsPerPixel(mpp)
     low, high = MPP_RANGE
     msg = (
-        f"{where}: {says} {mpp:g} um/px, a scan has {low:g} to {high:g}; "
-        "give the right one in the column `mpp` of the slide table"
+        f"{where}: {source} {mpp:g} um/px, but scans have {low:g} to {high:g}; "
+        "set the right value in the column `mpp` of the slide table"
     )
     raise SlideError(msg)

@@ -1,1 +1,1 @@
-"""Synthetic."""
+"""Synthetic H&E slides with known tissue."""

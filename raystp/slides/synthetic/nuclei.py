@@ -1,4 +1,4 @@
-"""Nuclei: a bank of drawn shapes per tissue, stamped where the tissue has room for them."""
+"""Nuclei of synthetic slides: a set of drawn shapes per tissue type, placed where its texture allows them."""
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
@@ -8,13 +8,13 @@ from raystp.slides.synthetic.texture import TextureLayer
 from raystp.slides.synthetic.tissues import TissueType
 
 DIRECTIONS, VARIANTS = 16, 5
-"""A bank holds every direction in so many variants of size, outline and chromatin."""
+"""Directions of the shapes, and variants of each in size, outline and chromatin."""
 
 
-def bank(rng: np.random.Generator, tissue: TissueType, mpp: float) -> Float32[np.ndarray, "shape side side"]:
-    """Return drawn nuclei as optical density of haematoxylin, direction by direction, `VARIANTS` of each.
+def nucleus_shapes(rng: np.random.Generator, tissue: TissueType, mpp: float) -> Float32[np.ndarray, "shape side side"]:
+    """Return drawn nuclei as optical density of haematoxylin, `VARIANTS` of each direction.
 
-    The direction of shape k is `pi * (k // VARIANTS) / DIRECTIONS`; each nucleus lies at the centre of its square.
+    The direction of shape k is `pi * (k // VARIANTS) / DIRECTIONS`; each nucleus is centred in its square.
     """
     half = int(np.ceil(0.75 * tissue.nucleus_um / mpp)) + 2
     down, right = np.mgrid[-half : half + 1, -half : half + 1] * mpp
@@ -39,42 +39,44 @@ def bank(rng: np.random.Generator, tissue: TissueType, mpp: float) -> Float32[np
     return np.asarray(tissue.darkness * np.clip(outline * inside, 0.0, 2.0), dtype=np.float32)
 
 
-def places(
+def nucleus_centres(
     rng: np.random.Generator, layer: TextureLayer, density: float, shape: tuple[int, int]
 ) -> tuple[Float64[np.ndarray, "nucleus 2"], Float32[np.ndarray, " nucleus"]]:
     """Return centres (x, y) in pixels of a `shape` image, and directions, as if the tissue covered all of it.
 
-    The centres are a shaken grid, so that nuclei seldom overlap, thinned to where the layer has room; `density` is
-    the mean number of nuclei per pixel after thinning.
+    The centres are a jittered grid, so that nuclei seldom overlap, thinned by the layer's `nucleus_chance`. `density`
+    is the mean number of nuclei per pixel after thinning.
     """
-    pitch = float(np.sqrt(max(float(layer.room.mean()), 1e-3) / density))
+    pitch = float(np.sqrt(max(float(layer.nucleus_chance.mean()), 1e-3) / density))
     grid = np.indices((int(shape[0] / pitch) + 1, int(shape[1] / pitch) + 1)).reshape(2, -1)[::-1].T
     xy = (grid + 0.5 + rng.uniform(-0.36, 0.36, grid.shape)) * pitch
     xy = xy[(xy[:, 0] < shape[1]) & (xy[:, 1] < shape[0])]
-    col, row = (xy * (layer.room.shape[1] / shape[1], layer.room.shape[0] / shape[0])).astype(np.int64).T
-    stays = rng.random(len(xy), dtype=np.float32) < layer.room[row, col]
+    col, row = (
+        (xy * (layer.nucleus_chance.shape[1] / shape[1], layer.nucleus_chance.shape[0] / shape[0])).astype(np.int64).T
+    )
+    kept = rng.random(len(xy), dtype=np.float32) < layer.nucleus_chance[row, col]
     direction = layer.angle[row, col] + rng.normal(0.0, 0.2, len(xy)).astype(np.float32)
-    return xy[stays], direction[stays]
+    return xy[kept], direction[kept]
 
 
-def of_type(
+def centres_of_type(
     xy: Float64[np.ndarray, "nucleus 2"], tissue_map: UInt8[np.ndarray, "row col"], *, cell: int, kind: int
 ) -> Int64[np.ndarray, " kept"]:
-    """Return which centres lie on cells of type `kind`."""
+    """Return the numbers of the centres on cells of type `kind`."""
     col, row = (xy / cell).astype(np.int64).T
     return np.flatnonzero(tissue_map[row, col] == kind)
 
 
 def stamp(
-    canvas: Float32[np.ndarray, "row col"],
+    image: Float32[np.ndarray, "row col"],
     shapes: Float32[np.ndarray, "shape side side"],
     xy: Float64[np.ndarray, "nucleus 2"],
     which: Int64[np.ndarray, " nucleus"],
 ) -> None:
-    """Lay shapes onto the canvas at their centres, the denser of two on top; those that an edge would cut stay off."""
+    """Draw shapes into the image at their centres, with the maximum of overlaps; skip shapes that an edge would cut."""
     side = shapes.shape[1]
     corners = np.floor(xy).astype(np.int64)[:, ::-1] - side // 2
-    fits = ((corners >= 0) & (corners + side <= canvas.shape)).all(axis=1)
+    fits = ((corners >= 0) & (corners + side <= image.shape)).all(axis=1)
     for (row, col), shape in zip(corners[fits].tolist(), which[fits].tolist(), strict=True):
-        there = canvas[row : row + side, col : col + side]
-        np.maximum(there, shapes[shape], out=there)
+        part = image[row : row + side, col : col + side]
+        np.maximum(part, shapes[shape], out=part)

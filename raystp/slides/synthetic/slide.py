@@ -1,8 +1,8 @@
-"""Synthetic slides: a map of tissues, drawn as an H&E stained section on glass, written as OpenSlide likes it.
+"""Draw synthetic slides: a map of tissue types becomes an image of an H&E stained section on glass.
 
-What a slide shows is decided by the map alone, which is what `expression.synthetic` plants genes on; patients differ in
-their stain and in nothing else that could tell. It is the default cohort: no download, no licence, and a truth that is
-known. Light is absorbed by two dyes (Beer and Lambert): brightness = glass * exp(-haematoxylin - eosin).
+Only the map determines what a slide shows, and `expression.synthetic` plants genes on the same map. Patients differ
+only in their stain. This is the default cohort: it needs no download and no licence, and its ground truth is known.
+Light is absorbed by two dyes (Beer and Lambert): brightness = glass * exp(-haematoxylin - eosin).
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from raystp.errors import SlideError
 from raystp.slides.synthetic.file import damage, write_slide
-from raystp.slides.synthetic.nuclei import DIRECTIONS, VARIANTS, bank, of_type, places, stamp
+from raystp.slides.synthetic.nuclei import DIRECTIONS, VARIANTS, centres_of_type, nucleus_centres, nucleus_shapes, stamp
 from raystp.slides.synthetic.texture import TEXTURES, enlarge, noise
 from raystp.slides.synthetic.tissues import TISSUES, Stain, TissueType, draw_stain
 from raystp.units import MicronsPerPixel
@@ -19,11 +19,11 @@ from raystp.units import MicronsPerPixel
 __all__ = ["TISSUES", "Stain", "TissueType", "damage", "draw_slide", "draw_stain", "tissue_map", "write_slide"]
 
 BLOB_UM = 110.0
-"""Spread of the smooth fields that compete for the tissue: its regions become 200 to 500 um wide."""
+"""Width of the smooth fields, of which the largest at each place gives the tissue type: regions of 200 to 500 um."""
 GRAIN = 2
-"""What lies between nuclei is drawn at this many level-0 pixels per value; only nuclei are drawn at full detail."""
+"""Level-0 pixels per value between nuclei; only nuclei are drawn at full resolution."""
 STRIP = 256
-"""Rows that are coloured at a time, so that the work stays in the processor's cache."""
+"""Rows that are coloured at a time, so that the data stays in the processor's cache."""
 PEN: tuple[tuple[float, float, float], ...] = ((1.6, 0.45, 1.3), (1.9, 1.1, 0.25), (1.8, 1.8, 1.7))
 """Optical density of a green, a blue and a black felt pen in red, green, blue."""
 
@@ -39,7 +39,7 @@ def tissue_map(
         SlideError: the slide is not a whole number of cells.
     """
     if width % cell or height % cell or not width or not height:
-        msg = f"a slide of {width} x {height} px is no whole number of cells of {cell} px; multiples of {cell} would do"
+        msg = f"a slide of {width} x {height} px is not a whole number of cells of {cell} px; use multiples of {cell}"
         raise SlideError(msg)
     shape, cell_um = (height // cell, width // cell), cell * mpp
     down, right = (np.abs((np.arange(n) + 0.5) / n * 2.0 - 1.0) / 0.95 for n in shape)
@@ -60,14 +60,14 @@ def draw_slide(
 ) -> UInt8[np.ndarray, "row col 3"]:
     """Draw a map as an H&E image of `cell` level-0 pixels per square of the map; the same seed gives the same pixels.
 
-    Types blend over about one cell at their borders. A felt pen's arc crosses one corner where `pen` says so. About
-    5 s for 4096 x 4096 px on one core.
+    Types blend over about one cell at their borders. With `pen` a felt pen's arc crosses one corner. About 5 s for
+    4096 x 4096 px on one core.
 
     Raises:
-        SlideError: the map names a type that is not in `TISSUES`.
+        SlideError: the map has a type that is not in `TISSUES`.
     """
     if int(tissue_map.max(initial=0)) > len(TISSUES):
-        msg = f"the tissue map names type {tissue_map.max()}, there are {len(TISSUES)} tissues and 0 for glass"
+        msg = f"the tissue map has type {tissue_map.max()}; allowed are 0 (glass) to {len(TISSUES)}"
         raise SlideError(msg)
     shape = (tissue_map.shape[0] * cell, tissue_map.shape[1] * cell)
     coarse = (-(-shape[0] // GRAIN), -(-shape[1] // GRAIN))
@@ -76,15 +76,15 @@ def draw_slide(
     for kind in sorted(set(tissue_map.ravel().tolist()) - {0}):
         tissue = TISSUES[kind - 1]
         layer = TEXTURES[tissue.texture](rng, coarse, mpp * GRAIN)
-        share = gaussian_filter((tissue_map == kind).astype(np.float32), 0.8)  # rounds the steps of the map
+        share = gaussian_filter((tissue_map == kind).astype(np.float32), 0.8)  # smooths the steps of the map
         weight = np.clip(enlarge(share, coarse), 0.0, 1.0)
         haze += weight * layer.haze * tissue.haze
         eosin += weight * layer.eosin * tissue.eosin
-        xy, angle = places(rng, layer, tissue.nuclei_per_mm2 * (mpp / 1000.0) ** 2, shape)
-        here = of_type(xy, tissue_map, cell=cell, kind=kind)
-        turned = np.rint(angle[here] / np.pi * DIRECTIONS).astype(np.int64) % DIRECTIONS
-        which = turned * VARIANTS + rng.integers(0, VARIANTS, len(here))
-        stamp(nuclei, bank(rng, tissue, mpp), xy[here], which)
+        xy, angle = nucleus_centres(rng, layer, tissue.nuclei_per_mm2 * (mpp / 1000.0) ** 2, shape)
+        kept = centres_of_type(xy, tissue_map, cell=cell, kind=kind)
+        direction = np.rint(angle[kept] / np.pi * DIRECTIONS).astype(np.int64) % DIRECTIONS
+        which = direction * VARIANTS + rng.integers(0, VARIANTS, len(kept))
+        stamp(nuclei, nucleus_shapes(rng, tissue, mpp), xy[kept], which)
     image = _colour(rng, stain, haze=haze, eosin=eosin, nuclei=nuclei)
     if pen:
         _draw_pen(rng, image)
@@ -99,7 +99,7 @@ def _colour(
     eosin: Float32[np.ndarray, "coarse_row coarse_col"],
     nuclei: Float32[np.ndarray, "row col"],
 ) -> UInt8[np.ndarray, "row col 3"]:
-    """Return the light that passes both dyes, with the fine grain of a section and of a camera."""
+    """Return the light transmitted by both dyes, with the fine grain of a section and of a camera."""
     haze, eosin = enlarge(haze, nuclei.shape), enlarge(eosin, nuclei.shape)
     grain = noise(rng, (STRIP, nuclei.shape[1]), 0.8)
     image = np.empty((*nuclei.shape, 3), np.uint8)
@@ -116,7 +116,7 @@ def _colour(
 
 
 def _draw_pen(rng: np.random.Generator, image: UInt8[np.ndarray, "row col 3"]) -> None:
-    """Draw a felt pen's arc around one corner of the image, in place; what lies below shows through."""
+    """Draw a felt pen's arc around one corner of the image, in place; the image below shows through."""
     side = int(0.24 * min(image.shape[:2]))
     box = image[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))][:side, :side]
     down, right = np.indices((side, side), dtype=np.float32) / side
@@ -124,5 +124,5 @@ def _draw_pen(rng: np.random.Generator, image: UInt8[np.ndarray, "row col 3"]) -
     middle = 0.55 + 0.06 * np.sin(5.0 * turn + rng.uniform(0.0, 6.0))
     stroke = np.clip((0.085 - np.abs(np.hypot(down, right) - middle)) * 30.0, 0.0, 1.0)
     stroke *= np.clip((turn - 0.12) * 20.0, 0.0, 1.0) * np.clip((1.45 - turn) * 20.0, 0.0, 1.0)
-    ink = np.array(PEN[int(rng.integers(len(PEN)))], np.float32)
-    box[:] = (box * np.exp(-stroke[..., None] * ink)).astype(np.uint8)
+    density = np.array(PEN[int(rng.integers(len(PEN)))], np.float32)
+    box[:] = (box * np.exp(-stroke[..., None] * density)).astype(np.uint8)

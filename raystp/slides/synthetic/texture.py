@@ -1,7 +1,7 @@
-"""How matter lies in a synthetic tissue: solid, in fibres, around holes, in rings; all as smooth fields of floats.
+"""Textures of synthetic tissue: solid, fibres, holes, rings; all as smooth fields of floats.
 
-A field is drawn on as coarse a grid as its detail allows and enlarged, which is what makes a slide of 16 million pixels
-a matter of seconds.
+A field is drawn on the coarsest grid that its detail allows, and then enlarged. So a slide of 16 million pixels takes
+seconds.
 """
 
 from collections.abc import Callable
@@ -14,20 +14,20 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 CELLS_PER_PERIOD = 5
-"""A pattern of cells repeats itself after so many cells; warping hides the repetition."""
+"""Cells after which a pattern of cells repeats; warping hides the repetition."""
 
 BASE_UM = 9.0
-"""Width of the ring that holds a gland's nuclei."""
+"""Width of the ring of a gland's nuclei."""
 
 
 @dataclass(frozen=True)
 class TextureLayer:
-    """One texture over a whole slide, relative to its tissue's own amounts."""
+    """One texture over a whole slide, relative to its tissue type's own amounts."""
 
     eosin: Float32[np.ndarray, "row col"]
     haze: Float32[np.ndarray, "row col"]
-    room: Float32[np.ndarray, "row col"]
-    """Chance that a nucleus may lie here, 0 to 1."""
+    nucleus_chance: Float32[np.ndarray, "row col"]
+    """Probability that a nucleus is kept here, 0 to 1."""
     angle: Float32[np.ndarray, "row col"]
     """Direction of a nucleus's long axis, radians from the x axis."""
 
@@ -39,7 +39,7 @@ def enlarge(field: Float32[np.ndarray, "from_row from_col"], shape: tuple[int, i
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Float32[np.ndarray, "row col"]:
-    """Return smooth Gaussian noise of mean 0 and spread 1 whose hills are about 2 `sigma` pixels wide."""
+    """Return smooth Gaussian noise of mean 0 and standard deviation 1, with features about 2 `sigma` pixels wide."""
     step = max(1, int(sigma / 2.0))
     coarse = (-(-shape[0] // step), -(-shape[1] // step))
     field = gaussian_filter(rng.standard_normal(coarse, dtype=np.float32), sigma / step, truncate=3.0)
@@ -48,29 +48,29 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Flo
 
 
 def solid(rng: np.random.Generator, shape: tuple[int, int], um: float) -> TextureLayer:
-    """Return sheets of cells without order; `um` is the size of a pixel."""
+    """Return sheets of unordered cells; `um` is the size of a pixel."""
     eosin = 1.0 + 0.16 * noise(rng, shape, 9.0 / um) + 0.12 * noise(rng, shape, 2.5 / um)
     angle = 3.0 * noise(rng, shape, 12.0 / um)
     return TextureLayer(np.maximum(eosin, 0.2), np.maximum(eosin, 0.2), np.ones(shape, np.float32), angle)
 
 
 def fibres(rng: np.random.Generator, shape: tuple[int, int], um: float) -> TextureLayer:
-    """Return wavy bundles: contour lines of a smooth hillside, with clefts between the bundles."""
+    """Return wavy bundles: contour lines of a smooth height map, with clefts between the bundles."""
     rows, cols = np.indices((shape[0] // 4 + 1, shape[1] // 4 + 1), dtype=np.float32) * np.float32(4.0 * um)
     slope = rng.uniform(0.0, 2.0 * np.pi)
-    hill = noise(rng, rows.shape, 70.0 / (4.0 * um)) * 80.0 + noise(rng, rows.shape, 20.0 / (4.0 * um)) * 8.0
-    height = (cols * np.cos(slope) + rows * np.sin(slope) + hill).astype(np.float32)
+    bumps = noise(rng, rows.shape, 70.0 / (4.0 * um)) * 80.0 + noise(rng, rows.shape, 20.0 / (4.0 * um)) * 8.0
+    height = (cols * np.cos(slope) + rows * np.sin(slope) + bumps).astype(np.float32)
     down, across = np.gradient(height)
     phase = enlarge(height, shape) + 1.2 * noise(rng, shape, 4.0 / um)
     strands = 0.16 * np.sin(phase * np.float32(0.9)) + 0.12 * np.sin(phase * np.float32(0.37))
     cleft = np.clip(6.0 * (np.sin(phase * np.float32(0.13)) + 0.25 * noise(rng, shape, 8.0 / um) - 0.95), 0.0, 1.0)
     eosin = np.clip((1.0 + strands + 0.10 * noise(rng, shape, 2.0 / um)) * (1.0 - 0.85 * cleft), 0.0, None)
-    along = np.arctan2(-enlarge(across, shape), enlarge(down, shape))  # at right angles to the slope
+    along = np.arctan2(-enlarge(across, shape), enlarge(down, shape))  # perpendicular to the gradient
     return TextureLayer(eosin.astype(np.float32), eosin.astype(np.float32), (1.0 - cleft).astype(np.float32), along)
 
 
 def holes(rng: np.random.Generator, shape: tuple[int, int], um: float) -> TextureLayer:
-    """Return fat: empty cells of 65 um, thin membranes, nuclei flattened against them."""
+    """Return fat: empty cells of 65 um, thin membranes, and flat nuclei along them."""
     first, second, angle = _cells(rng, shape, 65.0 / um)
     gap = (second - first) * np.float32(um)
     membrane = np.clip(1.6 - gap / 3.0, 0.0, 1.0)
@@ -99,7 +99,7 @@ TEXTURES: dict[str, Callable[[np.random.Generator, tuple[int, int], float], Text
 def _cells(
     rng: np.random.Generator, shape: tuple[int, int], spacing: float
 ) -> tuple[Float32[np.ndarray, "row col"], Float32[np.ndarray, "row col"], Float32[np.ndarray, "row col"]]:
-    """Return the distance in pixels to the nearest and the second nearest cell centre, and the way from the nearest."""
+    """Return distances in pixels to the nearest and second nearest cell centre, and the direction from the nearest."""
     period = round(CELLS_PER_PERIOD * spacing)
     grid = np.stack(np.meshgrid(*[np.arange(CELLS_PER_PERIOD)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
     centres = (grid + 0.5 + rng.uniform(-0.28, 0.28, grid.shape)) * period / CELLS_PER_PERIOD

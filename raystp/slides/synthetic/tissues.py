@@ -1,7 +1,7 @@
-"""What a synthetic slide is made of: tissues, each with nuclei and a texture of its own, and a stain per patient.
+"""Tissue types of synthetic slides, each with its own nuclei and texture, and stains, one per patient.
 
-Sizes are micrometres of tissue and amounts are optical densities, so that a slide looks alike at any um/px. The figures
-follow what pathologists report of human tissue at 20x: nuclei of 5-12 um, 300 to 9,000 of them per mm2.
+Sizes are micrometres of tissue and amounts are optical densities, so a slide looks the same at any um/px. The values
+follow the literature on human tissue at 20x: nuclei of 5-12 um, 300 to 9,000 of them per mm2.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class TissueType:
-    """One kind of tissue as it looks under the microscope."""
+    """The appearance of one tissue type under the microscope."""
 
     name: str
     texture: str
-    """Key of `synthetic_texture.TEXTURES`: how its matter lies."""
+    """Key of `texture.TEXTURES`."""
     nuclei_per_mm2: float
     nucleus_um: float
     """Mean long axis of a nucleus."""
@@ -45,7 +45,7 @@ TISSUES: tuple[TissueType, ...] = (
 
 @dataclass(frozen=True)
 class Stain:
-    """How one laboratory and one scanner colour a slide."""
+    """The colours of one laboratory's stain and one scanner's lamp."""
 
     haematoxylin: Colour
     """Optical density in red, green and blue of one unit of haematoxylin."""
@@ -56,11 +56,11 @@ class Stain:
 
 HAEMATOXYLIN: Colour = (0.95, 1.02, 0.42)
 EOSIN: Colour = (0.10, 1.00, 0.42)
-"""Directions after Ruifrok and Johnston (2001), eosin with the more blue absorbed that phloxine-free stains show."""
+"""Directions after Ruifrok and Johnston (2001), eosin with the higher blue absorption of phloxine-free stains."""
 
 
 def draw_stain(rng: np.random.Generator) -> Stain:
-    """Return one patient's stain: each dye's hue and strength, and the lamp, vary by about a tenth, as between labs."""
+    """Draw one patient's stain: hue and strength of each dye, and the lamp, vary by about a tenth, as between labs."""
 
     def dye(reference: Colour) -> Colour:
         strength = rng.lognormal(0.0, 0.12)

@@ -1,1 +1,1 @@
-"""Tiled."""
+"""Tiled TIFFs, read by their own stored tiles."""

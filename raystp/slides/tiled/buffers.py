@@ -1,11 +1,11 @@
-"""Memory for decoded tiles that is used again and again: new memory costs the system a page fault every 4 KiB.
+"""Reusable buffers for decoded tiles: new memory costs the system a page fault every 4 KiB.
 
-A slot belongs to one reader at a time, or to the pool. Slots that hold a tile which the next batch is likely to need
-stay as they are until their memory is wanted; the one that was put back longest ago goes first.
+A buffer belongs to one reader at a time, or to the pool. A buffer with a tile that the next batch probably needs keeps
+its content until its memory is needed; the one returned longest ago is reused first.
 
-Where a slot begins matters. libjpeg-turbo writes rows that begin at a multiple of 32 bytes past the processor's cache:
-that decodes 6 % slower, and copying from it takes three times as long. TIFF's tiles are a multiple of 16 px wide, so no
-row of a slot that begins 8 bytes past such a place is at one.
+The start address matters. libjpeg-turbo writes rows that start at a multiple of 32 bytes past the processor's cache.
+Decoding is then 6 % slower, and copying from the buffer takes three times as long. TIFF tiles are a multiple of 16 px
+wide, so no row of a buffer that starts 8 bytes past such a multiple is at one.
 """
 
 import threading
@@ -15,68 +15,68 @@ import numpy as np
 from jaxtyping import UInt8
 
 Key = tuple[int, int]
-"""A level and a tile's number in it."""
+"""A level, and a tile's number in it."""
 
 Shape = tuple[int, int, int]
 
-ALIGNMENT, PAST = 32, 8
-"""A slot begins so many bytes (`PAST`) past a multiple of `ALIGNMENT`."""
+ALIGNMENT, OFFSET = 32, 8
+"""A buffer starts `OFFSET` bytes past a multiple of `ALIGNMENT`."""
 
 
-class SlotPool:
-    """Slots of up to about `limit` bytes in all. It may be used from many threads at once."""
+class BufferPool:
+    """Buffers of about `limit` bytes in total. Threads may share it."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0
-        self._held: OrderedDict[Key, UInt8[np.ndarray, "height width 3"]] = OrderedDict()
+        self._cached: OrderedDict[Key, UInt8[np.ndarray, "height width 3"]] = OrderedDict()
         self._free: dict[Shape, list[UInt8[np.ndarray, "height width 3"]]] = {}
         self._lock = threading.Lock()
 
-    def held(self, keys: list[Key]) -> list[UInt8[np.ndarray, "height width 3"] | None]:
-        """Return the slots that hold tiles, the caller's until they are put back; None for a tile that none holds."""
-        if not self._held:
+    def take_cached(self, keys: list[Key]) -> list[UInt8[np.ndarray, "height width 3"] | None]:
+        """Return the buffers that hold these tiles, None for each tile without one; the caller returns them."""
+        if not self._cached:
             return [None] * len(keys)
         with self._lock:
-            return [self._held.pop(key, None) for key in keys]
+            return [self._cached.pop(key, None) for key in keys]
 
-    def empty(self, shape: Shape) -> UInt8[np.ndarray, "height width 3"]:
-        """Return a slot of a shape with any content, the one put back last if there is one: it is still in cache."""
+    def take(self, shape: Shape) -> UInt8[np.ndarray, "height width 3"]:
+        """Return a buffer of a shape with any content; of several free ones the last returned, still in CPU cache."""
         with self._lock:
             free = self._free.setdefault(shape, [])
             if free:
                 return free.pop()
             size = shape[0] * shape[1] * shape[2]
-            while self._held and self._bytes + size > self._limit:
-                _, oldest = self._held.popitem(last=False)
+            while self._cached and self._bytes + size > self._limit:
+                _, oldest = self._cached.popitem(last=False)
                 if oldest.shape == shape:
                     return oldest
                 self._bytes -= oldest.nbytes
             self._bytes += size
-        return slot(shape)
+        return new_buffer(shape)
 
-    def give_back(self, pixels: UInt8[np.ndarray, "height width 3"], key: Key | None) -> None:
-        """Put a slot back; with a key it holds that tile from now on."""
+    def give_back(self, buffer: UInt8[np.ndarray, "height width 3"], key: Key | None) -> None:
+        """Return a buffer to the pool; with a key, its content is cached as that tile."""
         with self._lock:
             if key is not None and self._bytes <= self._limit:
-                twin = self._held.pop(key, None)  # two readers may have decoded the same tile
-                self._held[key] = pixels
-                if twin is None:
+                duplicate = self._cached.pop(key, None)  # two readers may have decoded the same tile
+                self._cached[key] = buffer
+                if duplicate is None:
                     return
-                pixels = twin
-            rows, columns, samples = pixels.shape
-            self._free.setdefault((rows, columns, samples), []).append(pixels)
+                buffer = duplicate
+            rows, columns, samples = buffer.shape
+            self._free.setdefault((rows, columns, samples), []).append(buffer)
 
     def clear(self) -> None:
-        """Let all memory go."""
+        """Release all memory."""
         with self._lock:
-            self._held.clear()
+            self._cached.clear()
             self._free.clear()
             self._bytes = 0
 
 
-def slot(shape: Shape) -> UInt8[np.ndarray, "height width 3"]:
-    """Return new memory for a tile of a shape, that begins where decoding into it and copying from it is fastest."""
+def new_buffer(shape: Shape) -> UInt8[np.ndarray, "height width 3"]:
+    """Return new memory for a tile of a shape, at a start address where decoding and copying are fastest."""
     size = shape[0] * shape[1] * shape[2]
     memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = (PAST - memory.ctypes.data) % ALIGNMENT
+    start = (OFFSET - memory.ctypes.data) % ALIGNMENT
     return memory[start : start + size].reshape(shape)

@@ -1,8 +1,8 @@
-"""A tiled TIFF's levels: which of its directories are one slide's pyramid, and how their tiles are stored.
+"""The levels of a tiled TIFF: which directories are one slide's pyramid, and how their tiles are stored.
 
-In go directories that were found possible (`headers.checked_tiff`), out comes a `Pyramid`, or None for whatever is not
-known exactly here: OpenSlide reads that. Known are Aperio's files and plain tiled TIFFs of 8-bit RGB, with the levels
-and the um/px that OpenSlide finds in them. A tile without bytes is glass.
+`find_pyramid` takes checked directories (`headers.checked_tiff`) and returns a `Pyramid`, or None for any file that is
+not supported exactly; OpenSlide reads those. Supported are Aperio files and plain tiled TIFFs of 8-bit RGB, with the
+same levels and um/px as OpenSlide gives. A tile without bytes is white.
 """
 
 import math
@@ -17,7 +17,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, RESUNIT
 _PLAIN = (COMPRESSION.NONE, COMPRESSION.LZW, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE)
 _JPEG_2000 = (COMPRESSION.APERIO_JP2000_RGB,)
 
-_ORDINARY = {
+_PLAIN_RGB_TAGS = {
     "BitsPerSample": (8, (8, 8, 8)),
     "SamplesPerPixel": (3,),
     "PlanarConfiguration": (1,),
@@ -28,17 +28,17 @@ _ORDINARY = {
     "SampleFormat": (1, (1, 1, 1)),
     "ExtraSamples": ((),),
 }
-"""What tags say of plain RGB in the order of its pixels; one that is absent says the same."""
+"""Tag values of plain RGB in pixel order; an absent tag means the same."""
 
-MOST = 4
-"""Bytes that a stored tile may take for each byte of its pixels (and 64 KiB); more is a damaged number."""
+MAX_STORED_RATIO = 4
+"""Stored bytes per decoded byte of a tile, at most (plus 64 KiB); more means a damaged byte count."""
 
-_MICRONS = {RESUNIT.INCH: 25_400.0, RESUNIT.CENTIMETER: 10_000.0}
+_UNIT_UM = {RESUNIT.INCH: 25_400.0, RESUNIT.CENTIMETER: 10_000.0}
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """One image of the pyramid: a grid of tiles, each stored on its own."""
+    """One image of the pyramid: a grid of separately stored tiles."""
 
     number: int
     width: int
@@ -55,10 +55,10 @@ class Level:
     photometric: int
     predictor: int
     tables: bytes
-    """JPEG tables that all tiles share; empty where each tile has its own."""
+    """JPEG tables that all tiles share; empty if each tile has its own."""
 
     @property
-    def band(self) -> int:
+    def row_bytes(self) -> int:
         """Bytes of one row of decoded tiles."""
         return self.across * self.tile_bytes
 
@@ -73,31 +73,31 @@ class Pyramid:
     """A slide's levels, the finest first."""
 
     vendor: str
-    """Which of OpenSlide's formats it is: `aperio` or `generic-tiff`."""
+    """OpenSlide's name of the format: `aperio` or `generic-tiff`."""
     levels: list[Level]
     mpp: tuple[float, float] | None
-    """The file's own um/px along x and y, None where it does not say both."""
+    """The file's own um/px along x and y; None if it does not give both."""
 
 
-def pyramid(pages: Sequence[tifffile.TiffPage]) -> Pyramid | None:
-    """Return the pyramid in a TIFF's directories, or None where it is not one that is known exactly."""
+def find_pyramid(pages: Sequence[tifffile.TiffPage]) -> Pyramid | None:
+    """Return the pyramid in a TIFF's directories, or None if it is not supported exactly."""
     if not pages or not pages[0].is_tiled:
         return None
     first = pages[0]
     if first.description.startswith("Aperio"):
         vendor, mpp = "aperio", _aperio_mpp(first.description)
         images = [page for page in pages if page.is_tiled]
-    elif _of_another_maker(first):
+    elif _is_other_vendor(first):
         return None
     else:
         vendor, mpp = "generic-tiff", _resolution_mpp(first)
         reduced = [page for page in pages[1:] if page.is_tiled and "NewSubfileType" in page.tags and page.is_reduced]
         images = sorted([first, *reduced], key=lambda page: -page.imagewidth)
-    if not all(_is_known(page) for page in images):
+    if not all(_is_supported(page) for page in images):
         return None
     levels = [_level(number, page, images[0]) for number, page in enumerate(images)]
     if vendor == "aperio" and len(levels) > 1 and any(level.counts.min() == 0 for level in levels):
-        return None  # OpenSlide draws what such tiles, and all above them, would show from the finer levels
+        return None  # OpenSlide fills such tiles, and those above them, from the finer levels
     return Pyramid(vendor, levels, mpp)
 
 
@@ -107,7 +107,7 @@ def _level(number: int, page: tifffile.TiffPage, finest: tifffile.TiffPage) -> L
     if tables and not (tables.startswith(b"\xff\xd8") and tables.endswith(b"\xff\xd9")):
         msg = f"the JPEG tables of image {page.index} are damaged"
         raise ValueError(msg)
-    if max(page.databytecounts) > MOST * page.tilewidth * page.tilelength * 3 + (1 << 16):
+    if max(page.databytecounts) > MAX_STORED_RATIO * page.tilewidth * page.tilelength * 3 + (1 << 16):
         msg = f"image {page.index} has a tile of {max(page.databytecounts)} bytes"
         raise ValueError(msg)
     ratios = finest.imagewidth / page.imagewidth, finest.imagelength / page.imagelength
@@ -128,11 +128,11 @@ def _level(number: int, page: tifffile.TiffPage, finest: tifffile.TiffPage) -> L
     )
 
 
-def _is_known(page: tifffile.TiffPage) -> bool:
-    """Say whether a directory's tiles decode to the pixels that OpenSlide makes of them."""
+def _is_supported(page: tifffile.TiffPage) -> bool:
+    """Return whether a directory's tiles decode to the same pixels as in OpenSlide."""
     if page.bitspersample != 8 or page.samplesperpixel != 3:  # noqa: PLR2004 -- bits, colours
         return False
-    for name, values in _ORDINARY.items():
+    for name, values in _PLAIN_RGB_TAGS.items():
         if name in page.tags and page.tags[name].value not in values:
             return False
     if page.compression == COMPRESSION.JPEG:
@@ -144,29 +144,29 @@ def _is_known(page: tifffile.TiffPage) -> bool:
     return page.compression in _PLAIN and page.predictor in (1, 2)
 
 
-def _of_another_maker(first: tifffile.TiffPage) -> bool:
-    """Say whether a file may be of a scanner whose levels follow rules of their own."""
+def _is_other_vendor(first: tifffile.TiffPage) -> bool:
+    """Return whether a file may be from a scanner with its own rules for levels."""
     if first.description.lstrip().startswith("<") or "XMP" in first.tags:  # Leica, Philips, OME; Ventana
         return True
     return first.software.startswith("MedScan")  # Trestle
 
 
 def _aperio_mpp(description: str) -> tuple[float, float] | None:
-    """Return the um/px in Aperio's description: `...|AppMag = 20|MPP = 0.4990|...`, the last one where it says two."""
+    """Return the um/px in Aperio's description, `...|AppMag = 20|MPP = 0.4990|...`; the last one if there are two."""
     fields = [field.partition("=") for field in description.split("|")[1:]]
-    said = [value.strip() for name, mark, value in fields if mark and name.strip() == "MPP"]
+    values = [value.strip() for name, equals, value in fields if equals and name.strip() == "MPP"]
     try:
-        mpp = float(said[-1].replace(",", "."))
+        mpp = float(values[-1].replace(",", "."))
     except (IndexError, ValueError):
         return None
     return mpp, mpp
 
 
 def _resolution_mpp(first: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Return the um/px that a TIFF's resolution means, as OpenSlide takes it."""
-    said = [first.tags[name].value for name in ("XResolution", "YResolution") if name in first.tags]
+    """Return the um/px from a TIFF's resolution tags, as OpenSlide computes it."""
+    values = [first.tags[name].value for name in ("XResolution", "YResolution") if name in first.tags]
     unit = first.tags["ResolutionUnit"].value if "ResolutionUnit" in first.tags else RESUNIT.INCH
-    if len(said) < 2 or unit not in _MICRONS or not all(above and below for above, below in said):  # noqa: PLR2004 -- axes
+    if len(values) < 2 or unit not in _UNIT_UM or not all(above and below for above, below in values):  # noqa: PLR2004 -- axes
         return None
-    across, down = (_MICRONS[unit] * below / above for above, below in said)
+    across, down = (_UNIT_UM[unit] * below / above for above, below in values)
     return across, down

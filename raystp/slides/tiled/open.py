@@ -1,8 +1,7 @@
-"""Which slides are read by their stored tiles: tiled TIFFs that are known exactly, and that OpenSlide sees so too.
+"""Open a slide by its stored tiles: supported tiled TIFFs only, and only if OpenSlide reports the same pyramid.
 
-In goes a file or an object, out come its pyramid and where its bytes come from; None for anything else. Of an object
-the header alone is fetched, and one tile of each level: OpenSlide cannot look at it, so what it would see follows from
-the header by its own rules.
+Both functions return None for any other file or object. Of an object only the header and one tile of each level are
+fetched. OpenSlide cannot open it, so its pyramid follows from the header by OpenSlide's own rules.
 """
 
 import contextlib
@@ -12,71 +11,74 @@ from pathlib import Path
 
 import openslide
 
-from raystp.slides.readers.headers import checked_tiff, kind_of
-from raystp.slides.tiled.decoders import has_colours
-from raystp.slides.tiled.levels import Pyramid, pyramid
-from raystp.slides.tiled.remote import BlockFile, RemoteSource
-from raystp.slides.tiled.sources import ByteSource, LocalSource
+from raystp.slides.readers.headers import checked_tiff, kind_of_bytes
+from raystp.slides.tiled.byte_source import ByteSource, LocalSource
+from raystp.slides.tiled.decoders import has_expected_colours
+from raystp.slides.tiled.levels import Pyramid, find_pyramid
+from raystp.slides.tiled.remote_source import HeaderFile, RemoteSource
 from raystp.storage import StoragePath
 
 
 @dataclass(frozen=True)
-class Tiled:
-    """A tiled TIFF that is known exactly, open."""
+class TiledFile:
+    """An open tiled TIFF: its pyramid and its bytes."""
 
     pyramid: Pyramid
     source: ByteSource
 
 
-def header(where: str, path: Path) -> Pyramid | None:
-    """Return the pyramid of a TIFF on this machine, None where it is not known exactly.
+def read_pyramid(where: str, path: Path) -> Pyramid | None:
+    """Return the pyramid of a TIFF on this machine, None if it is not supported exactly.
 
-    Raises SlideError for a header that cannot be true: no decoder is to see such a file.
+    Raises:
+        SlideError: the header is damaged; no decoder may open such a file.
     """
     with checked_tiff(where, path) as pages:
-        return pyramid(pages)
+        return find_pyramid(pages)
 
 
-def tiled_file(where: str, path: Path, seen: Pyramid, handle: openslide.OpenSlide) -> Tiled | None:
-    """Open a file by its tiles, if OpenSlide's handle says the same of it."""
-    sizes = tuple((level.width, level.height) for level in seen.levels)
-    if handle.properties.get(openslide.PROPERTY_NAME_VENDOR) != seen.vendor or handle.level_dimensions != sizes:
+def open_file(where: str, path: Path, pyramid: Pyramid, handle: openslide.OpenSlide) -> TiledFile | None:
+    """Open a file by its tiles if OpenSlide's handle has the same vendor and level sizes."""
+    sizes = tuple((level.width, level.height) for level in pyramid.levels)
+    if handle.properties.get(openslide.PROPERTY_NAME_VENDOR) != pyramid.vendor or handle.level_dimensions != sizes:
         return None
-    return _tiled(LocalSource(where, path), lambda _: seen)
+    return _open(LocalSource(where, path), lambda _: pyramid)
 
 
-def tiled_object(where: str, place: StoragePath) -> Tiled | None:
-    """Open an object by its tiles; None where it is no tiled TIFF, or one that is not known exactly.
+def open_object(where: str, path: StoragePath) -> TiledFile | None:
+    """Open an object by its tiles; return None if it is not a tiled TIFF that is supported exactly.
 
-    Raises SlideError for a TIFF's header that cannot be true, StorageError where the object cannot be read.
+    Raises:
+        SlideError: the TIFF's header is damaged.
+        StorageError: the object cannot be read.
     """
 
-    def look(source: ByteSource) -> Pyramid | None:
-        file = BlockFile(source)
-        if kind_of(file.read(8)) != "tiff":
+    def read(source: ByteSource) -> Pyramid | None:
+        file = HeaderFile(source)
+        if kind_of_bytes(file.read(8)) != "tiff":
             return None
         file.seek(0)
         with checked_tiff(where, file) as pages:
-            return pyramid(pages)
+            return find_pyramid(pages)
 
-    return _tiled(RemoteSource(where, place), look)
+    return _open(RemoteSource(where, path), read)
 
 
-def _tiled(source: ByteSource, look: Callable[[ByteSource], Pyramid | None]) -> Tiled | None:
-    """Return what is seen in a source with it, or close it."""
+def _open(source: ByteSource, read: Callable[[ByteSource], Pyramid | None]) -> TiledFile | None:
+    """Return a source with its pyramid; close it if there is none."""
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
-        seen = look(source)
-        if seen is None or not _is_as_said(seen, source):
+        pyramid = read(source)
+        if pyramid is None or not _matches_header(pyramid, source):
             return None
         stack.pop_all()
-        return Tiled(seen, source)
+        return TiledFile(pyramid, source)
 
 
-def _is_as_said(seen: Pyramid, source: ByteSource) -> bool:
-    """Say whether the first tile of each level has the colours that its header says."""
-    levels = [level for level in seen.levels if level.counts.any()]
+def _matches_header(pyramid: Pyramid, source: ByteSource) -> bool:
+    """Return whether the first stored tile of each level has the colour space of its header."""
+    levels = [level for level in pyramid.levels if level.counts.any()]
     first = [int(level.counts.argmax() if level.counts[0] == 0 else 0) for level in levels]
-    places = [(int(level.offsets[tile]), int(level.counts[tile])) for level, tile in zip(levels, first, strict=True)]
-    contents = source.fetch(*zip(*places, strict=True)) if places else []
-    return all(has_colours(level, content) for level, content in zip(levels, contents, strict=True))
+    ranges = [(int(level.offsets[tile]), int(level.counts[tile])) for level, tile in zip(levels, first, strict=True)]
+    contents = source.fetch(*zip(*ranges, strict=True)) if ranges else []
+    return all(has_expected_colours(level, content) for level, content in zip(levels, contents, strict=True))

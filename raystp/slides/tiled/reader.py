@@ -1,8 +1,7 @@
-"""Stored tiles to canvases: fetches, decodes and copies what a read plan says, in the file's order.
+"""Read stored tiles into outputs: fetch, decode and copy by a read plan, in the file's order.
 
-In go a plan and the canvases of its targets, which are filled; out come the targets that cannot be had, each with the
-reason. A tile that one target alone needs, and whole, is decoded where it belongs; any other is decoded into a slot of
-memory that is in the processor's cache already, and copied from there.
+A stored tile that a single target needs whole is decoded directly into it. Any other is decoded into a buffer that is
+already in the processor's cache, and copied from there.
 """
 
 import contextlib
@@ -18,180 +17,185 @@ from tifffile import PHOTOMETRIC
 
 from raystp.errors import RaystpError
 from raystp.slides.readers.resample import WHITE
-from raystp.slides.tiled.buffers import ALIGNMENT, SlotPool
-from raystp.slides.tiled.decoders import decoder
+from raystp.slides.tiled.buffers import ALIGNMENT, BufferPool
+from raystp.slides.tiled.byte_source import ByteSource
+from raystp.slides.tiled.decoders import tile_decoder
 from raystp.slides.tiled.levels import Level
-from raystp.slides.tiled.read_plan import Copy, ReadPlan
-from raystp.slides.tiled.sources import ByteSource
-from raystp.slides.tiled.threads import ahead, workers
+from raystp.slides.tiled.read_plan import CopyRect, ReadPlan
+from raystp.slides.tiled.threads import cancelling_pool, prefetched
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 
-PIECE_BYTES = 16 << 20
-"""Stored bytes that are fetched from a store at a time: some requests, which are waited for together."""
+FETCH_BYTES = 16 << 20
+"""Stored bytes of one batch of requests to a store, which are waited for together."""
 
-PIECE_TILES = 1024
-PART_TILES = 8
-"""Tiles that one thread decodes at a time, and fetches where that takes no time."""
+FETCH_TILES = 1024
+"""Stored tiles of one batch of requests, at most."""
 
-_NOTHING = memoryview(b"")
+DECODE_TILES = 8
+"""Stored tiles that one thread decodes at a time; of a local file it also reads them."""
 
-AHEAD = 2
-"""Pieces that are fetched from a store while one is decoded."""
+PREFETCH_COUNT = 2
+"""Batches that are fetched from a store while one is decoded."""
+
+_NO_BYTES = memoryview(b"")
 
 
 @dataclass
 class Failures:
-    """The targets that cannot be read; of several reasons for one, that of the first tile counts."""
+    """The targets that cannot be read, each with the reason of its first failed tile."""
 
     reasons: dict[int, tuple[int, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, target: int, tile: int, reason: str) -> None:
-        """Note why a target cannot be read."""
+        """Record why a target cannot be read."""
         with self.lock:
             self.reasons[target] = min(self.reasons.get(target, (tile, reason)), (tile, reason))
 
-    def before(self, copies: list[Copy]) -> bool:
-        """Say whether a target is known to fail that comes before all of these."""
+    def before(self, rects: list[CopyRect]) -> bool:
+        """Return whether a target before all of these has failed."""
         with self.lock:
-            return min(self.reasons) < min(copy[0] for copy in copies)
+            return min(self.reasons) < min(rect[0] for rect in rects)
 
 
 @runtime_checkable
-class Canvases(Protocol):
-    """What the pixels are copied onto, one canvas per target; white, where no tile lies."""
+class OutputBuffers(Protocol):
+    """Where the pixels are copied to, one output per target; white where the level has no tile."""
 
-    def whole(self, target: int, shape: tuple[int, int, int]) -> Pixels | None:
-        """Return a target's canvas to decode a tile onto that fills it; None where it has not just the tile's shape."""
+    def direct_buffer(self, target: int, shape: tuple[int, int, int]) -> Pixels | None:
+        """Return a target's memory to decode a tile into; None unless it has the tile's shape and is contiguous."""
         ...
 
-    def paste(self, copies: list[Copy], stored: Pixels) -> None:
-        """Copy parts of a stored tile onto their targets' canvases."""
+    def copy(self, rects: list[CopyRect], stored: Pixels) -> None:
+        """Copy parts of a stored tile to their targets."""
         ...
 
-    def complete(self, target: int) -> None:
-        """Be told that a stored tile was decoded onto a target's canvas."""
+    def finish_part(self, target: int) -> None:
+        """Record that a stored tile was decoded into a target's memory."""
         ...
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some tiles of a plan in a row, and what is known of each: a slot that holds it already, or its bytes."""
+class FetchedTiles:
+    """Consecutive tiles of a plan, each with a buffer that already holds it, or with its bytes."""
 
     first: int
-    slots: list[Pixels | None]
+    buffers: list[Pixels | None]
     contents: list[memoryview]
 
 
 class LevelReader:
-    """Decodes one level's tiles; it may be used from many threads at once."""
+    """Decodes one level's tiles. Threads may share it."""
 
-    def __init__(self, level: Level, source: ByteSource, pool: SlotPool) -> None:
+    def __init__(self, level: Level, source: ByteSource, pool: BufferPool) -> None:
         self.level, self.source, self.pool = level, source, pool
-        self.decode = decoder(level)
+        self.decode = tile_decoder(level)
         self.shape = (level.tile_height, level.tile_width, 3)
-        # Where some rows bypass the cache and others do not, decoding in place is slower than a slot and a copy.
+        # If only some rows are written past the cache, decoding in place is slower than a buffer and a copy.
         self.in_place = level.photometric == PHOTOMETRIC.RGB or level.tile_width * 3 % ALIGNMENT == 0
 
-    def fill(self, plan: ReadPlan, canvases: Canvases, *, threads: int) -> Failures:
-        """Copy all that a plan says onto canvases, and return the targets that could not be filled.
+    def fill(self, plan: ReadPlan, outputs: OutputBuffers, *, threads: int) -> Failures:
+        """Copy all rectangles of a plan to the outputs, and return the targets that failed.
 
-        Raises SlideError or StorageError where the bytes cannot be had at all.
+        Raises:
+            SlideError, StorageError: the bytes cannot be read at all.
         """
-        filling = _Filling(self, plan, canvases, self.level.offsets[plan.tiles], self.level.counts[plan.tiles])
+        read = _PlanRead(self, plan, outputs, self.level.offsets[plan.tiles], self.level.counts[plan.tiles])
+        in_parallel = threads > 1 and len(plan.tiles) > DECODE_TILES
         with contextlib.ExitStack() as stack:
-            pool = stack.enter_context(workers(threads)) if threads > 1 and len(plan.tiles) > PART_TILES else None
+            pool = stack.enter_context(cancelling_pool(threads)) if in_parallel else None
             run = pool.map if pool else map
             if self.source.is_remote:
-                loads = [partial(filling.load, first, last) for first, last in filling.pieces()]
-                for piece in ahead(stack.enter_context(workers(AHEAD)), loads, count=AHEAD):
-                    for _ in run(partial(filling.copy_part, piece), range(0, len(piece.slots), PART_TILES)):
+                loads = [partial(read.load, first, last) for first, last in read.batches()]
+                fetchers = stack.enter_context(cancelling_pool(PREFETCH_COUNT))
+                for fetched in prefetched(fetchers, loads, count=PREFETCH_COUNT):
+                    for _ in run(partial(read.copy_part, fetched), range(0, len(fetched.buffers), DECODE_TILES)):
                         pass
             else:
-                for _ in run(filling.load_part, range(0, len(plan.tiles), PART_TILES)):
+                for _ in run(read.load_part, range(0, len(plan.tiles), DECODE_TILES)):
                     pass
-        return filling.failures
+        return read.failures
 
 
 @dataclass(frozen=True, eq=False)
-class _Filling:
-    """One call of `fill`."""
+class _PlanRead:
+    """One call of `LevelReader.fill`."""
 
     reader: LevelReader
     plan: ReadPlan
-    canvases: Canvases
+    outputs: OutputBuffers
     offsets: Int64[np.ndarray, " planned_tile"]
     counts: Int64[np.ndarray, " planned_tile"]
     failures: Failures = field(default_factory=Failures)
 
-    def pieces(self) -> list[tuple[int, int]]:
-        """Return the first and the last tile (not included) of what is fetched from a store at a time."""
+    def batches(self) -> list[tuple[int, int]]:
+        """Return the first tile of each batch of requests, and the one after its last."""
         before = np.cumsum(self.counts)
-        piece = before // PIECE_BYTES + np.arange(len(before)) // PIECE_TILES
-        cuts = [*np.flatnonzero(np.diff(piece, prepend=-1)).tolist(), len(piece)]
+        batch = before // FETCH_BYTES + np.arange(len(before)) // FETCH_TILES
+        cuts = [*np.flatnonzero(np.diff(batch, prepend=-1)).tolist(), len(batch)]
         return list(pairwise(cuts))
 
-    def load(self, first: int, last: int) -> Piece:
-        """Return some tiles of the plan with their bytes."""
+    def load(self, first: int, last: int) -> FetchedTiles:
+        """Return tiles [first, last) of the plan with their bytes."""
         keys = [(self.reader.level.number, tile) for tile in self.plan.tiles[first:last]]
         offsets, counts = self.offsets[first:last].tolist(), self.counts[first:last].tolist()
-        slots = self.reader.pool.held(keys)
-        missing = [number for number, slot in enumerate(slots) if slot is None and counts[number]]
-        contents = [_NOTHING] * len(keys)
+        buffers = self.reader.pool.take_cached(keys)
+        missing = [number for number, buffer in enumerate(buffers) if buffer is None and counts[number]]
+        contents = [_NO_BYTES] * len(keys)
         try:
             fetched = self.reader.source.fetch([offsets[n] for n in missing], [counts[n] for n in missing])
         except RaystpError:
-            for key, slot in zip(keys, slots, strict=True):
-                if slot is not None:
-                    self.reader.pool.give_back(slot, key)
+            for key, buffer in zip(keys, buffers, strict=True):
+                if buffer is not None:
+                    self.reader.pool.give_back(buffer, key)
             raise
         for number, content in zip(missing, fetched, strict=True):
             contents[number] = content
-        return Piece(first, slots, contents)
+        return FetchedTiles(first, buffers, contents)
 
     def load_part(self, first: int) -> None:
-        """Fetch, decode and copy some tiles: what was fetched is still in the processor's cache when it is decoded."""
-        self.copy_part(self.load(first, min(first + PART_TILES, len(self.plan.tiles))), 0)
+        """Fetch, decode and copy some tiles; their bytes are still in the processor's cache when they are decoded."""
+        self.copy_part(self.load(first, min(first + DECODE_TILES, len(self.plan.tiles))), 0)
 
-    def copy_part(self, piece: Piece, part: int) -> None:
-        """Decode some tiles of a piece and copy them."""
+    def copy_part(self, fetched: FetchedTiles, part: int) -> None:
+        """Decode and copy `DECODE_TILES` fetched tiles from number `part` on."""
         plan, reader, pool = self.plan, self.reader, self.reader.pool
         spare: Pixels | None = None
-        for number in range(part, min(part + PART_TILES, len(piece.slots))):
-            index, slot = piece.first + number, piece.slots[number]
-            tile, copies = plan.tiles[index], plan.copies[plan.starts[index] : plan.starts[index + 1]]
-            if slot is None:
-                if self.failures.reasons and self.failures.before(copies):
+        for number in range(part, min(part + DECODE_TILES, len(fetched.buffers))):
+            index, buffer = fetched.first + number, fetched.buffers[number]
+            tile, rects = plan.tiles[index], plan.rects[plan.starts[index] : plan.starts[index + 1]]
+            if buffer is None:
+                if self.failures.reasons and self.failures.before(rects):
                     continue
-                if reader.in_place and plan.whole[index]:
-                    canvas = self.canvases.whole(copies[0][0], reader.shape)
-                    if canvas is not None:
-                        if self._decoded(tile, piece.contents[number], canvas, copies):
-                            self.canvases.complete(copies[0][0])
+                if reader.in_place and plan.is_whole[index]:
+                    direct = self.outputs.direct_buffer(rects[0][0], reader.shape)
+                    if direct is not None:
+                        if self._decode(tile, fetched.contents[number], direct, rects):
+                            self.outputs.finish_part(rects[0][0])
                         continue
-                slot = pool.empty(reader.shape) if spare is None else spare
-                spare = slot
-                if not self._decoded(tile, piece.contents[number], slot, copies):
+                buffer = pool.take(reader.shape) if spare is None else spare
+                spare = buffer
+                if not self._decode(tile, fetched.contents[number], buffer, rects):
                     continue
-            self.canvases.paste(copies, slot)
-            if plan.again[index]:
-                pool.give_back(slot, (reader.level.number, tile))
-                spare = None if spare is slot else spare
-            elif slot is not spare:
-                pool.give_back(slot, None)
+            self.outputs.copy(rects, buffer)
+            if plan.needed_again[index]:
+                pool.give_back(buffer, (reader.level.number, tile))
+                spare = None if spare is buffer else spare
+            elif buffer is not spare:
+                pool.give_back(buffer, None)
         if spare is not None:
             pool.give_back(spare, None)
 
-    def _decoded(self, tile: int, content: memoryview, pixels: Pixels, copies: list[Copy]) -> bool:
-        """Decode a tile, and say whether that went well."""
+    def _decode(self, tile: int, content: memoryview, pixels: Pixels, rects: list[CopyRect]) -> bool:
+        """Decode a tile, and return whether that succeeded; record a failure for its targets."""
         if not content:
             pixels.fill(WHITE)
             return True
         try:
             self.reader.decode(content, pixels)
         except ValueError as error:
-            for copy in copies:
-                self.failures.add(copy[0], tile, str(error))
+            for rect in rects:
+                self.failures.add(rect[0], tile, str(error))
             return False
         return True

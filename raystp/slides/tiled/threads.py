@@ -1,4 +1,4 @@
-"""Threads that give up at the first error, and work that is done a little ahead of its use."""
+"""A thread pool that drops pending work at the first error, and a prefetching iterator."""
 
 import contextlib
 from collections import deque
@@ -10,8 +10,8 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Give threads whose waiting work is dropped at the first error, not done first."""
+def cancelling_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool of `threads`; at exit, also after an error, pending work is cancelled."""
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
@@ -19,11 +19,11 @@ def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def ahead(pool: ThreadPoolExecutor, loads: Sequence[Callable[[], T]], *, count: int) -> Iterator[T]:
-    """Yield what each call returns, in order, while the next `count` calls are under way."""
-    waiting: deque[Future[T]] = deque()
+def prefetched(pool: ThreadPoolExecutor, loads: Sequence[Callable[[], T]], *, count: int) -> Iterator[T]:
+    """Yield the result of each call, in order, while the next `count` calls run in the pool."""
+    pending: deque[Future[T]] = deque()
     for number in range(len(loads) + count):
         if number < len(loads):
-            waiting.append(pool.submit(loads[number]))
+            pending.append(pool.submit(loads[number]))
         if number >= count:
-            yield waiting.popleft().result()
+            yield pending.popleft().result()

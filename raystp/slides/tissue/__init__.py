@@ -1,1 +1,1 @@
-"""Tissue."""
+"""Tissue on a slide: detection, masks, outlines as polygons, and quality."""

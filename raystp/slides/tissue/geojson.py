@@ -1,19 +1,19 @@
-"""A slide's mask as GeoJSON in level-0 px, as QuPath writes and reads it: what to look at, and what to leave out.
+"""Tissue masks as GeoJSON in level-0 px, as QuPath reads and writes them.
 
-A file holds a FeatureCollection (or one Feature, a list of them, or a bare geometry) of Polygons and MultiPolygons,
-holes and all. Every polygon counts as tissue, whatever its class; those of a class whose name ends in `*`, which is how
-QuPath marks what it ignores, are cut out. Points and lines have no area and count for nothing. No feature at all is a
-slide without tissue.
+A file has a FeatureCollection (or one Feature, a list of them, or a single geometry) of Polygons and MultiPolygons,
+with holes. Every polygon counts as tissue, whatever its class. Polygons of a class whose name ends in `*`, which is
+QuPath's sign for ignored classes, are cut out. Points and lines have no area and are skipped. A file without features
+means a slide without tissue.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import shapely
 import shapely.geometry
 from shapely.errors import ShapelyError
+from shapely.geometry.base import BaseGeometry
 
 from raystp.errors import SlideError
 
@@ -21,22 +21,22 @@ AREAL = ("Polygon", "MultiPolygon")
 WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 
 OVERHANG = 0.02
-"""Share of the slide's sides by which a polygon may hang over the edge, as a stroke by hand does; it is cut off."""
+"""Share of the slide's sides by which a polygon may extend beyond the edge, as a hand-drawn one does; it is clipped."""
 
 MAX_BYTES = 256 << 20
-"""A mask by hand has some kilobytes, one of a model some megabytes; a larger file is no mask."""
+"""A hand-drawn mask has some kilobytes, a model's mask some megabytes; a larger file is not a mask."""
 
 COLOUR = (0, 160, 60)
-"""How QuPath shows the class."""
+"""Colour of the class in QuPath."""
 
-_FAULTS = (ShapelyError, ValueError, TypeError, LookupError, AttributeError)
-"""What shapely raises on coordinates that are none."""
+_COORDINATE_ERRORS = (ShapelyError, ValueError, TypeError, LookupError, AttributeError)
+"""Exceptions that shapely raises on invalid coordinates."""
 
 
 def to_geojson(regions: shapely.MultiPolygon, *, slide: str, width: int, height: int) -> bytes:
-    """Return regions as a FeatureCollection of annotations of the class `Tissue`, one a polygon.
+    """Return regions as a FeatureCollection of annotations of the class `Tissue`, one per polygon.
 
-    The slide's id and size stand beside them, so that the mask of another slide is found out.
+    The slide's id and size are stored too, so that a mask of another slide is detected.
     """
     properties = {"objectType": "annotation", "classification": {"name": "Tissue", "color": list(COLOUR)}}
     features = [
@@ -48,20 +48,22 @@ def to_geojson(regions: shapely.MultiPolygon, *, slide: str, width: int, height:
 
 
 def from_geojson(content: bytes, where: str, *, width: int, height: int) -> shapely.MultiPolygon:
-    """Return the regions that a GeoJSON names, within a slide of `width` x `height` level-0 px.
+    """Return the regions of a GeoJSON file inside a slide of `width` x `height` level-0 px.
 
-    Raises SlideError, beginning with `where`, for what is no GeoJSON, not of this slide, or no proper polygon.
+    Raises:
+        SlideError: the content is not GeoJSON, belongs to another slide, or has an invalid polygon; the message begins
+            with `where`.
     """
-    whole = _parsed(content, where)
-    _check_size(whole, where, width, height)
-    kept: list[Any] = []
-    ignored: list[Any] = []
-    features = _features(whole, where)
+    parsed = _parse(content, where)
+    _check_size(parsed, where, width, height)
+    kept: list[BaseGeometry] = []
+    ignored: list[BaseGeometry] = []
+    features = _features(parsed, where)
     for number, feature in enumerate(features, 1):
         polygons = list(_polygons(feature.get("geometry"), f"{where}: feature {number} of {len(features)}"))
         (ignored if _is_ignored(feature) else kept).extend(polygons)
     if features and not kept + ignored:
-        msg = f"{where} has {len(features)} features and no polygon among them; draw areas, lines have no inside"
+        msg = f"{where} has {len(features)} features and no polygon among them; draw areas, not lines or points"
         raise SlideError(msg)
     _check_inside(kept + ignored, where, width, height)
     regions = shapely.difference(shapely.union_all(kept), shapely.union_all(ignored))
@@ -69,71 +71,79 @@ def from_geojson(content: bytes, where: str, *, width: int, height: int) -> shap
     return shapely.MultiPolygon([one for one in shapely.get_parts(inside) if one.geom_type == "Polygon"])
 
 
-def _parsed(content: bytes, where: str) -> Any:
+def _parse(content: bytes, where: str) -> object:
     if len(content) > MAX_BYTES:
-        msg = f"{where} has {len(content)} bytes, more than the {MAX_BYTES} that a mask may have; simplify it"
+        msg = f"{where} has {len(content)} bytes, a mask has {MAX_BYTES} at most; simplify it"
         raise SlideError(msg)
     try:
-        return json.loads(content)
+        parsed: object = json.loads(content)
     except (ValueError, RecursionError) as error:
         msg = f"{where} is not JSON ({error}); a mask is GeoJSON in level-0 px, as QuPath exports it"
         raise SlideError(msg) from None
+    return parsed
 
 
-def _features(whole: Any, where: str) -> list[dict[str, Any]]:
-    """Return the features of a FeatureCollection, of a list, or of a Feature or geometry by itself."""
-    kind = whole.get("type") if isinstance(whole, dict) else None
+def _features(parsed: object, where: str) -> list[Mapping[str, object]]:
+    """Return the features of a FeatureCollection, of a list, or of a single Feature or geometry."""
+    kind = parsed.get("type") if isinstance(parsed, dict) else None
     if kind in (*AREAL, *WITHOUT_AREA, "GeometryCollection"):
-        return [{"type": "Feature", "geometry": whole}]
-    features = whole.get("features") if kind == "FeatureCollection" else [whole] if kind == "Feature" else whole
+        return [{"type": "Feature", "geometry": parsed}]
+    features: object = parsed
+    if isinstance(parsed, dict) and kind == "FeatureCollection":
+        features = parsed.get("features")
+    elif kind == "Feature":
+        features = [parsed]
     if not isinstance(features, list) or not all(isinstance(one, dict) and "geometry" in one for one in features):
-        seen = f"a {kind!r}" if kind else f"JSON of another kind, a {type(whole).__name__}"
-        msg = f"{where} is not GeoJSON but {seen}; a FeatureCollection of polygons was wanted, as QuPath exports it"
+        found = f"a {kind!r}" if kind else f"JSON of type {type(parsed).__name__}"
+        msg = f"{where} is not GeoJSON but {found}; expected a FeatureCollection of polygons, as QuPath exports it"
         raise SlideError(msg)
     return features
 
 
-def _is_ignored(feature: dict[str, Any]) -> bool:
+def _is_ignored(feature: Mapping[str, object]) -> bool:
     properties = feature.get("properties")
-    classed = properties.get("classification") if isinstance(properties, dict) else None
-    named = classed.get("name", classed.get("names")) if isinstance(classed, dict) else classed
-    names: Sequence[Any] = named if isinstance(named, list) else [named]
+    classification = properties.get("classification") if isinstance(properties, dict) else None
+    if isinstance(classification, dict):
+        classification = classification.get("name", classification.get("names"))
+    names = classification if isinstance(classification, list) else [classification]
     return any(isinstance(name, str) and name.endswith("*") for name in names)
 
 
-def _polygons(geometry: Any, where: str) -> Iterator[Any]:
-    """Yield the checked polygons of a geometry, and of those that it collects."""
-    waiting = [geometry]
-    while waiting:
-        one = waiting.pop()
+def _polygons(geometry: object, where: str) -> Iterator[BaseGeometry]:
+    """Yield the checked polygons of a geometry, and of all geometries in a collection."""
+    pending = [geometry]
+    while pending:
+        one = pending.pop()
         kind = one.get("type") if isinstance(one, dict) else None
-        if kind == "GeometryCollection" and isinstance(one.get("geometries"), list):
-            waiting.extend(one["geometries"])
-        elif kind in AREAL:
+        if isinstance(one, dict) and kind == "GeometryCollection" and isinstance(one.get("geometries"), list):
+            pending.extend(one["geometries"])
+        elif isinstance(one, dict) and kind in AREAL:
             yield _polygon(one, where)
         elif one is not None and kind not in WITHOUT_AREA:
-            msg = f"{where} has a geometry of type {kind!r}; Polygon and MultiPolygon are known"
+            msg = f"{where} has a geometry of type {kind!r}; allowed are Polygon and MultiPolygon"
             raise SlideError(msg)
 
 
-def _polygon(geometry: dict[str, Any], where: str) -> Any:
+def _polygon(geometry: Mapping[str, object], where: str) -> BaseGeometry:
     try:
         with np.errstate(invalid="ignore"):
-            polygon = shapely.force_2d(shapely.geometry.shape(geometry))
-    except _FAULTS as error:
-        msg = f"{where} is no {geometry['type']}: its coordinates are not rings of [x, y] pairs ({error})"
+            polygon: BaseGeometry = shapely.force_2d(shapely.geometry.shape(geometry))
+    except _COORDINATE_ERRORS as error:
+        msg = f"{where} is not a {geometry['type']}: its coordinates are not rings of [x, y] pairs ({error})"
         raise SlideError(msg) from None
     if not np.isfinite(shapely.get_coordinates(polygon)).all():
-        msg = f"{where} has a coordinate that is no number"
+        msg = f"{where} has a coordinate that is not a finite number"
         raise SlideError(msg)
     if not shapely.is_valid(polygon):
-        msg = f"{where} is no proper polygon: {shapely.is_valid_reason(polygon)}; mend it there (x, y in level-0 px)"
+        msg = (
+            f"{where} is not a valid polygon: {shapely.is_valid_reason(polygon)}; repair it there (x, y in level-0 px)"
+        )
         raise SlideError(msg)
     return polygon
 
 
-def _check_size(whole: Any, where: str, width: int, height: int) -> None:
-    about = whole.get("raystp") if isinstance(whole, dict) else None
+def _check_size(parsed: object, where: str, width: int, height: int) -> None:
+    about = parsed.get("raystp") if isinstance(parsed, dict) else None
     if isinstance(about, dict) and (about.get("width"), about.get("height")) != (width, height):
         msg = (
             f"{where} was made for slide {about.get('slide')!r} of {about.get('width')} x {about.get('height')} px, "
@@ -142,12 +152,12 @@ def _check_size(whole: Any, where: str, width: int, height: int) -> None:
         raise SlideError(msg)
 
 
-def _check_inside(polygons: Iterable[Any], where: str, width: int, height: int) -> None:
-    """Raise SlideError where polygons hang far over the slide's edge: another slide's, or not in level-0 px."""
-    every = shapely.total_bounds(shapely.geometrycollections(list(polygons)))
-    if np.isnan(every).all():
+def _check_inside(polygons: Iterable[BaseGeometry], where: str, width: int, height: int) -> None:
+    """Raise SlideError if polygons extend far beyond the slide: they are another slide's, or not in level-0 px."""
+    bounds = shapely.total_bounds(shapely.geometrycollections(list(polygons)))
+    if np.isnan(bounds).all():
         return
-    left, top, right, bottom = every.tolist()
+    left, top, right, bottom = bounds.tolist()
     across, down = OVERHANG * width, OVERHANG * height
     if left < -across or top < -down or right > width + across or bottom > height + down:
         msg = (

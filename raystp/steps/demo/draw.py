@@ -1,4 +1,4 @@
-"""What a worker does for the demo: draw one slide and measure it. It imports no step, so a worker is ready soon."""
+"""Draw and measure one slide of the demo, in a Ray worker. It imports no step, so a worker starts quickly."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from raystp.units import Level0Pixels, MicronsPerPixel
 MPP = MicronsPerPixel(0.5)
 CELL = 16
 SPOT_UM = 55.0
-LEAST_TISSUE = 0.5
+MAX_GLASS = 0.5
 UNMEASURED, DAMAGED = "unmeasured", "damaged"
 
 
@@ -25,35 +25,36 @@ class DrawTask:
 
     slide: str
     number: int
-    pixels: int
+    slide_px: int
+    """Side of the slide in level-0 px."""
     seed: int
     programs: Programs
     folder: StoragePath
 
 
 def draw(work: DrawTask) -> int:
-    """Draw one slide and, where it is a patient's, measure it; return its spots."""
+    """Draw one slide, measure it if it is a patient's, and return its number of spots."""
     rng = np.random.default_rng([work.seed, 1, work.number])
-    side = work.pixels
+    side = work.slide_px
     kinds = tissue_map(rng, width=side, height=side, mpp=MPP, cell=CELL)
     image = draw_slide(rng, kinds, cell=CELL, mpp=MPP, stain=draw_stain(rng))
-    slides = work.folder / "slides" / f"{work.slide}.svs"
-    slides.write_file(lambda path: write_slide(path, image, mpp=MPP))
+    file = work.folder / "slides" / f"{work.slide}.svs"
+    file.write_file(lambda path: write_slide(path, image, mpp=MPP))
     if work.slide == DAMAGED:
-        damage(slides.local_path)
+        damage(file.local_path)
     if work.slide in (UNMEASURED, DAMAGED):
         return 0
     xy, row, col = visium_positions(side, side, mpp=MPP)
     radius = Level0Pixels(SPOT_UM / MPP / 2)
     shares = type_fractions(kinds, xy, cell=CELL, radius_px=radius, types=len(TISSUES))
-    kept = shares[:, 0] < LEAST_TISSUE
+    kept = shares[:, 0] < MAX_GLASS
     expected = expected_expression(work.programs, shares[kept, 1:])
     counts = measure(rng, expected)
     names = [f"{r}x{c}" for r, c in zip(row[kept].tolist(), col[kept].tolist(), strict=True)]
-    about = SectionInfo(work.slide, work.slide, work.slide, float(MPP), SPOT_UM, float(PITCH), "scverse")
-    places = SpotPositions(names, xy[kept], row[kept].astype(np.float64), col[kept].astype(np.float64))
+    info = SectionInfo(work.slide, work.slide, work.slide, float(MPP), SPOT_UM, float(PITCH), "scverse")
+    positions = SpotPositions(names, xy[kept], row[kept].astype(np.float64), col[kept].astype(np.float64))
     write_section(
-        work.folder / "counts" / f"{work.slide}.h5ad", make_section(counts, work.programs.genes, places, about)
+        work.folder / "counts" / f"{work.slide}.h5ad", make_section(counts, work.programs.genes, positions, info)
     )
     columns = {"spot": names, **{gene: expected[:, n] for n, gene in enumerate(work.programs.genes)}}
     (work.folder / "planted" / f"{work.slide}.parquet").write_table(pa.table(columns))

@@ -122,7 +122,7 @@ def _check_side(source: EncoderSource, tiles: Artifact) -> None:
     if wanted != seen:
         msg = (
             f"encoder '{source.spec.name}' takes tiles of {wanted} px, {tiles.path} has {seen} px: "
-            f"run `raystp tile` with pixels={wanted}; its `side` in um may stay"
+            f"run `raystp tile` with tile_px={wanted}; `tile_um` may stay"
         )
         raise ConfigError(msg)
     side = Microns(float(tiles.manifest.notes["side"]))

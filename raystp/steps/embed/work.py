@@ -20,7 +20,7 @@ from raystp.cluster.streams.units import WorkUnit
 from raystp.encoders.batches import Batch
 from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOptions, Precision
 from raystp.errors import SlideError
-from raystp.slides.open import Slide, expect_tiles, open_slide, read_tiles
+from raystp.slides.open import Slide, open_slide, prefetch_tiles, read_tiles
 from raystp.steps.encoder_source import EncoderSource
 from raystp.storage import StoragePath
 from raystp.storage.attempts import MAX_CRASHES, AttemptLedger
@@ -209,5 +209,5 @@ class UnitReader:
             if unit.unit != self._unit:
                 self._unit = unit.unit
                 ahead = self._squares[unit.first : unit.first + unit.rows]
-                expect_tiles(self._slide, ahead, TilePixels(self._work.pixels))
+                prefetch_tiles(self._slide, ahead, TilePixels(self._work.pixels))
             return self._slide, self._squares

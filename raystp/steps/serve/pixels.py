@@ -16,8 +16,8 @@ from PIL import Image
 
 from raystp.cluster.serving.messages import ImputeRequest, SlideRegion
 from raystp.errors import ConfigError, SlideError, StorageError
+from raystp.slides.coordinates import TileGeometry
 from raystp.slides.open import Slide, open_slide, read_tiles
-from raystp.slides.places import TileGeometry
 from raystp.storage import StoragePath
 from raystp.units import Microns, TilePixels
 
@@ -98,7 +98,7 @@ class SlideLibrary:
         tile_um = region.tile_um or self.tile_um
         assert tile_um is not None  # the config requires it with `slides`
         geometry = TileGeometry(Microns(tile_um), self.tile_px, slide.mpp)
-        side = geometry.level0(geometry.side)
+        side = geometry.level0(geometry.tile_um)
         if not (abs(region.x) <= MAX_COORDINATE and abs(region.y) <= MAX_COORDINATE and 1 <= side <= MAX_COORDINATE):
             msg = f"region: x {region.x:g}, y {region.y:g} with tiles of {side:g} px is outside every slide"
             raise SlideError(msg)

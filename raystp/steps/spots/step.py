@@ -15,7 +15,7 @@ from raystp.errors import ConfigError, RaystpError
 from raystp.expression.readers.registry import read
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.schema import write_section
-from raystp.steps.slide_table import SlideRow, read_slide_table
+from raystp.slides.table import SlideRow, read_slide_table
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")

@@ -1,1 +1,1 @@
-"""Tile."""
+"""The `tile` step: tile boxes, a tissue mask and a thumbnail per slide."""

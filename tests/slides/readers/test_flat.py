@@ -36,7 +36,7 @@ def test_grey_and_palette_become_rgb(tmp_path: Path, rgb: Rgb, mode: str) -> Non
     np.testing.assert_array_equal(pixels(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
 
 
-def test_clear_pixels_are_white_glass(tmp_path: Path, rgb: Rgb) -> None:
+def test_transparent_pixels_are_white(tmp_path: Path, rgb: Rgb) -> None:
     alpha = np.full((32, 32, 1), 255, np.uint8)
     alpha[:16] = 0
     Image.fromarray(np.concatenate([rgb, alpha], axis=2)).save(tmp_path / "a.png")
@@ -49,7 +49,7 @@ def test_clear_pixels_are_white_glass(tmp_path: Path, rgb: Rgb) -> None:
         np.testing.assert_array_equal(tile[16:], rgb[16:])
 
 
-def test_half_clear_pixels_are_mixed_with_white(tmp_path: Path) -> None:
+def test_half_transparent_pixels_are_mixed_with_white(tmp_path: Path) -> None:
     straight, multiplied = (100, 50, 0, 51), (20, 10, 0, 51)  # alpha 0.2
     for kind, value in (("unassalpha", straight), ("assocalpha", multiplied)):
         stored = np.broadcast_to(np.array(value, np.uint8), (32, 32, 4))
@@ -57,7 +57,7 @@ def test_half_clear_pixels_are_mixed_with_white(tmp_path: Path) -> None:
         assert pixels(tmp_path / f"{kind}.tif")[0, 0].tolist() == [224, 214, 204]
 
 
-def test_plain_tiffs_of_every_common_kind_read_alike(tmp_path: Path, rgb: Rgb) -> None:
+def test_plain_tiffs_of_every_common_kind_read_equal(tmp_path: Path, rgb: Rgb) -> None:
     grey = rgb[..., 0]
     colormap = np.stack([np.arange(256), np.arange(256)[::-1], np.full(256, 7)]).astype(np.uint16) * 257
     of_palette = np.stack([grey, 255 - grey, np.full_like(grey, 7)], axis=2)
@@ -73,8 +73,8 @@ def test_plain_tiffs_of_every_common_kind_read_alike(tmp_path: Path, rgb: Rgb) -
         "bits": (grey > 99, {"photometric": "minisblack"}, np.where(threefold > 99, 255, 0)),
         "palette": (grey, {"photometric": "palette", "colormap": colormap}, of_palette),
     }
-    for name, (stored, how, wanted) in files.items():
-        tifffile.imwrite(tmp_path / f"{name}.tif", stored, **how)
+    for name, (stored, options, wanted) in files.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", stored, **options)
         np.testing.assert_array_equal(pixels(tmp_path / f"{name}.tif"), wanted, err_msg=name)
 
 
@@ -87,7 +87,7 @@ def test_jpeg_in_a_plain_tiff_is_rgb(tmp_path: Path, stored: str) -> None:
     assert np.abs(pixels(tmp_path / "a.tif").astype(int) - pink).max() <= 3
 
 
-def test_what_cannot_be_8_bit_rgb_is_refused_in_a_sentence(tmp_path: Path, rgb: Rgb) -> None:
+def test_an_image_that_cannot_be_8_bit_rgb_is_refused_with_the_reason(tmp_path: Path, rgb: Rgb) -> None:
     tifffile.imwrite(tmp_path / "16.tif", rgb.astype(np.uint16), photometric="rgb")
     tifffile.imwrite(tmp_path / "float.tif", rgb.astype(np.float32), photometric="rgb")
     tifffile.imwrite(tmp_path / "stack.tif", np.stack([rgb[..., 0]] * 3), photometric="minisblack")
@@ -95,14 +95,14 @@ def test_what_cannot_be_8_bit_rgb_is_refused_in_a_sentence(tmp_path: Path, rgb: 
     Image.fromarray(rgb[..., 0].astype(np.uint16) * 257).save(tmp_path / "16.png")
     Image.fromarray(rgb).convert("CMYK").save(tmp_path / "cmyk.jpg")
     reasons = {"16.tif": "uint16", "float.tif": "float32", "stack.tif": "stack", "cmyk.tif": "SEPARATED"}
-    for name, reason in (reasons | {"16.png": "PNG of other than 8-bit", "cmyk.jpg": "CMYK"}).items():
+    for name, reason in (reasons | {"16.png": "PNG, not 8-bit", "cmyk.jpg": "CMYK"}).items():
         with pytest.raises(SlideError, match=rf"slide 'A1' .*{name}.*{reason}.*8-bit RGB"):
             open_slide("A1", StoragePath.of(tmp_path / name), given_mpp=0.5)
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.99])
-def test_a_picture_that_was_cut_off_is_never_a_slide(tmp_path: Path, rgb: Rgb, kind: str, share: float) -> None:
+def test_an_image_that_was_cut_off_is_never_a_slide(tmp_path: Path, rgb: Rgb, kind: str, share: float) -> None:
     whole = tmp_path / f"a.{kind}"
     Image.fromarray(rgb).save(whole)
     content = whole.read_bytes()
@@ -121,7 +121,7 @@ def test_a_jpeg_cut_off_before_its_preview_end_mark_fails_at_the_first_read(tmp_
         pixels(tmp_path / "a.jpg")
 
 
-def test_orientation_tags_do_not_turn_the_stored_pixels(tmp_path: Path, rgb: Rgb) -> None:
+def test_orientation_tags_do_not_rotate_the_stored_pixels(tmp_path: Path, rgb: Rgb) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.fromarray(rgb).save(tmp_path / "a.png", exif=exif)
@@ -130,7 +130,7 @@ def test_orientation_tags_do_not_turn_the_stored_pixels(tmp_path: Path, rgb: Rgb
     np.testing.assert_array_equal(pixels(tmp_path / "a.tif"), rgb)
 
 
-def test_a_picture_too_large_to_hold_is_refused_from_its_header(tmp_path: Path, rgb: Rgb) -> None:
+def test_an_image_too_large_for_memory_is_refused_from_its_header(tmp_path: Path, rgb: Rgb) -> None:
     Image.fromarray(rgb).save(tmp_path / "a.png")
     content = bytearray((tmp_path / "a.png").read_bytes())
     content[16:24] = struct.pack(">II", 40_000, 40_000)

@@ -35,7 +35,7 @@ def test_tiles_of_an_impossible_side_are_refused_before_openslide_aborts(slide_f
     refused(slide_file, "has tiles of 65520 x 64 px")
 
 
-def test_a_size_that_its_tiles_cannot_fill_is_refused(slide_file: Path) -> None:
+def test_a_size_that_its_tiles_cannot_cover_is_refused(slide_file: Path) -> None:
     overwrite(slide_file, "ImageWidth", 65_535)
     refused(slide_file, "65535 x 300 px in 40 tiles, not 5120")
 
@@ -61,16 +61,16 @@ def test_a_header_without_a_directory_is_refused(tmp_path: Path, content: bytes)
 
 
 @pytest.mark.parametrize("tiled", [True, False])
-def test_headers_damaged_at_random_give_a_slide_or_a_sentence(slide_file: Path, numbers: Rgb, *, tiled: bool) -> None:
+def test_headers_damaged_at_random_give_a_slide_or_an_error(slide_file: Path, numbers: Rgb, *, tiled: bool) -> None:
     rng = np.random.default_rng(0)
     if not tiled:
         tifffile.imwrite(slide_file, numbers, photometric="rgb", compression="adobe_deflate", rowsperstrip=32)
     good = slide_file.read_bytes()
     with tifffile.TiffFile(slide_file) as tiff:
-        places = [tag.offset for page in tiff.pages if isinstance(page, tifffile.TiffPage) for tag in page.tags]
+        offsets = [tag.offset for page in tiff.pages if isinstance(page, tifffile.TiffPage) for tag in page.tags]
     for _ in range(50):
         content = bytearray(good)
-        content[int(rng.choice(places)) + int(rng.integers(0, 12))] = int(rng.integers(0, 256))
+        content[int(rng.choice(offsets)) + int(rng.integers(0, 12))] = int(rng.integers(0, 256))
         slide_file.write_bytes(content)
         try:
             with open_slide("A1", StoragePath.of(slide_file), given_mpp=0.5) as slide:

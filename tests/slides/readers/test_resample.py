@@ -15,7 +15,7 @@ from raystp.slides.readers.resample import WHITE, Box, resample, wide_window
 from raystp.slides.tiled.slide import TiledSlide
 from raystp.storage import StoragePath
 from raystp.units import TilePixels
-from tests.slides.tiled.tiled_files import CODECS, picture
+from tests.slides.tiled.tiled_files import CODECS, sample_image
 
 
 def triangle(length: int, low: float, high: float, pixels: int) -> Float64[np.ndarray, "pixel source"]:
@@ -46,7 +46,7 @@ def test_resampling_is_a_triangle_filter_within_rounding(box: Box, columns: int,
     assert np.abs(resample(source, box, columns, rows) - wanted).max() <= 1.0 + 1e-9
 
 
-def test_its_window_holds_all_that_a_box_needs() -> None:
+def test_the_window_has_all_pixels_that_a_box_needs() -> None:
     source = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     box = Box(20.3, 15.7, 62.1, 40.2)
     region = wide_window(box, 16, 12)
@@ -66,8 +66,8 @@ MARGIN = 64
 
 
 def write_odd(path: Path, codec: dict[str, Any]) -> Path:
-    """Write a pyramid whose levels are no whole factor apart."""
-    finest = Image.fromarray(picture(*ODD_SIZES[0]))
+    """Write a pyramid whose levels have fractional factors."""
+    finest = Image.fromarray(sample_image(*ODD_SIZES[0]))
     with tifffile.TiffWriter(path) as tiff:
         for number, size in enumerate(ODD_SIZES):
             level = np.asarray(finest.resize(size, Image.Resampling.BOX))
@@ -78,24 +78,24 @@ def write_odd(path: Path, codec: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize("kind", ["deflate", "ycbcr420"])
 @pytest.mark.parametrize("case", [(64, 197.3, 1), (48, 400.0, 2), (37, 253.0, 2), (16, 480.0, 3)])
-def test_tiles_of_levels_no_whole_factor_apart_are_the_filter_of_the_level(
+def test_tiles_of_levels_with_fractional_factors_are_the_filter_of_the_level(
     tmp_path: Path, kind: str, case: tuple[int, float, int]
 ) -> None:
     # The reference: the level as OpenSlide decodes it whole, white around it, under the exact triangle filter, in
-    # floats, at the place of the square over the level's mean factor.
+    # floats, at the box's coordinates over the level's mean factor.
     pixels, side, level = case
     path = write_odd(tmp_path / "a.tiff", CODECS[kind])
     with openslide.OpenSlide(path) as handle:
         source = np.asarray(handle.read_region((0, 0), level, handle.level_dimensions[level]))[..., :3]
         factor = handle.level_downsamples[level]
-    wide = np.pad(source.astype(float), ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=WHITE)
-    squares = np.array([[x, y, side] for x in (-31.3, 0.0, 177.7, 500.0) for y in (-20.0, 91.9, 250.5)])
+    padded = np.pad(source.astype(float), ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=WHITE)
+    boxes = np.array([[x, y, side] for x in (-31.3, 0.0, 177.7, 500.0) for y in (-20.0, 91.9, 250.5)])
     with open_slide("A1", StoragePath.of(path), given_mpp=0.5) as slide:
         assert isinstance(slide, TiledSlide)
-        tiles = read_tiles(slide, squares, TilePixels(pixels), threads=2)
-    for tile, (x, y, _) in zip(tiles, squares.tolist(), strict=True):
+        tiles = read_tiles(slide, boxes, TilePixels(pixels), threads=2)
+    for tile, (x, y, _) in zip(tiles, boxes.tolist(), strict=True):
         left, top, extent = x / factor + MARGIN, y / factor + MARGIN, side / factor
-        across = triangle(wide.shape[1], left, left + extent, pixels)
-        down = triangle(wide.shape[0], top, top + extent, pixels)
-        wanted = np.einsum("ph,hwc,qw->pqc", down, wide, across, optimize=True)
+        across = triangle(padded.shape[1], left, left + extent, pixels)
+        down = triangle(padded.shape[0], top, top + extent, pixels)
+        wanted = np.einsum("ph,hwc,qw->pqc", down, padded, across, optimize=True)
         assert np.abs(tile - wanted).max() <= 2.0

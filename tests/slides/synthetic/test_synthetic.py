@@ -1,4 +1,4 @@
-"""Laws of the synthetic slides: what the map says is what the picture shows and what OpenSlide reads."""
+"""Laws of the synthetic slides: the image shows the map, and OpenSlide reads the image."""
 
 import itertools
 from pathlib import Path
@@ -38,7 +38,7 @@ def sheets() -> dict[str, UInt8[np.ndarray, "row col 3"]]:
 
 
 def haematoxylin(image: UInt8[np.ndarray, "row col 3"]) -> Float64[np.ndarray, "row col"]:
-    """Return how much haematoxylin each pixel holds, by taking the stain apart again."""
+    """Return how much haematoxylin each pixel holds, by unmixing the stain."""
     density = -np.log(np.maximum(image, 1.0) / np.array(STAIN.glass))
     dyes = np.array([STAIN.haematoxylin, STAIN.eosin])
     return np.asarray((density @ np.linalg.pinv(dyes))[..., 0])
@@ -94,7 +94,7 @@ def test_tissues_differ_in_colour(sheets: dict[str, UInt8[np.ndarray, "row col 3
         assert np.linalg.norm(colours[one] - colours[other]) > 8.0, (one, other)
 
 
-def test_tissues_differ_in_how_densely_nuclei_lie(sheets: dict[str, UInt8[np.ndarray, "row col 3"]]) -> None:
+def test_tissues_differ_in_the_density_of_nuclei(sheets: dict[str, UInt8[np.ndarray, "row col 3"]]) -> None:
     found = {name: nuclei_per_mm2(image) for name, image in sheets.items()}
     assert found["immune"] > 1.5 * found["tumour"]
     assert found["tumour"] > 1.5 * found["stroma"]
@@ -102,7 +102,7 @@ def test_tissues_differ_in_how_densely_nuclei_lie(sheets: dict[str, UInt8[np.nda
     assert found["stroma"] > 1.5 * found["fat"] > 0.0
 
 
-def test_nuclei_are_as_many_as_the_tissue_says_where_they_can_be_told_apart(
+def test_nuclei_have_the_density_of_their_tissue_where_they_can_be_counted(
     sheets: dict[str, UInt8[np.ndarray, "row col 3"]],
 ) -> None:
     for tissue in TISSUES:
@@ -118,14 +118,14 @@ def test_tumour_nuclei_are_larger_than_immune_ones(sheets: dict[str, UInt8[np.nd
     assert area("tumour") > 1.8 * area("immune")
 
 
-def test_the_picture_shows_what_the_map_says(sheets: dict[str, UInt8[np.ndarray, "row col 3"]]) -> None:
+def test_the_image_shows_the_map(sheets: dict[str, UInt8[np.ndarray, "row col 3"]]) -> None:
     halves = np.repeat(np.array([[1, 2]], np.uint8), 32, axis=1).repeat(64, axis=0)
     image = draw_slide(np.random.default_rng(0), halves, cell=CELL, mpp=MPP, stain=STAIN, pen=False)
     for name, part in (("tumour", image[:, :480]), ("stroma", image[:, 544:])):
         assert np.abs(part.mean(axis=(0, 1)) - sheets[name].mean(axis=(0, 1))).max() < 8.0
 
 
-def test_empty_glass_is_the_lamps_own_colour() -> None:
+def test_empty_glass_has_the_lamps_colour() -> None:
     assert np.abs(sheet(0, cells=16).mean(axis=(0, 1)) - STAIN.glass).max() < 1.0
 
 
@@ -141,7 +141,7 @@ def test_a_map_has_glass_in_its_corners_and_every_tissue_in_wide_regions() -> No
     assert (kinds[:, spot:] == kinds[:, :-spot])[kinds[:, spot:] > 0].mean() > 0.75
 
 
-def test_a_pen_mark_lies_in_one_corner_and_changes_nothing_else() -> None:
+def test_a_pen_mark_is_in_one_corner_and_changes_nothing_else() -> None:
     with_pen, without = mixed(2).astype(int), mixed(2, pen=False).astype(int)
     changed: Bool[np.ndarray, "row col"] = np.abs(with_pen - without).max(axis=2) > 0
     rows, cols = np.nonzero(changed)
@@ -177,16 +177,16 @@ def test_a_damaged_slide_opens_and_has_its_thumbnail_and_fails_in_the_tissue(tmp
             broken.read_region((1024, 1024), 0, (64, 64))
 
 
-def test_what_is_no_slide_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_invalid_input_is_refused_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no slide")
     with pytest.raises(SlideError, match=r"notes\.txt cannot be damaged"):
         damage(tmp_path / "notes.txt")
     image = np.zeros((64, 64, 3), np.uint8)
-    with pytest.raises(SlideError, match=r"352\.8 um/px is no scan's"):
+    with pytest.raises(SlideError, match=r"352\.8 um/px is implausible"):
         write_slide(tmp_path / "a.svs", image, mpp=MicronsPerPixel(352.8))
     with pytest.raises(SlideError, match="too small for three levels"):
         write_slide(tmp_path / "a.svs", image[:8], mpp=MPP)
-    with pytest.raises(SlideError, match="no whole number of cells"):
+    with pytest.raises(SlideError, match="not a whole number of cells"):
         tissue_map(np.random.default_rng(0), width=100, height=64, mpp=MPP, cell=CELL)
-    with pytest.raises(SlideError, match="names type 9"):
+    with pytest.raises(SlideError, match="has type 9"):
         sheet(9, cells=8)

@@ -1,4 +1,4 @@
-"""Altered copies of a slide: each reads as OpenSlide reads it, or ends in one sentence that names it; none crashes."""
+"""Altered copies of a slide: each reads as in OpenSlide, or fails with one message that names it; none crashes."""
 
 import contextlib
 import shutil
@@ -20,7 +20,7 @@ from raystp.storage.local_file import LocalFile
 from raystp.storage.patience import RETRY_POLICY, RetryPolicy
 from raystp.storage.stored import StoredObject
 from raystp.units import TilePixels
-from tests.slides.tiled.tiled_files import oracle, picture, write
+from tests.slides.tiled.tiled_files import oracle, sample_image, write
 
 Rgb = UInt8[np.ndarray, "row col 3"]
 
@@ -128,18 +128,18 @@ ALTERED: dict[str, Callable[[Copy], None]] = {
     "tile without bytes": lambda copy: copy.set_tag("TileByteCounts", 0, TILE),
     "tile of 4 GB": lambda copy: copy.set_tag("TileByteCounts", 2**32 - 2, TILE),
     "tile beyond the end": lambda copy: copy.set_tag("TileOffsets", 2**31, TILE),
-    "tile at another's place": other_tile,
+    "tile at another's offset": other_tile,
     "65,535 px wide": sides("ImageWidth", "ImageLength", 65_535),
     "tiles of 65,520 px": sides("TileWidth", "TileLength", 65_520),
-    "um per px that is no number": lambda copy: copy.replace(b"MPP = 0.499", b"MPP = nan  "),
+    "um per px that is not a number": lambda copy: copy.replace(b"MPP = 0.499", b"MPP = nan  "),
     "a ring of directories": loop,
 }
-READ_BY_ALL = {"tile without bytes", "tile at another's place"}
-"""What no reader can tell from a whole slide: the first is glass by the format's habit."""
+READ_BY_ALL = {"tile without bytes", "tile at another's offset"}
+"""No reader can detect these: the first is empty glass in the format."""
 
 
 @dataclass(frozen=True)
-class FarPlace(StoragePath):
+class RemotePath(StoragePath):
     """A stand-in for an object store."""
 
     source: Path = Path()
@@ -156,47 +156,49 @@ class FarPlace(StoragePath):
 @pytest.fixture(scope="module", params=["real", "drawn"])
 def slide_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param == "drawn":
-        return write(tmp_path_factory.mktemp("drawn") / "a.svs", picture(700, 532), "aperio_rgb", side=80, levels=1)
+        return write(
+            tmp_path_factory.mktemp("drawn") / "a.svs", sample_image(700, 532), "aperio_rgb", side=80, levels=1
+        )
     folder: Path = request.getfixturevalue("wsi")
     return folder / "CMU-1-Small-Region.svs"
 
 
-def squares_of(width: int, height: int) -> Float64[np.ndarray, "tile 3"]:
+def boxes_of(width: int, height: int) -> Float64[np.ndarray, "tile 3"]:
     x, y = np.meshgrid(np.arange(0.0, min(width, 2400), 256.0), np.arange(0.0, min(height, 800), 256.0))
     return np.stack([x.ravel(), y.ravel(), np.full(x.size, 256.0)], axis=1)
 
 
-def tiles_or_sentence(
-    place: StoragePath,
+def tiles_or_message(
+    path: StoragePath,
 ) -> tuple[Float64[np.ndarray, "tile 3"], UInt8[np.ndarray, "tile 256 256 3"]] | str:
-    """Return squares over a slide with their pixels, or what is wrong with it."""
+    """Return boxes over a slide with their pixels, or the error message."""
     try:
-        with open_slide("A1", place) as slide:
-            squares = squares_of(slide.width, slide.height)
-            return squares, read_tiles(slide, squares, TilePixels(256), threads=2)
+        with open_slide("A1", path) as slide:
+            boxes = boxes_of(slide.width, slide.height)
+            return boxes, read_tiles(slide, boxes, TilePixels(256), threads=2)
     except SlideError as error:
         return str(error)
 
 
-@pytest.mark.parametrize("far", [False, True], ids=["here", "far"])
+@pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
 @pytest.mark.parametrize("kind", ALTERED)
-def test_an_altered_copy_reads_as_openslide_reads_it_or_says_why_not(
-    slide_file: Path, tmp_path: Path, kind: str, *, far: bool
+def test_an_altered_copy_reads_as_openslide_reads_it_or_fails_with_a_reason(
+    slide_file: Path, tmp_path: Path, kind: str, *, remote: bool
 ) -> None:
     path = tmp_path / "altered.svs"
     with tifffile.TiffFile(slide_file) as tiff:
         copy = Copy(bytearray(slide_file.read_bytes()), tiff.pages.first)
         ALTERED[kind](copy)
     path.write_bytes(copy.content)
-    place = FarPlace("s3://bucket/altered.svs", path) if far else StoragePath.of(path)
-    found = tiles_or_sentence(place)
+    source = RemotePath("s3://bucket/altered.svs", path) if remote else StoragePath.of(path)
+    found = tiles_or_message(source)
     if isinstance(found, str):
         assert kind not in READ_BY_ALL
         assert "slide 'A1' (" in found
         assert "altered.svs" in found
         assert "\n" not in found
         return
-    squares, tiles = found
+    boxes, tiles = found
     with oracle(path) as truth:
-        np.testing.assert_array_equal(tiles, read_tiles(truth, squares, TilePixels(256)))
+        np.testing.assert_array_equal(tiles, read_tiles(truth, boxes, TilePixels(256)))
     assert kind in READ_BY_ALL

@@ -1,4 +1,4 @@
-"""What reads a slide: its tiles where they are known exactly, and OpenSlide where they are not; that is said."""
+"""Which reader a slide gets: its tiles if they are supported exactly, else OpenSlide; `reader` says which."""
 
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -12,19 +12,19 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from raystp.slides.open import open_slide, read_tiles
-from raystp.slides.tiled.buffers import SlotPool
+from raystp.slides.tiled.buffers import BufferPool
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, TilePixels
-from tests.slides.tiled.tiled_files import APERIO, as_rgb, oracle, picture, write
+from tests.slides.tiled.tiled_files import APERIO, as_rgb, oracle, sample_image, write
 
 Rgb = UInt8[np.ndarray, "row col 3"]
 
-PICTURE = picture(300, 200)
-SQUARES = np.array([[x, y, 64.0] for y in (0.0, 50.0, 130.0) for x in (-20.0, 31.0, 280.0)])
+IMAGE = sample_image(300, 200)
+BOXES = np.array([[x, y, 64.0] for y in (0.0, 50.0, 130.0) for x in (-20.0, 31.0, 280.0)])
 
 
 def empty_tile(path: Path, tile: int, image: int = 0) -> None:
-    """Take a stored tile's bytes away, as some scanners do."""
+    """Remove a stored tile's bytes, as some scanners do."""
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[image]
         assert isinstance(page, tifffile.TiffPage)
@@ -39,111 +39,111 @@ def reads_as_openslide(path: Path, reader: str) -> None:
     with open_slide("A1", StoragePath.of(path), given_mpp=0.5) as slide, oracle(path) as truth:
         assert slide.reader == reader
         for side in (64.0, 128.0):
-            squares = SQUARES * np.array([1.0, 1.0, side / 64.0])
-            wanted = read_tiles(truth, squares, TilePixels(64))
-            np.testing.assert_array_equal(read_tiles(slide, squares, TilePixels(64)), wanted)
+            boxes = BOXES * np.array([1.0, 1.0, side / 64.0])
+            wanted = read_tiles(truth, boxes, TilePixels(64))
+            np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(64)), wanted)
 
 
-def written(path: Path, pixels: np.ndarray, **how: Any) -> Path:
-    tifffile.imwrite(path, pixels, tile=(64, 64), metadata=None, **how)
+def written(path: Path, pixels: np.ndarray, **options: Any) -> Path:
+    tifffile.imwrite(path, pixels, tile=(64, 64), metadata=None, **options)
     return path
 
 
-def test_a_jpeg_that_insists_on_ycbcr_in_a_file_of_rgb_is_left_to_openslide(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.tiff", PICTURE, photometric="rgb", compression="jpeg")
+def test_a_ycbcr_jpeg_in_an_rgb_file_is_read_by_openslide(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tiff", IMAGE, photometric="rgb", compression="jpeg")
     as_rgb(path)
     reads_as_openslide(path, "openslide")
 
 
-def test_grey_tiles_are_left_to_openslide(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.tiff", PICTURE[..., 0], photometric="minisblack", compression="jpeg")
+def test_grey_tiles_are_read_by_openslide(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tiff", IMAGE[..., 0], photometric="minisblack", compression="jpeg")
     reads_as_openslide(path, "openslide")
 
 
-def test_planes_of_their_own_are_left_to_openslide(tmp_path: Path) -> None:
-    planes = np.ascontiguousarray(np.moveaxis(PICTURE, 2, 0))
+def test_separate_planes_are_read_by_openslide(tmp_path: Path) -> None:
+    planes = np.ascontiguousarray(np.moveaxis(IMAGE, 2, 0))
     path = written(tmp_path / "a.tiff", planes, photometric="rgb", planarconfig="separate", compression="lzw")
     reads_as_openslide(path, "openslide")
 
 
-def test_pixels_that_begin_in_another_corner_are_left_to_openslide(tmp_path: Path) -> None:
+def test_pixels_that_start_in_another_corner_are_read_by_openslide(tmp_path: Path) -> None:
     turned = (274, 3, 1, 3, True)
-    path = written(tmp_path / "a.tiff", PICTURE, photometric="rgb", compression="lzw", extratags=[turned])
+    path = written(tmp_path / "a.tiff", IMAGE, photometric="rgb", compression="lzw", extratags=[turned])
     reads_as_openslide(path, "openslide")
 
 
-def test_a_file_of_another_maker_is_left_to_openslide(tmp_path: Path) -> None:
+def test_a_file_of_another_vendor_is_read_by_openslide(tmp_path: Path) -> None:
     xmp = (700, 1, 5, b"<xmp>", True)
-    path = written(tmp_path / "a.tiff", PICTURE, photometric="rgb", compression="jpeg", extratags=[xmp])
+    path = written(tmp_path / "a.tiff", IMAGE, photometric="rgb", compression="jpeg", extratags=[xmp])
     reads_as_openslide(path, "openslide")
 
 
-def test_glass_that_aperio_left_out_of_a_pyramid_is_left_to_openslide(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.svs", PICTURE, "aperio_rgb", side=64)
+def test_glass_that_aperio_left_out_of_a_pyramid_is_read_by_openslide(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.svs", IMAGE, "aperio_rgb", side=64)
     empty_tile(path, 6)
     reads_as_openslide(path, "openslide")
 
 
 @pytest.mark.parametrize("image", [0, 1])
 def test_glass_that_a_plain_tiff_left_out_is_white(tmp_path: Path, image: int) -> None:
-    path = write(tmp_path / "a.tiff", PICTURE, "ycbcr420", side=64)
+    path = write(tmp_path / "a.tiff", IMAGE, "ycbcr420", side=64)
     empty_tile(path, 4, image)
     reads_as_openslide(path, "tiled")
 
 
-def test_levels_that_are_not_marked_as_reduced_are_none(tmp_path: Path) -> None:
+def test_images_that_are_not_marked_as_reduced_are_no_levels(tmp_path: Path) -> None:
     path = tmp_path / "a.tiff"
     with tifffile.TiffWriter(path) as tiff:
-        for level in (PICTURE, np.ascontiguousarray(255 - PICTURE[::2, ::2])):
+        for level in (IMAGE, np.ascontiguousarray(255 - IMAGE[::2, ::2])):
             tiff.write(level, tile=(64, 64), photometric="rgb", compression="lzw", metadata=None)
     reads_as_openslide(path, "tiled")
 
 
-def test_an_associated_picture_is_no_level(tmp_path: Path) -> None:
+def test_an_associated_image_is_no_level(tmp_path: Path) -> None:
     path = tmp_path / "a.svs"
     with tifffile.TiffWriter(path) as tiff:
         common: dict[str, Any] = {"photometric": "rgb", "compression": "jpeg", "metadata": None}
-        tiff.write(PICTURE, tile=(64, 64), description=APERIO.format(300, 200), **common)
-        tiff.write(255 - PICTURE[::3, ::3], rowsperstrip=16, description="Aperio\nthumbnail", **common)
-        tiff.write(PICTURE[::2, ::2], tile=(64, 64), subfiletype=1, description="Aperio", **common)
+        tiff.write(IMAGE, tile=(64, 64), description=APERIO.format(300, 200), **common)
+        tiff.write(255 - IMAGE[::3, ::3], rowsperstrip=16, description="Aperio\nthumbnail", **common)
+        tiff.write(IMAGE[::2, ::2], tile=(64, 64), subfiletype=1, description="Aperio", **common)
     reads_as_openslide(path, "tiled")
 
 
-def test_a_flat_picture_says_so(tmp_path: Path) -> None:
-    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+def test_a_flat_image_has_the_flat_reader(tmp_path: Path) -> None:
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
     with open_slide("A1", StoragePath.of(tmp_path / "a.png"), given_mpp=0.5) as slide:
         assert slide.reader == "flat"
 
 
 def test_many_threads_may_read_one_slide(tmp_path: Path) -> None:
-    with open_slide("A1", StoragePath.of(write(tmp_path / "a.tiff", PICTURE, "ycbcr420", side=64))) as slide:
+    with open_slide("A1", StoragePath.of(write(tmp_path / "a.tiff", IMAGE, "ycbcr420", side=64))) as slide:
 
-        def read(square: list[float]) -> Rgb:
-            x, y, side = square
+        def read(box: list[float]) -> Rgb:
+            x, y, side = box
             return slide.read(Level0Pixels(x), Level0Pixels(y), Level0Pixels(side), TilePixels(64))
 
-        squares = np.tile(SQUARES, (20, 1))
-        squares[::3, 2] = 70.5
-        alone = [read(square) for square in squares.tolist()]
+        boxes = np.tile(BOXES, (20, 1))
+        boxes[::3, 2] = 70.5
+        alone = [read(box) for box in boxes.tolist()]
         with ThreadPoolExecutor(8) as pool:
-            for tile, wanted in zip(pool.map(read, squares.tolist()), alone, strict=True):
+            for tile, wanted in zip(pool.map(read, boxes.tolist()), alone, strict=True):
                 np.testing.assert_array_equal(tile, wanted)
 
 
 @pytest.mark.parametrize("side", range(16, 272, 16))
 def test_no_row_of_a_slot_begins_where_the_decoder_writes_past_the_cache(side: int) -> None:
-    slot = SlotPool(limit=1 << 20).empty((side, side, 3))
-    assert slot.shape == (side, side, 3)
-    assert slot.flags.c_contiguous
-    assert all((slot.ctypes.data + row * slot.strides[0]) % 32 for row in range(side))
+    buffer = BufferPool(limit=1 << 20).take((side, side, 3))
+    assert buffer.shape == (side, side, 3)
+    assert buffer.flags.c_contiguous
+    assert all((buffer.ctypes.data + row * buffer.strides[0]) % 32 for row in range(side))
 
 
-def test_memory_for_decoded_tiles_is_bounded_and_used_again() -> None:
-    pool = SlotPool(limit=10 * 48)
+def test_memory_for_decoded_tiles_is_bounded_and_reused() -> None:
+    pool = BufferPool(limit=10 * 48)
     shape = (4, 4, 3)
     for tile in range(50):
-        pool.give_back(pool.empty(shape), (0, tile))
-    assert sum(slot is not None for slot in pool.held([(0, tile) for tile in range(50)])) == 10
-    last = pool.empty(shape)
+        pool.give_back(pool.take(shape), (0, tile))
+    assert sum(buffer is not None for buffer in pool.take_cached([(0, tile) for tile in range(50)])) == 10
+    last = pool.take(shape)
     pool.give_back(last, None)
-    assert pool.empty(shape) is last
+    assert pool.take(shape) is last

@@ -1,4 +1,4 @@
-"""Slides on an object store, read by ranges: the same tiles as from a file, and no more bytes than they lie in."""
+"""Slides on an object store, read by ranges: the same tiles as from a file, and few more bytes than they need."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -15,23 +15,23 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from raystp.errors import StorageError
-from raystp.slides.open import expect_tiles, open_slide, read_tiles
+from raystp.slides.open import open_slide, prefetch_tiles, read_tiles
 from raystp.slides.readers.headers import checked_tiff
-from raystp.slides.readers.openslide_reader import open_handle, own_mpp
-from raystp.slides.tiled.levels import pyramid
-from raystp.slides.tiled.remote import BlockFile
-from raystp.slides.tiled.sources import LocalSource, spans
+from raystp.slides.readers.openslide_reader import open_handle, slide_mpp
+from raystp.slides.tiled.byte_source import LocalSource, coalesce
+from raystp.slides.tiled.levels import find_pyramid
+from raystp.slides.tiled.remote_source import HeaderFile
 from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
-from tests.slides.tiled.tiled_files import KINDS, picture, write
+from tests.slides.tiled.tiled_files import KINDS, sample_image, write
 
 WIDTH, HEIGHT = 1600, 1200
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """An object store on this machine, spoken to over HTTP; a URI's two ends around the object's name."""
+    """Start an object store on this machine; give a URI with a slot for the object's name."""
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     _, port = moto.get_host_and_port()
@@ -48,7 +48,7 @@ def bucket() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def slide_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("remote") / "a.svs", picture(WIDTH, HEIGHT), "aperio_rgb", side=80)
+    return write(tmp_path_factory.mktemp("remote") / "a.svs", sample_image(WIDTH, HEIGHT), "aperio_rgb", side=80)
 
 
 def grid(side: float) -> Float64[np.ndarray, "tile 3"]:
@@ -58,27 +58,27 @@ def grid(side: float) -> Float64[np.ndarray, "tile 3"]:
 
 @pytest.mark.parametrize(("pixels", "length"), [(80, 80.0), (64, 75.5), (64, 256.0)])
 def test_an_object_reads_as_the_file_does(bucket: str, slide_file: Path, pixels: int, length: float) -> None:
-    place = StoragePath.of(bucket.format("same.svs"))
-    place.write_bytes(slide_file.read_bytes())
-    squares = np.random.default_rng(0).permutation(grid(length))
-    with open_slide("A1", place) as far, open_slide("A1", StoragePath.of(slide_file)) as here:
-        assert (far.reader, far.mpp, far.mpp_from) == ("tiled", here.mpp, here.mpp_from)
-        tiles = read_tiles(far, squares, TilePixels(pixels), threads=2)
-        np.testing.assert_array_equal(tiles, read_tiles(here, squares, TilePixels(pixels)))
-        np.testing.assert_array_equal(far.thumbnail(100), here.thumbnail(100))
+    path = StoragePath.of(bucket.format("same.svs"))
+    path.write_bytes(slide_file.read_bytes())
+    boxes = np.random.default_rng(0).permutation(grid(length))
+    with open_slide("A1", path) as remote, open_slide("A1", StoragePath.of(slide_file)) as local:
+        assert (remote.reader, remote.mpp, remote.mpp_from) == ("tiled", local.mpp, local.mpp_from)
+        tiles = read_tiles(remote, boxes, TilePixels(pixels), threads=2)
+        np.testing.assert_array_equal(tiles, read_tiles(local, boxes, TilePixels(pixels)))
+        np.testing.assert_array_equal(remote.thumbnail(100), local.thumbnail(100))
 
 
-def test_processes_of_a_node_share_one_copy_of_an_object_that_is_no_tiled_tiff(bucket: str, tmp_path: Path) -> None:
-    place, content = StoragePath.of(bucket.format("flat.png")), io.BytesIO()
-    pixels = picture(120, 90)
+def test_processes_of_a_node_share_one_copy_of_an_object_that_is_not_a_tiled_tiff(bucket: str, tmp_path: Path) -> None:
+    path, content = StoragePath.of(bucket.format("flat.png")), io.BytesIO()
+    pixels = sample_image(120, 90)
     Image.fromarray(pixels).save(content, "png")
-    place.write_bytes(content.getvalue())
+    path.write_bytes(content.getvalue())
     cache = NodeCache(tmp_path / "cache", 10_000_000)
     whole = np.array([[0.0, 0.0, 90.0]])
     for _ in range(2):
         with (
-            open_slide("A1", place, given_mpp=0.5, cache=cache) as one,
-            open_slide("A1", place, given_mpp=0.5, cache=cache) as other,
+            open_slide("A1", path, given_mpp=0.5, cache=cache) as one,
+            open_slide("A1", path, given_mpp=0.5, cache=cache) as other,
         ):
             assert one.reader == "flat"
             for slide in (one, other):
@@ -88,37 +88,37 @@ def test_processes_of_a_node_share_one_copy_of_an_object_that_is_no_tiled_tiff(b
 
 
 @pytest.mark.parametrize(("pixels", "length"), [(80, 80.0), (64, 75.5)])
-def test_expecting_tiles_changes_neither_a_pixel_nor_what_is_not_expected(
+def test_prefetching_changes_no_pixel_of_prefetched_and_other_tiles(
     bucket: str, slide_file: Path, pixels: int, length: float
 ) -> None:
-    place = StoragePath.of(bucket.format("expected.svs"))
-    place.write_bytes(slide_file.read_bytes())
-    squares = grid(length)
-    with open_slide("A1", place) as far, open_slide("A1", StoragePath.of(slide_file)) as here:
-        truth = read_tiles(here, squares, TilePixels(pixels))
-        for first in (0, 100):  # the second unit is expected while the first is still on its way
-            expect_tiles(far, squares[first : first + 100], TilePixels(pixels))
-            expect_tiles(here, squares[first : first + 100], TilePixels(pixels))
+    path = StoragePath.of(bucket.format("prefetched.svs"))
+    path.write_bytes(slide_file.read_bytes())
+    boxes = grid(length)
+    with open_slide("A1", path) as remote, open_slide("A1", StoragePath.of(slide_file)) as local:
+        truth = read_tiles(local, boxes, TilePixels(pixels))
+        for first in (0, 100):  # the second unit is prefetched while the first is still being fetched
+            prefetch_tiles(remote, boxes[first : first + 100], TilePixels(pixels))
+            prefetch_tiles(local, boxes[first : first + 100], TilePixels(pixels))
             for start in range(first, first + 100, 30):
                 span = slice(start, start + 30)
-                np.testing.assert_array_equal(read_tiles(far, squares[span], TilePixels(pixels)), truth[span])
+                np.testing.assert_array_equal(read_tiles(remote, boxes[span], TilePixels(pixels)), truth[span])
 
 
-def test_an_object_that_is_replaced_after_it_was_expected_is_an_error(bucket: str, slide_file: Path) -> None:
-    place = StoragePath.of(bucket.format("expected2.svs"))
-    place.write_bytes(slide_file.read_bytes())
-    with open_slide("A1", place) as slide:
-        place.write_bytes(slide_file.read_bytes() + b" ")
-        expect_tiles(slide, grid(80.0), TilePixels(80))
-        with pytest.raises(StorageError, match=r"expected2\.svs.*replaced"):
+def test_an_object_that_is_replaced_after_a_prefetch_is_an_error(bucket: str, slide_file: Path) -> None:
+    path = StoragePath.of(bucket.format("prefetched2.svs"))
+    path.write_bytes(slide_file.read_bytes())
+    with open_slide("A1", path) as slide:
+        path.write_bytes(slide_file.read_bytes() + b" ")
+        prefetch_tiles(slide, grid(80.0), TilePixels(80))
+        with pytest.raises(StorageError, match=r"prefetched2\.svs.*replaced"):
             read_tiles(slide, grid(80.0)[:20], TilePixels(80))
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_an_error(bucket: str, slide_file: Path) -> None:
-    place = StoragePath.of(bucket.format("changing.svs"))
-    place.write_bytes(slide_file.read_bytes())
-    with open_slide("A1", place) as slide:
-        place.write_bytes(slide_file.read_bytes() + b" ")
+    path = StoragePath.of(bucket.format("changing.svs"))
+    path.write_bytes(slide_file.read_bytes())
+    with open_slide("A1", path) as slide:
+        path.write_bytes(slide_file.read_bytes() + b" ")
         with pytest.raises(StorageError, match=r"changing\.svs.*replaced"):
             read_tiles(slide, grid(80.0)[:20], TilePixels(80))
 
@@ -140,37 +140,37 @@ class Counted:
         return self.inner.version
 
     def fetch(self, offsets: Sequence[int], counts: Sequence[int]) -> list[memoryview]:
-        self.fetched += [span.count for span in spans(offsets, counts)]
+        self.fetched += [span.count for span in coalesce(offsets, counts)]
         return self.inner.fetch(offsets, counts)
 
     def close(self) -> None:
         self.inner.close()
 
 
-stretches = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 300)), max_size=30)
+byte_ranges = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 300)), max_size=30)
 
 
-@given(stretches, st.integers(0, 400), st.integers(1, 2000))
-def test_every_stretch_lies_whole_in_one_span(parts: list[tuple[int, int]], gap: int, longest: int) -> None:
-    offsets, counts = [offset for offset, _ in parts], [count for _, count in parts]
-    found = spans(offsets, counts, gap=gap, longest=longest)
-    assert sorted(number for span in found for number in span.stretches) == list(range(len(parts)))
+@given(byte_ranges, st.integers(0, 400), st.integers(1, 2000))
+def test_every_range_is_whole_in_one_span(ranges: list[tuple[int, int]], gap: int, longest: int) -> None:
+    offsets, counts = [offset for offset, _ in ranges], [count for _, count in ranges]
+    found = coalesce(offsets, counts, max_gap=gap, max_span=longest)
+    assert sorted(number for span in found for number in span.ranges) == list(range(len(ranges)))
     for span in found:
-        assert span.count <= max(longest, *(counts[number] for number in span.stretches))
-        for number in span.stretches:
+        assert span.count <= max(longest, *(counts[number] for number in span.ranges))
+        for number in span.ranges:
             assert span.offset <= offsets[number] <= offsets[number] + counts[number] <= span.offset + span.count
 
 
 def test_neighbours_are_fetched_together_and_others_are_not() -> None:
-    (both, far) = spans([0, 350, 9000], [300, 300, 50], gap=64)
-    assert (both.offset, both.count, far.offset, far.count) == (0, 650, 9000, 50)
-    assert [span.count for span in spans([0, 100, 200], [100, 100, 100], longest=250)] == [200, 100]
+    (both, remote) = coalesce([0, 350, 9000], [300, 300, 50], max_gap=64)
+    assert (both.offset, both.count, remote.offset, remote.count) == (0, 650, 9000, 50)
+    assert [span.count for span in coalesce([0, 100, 200], [100, 100, 100], max_span=250)] == [200, 100]
 
 
-@given(stretches)
-def test_no_more_is_fetched_than_an_eighth_above_what_is_wanted(parts: list[tuple[int, int]]) -> None:
-    offsets, counts = [offset for offset, _ in parts], [count for _, count in parts]
-    assert sum(span.count for span in spans(offsets, counts)) <= 1.125 * sum(counts)
+@given(byte_ranges)
+def test_at_most_an_eighth_more_is_fetched_than_requested(ranges: list[tuple[int, int]]) -> None:
+    offsets, counts = [offset for offset, _ in ranges], [count for _, count in ranges]
+    assert sum(span.count for span in coalesce(offsets, counts)) <= 1.125 * sum(counts)
 
 
 @given(st.binary(max_size=300), st.lists(st.tuples(st.integers(0, 2), st.integers(-40, 320), st.integers(-1, 90))))
@@ -184,31 +184,31 @@ def test_a_block_file_is_a_file(content: bytes, reads: list[tuple[int, int, int]
         def close(self) -> None:
             pass
 
-    ours, theirs = BlockFile(Memory(), block=16), io.BytesIO(content)
+    ours, theirs = HeaderFile(Memory(), block_bytes=16), io.BytesIO(content)
     for whence, offset, size in reads:
-        place = max(0, offset + (0, theirs.tell(), len(content))[whence])
-        assert ours.seek(offset, whence) == theirs.seek(place) == ours.tell()
+        position = max(0, offset + (0, theirs.tell(), len(content))[whence])
+        assert ours.seek(offset, whence) == theirs.seek(position) == ours.tell()
         assert ours.read(size) == theirs.read(size)
 
 
 def test_a_header_is_fetched_in_few_blocks(slide_file: Path) -> None:
     source = Counted(LocalSource("A1", slide_file))
-    with checked_tiff("A1", BlockFile(source)) as pages:
-        seen = pyramid(pages)
+    with checked_tiff("A1", HeaderFile(source)) as pages:
+        seen = find_pyramid(pages)
     assert seen is not None
-    assert len(source.fetched) <= 4  # the first and the last block, and two in which other levels' directories lie
+    assert len(source.fetched) <= 4  # the first and the last block, and two with the directories of other levels
     source.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_um_per_px_and_levels_are_openslides(tmp_path: Path, kind: str) -> None:
-    path = write(tmp_path / "a.tiff", picture(333, 207), kind, side=64)
+    path = write(tmp_path / "a.tiff", sample_image(333, 207), kind, side=64)
     handle = open_handle("A1", path)
     assert handle is not None
     with handle, checked_tiff("A1", path) as pages:
-        seen = pyramid(pages)
+        seen = find_pyramid(pages)
         assert seen is not None
-        assert seen.mpp == pytest.approx(own_mpp("A1", handle), rel=1e-9)
+        assert seen.mpp == pytest.approx(slide_mpp("A1", handle), rel=1e-9)
         assert seen.vendor == handle.properties["openslide.vendor"]
         assert [(level.width, level.height) for level in seen.levels] == list(handle.level_dimensions)
         assert [level.downsample for level in seen.levels] == pytest.approx(handle.level_downsamples, rel=1e-12)
@@ -219,6 +219,6 @@ def test_um_per_px_of_real_files_is_openslides(wsi: Path, file: str) -> None:
     handle = open_handle("A1", wsi / file)
     assert handle is not None
     with handle, checked_tiff("A1", wsi / file) as pages:
-        seen = pyramid(pages)
+        seen = find_pyramid(pages)
         assert seen is not None
-        assert seen.mpp == pytest.approx(own_mpp("A1", handle), rel=1e-6)
+        assert seen.mpp == pytest.approx(slide_mpp("A1", handle), rel=1e-6)

@@ -1,4 +1,4 @@
-"""Slides read by their tiles: the same pixels as OpenSlide's, each stored tile decoded once, whatever is asked how."""
+"""Slides read by their tiles: the same pixels as OpenSlide's, each stored tile decoded once for any request."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +9,11 @@ from jaxtyping import Float64, UInt8
 
 from raystp.errors import SlideError
 from raystp.slides.open import open_slide, read_tiles
+from raystp.slides.tiled.byte_source import LocalSource
 from raystp.slides.tiled.slide import TiledSlide
-from raystp.slides.tiled.sources import LocalSource
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, TilePixels
-from tests.slides.tiled.tiled_files import KINDS, oracle, picture, write
+from tests.slides.tiled.tiled_files import KINDS, oracle, sample_image, write
 
 Rgb = UInt8[np.ndarray, "row col 3"]
 Opened = Callable[[str, int], Path]
@@ -23,12 +23,12 @@ WIDTH, HEIGHT = 700, 532  # a whole number of fours: each level is exactly half 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    """Write the picture as a kind of file with tiles of a side, once."""
+    """Write the image as a kind of file with tiles of a side, once."""
     folder = tmp_path_factory.mktemp("tiled")
 
     def path(kind: str, side: int) -> Path:
         file = folder / f"{kind}-{side}.tiff"
-        return file if file.exists() else write(file, picture(WIDTH, HEIGHT), kind, side=side)
+        return file if file.exists() else write(file, sample_image(WIDTH, HEIGHT), kind, side=side)
 
     return path
 
@@ -51,27 +51,27 @@ COARSER = [(64, 128.0, 0.0), (32, 128.0, 64.0), (64, 128.0, -64.0)]
 
 
 @pytest.mark.parametrize(("kind", "side"), [(kind, 64 if kind == "raw" else 80) for kind in KINDS] + JPEG_SIDES)
-def test_pixels_are_openslides(written: Opened, kind: str, side: int) -> None:
+def test_pixels_are_equal_to_openslides(written: Opened, kind: str, side: int) -> None:
     path = written(kind, side)
     with opened(path) as slide, oracle(path) as truth:
         assert (slide.reader, slide.width, slide.height) == ("tiled", WIDTH, HEIGHT)
         for pixels, length, offset in CROPS + RESAMPLED + COARSER:
-            squares = grid(length, offset)
-            wanted = read_tiles(truth, squares, TilePixels(pixels))
-            np.testing.assert_array_equal(read_tiles(slide, squares, TilePixels(pixels)), wanted)
+            boxes = grid(length, offset)
+            wanted = read_tiles(truth, boxes, TilePixels(pixels))
+            np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(pixels)), wanted)
         np.testing.assert_array_equal(slide.thumbnail(90), truth.thumbnail(90))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(("pixels", "length"), [(64, 64.0), (64, 71.5), (32, 128.0)])
-def test_many_is_one_whatever_the_order_and_the_threads(
+def test_a_batch_equals_single_reads_in_any_order_with_any_threads(
     written: Opened, threads: int, pixels: int, length: float
 ) -> None:
-    squares = np.random.default_rng(1).permutation(np.concatenate([grid(length, 5.0), grid(length, 20.5)[:9]]))
-    squares = np.concatenate([squares, squares[:5]])
+    boxes = np.random.default_rng(1).permutation(np.concatenate([grid(length, 5.0), grid(length, 20.5)[:9]]))
+    boxes = np.concatenate([boxes, boxes[:5]])
     with opened(written("ycbcr420", 64)) as slide:
-        tiles = read_tiles(slide, squares, TilePixels(pixels), threads=threads)
-        for tile, (x, y, side) in zip(tiles, squares.tolist(), strict=True):
+        tiles = read_tiles(slide, boxes, TilePixels(pixels), threads=threads)
+        for tile, (x, y, side) in zip(tiles, boxes.tolist(), strict=True):
             one = slide.read(Level0Pixels(x), Level0Pixels(y), Level0Pixels(side), TilePixels(pixels))
             np.testing.assert_array_equal(tile, one)
 
@@ -92,42 +92,42 @@ def count_decodes(slide: TiledSlide) -> list[int]:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("squares", [grid(64.0, 0.0), grid(64.0, 30.0), grid(77.7, 0.0)], ids=["on", "off", "finer"])
+@pytest.mark.parametrize("boxes", [grid(64.0, 0.0), grid(64.0, 30.0), grid(77.7, 0.0)], ids=["on", "off", "finer"])
 def test_each_stored_tile_is_decoded_once_a_call(
-    written: Opened, threads: int, squares: Float64[np.ndarray, "tile 3"]
+    written: Opened, threads: int, boxes: Float64[np.ndarray, "tile 3"]
 ) -> None:
     with opened(written("ycbcr420", 64)) as slide:
         counts = count_decodes(slide)
-        read_tiles(slide, np.random.default_rng(0).permutation(squares), TilePixels(64), threads=threads)
+        read_tiles(slide, np.random.default_rng(0).permutation(boxes), TilePixels(64), threads=threads)
         across, down = -(-WIDTH // 64), -(-HEIGHT // 64)
         assert counts == [across * down, 0, 0]
 
 
-def test_batches_in_the_files_order_decode_next_to_nothing_twice(written: Opened) -> None:
+def test_batches_in_the_files_order_decode_few_tiles_twice(written: Opened) -> None:
     with opened(written("ycbcr420", 64)) as slide:
         counts = count_decodes(slide)
-        squares = grid(64.0, 30.0)
-        for start in range(0, len(squares), 8):
-            read_tiles(slide, squares[start : start + 8], TilePixels(64))
+        boxes = grid(64.0, 30.0)
+        for start in range(0, len(boxes), 8):
+            read_tiles(slide, boxes[start : start + 8], TilePixels(64))
         assert counts[0] <= 1.1 * -(-WIDTH // 64) * -(-HEIGHT // 64)
 
 
-def test_what_does_not_fit_in_memory_at_once_is_read_in_parts(written: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    squares = grid(77.7, 0.0)
+def test_a_batch_that_does_not_fit_in_memory_is_read_in_parts(written: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = grid(77.7, 0.0)
     with opened(written("ycbcr420", 64)) as slide:
-        whole = read_tiles(slide, squares, TilePixels(64), threads=2)
-        monkeypatch.setattr("raystp.slides.tiled.slide.CANVAS_BYTES", 100_000)
-        np.testing.assert_array_equal(read_tiles(slide, squares, TilePixels(64), threads=2), whole)
+        whole = read_tiles(slide, boxes, TilePixels(64), threads=2)
+        monkeypatch.setattr("raystp.slides.tiled.slide.REGION_BYTES", 100_000)
+        np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(64), threads=2), whole)
 
 
-def test_tiles_go_into_memory_that_is_given(written: Opened) -> None:
-    squares = grid(64.0, 30.0)
+def test_tiles_are_written_into_the_given_memory(written: Opened) -> None:
+    boxes = grid(64.0, 30.0)
     with opened(written("ycbcr420", 64)) as slide:
-        into = np.empty((len(squares), 64, 64, 3), np.uint8)
-        assert read_tiles(slide, squares, TilePixels(64), into=into) is into
-        np.testing.assert_array_equal(into, read_tiles(slide, squares, TilePixels(64)))
-        with pytest.raises(SlideError, match="do not go into an array"):
-            read_tiles(slide, squares[1:], TilePixels(64), into=into)
+        into = np.empty((len(boxes), 64, 64, 3), np.uint8)
+        assert read_tiles(slide, boxes, TilePixels(64), into=into) is into
+        np.testing.assert_array_equal(into, read_tiles(slide, boxes, TilePixels(64)))
+        with pytest.raises(SlideError, match="do not fit an array"):
+            read_tiles(slide, boxes[1:], TilePixels(64), into=into)
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -140,14 +140,14 @@ def test_the_first_tile_that_cannot_be_read_is_named(written: Opened, tmp_path: 
         start = int(level.offsets[tile])
         content[start : start + int(level.counts[tile])] = b"\xa5" * int(level.counts[tile])
     path.write_bytes(content)
-    squares = np.array([[0.0, 0.0, 64.0], [500.0, 200.0, 64.0], [200.0, 70.0, 64.0], [0.0, 0.0, -1.0]])
+    boxes = np.array([[0.0, 0.0, 64.0], [500.0, 200.0, 64.0], [200.0, 70.0, 64.0], [0.0, 0.0, -1.0]])
     message = r"tile 1 \(x 500\.0, y 200\.0, side 64\.0 px\) of slide 'A1': .*a\.tiff.* at x 448, y 192, level 0: "
     with opened(path) as slide:
         with pytest.raises(SlideError, match=message):
-            read_tiles(slide, squares, TilePixels(64), threads=threads)
-        with pytest.raises(SlideError, match=r"tile 0 \(x 0\.0, y 0\.0, side -1\.0 px\).*not a square"):
-            read_tiles(slide, squares[::-1], TilePixels(64), threads=threads)
-        assert read_tiles(slide, squares[:1], TilePixels(64)).std() > 0
+            read_tiles(slide, boxes, TilePixels(64), threads=threads)
+        with pytest.raises(SlideError, match=r"tile 0 \(x 0\.0, y 0\.0, side -1\.0 px\).*not a tile that can be read"):
+            read_tiles(slide, boxes[::-1], TilePixels(64), threads=threads)
+        assert read_tiles(slide, boxes[:1], TilePixels(64)).std() > 0
 
 
 def test_a_file_that_is_replaced_while_it_is_read_is_an_error(written: Opened, tmp_path: Path) -> None:
@@ -163,14 +163,14 @@ def test_a_file_that_is_replaced_while_it_is_read_is_an_error(written: Opened, t
 
 
 @pytest.mark.parametrize("offsets", [[0, 100, 200, 300], [300, 0, 200, 100], [0, 50, 9000, 20], [400], []])
-def test_a_file_gives_each_stretch_however_they_lie(tmp_path: Path, offsets: list[int]) -> None:
+def test_a_file_gives_each_range_in_any_order(tmp_path: Path, offsets: list[int]) -> None:
     content = np.random.default_rng(0).bytes(10_000)
     (tmp_path / "a.bin").write_bytes(content)
     source = LocalSource("a.bin", tmp_path / "a.bin")
     counts = [100, 99, 100, 7][: len(offsets)]
     wanted = [content[offset : offset + count] for offset, count in zip(offsets, counts, strict=True)]
     assert [bytes(found) for found in source.fetch(offsets, counts)] == wanted
-    with pytest.raises(SlideError, match=r"gave .* of the .* bytes at .*cut off"):
+    with pytest.raises(SlideError, match=r"returned .* of the .* bytes at .*cut off"):
         source.fetch([*offsets, 9950], [*counts, 100])
     source.close()
 
@@ -190,9 +190,9 @@ def test_a_real_slide_reads_as_openslide_reads_it(wsi: Path) -> None:
     with open_slide("A1", StoragePath.of(path)) as slide, oracle(path) as truth:
         assert (slide.reader, slide.mpp, slide.mpp_from) == ("tiled", 0.499, "slide")
         for pixels, length, offset in [(256, 256.0, 0.0), (240, 240.0, 0.0), (224, 224.0, -13.0), (256, 301.3, 2.2)]:
-            squares = grid(length, offset, slide.width, slide.height)
-            wanted = read_tiles(truth, squares, TilePixels(pixels))
-            np.testing.assert_array_equal(read_tiles(slide, squares, TilePixels(pixels), threads=2), wanted)
+            boxes = grid(length, offset, slide.width, slide.height)
+            wanted = read_tiles(truth, boxes, TilePixels(pixels))
+            np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(pixels), threads=2), wanted)
         np.testing.assert_array_equal(slide.thumbnail(300), truth.thumbnail(300))
 
 
@@ -200,6 +200,6 @@ def test_a_real_slide_reads_as_openslide_reads_it(wsi: Path) -> None:
 def test_small_real_files_read_as_openslide_reads_them(wsi: Path, file: str) -> None:
     with open_slide("A1", StoragePath.of(wsi / file), given_mpp=0.5) as slide, oracle(wsi / file) as truth:
         assert slide.reader == "tiled"
-        squares = grid(16.0, -8.0, slide.width, slide.height)
-        wanted = read_tiles(truth, squares, TilePixels(16))
-        np.testing.assert_array_equal(read_tiles(slide, squares, TilePixels(16)), wanted)
+        boxes = grid(16.0, -8.0, slide.width, slide.height)
+        wanted = read_tiles(truth, boxes, TilePixels(16))
+        np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(16)), wanted)

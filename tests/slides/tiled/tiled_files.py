@@ -1,4 +1,4 @@
-"""Tiled TIFFs of each kind that is read by its tiles, written from one picture, and OpenSlide's view of them."""
+"""Tiled TIFFs of each supported kind, written from one image, and the same files as OpenSlide reads them."""
 
 import contextlib
 import itertools
@@ -28,21 +28,21 @@ def oracle(path: Path) -> OpenSlideSlide:
         assert handle is not None
         stack.enter_context(handle)
         scale = SlideScale(MicronsPerPixel(0.5), "table")
-        return OpenSlideSlide("A1", handle, where="the oracle", scale=scale, keep=stack.pop_all())
+        return OpenSlideSlide("A1", handle, where="the oracle", scale=scale, resources=stack.pop_all())
 
 
-def picture(width: int, height: int) -> Rgb:
-    """A picture with edges and colours that no two places share, so that a pixel out of place shows."""
+def sample_image(width: int, height: int) -> Rgb:
+    """Return an image with edges and with colours that differ everywhere, so that a misplaced pixel shows."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     fine = np.repeat(np.repeat(coarse, 8, axis=0), 8, axis=1)[:height, :width]
     row, column = np.mgrid[0:height, 0:width]
-    places = np.stack([column % 97, row % 89, (row + column) % 83], axis=2).astype(np.uint8)
-    return np.asarray(fine // 2 + places, np.uint8)
+    unique = np.stack([column % 97, row % 89, (row + column) % 83], axis=2).astype(np.uint8)
+    return np.asarray(fine // 2 + unique, np.uint8)
 
 
 def write(path: Path, image: Rgb, kind: str, *, side: int, levels: int = 3) -> Path:
-    """Write a picture as a tiled TIFF of a kind; each level is half as wide and high as the one before."""
+    """Write an image as a tiled TIFF of a kind; each level is half as wide and high as the one before."""
     with tifffile.TiffWriter(path) as tiff:
         for number in range(levels):
             level = np.ascontiguousarray(image[:: 2**number, :: 2**number])
@@ -101,7 +101,7 @@ def j2k_stream(tile: Rgb) -> bytes:
 
 
 def shared_tables(streams: Iterator[bytes]) -> tuple[bytes, list[bytes]]:
-    """Move JPEG tables out of the streams, and leave out all that says what colours they are, as Aperio does."""
+    """Move JPEG tables out of the streams, and remove the colour markers, as Aperio does."""
     tables, tiles = b"", []
     for stream in streams:
         if not stream.startswith(b"\xff\xd8"):
@@ -121,7 +121,7 @@ def shared_tables(streams: Iterator[bytes]) -> tuple[bytes, list[bytes]]:
 
 
 def as_rgb(path: Path) -> None:
-    """Say that the JPEG tiles are RGB, which tifffile says of none."""
+    """Mark the JPEG tiles as RGB, which tifffile never does."""
     with tifffile.TiffFile(path, mode="r+") as tiff:
         for page in tiff.pages:
             assert isinstance(page, tifffile.TiffPage)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from raystp.errors import SlideError
 from raystp.slides.tissue.geojson import MAX_BYTES, from_geojson, to_geojson
-from raystp.slides.tissue.regions import outlined
+from raystp.slides.tissue.regions import outline
 
 WIDTH, HEIGHT = 400, 300
 SQUARE = [[10, 20], [110, 20], [110, 120], [10, 120], [10, 20]]
@@ -37,26 +37,26 @@ def read(values: Any) -> shapely.MultiPolygon:
 def refused(values: Any) -> str:
     with pytest.raises(SlideError) as caught:
         read(values)
-    said = str(caught.value)
-    assert said.startswith("the mask A1.geojson")
-    assert "\n" not in said
-    return said.removeprefix("the mask A1.geojson")
+    message = str(caught.value)
+    assert message.startswith("the mask A1.geojson")
+    assert "\n" not in message
+    return message.removeprefix("the mask A1.geojson")
 
 
 @settings(deadline=None, max_examples=40)
 @given(share=st.floats(0, 1), seed=st.integers(0, 999))
-def test_what_is_written_reads_back_as_it_was(*, share: float, seed: int) -> None:
+def test_a_written_mask_reads_back_equal(*, share: float, seed: int) -> None:
     mask = np.random.default_rng(seed).random((17, 23)) < share
-    regions = outlined(mask, width=WIDTH, height=HEIGHT)
+    regions = outline(mask, width=WIDTH, height=HEIGHT)
     again = read(to_geojson(regions, slide="A1", width=WIDTH, height=HEIGHT))
     assert again.area == pytest.approx(regions.area)
     assert shapely.symmetric_difference(again, regions).area < 1e-6
 
 
-def test_what_is_written_is_a_collection_of_annotations_with_closed_rings_in_level_0_px() -> None:
+def test_a_written_mask_is_a_collection_of_annotations_with_closed_rings_in_level_0_px() -> None:
     mask = np.zeros((3, 4), np.bool_)
     mask[1, 1:3], mask[0, 0] = True, True
-    written = json.loads(to_geojson(outlined(mask, width=WIDTH, height=HEIGHT), slide="A1", width=WIDTH, height=HEIGHT))
+    written = json.loads(to_geojson(outline(mask, width=WIDTH, height=HEIGHT), slide="A1", width=WIDTH, height=HEIGHT))
     assert written["type"] == "FeatureCollection"
     corner, wide = sorted(written["features"], key=lambda one: len(str(one)))
     for one in (corner, wide):
@@ -85,7 +85,7 @@ def test_what_is_written_is_a_collection_of_annotations_with_closed_rings_in_lev
         collection(feature({"type": "Polygon", "coordinates": [[[*xy, 0] for xy in ring] for ring in (SQUARE, HOLE)]})),
     ],
 )
-def test_every_way_to_say_a_polygon_is_read(values: Any) -> None:
+def test_every_form_of_a_polygon_is_read(values: Any) -> None:
     regions = read(values)
     assert isinstance(regions, shapely.MultiPolygon)
     assert regions.area == 100 * 100 - 20 * 20
@@ -102,7 +102,7 @@ def test_overlaps_count_once_and_classes_with_a_star_are_cut_out() -> None:
     assert read(collection({**feature(square), "properties": {"classification": {"names": ["a", "b*"]}}})).is_empty
 
 
-def test_collections_in_collections_are_read_however_deep() -> None:
+def test_nested_collections_are_read_at_any_depth() -> None:
     text = json.dumps(POLYGON)
     for _ in range(200):
         text = '{"type":"GeometryCollection","geometries":[' + text + "]}"
@@ -114,29 +114,41 @@ def test_no_feature_is_no_tissue() -> None:
     assert read(to_geojson(shapely.MultiPolygon(), slide="A1", width=WIDTH, height=HEIGHT)).is_empty
 
 
-def test_a_stroke_that_hangs_over_the_edge_is_cut_off_there() -> None:
+def test_a_polygon_over_the_edge_is_clipped() -> None:
     over = {"type": "Polygon", "coordinates": [[[-7, -5], [100, -5], [100, 100], [-7, 100], [-7, -5]]]}
     assert read(over).bounds == (0, 0, 100, 100)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         (b"", " is not JSON ("),
         (b"<?xml version='1.0'?>", " is not JSON ("),
         (b"\xff\xfe\x00", " is not JSON ("),
         (b"[" * 100_000, " is not JSON ("),
-        (b" " * (MAX_BYTES + 1), " has 268435457 bytes, more than"),
-        ({}, " is not GeoJSON but JSON of another kind, a dict; a FeatureCollection of polygons was wanted"),
-        (3, " is not GeoJSON but JSON of another kind, a int"),
+        (b" " * (MAX_BYTES + 1), " has 268435457 bytes, a mask has"),
+        ({}, " is not GeoJSON but JSON of type dict; expected a FeatureCollection of polygons"),
+        (3, " is not GeoJSON but JSON of type int"),
         ({"type": "Topology"}, " is not GeoJSON but a 'Topology'"),
         ({"type": "FeatureCollection"}, " is not GeoJSON but a 'FeatureCollection'"),
         (collection(3), " is not GeoJSON but a 'FeatureCollection'"),
-        (collection(feature({"type": "Circle"})), ": feature 1 of 1 has a geometry of type 'Circle'; Polygon and"),
-        (collection(feature(POLYGON), feature({"type": "Polygon"})), ": feature 2 of 2 is no Polygon: its coordinates"),
-        (feature({"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}), ": feature 1 of 1 is no Polygon: its coord"),
-        (feature({"type": "Polygon", "coordinates": [[["a", 2], [3, 4], [5, 6]]]}), ": feature 1 of 1 is no Polygon"),
-        (feature({"type": "MultiPolygon", "coordinates": [SQUARE]}), ": feature 1 of 1 is no MultiPolygon"),
+        (
+            collection(feature({"type": "Circle"})),
+            ": feature 1 of 1 has a geometry of type 'Circle'; allowed are Polygon and",
+        ),
+        (
+            collection(feature(POLYGON), feature({"type": "Polygon"})),
+            ": feature 2 of 2 is not a Polygon: its coordinates",
+        ),
+        (
+            feature({"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}),
+            ": feature 1 of 1 is not a Polygon: its coord",
+        ),
+        (
+            feature({"type": "Polygon", "coordinates": [[["a", 2], [3, 4], [5, 6]]]}),
+            ": feature 1 of 1 is not a Polygon",
+        ),
+        (feature({"type": "MultiPolygon", "coordinates": [SQUARE]}), ": feature 1 of 1 is not a MultiPolygon"),
         (
             b'{"type":"Polygon","coordinates":[[[1,2],[NaN,4],[5,6],[1,2]]]}',
             ": feature 1 of 1 has a coordinate that is",
@@ -144,11 +156,11 @@ def test_a_stroke_that_hangs_over_the_edge_is_cut_off_there() -> None:
         (b'{"type":"Polygon","coordinates":[[[1,2],[1e999,4],[5,6],[1,2]]]}', ": feature 1 of 1 has a coordinate that"),
         (
             feature({"type": "Polygon", "coordinates": [[[0, 0], [90, 90], [90, 0], [0, 90], [0, 0]]]}),
-            ": feature 1 of 1 is no proper polygon: Self-intersection[45 45]; mend it there",
+            ": feature 1 of 1 is not a valid polygon: Self-intersection[45 45]; repair it there",
         ),
         (
             feature({"type": "LineString", "coordinates": SQUARE}),
-            " has 1 features and no polygon among them; draw areas, lines have no inside",
+            " has 1 features and no polygon among them; draw areas, not lines or points",
         ),
         (
             {"type": "Polygon", "coordinates": [[[500, 20], [900, 20], [900, 80], [500, 20]]]},
@@ -164,5 +176,5 @@ def test_a_stroke_that_hangs_over_the_edge_is_cut_off_there() -> None:
         ),
     ],
 )
-def test_a_bad_mask_is_told_in_a_sentence(values: Any, said: str) -> None:
-    assert refused(values).startswith(said)
+def test_a_bad_mask_is_refused_with_the_reason(values: Any, message: str) -> None:
+    assert refused(values).startswith(message)

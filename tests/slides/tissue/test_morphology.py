@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from raystp.slides.tissue.morphology import closed, small_parts, smooth, widened
+from raystp.slides.tissue.morphology import close_gaps, dilate, mean_3x3, small_parts
 
 
 @settings(deadline=None, max_examples=60)
@@ -11,7 +11,9 @@ from raystp.slides.tissue.morphology import closed, small_parts, smooth, widened
     rows=st.integers(1, 30), columns=st.integers(1, 30), share=st.floats(0, 1), smallest=st.integers(0, 40),
     seed=st.integers(0, 99),
 )  # fmt: skip
-def test_joined_runs_are_the_labelled_parts(*, rows: int, columns: int, share: float, smallest: int, seed: int) -> None:
+def test_small_parts_are_the_connected_parts_below_a_size(
+    *, rows: int, columns: int, share: float, smallest: int, seed: int
+) -> None:
     mask = np.random.default_rng(seed).random((rows, columns)) < share
     labels, _ = ndimage.label(mask)
     small = np.bincount(labels.ravel()) < smallest
@@ -21,18 +23,18 @@ def test_joined_runs_are_the_labelled_parts(*, rows: int, columns: int, share: f
 
 @settings(deadline=None, max_examples=60)
 @given(rows=st.integers(1, 30), columns=st.integers(1, 30), reach=st.integers(0, 12), seed=st.integers(0, 99))
-def test_widening_and_closing_are_those_of_a_square(*, rows: int, columns: int, reach: int, seed: int) -> None:
+def test_dilation_and_closing_are_those_of_a_square(*, rows: int, columns: int, reach: int, seed: int) -> None:
     mask = np.random.default_rng(seed).random((rows, columns)) < 0.05
     square = np.ones((2 * reach + 1,) * 2, np.bool_)
-    np.testing.assert_array_equal(widened(mask, reach), ndimage.binary_dilation(mask, square))
+    np.testing.assert_array_equal(dilate(mask, reach), ndimage.binary_dilation(mask, square))
     there = np.pad(mask, reach)
     wanted = ndimage.binary_erosion(ndimage.binary_dilation(there, square), square, border_value=1)
-    np.testing.assert_array_equal(closed(mask, reach), wanted[reach : reach + rows, reach : reach + columns])
-    assert closed(mask, reach)[mask].all()
+    np.testing.assert_array_equal(close_gaps(mask, reach), wanted[reach : reach + rows, reach : reach + columns])
+    assert close_gaps(mask, reach)[mask].all()
 
 
-def test_smoothing_is_the_mean_over_nine() -> None:
+def test_the_mean_is_over_nine_pixels() -> None:
     spot = np.zeros((5, 5), np.uint8)
     spot[2, 2] = 90
-    assert smooth(spot)[1:4, 1:4].tolist() == [[10] * 3] * 3
-    assert smooth(spot).sum() == 90
+    assert mean_3x3(spot)[1:4, 1:4].tolist() == [[10] * 3] * 3
+    assert mean_3x3(spot).sum() == 90

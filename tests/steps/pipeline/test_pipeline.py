@@ -19,7 +19,7 @@ def _config(**changes: Any) -> PipelineConfig:
 
 def test_the_faults_of_all_steps_are_told_before_any_work(tmp_path: Path) -> None:
     run = {"store": str(tmp_path / "store")}
-    config = _config(tile={"sied": 3}, embed={"unit_tiles": 0}, train=[{}, {**TRAIN, "model": "ridg"}], run=run)
+    config = _config(tile={"tile_ums": 3}, embed={"unit_tiles": 0}, train=[{}, {**TRAIN, "model": "ridg"}], run=run)
     with pytest.raises(ConfigError) as caught:
         pipeline.run(config)
     assert [line for line in str(caught.value).splitlines() if not line.startswith("  ")] == [
@@ -28,7 +28,7 @@ def test_the_faults_of_all_steps_are_told_before_any_work(tmp_path: Path) -> Non
         "pipeline: train path-bleep does not describe a SpotsTrainConfig:",
         "pipeline: train path-ridg does not describe a SpotsTrainConfig:",
     ]
-    assert "  sied: there is no such field; did you mean 'side'?" in str(caught.value)
+    assert "  tile_ums: there is no such field; did you mean 'tile_um'?" in str(caught.value)
     assert not (tmp_path / "store").exists()
 
 

@@ -1,4 +1,4 @@
-"""The `tile` step: masks found and given, and what is left of them to look at and to edit."""
+"""The `tile` step: detected and given masks, and the files that it writes."""
 
 import json
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from raystp import tables
 from raystp.artifacts import Artifact, resolve
 from raystp.errors import ConfigError
 from raystp.slides.synthetic.slide import draw_slide, draw_stain, tissue_map, write_slide
-from raystp.slides.tissue.masks import own_masks
-from raystp.steps.slide_table import SlideRow
+from raystp.slides.table import SlideRow
+from raystp.slides.tissue.masks import user_masks
 from raystp.steps.tile import step as tile
 from raystp.storage import StoragePath
 from raystp.units import MicronsPerPixel
@@ -22,19 +22,19 @@ from raystp.units import MicronsPerPixel
 Write = Callable[[Path], Path]
 
 SQUARE: list[list[float]] = [[0, 0], [64, 0], [64, 96], [0, 96], [0, 0]]
-"""Two tiles wide and three high, of 32 px."""
+"""Two tiles wide and three tiles high, of 32 px."""
 
 
 def mask_of(ring: list[list[float]]) -> bytes:
     return json.dumps({"type": "Polygon", "coordinates": [ring]}).encode()
 
 
-def tile_one(slide: Path, out: Path, mask: Path | None = None, **more: Any) -> dict[str, Any] | str:
+def tile_one(slide: Path, out: Path, mask: Path | None = None, **more: Any) -> tile.TileResult | str:
     """Tile one slide without Ray; tiles are 16 um as 32 px, the toy's slide is 0.5 um/px."""
-    config = tile.CONFIG.of({"slides": "slides.csv", "side": 16, "pixels": 32, "run": {}, **more})
+    config = tile.CONFIG.of({"slides": "slides.csv", "tile_um": 16, "tile_px": 32, "run": {}, **more})
     row = SlideRow("S1", StoragePath.of(slide), "P1", 0.5, None, None, None, "S1", None)
-    own = None if mask is None else StoragePath.of(mask)
-    return tile._tile(tile._TileSlide(row, config, StoragePath.of(out), None, None, own))
+    user_mask = None if mask is None else StoragePath.of(mask)
+    return tile._tile(tile._TileTask(row, config, StoragePath.of(out), None, None, user_mask))
 
 
 def tiles(out: Path) -> list[tuple[float, float]]:
@@ -53,12 +53,12 @@ def section(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("min_tissue", "stride"), [(0.0, None), (0.5, None), (0.5, 11.0), (1.0, 11.0)])
-def test_a_mask_that_was_written_gives_the_same_tiles_again(
+def test_a_written_mask_gives_the_same_tiles_again(
     tmp_path: Path, section: Path, min_tissue: float, stride: float | None
 ) -> None:
-    how: dict[str, Any] = {"side": 28, "pixels": 56, "min_tissue": min_tissue, "stride": stride}
-    first = tile_one(section, tmp_path / "first", **how)
-    again = tile_one(section, tmp_path / "again", tmp_path / "first" / "masks" / "S1.geojson", **how)
+    options: dict[str, Any] = {"tile_um": 28, "tile_px": 56, "min_tissue": min_tissue, "stride": stride}
+    first = tile_one(section, tmp_path / "first", **options)
+    again = tile_one(section, tmp_path / "again", tmp_path / "first" / "masks" / "S1.geojson", **options)
     assert isinstance(first, dict)
     assert isinstance(again, dict)
     assert tiles(tmp_path / "again") == tiles(tmp_path / "first")
@@ -69,7 +69,7 @@ def test_a_mask_that_was_written_gives_the_same_tiles_again(
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
 
 
-def test_what_is_left_covers_the_slide_and_its_quality_is_told(tmp_path: Path, section: Path) -> None:
+def test_the_written_files_cover_the_slide_and_its_quality_is_recorded(tmp_path: Path, section: Path) -> None:
     row = tile_one(section, tmp_path / "out")
     assert isinstance(row, dict)
     written = json.loads((tmp_path / "out" / "masks" / "S1.geojson").read_bytes())
@@ -81,13 +81,14 @@ def test_what_is_left_covers_the_slide_and_its_quality_is_told(tmp_path: Path, s
     assert set(quality) == {"tissue", "ink", "sharpness", "mask"}
     assert quality["tissue"] == pytest.approx(row["tissue"], abs=1e-6)
     assert 0.002 < quality["ink"] < 0.05  # a pen's arc in a corner
+    assert quality["sharpness"] is not None
     assert quality["sharpness"] > 100
-    none = tile_one(section, tmp_path / "none", focus_places=0)
+    none = tile_one(section, tmp_path / "none", focus_tiles=0)
     assert isinstance(none, dict)
     assert none["quality"] == {**quality, "sharpness": None}
 
 
-def test_tiles_lie_where_the_users_mask_says(tmp_path: Path, drawn: Write) -> None:
+def test_tiles_follow_the_users_mask(tmp_path: Path, drawn: Write) -> None:
     (tmp_path / "S1.geojson").write_bytes(mask_of(SQUARE))
     row = tile_one(drawn(tmp_path / "S1.png"), tmp_path / "out", tmp_path / "S1.geojson", min_tissue=1)
     assert isinstance(row, dict)
@@ -102,15 +103,15 @@ def test_tiles_lie_where_the_users_mask_says(tmp_path: Path, drawn: Write) -> No
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"no JSON", "is not JSON ("),
-        (b"{}", "is not GeoJSON but JSON of another kind, a dict"),
+        (b"{}", "is not GeoJSON but JSON of type dict"),
         (
             mask_of([[500, 0], [600, 0], [600, 90], [500, 0]]),
             "spans x 500 to 600 and y 0 to 90, the slide is 160 x 192",
         ),
-        (mask_of([[0, 0], [90, 90], [90, 0], [0, 90], [0, 0]]), "is no proper polygon: Self-intersection[45 45]"),
+        (mask_of([[0, 0], [90, 90], [90, 0], [0, 90], [0, 0]]), "is not a valid polygon: Self-intersection[45 45]"),
         (
             b'{"type":"FeatureCollection","features":[],"raystp":{"slide":"B","width":9,"height":9}}',
             "was made for slide 'B' of 9 x 9 px, this one is 160 x 192 px",
@@ -118,27 +119,31 @@ def test_tiles_lie_where_the_users_mask_says(tmp_path: Path, drawn: Write) -> No
     ],
 )
 def test_a_bad_mask_is_the_reason_of_its_slides_failure(
-    tmp_path: Path, drawn: Write, content: bytes, said: str
+    tmp_path: Path, drawn: Write, content: bytes, message: str
 ) -> None:
     (tmp_path / "S1.geojson").write_bytes(content)
-    answer = tile_one(drawn(tmp_path / "S1.png"), tmp_path / "out", tmp_path / "S1.geojson")
-    assert isinstance(answer, str)
-    assert answer.startswith(f"the mask {tmp_path / 'S1.geojson'} of slide 'S1'")
-    assert said in answer
+    result = tile_one(drawn(tmp_path / "S1.png"), tmp_path / "out", tmp_path / "S1.geojson")
+    assert isinstance(result, str)
+    assert result.startswith(f"the mask {tmp_path / 'S1.geojson'} of slide 'S1'")
+    assert message in result
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_masks_gives_each_slide_its_own_and_must_hold_one(tmp_path: Path) -> None:
-    assert own_masks(None, ["A", "B"]) == {}
+    assert user_masks(None, ["A", "B"]) == {}
     for name in ("B.geojson", "A.png", "other.geojson"):
         (tmp_path / name).write_bytes(b"")
-    assert own_masks(str(tmp_path), ["A", "B"]) == {"B": StoragePath.of(tmp_path / "B.geojson")}
-    with pytest.raises(
-        ConfigError, match=r"no mask of any slide of the table, such as 'A.geojson'; there are 'A.png', "
-    ):
-        own_masks(str(tmp_path), ["A"])
-    with pytest.raises(ConfigError, match="there is nothing"):
-        own_masks(str(tmp_path / "none"), ["A"])
+    assert user_masks(str(tmp_path), ["A", "B"]) == {"B": StoragePath.of(tmp_path / "B.geojson")}
+    with pytest.raises(ConfigError, match=r"no mask of any slide of the table, such as 'A.geojson'; it has 'A.png', "):
+        user_masks(str(tmp_path), ["A"])
+    with pytest.raises(ConfigError, match="it is empty or does not exist"):
+        user_masks(str(tmp_path / "none"), ["A"])
+
+
+@pytest.mark.parametrize(("old", "new"), [("side", "tile_um"), ("pixels", "tile_px"), ("focus_places", "focus_tiles")])
+def test_an_old_key_gives_an_error_that_names_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(ConfigError, match=f"{old}: .*renamed to {new}"):
+        tile.CONFIG.of({"slides": "slides.csv", old: 64})
 
 
 @pytest.mark.ray
@@ -155,8 +160,8 @@ def test_masks_count_in_the_artifacts_name_and_a_bad_one_is_a_row_of_the_failure
     def run(**more: Any) -> Artifact:
         values = {
             "slides": str(tmp_path / "slides.csv"),
-            "side": 16,
-            "pixels": 32,
+            "tile_um": 16,
+            "tile_px": 32,
             "run": {"store": str(tmp_path / "s")},
         }
         return tile.run(tile.CONFIG.of({**values, **more}))

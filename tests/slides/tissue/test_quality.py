@@ -7,29 +7,29 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from raystp.slides.open import open_slide
-from raystp.slides.tissue.focus import laplacian_variance, sharpness
+from raystp.slides.tissue.quality import laplacian_variance, sharpness
 from raystp.storage import StoragePath
 
 Rgb = UInt8[np.ndarray, "row col 3"]
 
 
 def test_a_lone_pixel_has_the_laplacian_that_can_be_counted() -> None:
-    picture = np.full((5, 5, 3), 100, np.uint8)
-    assert laplacian_variance(picture) == 0.0
-    picture[2, 2] = 110  # the Laplacian is -40 there, and 10 at its four neighbours
-    assert laplacian_variance(picture) == pytest.approx((40**2 + 4 * 10**2) / 25)
+    image = np.full((5, 5, 3), 100, np.uint8)
+    assert laplacian_variance(image) == 0.0
+    image[2, 2] = 110  # the Laplacian is -40 there, and 10 at its four neighbours
+    assert laplacian_variance(image) == pytest.approx((40**2 + 4 * 10**2) / 25)
 
 
 def test_out_of_focus_is_less_sharp(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     crisp = np.clip(gaussian_filter(rng.normal(128, 400, (600, 600, 1)), (1.5, 1.5, 0)), 0, 255).repeat(3, axis=2)
-    squares = np.array([[x, y, 224.0] for y in (0.0, 224.0) for x in (0.0, 224.0)])
+    boxes = np.array([[x, y, 224.0] for y in (0.0, 224.0) for x in (0.0, 224.0)])
     found: list[float] = []
     for sigma in (0.0, 2.0, 4.0):
         path = tmp_path / f"{sigma}.png"
         Image.fromarray(gaussian_filter(crisp, (sigma, sigma, 0)).astype(np.uint8)).save(path)
         with open_slide("A1", StoragePath.of(path), given_mpp=0.5) as slide:
-            found.append(sharpness(slide, squares, 3) or 0.0)
-            assert sharpness(slide, squares[:0], 3) is None
-            assert sharpness(slide, squares, 0) is None
+            found.append(sharpness(slide, boxes, 3) or 0.0)
+            assert sharpness(slide, boxes[:0], 3) is None
+            assert sharpness(slide, boxes, 0) is None
     assert found[0] > 3 * found[1] > 3 * found[2] > 0.0

@@ -1,11 +1,11 @@
-"""The slide table: the one file a user writes, so each slip in it is told with its line and its column."""
+"""The slide table: the one file a user writes, so each mistake is reported with its line and its column."""
 
 from pathlib import Path
 
 import pytest
 
 from raystp.errors import ArtifactError, ConfigError, StorageError
-from raystp.steps.slide_table import SlideRow, read_slide_table
+from raystp.slides.table import SlideRow, read_slide_table
 from raystp.storage import StoragePath
 
 
@@ -18,12 +18,12 @@ def _read(tmp_path: Path, text: str, root: str | None = None) -> list[SlideRow]:
 def _refused(tmp_path: Path, text: str) -> str:
     with pytest.raises(ConfigError) as caught:
         _read(tmp_path, text)
-    said = str(caught.value)
-    assert said.startswith(f"{tmp_path / 'slides.csv'}")
-    return said.removeprefix(f"{tmp_path / 'slides.csv'}")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'slides.csv'}")
+    return message.removeprefix(f"{tmp_path / 'slides.csv'}")
 
 
-def test_a_row_says_what_is_known_of_a_slide(tmp_path: Path) -> None:
+def test_a_row_has_all_columns_of_a_slide(tmp_path: Path) -> None:
     header = "slide,path,patient,mpp,layout,counts,positions,section,spot_px"
     full, bare = _read(
         tmp_path, f"{header}\nA, a.svs ,P1,0.5,legacy_st,c.tsv,/p.tsv,first,100\nB,s3://b/b.svs,P2,,,,,,\n"
@@ -45,40 +45,43 @@ def test_relative_paths_start_from_the_root_where_one_is_given(tmp_path: Path) -
     assert row.path == StoragePath.of("s3://bucket/data/a/b.svs?region=x")
 
 
-def test_a_demos_table_is_found_in_its_store(tmp_path: Path) -> None:
+def test_a_demos_table_is_read_from_its_store(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no artifact 'demo/smoke' .*run `raystp demo` first"):
         read_slide_table("demo/smoke", None, str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("slide,path\nA,a\n", " lacks the column 'patient'; a slide table has slide, path, patient and may have mpp"),
-        ("slide,path,patient,mmp\nA,a,P,1\n", " has a column 'mmp' that means nothing here; a slide table has"),
-        ("slide;path;patient\nA;a;P\n", " lacks the column 'slide', 'path', 'patient' and has a column 'slide;path"),
+        ("slide,path,patient,mmp\nA,a,P,1\n", " has an unknown column 'mmp'; a slide table has"),
+        (
+            "slide;path;patient\nA;a;P\n",
+            " lacks the column 'slide', 'path', 'patient' and has an unknown column 'slide;path",
+        ),
         ("slide,path,patient,path\nA,a,P,b\n", " has the column 'path' more than once"),
         ("", " lacks the column 'slide', 'path', 'patient'"),
-        ("slide,path,patient\n", " names no slide"),
+        ("slide,path,patient\n", " has no slide; add one row per slide"),
         ("slide,path,patient\nA,a,P\n\nB,b,\n", ", line 4: the column 'patient' is empty"),
         ("slide,path,patient\nA,a.svs\n", ", line 2: the column 'patient' is empty"),
         ("slide,path,patient\nA,a,b.svs,P\n", ", line 2: there are more cells than columns, 'P' too many; quote"),
-        ("slide,path,patient\nA/1,a,P\n", ", line 2: 'A/1' cannot name a slide; letters, digits"),
-        ("slide,path,patient,section\nA,a,P,..\n", ", line 2: '..' cannot name a slide"),
-        ("slide,path,patient\nA,a,P\nA,b,P\n", " names the slide 'A' more than once; each needs an id of its own"),
-        ("slide,path,patient,section\nA,a,P,x\nB,b,P,x\n", " names the section 'x' more than once"),
-        ("slide,path,patient,mpp\nA,a,P,half\n", ", line 2: mpp is 'half', a number above 0 was wanted, such as 0.5"),
-        ("slide,path,patient,mpp\nA,a,P,nan\n", ", line 2: mpp is 'nan', a number above 0 was wanted"),
-        ("slide,path,patient,mpp\nA,a,P,-1\n", ", line 2: mpp is '-1', a number above 0 was wanted"),
-        ("slide,path,patient,mpp\nA,a,P,inf\n", ", line 2: mpp is 'inf', a number above 0 was wanted"),
-        ('slide,path,patient,mpp\nA,a,P,"0,5"\n', ", line 2: mpp is '0,5', a number above 0 was wanted"),
+        ("slide,path,patient\nA/1,a,P\n", ", line 2: 'A/1' is not a valid id; use up to 128 letters"),
+        ("slide,path,patient,section\nA,a,P,..\n", ", line 2: '..' is not a valid id"),
+        ("slide,path,patient\nA,a,P\nA,b,P\n", " has the slide 'A' more than once; each needs its own id"),
+        ("slide,path,patient,section\nA,a,P,x\nB,b,P,x\n", " has the section 'x' more than once"),
+        ("slide,path,patient,mpp\nA,a,P,half\n", ", line 2: mpp is 'half'; expected a number above 0, such as 0.5"),
+        ("slide,path,patient,mpp\nA,a,P,nan\n", ", line 2: mpp is 'nan'; expected a number above 0"),
+        ("slide,path,patient,mpp\nA,a,P,-1\n", ", line 2: mpp is '-1'; expected a number above 0"),
+        ("slide,path,patient,mpp\nA,a,P,inf\n", ", line 2: mpp is 'inf'; expected a number above 0"),
+        ('slide,path,patient,mpp\nA,a,P,"0,5"\n', ", line 2: mpp is '0,5'; expected a number above 0"),
         (
             "slide,path,patient,layout\nA,a,P,scverse\n",
-            ", line 2: `layout` and `counts` belong together, got 'scverse'",
+            ", line 2: set both `layout` and `counts`, or neither; got 'scverse'",
         ),
     ],
 )
-def test_a_slip_is_told_with_its_place(tmp_path: Path, text: str, said: str) -> None:
-    assert _refused(tmp_path, text).startswith(said)
+def test_a_mistake_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    assert _refused(tmp_path, text).startswith(message)
 
 
 @pytest.mark.parametrize("content", ["slide,path,patient\nÄ,a,P".encode("latin-1"), "slide".encode("utf-16")])

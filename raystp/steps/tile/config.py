@@ -1,0 +1,61 @@
+"""Configuration of `raystp tile`."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from raystp.config import Location, StepConfig
+from raystp.slides.coordinates import TileGeometry
+from raystp.steps.run_config import SlideRun
+from raystp.units import Microns, MicronsPerPixel, TilePixels
+
+
+class TileRun(SlideRun):
+    """The `run` section of `raystp tile`."""
+
+    deadline_s: float = Field(default=1800.0, gt=0)
+    """Deadline in seconds for one slide. A worker that exceeds it, because a decoder hangs, is stopped. After three
+    such attempts the slide is skipped."""
+
+
+class TileConfig(StepConfig[TileRun]):
+    """Configuration of `raystp tile`: tiles around measured spots, or on a grid over the tissue of other slides."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"side": "tile_um", "pixels": "tile_px", "focus_places": "focus_tiles"}
+
+    where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "spots", "masks"})
+
+    slides: Annotated[str, Location("demo")]
+    """The slide table, a CSV file, or `demo/<name>` for the table of a demo cohort."""
+
+    root: Annotated[str | None, Location()] = None
+    """Folder or URI that relative paths of the table start from. The default is the table's own folder."""
+
+    spots: Annotated[str | None, Location("spots")] = None
+    """The measured spots, `spots/<name>`. Without them every slide gets a grid over its tissue."""
+
+    masks: Annotated[str | None, Location()] = None
+    """A folder of your own tissue masks, `<slide>.geojson` in level-0 px. The tissue of a slide without a file there is
+    detected. You can copy `masks/` of an earlier tile artifact, edit it in QuPath and use it here."""
+
+    tile_um: float = Field(default=112.0, gt=0)
+    """Side of a tile in um of tissue."""
+
+    tile_px: int = Field(default=224, ge=16, le=4096)
+    """Side of a tile in px, as the encoder reads it. Tissue is read at tile_um / tile_px um/px."""
+
+    stride: float | None = Field(default=None, gt=0)
+    """Step of the grid in um. The default is `tile_um`: tiles neither overlap nor leave gaps."""
+
+    min_tissue: float = Field(default=0.5, ge=0, le=1)
+    """Least share of tissue under a tile of the grid."""
+
+    focus_tiles: int = Field(default=5, ge=0, le=100)
+    """Tiles per slide whose sharpness is measured, as a note on the slide's quality; 0 measures none."""
+
+    run: TileRun = Field(default_factory=TileRun)
+
+    def geometry(self, mpp: MicronsPerPixel) -> TileGeometry:
+        """Return the geometry of tiles on a slide scanned at `mpp` um/px."""
+        return TileGeometry(Microns(self.tile_um), TilePixels(self.tile_px), mpp)

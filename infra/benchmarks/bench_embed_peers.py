@@ -1,11 +1,11 @@
-"""One peer's embedding of the tiles that it is given; run by that peer's own Python, which needs no raystp.
+"""Embed given tiles with another tool (a peer); run by that peer's own Python, which needs no raystp.
 
     PEER_PYTHON bench_embed_peers.py NAME JOB.json
 
-In goes a job: slide, places, network and where to write (`Job` in bench_embed_runs.py). Out come the vectors, in the
-order of the places, and a note of when each batch was through the network. Each peer is used as its own pages say, with
-its own reader and its own loop; given are the places, the preprocessing and the network, by TorchScript. The network
-keeps the time, since no peer says how far it is.
+Read a job: slide, tile corners, network and output path (`_job` in bench_embed.py). Write the vectors, in the order of
+the corners, and the time at which each batch had passed the network. Each peer is used as its documentation says, with
+its own reader and loop. It is given the corners, the preprocessing and the network (TorchScript). The network records
+the times, since no peer reports its progress.
 """
 
 import importlib.metadata
@@ -23,26 +23,26 @@ from torch import nn
 
 Job = dict[str, Any]
 Rows = Any
-"""float32 vectors, a row a place."""
+"""float32 vectors, one row per tile."""
 
 
-class Timed(nn.Module):
-    """A network that notes when it was done with how many tiles."""
+class TimedNetwork(nn.Module):
+    """A network that records when it finished how many tiles."""
 
     def __init__(self, job: Job) -> None:
         super().__init__()
-        self.network = torch.jit.load(job["network"]).eval()  # type: ignore[no-untyped-call]  # torch gives it no types
-        self.marks: list[tuple[float, int]] = []
+        self.network = torch.jit.load(job["network"]).eval()  # type: ignore[no-untyped-call]  # untyped in torch
+        self.progress: list[tuple[float, int]] = []
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pass tiles through the network."""
         vectors: torch.Tensor = self.network(pixels)
-        self.marks.append((time.time(), len(pixels)))
+        self.progress.append((time.time(), len(pixels)))
         return vectors
 
 
 class Preprocess:
-    """uint8 tile to what the network takes, as torchvision does it."""
+    """From a uint8 tile to the network's input, with torchvision."""
 
     def __init__(self, job: Job) -> None:
         self.mean, self.std = job["mean"], job["std"]
@@ -55,23 +55,23 @@ class Preprocess:
         return pixels
 
 
-def lazyslide(job: Job, network: Timed) -> Rows:
-    """`tl.feature_extraction` over tiles that are added by hand."""
+def lazyslide(job: Job, network: TimedNetwork) -> Rows:
+    """`tl.feature_extraction` over given tiles."""
     zs, wsidata, io = (importlib.import_module(name) for name in ("lazyslide", "wsidata", "wsidata.io"))
     wsi = wsidata.open_wsi(job["slide"], reader="openslide", store=None)
-    places = np.load(job["places"])
+    corners = np.load(job["corners"])
     spec = wsidata.TileSpec.from_wsidata(wsi, tile_px=job["side"], mpp=0.5)
-    io.add_tiles(wsi, "tiles", places, spec, np.zeros(len(places), np.int64))
+    io.add_tiles(wsi, "tiles", corners, spec, np.zeros(len(corners), np.int64))
     options = {"batch_size": job["batch"], "num_workers": job["workers"], "device": "cpu", "pbar": False}
     return zs.tl.feature_extraction(wsi, network, transform=Preprocess(job), return_features=True, **options)
 
 
-def tiatoolbox(job: Job, network: Timed) -> Rows:
-    """`DeepFeatureExtractor` over the whole slide, its grid replaced by the places."""
+def tiatoolbox(job: Job, network: TimedNetwork) -> Rows:
+    """`DeepFeatureExtractor` over the whole slide, with its grid replaced by the given tiles."""
     engines: Any = importlib.import_module("tiatoolbox.models.engine.deep_feature_extractor")
     configs: Any = importlib.import_module("tiatoolbox.models.engine.io_config")
     models: Any = importlib.import_module("tiatoolbox.models.models_abc")
-    prepare, side, places = Preprocess(job), job["side"], np.load(job["places"])
+    prepare, side, corners = Preprocess(job), job["side"], np.load(job["corners"])
 
     class Model(models.ModelABC):  # type: ignore[misc]  # not installed where types are checked
         def __init__(self) -> None:
@@ -90,10 +90,10 @@ def tiatoolbox(job: Job, network: Timed) -> Rows:
             with torch.inference_mode():
                 return [model(batch_data.to(device)).numpy()]
 
-    class Extractor(engines.DeepFeatureExtractor):  # type: ignore[misc]  # nor this
+    class Extractor(engines.DeepFeatureExtractor):  # type: ignore[misc]  # the same
         def get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
             loader = super().get_dataloader(*args, **kwargs)
-            loader.dataset.inputs = np.concatenate([places, places + side], axis=1)
+            loader.dataset.inputs = np.concatenate([corners, corners + side], axis=1)
             return loader
 
     config = configs.IOPatchPredictorConfig(
@@ -114,12 +114,12 @@ def _stored(found: Any) -> Rows:
     return np.asarray(group["features"])
 
 
-def trident(job: Job, network: Timed) -> Rows:
+def trident(job: Job, network: TimedNetwork) -> Rows:
     """`OpenSlideWSI.extract_patch_features` over a coordinates file."""
     h5py, package = (importlib.import_module(name) for name in ("h5py", "trident"))
     coordinates = Path(job["out"]).with_suffix(".coordinates.h5")
     with h5py.File(coordinates, "w") as file:
-        table = file.create_dataset("coords", data=np.load(job["places"]))
+        table = file.create_dataset("coords", data=np.load(job["corners"]))
         table.attrs.update(
             {
                 "patch_size": job["side"],
@@ -128,7 +128,7 @@ def trident(job: Job, network: Timed) -> Rows:
                 "target_magnification": 20,
             }
         )
-    network.eval_transforms = Preprocess(job)  # type: ignore[assignment]  # where TRIDENT looks for it
+    network.eval_transforms = Preprocess(job)  # type: ignore[assignment]  # TRIDENT reads this attribute
     slide = package.OpenSlideWSI(slide_path=job["slide"], lazy_init=False, mpp=0.5, max_workers=job["workers"])
     folder = Path(job["out"]).with_suffix(".trident")
     stored = slide.extract_patch_features(
@@ -138,27 +138,31 @@ def trident(job: Job, network: Timed) -> Rows:
         return file["features"][:]
 
 
-PEERS: dict[str, Callable[[Job, Timed], Rows]] = {"lazyslide": lazyslide, "tiatoolbox": tiatoolbox, "trident": trident}
+PEERS: dict[str, Callable[[Job, TimedNetwork], Rows]] = {
+    "lazyslide": lazyslide,
+    "tiatoolbox": tiatoolbox,
+    "trident": trident,
+}
 PACKAGES = {"trident": ("trident", "trident-test")}
-"""Under which names a peer is installed, where not under its own."""
+"""Names of the installed package, where it differs from the peer's name."""
 
 
 def main() -> None:
     """Run one peer on one job."""
     name, job = sys.argv[1], json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     make_importable()
-    network = Timed(job)
+    network = TimedNetwork(job)
     began = time.time()
     vectors = np.asarray(PEERS[name](job, network), np.float32)
     out = Path(job["out"])
     np.save(out.with_suffix(".npy"), vectors.reshape(len(vectors), -1))
-    note = {"began": began, "marks": network.marks, "version": version(name)}
+    note = {"began": began, "progress": network.progress, "version": version(name)}
     out.with_suffix(".json").write_text(json.dumps(note), encoding="utf-8")
 
 
 def make_importable() -> None:
-    """Let torchvision be imported beside a CPU torch, by raystp's own file for that, which needs torch alone."""
-    file = Path(__file__).parents[2] / "raystp" / "encoders" / "_torchvision.py"
+    """Make torchvision importable beside a CPU torch, with raystp's own file for it, which needs only torch."""
+    file = Path(__file__).parents[2] / "raystp" / "encoders" / "families" / "_torchvision.py"
     found = importlib.util.spec_from_file_location("make_importable", file)
     assert found is not None
     assert found.loader is not None
@@ -168,7 +172,7 @@ def make_importable() -> None:
 
 
 def version(name: str) -> str:
-    """Return the version of a peer that is installed."""
+    """Return the installed version of a peer."""
     for package in PACKAGES.get(name, (name,)):
         try:
             return importlib.metadata.version(package)

@@ -1,7 +1,7 @@
-"""The slide that embedding is measured on: an Aperio-like pyramid of 256 px JPEG tiles, large enough for many tiles.
+"""The slide of the embedding benchmark: an Aperio-like pyramid of 256 px JPEG tiles, large enough for many tiles.
 
-A section of 2048 px is drawn and its stored tiles are repeated: none is encoded twice, so a slide of 50,000 tiles is
-written in seconds. The places are a grid of 224 px tiles over all of it, as `raystp tile` leaves them.
+A region of 2048 px is drawn once and its compressed tiles are repeated, so a slide of 50,000 tiles is written in
+seconds. The tiles are a grid of 224 px over the whole slide, in the order of `raystp tile`.
 """
 
 import csv
@@ -26,7 +26,7 @@ Image = UInt8[np.ndarray, "row col 3"]
 
 
 def make_slide(path: Path, tiles: int) -> None:
-    """Write a slide on which at least so many tiles lie."""
+    """Write a slide with room for at least this many tiles."""
     rng = np.random.default_rng(0)
     mpp = MicronsPerPixel(MPP)
     tissues = tissue_map(rng, width=DRAWN, height=DRAWN, mpp=mpp, cell=64)
@@ -39,7 +39,7 @@ def make_slide(path: Path, tiles: int) -> None:
 
 
 def _write_level(writer: tifffile.TiffWriter, drawn: Image, *, side: int, whole: int, scratch: Path) -> None:
-    """Write a level of the stored tiles of what was drawn, repeated."""
+    """Write a level by repeating the compressed tiles of the drawn region."""
     times = max(1, STORED // len(drawn))
     options: dict[str, Any] = {
         "tile": (STORED, STORED),
@@ -66,8 +66,8 @@ def _write_level(writer: tifffile.TiffWriter, drawn: Image, *, side: int, whole:
     )
 
 
-def tiled(slide: Path, store: Path) -> Artifact:
-    """Run `tile` on the slide, over all of it, tissue or not."""
+def run_tile(slide: Path, store: Path) -> Artifact:
+    """Run `tile` on the whole slide, with and without tissue."""
     table = slide.with_suffix(".csv")
     with table.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([("slide", "path", "patient", "mpp"), (slide.stem, slide.name, "p", MPP)])
@@ -84,7 +84,7 @@ def tiled(slide: Path, store: Path) -> Artifact:
     return tile.run(config)
 
 
-def places(tiles: Artifact, slide: str) -> Int64[np.ndarray, "tile 2"]:
-    """Return the corners of the tiles, in the order of their table."""
+def tile_corners(tiles: Artifact, slide: str) -> Int64[np.ndarray, "tile 2"]:
+    """Return the upper left corners of the tiles in level-0 px, in the order of their table."""
     table = (tiles.path / "tiles" / f"{slide}.parquet").read_table(["x", "y"])
     return np.stack([table[axis].to_numpy() for axis in ("x", "y")], axis=1).astype(np.int64)

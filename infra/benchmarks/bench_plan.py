@@ -15,10 +15,12 @@ from typing import Any
 from raystp.cluster.session import session
 from raystp.cluster.streams.tiles import build_plan
 from raystp.cluster.streams.units import StreamResources
+from raystp.steps.embed.reader import TiledSlide
 from raystp.steps.embed.step import plan_units
 from raystp.steps.embed.work import EmbedWork, EncoderOutput
 from raystp.steps.encoder_source import EncoderConfig, source_of
 from raystp.storage import StoragePath
+from raystp.units import TilePixels
 
 COHORTS = ((100, 20_000), (1_000, 20_000), (10_000, 20_000))
 UNIT_TILES = 2048
@@ -43,13 +45,13 @@ def main() -> None:
 
 def _plan(slides: int, tiles: int) -> dict[str, Any]:
     """Plan a cohort, and forget it; memory is the growth of this process's peak."""
-    table: list[dict[str, Any]] = [{"slide": f"slide-{number:05d}", "tiles": tiles} for number in range(slides)]
-    names = {row["slide"]: (f"/slides/{row['slide']}.svs", 0.5, "") for row in table}
+    table = {f"slide-{number:05d}": tiles for number in range(slides)}
+    names = {slide: TiledSlide(f"/slides/{slide}.svs", 0.5, "") for slide in table}
     work = EmbedWork(
         StoragePath("/none"),
         (EncoderOutput(StoragePath("/none"), source_of(EncoderConfig(), "/none"), 64),),
         names,
-        224,
+        TilePixels(224),
         "float32",
     )
     before = _peak_mb()

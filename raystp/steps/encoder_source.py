@@ -1,4 +1,4 @@
-"""Where an encoder comes from: the registry, or the image tower that a model was trained with."""
+"""Where an encoder comes from: the registry, or the image tower of a trained model."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -18,43 +18,43 @@ from raystp.storage import StoragePath
 
 
 class EncoderConfig(Config):
-    """Which encoder, and where its weights are."""
+    """An encoder and its weights."""
 
     name: str = "tiny"
     """A name of the registry (uni_v2, virchow2, resnet50 ...), `timm:<model>`, `vit_*`, or `hf-hub:<owner>/<name>`."""
 
     weights: Annotated[str | None, Location()] = None
-    """A local file (or URI) with the encoder's weights: safetensors, or .bin and .pt read as plain weights alone."""
+    """A local file (or URI) with the encoder's weights: safetensors, or .bin and .pt that hold only tensors."""
 
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """The digest that the weights file must have."""
+    """The expected digest of the weights file."""
 
     random: bool = False
-    """Ask for untrained weights, by name: a control, never a default."""
+    """Use untrained weights: a control that must be requested, never a default."""
 
     seed: int = 0
     """Seed of random weights."""
 
     trained: Annotated[str | None, Location("train")] = None
-    """Instead of all this: the image tower of a model that was trained end to end, `train/<name>`."""
+    """Instead of all other fields: the image tower of a model that was trained end to end, `train/<name>`."""
 
     def fingerprint_values(self) -> dict[str, Any]:
-        """Return what is computed: all but where the weights lie and which were wanted, since those found count."""
+        """Return what is computed: without path and expected digest, since the digest that was found is an input."""
         return self.model_dump(mode="json", exclude={"weights", "sha256", "trained"})
 
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """What a worker builds an encoder from; it travels there, so it holds no weights."""
+    """What a worker builds an encoder from. It is sent to the workers, so it holds no weights."""
 
     spec: EncoderSpec
     identity: str
-    """Which weights they are, for a fingerprint."""
+    """The identity of the weights, for a fingerprint."""
     model: StoragePath | None = None
-    """The model whose tower is taken; None for the registry's own weights."""
+    """The model whose tower is used; None for the registry's own weights."""
 
     def build(self) -> Encoder:
-        """Build the encoder; raises EncoderError where the model has no tower, or one of another shape."""
+        """Build the encoder; raises EncoderError where the model has no tower, or one of another architecture."""
         encoder = build(self.spec)
         if self.model is None:
             return encoder
@@ -76,13 +76,13 @@ def source_of(config: EncoderConfig, store: str) -> EncoderSource:
     model = resolve(store, config.trained, "train")
     _, _, meta = load_model(model.path)
     if not meta["trained_tower"]:
-        msg = f"{model.path} was trained on cached embeddings and has no image tower: name its encoder instead"
+        msg = f"{model.path} was trained on cached embeddings and has no image tower: set encoder.name instead"
         raise EncoderError(msg)
     return EncoderSource(spec_of(EncoderConfig(**meta["encoder"])), f"tower:{model.manifest.fingerprint}", model.path)
 
 
 def spec_of(config: EncoderConfig) -> EncoderSpec:
-    """Return the plain value that the encoders' room takes."""
+    """Return the config as the plain value of the package `encoders`."""
     return EncoderSpec(config.name, config.weights, config.sha256, config.random, config.seed)
 
 

@@ -19,7 +19,7 @@ STAGES = ("read", "commit", "aside", "record", "committed")
 SLOW = Trap("slow", times=1000, seconds=0.1)
 """Leaves time for a fault from outside: 0.2 s a unit."""
 ALL = len(SLIDES) * UNITS
-REFUSED = "has ended 3 processes"
+REFUSED = "crashed 3 workers"
 FULL = "File too large"
 
 

@@ -70,7 +70,7 @@ def test_weights_with_another_digest_are_refused_before_they_are_opened(toy_stor
 
 def test_tiles_that_an_encoder_does_not_take_are_refused(toy_store: StoragePath) -> None:
     with pytest.raises(
-        ConfigError, match=r"encoder 'tiny' takes tiles of 224 px, \S+ has 32 px: run `raystp tile` with"
+        ConfigError, match=r"encoder 'tiny' expects tiles of 224 px, \S+ has 32 px: run `raystp tile` with"
     ):
         embed.run(_embed(toy_store, name="tiny"))
 

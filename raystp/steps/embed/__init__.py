@@ -1,1 +1,1 @@
-"""Embed."""
+"""Step `embed`: tiles and an encoder -> embeddings."""

@@ -1,4 +1,4 @@
-"""The config of `embed`: which tiles, which encoders, and how wide."""
+"""Configuration of `raystp embed`: tiles, encoders, and resources."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -10,57 +10,58 @@ from raystp.steps.run_config import SlideRun
 
 Count = Annotated[int, Field(ge=1)]
 Pool = Count | tuple[Count, Count]
-"""A number of actors, or the least and the most of a pool that grows while work waits."""
+"""A number of actors, or [min, max] of a pool that grows while work is waiting."""
 
 
 class EmbedRun(SlideRun):
-    """How wide to embed; nothing here changes a row."""
+    """The `run` section: resources and speed; nothing here changes a row."""
 
     encoders: Pool | None = None
-    """Encoder actors: a number, or [least, most]. By default one per GPU, or one per two logical CPUs without any."""
+    """Encoder actors: a number, or [min, max]. The default is one per GPU, or without GPUs one per two logical CPUs."""
 
     readers: Pool | Literal[0] = 0
-    """CPU readers apart from the encoders, one hop away; 0 reads in threads inside the encoder's actor."""
+    """Separate CPU readers, a number or [min, max]; their pixels cross the object store once. 0 reads in threads inside
+    the encoder's actor."""
 
     threads: int = Field(default=1, ge=1)
-    """Reader threads ahead of each encoder."""
+    """Reader threads per encoder that read ahead."""
 
     batch_tiles: int = Field(default=64, ge=1)
     """Tiles that are read and encoded together."""
 
     cpus_per_encoder: float = Field(default=1.0, gt=0)
-    """Logical CPUs that each encoder's actor holds."""
+    """Logical CPUs of each encoder's actor."""
 
     gpus_per_encoder: float | None = Field(default=None, ge=0)
-    """GPUs that each encoder's actor holds, a part of one too; by default the cluster's, shared among the encoders.
-    Give it where the GPU nodes come up later."""
+    """GPUs of each encoder's actor, also a fraction. The default divides the cluster's GPUs among the encoders. Set it
+    where the GPU nodes start later."""
 
     pass_tiles: Count | Literal["fit"] | None = None
-    """Tiles in one pass through the network: a number, `fit` for what the device holds (found by doubling), or by
-    default a small number that suits a CPU."""
+    """Tiles in one forward pass: a number, or `fit` for as many as the device's memory holds (found by doubling). The
+    default is a small number that suits a CPU."""
 
     channels_last: bool = False
-    """Lay convolutions out as the pixels lie: faster on a GPU, for convolutional networks."""
+    """Store the weights of convolutions in channels-last order: faster on a GPU, for convolutional networks."""
 
     compiler: str | None = None
-    """torch.compile's backend, say `inductor`: a minute once, then faster passes on a GPU."""
+    """Backend of torch.compile, say `inductor`: takes a minute once, then passes are faster on a GPU."""
 
     deadline_s: float = Field(default=600.0, gt=0)
-    """Seconds within which a batch of tiles must be read. A process in which a decoder hangs longer is ended; after
-    three the slide is left out."""
+    """Time limit for reading a batch of tiles, in seconds. A worker that exceeds it is killed; after three such crashes
+    the slide is skipped."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> "EmbedRun":
+    def _check_order(self) -> "EmbedRun":
         for field in ("encoders", "readers"):
             pool = getattr(self, field)
             if isinstance(pool, tuple) and pool[0] > pool[1]:
-                msg = f"{field}: [least, most] are wanted, in that order"
+                msg = f"{field}: expected [min, max] with min <= max"
                 raise ValueError(msg)
         return self
 
 
 class EmbedConfig(StepConfig[EmbedRun]):
-    """Which tiles to embed, with which encoder."""
+    """Configuration of `raystp embed`."""
 
     where: ClassVar[frozenset[str]] = frozenset({"tiles"})
 
@@ -70,26 +71,26 @@ class EmbedConfig(StepConfig[EmbedRun]):
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
 
     also: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")], EncoderConfig] = Field(default_factory=dict)
-    """More encoders over the same pixels, which are read once: name -> encoder. Each leaves an artifact of that name,
-    the same as if it were run alone."""
+    """More encoders, name -> encoder; the pixels are read once for all. Each writes an artifact of that name, the same
+    as in a run of its own."""
 
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Precision of the encoder's arithmetic, and of the stored vectors: bfloat16's are stored as float16."""
+    """Precision of the encoder's arithmetic and of the stored vectors; bfloat16 vectors are stored as float16."""
 
     unit_tiles: int = Field(default=2048, ge=1)
-    """Tiles in a work unit: what is committed, and computed again, as a whole. It names the output's files."""
+    """Tiles in a work unit, which is committed, or computed again, as a whole. The output's files depend on it."""
 
     run: EmbedRun = Field(default_factory=EmbedRun)
 
     @model_validator(mode="after")
-    def _named_apart(self) -> "EmbedConfig":
+    def _check_names(self) -> "EmbedConfig":
         if self.name in self.also:
-            msg = f"also: {self.name!r} is the first encoder's own name; another would do"
+            msg = f"also: {self.name!r} is already the name of the main encoder; choose another"
             raise ValueError(msg)
         return self
 
     def fingerprint_values(self) -> dict[str, Any]:
-        """Return what is computed; the weights' digest stands among the inputs, not their path here."""
+        """Return what is computed; the digest of the weights is an input, so their path is not included."""
         values = super().fingerprint_values()
         values.pop("also")
         return {**values, "encoder": self.encoder.fingerprint_values()}
@@ -101,7 +102,7 @@ class EmbedConfig(StepConfig[EmbedRun]):
         return values
 
     def each(self) -> "list[EmbedConfig]":
-        """Return a config for each encoder, as if it were run alone."""
-        alone = self.model_copy(update={"also": {}})
+        """Return a config for each encoder, as for a run of its own."""
+        main = self.model_copy(update={"also": {}})
         others = self.also.items()
-        return [alone, *(alone.model_copy(update={"name": name, "encoder": encoder}) for name, encoder in others)]
+        return [main, *(main.model_copy(update={"name": name, "encoder": encoder}) for name, encoder in others)]

@@ -1,9 +1,9 @@
-"""embed: tiles + slides + encoders -> embeddings, committed unit by unit; the pixels are read once for all encoders."""
+"""embed: tiles + slides + encoders -> embeddings, committed unit by unit; pixels are read once for all encoders."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
@@ -11,11 +11,12 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.streams.tiles import stream
 from raystp.cluster.streams.units import StreamResources, UnitReceipt, WorkUnit
-from raystp.encoders.encoder import InferenceOptions
+from raystp.encoders.encoder import InferenceOptions, stored_precision
 from raystp.encoders.registry import describe, tile_warning
 from raystp.errors import ConfigError
 from raystp.steps.embed.config import EmbedConfig, EmbedRun
-from raystp.steps.embed.work import EmbedWork, EncoderOutput, stored
+from raystp.steps.embed.reader import TiledSlide
+from raystp.steps.embed.work import EmbedWork, EncoderOutput
 from raystp.steps.encoder_source import EncoderSource, source_of
 from raystp.units import Microns, TilePixels
 
@@ -25,56 +26,67 @@ STEP = "embed"
 CONFIG = EmbedConfig
 
 
-def run(config: EmbedConfig) -> Artifact:
-    """Embed every tile; what was committed before is not computed again, and a slide that fails is named.
+class SlideEntry(TypedDict):
+    """A row of the table `slides.parquet` of tiles: the columns that embedding reads."""
 
-    Of several encoders, the first one's artifact is returned.
+    slide: str
+    path: str
+    mpp: float
+    content: str
+    patient: str
+    tiles: int
+
+
+def run(config: EmbedConfig) -> Artifact:
+    """Embed every tile, except what is committed already; a slide that fails is a row of the failures table.
+
+    With several encoders, return the artifact of the main one.
     """
     tiles = resolve(config.run.store, config.tiles, "tile")
-    alone = config.each()
-    sources = [source_of(one.encoder, config.run.store) for one in alone]
+    configs = config.each()
+    sources = [source_of(one.encoder, config.run.store) for one in configs]
     for source in sources:
-        _check_side(source, tiles)
-    begun = [
+        _check_tiles(source, tiles)
+    opened = [
         create_or_open(one, STEP, {"tiles": tiles, "encoder": source.identity})
-        for one, source in zip(alone, sources, strict=True)
+        for one, source in zip(configs, sources, strict=True)
     ]
-    made = [
-        _EncoderArtifact(one, source, draft)
-        for one, source, draft in zip(alone, sources, begun, strict=True)
-        if isinstance(draft, ArtifactWriter)
+    unfinished = [
+        _EncoderArtifact(one, source, writer)
+        for one, source, writer in zip(configs, sources, opened, strict=True)
+        if isinstance(writer, ArtifactWriter)
     ]
-    finished = _embed(config, tiles, made) if made else []
-    first = begun[0]
-    return first if isinstance(first, Artifact) else finished[0]
+    finished = _embed(config, tiles, unfinished) if unfinished else []
+    main = opened[0]
+    return main if isinstance(main, Artifact) else finished[0]
 
 
 @dataclass(frozen=True)
 class _EncoderArtifact:
-    """One encoder's artifact in the making."""
+    """The unfinished artifact of one encoder."""
 
     config: EmbedConfig
     source: EncoderSource
-    draft: ArtifactWriter
+    writer: ArtifactWriter
 
 
 @dataclass
 class _StreamOutcome:
-    """What is known when the stream has ended."""
+    """Errors and statistics of a finished stream."""
 
     errors: dict[str, str] = field(default_factory=dict)
-    """Slide -> the first failure of it."""
+    """Slide -> its first error."""
     tiles: int = 0
     waited_s: float = 0.0
     encoded_s: float = 0.0
     seconds: float = 0.0
     operators: list[str] = field(default_factory=list)
 
-    def hear(self, statistics: str) -> None:
-        """Keep what Ray Data says of its operators."""
+    def set_operators(self, statistics: str) -> None:
+        """Keep Ray Data's statistics of its operators, a line each."""
         self.operators = [line.rstrip() for line in statistics.splitlines() if line.strip()]
 
-    def take(self, receipt: UnitReceipt) -> None:
+    def add(self, receipt: UnitReceipt) -> None:
         if receipt.error:
             self.errors.setdefault(receipt.slide, receipt.error)
         self.tiles += receipt.rows
@@ -86,84 +98,88 @@ class _StreamOutcome:
         """Share of their time that the encoders waited for pixels."""
         return self.waited_s / max(self.waited_s + self.encoded_s, 1e-9)
 
-    def statistics(self) -> dict[str, Any]:
-        """Return how the run went, for the manifest: this run alone, without what was committed before it."""
+    def statistics(self) -> dict[str, object]:
+        """Return the manifest's statistics: of this run only, without units that were committed before."""
         return {
             "tiles": self.tiles,
             "seconds": round(self.seconds, 3),
             "tiles_per_s": round(self.tiles / max(self.seconds, 1e-9), 3),
-            "encoders_waited": round(self.waiting, 4) if self.encoded_s else None,  # not known with readers apart
+            "encoders_waited": round(self.waiting, 4) if self.encoded_s else None,  # unknown with separate readers
             "operators": self.operators,
         }
 
 
-def _embed(config: EmbedConfig, tiles: Artifact, made: Sequence[_EncoderArtifact]) -> list[Artifact]:
+def _embed(config: EmbedConfig, tiles: Artifact, unfinished: Sequence[_EncoderArtifact]) -> list[Artifact]:
     """Read the pixels once for all the encoders, and finish each one's artifact."""
-    slides = tiles.table("slides.parquet", tables.SLIDES).to_pylist()
+    slides: list[SlideEntry] = tiles.table("slides.parquet", tables.SLIDES).to_pylist()
     run = config.run
     work = EmbedWork(
         tiles=tiles.path,
-        outputs=tuple(EncoderOutput(one.draft.path, one.source, describe(one.source.spec).dim) for one in made),
-        slides={one["slide"]: (one["path"], one["mpp"], one["content"]) for one in slides},
-        pixels=int(tiles.manifest.notes["pixels"]),
+        outputs=tuple(EncoderOutput(one.writer.path, one.source, describe(one.source.spec).dim) for one in unfinished),
+        slides={one["slide"]: TiledSlide(one["path"], one["mpp"], one["content"]) for one in slides},
+        tile_px=_tile_px(tiles),
         precision=config.precision,
-        passes=run.pass_tiles,
-        ways=InferenceOptions(run.channels_last, run.compiler),
+        pass_tiles=run.pass_tiles,
+        options=InferenceOptions(run.channels_last, run.compiler),
         cache=run.node_cache(),
     )
-    units = plan_units(slides, config.unit_tiles)
+    units = plan_units({one["slide"]: one["tiles"] for one in slides}, config.unit_tiles)
     outcome = _stream(work, units, run)
-    return [_finish(one, tiles, slides, units=units, outcome=outcome) for one in made]
+    return [_finish(one, tiles, slides, units=units, outcome=outcome) for one in unfinished]
 
 
-def _check_side(source: EncoderSource, tiles: Artifact) -> None:
-    """Raise ConfigError, before any pixel is read, where the tiles are not of the encoder's side."""
-    wanted, seen = describe(source.spec).tile_px, int(tiles.manifest.notes["pixels"])
-    if wanted != seen:
+def _tile_px(tiles: Artifact) -> TilePixels:
+    return TilePixels(int(tiles.manifest.notes["pixels"]))
+
+
+def _check_tiles(source: EncoderSource, tiles: Artifact) -> None:
+    """Raise ConfigError, before any pixel is read, for tiles of another size than the encoder's."""
+    expected, found = describe(source.spec).tile_px, _tile_px(tiles)
+    if expected != found:
         msg = (
-            f"encoder '{source.spec.name}' takes tiles of {wanted} px, {tiles.path} has {seen} px: "
-            f"run `raystp tile` with tile_px={wanted}; `tile_um` may stay"
+            f"encoder '{source.spec.name}' expects tiles of {expected} px, {tiles.path} has {found} px: "
+            f"run `raystp tile` with tile_px={expected}; `tile_um` need not change"
         )
         raise ConfigError(msg)
-    side = Microns(float(tiles.manifest.notes["side"]))
-    if words := tile_warning(source.spec, side, TilePixels(seen)):
-        logger.info(f"  {words}")
+    if warning := tile_warning(source.spec, Microns(float(tiles.manifest.notes["side"])), found):
+        logger.warning(f"  {warning}")
 
 
-def plan_units(slides: list[dict[str, Any]], unit_tiles: int) -> list[WorkUnit]:
-    """Cut every slide into units of at most `unit_tiles` tiles, named by slide and number."""
+def plan_units(tiles: Mapping[str, int], unit_tiles: int) -> list[WorkUnit]:
+    """Divide slides (slide -> number of tiles) into units of at most `unit_tiles`, named by slide and number."""
     return [
-        WorkUnit(f"{slide['slide']}.{number:05d}", slide["slide"], first, min(unit_tiles, slide["tiles"] - first))
-        for slide in slides
-        for number, first in enumerate(range(0, slide["tiles"], unit_tiles))
+        WorkUnit(f"{slide}.{number:05d}", slide, first, min(unit_tiles, count - first))
+        for slide, count in tiles.items()
+        for number, first in enumerate(range(0, count, unit_tiles))
     ]
 
 
 def _stream(work: EmbedWork, units: list[WorkUnit], run: EmbedRun) -> _StreamOutcome:
-    """Run the units that are not committed; return what became of them."""
+    """Embed the units that are not committed; return the outcome."""
     if run.retry_failed:
-        work.forget()
+        work.forget_attempts()
     done = work.committed()
     rows = {unit.unit: unit.rows for unit in units}
     left = {unit.slide: 0 for unit in units}
     for unit in units:
         left[unit.slide] += unit.unit not in done
-    outcome, whole = _StreamOutcome(), sum(not count for count in left.values())
+    outcome, complete = _StreamOutcome(), sum(not count for count in left.values())
+    remaining = [unit for unit in units if unit.unit not in done]
     with session(run.address), Progress(STEP, sum(rows.values()), "tile") as progress:
         progress.add(sum(unit.rows for unit in units if unit.unit in done))
-        for receipt in stream(work, [unit for unit in units if unit.unit not in done], _width(run), outcome.hear):
-            outcome.take(receipt)
+        for receipt in stream(work, remaining, _resources(run), outcome.set_operators):
+            outcome.add(receipt)
             left[receipt.slide] -= 1
-            whole += not left[receipt.slide]
+            complete += not left[receipt.slide]
             waited = f", encoders waited {outcome.waiting:.0%} of their time" if outcome.encoded_s else ""
-            progress.note = f"{whole} of {len(left)} slides{waited}"
+            progress.note = f"{complete} of {len(left)} slides{waited}"
             progress.add(rows[receipt.unit], failed=rows[receipt.unit] if receipt.error else 0)
     outcome.seconds = progress.seconds
-    work.sweep()
+    work.remove_stale_attempts()
     return outcome
 
 
-def _width(run: EmbedRun) -> StreamResources:
+def _resources(run: EmbedRun) -> StreamResources:
     gpus = cluster_gpus()
     encoders = run.encoders or gpus or max(1, cluster_cpus() // 2)
     most = encoders if isinstance(encoders, int) else encoders[1]
@@ -179,27 +195,27 @@ def _width(run: EmbedRun) -> StreamResources:
 
 
 def _finish(
-    made: _EncoderArtifact,
+    unfinished: _EncoderArtifact,
     tiles: Artifact,
-    slides: list[dict[str, Any]],
+    slides: Sequence[SlideEntry],
     *,
     units: list[WorkUnit],
     outcome: _StreamOutcome,
 ) -> Artifact:
-    """Close an artifact over the slides that are whole; a slide with any failure is left out as a whole."""
-    errors, draft, config = outcome.errors, made.draft, made.config
+    """Finish an artifact with the slides that have no error; a slide with any error is left out as a whole."""
+    errors, writer, config = outcome.errors, unfinished.writer, unfinished.config
     patients = {slide["slide"]: slide["patient"] for slide in slides if slide["slide"] not in errors}
     kept = [unit for unit in units if unit.slide in patients]
     files: dict[str, list[str]] = {slide: [] for slide in patients}
     for unit in kept:
         files[unit.slide].append(unit.unit)
     failures: list[dict[str, object]] = [{"slide": s, "stage": STEP, "reason": e} for s, e in sorted(errors.items())]
-    (draft.path / "parts").remove()
+    (writer.path / "parts").remove()
     readers = tiles.manifest.notes.get("readers", {})
     notes = {
         "encoder": config.encoder.model_dump(mode="json"),
-        "encoder_identity": made.source.identity,
-        "precision": stored(config.precision),
+        "encoder_identity": unfinished.source.identity,
+        "precision": stored_precision(config.precision),
         "side": tiles.manifest.notes["side"],
         "pixels": tiles.manifest.notes["pixels"],
         "tiles": tiles.path.uri,
@@ -208,4 +224,4 @@ def _finish(
         "readers": {slide: readers[slide] for slide in patients if slide in readers},
     }
     rows = {"slides": len(patients), "tiles": sum(unit.rows for unit in kept)}
-    return draft.finish(rows, failures, notes, outcome.statistics())
+    return writer.finish(rows, failures, notes, outcome.statistics())

@@ -1,1 +1,1 @@
-"""Spots."""
+"""Step `spots`: measured sections -> one AnnData per section."""

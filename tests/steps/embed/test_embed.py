@@ -1,4 +1,4 @@
-"""embed on the smoke cohort: one artifact whatever the width, nothing done twice, and a kill in the midst of it."""
+"""embed on the smoke cohort: the same artifact with any resources, no work repeated, and resuming after a kill."""
 
 import os
 import re
@@ -23,6 +23,7 @@ from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.embed.work import EmbedWork, EncoderOutput
 from raystp.steps.encoder_source import EncoderConfig, source_of
 from raystp.storage import StoragePath
+from raystp.units import TilePixels
 
 pytestmark = pytest.mark.ray
 
@@ -36,12 +37,12 @@ def _config(smoke_store: Path, store: Path, **run: Any) -> EmbedConfig:
 
 
 def _tiles(smoke_store: Path) -> str:
-    """Return the folder of the tiles that the demo itself made."""
+    """Return the folder of the demo's tiles."""
     return str(resolve(str(smoke_store), "embed/smoke", "embed").manifest.notes["tiles"])
 
 
 def _tables(artifact: Artifact) -> dict[str, Any]:
-    """Return each unit's table by name: the ids in their order, and the vectors."""
+    """Return each unit's table by name: ids in order, and vectors."""
     files = Path(artifact.path.uri).glob("embeddings/*/*.parquet")
     return {file.stem: pq.read_table(file) for file in sorted(files)}
 
@@ -50,12 +51,12 @@ def _vectors(table: Any) -> np.ndarray:
     return np.stack(table["vector"].to_numpy())
 
 
-def _check_equal(found: Artifact, wanted: Artifact) -> None:
-    """The same folder's name, units, ids and order; vectors within 1e-5."""
-    assert found.manifest.folder == wanted.manifest.folder
-    assert found.manifest.rows == wanted.manifest.rows
-    assert found.manifest.notes == wanted.manifest.notes
-    ours, theirs = _tables(found), _tables(wanted)
+def _check_equal(found: Artifact, expected: Artifact) -> None:
+    """Check for the same folder name, units, ids and order; vectors within 1e-5."""
+    assert found.manifest.folder == expected.manifest.folder
+    assert found.manifest.rows == expected.manifest.rows
+    assert found.manifest.notes == expected.manifest.notes
+    ours, theirs = _tables(found), _tables(expected)
     assert list(ours) == list(theirs)
     for name, table in ours.items():
         assert table.drop_columns("vector").equals(theirs[name].drop_columns("vector"))
@@ -67,20 +68,20 @@ def _times(store: Path) -> dict[Path, int]:
 
 
 @pytest.fixture(scope="module")
-def alone(smoke_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """One actor that reads and encodes 64 tiles at a time."""
+def reference(smoke_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Return the artifact of one actor that reads and encodes 64 tiles at a time."""
     store = tmp_path_factory.mktemp("alone")
     return embed.run(_config(smoke_store, store, encoders=1, batch_tiles=64))
 
 
-def test_every_tile_has_a_finite_vector_in_its_slides_order(alone: Artifact, smoke_store: Path) -> None:
-    slides = alone.manifest.notes["units"]
+def test_every_tile_has_a_finite_vector_in_its_slides_order(reference: Artifact, smoke_store: Path) -> None:
+    slides = reference.manifest.notes["units"]
     assert list(slides) == ["patient-A", "patient-B", "patient-C", "unmeasured"]
-    tables = _tables(alone)
+    tables = _tables(reference)
     for slide, units in slides.items():
         rows = [tables[unit] for unit in units]
-        wanted = pq.read_table(Path(_tiles(smoke_store)) / "tiles" / f"{slide}.parquet")
-        assert [tile for table in rows for tile in table["tile"].to_pylist()] == wanted["tile"].to_pylist()
+        expected = pq.read_table(Path(_tiles(smoke_store)) / "tiles" / f"{slide}.parquet")
+        assert [tile for table in rows for tile in table["tile"].to_pylist()] == expected["tile"].to_pylist()
         vectors = np.concatenate([_vectors(table) for table in rows])
         assert np.isfinite(vectors).all()
         assert len(np.unique(vectors, axis=0)) > 0.9 * len(vectors)
@@ -89,23 +90,23 @@ def test_every_tile_has_a_finite_vector_in_its_slides_order(alone: Artifact, smo
 @pytest.mark.parametrize(
     "run",
     [{"encoders": [1, 2], "batch_tiles": 7, "threads": 2}, {"encoders": 2, "batch_tiles": 7, "readers": 1}],
-    ids=["two inside", "a reader apart"],
+    ids=["two encoders", "a separate reader"],
 )
-def test_any_width_leaves_the_same_artifact(
-    run: dict[str, Any], alone: Artifact, smoke_store: Path, tmp_path: Path
+def test_any_resources_give_the_same_artifact(
+    run: dict[str, Any], reference: Artifact, smoke_store: Path, tmp_path: Path
 ) -> None:
     found = embed.run(_config(smoke_store, tmp_path, **run))
-    _check_equal(found, alone)
+    _check_equal(found, reference)
     assert not (Path(found.path.uri) / "parts").exists()
 
 
-def test_finished_step_does_nothing_and_a_lost_unit_alone_is_computed_again(
-    smoke_store: Path, tmp_path: Path, alone: Artifact
+def test_a_finished_step_does_nothing_and_only_a_lost_unit_is_computed_again(
+    smoke_store: Path, tmp_path: Path, reference: Artifact
 ) -> None:
     config = _config(smoke_store, tmp_path, encoders=1, batch_tiles=64)
-    folder = tmp_path / alone.manifest.folder
+    folder = tmp_path / reference.manifest.folder
     folder.parent.mkdir()
-    subprocess.run(["cp", "-a", alone.path.uri, str(folder)], check=True)
+    subprocess.run(["cp", "-a", reference.path.uri, str(folder)], check=True)
     before = _times(tmp_path)
     embed.run(config)
     assert _times(tmp_path) == before
@@ -113,16 +114,16 @@ def test_finished_step_does_nothing_and_a_lost_unit_alone_is_computed_again(
     (folder / "manifest.json").unlink()
     (folder / "commits" / "patient-B.00001.json").unlink()
     (folder / "embeddings" / "patient-B" / "patient-B.00001.parquet").unlink()
-    _check_equal(embed.run(config), alone)
+    _check_equal(embed.run(config), reference)
     changed = {str(file.relative_to(folder)) for file, when in _times(tmp_path).items() if before[file] != when}
     lost = {"commits/patient-B.00001.json", "embeddings/patient-B/patient-B.00001.parquet"}
     assert changed == {"manifest.json", *lost}
 
 
-def test_killed_run_goes_on_from_what_was_committed(alone: Artifact, smoke_store: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_committed_units(reference: Artifact, smoke_store: Path, tmp_path: Path) -> None:
     store, address = tmp_path / "store", ray.get_runtime_context().gcs_address
     config = _config(smoke_store, store, address=address, encoders=1, batch_tiles=1)
-    file, folder = tmp_path / "killed.yaml", store / alone.manifest.folder
+    file, folder = tmp_path / "killed.yaml", store / reference.manifest.folder
     file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     enough = int(np.random.default_rng(SEED).integers(1, 4))
     command = [str(Path(sys.executable).with_name("raystp")), "embed", "--config", str(file)]
@@ -137,41 +138,41 @@ def test_killed_run_goes_on_from_what_was_committed(alone: Artifact, smoke_store
         process.wait()
     assert not (folder / "manifest.json").exists()
     kept = {one: when for one, when in _times(store).items() if one.parent.name == "commits"}
-    assert enough <= len(kept) < len(_tables(alone))
+    assert enough <= len(kept) < len(_tables(reference))
 
-    _check_equal(embed.run(config), alone)
+    _check_equal(embed.run(config), reference)
     after = _times(store)
     assert {one: after[one] for one in kept} == kept
 
 
-def test_a_unit_that_ended_three_processes_is_left_out_by_name_until_it_is_asked_for_again(
-    alone: Artifact, smoke_store: Path, tmp_path: Path
+def test_a_unit_that_crashed_three_workers_is_skipped_until_retry_failed(
+    reference: Artifact, smoke_store: Path, tmp_path: Path
 ) -> None:
     config = _config(smoke_store, tmp_path / "store", encoders=1)
-    folder = tmp_path / "store" / alone.manifest.folder
-    marks = folder / "attempts" / "patient-B.00001"
-    marks.mkdir(parents=True)
+    folder = tmp_path / "store" / reference.manifest.folder
+    markers = folder / "attempts" / "patient-B.00001"
+    markers.mkdir(parents=True)
     for number in range(3):
-        (marks / f"{number}.json").write_text('{"host": "node-7", "process": 1}')
+        (markers / f"{number}.json").write_text('{"host": "node-7", "process": 1}')
     lacking = embed.run(config)
     (row,) = lacking.failures().to_pylist()
     assert (row["slide"], row["stage"]) == ("patient-B", "embed")
-    assert "has ended 3 processes (the last on node-7): it is left out" in row["reason"]
+    assert "of slide 'patient-B' crashed 3 workers (last on node-7); the slide is skipped" in row["reason"]
     assert embed.run(config).manifest == lacking.manifest
     again = embed.run(_config(smoke_store, tmp_path / "store", encoders=1, retry_failed=True))
-    _check_equal(again, alone)
+    _check_equal(again, reference)
     assert not list((folder / "attempts").glob("*"))
     assert not (folder / "failures.parquet").exists()
 
 
-@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.faults)], ids=["inside", "apart"])
-def test_several_encoders_in_one_pass_leave_what_each_leaves_alone(
-    readers: int, alone: Artifact, smoke_store: Path, tmp_path: Path
+@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.faults)], ids=["inside", "separate"])
+def test_several_encoders_in_one_pass_give_the_artifacts_of_single_runs(
+    readers: int, reference: Artifact, smoke_store: Path, tmp_path: Path
 ) -> None:
     seeded = {"name": "tiny", "seed": 1}
     both = {"tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "also": {"seeded": seeded}}
     first = embed.run(embed.CONFIG.of({**both, "run": {"store": str(tmp_path), "encoders": 1, "readers": readers}}))
-    _check_equal(first, alone)
+    _check_equal(first, reference)
     config = {"name": "seeded", "tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "encoder": seeded}
     other = resolve(str(tmp_path), "embed/seeded", "embed")
     _check_equal(other, embed.run(embed.CONFIG.of({**config, "run": {"store": str(tmp_path / "alone")}})))
@@ -179,54 +180,56 @@ def test_several_encoders_in_one_pass_leave_what_each_leaves_alone(
     assert embed.run(embed.CONFIG.of({**config, "run": {"store": str(tmp_path)}})).manifest == other.manifest
 
 
-def test_an_encoder_that_is_done_is_not_run_beside_another(alone: Artifact, smoke_store: Path, tmp_path: Path) -> None:
-    folder = tmp_path / alone.manifest.folder
+def test_a_finished_encoder_is_not_run_again_with_another(
+    reference: Artifact, smoke_store: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / reference.manifest.folder
     folder.parent.mkdir()
-    subprocess.run(["cp", "-a", alone.path.uri, str(folder)], check=True)
+    subprocess.run(["cp", "-a", reference.path.uri, str(folder)], check=True)
     before = _times(folder)
     both = {"tiles": _tiles(smoke_store), "unit_tiles": UNIT_TILES, "also": {"seeded": {"name": "tiny", "seed": 1}}}
-    assert embed.run(embed.CONFIG.of({**both, "run": {"store": str(tmp_path)}})).manifest == alone.manifest
+    assert embed.run(embed.CONFIG.of({**both, "run": {"store": str(tmp_path)}})).manifest == reference.manifest
     assert _times(folder) == before
-    assert resolve(str(tmp_path), "embed/seeded", "embed").manifest.rows == alone.manifest.rows
+    assert resolve(str(tmp_path), "embed/seeded", "embed").manifest.rows == reference.manifest.rows
 
 
-def test_the_manifest_says_how_the_run_went_and_what_read_each_slide(alone: Artifact) -> None:
-    found = alone.manifest.statistics
-    assert found["tiles"] == alone.manifest.rows["tiles"]
+def test_the_manifest_has_statistics_and_the_reader_of_each_slide(reference: Artifact) -> None:
+    found = reference.manifest.statistics
+    assert found["tiles"] == reference.manifest.rows["tiles"]
     assert 0 < found["encoders_waited"] < 1
     assert any("EncodeUnit" in line for line in found["operators"])
-    assert set(alone.manifest.notes["readers"]) == set(alone.manifest.notes["patients"])
-    assert set(alone.manifest.notes["readers"].values()) <= {"tiled", "openslide", "flat"}
+    assert set(reference.manifest.notes["readers"]) == set(reference.manifest.notes["patients"])
+    assert set(reference.manifest.notes["readers"].values()) <= {"tiled", "openslide", "flat"}
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "message"),
     [
-        ({"also": {"default": {}}}, "'default' is the first encoder's own name"),
+        ({"also": {"default": {}}}, "'default' is already the name of the main encoder; choose another"),
         ({"also": {"../x": {}}}, "String should match pattern"),
-        ({"run": {"encoders": [3, 2]}}, "encoders: [least, most] are wanted, in that order"),
+        ({"run": {"encoders": [3, 2]}}, "encoders: expected [min, max] with min <= max"),
         ({"run": {"readers": [0, 2]}}, "greater than or equal to 1"),
     ],
 )
-def test_a_width_or_a_name_that_cannot_be_is_refused(changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(sentence)):
+def test_invalid_resources_and_names_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         embed.CONFIG.of({"tiles": "tile/smoke", **changes})
 
 
-def test_a_unit_is_committed_once_whoever_comes_second(smoke_store: Path, tmp_path: Path) -> None:
+def test_a_unit_is_committed_only_once(smoke_store: Path, tmp_path: Path) -> None:
     tiles, unit = resolve(str(smoke_store), _tiles(smoke_store), "tile"), WorkUnit("patient-A.00000", "patient-A", 0, 2)
     source = source_of(EncoderConfig(), str(smoke_store))
-    work = EmbedWork(tiles.path, (EncoderOutput(StoragePath.of(tmp_path), source, 3),), {}, 224, "float32")
+    work = EmbedWork(tiles.path, (EncoderOutput(StoragePath.of(tmp_path), source, 3),), {}, TilePixels(224), "float32")
     work.commit(unit, np.ones((2, 3), np.float32))
     first = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     work.commit(unit, np.zeros((2, 3), np.float32))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
-    (tmp_path / "commits" / "patient-A.00000.json").unlink()  # as if the first had died before its record
+    (tmp_path / "commits" / "patient-A.00000.json").unlink()  # as if the first worker had died before its commit record
     work.commit(unit, np.zeros((2, 3), np.float32))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
 
 
-def test_what_is_made_of_an_artifact_that_lacks_a_slide_is_other_work(tmp_path: Path) -> None:
+def test_an_input_without_a_failed_slide_has_another_fingerprint(tmp_path: Path) -> None:
     config = embed.CONFIG.of({"tiles": "tile/a", "run": {"store": str(tmp_path)}})
     draft = ArtifactWriter(StoragePath.of(tmp_path) / "tile" / "a-0", "tile", "a", "0", {}, {})
     lacking = draft.finish({}, [{"slide": "S", "stage": "tile", "reason": "damaged"}])

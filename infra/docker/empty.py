@@ -1,1 +1,1 @@
-"""Stands for the package while its dependencies are installed, so that their layer is kept when only code changes."""
+"""Placeholder of the package while its dependencies are installed, so that code changes do not rebuild their layer."""

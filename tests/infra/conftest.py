@@ -1,4 +1,4 @@
-"""What the tests of infra/ share: the tools, the built kustomizations, and what is wrong with an object."""
+"""Shared by the tests of infra/: tools, built kustomizations, and the validation of objects."""
 
 import json
 import re
@@ -21,7 +21,7 @@ Build = Callable[[Path], list[Object]]
 Faults = Callable[[Object], list[str]]
 
 KUBERNETES = "1.34"
-"""Whose published schemas the objects are checked with; they are shipped in the validator's package."""
+"""Version of the published schemas; the validator's package contains them."""
 
 
 @pytest.fixture(scope="session")
@@ -31,14 +31,14 @@ def infra() -> Path:
 
 @pytest.fixture(scope="session")
 def pins() -> dict[str, str]:
-    """Package -> the one version that everything is built with, from the constraints file."""
+    """Package -> its pinned version, from the constraints file."""
     lines = (ROOT / "constraints-cpu.txt").read_text().splitlines()
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
 @pytest.fixture(scope="session")
 def tool() -> Callable[[str], str]:
-    """Find a program that a development dependency ships; a test is skipped, by name, where it is not installed."""
+    """Find a program of a development dependency; skip the test if it is not installed."""
 
     def find(name: str) -> str:
         found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
@@ -51,7 +51,7 @@ def tool() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def build(tool: Callable[[str], str]) -> Build:
-    """Build a kustomization with the real kustomize, the one inside kubectl; no cluster is asked."""
+    """Build a kustomization with kubectl's kustomize; this needs no cluster."""
 
     def kustomize(folder: Path) -> list[Object]:
         command = [tool("kubectl"), "kustomize", str(folder)]
@@ -65,13 +65,13 @@ def build(tool: Callable[[str], str]) -> Build:
 
 @pytest.fixture(scope="session")
 def overlays(infra: Path, build: Build) -> Mapping[str, list[Object]]:
-    """The objects that each overlay applies."""
+    """The objects of each overlay."""
     return {folder.name: build(folder) for folder in sorted((infra / "kuberay" / "overlays").iterdir())}
 
 
 @pytest.fixture(scope="session")
 def faults() -> Faults:
-    """Say, as sentences, what is wrong with an object of Kubernetes or of KubeRay; nothing for a right one."""
+    """Return a function that lists the errors of an object of Kubernetes or KubeRay."""
     schema = json.loads((Path(__file__).parent / "ray_io_v1.json").read_text())
     kinds = {
         kind: jsonschema.Draft202012Validator({"$defs": schema["$defs"], "$ref": f"#/$defs/{kind}"})
@@ -79,41 +79,41 @@ def faults() -> Faults:
     }
     seen: dict[str, list[str]] = {}
 
-    def find(thing: Object) -> list[str]:
-        if thing["apiVersion"].startswith("ray.io/"):
-            wrong = [_sentence(fault) for fault in kinds[thing["kind"]].iter_errors(thing)]
-            return wrong + [one for template in _templates(thing) for one in find(_pod_template(template))]
-        key = json.dumps(thing, sort_keys=True)
-        if key not in seen:  # nine RayJobs have the same pods
-            seen[key] = _kubernetes(thing)
+    def find(manifest: Object) -> list[str]:
+        if manifest["apiVersion"].startswith("ray.io/"):
+            wrong = [_message(fault) for fault in kinds[manifest["kind"]].iter_errors(manifest)]
+            return wrong + [one for template in _templates(manifest) for one in find(_pod_template(template))]
+        key = json.dumps(manifest, sort_keys=True)
+        if key not in seen:  # all RayJobs have the same pods
+            seen[key] = _kubernetes(manifest)
         return seen[key]
 
     return find
 
 
-def _sentence(fault: Any) -> str:
+def _message(fault: Any) -> str:
     return f"{'.'.join(map(str, fault.absolute_path))}: {fault.message}"
 
 
-def _kubernetes(thing: Object) -> list[str]:
+def _kubernetes(manifest: Object) -> list[str]:
     try:
-        kubernetes_validate.validate(thing, KUBERNETES, strict=True)
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as fault:
-        return [_sentence(fault)]
+        return [_message(fault)]
     return []
 
 
-def _templates(thing: Object) -> Iterator[Object]:
-    """Yield the pod templates of a RayCluster or RayJob, and one that stands for the autoscaler's container."""
-    spec = thing["spec"]
+def _templates(manifest: Object) -> Iterator[Object]:
+    """Yield the pod templates of a RayCluster or RayJob, and one for the autoscaler's container."""
+    spec = manifest["spec"]
     if "submitterPodTemplate" in spec:
         yield spec["submitterPodTemplate"]
-    cluster = spec if thing["kind"] == "RayCluster" else spec.get("rayClusterSpec", {})
+    cluster = spec if manifest["kind"] == "RayCluster" else spec.get("rayClusterSpec", {})
     for group in [cluster.get("headGroupSpec", {}), *cluster.get("workerGroupSpecs", [])]:
         yield group.get("template", {})
     options = cluster.get("autoscalerOptions", {})
-    pods_own = {"resources", "securityContext", "env", "envFrom", "volumeMounts", "imagePullPolicy"} & options.keys()
-    yield {"spec": {"containers": [{"name": "autoscaler", **{key: options[key] for key in pods_own}}]}}
+    container = {"resources", "securityContext", "env", "envFrom", "volumeMounts", "imagePullPolicy"} & options.keys()
+    yield {"spec": {"containers": [{"name": "autoscaler", **{key: options[key] for key in container}}]}}
 
 
 def _pod_template(template: Object) -> Object:
@@ -122,15 +122,15 @@ def _pod_template(template: Object) -> Object:
 
 @pytest.fixture(scope="session")
 def texts(infra: Path) -> Mapping[str, str]:
-    """Every file of infra/, by its path from there; what a tool keeps for itself (`.cache`, `__pycache__`) is none."""
+    """Every file of infra/ by its path below it, without caches of tools (`.cache`, `__pycache__`)."""
     files = {str(path.relative_to(infra)): path for path in sorted(infra.rglob("*")) if path.is_file()}
-    kept = [name for name in files if not any(part.startswith((".", "__")) for part in Path(name).parts[:-1])]
-    return {name: files[name].read_text() for name in kept}
+    names = [name for name in files if not any(part.startswith((".", "__")) for part in Path(name).parts[:-1])]
+    return {name: files[name].read_text() for name in names}
 
 
 @pytest.fixture(scope="session")
 def options_of() -> Callable[[Any], set[str]]:
-    """List the flags of a click command, such as `--head`."""
+    """Return a function that lists the flags of a click command, such as `--head`."""
 
     def flags(command: Any) -> set[str]:
         every = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}

@@ -1,4 +1,4 @@
-"""The files for `ray up`: by Ray's own check of them, without a cloud."""
+"""The files for `ray up`, validated by Ray itself, without a cloud."""
 
 import copy
 import re
@@ -17,18 +17,18 @@ Config = dict[str, Any]
 
 @pytest.fixture(params=["aws", "gcp"])
 def config(infra: Path, request: pytest.FixtureRequest) -> Config:
-    said: Config = yaml.safe_load((infra / "cluster-launcher" / f"{request.param}.yaml").read_text())
-    return said
+    loaded: Config = yaml.safe_load((infra / "cluster-launcher" / f"{request.param}.yaml").read_text())
+    return loaded
 
 
 def _filled(config: Config) -> Config:
-    """Return what `ray up` would go on with; raises where it would stop."""
+    """Return the config with the defaults of `ray up`; raise where `ray up` would."""
     filled: Config = prepare_config(copy.deepcopy(config))
     validate_config(filled)
     return filled
 
 
-def test_ray_takes_the_file(config: Config) -> None:
+def test_ray_accepts_the_file(config: Config) -> None:
     filled = _filled(config)
     assert filled["head_node_type"] in filled["available_node_types"]
     assert {kind: node["min_workers"] for kind, node in filled["available_node_types"].items()} == {
@@ -51,16 +51,16 @@ def test_ray_takes_the_file(config: Config) -> None:
     ],
 )
 def test_ray_refuses_a_broken_file(config: Config, path: str, value: Any) -> None:
-    *way, last = path.split("/")
-    place = config
-    for part in way:
-        place = place[part]
-    place[last] = value
+    *parents, last = path.split("/")
+    node = config
+    for part in parents:
+        node = node[part]
+    node[last] = value
     with pytest.raises((jsonschema.ValidationError, NotImplementedError, ValueError)):
         _filled(config)
 
 
-def test_the_head_takes_no_task_and_the_workers_are_on_spot_nodes(config: Config) -> None:
+def test_the_head_runs_no_tasks_and_the_workers_are_on_spot_nodes(config: Config) -> None:
     kinds = config["available_node_types"]
     assert kinds["head"]["resources"] == {"CPU": 0}
     assert kinds["gpu_encoder"]["resources"]["GPU"] == 1
@@ -72,16 +72,16 @@ def test_the_head_takes_no_task_and_the_workers_are_on_spot_nodes(config: Config
     assert sum(node.get("max_workers", 0) for node in kinds.values()) <= config["max_workers"]
 
 
-def test_the_launchers_own_defaults_install_nothing(config: Config) -> None:
-    """Left out, these lists are those of the launcher's defaults, which install a nightly Ray over the image's own."""
+def test_the_launchers_defaults_install_nothing(config: Config) -> None:
+    """Without these lists, the launcher's defaults would install a nightly Ray over the image's Ray."""
     filled = _filled(config)
-    said = [line for key in filled if key.endswith("setup_commands") for line in filled[key]]
-    assert not any(re.search(r"\bray\b", line) for line in said)
-    lacking = {key: value for key, value in config.items() if key != "setup_commands"}
-    assert any("pip install" in line and "ray" in line for line in _filled(lacking)["setup_commands"])
+    commands = [line for key in filled if key.endswith("setup_commands") for line in filled[key]]
+    assert not any(re.search(r"\bray\b", line) for line in commands)
+    without = {key: value for key, value in config.items() if key != "setup_commands"}
+    assert any("pip install" in line and "ray" in line for line in _filled(without)["setup_commands"])
 
 
-def test_ray_is_started_by_flags_that_it_has_and_asks_for_the_token(
+def test_ray_has_every_flag_that_it_is_started_with_and_requires_the_token(
     config: Config, options_of: Callable[[Any], set[str]]
 ) -> None:
     assert config["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
@@ -92,4 +92,4 @@ def test_ray_is_started_by_flags_that_it_has_and_asks_for_the_token(
     for line in starts:
         assert line.startswith("RAY_AUTH_MODE=token ray start ")
         assert set(re.findall(r"--[\w-]+", line)) <= options_of(start)
-    assert "--dashboard-host=127.0.0.1" in starts[0]  # reached through `ray dashboard`, and not from outside
+    assert "--dashboard-host=127.0.0.1" in starts[0]  # only reachable through `ray dashboard`

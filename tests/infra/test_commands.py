@@ -1,4 +1,4 @@
-"""What the recipes run: each names a step that is there, a config that its class reads, and an absolute store."""
+"""Commands in infra/ and the README: existing steps, valid configs, absolute stores."""
 
 import importlib
 import re
@@ -17,9 +17,9 @@ from tests.conftest import ROOT
 
 Object = dict[str, Any]
 HOME, CONF = "/opt/raystp", "/etc/raystp"
-"""Where the image has the clone's files, and where the pods have the configs."""
+"""Folders of the image's code and of the pods' configs."""
 STEPS = {step for step in cli.STEPS if (ROOT / "jobs" / f"{step}.py").is_file()} - {"serve"}
-"""The steps that end, and so can be RayJobs; the demo is for one machine."""
+"""The steps that can be RayJobs: those that end; the demo is for one machine."""
 OVERLAYS = ("aws", "gcp", "local")
 
 
@@ -29,7 +29,7 @@ def _load(step: str, config: Path | None, overrides: list[str]) -> StepConfig[An
 
 
 def _wrong(words: list[str], folder: Path) -> str | None:
-    """Say what is wrong with `python jobs/STEP.py --config FILE --set KEY=VALUE`, or None; configs lie in `folder`."""
+    """Return the error of `python jobs/STEP.py --config FILE --set KEY=VALUE`, or None; configs are in `folder`."""
     program, job, *rest = words
     job = job.removeprefix(f"{HOME}/")
     step = Path(job).stem
@@ -45,7 +45,7 @@ def _wrong(words: list[str], folder: Path) -> str | None:
     overrides = [value for flag, value in zip(flags, values, strict=True) if flag == "--set"]
     try:
         config = _load(step, files[-1] if files else None, overrides)
-        config.check_absolute()  # as a submitted job does: it has a working directory of its own
+        config.check_absolute()  # as a submitted job does, since its working directory differs
     except ConfigError as error:
         return str(error)
     return None
@@ -59,7 +59,7 @@ def overlay(request: pytest.FixtureRequest, overlays: Mapping[str, list[Object]]
 
 @pytest.fixture
 def folder(overlay: list[Object], tmp_path: Path) -> Path:
-    """The overlay's configs as files; what they say of their own folder is said of this one."""
+    """The overlay's configs as files; their own folder is replaced by this one."""
     (conf,) = (
         one["data"] for one in overlay if one["metadata"]["name"] == "raystp-conf" and one["kind"] == "ConfigMap"
     )
@@ -73,18 +73,18 @@ def _jobs(overlay: list[Object]) -> dict[str, list[str]]:
     return {name.removeprefix("raystp-"): shlex.split(entrypoint) for name, entrypoint in jobs.items()}
 
 
-def test_every_step_has_a_rayjob_under_its_name(overlay: list[Object]) -> None:
+def test_every_step_has_a_rayjob_of_its_name(overlay: list[Object]) -> None:
     jobs = _jobs(overlay)
     assert set(jobs) >= STEPS
     assert {step: words[1] for step, words in jobs.items()} == {step: f"{HOME}/jobs/{step}.py" for step in jobs}
 
 
-def test_every_rayjob_runs_a_step_as_its_class_reads_it(overlay: list[Object], folder: Path) -> None:
+def test_every_rayjob_has_a_valid_config(overlay: list[Object], folder: Path) -> None:
     wrong = {step: _wrong(words, folder) for step, words in _jobs(overlay).items() if step in STEPS}
     assert wrong == dict.fromkeys(STEPS)
 
 
-def test_every_rayjob_leaves_its_artifact_in_the_overlays_store(overlay: list[Object], folder: Path) -> None:
+def test_every_rayjob_writes_to_the_overlays_store(overlay: list[Object], folder: Path) -> None:
     (store,) = (one["data"]["store"] for one in overlay if one["metadata"]["name"] == "raystp-store" and "data" in one)
     assert "://" in store or Path(store).is_absolute()
     for step, words in _jobs(overlay).items():
@@ -93,13 +93,13 @@ def test_every_rayjob_leaves_its_artifact_in_the_overlays_store(overlay: list[Ob
             assert _load(step, folder / Path(words[3]).name, words[5::2]).run.store == store
 
 
-def test_what_one_step_reads_another_leaves(overlay: list[Object], folder: Path) -> None:
-    """A config names artifacts as `<step>/<name>`; somebody's `name` is that, where a step of that kind is there."""
+def test_the_inputs_of_a_step_are_outputs_of_another(overlay: list[Object], folder: Path) -> None:
+    """Every artifact `<step>/<name>` in a config is the output of another config."""
     configs = {path.stem: yaml.safe_load(path.read_text()) or {} for path in sorted(folder.glob("*.yaml"))}
-    made = {f"{step}/{config.get('name', 'default')}" for step, config in configs.items()}
-    said = yaml.safe_dump([configs[step] for step in sorted(STEPS & configs.keys())])
-    read = set(re.findall(rf"(?<![\w/.])(?:{'|'.join(sorted(STEPS))})/[\w.-]+", said))
-    assert {"tile/cohort", "embed/cohort", "train/cohort"} <= read <= made
+    written = {f"{step}/{config.get('name', 'default')}" for step, config in configs.items()}
+    text = yaml.safe_dump([configs[step] for step in sorted(STEPS & configs.keys())])
+    read = set(re.findall(rf"(?<![\w/.])(?:{'|'.join(sorted(STEPS))})/[\w.-]+", text))
+    assert {"tile/cohort", "embed/cohort", "train/cohort"} <= read <= written
     assert "ConfigMap" in {one["kind"] for one in overlay}
 
 
@@ -116,11 +116,11 @@ def test_what_one_step_reads_another_leaves(overlay: list[Object], folder: Path)
         ("python /opt/raystp/jobs/tile.py --config /etc/raystp/embed.yaml --set run.store=/s", "no such field"),
     ],
 )
-def test_a_wrong_command_is_noticed(folder: Path, command: str, word: str) -> None:
+def test_a_wrong_command_is_detected(folder: Path, command: str, word: str) -> None:
     assert word in (_wrong(shlex.split(command), folder) or "")
 
 
-def test_the_configs_log_to_the_server_that_is_there(
+def test_the_configs_log_to_the_mlflow_service(
     overlay: list[Object], infra: Path, build: Callable[[Path], list[Object]]
 ) -> None:
     (service,) = (one for one in build(infra / "mlflow") if one["kind"] == "Service")
@@ -133,15 +133,15 @@ def test_the_configs_log_to_the_server_that_is_there(
 
 
 def _commands(text: str) -> list[str]:
-    """Return a text's lines without the mark of a comment; one that ends in \\ goes on with the next."""
+    """Return a text's lines without comment signs; a line that ends in \\ is joined with the next."""
     joined = re.sub(r"\\\n[#\s]*", "", text)
     return [line.strip("# ").partition("  #")[0] for line in joined.splitlines()]
 
 
 def _sbatch(command: str) -> str | None:
-    """Say what is wrong with an `sbatch` line of ours, or None."""
+    """Return the error of an `sbatch` line, or None."""
     words = shlex.split(command)
-    script = next(place for place, word in enumerate(words) if word.endswith(".sbatch"))
+    script = next(index for index, word in enumerate(words) if word.endswith(".sbatch"))
     if not (ROOT / words[script]).is_file():
         return f"{words[script]}: no such script"
     step, *rest = words[script + 1 :]
@@ -152,7 +152,7 @@ def _sbatch(command: str) -> str | None:
 
 
 def _submitted(command: str, folder: Path) -> str | None:
-    """Say what is wrong with a `ray job submit` line, or None; a config of the clone lies in the clone."""
+    """Return the error of a `ray job submit` line, or None; a relative config is in the clone."""
     words = shlex.split(command)
     job = words[words.index("--") + 1 :]
     config = job[job.index("--config") + 1]
@@ -164,13 +164,13 @@ def _submitted(command: str, folder: Path) -> str | None:
 
 @pytest.fixture(scope="module")
 def lines(texts: Mapping[str, str]) -> list[str]:
-    """Every line of the recipes and of the README, as a person would type it."""
-    readme = (ROOT / "README.md").read_text().replace("$PWD", str(ROOT))  # as the shell that one types it into
+    """Every command line in infra/ and the README."""
+    readme = (ROOT / "README.md").read_text().replace("$PWD", str(ROOT))  # as the shell expands it
     every = [*texts.values(), readme]
     return [line for text in every for line in _commands(text)]
 
 
-def test_the_submissions_in_the_recipes_and_the_readme_are_right(lines: list[str], folder: Path) -> None:
+def test_the_submissions_in_infra_and_the_readme_are_valid(lines: list[str], folder: Path) -> None:
     sbatch = [line for line in lines if line.startswith("sbatch ")]
     assert sbatch
     assert [wrong for wrong in map(_sbatch, sbatch) if wrong] == []
@@ -178,7 +178,7 @@ def test_the_submissions_in_the_recipes_and_the_readme_are_right(lines: list[str
     assert [wrong for wrong in (_submitted(line, folder) for line in ray) if wrong] == []
 
 
-def test_the_files_that_commands_name_are_there(lines: list[str]) -> None:
+def test_the_files_in_commands_exist(lines: list[str]) -> None:
     kustomizations = [word for line in lines for word in re.findall(r"kubectl (?:apply|delete) -k (\S+)", line)]
     assert {"infra/mlflow", "infra/kuberay/overlays/aws"} <= set(kustomizations)
     assert all((ROOT / folder / "kustomization.yaml").is_file() for folder in kustomizations)
@@ -195,5 +195,5 @@ def test_the_files_that_commands_name_are_there(lines: list[str]) -> None:
         ("sbatch infra/slurm/raystp.sbatch tile --config /c.yaml", "no absolute store"),
     ],
 )
-def test_a_wrong_sbatch_line_is_noticed(command: str, word: str) -> None:
+def test_a_wrong_sbatch_line_is_detected(command: str, word: str) -> None:
     assert word in (_sbatch(command) or "")

@@ -1,4 +1,4 @@
-"""The images: linted, of the pinned versions, and made of files that are there."""
+"""The images: linted, with the pinned versions, and built from existing files."""
 
 import re
 import subprocess
@@ -13,12 +13,14 @@ from packaging.requirements import Requirement
 from tests.conftest import ROOT
 
 DOCKERFILE = ROOT / "infra/docker/Dockerfile"
+PROXY_IMAGE = "nginxinc/nginx-unprivileged:1.28-alpine"
+"""The only image that is not raystp's."""
 
 
 @pytest.fixture(scope="module")
 def project() -> Mapping[str, Any]:
-    parts: Mapping[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return parts
+    table: Mapping[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return table
 
 
 @pytest.fixture
@@ -54,27 +56,26 @@ def _images(text: str) -> set[str]:
 
 
 @pytest.fixture
-def right(project: Mapping[str, Any], pins: Mapping[str, str]) -> set[str]:
+def expected(project: Mapping[str, Any], pins: Mapping[str, str]) -> set[str]:
     tag = f"{project['version']}-ray{pins['ray']}-py311"
     return {f"raystp-cpu:{tag}", f"raystp-gpu:{tag}"}
 
 
-def test_every_image_is_of_the_pinned_ray_and_of_this_version(texts: Mapping[str, str], right: set[str]) -> None:
+def test_every_image_has_the_pinned_ray_and_this_version(texts: Mapping[str, str], expected: set[str]) -> None:
     found = {name: _images(text) for name, text in texts.items() if _images(text)}
     assert {"docker/Dockerfile", "kuberay/base/raycluster.yaml", "mlflow/compose.yaml"} <= set(found)
-    assert {name: images - right for name, images in found.items() if images - right} == {}
-    assert _images("image: raystp-cpu:0.1.0-ray2.59.0-py311\n") - right
+    assert {name: images - expected for name, images in found.items() if images - expected} == {}
+    assert _images("image: raystp-cpu:0.1.0-ray2.59.0-py311\n") - expected
 
 
-def test_no_other_image_is_pulled(texts: Mapping[str, str], right: set[str]) -> None:
-    manifests = [
-        text for name, text in texts.items() if not name.endswith(".py")
-    ]  # there `image:` is an argument's type
+def test_no_other_image_is_pulled(texts: Mapping[str, str], expected: set[str]) -> None:
+    # In Python, `image:` is the type of an argument.
+    manifests = [text for name, text in texts.items() if not name.endswith(".py")]
     named = {image for text in manifests for image in re.findall(r"^[\s-]*(?:worker_)?image: *(\S+)", text, re.M)}
-    assert named == right
+    assert named == expected | {PROXY_IMAGE}
 
 
-def test_the_base_image_is_the_pinned_rays(pins: Mapping[str, str]) -> None:
+def test_the_base_image_has_the_pinned_ray(pins: Mapping[str, str]) -> None:
     text = DOCKERFILE.read_text()
     assert re.findall(r"^ARG RAY_VERSION=(.*)$", text, re.M) == [pins["ray"]]
     bases = re.findall(r"^FROM (\S+) AS (\w+)$", text, re.M)
@@ -86,7 +87,7 @@ def test_the_base_image_is_the_pinned_rays(pins: Mapping[str, str]) -> None:
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
-def test_an_image_installs_its_extra_by_the_constraints_and_ends_without_rights(
+def test_an_image_installs_its_extra_with_the_constraints_and_runs_without_root(
     project: Mapping[str, Any], target: str
 ) -> None:
     text = re.sub(r"\\\n\s*", "", DOCKERFILE.read_text())
@@ -99,20 +100,20 @@ def test_an_image_installs_its_extra_by_the_constraints_and_ends_without_rights(
     assert re.findall(r"^USER (.*)$", own, re.M)[-1] == "1000:100"
     assert own.index("COPY pyproject.toml") < own.index("pip install") < own.index("COPY --from=source")
     assert "org.opencontainers.image.title" in own
-    assert not re.search(r"^(?:ENTRYPOINT|CMD)", own, re.M)  # the operator and the launcher say what is started
+    assert not re.search(r"^(?:ENTRYPOINT|CMD)", own, re.M)  # the operator and the launcher set the command
 
 
-def test_the_gpu_image_has_the_faiss_that_its_extra_asks_for(
+def test_the_gpu_image_has_the_faiss_that_its_extra_requires(
     project: Mapping[str, Any], pins: Mapping[str, str]
 ) -> None:
     (pin,) = re.findall(r"^faiss-gpu==(.*)$", (ROOT / "infra/docker/constraints-gpu.txt").read_text(), re.M)
     (wanted,) = (one for one in project["optional-dependencies"]["gpu"] if one.startswith("faiss-gpu"))
     assert Requirement(wanted).specifier.contains(pin)
-    assert pin == pins["faiss-cpu"]  # an index that a CPU wrote is read by a GPU's node
+    assert pin == pins["faiss-cpu"]  # GPU nodes read indexes that CPU nodes wrote
 
 
 def _allowed(path: str) -> bool:
-    """Say whether the build's context holds a path: the last pattern of the ignore file that fits it decides."""
+    """Return whether a path is in the build context: the last matching pattern of the ignore file decides."""
     allowed = True
     for line in (ROOT / "infra/docker/Dockerfile.dockerignore").read_text().splitlines():
         pattern = line.removeprefix("!")
@@ -125,7 +126,7 @@ def _allowed(path: str) -> bool:
     return allowed
 
 
-def test_what_is_copied_is_there_and_nothing_else_is_sent() -> None:
+def test_copied_files_exist_and_nothing_else_is_in_the_build_context() -> None:
     copies = re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE.read_text(), re.M)
     sources = {word for copy in copies for word in copy.split()[:-1]}
     assert {"raystp", "jobs", "conf", "pyproject.toml", "constraints-cpu.txt"} <= sources
@@ -134,7 +135,7 @@ def test_what_is_copied_is_there_and_nothing_else_is_sent() -> None:
 
 
 def test_no_registry_is_named(texts: Mapping[str, str]) -> None:
-    """Whose registry the images lie in is the user's to say, and so is the index that packages come from."""
+    """The user chooses the registry of the images and the package index."""
     host = re.compile(
         r"(?:index-url|registry|mirror)\S*[ =]+https?://|\b[\w-]+(?:\.[\w-]+)+(?::\d+)?/(?:[\w-]+/)*raystp-"
     )

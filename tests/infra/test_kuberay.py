@@ -1,4 +1,4 @@
-"""The KubeRay overlays: what the API server would take, with the real kustomize and published schemas, no cluster."""
+"""The KubeRay overlays, built with the real kustomize and checked with published schemas, without a cluster."""
 
 import copy
 import shutil
@@ -17,7 +17,7 @@ CLOUDS = ("aws", "gcp")
 
 @dataclass(frozen=True)
 class Copied:
-    """A copy of infra/kuberay that may be broken."""
+    """A copy of infra/kuberay that a test may change."""
 
     root: Path
     kustomize: Callable[[Path], list[Object]]
@@ -55,22 +55,22 @@ def _pods(objects: list[Object]) -> dict[str, Object]:
     return {"head": spec["headGroupSpec"]["template"]["spec"], "submitter": submitter, **pods}
 
 
-def _put(thing: Any, path: str, value: Any) -> None:
-    *way, last = [int(part) if part.isdigit() else part for part in path.split("/")]
-    for part in way:
-        thing = thing[part]
+def _set(node: Any, path: str, value: Any) -> None:
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+    for part in parents:
+        node = node[part]
     if value is ...:
-        del thing[last]
+        del node[last]
     else:
-        thing[last] = value
+        node[last] = value
 
 
-def test_there_is_an_overlay_for_each_place(overlays: Mapping[str, list[Object]]) -> None:
+def test_there_is_one_overlay_per_platform(overlays: Mapping[str, list[Object]]) -> None:
     assert sorted(overlays) == sorted(OVERLAYS)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_every_object_is_one_that_its_api_takes(
+def test_every_object_is_valid(
     overlays: Mapping[str, list[Object]], faults: Callable[[Object], list[str]], name: str
 ) -> None:
     assert {one["metadata"]["name"]: faults(one) for one in overlays[name] if faults(one)} == {}
@@ -102,7 +102,7 @@ HEAD = "spec/headGroupSpec/template/spec"
         ("ConfigMap", "data/store", 3, "store"),
     ],
 )
-def test_a_wrong_object_is_refused(
+def test_an_invalid_object_is_refused(
     overlays: Mapping[str, list[Object]],
     faults: Callable[[Object], list[str]],
     *,
@@ -112,22 +112,22 @@ def test_a_wrong_object_is_refused(
     word: str,
 ) -> None:
     broken = copy.deepcopy(_of(overlays["aws"], kind)[-1])
-    _put(broken, path, value)
+    _set(broken, path, value)
     assert word in "\n".join(faults(broken))
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_every_rayjob_brings_the_overlays_own_cluster(overlays: Mapping[str, list[Object]], name: str) -> None:
+def test_every_rayjob_has_the_overlays_cluster(overlays: Mapping[str, list[Object]], name: str) -> None:
     shared = _cluster(overlays[name])
     for job in _of(overlays[name], "RayJob"):
-        brought = copy.deepcopy(job["spec"]["rayClusterSpec"])
-        for group, base in zip(brought["workerGroupSpecs"], shared["workerGroupSpecs"], strict=True):
+        job_cluster = copy.deepcopy(job["spec"]["rayClusterSpec"])
+        for group, base in zip(job_cluster["workerGroupSpecs"], shared["workerGroupSpecs"], strict=True):
             group["replicas"], group["minReplicas"] = base["replicas"], base["minReplicas"]
-        assert brought == shared
+        assert job_cluster == shared
 
 
 @pytest.mark.parametrize("name", CLOUDS)
-def test_a_step_that_counts_gpus_finds_them_when_it_begins(overlays: Mapping[str, list[Object]], name: str) -> None:
+def test_a_step_that_counts_gpus_finds_them_at_its_start(overlays: Mapping[str, list[Object]], name: str) -> None:
     there = {}
     for job in _of(overlays[name], "RayJob"):
         group = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][1]
@@ -138,7 +138,7 @@ def test_a_step_that_counts_gpus_finds_them_when_it_begins(overlays: Mapping[str
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_the_head_takes_no_task_and_nobody_without_the_token(
+def test_the_head_runs_no_tasks_and_requires_the_token(
     overlays: Mapping[str, list[Object]], pins: Mapping[str, str], name: str
 ) -> None:
     spec = _cluster(overlays[name])
@@ -150,7 +150,7 @@ def test_the_head_takes_no_task_and_nobody_without_the_token(
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_no_pod_is_root_or_may_become_it(overlays: Mapping[str, list[Object]], name: str) -> None:
+def test_no_pod_is_root_or_can_become_root(overlays: Mapping[str, list[Object]], name: str) -> None:
     for pod in _pods(overlays[name]).values():
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] == 1000
@@ -161,17 +161,17 @@ def test_no_pod_is_root_or_may_become_it(overlays: Mapping[str, list[Object]], n
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_whatever_a_pod_names_is_there(overlays: Mapping[str, list[Object]], name: str) -> None:
-    made = {(one["kind"], one["metadata"]["name"]) for one in overlays[name]}
+def test_whatever_a_pod_refers_to_exists(overlays: Mapping[str, list[Object]], name: str) -> None:
+    existing = {(one["kind"], one["metadata"]["name"]) for one in overlays[name]}
     for pod in _pods(overlays[name]).values():
         volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
         mounts = {mount["name"] for box in pod["containers"] for mount in box.get("volumeMounts", [])}
         assert mounts == set(volumes)
-        asked = {("ConfigMap", one["configMap"]["name"]) for one in volumes.values() if "configMap" in one}
+        referenced = {("ConfigMap", one["configMap"]["name"]) for one in volumes.values() if "configMap" in one}
         claims = [one["persistentVolumeClaim"] for one in volumes.values() if "persistentVolumeClaim" in one]
-        asked |= {("PersistentVolumeClaim", claim["claimName"]) for claim in claims}
-        asked |= {("ServiceAccount", pod["serviceAccountName"])} if "serviceAccountName" in pod else set()
-        assert asked <= made
+        referenced |= {("PersistentVolumeClaim", claim["claimName"]) for claim in claims}
+        referenced |= {("ServiceAccount", pod["serviceAccountName"])} if "serviceAccountName" in pod else set()
+        assert referenced <= existing
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_the_workers_are_on_spot_nodes_and_the_head_is_not(
     ]
 
 
-def test_the_local_overlay_asks_for_no_gpu_and_no_spot_node(overlays: Mapping[str, list[Object]]) -> None:
+def test_the_local_overlay_needs_no_gpu_and_no_spot_node(overlays: Mapping[str, list[Object]]) -> None:
     pods = _pods(overlays["local"])
     assert sorted(pods) == ["cpu-readers", "head", "submitter"]
     assert "nvidia.com" not in yaml.safe_dump(overlays["local"])
@@ -202,17 +202,17 @@ def test_the_local_overlay_asks_for_no_gpu_and_no_spot_node(overlays: Mapping[st
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_a_label_picks_one_step_with_what_it_needs(overlays: Mapping[str, list[Object]], name: str) -> None:
-    """`kubectl apply -k ... -l 'app.kubernetes.io/component in (config, embed)'` starts one step and no other."""
+def test_a_label_selects_one_step_and_its_config(overlays: Mapping[str, list[Object]], name: str) -> None:
+    """`kubectl apply -k ... -l 'app.kubernetes.io/component in (config, embed)'` starts a single step."""
     for one in overlays[name]:
         labels = one["metadata"]["labels"]
-        wanted = {"RayCluster": "cluster", "RayJob": one["metadata"]["name"].removeprefix("raystp-")}
-        assert labels["app.kubernetes.io/component"] == wanted.get(one["kind"], "config")
+        expected = {"RayCluster": "cluster", "RayJob": one["metadata"]["name"].removeprefix("raystp-")}
+        assert labels["app.kubernetes.io/component"] == expected.get(one["kind"], "config")
         assert labels["app.kubernetes.io/part-of"] == "raystp"
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_the_overlays_differ_in_their_nodes_and_not_in_what_they_share(infra: Path, name: str) -> None:
+def test_the_overlays_share_their_replacements(infra: Path, name: str) -> None:
     ours, aws = (
         yaml.safe_load((infra / "kuberay/overlays" / one / "kustomization.yaml").read_text())["replacements"]
         for one in (name, "aws")
@@ -233,7 +233,7 @@ AWS = "overlays/aws/kustomization.yaml"
         ("base/kustomization.yaml", "rayjob-tile.yaml", "rayjob-tiles.yaml", "rayjob-tiles.yaml"),
     ],
 )
-def test_a_broken_kustomization_is_not_built(copied: Copied, *, file: str, old: str, new: str, word: str) -> None:
+def test_a_broken_kustomization_fails_to_build(copied: Copied, *, file: str, old: str, new: str, word: str) -> None:
     copied.change(file, old, new)
     with pytest.raises(ValueError, match=word):
         copied.build()

@@ -1,4 +1,4 @@
-"""The tracking server: its objects, who may reach it, and the very command of its files, run on loopback."""
+"""The tracking server: its objects, its access, and its command run on loopback."""
 
 import copy
 import http.client
@@ -18,12 +18,12 @@ import yaml
 
 Object = dict[str, Any]
 SERVICE = "raystp-mlflow"
-PATIENCE_S = 180.0
+START_TIMEOUT_S = 180.0
 
 
 @pytest.fixture(scope="module")
 def objects(infra: Path, build: Callable[[Path], list[Object]]) -> Mapping[str, Object]:
-    """Kind -> the one object of that kind."""
+    """Kind -> the only object of that kind."""
     return {one["kind"]: one for one in build(infra / "mlflow")}
 
 
@@ -45,9 +45,7 @@ def command(pod: Object) -> list[str]:
     return [*container["command"], *container["args"]]
 
 
-def test_every_object_is_one_that_its_api_takes(
-    objects: Mapping[str, Object], faults: Callable[[Object], list[str]]
-) -> None:
+def test_every_object_is_valid(objects: Mapping[str, Object], faults: Callable[[Object], list[str]]) -> None:
     assert sorted(objects) == ["Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Service"]
     assert {kind: faults(one) for kind, one in objects.items() if faults(one)} == {}
 
@@ -56,7 +54,7 @@ def test_every_object_is_one_that_its_api_takes(
     ("kind", "field", "value"),
     [("Deployment", "replica", 1), ("Service", "ports", {}), ("NetworkPolicy", "ingres", []), ("Service", "type", 3)],
 )
-def test_a_wrong_object_is_refused(
+def test_an_invalid_object_is_refused(
     objects: Mapping[str, Object], faults: Callable[[Object], list[str]], *, kind: str, field: str, value: Any
 ) -> None:
     broken = copy.deepcopy(objects[kind])
@@ -64,7 +62,7 @@ def test_a_wrong_object_is_refused(
     assert field in "\n".join(faults(broken))
 
 
-def test_the_parts_name_each_other(objects: Mapping[str, Object], pod: Object) -> None:
+def test_the_objects_refer_to_each_other(objects: Mapping[str, Object], pod: Object) -> None:
     labels = objects["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert objects["Deployment"]["spec"]["selector"]["matchLabels"] == labels
     assert objects["Service"]["spec"]["selector"] == labels
@@ -101,16 +99,16 @@ def test_sqlite_has_one_writer(objects: Mapping[str, Object]) -> None:
     assert objects["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_on_one_machine_the_server_listens_to_that_machine_alone(compose: Object, command: list[str]) -> None:
+def test_on_one_machine_the_server_listens_on_loopback_only(compose: Object, command: list[str]) -> None:
     assert compose["ports"] == ["127.0.0.1:5000:5000"]
     assert [word for word in compose["command"] if word not in command] == ["--allowed-hosts=localhost:*,127.0.0.1:*"]
     assert len(compose["command"]) == len(command)
     assert compose["cap_drop"] == ["ALL"]
     assert compose["security_opt"] == ["no-new-privileges:true"]
-    assert compose["volumes"] == ["data:/data"]  # the folder that the image makes for the server's own user
+    assert compose["volumes"] == ["data:/data"]  # the image creates it for the server's user
 
 
-@pytest.mark.filterwarnings("ignore:.*AnyType:UserWarning")  # MLflow's command line warns of MLflow's own types
+@pytest.mark.filterwarnings("ignore:.*AnyType:UserWarning")  # MLflow's command line warns about its own types
 def test_mlflow_has_every_flag_that_it_is_started_with(
     command: list[str], options_of: Callable[[Any], set[str]]
 ) -> None:
@@ -124,7 +122,7 @@ def test_mlflow_has_every_flag_that_it_is_started_with(
 
 @pytest.fixture(scope="module")
 def address(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    """The server, started by its file's command; only the folder, the port and the interface are the test's."""
+    """The server, started with the manifest's command; folder, port and interface are the test's."""
     folder = tmp_path_factory.mktemp("mlflow")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -139,7 +137,7 @@ def address(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ite
             words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + START_TIMEOUT_S
         while _status(port, "/health", f"127.0.0.1:{port}") != 200:
             assert server.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < until, (folder / "log").read_text()
@@ -166,10 +164,10 @@ def _status(port: int, path: str, host: str) -> int | None:
 
 
 @pytest.mark.slow
-def test_the_server_of_the_file_answers_who_may_ask_and_nobody_else(address: tuple[str, int]) -> None:
+def test_the_server_accepts_only_the_allowed_hosts(address: tuple[str, int]) -> None:
     hosts, port = address
     experiment = "/api/2.0/mlflow/experiments/get?experiment_id=0"
-    may = [host.replace("*", str(port)) for host in hosts.split(",")]
-    assert {host: _status(port, experiment, host) for host in may} == dict.fromkeys(may, 200)
+    allowed = [host.replace("*", str(port)) for host in hosts.split(",")]
+    assert {host: _status(port, experiment, host) for host in allowed} == dict.fromkeys(allowed, 200)
     assert _status(port, experiment, "elsewhere.example:5000") == 403
-    assert f"{SERVICE}:5000" in may
+    assert f"{SERVICE}:5000" in allowed

@@ -1,4 +1,4 @@
-"""The Slurm script: linted, and run on one machine with stand-ins for Slurm; once with a real Ray and a real step."""
+"""The Slurm script: linted, and run with stand-ins for Slurm's commands; once with a real Ray and a real step."""
 
 import os
 import random
@@ -23,15 +23,15 @@ import pytest
 from tests.conftest import ROOT
 
 SCRIPT = ROOT / "infra/slurm/raystp.sbatch"
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 STAND_INS = {
-    # srun: its own options are dropped, noted, and the command runs here.
+    # srun: log its arguments, drop its options, and run the command here.
     "srun": 'echo "srun $*" >>"$LOG"; while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "scontrol": 'echo "scontrol $*" >>"$LOG"; if [[ $1 == show ]]; then printf "%s\\n" $NODES; fi',
 }
 NO_RAY = {
-    # A Ray that holds the line until it is told to stop, and a python that is the step, as the test wants it.
+    # A `ray start` that blocks until it is stopped, and a python that runs the test's step.
     "ray": (
         'echo "ray $*" >>"$LOG"; if [[ $1 == start ]]; then exec sleep 300; fi; '
         'mkdir -p "$HOME/.ray"; echo 0123 >"$HOME/.ray/auth_token"'
@@ -42,15 +42,15 @@ NO_RAY = {
 
 @dataclass(frozen=True)
 class Allocation:
-    """What a job finds: a home folder, stand-ins on its path, and what they noted."""
+    """The environment of a job: a home folder, stand-ins on its PATH, and their log."""
 
     folder: Path
     environment: Mapping[str, str]
 
     @property
-    def noted(self) -> str:
-        log = self.folder / "log"
-        return log.read_text() if log.exists() else ""
+    def log(self) -> str:
+        file = self.folder / "log"
+        return file.read_text() if file.exists() else ""
 
     def submit(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         command = ["bash", str(SCRIPT), *arguments]
@@ -64,10 +64,10 @@ class Allocation:
             start_new_session=True,
         )
 
-    def wait_until(self, words: str) -> None:
-        until = time.monotonic() + PATIENCE_S
-        while words not in self.noted:
-            assert time.monotonic() < until, self.noted
+    def wait_until(self, text: str) -> None:
+        until = time.monotonic() + TIMEOUT_S
+        while text not in self.log:
+            assert time.monotonic() < until, self.log
             time.sleep(0.05)
 
 
@@ -84,7 +84,7 @@ def allocate(tmp_path: Path) -> Iterator[Allocate]:
             program = tmp_path / "bin" / name
             program.write_text(f"#!/bin/bash\n{text}\n")
             program.chmod(0o755)
-        own = {
+        variables = {
             "HOME": str(tmp_path),
             "LOG": str(tmp_path / "log"),
             "NODES": "127.0.0.1",
@@ -95,22 +95,24 @@ def allocate(tmp_path: Path) -> Iterator[Allocate]:
             "SLURM_JOB_NODELIST": "node[1-2]",
             "SLURM_SUBMIT_DIR": str(ROOT),
         }
-        return Allocation(tmp_path, own)
+        return Allocation(tmp_path, variables)
 
     yield make
-    shutil.rmtree(f"/tmp/raystp-{number}", ignore_errors=True)  # the script's own scratch folder, were it left behind
+    shutil.rmtree(f"/tmp/raystp-{number}", ignore_errors=True)  # the script's scratch folder, if it was not deleted
 
 
 def _free_port() -> int:
-    """Return a port that is free, among those that the script draws from."""
-    for port in random.Random(os.getpid()).sample(range(20000, 30000), 50):  # another run of the tests draws others
+    """Return a free port in the script's range."""
+    for port in random.Random(os.getpid()).sample(
+        range(20000, 30000), 50
+    ):  # parallel runs of the tests draw different ports
         with socket.socket() as tried:
             if tried.connect_ex(("127.0.0.1", port)):
                 return port
     pytest.fail("no port is free between 20000 and 30000")
 
 
-def test_bash_reads_the_script_and_the_linter_passes_it(tool: Callable[[str], str]) -> None:
+def test_the_script_is_valid_bash_and_passes_its_linter(tool: Callable[[str], str]) -> None:
     subprocess.run(["bash", "-n", str(SCRIPT)], check=True)
     done = subprocess.run([tool("shellcheck"), str(SCRIPT)], capture_output=True, text=True, check=False)
     assert done.stdout == ""
@@ -132,14 +134,14 @@ def test_the_linter_refuses_a_broken_script(tool: Callable[[str], str], old: str
     assert word in done.stdout
 
 
-def test_slurm_is_asked_to_warn_and_to_requeue() -> None:
-    asked = re.findall(r"^#SBATCH --(\S+)$", SCRIPT.read_text(), re.M)
-    assert {"requeue", "exclusive", "open-mode=append", "ntasks-per-node=1", "signal=B:USR1@120"} <= set(asked)
+def test_slurm_is_told_to_signal_and_requeue() -> None:
+    options = re.findall(r"^#SBATCH --(\S+)$", SCRIPT.read_text(), re.M)
+    assert {"requeue", "exclusive", "open-mode=append", "ntasks-per-node=1", "signal=B:USR1@120"} <= set(options)
     last = SCRIPT.read_text().rindex("#SBATCH")
-    assert not re.search(r"^[^#\s]", SCRIPT.read_text()[:last], re.M)  # Slurm reads none after the first command
+    assert not re.search(r"^[^#\s]", SCRIPT.read_text()[:last], re.M)  # Slurm ignores options after the first command
 
 
-def test_ray_is_started_by_flags_that_it_has(options_of: Callable[[Any], set[str]]) -> None:
+def test_ray_has_every_flag_that_it_is_started_with(options_of: Callable[[Any], set[str]]) -> None:
     from ray.scripts.scripts import start  # noqa: PLC0415 -- only this test pays for the import
 
     lines = re.sub(r"\\\n\s*", "", SCRIPT.read_text())
@@ -148,71 +150,71 @@ def test_ray_is_started_by_flags_that_it_has(options_of: Callable[[Any], set[str
     assert all(set(re.findall(r"--[\w-]+", line)) <= options_of(start) for line in starts)
 
 
-def test_a_head_and_workers_start_and_the_steps_status_is_the_jobs(allocate: Allocate) -> None:
+def test_head_and_workers_start_and_the_job_exits_with_the_steps_status(allocate: Allocate) -> None:
     allocation = allocate(STAND_INS | NO_RAY)
     job = allocation.submit("embed", "--config", "/conf/embed.yaml", NODES="127.0.0.1 node2 node3", STEP="exit 3")
-    said, _ = job.communicate(timeout=PATIENCE_S)
-    assert job.returncode == 3, said
-    head, worker = re.findall(r"^srun (.*ray start.*)$", allocation.noted, re.M)
+    output, _ = job.communicate(timeout=TIMEOUT_S)
+    assert job.returncode == 3, output
+    head, worker = re.findall(r"^srun (.*ray start.*)$", allocation.log, re.M)
     port = 20000 + int(allocation.environment["SLURM_JOB_ID"])
     assert "--nodelist=127.0.0.1 ray start --head" in head
     assert f"--node-ip-address=127.0.0.1 --port={port} --num-cpus=2" in head
     assert "--nodes=2 --ntasks=2" in worker
     assert f"--exclude=127.0.0.1 ray start --block --address=127.0.0.1:{port} --num-cpus=2" in worker
-    assert "python jobs/embed.py --config /conf/embed.yaml\n" in allocation.noted
-    assert "ray stop" not in allocation.noted  # it would stop this user's other clusters on the node as well
+    assert "python jobs/embed.py --config /conf/embed.yaml\n" in allocation.log
+    assert "ray stop" not in allocation.log  # it would stop this user's other clusters on the node too
 
 
-def test_the_token_is_for_the_user_alone(allocate: Allocate) -> None:
+def test_only_the_user_can_read_the_token(allocate: Allocate) -> None:
     allocation = allocate(STAND_INS | NO_RAY)
     mode = "[[ $RAY_AUTH_MODE == token && $RAY_ADDRESS == 127.0.0.1:2* ]]"
     job = allocation.submit("embed", STEP=mode)
-    said, _ = job.communicate(timeout=PATIENCE_S)
-    assert job.returncode == 0, said
+    output, _ = job.communicate(timeout=TIMEOUT_S)
+    assert job.returncode == 0, output
     token = allocation.folder / ".ray" / "auth_token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
-    assert token.read_text().strip() not in said + allocation.noted
+    assert token.read_text().strip() not in output + allocation.log
 
 
-def test_a_time_limit_stops_what_was_started_and_puts_the_job_back_into_the_queue(allocate: Allocate) -> None:
+def test_a_time_limit_stops_all_processes_and_requeues_the_job(allocate: Allocate) -> None:
     allocation = allocate(STAND_INS | NO_RAY)
-    step = 'echo $$ >"$HOME/step"; echo begun >>"$LOG"; exec sleep 300'
+    step = 'echo $$ >"$HOME/step"; echo started >>"$LOG"; exec sleep 300'
     job = allocation.submit("embed", STEP=step)
-    allocation.wait_until("begun")
+    allocation.wait_until("started")
     job.send_signal(signal.SIGUSR1)
-    said, _ = job.communicate(timeout=PATIENCE_S)
-    assert job.returncode == 0, said
-    assert f"scontrol requeue {allocation.environment['SLURM_JOB_ID']}\n" in allocation.noted
+    output, _ = job.communicate(timeout=TIMEOUT_S)
+    assert job.returncode == 0, output
+    assert f"scontrol requeue {allocation.environment['SLURM_JOB_ID']}\n" in allocation.log
     assert not _alive(job.pid)
     with pytest.raises(ProcessLookupError):
         os.kill(int((allocation.folder / "step").read_text()), 0)
 
 
-def test_a_cancelled_job_stops_what_it_started_and_is_not_put_back(allocate: Allocate) -> None:
+def test_a_cancelled_job_stops_all_processes_and_is_not_requeued(allocate: Allocate) -> None:
     allocation = allocate(STAND_INS | NO_RAY)
-    job = allocation.submit("embed", STEP="echo begun >>$LOG; exec sleep 300")
-    allocation.wait_until("begun")
+    job = allocation.submit("embed", STEP="echo started >>$LOG; exec sleep 300")
+    allocation.wait_until("started")
     job.terminate()
-    job.communicate(timeout=PATIENCE_S)
+    job.communicate(timeout=TIMEOUT_S)
     assert job.returncode == 143
-    assert "requeue" not in allocation.noted
+    assert "requeue" not in allocation.log
     assert not _alive(job.pid)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [((), "which step?"), (("embbed",), "there is no jobs/embbed.py")])
-def test_a_wrong_step_is_said_before_anything_starts(
-    allocate: Allocate, arguments: tuple[str, ...], words: str
+@pytest.mark.parametrize(("arguments", "message"), [((), "no step given"), (("embbed",), "no jobs/embbed.py")])
+def test_a_wrong_step_is_refused_before_anything_starts(
+    allocate: Allocate, arguments: tuple[str, ...], message: str
 ) -> None:
     allocation = allocate(STAND_INS | NO_RAY)
     job = allocation.submit(*arguments)
-    said, _ = job.communicate(timeout=PATIENCE_S)
+    output, _ = job.communicate(timeout=TIMEOUT_S)
     assert job.returncode
-    assert words in said
-    assert allocation.noted == ""
+    assert message in output
+    assert allocation.log == ""
 
 
 def _alive(session: int) -> list[str]:
-    """List the processes of a job that are still there."""
+    """List the processes of a job that still run."""
     listed = subprocess.run(["ps", "-o", "args=", "--sid", str(session)], capture_output=True, text=True, check=False)
     return listed.stdout.splitlines()
 
@@ -220,7 +222,7 @@ def _alive(session: int) -> list[str]:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_real_step_runs_on_a_real_ray_and_leaves_its_artifact(allocate: Allocate) -> None:
+def test_a_real_step_runs_on_a_real_ray_and_writes_its_artifact(allocate: Allocate) -> None:
     allocation = allocate(STAND_INS)
     section = ad.AnnData(
         X=np.arange(8, dtype=np.float32).reshape(4, 2),
@@ -234,12 +236,12 @@ def test_a_real_step_runs_on_a_real_ray_and_leaves_its_artifact(allocate: Alloca
     store = allocation.folder / "store"
     job = allocation.submit("spots", "--set", f"slides={table}", "--set", f"run.store={store}", RAY_worker_niceness="0")
     try:
-        said, _ = job.communicate(timeout=2 * PATIENCE_S)
+        output, _ = job.communicate(timeout=2 * TIMEOUT_S)
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
-    assert job.returncode == 0, said
-    assert "4 spots" in said
+    assert job.returncode == 0, output
+    assert "4 spots" in output
     assert list(store.glob("spots/default-*/manifest.json"))
     assert not _alive(job.pid)
     assert not Path(f"/tmp/raystp-{allocation.environment['SLURM_JOB_ID']}").exists()

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from bench_cohort_made import draft, expression, features, make_embeddings, make_model
-from bench_scale_watch import Watched, descendants, sample
+from bench_scale_watch import Samples, descendants, sample
 
 from raystp import tables
 from raystp.artifacts import Artifact, resolve
@@ -143,10 +143,10 @@ def _run(store: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {"tiles_per_s": rate, "peak_gb": peak, "written_mb": written, "killed_after": len(before), "kept": kept}
 
 
-def _watched(command: list[str], store: Path, kill_at: int | None = None) -> Watched:
+def _watched(command: list[str], store: Path, kill_at: int | None = None) -> Samples:
     """Run a command with its memory watched; end it and all its processes once so many slides are done."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    found, over = Watched(), threading.Event()
+    found, over = Samples(), threading.Event()
     thread = threading.Thread(target=sample, args=(process.pid, found, over))
     thread.start()
     while process.poll() is None:

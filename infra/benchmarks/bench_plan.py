@@ -1,7 +1,7 @@
-"""What the driver pays to plan a cohort: seconds and memory for the units, and for Ray Data's plan of them.
+"""Driver time and memory to plan a cohort: the work units, and Ray Data's plan of them.
 
-`make bench-plan` prints a line per cohort. Nothing is read and nothing runs: what is measured grows with the number of
-work units, so with slides x tiles / unit_tiles, and never with what a tile holds.
+`make bench-plan` prints a line per cohort. No slide is read and no unit runs. The cost grows with the number of work
+units, slides x tiles / unit_tiles, and does not depend on the tiles' content.
 """
 
 import argparse
@@ -27,7 +27,7 @@ UNIT_TILES = 2048
 
 
 def main() -> None:
-    """Plan cohorts of growing size, one after the other, and print what each took."""
+    """Plan cohorts of growing size, one after the other, and print the cost of each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _plan(slides: int, tiles: int) -> dict[str, Any]:
-    """Plan a cohort, and forget it; memory is the growth of this process's peak."""
+    """Plan a cohort and discard the plan; memory is the growth of this process's peak."""
     table = {f"slide-{number:05d}": tiles for number in range(slides)}
     names = {slide: TiledSlide(f"/slides/{slide}.svs", 0.5, "") for slide in table}
     work = EmbedWork(
@@ -55,7 +55,7 @@ def _plan(slides: int, tiles: int) -> dict[str, Any]:
         "float32",
     )
     before = _peak_mb()
-    began = time.perf_counter()
+    start = time.perf_counter()
     units = plan_units(table, UNIT_TILES)
     planned = time.perf_counter()
     plan = build_plan(work, units, StreamResources(encoders=1, batch_tiles=64, threads=1))
@@ -65,7 +65,7 @@ def _plan(slides: int, tiles: int) -> dict[str, Any]:
         "slides": slides,
         "tiles": tiles,
         "units": len(units),
-        "units_s": planned - began,
+        "units_s": planned - start,
         "plan_s": done - planned,
         "driver_mb": _peak_mb() - before,
     }

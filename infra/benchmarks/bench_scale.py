@@ -1,10 +1,10 @@
-"""What embedding costs at 4 and at 40 slides: peaks of memory, bytes spilled, wall and CPU time per tile.
+"""Cost of embedding 4 and 40 slides: peak memory, spilled bytes, wall and CPU time per tile.
 
-The slides are one drawn file under many names (hard links: its pages are cached once), embedded with the `tiny` encoder
-through the steps, each run in a process of its own with a Ray of its own. The rate is the slope: from the first commit
-record of a run to its last, first unit left out; the time until then is the start, shown apart. Memory is the sum of
-the PSS of all its processes (shared pages are split among who shares them), Ray's own included, sampled 4 times a
-second; the object store and what it spilled are what Ray's node manager says.
+The slides are one synthetic file under many names (hard links, so its pages are cached once). Each run embeds them with
+the `tiny` encoder, in its own process with its own Ray. The rate is measured from the first commit record of a run to
+its last, without the first unit; the time before it is the start-up, printed separately. Memory is the sum of PSS over
+all processes, Ray's included (shared pages are divided among their users), sampled 4 times a second. The size of the
+object store and its spilled bytes are reported by Ray's node manager.
 """
 
 import argparse
@@ -27,51 +27,51 @@ from raystp.steps.tile import step as tile
 
 HERE = Path(__file__).parent
 FEW, MANY = 4, 40
-FLAT = 0.10
+MAX_GROWTH = 0.10
 TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one run did."""
+    """Figures of one run."""
 
     slides: int
     readers: int
     tiles: int
     start_s: float
-    """From the call of the step, Ray up, to the first commit."""
+    """From the call of the step, with Ray running, to the first commit."""
     wall_us: float
-    """Per tile, first unit left out."""
+    """Per tile, without the first unit."""
     cpu_us: float
     peak_mb: float
     """Sum of the PSS of all processes."""
     store_mb: float
-    """Most bytes that Ray's object store held."""
+    """Peak size of Ray's object store."""
     spilled: int
     """Bytes."""
 
 
 def main() -> None:
-    """Draw and tile the slides, run few and many in turns, and print what the ratio is."""
+    """Draw and tile the slides, embed few and many in turns, and print the ratios."""
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        drawn = folder / "drawn.svs"
-        make_slide(drawn, options.tiles)
+        slide_file = folder / "slide_file.svs"
+        make_slide(slide_file, options.tiles)
         with session():
-            tiles = {count: _tiled(drawn, folder, count) for count in (FEW, MANY)}
+            tiles = {count: _tiled(slide_file, folder, count) for count in (FEW, MANY)}
         rows = []
-        for readers, rounds in ((0, options.rounds), (1, options.apart_rounds)):
-            where = f"{readers} readers apart" if readers else "readers within the encoders"
-            _say(f"\n{where}; units of {options.unit_tiles}, {options.encoders} encoders")
+        for readers, rounds in ((0, options.rounds), (1, options.separate_rounds)):
+            where = f"{readers} separate readers" if readers else "readers within the encoders"
+            _print(f"\n{where}; units of {options.unit_tiles}, {options.encoders} encoders")
             columns = f"{'slides':>6}{'tiles':>9}{'start s':>9}{'us/tile':>9}{'CPU us':>8}{'PSS MB':>9}{'store MB':>10}"
-            _say(f"  {columns}  spilled")
+            _print(f"  {columns}  spilled")
             found = []
             for _ in range(rounds):
                 for count in (FEW, MANY):
                     found.append(_run(tiles[count], folder, options, slides=count, readers=readers))
-                    _say_row(found[-1])
-            _say_ratios(found)
+                    _print_row(found[-1])
+            _print_ratios(found)
             rows += found
     if options.out:
         options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
@@ -80,27 +80,27 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    parser.add_argument("--tiles", type=int, default=600, help="tiles of a slide, at least")
+    parser.add_argument("--tiles", type=int, default=600, help="minimum tiles of a slide")
     parser.add_argument("--unit-tiles", type=int, default=128)
     parser.add_argument("--encoders", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of few and many slides")
-    parser.add_argument("--apart-rounds", type=int, default=1, help="the same with readers apart")
-    parser.add_argument("--folder", help="where the slide is drawn; by default the folder of temporary files")
+    parser.add_argument("--separate-rounds", type=int, default=1, help="the same with separate readers")
+    parser.add_argument("--folder", help="folder of the slides; by default the folder of temporary files")
     return parser.parse_args()
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-def _tiled(drawn: Path, folder: Path, count: int) -> Artifact:
-    """Link the slide under so many names, and tile all of them."""
+def _tiled(slide_file: Path, folder: Path, count: int) -> Artifact:
+    """Link the slide under `count` names, and tile all of them."""
     slides, table = folder / f"slides{count}", folder / f"slides{count}.csv"
     slides.mkdir()
     names = [f"s{number:03d}" for number in range(count)]
     for name in names:
-        os.link(drawn, slides / f"{name}.svs")
+        os.link(slide_file, slides / f"{name}.svs")
     with table.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(("slide", "path", "patient", "mpp"))
@@ -118,7 +118,7 @@ def _tiled(drawn: Path, folder: Path, count: int) -> Artifact:
 
 
 def _run(tiles: Artifact, folder: Path, options: argparse.Namespace, *, slides: int, readers: int) -> Row:
-    """Embed in a process of its own, and return what it took."""
+    """Embed in a separate process, and return the figures."""
     shutil.rmtree(folder / "store" / "embed", ignore_errors=True)
     run = {"store": str(folder / "store"), "encoders": options.encoders, "readers": readers}
     config = {
@@ -128,44 +128,46 @@ def _run(tiles: Artifact, folder: Path, options: argparse.Namespace, *, slides: 
         "run": run,
     }
     out = folder / "out.json"
-    told = {"config": config, "out": str(out)}
-    ran = watch([sys.executable, str(HERE / "bench_scale_run.py"), json.dumps(told)], TIMEOUT_S)
-    note = json.loads(out.read_text(encoding="utf-8"))
-    (first, leading), *rest = note["marks"]
-    last = note["marks"][-1][0]
+    arguments = {"config": config, "out": str(out)}
+    ran = watch([sys.executable, str(HERE / "bench_scale_run.py"), json.dumps(arguments)], TIMEOUT_S)
+    figures = json.loads(out.read_text(encoding="utf-8"))
+    (first, first_rows), *rest = figures["commits"]
+    last = figures["commits"][-1][0]
     count = sum(rows for _, rows in rest)
     return Row(
         slides,
         readers,
-        count + leading,
-        start_s=first - note["began"],
+        count + first_rows,
+        start_s=first - figures["start"],
         wall_us=(last - first) / count * 1e6,
         cpu_us=(ran.cpu_at(last) - ran.cpu_at(first)) / count * 1e6,
         peak_mb=ran.peak_bytes / 1e6,
-        store_mb=note["store_bytes"] / 1e6,
-        spilled=note["spilled_bytes"],
+        store_mb=figures["store_bytes"] / 1e6,
+        spilled=figures["spilled_bytes"],
     )
 
 
-def _say_row(row: Row) -> None:
-    _say(
+def _print_row(row: Row) -> None:
+    _print(
         f"  {row.slides:>6}{row.tiles:>9}{row.start_s:>9.1f}{row.wall_us:>9.0f}{row.cpu_us:>8.0f}{row.peak_mb:>9.0f}"
         f"{row.store_mb:>10.2f}  {row.spilled} bytes"
     )
 
 
-def _say_ratios(rows: list[Row]) -> None:
-    """Print many slides' figures as a part of few slides', and whether they are within 10 %."""
+def _print_ratios(rows: list[Row]) -> None:
+    """Print the figures of many slides relative to few slides, and whether they grow by at most 10 %."""
     few, many = ([row for row in rows if row.slides == count] for count in (FEW, MANY))
-    words = {"wall_us": "wall per tile", "cpu_us": "CPU per tile", "peak_mb": "peak PSS", "store_mb": "object store"}
-    for measure, name in words.items():
+    names = {"wall_us": "wall per tile", "cpu_us": "CPU per tile", "peak_mb": "peak PSS", "store_mb": "object store"}
+    for measure, name in names.items():
         ratios = [getattr(b, measure) / max(getattr(a, measure), 1e-9) for a, b in zip(few, many, strict=True)]
         ratio = statistics.median(ratios)
-        flat = "" if ratio <= 1 + FLAT else ", MISSED"
+        missed = "" if ratio <= 1 + MAX_GROWTH else ", MISSED"
         spread = f"{min(ratios):.3f} to {max(ratios):.3f} over {len(ratios)} rounds"
-        _say(f"  {ratio:6.3f} {name} at {MANY} slides over {FEW} ({spread}; goal at most {1 + FLAT:.2f}{flat})")
+        _print(
+            f"  {ratio:6.3f} {name} at {MANY} slides over {FEW} ({spread}; goal at most {1 + MAX_GROWTH:.2f}{missed})"
+        )
     spilled = sum(row.spilled for row in rows)
-    _say(f"  {spilled} bytes spilled in all (goal 0{', MISSED' if spilled else ''})")
+    _print(f"  {spilled} bytes spilled in total (goal 0{', MISSED' if spilled else ''})")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The slides that the reading benchmark runs on, made in a folder: two drawn ones, and a real one where it is at hand.
+"""Slides of the benchmarks, written to a folder: two synthetic ones, and a real one if it is available.
 
 `g256.tif` is a plain tiled TIFF (256 px tiles, JPEG 4:2:0, quality 80), `svs240.svs` has an Aperio header (240 px,
 4:2:2). `real240.svs` holds the stored tiles of a real Aperio slide (240 px, RGB JPEG, shared tables), as they are,
-repeated to a larger slide: none was decoded and encoded again.
+repeated to a larger slide, without decoding and encoding them.
 """
 
 import itertools
@@ -16,16 +16,16 @@ from raystp.slides.synthetic.slide import draw_slide, draw_stain, tissue_map
 from raystp.units import MicronsPerPixel
 
 WIDTH, HEIGHT = 8192, 6144
-"""Of the drawn slides, in pixels; a section of 2048 px is drawn and repeated."""
+"""Of the synthetic slides, in px; an image of 2048 px is drawn and repeated."""
 
 DRAWN = 2048
 REAL_TILES = 36
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "wsi" / "CMU-1-Small-Region.svs"
-"""A public slide (OpenSlide's test data), where it lies beside the checkout."""
+"""A public slide (OpenSlide's test data), beside the checkout."""
 
 
 def make_slides(folder: Path) -> dict[str, Path]:
-    """Write the slides, and return their paths by name."""
+    """Write the slides; return their paths by name."""
     rng = np.random.default_rng(0)
     mpp = MicronsPerPixel(0.5)
     tissues = tissue_map(rng, width=DRAWN, height=DRAWN, mpp=mpp, cell=64)
@@ -69,7 +69,7 @@ def _write(
 
 
 def _repeat(source: Path, path: Path) -> Path:
-    """Write a slide of the stored tiles of another, those at its edges left out."""
+    """Write a slide from the stored tiles of another, without its incomplete tiles at the edges."""
     content = source.read_bytes()
     with tifffile.TiffFile(source) as tiff:
         page = tiff.pages.first
@@ -77,10 +77,10 @@ def _repeat(source: Path, path: Path) -> Path:
         columns, rows = page.imagewidth // side, page.imagelength // side
         stored = [content[o : o + n] for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
         tables, description = page.jpegtables, page.description
-    places = itertools.product(range(REAL_TILES), repeat=2)
+    positions = itertools.product(range(REAL_TILES), repeat=2)
     with tifffile.TiffWriter(path) as writer:
         writer.write(
-            (stored[row % rows * across + column % columns] for row, column in places),
+            (stored[row % rows * across + column % columns] for row, column in positions),
             shape=(REAL_TILES * side, REAL_TILES * side, 3),
             dtype=np.uint8,
             tile=(side, side),
@@ -91,5 +91,5 @@ def _repeat(source: Path, path: Path) -> Path:
             metadata=None,
         )
     with tifffile.TiffFile(path, mode="r+") as tiff:
-        tiff.pages.first.tags["PhotometricInterpretation"].overwrite(2)  # RGB, as in the source; the writer says YCbCr
+        tiff.pages.first.tags["PhotometricInterpretation"].overwrite(2)  # RGB, as in the source; the writer sets YCbCr
     return path

@@ -1,6 +1,6 @@
-"""What the training benchmark trains: made-up features, or tiles of a made slide with a tower, each watched.
+"""Inputs of the training benchmark: random features, or tiles of a synthetic slide with a tower.
 
-A `Watched` notes of each epoch how long its loop waited for input, and the CPU time of its process.
+`TimedSamples` logs for each epoch how long its loop waited for input, and the CPU time of its process.
 """
 
 import json
@@ -27,66 +27,66 @@ from raystp.models.training.setup import TrainSetup
 from raystp.steps.train.spots.pixels import PixelPairs, TileRows
 from raystp.storage import StoragePath
 
-FEATURES, GENES, SIDE = 512, 1000, 224
+FEATURES, GENES, TILE_PX = 512, 1000, 224
 
 Rows = Int64[np.ndarray, " _"]
 
 
 @dataclass
-class Watched:
-    """Samples, and a line of JSON for each epoch that another one followed."""
+class TimedSamples:
+    """Samples, and a line of JSON for each epoch but the last."""
 
     samples: SampleSet
     log: Path
     _waited: float = 0.0
     _cpu: float = field(default_factory=time.process_time)
-    _began: bool = False
+    _started: bool = False
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def prefetch(self, parts: Sequence[Rows], epoch: int) -> None:
-        """Write down the epoch before, and begin the next."""
+        """Log the previous epoch, and start the next."""
         now = time.process_time()
-        if self._began:
+        if self._started:
             line = {"epoch": epoch - 1, "waited": self._waited, "cpu": now - self._cpu}
             with self.log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps({**line, "threads": torch.get_num_threads()}) + "\n")
-        self._waited, self._cpu, self._began = 0.0, now, True
+        self._waited, self._cpu, self._started = 0.0, now, True
         if isinstance(self.samples, Prefetching):
             self.samples.prefetch(parts, epoch)
 
     def add(self, seconds: float) -> None:
-        """Count what was waited for elsewhere."""
+        """Count time that the caller waited."""
         self._waited += seconds
 
     def at(self, rows: Rows) -> tuple[torch.Tensor, ...]:
-        """Return what the samples return."""
-        began = time.perf_counter()
+        """Return the samples, and measure the time."""
+        start = time.perf_counter()
         found = self.samples.at(rows)
-        self._waited += time.perf_counter() - began
+        self._waited += time.perf_counter() - start
         return found
 
 
 @dataclass(frozen=True)
-class Made:
-    """A learner, which makes the same on each worker."""
+class SyntheticLearner:
+    """A learner with the same synthetic data on each worker."""
 
     kind: ClassVar[str] = "bleep"
 
     spots: int
     log: Path
     tiles: Artifact | None = None
-    """With tiles, `tower` is trained along."""
+    """With tiles, `tower` is trained too."""
     tower: str = "tiny"
 
     def prepare(self, worker: Worker) -> TrainSetup:
-        """Return the model and the pairs; the first worker's are watched."""
-        lesson = self.lesson()
-        return TrainSetup(lesson.model, Watched(lesson.train, self.log)) if worker.rank == 0 else lesson
+        """Return model and pairs; those of the first worker are timed."""
+        setup = self.setup()
+        return TrainSetup(setup.model, TimedSamples(setup.train, self.log)) if worker.rank == 0 else setup
 
-    def lesson(self) -> TrainSetup:
-        """Return the model and the pairs."""
+    def setup(self) -> TrainSetup:
+        """Return model and pairs."""
         features, expression = self.arrays()
         if self.tiles is None:
             return TrainSetup(
@@ -97,26 +97,26 @@ class Made:
         return TrainSetup(model, PixelPairs(self.rows(), expression, encoder, augment=True))
 
     def arrays(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return features and expression, which have nothing to do with each other."""
+        """Return random features and expression."""
         rng = np.random.default_rng(0)
         features, expression = (rng.standard_normal((self.spots, size), dtype=np.float32) for size in (FEATURES, GENES))
         return torch.from_numpy(features), torch.from_numpy(expression)
 
     def rows(self) -> TileRows:
-        """Return the reader of tiles at random places."""
+        """Return a reader of tiles at random positions."""
         assert self.tiles is not None
-        corners = np.random.default_rng(1).integers(0, (WIDTH - SIDE, HEIGHT - SIDE), (self.spots, 2))
-        squares = np.column_stack([corners, np.full(self.spots, SIDE)]).astype(np.float64)
-        return TileRows(self.tiles, ("made",), np.zeros(self.spots, np.int64), squares)
+        corners = np.random.default_rng(1).integers(0, (WIDTH - TILE_PX, HEIGHT - TILE_PX), (self.spots, 2))
+        tile_boxes = np.column_stack([corners, np.full(self.spots, TILE_PX)]).astype(np.float64)
+        return TileRows(self.tiles, ("made",), np.zeros(self.spots, np.int64), tile_boxes)
 
 
 def make_tiles(folder: Path) -> Artifact:
-    """Draw a slide, and write of the `tile` step what a training reads."""
+    """Draw a slide, and write the part of a `tile` artifact that a training reads."""
     path = make_slides(folder)["g256"]
-    draft = ArtifactWriter(
+    writer = ArtifactWriter(
         StoragePath.of(folder) / "tile" / "made-000000000000", "tile", "made", "000000000000", {}, {}
     )
     values = ["made", str(path), "made", "00", 0.5, "table", WIDTH, HEIGHT, True, 0.5, 0]
     rows = [dict(zip(tables.SLIDES.names, values, strict=True))]
-    (draft.path / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
-    return draft.finish({}, [], {"pixels": SIDE, "side": SIDE / 2})
+    (writer.path / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
+    return writer.finish({}, [], {"pixels": TILE_PX, "side": TILE_PX / 2})

@@ -1,11 +1,11 @@
-"""What the loss of a large gathered set holds in memory, on each of several ranks: naive, and as raystp takes it.
+"""Memory of the loss of a large gathered batch on each of several ranks: the published form and raystp's.
 
     python infra/benchmarks/bench_train_memory.py [--rows 4096] [--ranks 4]
 
-`naive` is the formula as it is published, on gathered embeddings: every rank holds all rows' logits, similarities and
-target. A rank's own growth is measured in a fresh process: the peak of its resident memory over forward and backward,
-gathered embeddings and their gradients included. The C library is told to give freed memory back at once: what it keeps
-and cannot use again would count as well, and depends on the sizes alone. raystp's is shown without that too.
+`naive` is the published formula on gathered embeddings: every rank holds the logits, similarities and targets of all
+rows. The growth is measured in a new process per rank: the peak of resident memory over forward and backward, with
+gathered embeddings and their gradients. The C library returns freed memory at once, since memory that it keeps would
+count too; raystp's loss is also shown with the default malloc.
 """
 
 import argparse
@@ -18,8 +18,9 @@ PROGRAM = """
 import re, sys, time, torch
 from pathlib import Path
 from torch.nn import functional
-from raystp.models.bleep.loss import BleepOptions, bleep_loss_part
-from raystp.models.training.plan import Ranks
+from raystp.models.bleep.loss import bleep_loss_part
+from raystp.models.bleep.options import BleepOptions
+from raystp.models.training.plan import RankLayout
 form, rows, parts, joint = sys.argv[1], *(int(word) for word in sys.argv[2:])
 torch.set_num_threads(1)
 
@@ -35,34 +36,34 @@ def naive(images, spots, gather):
     return ((of_spots + of_images) / 2).mean()
 
 def run(rows):
-    others = torch.randn(rows - rows // parts, joint)
+    other_rows = torch.randn(rows - rows // parts, joint)
     def gather(mine):  # the other ranks' rows, without their processes
-        return torch.cat([mine, others]) if mine.shape[1] == joint else mine.expand(parts, -1)
+        return torch.cat([mine, other_rows]) if mine.shape[1] == joint else mine.expand(parts, -1)
     own = [torch.randn(rows // parts, joint, requires_grad=True) for _ in range(2)]
-    before, began = peak(), time.perf_counter()
+    before, start = peak(), time.perf_counter()
     if form == "naive":
         naive(*own, gather).backward()
     else:
-        bleep_loss_part(*own, BleepOptions(), Ranks(0, parts, gather)).backward()
-    return peak() - before, time.perf_counter() - began
+        bleep_loss_part(*own, BleepOptions(), RankLayout(0, parts, gather)).backward()
+    return peak() - before, time.perf_counter() - start
 
 torch.manual_seed(0)
-run(64)  # what torch loads at the first loss
-Path("/proc/self/clear_refs").write_text("5")  # what was imported had a peak of its own
+run(64)  # warm-up: torch loads libraries at the first loss
+Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
 print(*run(rows))
 """
 
 
 def loss_memory(form: str, rows: int, ranks: int, *, default: bool = False) -> tuple[float, float]:
-    """Return by how many MB the peak of one rank's process grows, and the seconds that its loss takes."""
-    words = [sys.executable, "-c", PROGRAM, form, str(rows), str(ranks), str(JOINT)]
+    """Return the growth of one rank's peak memory in MB, and the seconds of its loss."""
+    command = [sys.executable, "-c", PROGRAM, form, str(rows), str(ranks), str(JOINT)]
     environment = dict(os.environ) | ({} if default else {"MALLOC_MMAP_THRESHOLD_": "65536"})
-    out = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     grown, seconds = out.split()
     return float(grown), float(seconds)
 
 
-def measured(rows: int, ranks: int) -> dict[str, tuple[float, float]]:
+def measure(rows: int, ranks: int) -> dict[str, tuple[float, float]]:
     """Return MB and seconds of each form."""
     return {
         "naive": loss_memory("naive", rows, ranks),
@@ -73,23 +74,23 @@ def measured(rows: int, ranks: int) -> dict[str, tuple[float, float]]:
 
 
 def lines(rows: int, ranks: int, found: dict[str, tuple[float, float]]) -> list[str]:
-    """Return what is printed."""
+    """Return the printed lines."""
     naive = found["naive"][0]
-    said = [
+    printed = [
         f"loss of {rows} gathered rows x {JOINT} on each of {ranks} ranks, forward and backward, growth of the peak"
     ]
     for name, (grown, seconds) in found.items():
-        said.append(f"  {name:<28}{grown:>8.0f} MB, {grown / naive:.2f} of naive; {seconds:>6.2f} s")
-    return said
+        printed.append(f"  {name:<28}{grown:>8.0f} MB, {grown / naive:.2f} of naive; {seconds:>6.2f} s")
+    return printed
 
 
 def main() -> None:
-    """Print one line a form."""
+    """Print one line per form."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--ranks", type=int, default=4)
     options = parser.parse_args()
-    found = measured(options.rows, options.ranks)
+    found = measure(options.rows, options.ranks)
     sys.stdout.write("\n".join(lines(options.rows, options.ranks, found)) + "\n")
 
 

@@ -1,7 +1,7 @@
-"""The plain loops that Ray Train is held against: the same model, sets and optimiser, as people write them.
+"""Plain training loops to compare with Ray Train: the same model, batches and optimiser.
 
-From pixels there is a DataLoader with one process that reads ahead, tile by tile, with raystp's own reader; without
-batches of its own the loop takes raystp's samples, and what differs then is Ray Train alone.
+From pixels, a DataLoader prefetches in one process, tile by tile, with raystp's reader. With `make_batches=None` the
+loop uses raystp's samples, so that only Ray Train differs.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_train_made import SIDE, Made, Watched
+from bench_train_made import TILE_PX, SyntheticLearner, TimedSamples
 from torch.utils.data import DataLoader, Dataset
 
 from raystp.models.training.options import FitOptions
@@ -21,88 +21,89 @@ from raystp.steps.train.spots.pixels import PixelPairs
 from raystp.units import TilePixels
 
 Batches = Callable[[int], Iterator[tuple[torch.Tensor, ...]]]
-"""The number of an epoch -> what each set of it holds."""
+"""Number of an epoch -> its batches."""
 
-Make = Callable[[Made, FitOptions], Batches]
+MakeBatches = Callable[[SyntheticLearner, FitOptions], Batches]
 
 
-def looped(made: Made, fit: FitOptions, batches: Make | None) -> list[float]:
-    """Train as people write it; return the seconds of each epoch."""
-    lesson = made.lesson()
-    model: Any = lesson.model
-    watch = Watched(lesson.train, made.log)
-    of_epoch = batches(made, fit) if batches is not None else None
+def plain_loop(made: SyntheticLearner, fit: FitOptions, make_batches: MakeBatches | None) -> list[float]:
+    """Train in a plain loop; return the seconds of each epoch."""
+    setup = made.setup()
+    model: Any = setup.model
+    samples = TimedSamples(setup.train, made.log)
+    batches = make_batches(made, fit) if make_batches is not None else None
     optimizer = torch.optim.AdamW(model.parameters(), lr=fit.lr, weight_decay=fit.weight_decay)
     model.train()
     seconds = []
     for epoch in range(fit.epochs):
-        began = time.perf_counter()
-        sets = plan_of(fit, made.spots, epoch)
-        watch.prefetch(sets if of_epoch is None else [], epoch)
-        coming = of_epoch(epoch) if of_epoch is not None else (watch.at(rows) for rows in sets)
-        for number in range(len(sets)):
+        start = time.perf_counter()
+        plan = epoch_batches(fit, made.spots, epoch)
+        samples.prefetch(plan if batches is None else [], epoch)
+        source = batches(epoch) if batches is not None else (samples.at(rows) for rows in plan)
+        for number in range(len(plan)):
             if number % fit.accumulate_batches == 0:
                 optimizer.zero_grad(set_to_none=True)
-            asked = time.perf_counter()
-            batch = next(coming)
-            if of_epoch is not None:
-                watch.add(time.perf_counter() - asked)
+            requested = time.perf_counter()
+            batch = next(source)
+            if batches is not None:
+                samples.add(time.perf_counter() - requested)
             loss = model.loss(*model(*batch)) / fit.accumulate_batches
             loss.backward()
             if number % fit.accumulate_batches == fit.accumulate_batches - 1:
                 optimizer.step()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     return seconds
 
 
-def plan_of(fit: FitOptions, rows: int, epoch: int) -> list[np.ndarray]:
-    """Return the sets of an epoch."""
+def epoch_batches(fit: FitOptions, rows: int, epoch: int) -> list[np.ndarray]:
+    """Return the rows of each batch of an epoch."""
     plan = epoch_plan(
         rows, batch_size=fit.batch_size, accumulate_batches=fit.accumulate_batches, seed=fit.seed, epoch=epoch
     )
     return list(plan.reshape(-1, fit.batch_size))
 
 
-def arrays(made: Made, fit: FitOptions) -> Batches:
-    """Give sets of features and expression."""
+def array_batches(made: SyntheticLearner, fit: FitOptions) -> Batches:
+    """Return batches of features and expression."""
     features, expression = made.arrays()
 
-    def of_epoch(epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        for rows in plan_of(fit, made.spots, epoch):
+    def batches(epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        for rows in epoch_batches(fit, made.spots, epoch):
             chosen = torch.from_numpy(rows)
             yield features[chosen], expression[chosen]
 
-    return of_epoch
+    return batches
 
 
 class Tiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Tiles one by one, turned and normalised, as datasets are written."""
+    """Single tiles, rotated and normalised, as in a usual dataset."""
 
     def __init__(self, pairs: SampleSet) -> None:
         assert isinstance(pairs, PixelPairs)
-        self.rows, self.expression = pairs.rows, pairs.expression  # not the tower: a reader's process needs none
+        # Without the tower, which the reader's process does not need.
+        self.rows, self.expression = pairs.rows, pairs.expression
         self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (pairs.encoder.mean, pairs.encoder.std))
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a tile and its expression."""
-        tile = read_tiles(self.rows._slide("made"), self.rows.squares[[row]], TilePixels(SIDE))[0]
+        tile = read_tiles(self.rows._slide("made"), self.rows.squares[[row]], TilePixels(TILE_PX))[0]
         pixels = torch.rot90(torch.from_numpy(tile).permute(2, 0, 1), int(torch.randint(4, ())), (1, 2))
         return (pixels.float() / 255 - self.mean) / self.std, self.expression[row]
 
 
-def loader(made: Made, fit: FitOptions) -> Batches:
-    """Give sets of tiles and expression, read ahead by one process."""
-    sets: list[list[int]] = []
+def loader_batches(made: SyntheticLearner, fit: FitOptions) -> Batches:
+    """Return batches of tiles and expression, prefetched by one process."""
+    plan: list[list[int]] = []
     reader = DataLoader(
-        Tiles(made.lesson().train),
-        batch_sampler=sets,
+        Tiles(made.setup().train),
+        batch_sampler=plan,
         num_workers=1,
         persistent_workers=True,
         multiprocessing_context="spawn",
     )
 
-    def of_epoch(epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        sets[:] = [rows.tolist() for rows in plan_of(fit, made.spots, epoch)]
+    def batches(epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        plan[:] = [rows.tolist() for rows in epoch_batches(fit, made.spots, epoch)]
         yield from reader
 
-    return of_epoch
+    return batches

@@ -190,3 +190,8 @@ def matrix(column: pa.ChunkedArray) -> Float32[np.ndarray, "row dim"]:
 def strings(values: Sequence[str]) -> pa.Array:
     """Return names as an Arrow column."""
     return pa.array(list(values), pa.string())
+
+
+ATTENTION_MAP, CONTRIBUTION_MAP = "attention", "contribution"
+MAPS = (ATTENTION_MAP, CONTRIBUTION_MAP)
+"""Layers of a predicted slide: how much each tile counts, and its share of the prediction."""

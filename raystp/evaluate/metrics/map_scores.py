@@ -14,8 +14,7 @@ from jaxtyping import Float, Float32
 
 from raystp.evaluate.metrics.maps import MapOverlap, MapStability, deletion_curves, overlap, stability
 from raystp.evaluate.metrics.score import MEAN, ScoreLabel, ScoreRow
-
-MAPS = ("attention", "contribution")
+from raystp.tables import MAPS
 
 REGION_SHARE = 0.2
 """A gene's region is this share of a section's spots: those with its highest simulated expression."""

@@ -20,6 +20,7 @@ from raystp.evaluate.report.slide_figures import (
     tiles_figure,
     whole_slide_figure,
 )
+from raystp.tables import ATTENTION_MAP, CONTRIBUTION_MAP
 from raystp.units import Level0Pixels
 
 LABEL_UNIT = "units of the labels"
@@ -93,9 +94,9 @@ def attention_figures(
     figures = []
     for column, gene in enumerate(genes):
         shown = {
-            "attention": (maps["attention"][:, column], "share"),
+            "attention weight": (maps[ATTENTION_MAP][:, column], "share"),
             "local prediction": (maps["local"][:, column], LABEL_UNIT),
-            "contribution": (maps["contribution"][:, column], LABEL_UNIT),
+            "contribution": (maps[CONTRIBUTION_MAP][:, column], LABEL_UNIT),
         }
         title = f"{gene} on {slide}: contribution of each tile to the prediction"
         figures.append(ReportFigure(title, png(tiles_figure(thumbnail, boxes, shown, title)), title))

@@ -20,6 +20,7 @@ from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import Location, RunConfig, StepConfig
 from raystp.expression.schema import read_section
 from raystp.expression.synthetic.programs import gene_descriptions, plant_programs
+from raystp.models.baselines.method import KNN
 from raystp.models.methods import DEFAULT, METHODS
 from raystp.slides.synthetic.slide import TISSUES
 from raystp.steps.demo.draw import CELL, DAMAGED, UNMEASURED, DrawTask, draw
@@ -137,7 +138,7 @@ def _path(config: DemoConfig, cohort: StoragePath) -> Artifact:
     """Run the pipeline on the cohort, with BLEEP and its baselines; return the evaluation."""
     patients = _patients(config)
     trained: dict[str, Any] = {
-        "knn": {"k": config.neighbours},
+        KNN.name: {"k": config.neighbours},
         "panel": {"name": "all genes", "file": (cohort / "genes.txt").uri},
         "split": {"test": patients[-1:], "validation": patients[-2:-1]},
     }

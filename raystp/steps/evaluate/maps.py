@@ -13,7 +13,6 @@ from jaxtyping import Float32
 from raystp import tables
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.map_scores import (
-    MAPS,
     MAX_SLIDES,
     NO_MAPS,
     MapScores,
@@ -29,6 +28,7 @@ from raystp.models.predictor import MapPredictor
 from raystp.models.store import load_model
 from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.evaluate.predictions import Prediction, planted_sets
+from raystp.tables import MAPS
 
 MIN_TILES = 2
 """Fewest tiles of a slide whose map is tested: one tile has no order."""

@@ -1,4 +1,4 @@
-"""A training as one worker runs it: model, loop, checkpoints, metrics. On one process or on many, for any model."""
+"""One worker's part of a training: model, loop, checkpoints and metrics; for any method and number of workers."""
 
 import json
 from dataclasses import dataclass
@@ -35,41 +35,41 @@ class TrainWork:
     parameters: dict[str, Any]
 
     def __call__(self, worker: Worker) -> dict[str, Any]:
-        """Train to the end; rank 0 writes the model.
+        """Train all epochs; rank 0 writes the model.
 
-        Returns the rows of the epochs table, the epoch that was chosen, and what did not reach MLflow.
+        Returns the rows of the epochs table, the chosen epoch, and a message about what MLflow did not receive.
         """
         setup = self.learner.prepare(worker)
-        training = start(setup, self.fit)
-        training.wrapped = worker.wrap(setup.model) if worker.world > 1 else None
-        rows = _resume(training, worker)
-        ranks = _ranks(training, worker, spread=self.split_batches)
-        loop = fit(training, setup.train, self.fit, validation=setup.validation, ranks=ranks, score=setup.score)
+        state = start(setup, self.fit)
+        state.wrapped = worker.wrap(setup.model) if worker.world > 1 else None
+        rows = _resume(state, worker)
+        ranks = _ranks(state, worker, split=self.split_batches)
+        loop = fit(state, setup.train, self.fit, validation=setup.validation, ranks=ranks, score=setup.score)
         tracker = self.tracker if worker.rank == 0 else NO_TRACKING
         with tracked(tracker, self.run_ref, self.parameters) as run:
-            for row in rows:  # of before a restart: what stands already is left
+            for row in rows:  # from before a restart; those that were logged are skipped
                 _log(run, row)
             for row in loop:
                 rows.append(row)
                 _log(run, row)
-                self._report(training, worker, rows)
-            chosen = training.best_epoch if self.fit.select != "last" else training.epoch - 1
+                self._report(state, worker, rows)
+            chosen = state.best_epoch if self.fit.select != "last" else state.epoch - 1
             if worker.rank == 0:
                 save_model(
                     self.target,
                     self.learner.kind,
-                    {**training.weights(), **setup.extra},
+                    {**state.weights(), **setup.extra},
                     self.meta | {"epoch": chosen},
                 )
                 for name in MODEL_FILES:
                     run.log_file(f"{self.run_ref.identity}/{name}", "model")
         return {"epochs": rows, "chosen": chosen, "untracked": run.undelivered}
 
-    def _report(self, training: TrainState, worker: Worker, rows: list[dict[str, Any]]) -> None:
-        """Report an epoch, with a checkpoint now and then.
+    def _report(self, state: TrainState, worker: Worker, rows: list[dict[str, Any]]) -> None:
+        """Report an epoch, with a checkpoint every `checkpoint_every` epochs.
 
-        A sweep goes by `epochs`, which the last one lacks: a trial at its end is not cut before its model is written.
-        All epochs are told each time, so that a sweep's driver that was killed in between has missed none.
+        A sweep stops trials by `epochs`. The last report omits it, so that no trial is stopped before its model is
+        written. Every report repeats all epochs, so that a restarted driver misses none.
         """
         numbers = {key: value for key, value in rows[-1].items() if value is not None} | {HISTORY: json.dumps(rows)}
         numbers |= {"epochs": len(rows)} if len(rows) < self.fit.epochs else {}
@@ -78,19 +78,19 @@ class TrainWork:
             return
         with worker.temporary_folder() as folder:
             if worker.rank == 0:
-                save_state(StoragePath.of(folder), training)
+                save_state(StoragePath.of(folder), state)
                 (folder / "epochs.json").write_text(json.dumps(rows), encoding="utf-8")
             worker.report(numbers, folder)
 
 
-def _ranks(training: TrainState, worker: Worker, *, spread: bool) -> RankLayout:
+def _ranks(state: TrainState, worker: Worker, *, split: bool) -> RankLayout:
     if worker.world == 1:
         return RankLayout()
-    wrapped = cast("DistributedDataParallel", training.wrapped)
+    wrapped = cast("DistributedDataParallel", state.wrapped)
     return RankLayout(
         rank=worker.rank,
         world=worker.world,
-        gather=gather if spread else None,
+        gather=gather if split else None,
         mean=worker.mean,
         no_sync=wrapped.no_sync,
     )
@@ -100,10 +100,10 @@ def _log(run: RunLogger, row: dict[str, Any]) -> None:
     run.log_metrics({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
 
 
-def _resume(training: TrainState, worker: Worker) -> list[dict[str, Any]]:
+def _resume(state: TrainState, worker: Worker) -> list[dict[str, Any]]:
     with worker.resume() as folder:
         if folder is None:
             return []
-        load_state(StoragePath.of(folder), training)
+        load_state(StoragePath.of(folder), state)
         rows: list[dict[str, Any]] = json.loads(Path(folder / "epochs.json").read_text(encoding="utf-8"))
         return rows

@@ -1,4 +1,4 @@
-"""The config of `tune`: a train config, and what to vary in it."""
+"""Configuration of `raystp tune`: a train config, and the fields to vary in it."""
 
 import copy
 from typing import Any, Literal
@@ -12,64 +12,64 @@ from raystp.steps.run_config import TrackedRun
 from raystp.steps.train.config import TrainConfig
 from raystp.storage import StoragePath
 
-_ENDS = {"choice": (1, 10_000), "quniform": (3, 3)}
-"""Draw -> least and most arguments; (2, 2) for all others."""
+_BOUNDS = {"choice": (1, 10_000), "quniform": (3, 3)}
+"""Distribution -> fewest and most arguments; (2, 2) for all others."""
 
 
 class AshaConfig(Config):
-    """Asynchronous successive halving: after `grace` epochs, and at each multiple by `reduction`, the worse end."""
+    """Asynchronous successive halving: at `grace` epochs times powers of `reduction`, the worse trials are stopped."""
 
     grace: int = Field(default=1, ge=1)
-    """Epochs that every trial is given."""
+    """Epochs that every trial runs."""
 
     reduction: float = Field(default=4.0, gt=1)
-    """One in so many goes on."""
+    """One trial in this many continues."""
 
 
 class TuneRun(TrackedRun):
-    """How wide and how long; a trial's own width is that of its train config."""
+    """Where and how long to run; the train config sets the resources of one trial."""
 
     concurrent: int | None = Field(default=None, ge=1)
-    """Trials at a time; by default as many as the cluster holds."""
+    """Trials at a time; by default as many as fit on the cluster."""
 
     time_s: float | None = Field(default=None, gt=0)
-    """Seconds after which no epoch is begun any more: what has finished by then is compared."""
+    """Seconds after which no epoch is started; the trials that have finished are compared."""
 
 
 class TuneConfig(StepConfig[TuneRun]):
-    """Which training to repeat, with what varied."""
+    """Which training to repeat, and which fields to vary."""
 
     train: dict[str, Any] | str
-    """The train config: a YAML file, or its values themselves."""
+    """The train config: the path of a YAML file, or its values."""
 
     space: dict[str, list[Any]] = Field(min_length=1)
-    """Dotted field -> draw and its ends, such as `bleep.temperature: [loguniform, 0.01, 1]`. Draws are those of Ray
-    Tune: choice, uniform, loguniform, quniform, randint, lograndint (the upper end is never drawn)."""
+    """Dotted field -> distribution and its bounds, such as `bleep.temperature: [loguniform, 0.01, 1]`. The distributions
+    are Ray Tune's: choice, uniform, loguniform, quniform, randint, lograndint (the upper bound is excluded)."""
 
     metric: Literal["validation_pcc", "validation_loss"] = "validation_pcc"
 
     search: Literal["optuna", "random"] = "optuna"
-    """Optuna's TPE, or random draws."""
+    """Optuna's TPE, or random search."""
 
     trials: int = Field(default=20, ge=1)
-    """How many."""
+    """Number of trials."""
 
     asha: AshaConfig | None = Field(default_factory=AshaConfig)
-    """When a trial that falls behind is ended early; null for never."""
+    """Early stopping of trials that fall behind; null for none."""
 
     seed: int = 0
 
     run: TuneRun = Field(default_factory=TuneRun)
 
     def values(self) -> dict[str, Any]:
-        """Return the train config's plain values, of the file or as given, to be trained in this sweep's store."""
+        """Return the train config's plain values, from the file or as given, with this sweep's store."""
         values = (
             copy.deepcopy(self.train)
             if isinstance(self.train, dict)
             else read_yaml(StoragePath.of(self.train).local_path)
         )
         for key, value in (("store", self.run.store), ("address", self.run.address)):
-            set_field(values, f"run.{key}", value, self._said())
+            set_field(values, f"run.{key}", value, self._source())
         return values
 
     def training(self, overrides: dict[str, Any] | None = None) -> TrainConfig:
@@ -80,19 +80,19 @@ class TuneConfig(StepConfig[TuneRun]):
         values = self.values()
         for key, value in (overrides or {}).items():
             set_field(values, key, value, f"space: {key}")
-        config = TrainConfig.of(values, self._said())
+        config = TrainConfig.of(values, self._source())
         paths = list(relative_paths(config))
         for key, path in paths:
             set_field(values, key, StoragePath.of(path).uri, key)
-        return TrainConfig.of(values, self._said()) if paths else config
+        return TrainConfig.of(values, self._source()) if paths else config
 
     def check_absolute(self) -> None:
         """Look into the train config as well."""
         super().check_absolute()
-        TrainConfig.of(self.values(), self._said()).check_absolute()
+        TrainConfig.of(self.values(), self._source()).check_absolute()
 
     def fingerprint_values(self) -> dict[str, Any]:
-        """Return what is computed: of the training too, whether it is a file or stands here."""
+        """Return what is computed, with the training's values in place of its file."""
         return {**super().fingerprint_values(), "train": self.training().fingerprint_values()}
 
     def manifest_values(self) -> dict[str, Any]:
@@ -100,27 +100,27 @@ class TuneConfig(StepConfig[TuneRun]):
         return {**super().manifest_values(), "train": self.training().manifest_values()}
 
     def check_space(self) -> None:
-        """Raise ConfigError, with every fault, where a draw or one of its ends does not fit the train config."""
-        faults = [fault for key, (draw, *ends) in self._draws() for fault in self._faults(key, draw, ends)]
+        """Raise ConfigError, with every fault, where a distribution or a bound does not fit the train config."""
+        faults = [fault for key, (name, *bounds) in self._entries() for fault in self._faults(key, name, bounds)]
         if faults:
             raise ConfigError("\n".join(["the space does not fit the train config:", *faults]))
 
-    def _draws(self) -> list[tuple[str, list[Any]]]:
+    def _entries(self) -> list[tuple[str, list[Any]]]:
         return [(key, values or [None]) for key, values in self.space.items()]
 
-    def _faults(self, key: str, draw: Any, ends: list[Any]) -> list[str]:
-        if draw not in DISTRIBUTIONS:
-            return [f"  {key}: there are the draws {', '.join(DISTRIBUTIONS)}, got {draw!r}"]
-        least, most = _ENDS.get(draw, (2, 2))
-        if not least <= len(ends) <= most:
-            return [f"  {key}: {draw} takes {least} values{' or more' if most > least else ''}, got {ends}"]
-        if draw != "choice" and not (all(isinstance(end, int | float) for end in ends) and ends[0] < ends[1]):
-            return [f"  {key}: {draw} goes from a number to a larger one, got {ends}"]
-        if draw.startswith("log") and ends[0] <= 0:
-            return [f"  {key}: {draw} begins above 0, got {ends[0]}"]
+    def _faults(self, key: str, name: Any, bounds: list[Any]) -> list[str]:
+        if name not in DISTRIBUTIONS:
+            return [f"  {key}: unknown distribution {name!r}; choose one of {', '.join(DISTRIBUTIONS)}"]
+        least, most = _BOUNDS.get(name, (2, 2))
+        if not least <= len(bounds) <= most:
+            return [f"  {key}: {name} takes {least} values{' or more' if most > least else ''}, got {bounds}"]
+        if name != "choice" and not (all(isinstance(one, int | float) for one in bounds) and bounds[0] < bounds[1]):
+            return [f"  {key}: {name} needs a number and a larger one, got {bounds}"]
+        if name.startswith("log") and bounds[0] <= 0:
+            return [f"  {key}: {name} needs bounds above 0, got {bounds[0]}"]
         if key.startswith("run.") or key in {"name", "run"}:
-            return [f"  {key}: how wide a training runs does not change its score"]
-        return list(filter(None, (self._fault(key, value) for value in _extremes(draw, ends))))
+            return [f"  {key}: cannot be varied, since it does not change the score"]
+        return list(filter(None, (self._fault(key, value) for value in _extremes(name, bounds))))
 
     def _fault(self, key: str, value: Any) -> str | None:
         try:
@@ -129,12 +129,12 @@ class TuneConfig(StepConfig[TuneRun]):
             return f"  {str(error).rpartition('  ')[2]}"
         return None
 
-    def _said(self) -> str:
+    def _source(self) -> str:
         return self.train if isinstance(self.train, str) else "train"
 
 
-def _extremes(draw: str, ends: list[Any]) -> list[Any]:
-    """Return every choice, or the least and the largest value that can be drawn."""
-    if draw == "choice":
-        return ends
-    return [ends[0], ends[1] - 1 if draw in {"randint", "lograndint"} else ends[1]]
+def _extremes(name: str, bounds: list[Any]) -> list[Any]:
+    """Return every choice, or the smallest and the largest value of the distribution."""
+    if name == "choice":
+        return bounds
+    return [bounds[0], bounds[1] - 1 if name in {"randint", "lograndint"} else bounds[1]]

@@ -1,4 +1,4 @@
-"""Tiles as pixels, for training end to end: read beside the trainer or apart, normalised as its tower expects."""
+"""Tiles as pixels, to train an image encoder: read in threads or in other processes, normalised for the encoder."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -27,22 +27,23 @@ Rows = Int64[np.ndarray, " _"]
 
 @dataclass
 class TileRows:
-    """Reads stacked spots' tiles by number; every slide stays open while it lives. A fresh one travels to readers."""
+    """Read the tiles of stacked spots by row number. Slides stay open; `fresh` gives a copy to send to readers."""
 
     tile: Artifact
     slides: tuple[str, ...]
     group: Int64[np.ndarray, "spot"]
-    squares: Float64[np.ndarray, "spot 3"]
+    boxes: Float64[np.ndarray, "spot 3"]
+    """Tiles (x, y, side) in level-0 px."""
     cache: NodeCache | None = None
     _open: dict[str, Slide] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, tile: Artifact, stack: SpotTable, cache: NodeCache | None = None) -> "TileRows":
-        """Return the reader of a stack's tiles."""
-        return cls(tile, stack.slides, stack.group, stack.boxes, cache)
+    def of(cls, tile: Artifact, spots: SpotTable, cache: NodeCache | None = None) -> "TileRows":
+        """Return the reader of the spots' tiles."""
+        return cls(tile, spots.slides, spots.group, spots.boxes, cache)
 
     def fresh(self) -> "TileRows":
-        """Return one that holds no slide open."""
+        """Return a copy without open slides."""
         return replace(self, _open={})
 
     def __call__(self, rows: Rows) -> UInt8[np.ndarray, "_ pixel pixel 3"]:
@@ -53,7 +54,7 @@ class TileRows:
         for number in np.unique(groups).tolist():
             mine = np.flatnonzero(groups == number)
             slide = self._slide(self.slides[number])
-            tiles[mine] = read_tiles(slide, self.squares[rows[mine]], side, threads=READ_THREADS)
+            tiles[mine] = read_tiles(slide, self.boxes[rows[mine]], side, threads=READ_THREADS)
         return tiles
 
     def _slide(self, name: str) -> Slide:
@@ -66,59 +67,59 @@ class TileRows:
 
 @dataclass
 class PixelPairs:
-    """Tiles and expression, as a tower's training takes them; see `Samples`."""
+    """Tiles and expression to train an image encoder on: a `SampleSet`."""
 
     rows: TileRows
     expression: Float[torch.Tensor, "spot gene"]
     encoder: Encoder
     augment: bool
-    """Whether each tile is turned by quarter turns and mirrored at random (torch's generator)."""
+    """Whether each tile is rotated by multiples of 90 degrees and mirrored at random (torch's generator)."""
     readers: ReaderPool | None = None
-    """Readers apart; without them tiles are read in threads of the trainer, while it computes."""
-    _ahead: Iterator[tuple[Rows, torch.Tensor]] = field(default_factory=lambda: iter(()))
+    """Processes that read tiles; None reads them in a thread of the trainer, while it computes."""
+    _prefetched: Iterator[tuple[Rows, torch.Tensor]] = field(default_factory=lambda: iter(()))
 
     def __len__(self) -> int:
         return len(self.expression)
 
     def prefetch(self, parts: Sequence[Rows], epoch: int) -> None:  # noqa: ARG002 -- every epoch reads the same tiles
-        """Begin to read what an epoch will ask for, in that order."""
+        """Start to read an epoch's tiles, in this order."""
         if self.readers is not None:
-            self._ahead = zip(parts, pixel_stream(self.rows.fresh(), parts, self.readers), strict=False)
+            self._prefetched = zip(parts, pixel_stream(self.rows.fresh(), parts, self.readers), strict=False)
         else:
-            self._ahead = _read_ahead(self.rows, parts)
+            self._prefetched = _read_ahead(self.rows, parts)
 
     def at(self, rows: Rows) -> tuple[Float[torch.Tensor, "pair 3 pixel pixel"], Float[torch.Tensor, "pair gene"]]:
-        """Return normalised tiles, augmented where that is asked for, and their expression."""
+        """Return normalised tiles, augmented if `augment` is set, and their expression."""
         device, tiles = self.expression.device, self._read(rows)
-        tiles = _turned(tiles) if self.augment else tiles
-        # A buffer of its own for each set, which the gradient still needs.
+        tiles = _augmented(tiles) if self.augment else tiles
+        # A new buffer for each batch, since the gradient still needs the last one.
         encoder, side = self.encoder, tiles.shape[1]
         normalise = PixelNormaliser(encoder.mean, encoder.std, side=side, capacity=len(tiles), device=device)
         return normalise(tiles.numpy()), self.expression[torch.from_numpy(rows).to(device)]
 
     def _read(self, rows: Rows) -> UInt8[torch.Tensor, "_ pixel pixel 3"]:
-        for part, pixels in self._ahead:
+        for part, pixels in self._prefetched:
             if np.array_equal(part, rows):
                 return pixels
-            self._ahead = iter(())  # asked for something else: what was foreseen is of no use
+            self._prefetched = iter(())  # other rows are needed: discard what was prefetched
         return torch.from_numpy(self.rows(rows))
 
 
 def _read_ahead(read: TileRows, parts: Sequence[Rows]) -> Iterator[tuple[Rows, torch.Tensor]]:
-    """Yield the pixels of one part after the other, and read the next ones meanwhile."""
+    """Yield the pixels of each part in turn, while a thread reads the next ones."""
     with ThreadPoolExecutor(1) as reader:
-        coming = deque(reader.submit(read, part) for part in parts[:PREFETCH])
+        pending = deque(reader.submit(read, part) for part in parts[:PREFETCH])
         for number, part in enumerate(parts):
-            pixels = torch.from_numpy(coming.popleft().result())
+            pixels = torch.from_numpy(pending.popleft().result())
             if number + PREFETCH < len(parts):
-                coming.append(reader.submit(read, parts[number + PREFETCH]))
+                pending.append(reader.submit(read, parts[number + PREFETCH]))
             yield part, pixels
 
 
-def _turned(tiles: UInt8[torch.Tensor, "pair pixel pixel 3"]) -> UInt8[torch.Tensor, "pair pixel pixel 3"]:
+def _augmented(tiles: UInt8[torch.Tensor, "pair pixel pixel 3"]) -> UInt8[torch.Tensor, "pair pixel pixel 3"]:
     turns, mirrored, out = torch.randint(4, (len(tiles),)), torch.randint(2, (len(tiles),)), torch.empty_like(tiles)
     for turn in range(4):
         for flip in range(2):
-            alike = ((turns == turn) & (mirrored == flip)).nonzero()[:, 0]
-            out[alike] = torch.rot90(tiles[alike].flip(2) if flip else tiles[alike], turn, (1, 2))
+            rows = ((turns == turn) & (mirrored == flip)).nonzero()[:, 0]
+            out[rows] = torch.rot90(tiles[rows].flip(2) if flip else tiles[rows], turn, (1, 2))
     return out

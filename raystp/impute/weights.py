@@ -36,7 +36,7 @@ def softmax(scores: Float32[np.ndarray, "query k"], temperature: float = 0.1) ->
     return _normalised(scores.astype(np.float64) / temperature)
 
 
-def bleep(d2: Float32[np.ndarray, "query k"]) -> Float32[np.ndarray, "query k"]:
+def weighted_average(d2: Float32[np.ndarray, "query k"]) -> Float32[np.ndarray, "query k"]:
     """Return exp(-(d_i^2 - d_1^2 + 1)), normalised (BLEEP's `weighted_average`).
 
     `d2` are squared distances between embeddings that are not normalised. Constant terms cancel in the normalisation,
@@ -57,7 +57,7 @@ WEIGHTS: dict[str, NeighbourWeighting] = {
     "mean": NeighbourWeighting(mean),
     "top1": NeighbourWeighting(top1),
     "softmax": NeighbourWeighting(softmax),
-    "bleep": NeighbourWeighting(bleep, input="squared distances"),
+    "weighted_average": NeighbourWeighting(weighted_average, input="squared distances"),
 }
 
 

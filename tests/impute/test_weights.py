@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from raystp.errors import ModelError
-from raystp.impute.weights import WEIGHTS, bleep, mean, softmax, top1
+from raystp.impute.weights import WEIGHTS, mean, softmax, top1, weighted_average
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 50))
 SCORES = arrays(np.float32, SHAPES, elements=st.floats(-1e6, 1e6, width=32))
@@ -29,7 +29,7 @@ def test_with_one_neighbour_the_mean_is_top1() -> None:
 def test_bleep_weights_are_those_of_its_formula() -> None:
     d2 = np.array([[1.0, 1.5, 0.25, 4.0]], np.float32)
     formula = np.exp(-(d2 - d2[:, :1] + 1))
-    np.testing.assert_allclose(bleep(d2), formula / formula.sum(), rtol=1e-6)
+    np.testing.assert_allclose(weighted_average(d2), formula / formula.sum(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("first", [0.0, 1e3, 1e6])
@@ -37,7 +37,7 @@ def test_bleep_weights_survive_distances_that_overflow_an_exponential(first: flo
     # exp(-(d2 - d2_1 + 1)) is infinite here: the nearest by cosine is the farthest by distance.
     d2 = np.array([[first + 1e3, first + 1.0, first]], np.float32)
     e = np.exp(-1.0)
-    np.testing.assert_allclose(bleep(d2), [[0, e / (1 + e), 1 / (1 + e)]], atol=1e-6)
+    np.testing.assert_allclose(weighted_average(d2), [[0, e / (1 + e), 1 / (1 + e)]], atol=1e-6)
 
 
 def test_softmax_goes_from_the_mean_to_top1_as_the_temperature_falls() -> None:

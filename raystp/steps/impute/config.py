@@ -2,9 +2,10 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Location, RunConfig, StepConfig
+from raystp.models.methods import METHODS
 
 
 class ImputeRun(RunConfig):
@@ -55,8 +56,8 @@ class ImputeConfig(StepConfig[ImputeRun]):
     k: int = Field(default=50, ge=1)
     """Neighbours of a contrastive model."""
 
-    weights: Literal["mean", "top1", "softmax", "bleep"] = "mean"
-    """Weights of the neighbours: mean, top1, softmax or bleep."""
+    weights: Literal["mean", "top1", "softmax", "weighted_average"] = "mean"
+    """Weights of the neighbours, see `raystp.impute.weights`; the last three favour near neighbours."""
 
     search: Literal["index", "exact"] = "index"
     """Search as the index was built, or compare every row whatever its kind. An `exact` index gives equal results."""
@@ -82,6 +83,14 @@ class ImputeConfig(StepConfig[ImputeRun]):
     """An artifact of `impute` with `output: neighbours`; its search is reused."""
 
     run: ImputeRun = Field(default_factory=ImputeRun)
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _check_renamed(cls, weights: object) -> object:
+        if weights in METHODS:
+            msg = "these weights are now called weighted_average"
+            raise ValueError(msg)
+        return weights
 
     @model_validator(mode="after")
     def _check_combination(self) -> "ImputeConfig":

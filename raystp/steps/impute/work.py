@@ -29,10 +29,8 @@ from raystp.models.predictor import ContrastivePredictor, DirectPredictor, MapPr
 from raystp.models.store import load_model
 from raystp.storage import StoragePath
 from raystp.storage.attempts import MAX_CRASHES, AttemptLedger
+from raystp.tables import MAPS
 from raystp.units import Level0Pixels
-
-MAPS = ("attention", "contribution")
-"""Layers of a model with maps: the weight of each tile, and its contribution."""
 
 Distance = Float32[np.ndarray, " tile"]
 Chunk = tuple[pa.Table, FoundNeighbours, Distance]

@@ -42,11 +42,12 @@ class IndexConfig(StepConfig[IndexRun]):
     """Sections to index. The default is those that the model was trained and validated on. With `base`: those to add.
     """
 
-    vectors: Vectors = "expression"
+    vectors: Vectors | None = None
     """Embeddings in the index, with which queries are compared: of the spots' expression (as in the published code), or
-    of their images."""
+    of their images. The default is the model's own, by which its epoch was chosen (`train`: retrieval.vectors)."""
 
-    metric: Literal["cosine", "l2"] = "cosine"
+    metric: Literal["cosine", "l2"] | None = None
+    """Similarity by which neighbours are ranked. The default is the model's own (`train`: retrieval.metric)."""
 
     kind: Literal["auto", "exact", "ivf", "ivfsq", "ivfpq", "hnsw"] = "auto"
     """How neighbours are found. `exact` compares every row; the others compare a part of them. `auto` is exact below

@@ -22,7 +22,7 @@ from raystp.models.methods import open_predictor
 from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
 from raystp.steps.index.change import STORED_VECTORS, add_sections, remove_patients
-from raystp.steps.index.config import IndexConfig
+from raystp.steps.index.config import IndexConfig, Vectors
 from raystp.steps.index.work import (
     EmbeddedSection,
     SectionTask,
@@ -51,8 +51,9 @@ def run(config: IndexConfig) -> Artifact:
     if isinstance(writer, Artifact):
         return writer
     meta = _load_meta(model)
+    config, vectors = _with_retrieval(config, meta)
     names = config.reference or [*meta["train"], *meta["validation"]]
-    tasks = [SectionTask(model.path, spots, embeddings, name, config.vectors, writer.path) for name in names]
+    tasks = [SectionTask(model.path, spots, embeddings, name, vectors, writer.path) for name in names]
     with session(config.run.address):
         sections, failures = _embed(tasks)
         count = queries_per_section(len(sections))
@@ -65,7 +66,7 @@ def run(config: IndexConfig) -> Artifact:
     notes = {
         "bank": description,
         "model": model.manifest.folder,
-        "vectors": STORED_VECTORS[config.vectors],
+        "vectors": STORED_VECTORS[vectors],
         "patients": description["patients"],
         "slides": sorted({section.slide for section in sections}),
         **measured,
@@ -79,6 +80,17 @@ def _load_meta(model: Artifact) -> Mapping[str, Any]:
         msg = f"{model.path} is a {kind} model, which needs no index: run `raystp impute` without one"
         raise ModelError(msg)
     return meta
+
+
+def _with_retrieval(config: IndexConfig, meta: Mapping[str, Any]) -> tuple[IndexConfig, Vectors]:
+    """Return the config with its metric, and its vectors: the model's own retrieval where the config has none."""
+    own = meta.get("retrieval", {})
+    vectors: Vectors = config.vectors or own.get("vectors", "expression")
+    metric = config.metric or own.get("metric", "cosine")
+    for name, chosen in (("vectors", vectors), ("metric", metric)):
+        if name in own and chosen != own[name]:
+            logger.warning(f"index: {name}={chosen}; the model's epoch was chosen with retrieval.{name}={own[name]}")
+    return config.model_copy(update={"metric": metric, "vectors": vectors}), vectors
 
 
 def _log(config: IndexConfig, description: IndexDescription, sections: Sequence[EmbeddedSection]) -> None:
@@ -118,7 +130,7 @@ def _build(
     rows, joint = sum(len(section.spots) for section in sections), sections[0].joint
     params = IndexParams(kind=config.kind, recall=config.recall, k=config.recall_k, form=config.expression)
     sample = _sample(sections, sample_rows(rows, params))
-    plan = plan_index(writer.path, *sample, rows=rows, metric=config.metric, params=params)
+    plan = plan_index(writer.path, *sample, rows=rows, metric=config.metric or "cosine", params=params)
     shards = _write_shards(config, writer, plan, sections=sections, row_bytes=4 * (joint + len(genes)))
     table = pa.concat_tables([section_rows(section) for section in sections])
     return describe(writer.path, plan, shards, table, genes=genes, queries=recall_queries(queries, params.seed))

@@ -96,7 +96,7 @@ def arrow(values: np.ndarray, options: dict[str, Any]) -> bytes:
 # ---- responses
 
 
-@pytest.mark.parametrize("weights", ["mean", "top1", "softmax", "bleep"])
+@pytest.mark.parametrize("weights", ["mean", "top1", "softmax", "weighted_average"])
 def test_a_response_equals_the_imputers_result_in_json_and_in_arrow(
     client: Client, imputer: NeighborImputer, weights: str
 ) -> None:

@@ -1,0 +1,123 @@
+"""The permutation null of a retrieving model is the null of the retrieval that its score was made with."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raystp.artifacts import Artifact, resolve
+from raystp.evaluate.metrics.genes import pcc_per_gene
+from raystp.impute.imputer import NeighborImputer
+from raystp.index.open import open_reference_index
+from raystp.index.reference import ReferenceRows
+from raystp.index.search.kinds import IndexParams
+from raystp.index.write import write_reference_index
+from raystp.models.methods import METHODS, open_predictor
+from raystp.models.predictor import ContrastivePredictor
+from raystp.models.store import load_model
+from raystp.models.training.fit import fit
+from raystp.models.training.setup import SpotInputs, start
+from raystp.steps.evaluate.spots import null
+from raystp.steps.impute import step as impute
+from raystp.steps.index import step as index
+from raystp.steps.train.retrieval import Retrieval
+from raystp.storage import StoragePath
+
+RETRIEVALS = [("image", "l2"), ("image", "cosine"), ("expression", "l2")]
+
+
+def _predicted(store: Path, vectors: str, metric: str) -> Artifact:
+    """Index the smoke model by these vectors and this metric, and predict its test patient."""
+    name, run = f"{vectors}-{metric}", {"store": str(store)}
+    values: dict[str, Any] = {"name": name, "model": "train/smoke-bleep", "spots": "spots/smoke"}
+    values |= {"embeddings": "embed/smoke", "vectors": vectors, "metric": metric, "run": run}
+    made = index.run(index.CONFIG.of(values))
+    values = {
+        "name": name,
+        "model": "train/smoke-bleep",
+        "embeddings": "embed/smoke",
+        "index": made.path.uri,
+        "run": run,
+    }
+    return impute.run(impute.CONFIG.of({**values, "k": 7, "weights": "weighted_average"}))
+
+
+def _task(store: Path, prediction: Artifact) -> null.SpotNullTask:
+    found = {step: resolve(str(store), f"{step}/smoke", step).path for step in ("spots", "embed")}
+    model = resolve(str(store), "train/smoke-bleep", "train").path
+    retrieval = null.retrieval_of(prediction, StoragePath.of(store))
+    return null.SpotNullTask(model, found["spots"], found["embed"], ("patient-C",), 2, retrieval, seed=3)
+
+
+def _through_an_index(task: null.SpotNullTask, folder: Path) -> np.ndarray:
+    """Train on the same permuted spots; predict through a reference index on disk, as `impute` does."""
+    _, _, meta = load_model(task.model)
+    config, train, test = null._data(task.model, task.spots, task.embed, task.test)
+    shuffled = train.shuffled(np.random.default_rng([task.seed, 0xB1EE9]))
+    inputs = SpotInputs(shuffled, None, int(meta["d_image"]), meta, config.fit.seed, torch.device("cpu"))
+    setup = METHODS["bleep"].setup(config.options, inputs)
+    options = dataclasses.replace(config.fit, epochs=task.epochs, select="last", patience=None)
+    state = start(setup, options)
+    for _ in fit(state, setup.train, options):
+        pass
+    model = open_predictor("bleep", {name: value.numpy() for name, value in state.weights().items()}, meta)
+    assert isinstance(model, ContrastivePredictor)
+    embed = model.embed_images if task.retrieval.vectors == "image" else model.embed_spots
+    rows = ReferenceRows(
+        vectors=embed(shuffled.features if task.retrieval.vectors == "image" else shuffled.expression),
+        expression=shuffled.expression,
+        genes=list(meta["genes"]),
+        sections=["s"] * len(shuffled.group),
+        spots=list(shuffled.spots),
+        patients=["p"] * len(shuffled.group),
+    )
+    target = StoragePath.of(folder)
+    described = write_reference_index(target, rows, shards=2, metric=task.retrieval.metric, params=IndexParams("exact"))
+    imputer = NeighborImputer(model, open_reference_index(target, described), task.retrieval.weights)
+    predicted = imputer.expression(imputer.find(test.features, task.retrieval.k), None)
+    return pcc_per_gene(predicted, test.expression)[0]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(("vectors", "metric"), RETRIEVALS)
+def test_the_null_of_an_index_is_the_null_of_its_own_retrieval(
+    smoke_store: Path, tmp_path: Path, vectors: str, metric: str
+) -> None:
+    task = _task(smoke_store, _predicted(smoke_store, vectors, metric))
+    assert (task.retrieval.vectors, task.retrieval.metric) == (vectors, metric)
+    assert (task.retrieval.k, task.retrieval.weights) == (7, "weighted_average")
+    found = null.null_pcc(task)["patient-C"]
+    np.testing.assert_allclose(found, _through_an_index(task, tmp_path), atol=1e-4)
+    other = null.null_pcc(dataclasses.replace(task, retrieval=Retrieval(k=7, weights="weighted_average")))["patient-C"]
+    assert np.abs(found - other).max() > 1e-2  # the default retrieval has another null
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_index_uses_the_retrieval_that_chose_the_models_epoch(smoke_store: Path) -> None:
+    from raystp.steps.train import step as train  # noqa: PLC0415 -- beside the other steps' imports it has a long name
+
+    run = {"store": str(smoke_store), "tracking": "none"}
+    values: dict[str, Any] = {"name": "by-l2", "spots": "spots/smoke", "embeddings": "embed/smoke", "run": run}
+    values |= {"split": {"test": ["patient-C"], "validation": ["patient-B"]}, "panel": {"variable": 20}}
+    fitted = {"fit": {"epochs": 2, "batch_size": 8, "accumulate_batches": 1}}
+    model = train.run(train.CONFIG.of({**values, **fitted, "retrieval": {"vectors": "image", "metric": "l2"}}))
+    plain = train.run(train.CONFIG.of({**values, **fitted, "name": "by-cosine"}))
+    scores = [one.manifest.notes["score"]["validation_pcc"] for one in (model, plain)]
+    assert scores[0] != scores[1]
+    made = index.run(
+        index.CONFIG.of(
+            {
+                "name": "by-l2",
+                "model": model.path.uri,
+                "spots": "spots/smoke",
+                "embeddings": "embed/smoke",
+                "run": {"store": str(smoke_store)},
+            }
+        )
+    )
+    assert (made.manifest.notes["vectors"], made.manifest.notes["bank"]["metric"]) == ("image", "l2")

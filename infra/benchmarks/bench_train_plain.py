@@ -86,7 +86,7 @@ class Tiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a tile and its expression."""
-        tile = read_tiles(self.rows._slide("made"), self.rows.squares[[row]], TilePixels(TILE_PX))[0]
+        tile = read_tiles(self.rows._slide("made"), self.rows.boxes[[row]], TilePixels(TILE_PX))[0]
         pixels = torch.rot90(torch.from_numpy(tile).permute(2, 0, 1), int(torch.randint(4, ())), (1, 2))
         return (pixels.float() / 255 - self.mean) / self.std, self.expression[row]
 

@@ -122,7 +122,7 @@ def test_a_models_own_options_alone_count_in_the_name_of_what_it_trains() -> Non
 
 DESCRIBED = {"text.descriptions": "FILE", "text.absent": "symbol"}
 BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [
-    ("genequery", {"text.encoder": "weighted"}, ConfigError, "reads what is said of genes: give text.names"),
+    ("genequery", {"text.encoder": "weighted"}, ConfigError, "embeds gene texts: set text.names"),
     ("genequery", {"text.encoder": "table"}, ConfigError, "needs text.table"),
     ("genequery", {"text.encoder": "hashed", "text.descriptions": "FILE"}, SectionError, "genes have no text"),
     ("genequery", {**DESCRIBED, "text.encoder": "model", "text.folder": "FOLDER"}, EncoderError, "model.safetensors"),

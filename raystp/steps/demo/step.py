@@ -1,8 +1,8 @@
-"""demo: a synthetic cohort, and the whole path on it, in one Ray session.
+"""demo: draw a synthetic cohort and run all steps on it, in one Ray session.
 
-Four patients' sections are drawn, measured by planted programs and noise, and predicted across patients; a fifth
-slide is never measured, a sixth is damaged on purpose. The noise is that of `expression.synthetic`, set before any
-model was trained on it.
+Four patients' sections are drawn, with counts from planted gene programs and noise, and predicted across patients. A
+fifth slide is never measured and a sixth is damaged on purpose. The noise model (`expression.synthetic`) was fixed
+before any model was trained on it.
 """
 
 import json
@@ -34,19 +34,19 @@ BASELINES = [name for name, method in METHODS.items() if not method.is_trained]
 
 
 class DemoRun(RunConfig):
-    """Where the demo leaves its cohort and its artifacts."""
+    """Where the demo writes its cohort and artifacts."""
 
     store: Annotated[str, Location()] = "demo"
-    """A folder of its own, so that it can be thrown away."""
+    """Store of the demo; a separate folder, which can be deleted."""
 
 
 class DemoConfig(StepConfig[DemoRun]):
-    """How large a cohort to draw."""
+    """Which cohort to draw, and what to train on it."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"contrast": "batch_size"}
 
     name: str = Field(default="demo", pattern=r"^[A-Za-z0-9._-]{1,32}$")
-    """Begins the names of the cohort and of all that is made of it."""
+    """Prefix of the names of the cohort and its artifacts."""
 
     patients: int = Field(default=4, ge=3, le=26)
     """Measured patients: the last tests, the one before validates, the others train."""
@@ -58,16 +58,16 @@ class DemoConfig(StepConfig[DemoRun]):
     """Methods to train; the report is about the first. `raystp methods` lists all."""
 
     epochs: int = Field(default=100, ge=1)
-    """Epochs of BLEEP, of which the best on the validation patient counts."""
+    """Epochs of BLEEP; the best on the validation patient is kept."""
 
     batch_size: int = Field(default=128, ge=2)
     """Samples per contrastive batch of BLEEP."""
 
     neighbours: int = Field(default=50, ge=1)
-    """Neighbours that BLEEP and kNN take the mean of."""
+    """Neighbours that BLEEP and kNN average."""
 
     permutations: int = Field(default=20, ge=0)
-    """Permutations of each model's null."""
+    """Permutations of each model's permutation null."""
 
     seed: int = 0
 
@@ -78,41 +78,41 @@ CONFIG = DemoConfig
 
 
 def run(config: DemoConfig) -> Artifact:
-    """Draw the cohort, run every step on it, and return the evaluation; the damaged slide is expected to fail."""
+    """Draw the cohort, run all steps on it and return the evaluation; the damaged slide is expected to fail."""
     with session(config.run.address):
         cohort = _cohort(config)
         return _path(config, cohort.path)
 
 
 def _cohort(config: DemoConfig) -> Artifact:
-    """Draw slides and measurements, the slide table, and what was planted."""
-    draft = create_or_open(config, STEP, {})
-    if isinstance(draft, Artifact):
-        logger.info(f"demo: the cohort is there already: {draft.path}")
-        return draft
+    """Draw slides and counts; write the slide table and the planted truth."""
+    writer = create_or_open(config, STEP, {})
+    if isinstance(writer, Artifact):
+        logger.info(f"demo: reusing the cohort {writer.path}")
+        return writer
     programs = plant_programs(np.random.default_rng([config.seed, 0]), [tissue.name for tissue in TISSUES])
     patients = _patients(config)
     names = [*patients, UNMEASURED, DAMAGED]
-    work = [DrawTask(name, n, config.pixels, config.seed, programs, draft.path) for n, name in enumerate(names)]
+    work = [DrawTask(name, n, config.pixels, config.seed, programs, writer.path) for n, name in enumerate(names)]
     with Progress("draw", len(work), "slide") as progress:
         for _ in map_tasks(draw, work):
             progress.add(1)
     rows = ["slide,path,patient,layout,counts"]
     rows += [f"{name},slides/{name}.svs,{name},scverse,counts/{name}.h5ad" for name in patients]
     rows += [f"{name},slides/{name}.svs,{name},," for name in (UNMEASURED, DAMAGED)]
-    (draft.path / "slides.csv").write_bytes("\n".join(rows).encode() + b"\n")
+    (writer.path / "slides.csv").write_bytes("\n".join(rows).encode() + b"\n")
     genes = np.asarray(programs.genes)
     planted = {"planted": genes[programs.planted].tolist(), "no signal": genes[~programs.planted].tolist()}
-    (draft.path / "planted" / "genes.json").write_bytes(json.dumps(planted).encode())
-    (draft.path / "genes.txt").write_bytes("\n".join(programs.genes).encode())
+    (writer.path / "planted" / "genes.json").write_bytes(json.dumps(planted).encode())
+    (writer.path / "genes.txt").write_bytes("\n".join(programs.genes).encode())
     texts = [f"{gene}####{text}" for gene, text in gene_descriptions(programs).items()]
-    (draft.path / "texts.txt").write_bytes("\n".join(texts).encode())
-    (draft.path / "bulk.csv").write_bytes(_pooled(draft.path, patients, programs.genes).encode())
-    return draft.finish({"slides": len(work), "genes": len(programs.genes)}, [])
+    (writer.path / "texts.txt").write_bytes("\n".join(texts).encode())
+    (writer.path / "bulk.csv").write_bytes(_pooled(writer.path, patients, programs.genes).encode())
+    return writer.finish({"slides": len(work), "genes": len(programs.genes)}, [])
 
 
 def _pooled(cohort: StoragePath, patients: list[str], genes: Sequence[str]) -> str:
-    """Return each patient's counts over all spots, a row a patient: what a bulk measurement would see."""
+    """Return each patient's counts summed over all spots, one row per patient, as CSV."""
     rows = [f"case,{','.join(genes)}"]
     for name in patients:
         section = read_section(cohort / "counts" / f"{name}.h5ad")[:, list(genes)]
@@ -135,14 +135,14 @@ def _train_values(config: DemoConfig, model: str, shared: dict[str, Any], cohort
 
 
 def _path(config: DemoConfig, cohort: StoragePath) -> Artifact:
-    """Run the pipeline on the cohort, with BLEEP and its baselines; return the evaluation."""
+    """Run the pipeline on the cohort and return the evaluation."""
     patients = _patients(config)
     trained: dict[str, Any] = {
         KNN.name: {"k": config.neighbours},
         "panel": {"name": "all genes", "file": (cohort / "genes.txt").uri},
         "split": {"test": patients[-1:], "validation": patients[-2:-1]},
     }
-    wanted: dict[str, Any] = {
+    values: dict[str, Any] = {
         "name": config.name,
         "slides": (cohort / "slides.csv").uri,
         "train": [_train_values(config, model, trained, cohort) for model in config.methods],
@@ -155,4 +155,4 @@ def _path(config: DemoConfig, cohort: StoragePath) -> Artifact:
         },
         "run": {"store": config.run.store},
     }
-    return pipeline.path(pipeline.CONFIG.of(wanted))["evaluate"]
+    return pipeline.path(pipeline.CONFIG.of(values))["evaluate"]

@@ -1,8 +1,8 @@
-"""pipeline: the whole path as one run, from the slide table to the report.
+"""pipeline: all steps as one run, from the slide table to the report.
 
-Each part of the config is that of a step; what a step reads from an earlier one, its name, the store and MLflow's
-address are filled in. Every step that is done already is left alone, so a pipeline that was stopped goes on where it
-stopped.
+Each part of the config is the config of a step. The pipeline fills in the artifacts that a step reads from earlier
+steps, its name, the store and MLflow's address. Finished steps are not repeated, so an interrupted pipeline continues
+where it stopped.
 """
 
 import logging
@@ -32,7 +32,7 @@ Values = dict[str, Any]
 
 
 class PipelineConfig(StepConfig[TrackedRun]):
-    """The steps' own configs, as far as they differ from their defaults."""
+    """The configs of the steps; each holds only what differs from the step's defaults."""
 
     slides: Annotated[str, Location("demo")]
     """The slide table, a CSV; rows with `layout` and `counts` are measured sections. `demo/<name>`: a demo's own."""
@@ -47,10 +47,10 @@ class PipelineConfig(StepConfig[TrackedRun]):
     """As for `raystp embed`."""
 
     train: Values | list[Values]
-    """As for `raystp train`; a list trains several models, and the first is the one that the report is about."""
+    """As for `raystp train`; a list trains several models, and the report is about the first."""
 
     shared: Values = Field(default_factory=dict)
-    """What all trainings have, as for `raystp train`; what one says of itself comes first."""
+    """Fields of all trainings, as for `raystp train`; a training's own fields take precedence."""
 
     index: Values = Field(default_factory=dict)
     """As for `raystp index`, for each contrastive model."""
@@ -64,7 +64,7 @@ class PipelineConfig(StepConfig[TrackedRun]):
     run: TrackedRun = Field(default_factory=TrackedRun)
 
     def models(self) -> list[Values]:
-        """Return the train configs, each under a name of its own."""
+        """Return the train configs, each with its own name."""
         listed = [_over(self.shared, one) for one in (self.train if isinstance(self.train, list) else [self.train])]
         if len(listed) == 1:
             return [{"name": self.name, **listed[0]}]
@@ -72,17 +72,17 @@ class PipelineConfig(StepConfig[TrackedRun]):
 
     @property
     def of_cases(self) -> bool:
-        """Whether models learn from labels of whole cases alone."""
+        """Whether all models learn from labels of whole cases."""
         return not self.spots and all(one.get("targets") == "cases" for one in self.models())
 
     def against(self, measured: str | None) -> Values:
-        """Return what predictions are scored against, as `evaluate` names it."""
+        """Return the targets of `evaluate`: the measured spots, or the table of cases."""
         if measured is not None:
             return {"targets": "spots", "spots": measured}
         return {"targets": "cases", "cases": self.models()[0]["cases"]}
 
     def of_step(self, kind: Any, role: str, sources: Values, values: Values) -> Any:
-        """Return a step's config, of the class `kind`: what is asked for, over what the pipeline fills in."""
+        """Return a step's config: the given values over those that the pipeline fills in."""
         variant: type[StepConfig[Any]] = kind.variant({**sources, **values})
         run_fields = set(variant.model_fields["run"].annotation.model_fields)  # type: ignore[union-attr]  # a RunConfig
         shared = {key: value for key, value in self.run.model_dump(exclude_none=True).items() if key in run_fields}
@@ -101,21 +101,21 @@ CONFIG = PipelineConfig
 
 
 def run(config: PipelineConfig) -> Artifact:
-    """Run every step that is not done, and leave a manifest that names what they made and what failed."""
+    """Run all steps that are not done; write a manifest that lists their artifacts and failures."""
     found = path(config)
-    draft = create_or_open(config, STEP, found)
-    if isinstance(draft, Artifact):
-        return draft
+    writer = create_or_open(config, STEP, found)
+    if isinstance(writer, Artifact):
+        return writer
     failures = [row for one in found.values() for row in one.failures().to_pylist()]
     scored = found["evaluate"]
     summary = "\n".join([scored.manifest.notes["summary"], *(f"{role}: {one.path}" for role, one in found.items())])
-    return draft.finish({"steps": len(found), **scored.manifest.rows}, failures, {"summary": summary})
+    return writer.finish({"steps": len(found), **scored.manifest.rows}, failures, {"summary": summary})
 
 
 def path(config: PipelineConfig) -> dict[str, Artifact]:
-    """Run the steps one after the other, each on the very artifacts that the ones before it returned.
+    """Run the steps in turn, each on the artifacts of the steps before it; return role -> artifact.
 
-    Every step's config is checked before the first begins.
+    All configs are checked before the first step starts.
     """
     _planned(config)
     with session(config.run.address):
@@ -141,19 +141,19 @@ class _PipelineRun:
         return self.found
 
     def _model(self, values: Values, sources: Values) -> str:
-        """Train one model and predict with it; one that is trained on pixels embeds with its own tower."""
+        """Train one model and predict with it; a model with a trained image encoder embeds the tiles with that."""
         name = values["name"]
         model = self._step(train, f"train {name}", _read_by(values, sources), values)
-        asked = {**sources, "model": model, "name": name}
+        inputs = {**sources, "model": model, "name": name}
         if "encoder" in values:
             tower = {**self.config.embed, "also": {}, "encoder": {"trained": model}}
-            asked["embeddings"] = self._step(embed, f"embed {name}", asked, tower)
+            inputs["embeddings"] = self._step(embed, f"embed {name}", inputs, tower)
         if METHODS[_method_of(values)].needs_index:
-            asked["index"] = self._step(index, f"index {name}", asked, self.config.index)
-        return self._step(impute, f"impute {name}", asked, self.config.impute)
+            inputs["index"] = self._step(index, f"index {name}", inputs, self.config.index)
+        return self._step(impute, f"impute {name}", inputs, self.config.impute)
 
     def _step(self, step: Any, role: str, sources: Values, values: Values) -> str:
-        """Run a step and return the folder of what it made."""
+        """Run a step and return the URI of its artifact."""
         logger.info(f"pipeline: {role}")
         artifact: Artifact = step.run(self.config.of_step(step.CONFIG, role, sources, values))
         self.found[role] = artifact
@@ -165,7 +165,7 @@ def _method_of(values: Values) -> str:
 
 
 def _over(shared: Values, own: Values) -> Values:
-    """Return a training's fields over the shared ones, part by part."""
+    """Return the shared fields, overridden part by part by a training's own."""
     both = {key: {**shared[key], **own[key]} for key in shared.keys() & own.keys() if isinstance(own[key], dict)}
     return {**shared, **own, **both}
 
@@ -178,7 +178,7 @@ def _read_by(values: Values, sources: Values) -> Values:
 
 
 def _planned(config: PipelineConfig) -> list[Any]:
-    """Return every step's config, the artifacts by name; raises ConfigError with the faults of all steps."""
+    """Return all configs, with artifacts by name; raises ConfigError with the faults of all steps."""
     at = {step: f"{step}/{config.name}" for step in ("spots", "tile", "embed", "train", "index", "impute")}
     measured = None if config.of_cases else at["spots"]
     sources = {"spots": measured} if measured is not None else {}

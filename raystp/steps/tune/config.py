@@ -43,8 +43,8 @@ class TuneConfig(StepConfig[TuneRun]):
     """The train config: the path of a YAML file, or its values."""
 
     space: dict[str, list[Any]] = Field(min_length=1)
-    """Dotted field -> distribution and its bounds, such as `bleep.temperature: [loguniform, 0.01, 1]`. The distributions
-    are Ray Tune's: choice, uniform, loguniform, quniform, randint, lograndint (the upper bound is excluded)."""
+    """Dotted field -> distribution and its bounds, such as `bleep.temperature: [loguniform, 0.01, 1]`. Ray Tune's are
+    choice, uniform, loguniform, quniform, randint, lograndint (the upper bound is excluded)."""
 
     metric: Literal["validation_pcc", "validation_loss"] = "validation_pcc"
 

@@ -1,4 +1,4 @@
-"""What GeneQuery's training says of its genes: where their texts come from, and which genes are held back."""
+"""Gene texts of a training: their source, the encoder that embeds them, and the genes that are held back."""
 
 from typing import Annotated, Any, Literal
 
@@ -20,20 +20,20 @@ Texts = Float32[np.ndarray, "gene text"]
 
 
 class TextConfig(Config):
-    """What is said of each gene, and what turns it into numbers."""
+    """Where gene texts come from, and how they are embedded."""
 
     encoder: Literal["weighted", "hashed", "random", "table", "model"] = "weighted"
-    """`weighted` (TF-IDF over the panel's texts) and `hashed` need no weights; `table` is embeddings made elsewhere,
-    `model` a Hugging Face model in a local folder; `random` is a control: chance for genes never trained on."""
+    """`weighted` (TF-IDF over the panel's texts) and `hashed` need no weights; `table` reads given embeddings; `model`
+    is a Hugging Face model in a local folder; `random` is a control that predicts unseen genes by chance only."""
 
     names: Annotated[str | None, Location()] = None
     """A table of gene names (TSV with `symbol` and `description` columns, gzipped or not)."""
 
     sets: Annotated[str | None, Location()] = None
-    """A GMT of gene sets: the smallest sets that a gene is in are named in its text."""
+    """A GMT of gene sets; a gene's text lists the smallest sets that contain it."""
 
     descriptions: Annotated[str | None, Location()] = None
-    """Instead of both: a sentence a gene, lines of `GENE####text`."""
+    """Instead of both: one text per gene, as lines `GENE####text`."""
 
     table: Annotated[str | None, Location()] = None
     """For `table`: embeddings by symbol (parquet, npz, or npy beside a list of names)."""
@@ -42,26 +42,26 @@ class TextConfig(Config):
     """For `model`: the folder."""
 
     absent: Literal["refuse", "symbol"] = "refuse"
-    """A gene without a text is an error, or has its symbol for a text, which tells it apart and no more."""
+    """A gene without a text is an error (`refuse`), or gets its symbol as text (`symbol`), which carries no biology."""
 
     dim: int = Field(default=1024, ge=8)
     """Length of hashed, weighted and random texts."""
 
     shuffled: bool = False
-    """A control: every text is dealt to another gene than its own."""
+    """A control: assign every text to another gene."""
 
     unseen: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the panel that is held back from training and predicted from its texts alone."""
+    """Share of the panel that is held back from training and predicted from its texts only."""
 
     seed: int = 0
-    """Of what is drawn: the genes held back, random texts, the deal."""
+    """Seed of the genes held back, of random texts and of `shuffled`."""
 
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed: the files count by their digests."""
         return self.model_dump(mode="json", exclude=set(_FILES))
 
     def digests(self) -> dict[str, str]:
-        """Return what the files count as in a fingerprint."""
+        """Return the digests of the files, for a fingerprint."""
         named = {name: getattr(self, name) for name in _FILES if name != "folder"}
         return {f"text {name}": digest(StoragePath.of(path)) for name, path in named.items() if path is not None}
 
@@ -70,9 +70,9 @@ _FILES = ("names", "sets", "descriptions", "table", "folder")
 
 
 def text_rows(config: TextConfig, genes: list[str]) -> tuple[Texts, dict[str, Any]]:
-    """Return the genes' texts as numbers, and what their encoder says of itself.
+    """Return the embeddings of the genes' texts, and the record of their encoder.
 
-    Raises ConfigError where no texts are named that the encoder would need, SectionError for a gene without one.
+    Raises ConfigError where the encoder needs texts and none are given, SectionError for a gene without one.
     """
     texts = _texts(config, genes)
     encoder = _encoder(config, texts)
@@ -90,8 +90,8 @@ def _texts(config: TextConfig, genes: list[str]) -> dict[str, str]:
     sets = read_gmt(StoragePath.of(config.sets)) if config.sets is not None else None
     if not names and sets is None:
         msg = (
-            f"text.encoder '{config.encoder}' reads what is said of genes: give text.names, text.sets or "
-            "text.descriptions; or text.encoder=table with text.table, or =random as a control"
+            f"text.encoder '{config.encoder}' embeds gene texts: set text.names, text.sets or text.descriptions; "
+            "or text.encoder=table with text.table, or text.encoder=random as a control"
         )
         raise ConfigError(msg)
     return gene_texts(genes, names, sets, absent=config.absent)

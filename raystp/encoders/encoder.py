@@ -109,8 +109,8 @@ def encode(
     Its weights keep their values. float16 and bfloat16 compute under autocast, float32 without TF32. `batch` is the
     number of tiles in one forward pass. It is halved where the device runs out of memory.
 
-    Raises EncoderError for tiles of another size than the encoder's, rows of another length than `dim`, nan or
-    infinity, and where not even one tile fits into the device's memory.
+    Raises EncoderError for tiles of another size than the encoder's, and for rows of another length than `dim` or with
+    nan or infinity. Raises it too where not even one tile fits into the device's memory.
     """
     return BatchEncoder(encoder, device=device, precision=precision, batch=batch, options=options)(tiles)
 

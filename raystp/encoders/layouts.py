@@ -1,9 +1,9 @@
 """Rename the tensors of a published file to timm's names. State in, state out.
 
 Makers publish what their own code saved: Meta's DINOv2, transformers' ViT or Dinov2, CLIP towers beside a text model.
-Tensors that a tile encoder does not need (text, decoders, mask tokens, buffers that timm computes itself) are removed
-by name, so that any other extra tensor is still reported as unknown. A state in timm's names is not changed. Names that
-begin with `pool.` belong to the pooling, all others to the trunk.
+Tensors that a tile encoder does not need are removed by name: text, decoders, mask tokens, buffers that timm computes
+itself. Any other extra tensor is reported as unknown when the state is loaded. A state in timm's names is not changed.
+Names that begin with `pool.` belong to the pooling, all others to the trunk.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -38,7 +38,7 @@ class EncoderConfig(Config):
     trained: Annotated[str | None, Location("train")] = None
     """Instead of all other fields: the image tower of a model that was trained end to end, `train/<name>`."""
 
-    def fingerprint_values(self) -> dict[str, Any]:
+    def fingerprint_values(self) -> dict[str, object]:
         """Return what is computed: without path and expected digest, since the digest that was found is an input."""
         return self.model_dump(mode="json", exclude={"weights", "sha256", "trained"})
 

@@ -38,8 +38,8 @@ def test_values_are_those_of_torchvision(colours: Any) -> None:
     tiles = np.concatenate(
         [random_tiles(3, 16), np.zeros((1, 16, 16, 3), np.uint8), np.full((1, 16, 16, 3), 255, np.uint8)]
     )
-    wanted = torch.stack([functional.normalize(functional.to_tensor(tile), *colours) for tile in tiles])
-    np.testing.assert_allclose(normaliser(16, 5, colours)(tiles), wanted, atol=1e-6)
+    expected = torch.stack([functional.normalize(functional.to_tensor(tile), *colours) for tile in tiles])
+    np.testing.assert_allclose(normaliser(16, 5, colours)(tiles), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("colours", [IMAGENET, HALF, CLIP])

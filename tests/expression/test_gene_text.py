@@ -24,10 +24,10 @@ def test_names_are_read_by_symbol_and_the_first_row_with_a_name_counts(tmp_path:
     rows = (
         "ensgene\tsymbol\tdescription\nE1\tA\talpha\nE2\tA\tother\nE3\t\tno symbol\nE4\tB\tNA\nE5\tB\tbeta\nE6\tC\t\n"
     )
-    wanted = {"A": "alpha", "B": "beta"}
-    assert read_gene_names(_file(tmp_path, "t.tsv", rows)) == wanted
-    assert read_gene_names(_file(tmp_path, "t.tsv.gz", gzip.compress(rows.encode()))) == wanted
-    assert read_gene_names(_file(tmp_path, "t.csv", "symbol,description\nA,alpha\nB,beta\n")) == wanted
+    expected = {"A": "alpha", "B": "beta"}
+    assert read_gene_names(_file(tmp_path, "t.tsv", rows)) == expected
+    assert read_gene_names(_file(tmp_path, "t.tsv.gz", gzip.compress(rows.encode()))) == expected
+    assert read_gene_names(_file(tmp_path, "t.csv", "symbol,description\nA,alpha\nB,beta\n")) == expected
 
 
 def test_gene_sets_lose_their_accession_and_keep_their_genes(tmp_path: Path) -> None:

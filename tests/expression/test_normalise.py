@@ -9,8 +9,8 @@ COUNTS = np.array([[1, 0, 3], [0, 10, 0]], dtype=np.float32)
 
 
 def test_a_spot_is_scaled_to_ten_thousand_before_the_logarithm() -> None:
-    wanted = np.log([[2501, 1, 7501], [1, 10001, 1]])
-    assert log1p_cp10k(COUNTS) == pytest.approx(wanted, abs=1e-5)
+    expected = np.log([[2501, 1, 7501], [1, 10001, 1]])
+    assert log1p_cp10k(COUNTS) == pytest.approx(expected, abs=1e-5)
     assert log1p_cp10k(COUNTS).dtype == np.float32
     assert np.expm1(log1p_cp10k(COUNTS, target=100.0)).sum(axis=1) == pytest.approx([100, 100], rel=1e-5)
 

@@ -41,9 +41,9 @@ def test_a_section_is_what_scverse_users_expect(make: Make) -> None:
 
 def test_a_written_section_reads_back(make: Make, tmp_path: Path) -> None:
     section = make([[1, 0, 2], [0, 3, 0]], ["A", "B", "C"], patient="P7")
-    place = StoragePath.of(tmp_path / "S1.h5ad")
-    write_section(place, section)
-    back = read_section(place)
+    path = StoragePath.of(tmp_path / "S1.h5ad")
+    write_section(path, section)
+    back = read_section(path)
     assert back.X.toarray().tolist() == section.X.toarray().tolist()
     assert back.var_names.tolist() == ["A", "B", "C"]
     assert back.obsm["spatial"].tolist() == section.obsm["spatial"].tolist()

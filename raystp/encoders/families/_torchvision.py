@@ -1,7 +1,7 @@
 """Make torchvision importable beside a torch that its compiled part was not built for; timm cannot do without it.
 
-A CUDA build of torchvision (the default of the package index) next to a CPU build of torch cannot load its compiled
-part, and then fails to import: its Python part describes operators, `nms` and `qnms`, that are not declared. With a
+A CUDA build of torchvision (the package's default) cannot load its compiled part next to a CPU build of torch. Its
+import then fails, because its Python part describes operators, `nms` and `qnms`, that are not declared. With a
 declaration the import works, and everything but the detection operators can be used. Where torchvision imports without
 an error, nothing is done.
 """

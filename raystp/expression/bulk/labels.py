@@ -62,8 +62,8 @@ def read_bulk(
     """Read a table of cases x genes; `case` is the column with the names of the cases (not used for h5ad).
 
     With `cases`, only those are kept, in the table's order, and only their values are checked. Raises SectionError for
-    a duplicate case or gene, a missing case, and a value that is absent, not a number, infinite, or negative where
-    `scale` does not allow it.
+    a duplicate case or gene, a missing case, and a value that is not a finite number. Raises it for negative values
+    where `scale` does not allow them.
     """
     return labels_of(read_table(path, case), path, scale=scale, cases=cases)
 

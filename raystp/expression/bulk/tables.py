@@ -34,8 +34,8 @@ class BulkTable:
 def read_table(path: StoragePath, case: str) -> BulkTable:
     """Read a table of any of the three formats, chosen by suffix; `case` is the column with the names of the cases.
 
-    Raises SectionError for another suffix, a file that cannot be read, a table without the column `case`, a row with
-    an empty case, and a cell that is not a number.
+    Raises SectionError for another suffix and a file that cannot be read, for a table without the column `case` or with
+    an empty case, and for a cell that is not a number.
     """
     name = path.name.removesuffix(".gz")
     if name.endswith(".h5ad"):

@@ -8,9 +8,9 @@ the 280 most expressed genes hold .29-.32 of all counts. The logarithm of a spot
 .59-.65 in the deep sections (spots above a quarter of the median). The gamma-Poisson dispersion of genes with 3 or more
 counts has quartiles near .04, .08 and .2, including the variance of the tissue itself.
 
-The noise limits the score that a model can reach. On slides of `slides.synthetic`, over spots with half their disc on
-tissue, the simulated ground truth itself has a PCC of .31-.34 with log1p CP10k counts (mean over the planted genes, 12
-draws of the programs).
+The noise limits the score that a model can reach: the simulated ground truth itself has a PCC of .31-.34 with log1p
+CP10k counts. This is the mean over the planted genes in 12 draws of the programs, on slides of `slides.synthetic`, over
+spots with half their disc on tissue.
 """
 
 from collections.abc import Sequence

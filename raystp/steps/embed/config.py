@@ -1,6 +1,6 @@
 """Configuration of `raystp embed`: tiles, encoders, and resources."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -89,13 +89,13 @@ class EmbedConfig(StepConfig[EmbedRun]):
             raise ValueError(msg)
         return self
 
-    def fingerprint_values(self) -> dict[str, Any]:
+    def fingerprint_values(self) -> dict[str, object]:
         """Return what is computed; the digest of the weights is an input, so their path is not included."""
         values = super().fingerprint_values()
         values.pop("also")
         return {**values, "encoder": self.encoder.fingerprint_values()}
 
-    def manifest_values(self) -> dict[str, Any]:
+    def manifest_values(self) -> dict[str, object]:
         """Return the config of one encoder's artifact."""
         values = super().manifest_values()
         values.pop("also")

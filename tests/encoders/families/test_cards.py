@@ -134,8 +134,8 @@ def test_resnet50_ends_after_its_third_stage() -> None:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (encoder.mean, encoder.std))
     pixels = (torch.from_numpy(tiles).permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.inference_mode():
-        wanted = whole.eval()(pixels)[0].mean((2, 3))
-    np.testing.assert_allclose(rows_of(encoder, tiles), wanted, atol=1e-5)
+        expected = whole.eval()(pixels)[0].mean((2, 3))
+    np.testing.assert_allclose(rows_of(encoder, tiles), expected, atol=1e-5)
 
 
 def test_vit_names_need_no_prefix() -> None:

@@ -53,8 +53,8 @@ def test_a_model_is_built_from_its_config_and_its_weights_without_its_classifier
     mean, std = (torch.tensor(PIXELS[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     with torch.inference_mode():
         pixels = (torch.from_numpy(tiles).permute(0, 3, 1, 2) / 255 - mean) / std
-        wanted = network.forward_head(network.forward_features(pixels), pre_logits=True)
-    np.testing.assert_allclose(encode(encoder, tiles, device="cpu"), wanted, atol=1e-5)
+        expected = network.forward_head(network.forward_features(pixels), pre_logits=True)
+    np.testing.assert_allclose(encode(encoder, tiles, device="cpu"), expected, atol=1e-5)
 
 
 def test_the_digest_of_the_hubs_file_may_be_given(cached: Path) -> None:

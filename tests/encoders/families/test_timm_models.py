@@ -92,8 +92,8 @@ def test_pixels_are_normalised_as_timm_states(resnet: Encoder) -> None:
     transform = timm.data.create_transform(**{**stated, "crop_pct": 1.0})
     pixels = torch.stack([transform(Image.fromarray(tile)) for tile in tiles])
     with torch.inference_mode():
-        wanted = resnet.network.eval()(pixels).numpy()
-    np.testing.assert_allclose(encode(resnet, tiles, device="cpu"), wanted, atol=1e-5)
+        expected = resnet.network.eval()(pixels).numpy()
+    np.testing.assert_allclose(encode(resnet, tiles, device="cpu"), expected, atol=1e-5)
 
 
 def test_rows_of_a_resnet_do_not_depend_on_the_batch(resnet: Encoder) -> None:

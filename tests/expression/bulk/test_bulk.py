@@ -58,17 +58,17 @@ def test_counts_are_normalised_like_those_of_a_spot(tmp_path: Path) -> None:
 
 
 def test_only_the_requested_cases_are_kept_and_checked(tmp_path: Path) -> None:
-    place = _csv(tmp_path, "case,a\nP1,\nP2,4\nP3,5\n")
-    assert read_bulk(place, cases={"P3", "P2"}).cases == ["P2", "P3"]
+    path = _csv(tmp_path, "case,a\nP1,\nP2,4\nP3,5\n")
+    assert read_bulk(path, cases={"P3", "P2"}).cases == ["P2", "P3"]
     with pytest.raises(SectionError, match=r"absent or not finite for scale='expression': P1/a = nan"):
-        read_bulk(place)
+        read_bulk(path)
 
 
 def test_values_may_be_negative_with_scale_signed(tmp_path: Path) -> None:
-    place = _csv(tmp_path, "case,a\nP1,-1.5\nP2,4\n")
-    assert read_bulk(place, scale="signed").values.tolist() == [[-1.5], [4.0]]
+    path = _csv(tmp_path, "case,a\nP1,-1.5\nP2,4\n")
+    assert read_bulk(path, scale="signed").values.tolist() == [[-1.5], [4.0]]
     with pytest.raises(SectionError, match=r"1 negative values .*P1/a = -1.5; use scale='signed' for z-scores"):
-        read_bulk(place)
+        read_bulk(path)
 
 
 @pytest.mark.parametrize(

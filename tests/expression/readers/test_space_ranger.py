@@ -86,7 +86,7 @@ def test_a_spot_has_the_position_of_its_barcode(source: SectionSource) -> None:
     assert notes["mirrored"] is False
 
 
-def test_symbols_of_two_genes_get_their_ids_and_other_features_leave(source: SectionSource) -> None:
+def test_duplicate_symbols_get_their_ids_and_other_features_are_dropped(source: SectionSource) -> None:
     section, notes = read(source)
     assert section.var_names.tolist() == ["G_E1", "H", "G_E3"]
     assert section.var["gene_ids"].tolist() == ["E1", "E2", "E3"]
@@ -95,7 +95,7 @@ def test_symbols_of_two_genes_get_their_ids_and_other_features_leave(source: Sec
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_every_form_of_the_same_output_reads_alike(source: SectionSource, outs: Path, *, zipped: bool) -> None:
+def test_every_format_of_one_output_reads_the_same(source: SectionSource, outs: Path, *, zipped: bool) -> None:
     first, _ = read(source)
     (outs / "spatial" / "tissue_positions_list.csv").unlink()
     (outs / "spatial" / "tissue_positions.csv").write_text(HEADER + _positions())

@@ -61,7 +61,7 @@ def test_raised_genes_are_highest_and_lowered_genes_lowest_in_their_tissues(seed
         for name in programs.genes
     ]
     for home, away in itertools.permutations(range(len(TISSUES)), 2):
-        # All planted genes of a tissue share one scale: how the genes of neither tissue stand tells it for a pair.
+        # The planted genes of a tissue share one scale, which the genes of other programs show for a pair of tissues.
         ratios = programs.relative[home] / programs.relative[away]
         others = [
             ratio
@@ -146,11 +146,11 @@ def test_the_planted_mean_reaches_a_realistic_score_and_none_on_null_genes() -> 
     xy, _, _ = visium_positions(12 * 38 * 16, 12 * 38 * 16, mpp=MPP)
     shares = type_fractions(kinds, xy, cell=16, radius_px=Level0Pixels(55.0), types=len(TISSUES))[:, 1:]
     expected = expected_expression(programs, shares)
-    seen = log_cp10k(measure(rng, expected).astype(float))
-    score = pcc(np.log1p(1e4 * expected[:, programs.planted]), seen[:, programs.planted]).mean()
+    measured = log_cp10k(measure(rng, expected).astype(float))
+    score = pcc(np.log1p(1e4 * expected[:, programs.planted]), measured[:, programs.planted]).mean()
     assert 0.3 < score < 0.7
     every_tissue = np.abs(
-        [pcc(np.tile(share[:, None], (1, 100)), seen[:, ~programs.planted]).mean() for share in shares.T]
+        [pcc(np.tile(share[:, None], (1, 100)), measured[:, ~programs.planted]).mean() for share in shares.T]
     )
     assert every_tissue.max() < 0.02
 

@@ -41,8 +41,8 @@ def test_expression_is_the_log_of_counts_per_10000_of_all_genes(
 ) -> None:
     counts = load_counts(spots, "S2")
     raw = section("S2").X.toarray()
-    wanted = np.log1p(raw / raw.sum(axis=1, keepdims=True) * 1e4)
-    np.testing.assert_allclose(counts.expression(["D", "A"]), wanted[:, [3, 0]], rtol=1e-5)
+    expected = np.log1p(raw / raw.sum(axis=1, keepdims=True) * 1e4)
+    np.testing.assert_allclose(counts.expression(["D", "A"]), expected[:, [3, 0]], rtol=1e-5)
     np.testing.assert_array_equal(counts.totals, raw.sum(axis=1))
     assert (counts.slide, counts.patient, counts.diameter_px) == ("S2", "P2", 10.0)
 
@@ -120,8 +120,8 @@ def test_sections_are_stacked_in_the_requested_order(spots: Artifact, embed: Art
     alone = [stack_sections([join_section(spots, embed, name)], GENES) for name in ("S3", "S1")]
     assert (both.sections, both.slides, both.group.tolist()) == (("S3", "S1"), ("S3", "S1"), [0] * 6 + [1] * 6)
     for name in ("features", "expression", "boxes", "totals"):
-        wanted = np.concatenate([getattr(one, name) for one in alone])
-        np.testing.assert_array_equal(getattr(both, name), wanted)
+        expected = np.concatenate([getattr(one, name) for one in alone])
+        np.testing.assert_array_equal(getattr(both, name), expected)
 
 
 def _spec(spots: Artifact, embed: Artifact, **changes: Any) -> TrainingSetSpec:

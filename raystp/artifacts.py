@@ -252,7 +252,7 @@ def content_id(place: StoragePath, *, edge: int = 1 << 20) -> str:
 
 def file_id(place: StoragePath, *, edge: int = 1 << 20) -> str:
     """Return the `content_id` of a file or an object; raises StorageError, naming it, where it cannot be read."""
-    seen = place.stored().look()
+    seen = place.stored_object().info()
     size = seen.size
     ends = [(0, min(edge, size)), (max(0, size - edge), min(edge, size))]
     head, tail = place.read_ranges(ends, version=seen.version)

@@ -1,11 +1,10 @@
-"""Files on this machine and on object stores, behind the same few verbs; written whole or not at all.
+"""Files on this machine and in object stores, with the same methods; each is written whole or not at all.
 
-`place` is what every room uses. Below it, one file per kind of store (`local_file`, `s3`, `gs`) knows what pyarrow's
-file systems do not: writing only where nothing is yet, and reading one version of an object. `node_cache` keeps whole
-objects on a machine's disk.
+`path` is what other packages use. Below it are `local_file` and `remote`, the two kinds of stored object. `node_cache`
+keeps whole objects on a machine's disk, and `attempt_ledger` counts crashes.
 """
 
-from raystp.storage.names import is_safe_name
-from raystp.storage.place import StoragePath
+from raystp.storage.local_file import is_safe_name
+from raystp.storage.path import StoragePath
 
 __all__ = ["StoragePath", "is_safe_name"]

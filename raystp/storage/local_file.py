@@ -1,25 +1,40 @@
-"""A file on this machine as one object of a store: written once, read by version."""
+"""Files on this machine: names, atomic writes, reads of one version, and locks between processes."""
 
 import contextlib
+import fcntl
 import os
+import re
 import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from raystp.errors import StorageError
-from raystp.storage.names import TEMPORARY
-from raystp.storage.patience import RETRY_POLICY, RetryPolicy, StallTimeout
-from raystp.storage.stored import ByteRange, ObjectInfo, Sink, replaced
+import pyarrow as pa
+import pyarrow.fs as pafs
 
-PIECE = 8 << 20
+from raystp.errors import StorageError
+from raystp.storage.objects import ByteRange, Kind, ObjectInfo, Sink, replaced
+from raystp.storage.retry import RETRY_POLICY, RetryPolicy, StallTimeout
+
+TEMPORARY = ".aside-"
+"""Prefix of the name of an unfinished file; such files are never listed."""
+
+READ_BYTES = 8 << 20
+_FILES = pafs.LocalFileSystem()
+_SAFE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def is_safe_name(name: str) -> bool:
+    """Return whether a slide or section id can be a file name: letters, digits, `.`, `_`, `-`, and not dots alone."""
+    return bool(_SAFE_NAME.fullmatch(name)) and set(name) != {"."} and not name.startswith(TEMPORARY)
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """One file; a version of it is its size and its time of change."""
+    """One file or folder; the version of a file is its size and modification time."""
 
     path: Path
-    patience: RetryPolicy = RETRY_POLICY
+    policy: RetryPolicy = RETRY_POLICY
 
     @property
     def shown(self) -> str:
@@ -31,64 +46,142 @@ class LocalFile:
         """The path."""
         return str(self.path)
 
-    def look(self) -> ObjectInfo:
-        """Return what is there now."""
+    def info(self) -> ObjectInfo:
+        """Return the present version and size."""
         if not self.path.is_file():
             msg = f"no file at {self.path}"
             raise StorageError(msg)
-        found = self.path.stat()
-        return ObjectInfo(_version(found), found.st_size, None)
+        status = self.path.stat()
+        return ObjectInfo(_version(status), status.st_size)
+
+    def checksum(self, version: str) -> None:
+        """Return None: file systems store no checksum."""
+
+    def kind(self) -> Kind | None:
+        """Return what is there; None if nothing is."""
+        found = _FILES.get_file_info(str(self.path)).type
+        return {pafs.FileType.File: "file", pafs.FileType.Directory: "folder"}.get(found)  # type: ignore[return-value]
+
+    def names(self) -> list[str]:
+        """Return the sorted names in the folder, without unfinished files; empty if there is no folder."""
+        found = _FILES.get_file_info(pafs.FileSelector(str(self.path), recursive=False, allow_not_found=True))
+        return sorted(one.base_name for one in found if not one.base_name.startswith(TEMPORARY))
+
+    def open(self) -> pa.NativeFile:
+        """Open the file for random access."""
+        return _FILES.open_input_file(str(self.path))
+
+    def write(self, content: bytes | Path) -> None:
+        """Write the file whole, from memory or as a copy of a file."""
+        replace_file(
+            self.path, lambda path: path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+        )
+
+    def remove(self) -> None:
+        """Remove the file or the folder, if it is there."""
+        kind = self.kind()
+        if kind == "folder":
+            _FILES.delete_dir(str(self.path))
+        elif kind == "file":
+            _FILES.delete_file(str(self.path))
 
     def put_new(self, content: bytes) -> bool:
-        """Write aside, then link to the name, which fails where it is taken; on disk before it is seen."""
+        """Write a temporary file, then link it to the name, which fails if the name exists; synced to disk."""
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{self.path.name}"
+        temporary = temporary_path(self.path)
         try:
-            with aside.open("xb") as file:
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             try:
-                self.path.hardlink_to(aside)
+                self.path.hardlink_to(temporary)
             except FileExistsError:
-                # A network file system may have done it, lost its answer, and done it again: two names are ours.
-                if aside.stat().st_nlink == 1:
+                # A network file system may link, lose the response, and link again: then both names are ours.
+                if temporary.stat().st_nlink == 1:
                     return False
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         sync_folder(folder)
         return True
 
-    def read(self, span: ByteRange, sink: Sink, *, version: str | None, watch: StallTimeout) -> None:
-        """Read one span, and see that the file was of that version before and after."""
+    def read(self, span: ByteRange, sink: Sink, *, version: str | None, stall: StallTimeout) -> None:
+        """Read one range; the version is checked before and after."""
         with contextlib.closing(self.path.open("rb", buffering=0)) as file:
-            _same(self.shown, os.fstat(file.fileno()), version)
-            at, end = span.offset, span.offset + span.length
-            while at < end:
-                piece = os.pread(file.fileno(), min(PIECE, end - at), at)
+            _check_version(self.shown, os.fstat(file.fileno()), version)
+            position = span.offset
+            while position < span.end:
+                piece = os.pread(file.fileno(), min(READ_BYTES, span.end - position), position)
                 if not piece:
-                    msg = f"{self.path} ends at byte {at}, and bytes {span.offset} to {end} were asked for"
+                    msg = f"{self.path} ends at byte {position}; bytes {span.offset} to {span.end} were requested"
                     raise StorageError(msg)
                 sink(piece)
-                at += len(piece)
-                watch.arrived(len(piece))
-            _same(self.shown, os.fstat(file.fileno()), version)
+                position += len(piece)
+                stall.add_bytes(len(piece))
+            _check_version(self.shown, os.fstat(file.fileno()), version)
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file, then rename it to `path`; the folder is created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)  # noqa: PTH105 -- the standard name of the atomic rename
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a new temporary name beside `path`; it ends alike, since some writers choose the format by the ending."""
+    return path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's names onto the disk."""
-    opened = os.open(folder, os.O_RDONLY)
+    """Write a folder's names to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        os.fsync(descriptor)
     finally:
-        os.close(opened)
+        os.close(descriptor)
 
 
-def _version(found: os.stat_result) -> str:
-    return f"{found.st_size}-{found.st_mtime_ns}"
+@contextlib.contextmanager
+def locked(path: Path, *, exclusive: bool, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock that processes and threads of one machine share; yield whether it is held.
+
+    It is `flock` on a file of its own, which the kernel releases when the holder dies. Not for network file systems.
+    False is yielded only if `wait` is False and another holds the lock. The holder of an exclusive lock may remove the
+    file: those who wait for the removed file then wait for the new one.
+    """
+    operation = (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, operation)
+            except BlockingIOError:
+                yield False
+                return
+            if _is_same_file(path, descriptor):
+                yield True
+                return
+        finally:
+            os.close(descriptor)
 
 
-def _same(shown: str, found: os.stat_result, version: str | None) -> None:
-    if version is not None and _version(found) != version:
+def _is_same_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _check_version(shown: str, status: os.stat_result, version: str | None) -> None:
+    if version is not None and _version(status) != version:
         raise replaced(shown, version)

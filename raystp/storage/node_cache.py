@@ -1,9 +1,9 @@
-"""Whole objects on this machine's disk: fetched once for all its processes, and bounded in bytes.
+"""Whole objects on this machine's disk: each is downloaded once for all processes, within a limit of bytes.
 
-In the folder: `files/<key>.<ending>`, one per object and version, written aside and renamed; `locks/<key>`, held shared
-while a file is in use and alone while it is fetched or removed; `lock`, held while room is made: the longest unused
-file goes first. One that is being fetched has its whole size on the disk from the start, so the sum of the sizes counts
-it, and a full disk is found out before a byte is asked for.
+The folder has `files/<key>.<ending>`, one for each object and version, written as a temporary file and renamed;
+`locks/<key>`, held shared while a file is used and exclusively while it is downloaded or removed; `lock`, held while
+room is made. The least recently used file is removed first. A file that is being downloaded has its whole size from
+the start, so the sum of sizes includes it, and a full disk is an error before any byte is requested.
 """
 
 import contextlib
@@ -11,19 +11,17 @@ import hashlib
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from raystp.errors import StorageError
-from raystp.storage.download import download
-from raystp.storage.local_file import sync_folder
-from raystp.storage.locks import locked
-from raystp.storage.names import TEMPORARY
-from raystp.storage.patience import RETRY_POLICY, RetryPolicy
-from raystp.storage.place import StoragePath
-from raystp.storage.stored import ObjectInfo, StoredObject
+from raystp.storage.local_file import TEMPORARY, locked, sync_folder
+from raystp.storage.objects import ObjectInfo, StoredObject, download
+from raystp.storage.path import StoragePath
+from raystp.storage.retry import RETRY_POLICY, RetryPolicy
 
 KEY_DIGITS = 32
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,8}")
@@ -31,109 +29,110 @@ _ENDING = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 @dataclass(frozen=True)
 class NodeCache:
-    """A folder of fetched objects, on a disk of this machine; all processes that name it share it."""
+    """A folder of downloaded objects on a disk of this machine, shared by all processes that use the folder."""
 
     folder: Path
     max_bytes: int
-    """Kept at most, beside the files in use: those are never removed, even where they are more than this."""
+    """The limit. Files in use are never removed, so together they may exceed it."""
 
     @contextlib.contextmanager
-    def fetch(self, place: StoragePath, *, patience: RetryPolicy = RETRY_POLICY) -> Iterator[Path]:
-        """Give a local path with the object's present content, which stays until the end of the `with`.
+    def fetch(self, path: StoragePath, *, policy: RetryPolicy = RETRY_POLICY) -> Iterator[Path]:
+        """Yield a local path with the object's present content, which is kept until the end of the `with`.
 
-        A place on this machine is its own path. Raises StorageError where the object cannot be had whole.
+        A local path is yielded as it is. Raises StorageError if the object cannot be downloaded whole.
         """
-        if place.is_local:
-            yield place.local_path
+        if path.is_local:
+            yield path.local_path
             return
-        stored = place.stored(patience)
-        seen = stored.look()
-        file = self._files / f"{_key(stored, seen)}{_ending(place)}"
-        with self._named(stored, seen):
+        stored = path.stored_object(policy)
+        info = stored.info()
+        file = self._files / f"{_key(stored, info)}{_ending(path)}"
+        with self._disk_errors(stored, info):
             for folder in (self._files, self._locks):
                 folder.mkdir(parents=True, exist_ok=True)
         try:
-            with self._held(file, stored, seen):
+            with self._held(file, stored, info):
                 yield file
         finally:
-            with self._named(stored, seen):
-                self._make_room(0)
+            with self._disk_errors(stored, info):
+                self._make_room()
 
     @contextlib.contextmanager
-    def _held(self, file: Path, stored: StoredObject, seen: ObjectInfo) -> Iterator[None]:
-        """Hold the file against removal, fetching it first where it is absent."""
+    def _held(self, file: Path, stored: StoredObject, info: ObjectInfo) -> Iterator[None]:
+        """Protect the file from removal; download it first if it is absent."""
         while True:
             with contextlib.ExitStack() as stack:
-                with self._named(stored, seen):
-                    stack.enter_context(locked(self._lock_of(file), alone=False))
-                    there = _is_whole(file, seen)
-                    if there:
-                        os.utime(file)
-                if there:
+                with self._disk_errors(stored, info):
+                    stack.enter_context(locked(self._lock_of(file), exclusive=False))
+                    is_present = _is_whole(file, info)
+                    if is_present:
+                        now = time.time_ns()  # finer than the clock of the file system, which ticks every 4 ms
+                        os.utime(file, ns=(now, now))
+                if is_present:
                     yield
                     return
-            with self._named(stored, seen), locked(self._lock_of(file), alone=True):
-                if not _is_whole(file, seen):
-                    self._fetch(file, stored, seen)
+            with self._disk_errors(stored, info), locked(self._lock_of(file), exclusive=True):
+                if not _is_whole(file, info):
+                    self._download(file, stored, info)
 
-    def _fetch(self, file: Path, stored: StoredObject, seen: ObjectInfo) -> None:
-        aside = self._files / f"{TEMPORARY}{file.stem}-{uuid.uuid4().hex}"
+    def _download(self, file: Path, stored: StoredObject, info: ObjectInfo) -> None:
+        temporary = self._files / f"{TEMPORARY}{file.stem}-{uuid.uuid4().hex}"
         try:
-            self._reserve(aside, stored, seen)
-            download(stored, seen, aside)
-            with aside.open("rb") as whole:
+            self._reserve(temporary, stored, info)
+            download(stored, info, temporary)
+            with temporary.open("rb") as whole:
                 os.fsync(whole.fileno())
-            with locked(self._lock, alone=True):  # whoever sums the sizes sees the one name or the other
-                os.replace(aside, file)  # noqa: PTH105 -- the atomic rename, by its own name
+            with locked(self._lock, exclusive=True):  # a process that sums the sizes sees one of the two names
+                os.replace(temporary, file)  # noqa: PTH105 -- the standard name of the atomic rename
             sync_folder(self._files)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
-    def _reserve(self, aside: Path, stored: StoredObject, seen: ObjectInfo) -> None:
-        """Make room, and take it."""
-        with locked(self._lock, alone=True):
-            self._drop_leftovers()
-            self._drop_longest_unused(seen.size)
+    def _reserve(self, temporary: Path, stored: StoredObject, info: ObjectInfo) -> None:
+        """Make room for the object and allocate its size on the disk."""
+        with locked(self._lock, exclusive=True):
+            self._remove_leftovers()
+            self._remove_least_recently_used(info.size)
             free = shutil.disk_usage(self._files).free
-            if free < seen.size:
-                raise self._full(stored, seen, free)
-            with aside.open("xb") as file:
-                if seen.size:
-                    os.posix_fallocate(file.fileno(), 0, seen.size)
+            if free < info.size:
+                raise self._full(stored, info, free)
+            with temporary.open("xb") as file:
+                if info.size:
+                    os.posix_fallocate(file.fileno(), 0, info.size)
 
-    def _make_room(self, count: int) -> None:
-        with locked(self._lock, alone=True):
-            self._drop_longest_unused(count)
+    def _make_room(self) -> None:
+        with locked(self._lock, exclusive=True):
+            self._remove_least_recently_used(0)
 
-    def _drop_longest_unused(self, count: int) -> None:
-        """Remove files, the longest unused first, until `count` more bytes fit; those in use stay."""
+    def _remove_least_recently_used(self, count: int) -> None:
+        """Remove files, the least recently used first, until `count` more bytes fit; files in use stay."""
         found = sorted(self._sizes())
         total = sum(size for _, size, _ in found)
         for _, size, path in found:
             if total + count <= self.max_bytes:
                 return
-            if not path.name.startswith(TEMPORARY) and self._drop(path, path.stem):
+            if not path.name.startswith(TEMPORARY) and self._remove(path, path.stem):
                 total -= size
 
     def _sizes(self) -> Iterator[tuple[int, int, Path]]:
-        """Give each file's time of last use, bytes and path."""
+        """Yield each file's time of last use, bytes and path."""
         for path in self._files.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # a fetch that failed takes its own away
+            with contextlib.suppress(FileNotFoundError):  # a failed download removes its file
                 status = path.stat()
                 yield status.st_mtime_ns, status.st_size, path
 
-    def _drop_leftovers(self) -> None:
-        """Remove what was being fetched by a process that died, and locks that no file has."""
+    def _remove_leftovers(self) -> None:
+        """Remove the temporary files of processes that died, and the locks without a file."""
         for path in self._files.glob(f"{TEMPORARY}*"):
-            self._drop(path, path.name.removeprefix(TEMPORARY).partition("-")[0])
+            self._remove(path, path.name.removeprefix(TEMPORARY).partition("-")[0])
         kept = {path.stem for path in self._files.iterdir()}
         for lock in self._locks.iterdir():
             if lock.name not in kept:
-                self._drop(None, lock.name)
+                self._remove(None, lock.name)
 
-    def _drop(self, path: Path | None, key: str) -> bool:
-        """Remove a file and its lock, if nobody holds it; say whether it is gone."""
-        with locked(self._locks / key, alone=True, wait=False) as held:
+    def _remove(self, path: Path | None, key: str) -> bool:
+        """Remove a file and its lock unless another process holds the lock; return whether they were removed."""
+        with locked(self._locks / key, exclusive=True, wait=False) as held:
             if held:
                 if path is not None:
                     path.unlink()
@@ -155,38 +154,38 @@ class NodeCache:
     def _lock_of(self, file: Path) -> Path:
         return self._locks / file.stem
 
-    def _full(self, stored: StoredObject, seen: ObjectInfo, free: int) -> StorageError:
+    def _full(self, stored: StoredObject, info: ObjectInfo, free: int) -> StorageError:
         return StorageError(
-            f"cannot keep {stored.shown} in the cache {self.folder}: it needs {seen.size:,} bytes, and {free:,} are "
-            "free there; free some space, or name another folder"
+            f"cannot keep {stored.shown} in the cache {self.folder}: it needs {info.size:,} bytes, and {free:,} are "
+            "free; free some space, or choose another folder with --set run.cache=..."
         )
 
     @contextlib.contextmanager
-    def _named(self, stored: StoredObject, seen: ObjectInfo) -> Iterator[None]:
+    def _disk_errors(self, stored: StoredObject, info: ObjectInfo) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             msg = (
-                f"cannot keep {stored.shown} ({seen.size:,} bytes) in the cache {self.folder}: {error.strerror}; free "
-                "some space there, or name another folder"
+                f"cannot keep {stored.shown} ({info.size:,} bytes) in the cache {self.folder}: {error.strerror}; free "
+                "some space there, or choose another folder with --set run.cache=..."
             )
             raise StorageError(msg) from error
 
 
-def _key(stored: StoredObject, seen: ObjectInfo) -> str:
-    """Return the name of one version of one object; two objects of the same name have two."""
-    said = f"{stored.identity}\n{seen.version}\n{seen.size}"
-    return hashlib.sha256(said.encode()).hexdigest()[:KEY_DIGITS]
+def _key(stored: StoredObject, info: ObjectInfo) -> str:
+    """Return the name of one version of one object; objects with equal names in different folders differ in it."""
+    text = f"{stored.identity}\n{info.version}\n{info.size}"
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
 
-def _ending(place: StoragePath) -> str:
-    """Return the ending that readers of slides look at, if it is an ordinary one."""
-    ending = Path(place.name).suffix.lower()
+def _ending(path: StoragePath) -> str:
+    """Return the file name's ending if it is an ordinary one: readers of slides need it."""
+    ending = Path(path.name).suffix.lower()
     return ending if _ENDING.fullmatch(ending) else ""
 
 
-def _is_whole(file: Path, seen: ObjectInfo) -> bool:
+def _is_whole(file: Path, info: ObjectInfo) -> bool:
     try:
-        return file.stat().st_size == seen.size
+        return file.stat().st_size == info.size
     except FileNotFoundError:
         return False

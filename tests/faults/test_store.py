@@ -49,12 +49,12 @@ LASTING: dict[str, list[tuple[Any, ...]]] = {
 FEW = ("twice500", "cut_once", "lost_write", "storm", "gone", "forbidden", "silent", "unwritable")
 ALL = (*PASSING, *LASTING)
 SAYS = {
-    "storm": "no byte for|503 SlowDown; it was asked",
-    "gone": r"there is no such object \(404\)",
+    "storm": "no byte for|503 SlowDown; gave up",
+    "gone": r"not found \(404\)",
     "forbidden": r"the store refuses it \(403",
-    "cut_always": "broke off at byte",
+    "cut_always": "ended at byte",
     "silent": "sent no byte for",
-    "drip": "KB/s are wanted",
+    "drip": r"KB/s over \d",
     "unwritable": "cannot write s3://faults/.*/unwritable.00000.json",
 }
 

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from raystp.storage.patience import RETRY_POLICY
+from raystp.storage.retry import RETRY_POLICY
 
 MANY = 1 << 30
 LITTLE = 1000
@@ -100,8 +100,8 @@ class Plot:
     def set_up(self) -> None:
         """Make the patience of this process that of the plot."""
         if self.patience_s is not None:
-            object.__setattr__(RETRY_POLICY, "without_progress_s", self.patience_s)
-            object.__setattr__(RETRY_POLICY, "averaged_over_s", self.patience_s)
+            object.__setattr__(RETRY_POLICY, "stall_timeout_s", self.patience_s)
+            object.__setattr__(RETRY_POLICY, "rate_window_s", self.patience_s)
 
     def _counted(self, number: int, times: int) -> bool:
         for time_ in range(times):

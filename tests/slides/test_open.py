@@ -14,8 +14,8 @@ from raystp.errors import SlideError
 from raystp.slides.open import Slide, open_slide
 from raystp.storage import StoragePath
 from raystp.storage.local_file import LocalFile
-from raystp.storage.patience import RETRY_POLICY, RetryPolicy
-from raystp.storage.stored import StoredObject
+from raystp.storage.objects import StoredObject
+from raystp.storage.retry import RETRY_POLICY, RetryPolicy
 from raystp.units import Level0Pixels, TilePixels
 
 Rgb = UInt8[np.ndarray, "row col 3"]
@@ -127,8 +127,8 @@ class RemotePath(StoragePath):
     source: Path = Path()
     folder: Path = Path()
 
-    def stored(self, patience: RetryPolicy = RETRY_POLICY) -> StoredObject:
-        return LocalFile(self.source, patience)
+    def stored_object(self, policy: RetryPolicy = RETRY_POLICY) -> StoredObject:
+        return LocalFile(self.source, policy)
 
     @contextlib.contextmanager
     def local(self) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""A download is the whole object of one version, or an error."""
+"""A download is one version of the object, whole, or an error."""
 
 import hashlib
 import zlib
@@ -9,27 +9,26 @@ import numpy as np
 import pytest
 
 from raystp.errors import StorageError
-from raystp.storage import StoragePath
-from raystp.storage import download as room
-from raystp.storage.download import download, file_digest
-from raystp.storage.patience import RetryPolicy
+from raystp.storage import StoragePath, objects
+from raystp.storage.objects import download, file_digest
+from raystp.storage.retry import RetryPolicy
 from tests.storage.fault_proxy import Proxy
 
-SOON = RetryPolicy(without_progress_s=2.0, backoff_s=0.02)
+SOON = RetryPolicy(stall_timeout_s=2.0, backoff_s=0.02)
 CONTENT = np.random.default_rng(1).bytes(100_000)
 
 
 @pytest.fixture
 def slide(bucket: StoragePath, far: StoragePath) -> StoragePath:
-    """An object that was sent in one piece, so that its ETag is its MD5."""
+    """An object uploaded in one part, so that its ETag is its MD5."""
     assert (bucket / "slide.svs").write_new(CONTENT)
     return far / "slide.svs"
 
 
-def fetch(place: StoragePath, path: Path) -> bytes:
-    stored = place.stored(SOON)
+def fetch(remote: StoragePath, path: Path) -> bytes:
+    stored = remote.stored_object(SOON)
     path.touch()
-    download(stored, stored.look(), path)
+    download(stored, stored.info(), path)
     return path.read_bytes()
 
 
@@ -37,7 +36,7 @@ def fetch(place: StoragePath, path: Path) -> bytes:
 def test_a_download_of_any_parts_is_the_object(
     slide: StoragePath, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, part: int
 ) -> None:
-    monkeypatch.setattr(room, "PART", part)
+    monkeypatch.setattr(objects, "PART_BYTES", part)
     assert fetch(slide, tmp_path / "slide") == CONTENT
     assert proxy.count("GET") == -(-len(CONTENT) // part)
 
@@ -47,25 +46,29 @@ def test_an_empty_object_is_an_empty_file(far: StoragePath, tmp_path: Path) -> N
     assert fetch(far / "empty", tmp_path / "empty") == b""
 
 
+def checksum(remote: StoragePath) -> tuple[str, str] | None:
+    return remote.stored_object().checksum(remote.version())
+
+
 def test_a_flipped_byte_is_found_by_the_etag(slide: StoragePath, proxy: Proxy, tmp_path: Path) -> None:
-    assert slide.stored().look().digest == ("md5", hashlib.md5(CONTENT).hexdigest())
+    assert checksum(slide) == ("md5", hashlib.md5(CONTENT).hexdigest())
     proxy.add("flip", 500)
-    with pytest.raises(StorageError, match=r"the download of s3://bucket/\S+/slide.svs is damaged: .* md5"):
+    with pytest.raises(StorageError, match=r"the download of s3://bucket/\S+/slide.svs is damaged: its md5 differs"):
         fetch(slide, tmp_path / "slide")
 
 
 def test_a_flipped_byte_is_found_by_a_stored_checksum(
     slide: StoragePath, bucket: StoragePath, proxy: Proxy, tmp_path: Path
 ) -> None:
-    stored = bucket.stored()
+    stored = bucket.stored_object()
     client = boto3.client("s3", endpoint_url=stored.identity.partition("/bucket")[0], region_name="us-east-1")
     key = f"{stored.identity.partition('/bucket/')[2]}/slide.svs"
     client.put_object(Bucket="bucket", Key=key, Body=CONTENT, ChecksumAlgorithm="CRC32")
     client.close()
-    assert slide.stored().look().digest == ("crc32", f"{zlib.crc32(CONTENT):08x}")
+    assert checksum(slide) == ("crc32", f"{zlib.crc32(CONTENT):08x}")
     assert fetch(slide, tmp_path / "slide") == CONTENT
     proxy.add("flip", 500)
-    with pytest.raises(StorageError, match=r"is damaged: .* crc32"):
+    with pytest.raises(StorageError, match=r"is damaged: its crc32 differs"):
         fetch(slide, tmp_path / "slide")
 
 
@@ -79,7 +82,7 @@ def test_a_body_that_is_always_too_short_is_an_error(
 
 
 @pytest.mark.parametrize("by", [1, -1])
-def test_an_object_whose_length_is_told_wrong_is_an_error(
+def test_an_object_whose_reported_length_is_wrong_is_an_error(
     slide: StoragePath, proxy: Proxy, tmp_path: Path, by: int
 ) -> None:
     proxy.add("short", by, method="HEAD")

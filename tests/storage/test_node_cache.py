@@ -12,7 +12,7 @@ import numpy as np
 
 from raystp.errors import StorageError
 from raystp.storage import StoragePath
-from raystp.storage.locks import locked
+from raystp.storage.local_file import locked
 from raystp.storage.node_cache import NodeCache
 from tests.storage.conftest import CONTENT, ENVIRONMENT, FETCH, kept, put
 from tests.storage.fault_proxy import Proxy
@@ -105,7 +105,7 @@ def test_who_waited_for_anothers_download_does_not_repeat_it(
             pass
 
     threads = [threading.Thread(target=read) for _ in range(3)]
-    with locked(cache.folder / "locks" / path.stem, alone=False):  # all find it absent, and wait to be alone
+    with locked(cache.folder / "locks" / path.stem, exclusive=False):  # all find it absent, and wait to be alone
         for thread in threads:
             thread.start()
         time.sleep(0.5)

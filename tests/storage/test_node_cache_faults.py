@@ -13,11 +13,11 @@ import pytest
 from raystp.errors import StorageError
 from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
-from raystp.storage.patience import RetryPolicy
+from raystp.storage.retry import RetryPolicy
 from tests.storage.conftest import CONTENT, ENVIRONMENT, FETCH, child, kept, printed, put
 from tests.storage.fault_proxy import Proxy
 
-SOON = RetryPolicy(without_progress_s=2.0, backoff_s=0.02)
+SOON = RetryPolicy(stall_timeout_s=2.0, backoff_s=0.02)
 CRAMPED = """
 import pathlib, resource, sys
 from raystp.errors import StorageError
@@ -65,7 +65,7 @@ def test_an_object_that_does_not_come_whole_never_becomes_a_file(
 ) -> None:
     kind, at, method = fault
     proxy.add(kind, at, method=method)
-    with pytest.raises(StorageError, match=r"/A1\.svs"), cache.fetch(slide, patience=SOON):
+    with pytest.raises(StorageError, match=r"/A1\.svs"), cache.fetch(slide, policy=SOON):
         pass
     assert kept(cache) == []
     proxy.clear()
@@ -76,9 +76,9 @@ def test_an_object_that_does_not_come_whole_never_becomes_a_file(
 def test_a_store_that_never_answers_is_given_up_in_time(slide: StoragePath, proxy: Proxy, cache: NodeCache) -> None:
     proxy.add("silent")
     started = time.monotonic()
-    with pytest.raises(StorageError, match=r"/A1\.svs"), cache.fetch(slide, patience=SOON):
+    with pytest.raises(StorageError, match=r"/A1\.svs"), cache.fetch(slide, policy=SOON):
         pass
-    assert time.monotonic() - started < 1.2 * SOON.without_progress_s + 0.5
+    assert time.monotonic() - started < 1.2 * SOON.stall_timeout_s + 0.5
     assert kept(cache) == []
 
 
@@ -86,9 +86,7 @@ def test_a_disk_that_is_too_small_is_named_before_a_byte_is_fetched(
     slide: StoragePath, proxy: Proxy, cache: NodeCache
 ) -> None:
     proxy.add("short", -(1 << 60), method="HEAD")
-    said = (
-        r"cannot keep s3://bucket/\S+/A1.svs in the cache \S+/cache: it needs 1,152,\S+ bytes, and \S+ are free there"
-    )
+    said = r"cannot keep s3://bucket/\S+/A1.svs in the cache \S+/cache: it needs 1,152,\S+ bytes, and \S+ are free; "
     with pytest.raises(StorageError, match=said), cache.fetch(slide):
         pass
     assert (kept(cache), proxy.count("GET")) == ([], 0)
@@ -99,7 +97,7 @@ def test_a_file_that_the_disk_will_not_take_is_named_and_gone(
 ) -> None:
     said = printed(child(CRAMPED, put(bucket, far, "A1.svs").uri, str(cache.folder), "limit"))
     assert "A1.svs (10,000 bytes) in the cache" in said
-    assert "File too large; free some space there, or name another folder" in said
+    assert "File too large; free some space there, or choose another folder" in said
     assert kept(cache) == []
 
 

@@ -9,10 +9,10 @@ import pytest
 from raystp.errors import StorageError
 from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
-from raystp.storage.patience import RetryPolicy
+from raystp.storage.retry import RetryPolicy
 from tests.storage.fault_proxy import Proxy
 
-SOON = RetryPolicy(without_progress_s=0.4, retries=1, backoff_s=0.01)
+SOON = RetryPolicy(stall_timeout_s=0.4, retries=1, backoff_s=0.01)
 KEY, SECRET, TOKEN = "canaryKey0", "canarySecret1", "canaryToken2"
 
 
@@ -31,7 +31,7 @@ def test_no_secret_is_seen_anywhere(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     cache, file = NodeCache(tmp_path / "cache", 1000), place / "slide.svs"
-    seen = [repr(file), str(file.write_new(b"x" * 100, patience=SOON)), file.version(), repr(file.stored())]
+    seen = [repr(file), str(file.write_new(b"x" * 100, policy=SOON)), file.version(), repr(file.stored_object())]
     with cache.fetch(file) as path:
         seen += [str(path), *map(str, tmp_path.rglob("*"))]
     for kind, at in [("status", 403), ("status", 500), ("status", 400), ("cut", 1), ("silent", 0)]:
@@ -50,13 +50,13 @@ def errors_of(file: StoragePath, cache: NodeCache) -> list[str]:
     """Use each verb once, and return what was raised as Python would print it."""
 
     def fetch() -> None:
-        with cache.fetch(file, patience=SOON):
+        with cache.fetch(file, policy=SOON):
             pass
 
     seen = []
     for use in (
-        lambda: file.write_new(b"y", patience=SOON),
-        lambda: file.read_range(0, 100, version=None, patience=SOON),
+        lambda: file.write_new(b"y", policy=SOON),
+        lambda: file.read_range(0, 100, version=None, policy=SOON),
         fetch,
     ):
         try:

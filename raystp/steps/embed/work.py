@@ -18,7 +18,7 @@ from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOpti
 from raystp.steps.embed.reader import TiledSlide, UnitReader
 from raystp.steps.encoder_source import EncoderSource
 from raystp.storage import StoragePath
-from raystp.storage.attempts import MAX_CRASHES, AttemptLedger
+from raystp.storage.attempt_ledger import MAX_CRASHES, AttemptLedger
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
 
@@ -56,11 +56,11 @@ class EmbedWork:
 
     def forget_attempts(self) -> None:
         """Remove the markers of all attempts, so that skipped units are tried again."""
-        self.attempts.forget()
+        self.attempts.clear()
 
     def remove_stale_attempts(self) -> None:
         """Remove the markers of committed units."""
-        self.attempts.sweep(self.committed())
+        self.attempts.remove_finished(self.committed())
 
     def committed(self) -> set[str]:
         """Return the names of the units that are committed for every encoder."""
@@ -83,7 +83,7 @@ class EmbedWork:
 
     def end(self, unit: WorkUnit) -> None:
         """Remove the unit's markers."""
-        self.attempts.ended(unit.unit)
+        self.attempts.end(unit.unit)
 
     def make_reader(self, buffers: int) -> UnitReader:
         """Build a reader of tiles [start, stop) of a unit; it reuses a batch after `buffers` more."""

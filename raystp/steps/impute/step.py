@@ -119,7 +119,7 @@ def _predict(
 ) -> Artifact:
     """Predict the slides that are not done; finish the artifact with those that are."""
     if config.run.retry_failed:
-        task.attempts.forget()
+        task.attempts.clear()
     rows = {slide: count for slide in slides if (count := task.rows(slide)) is not None}
     left = [slide for slide in slides if slide not in rows]
     failures: list[dict[str, object]] = []
@@ -136,7 +136,7 @@ def _predict(
                 rows[receipt.slide] = receipt.rows
             progress.note = f"{sum(rows.values())} tiles"
             progress.add(1, failed=bool(receipt.error))
-    task.attempts.sweep(rows)
+    task.attempts.remove_finished(rows)
     done = [slide for slide in slides if slide in rows]
     return writer.finish({"slides": len(done), "tiles": sum(rows.values())}, failures, {**notes, "slides": done})
 

@@ -28,7 +28,7 @@ from raystp.models.predict import predict_slide
 from raystp.models.predictor import ContrastivePredictor, DirectPredictor, MapPredictor
 from raystp.models.store import load_model
 from raystp.storage import StoragePath
-from raystp.storage.attempts import MAX_CRASHES, AttemptLedger
+from raystp.storage.attempt_ledger import MAX_CRASHES, AttemptLedger
 from raystp.tables import MAPS
 from raystp.units import Level0Pixels
 
@@ -89,7 +89,7 @@ class SlideTask:
 
     def end(self, slide: str) -> None:
         """Remove the markers."""
-        self.attempts.ended(slide)
+        self.attempts.end(slide)
 
     def make_worker(self) -> Callable[[str], int]:
         """Open the model and the index; return a function that predicts a slide and commits it."""

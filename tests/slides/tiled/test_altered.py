@@ -17,8 +17,8 @@ from raystp.errors import SlideError
 from raystp.slides.open import open_slide, read_tiles
 from raystp.storage import StoragePath
 from raystp.storage.local_file import LocalFile
-from raystp.storage.patience import RETRY_POLICY, RetryPolicy
-from raystp.storage.stored import StoredObject
+from raystp.storage.objects import StoredObject
+from raystp.storage.retry import RETRY_POLICY, RetryPolicy
 from raystp.units import TilePixels
 from tests.slides.tiled.tiled_files import oracle, sample_image, write
 
@@ -144,8 +144,8 @@ class RemotePath(StoragePath):
 
     source: Path = Path()
 
-    def stored(self, patience: RetryPolicy = RETRY_POLICY) -> StoredObject:
-        return LocalFile(self.source, patience)
+    def stored_object(self, policy: RetryPolicy = RETRY_POLICY) -> StoredObject:
+        return LocalFile(self.source, policy)
 
     @contextlib.contextmanager
     def local(self) -> Iterator[Path]:

@@ -4,13 +4,13 @@ import signal
 import threading
 from pathlib import Path
 
-from raystp.storage.locks import locked
+from raystp.storage.local_file import locked
 from tests.storage.conftest import child
 
 HOLD = """
 import sys, time, pathlib
-from raystp.storage.locks import locked
-with locked(pathlib.Path(sys.argv[1]), alone=True):
+from raystp.storage.local_file import locked
+with locked(pathlib.Path(sys.argv[1]), exclusive=True):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -18,14 +18,14 @@ with locked(pathlib.Path(sys.argv[1]), alone=True):
 
 def test_readers_hold_together_and_a_writer_alone(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    with locked(lock, alone=False) as first, locked(lock, alone=False) as second:
+    with locked(lock, exclusive=False) as first, locked(lock, exclusive=False) as second:
         assert first
         assert second
-        with locked(lock, alone=True, wait=False) as held:
+        with locked(lock, exclusive=True, wait=False) as held:
             assert not held
-    with locked(lock, alone=True, wait=False) as held:
+    with locked(lock, exclusive=True, wait=False) as held:
         assert held
-        with locked(lock, alone=False, wait=False) as other:
+        with locked(lock, exclusive=False, wait=False) as other:
             assert not other
 
 
@@ -33,11 +33,11 @@ def test_who_waited_on_a_removed_lock_holds_the_new_one(tmp_path: Path) -> None:
     lock, held = tmp_path / "lock", threading.Event()
 
     def wait() -> None:
-        with locked(lock, alone=True):
+        with locked(lock, exclusive=True):
             held.set()
             assert lock.exists()
 
-    with locked(lock, alone=True):
+    with locked(lock, exclusive=True):
         waiter = threading.Thread(target=wait)
         waiter.start()
         assert not held.wait(0.2)
@@ -50,9 +50,9 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     holder = child(HOLD, str(tmp_path / "lock"))
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with locked(tmp_path / "lock", alone=True, wait=False) as held:
+    with locked(tmp_path / "lock", exclusive=True, wait=False) as held:
         assert not held
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
-    with locked(tmp_path / "lock", alone=True, wait=False) as held:
+    with locked(tmp_path / "lock", exclusive=True, wait=False) as held:
         assert held

@@ -6,59 +6,59 @@ import time
 import pytest
 
 from raystp.errors import StorageError
-from raystp.storage.patience import RETRY_POLICY, RetryPolicy, StallTimeout
+from raystp.storage.retry import RETRY_POLICY, RetryPolicy, StallTimeout
 
-SHORT = RetryPolicy(without_progress_s=0.3, least_bytes_per_s=1000.0, averaged_over_s=0.4)
+SHORT = RetryPolicy(stall_timeout_s=0.3, min_bytes_per_s=1000.0, rate_window_s=0.4)
 
 
 def drip(watch: StallTimeout) -> None:
     """Let one byte come 50 times a second, for 2 s."""
     for _ in range(100):
         time.sleep(0.02)
-        watch.arrived(1)
+        watch.add_bytes(1)
 
 
 def test_all_tries_fit_into_the_time_without_a_byte() -> None:
-    assert RETRY_POLICY.try_s * (RETRY_POLICY.retries + 1) == RETRY_POLICY.without_progress_s
+    assert RETRY_POLICY.attempt_timeout_s * (RETRY_POLICY.retries + 1) == RETRY_POLICY.stall_timeout_s
     backoffs = RETRY_POLICY.backoff_s * (2**RETRY_POLICY.retries - 1)
-    assert backoffs <= 0.2 * RETRY_POLICY.without_progress_s
+    assert backoffs <= 0.2 * RETRY_POLICY.stall_timeout_s
 
 
 def test_a_read_at_the_least_rate_goes_on() -> None:
     watch = StallTimeout("it", SHORT)
     for _ in range(16):
         time.sleep(0.05)
-        watch.arrived(200)  # 4000 bytes a second at most
+        watch.add_bytes(200)  # 4000 bytes a second at most
 
 
 def test_a_read_below_the_least_rate_ends_when_its_average_is_known() -> None:
     watch, started = StallTimeout("it", SHORT), time.monotonic()
-    with pytest.raises(StorageError, match=r"the store sends it at 0\.\d KB/s over 0\.\d s, and at least 1 KB/s"):
+    with pytest.raises(StorageError, match=r"the store sends it at 0\.\d KB/s over 0\.\d s; the minimum is 1 KB/s"):
         drip(watch)
-    assert time.monotonic() - started >= SHORT.averaged_over_s
+    assert time.monotonic() - started >= SHORT.rate_window_s
 
 
 def test_a_read_that_was_fast_once_and_is_slow_now_ends() -> None:
     watch = StallTimeout("it", SHORT)
-    watch.arrived(1_000_000)
-    with pytest.raises(StorageError, match="at least 1 KB/s"):
+    watch.add_bytes(1_000_000)
+    with pytest.raises(StorageError, match="the minimum is 1 KB/s"):
         drip(watch)
 
 
 def test_a_read_that_stands_still_ends() -> None:
     watch = StallTimeout("it", SHORT)
-    watch.arrived(1_000_000)
+    watch.add_bytes(1_000_000)
     time.sleep(0.31)
     with pytest.raises(StorageError, match=r"the store of it sent no byte for 0\.\d s"):
         watch.check()
 
 
 def test_a_new_try_is_averaged_anew() -> None:
-    watch = StallTimeout("it", RetryPolicy(without_progress_s=2.0, least_bytes_per_s=1000.0, averaged_over_s=0.4))
+    watch = StallTimeout("it", RetryPolicy(stall_timeout_s=2.0, min_bytes_per_s=1000.0, rate_window_s=0.4))
     time.sleep(0.5)
-    watch.try_again()
-    watch.arrived(1)
-    with pytest.raises(StorageError, match="at least 1 KB/s"):
+    watch.restart_average()
+    watch.add_bytes(1)
+    with pytest.raises(StorageError, match="the minimum is 1 KB/s"):
         drip(watch)
 
 
@@ -69,7 +69,7 @@ def test_the_bytes_of_all_threads_count_together() -> None:
         for _ in range(16):
             time.sleep(0.05)
             try:
-                watch.arrived(60)  # 1200 bytes a second at most, and below the least under any load alone
+                watch.add_bytes(60)  # 1200 bytes a second at most, and below the least under any load alone
             except StorageError as error:
                 faults.append(error)
 
@@ -85,4 +85,4 @@ def test_a_stopped_read_ends_at_its_next_byte() -> None:
     watch = StallTimeout("it", SHORT)
     watch.stop()
     with pytest.raises(StorageError, match="the read of it was stopped"):
-        watch.arrived(1)
+        watch.add_bytes(1)

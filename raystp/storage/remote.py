@@ -1,0 +1,307 @@
+"""Objects and folders on S3, Google Cloud Storage and Azure, through obstore.
+
+An object's version is its ETag. obstore's own retries have no deadline for a whole object, so reads and put-if-absent
+go without them: `retry` repeats those requests and counts all of them against one `StallTimeout`.
+
+A message shows a status and a code, and no other text of the store, its headers or the URL: a store may repeat there
+what it was sent, secrets too.
+"""
+
+import io
+import re
+import uuid
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import obstore
+import pyarrow as pa
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError, UnauthenticatedError
+
+from raystp.errors import StorageError
+from raystp.storage import aws
+from raystp.storage.endpoint import ObjectAddress, parse_uri
+from raystp.storage.local_file import TEMPORARY
+from raystp.storage.objects import ByteRange, Kind, ObjectInfo, Sink, read_in_parallel, replaced
+from raystp.storage.retry import RETRY_POLICY, RetryPolicy, StallTimeout, TransientError, retry
+from raystp.storage.stores import OpenStore, open_store
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, GetResult, ObjectMeta
+
+WRITER = "raystpwriter"
+"""Metadata that tells our own write from another's after a lost response; Azure allows letters and digits alone."""
+PART_BYTES, PARTS = 8 << 20, 9_000
+"""Bytes of one request for a part; a store takes 10,000 parts of an upload."""
+UPLOADS = 4
+"""Parts uploaded at once: with more, a slow line would let each of them time out."""
+
+CHANGED, BEYOND_END = 412, 416
+
+_STATUS = re.compile(r"returned non-2xx status code: (\d{3})")
+_CODE = re.compile(r"<Code>([A-Z][A-Za-z]{1,63})</Code>")
+_BROKEN = re.compile(r"kind: (Connect|Timeout|Interrupted|Request|Decode|Unknown)\b")
+_OTHER_RANGE = re.compile(r"source: (NotPartial|UnexpectedRange|ParseContentRange|NoContentRange)")
+_TRANSIENT_STATUS = {408, 429}
+_TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestTimeTooSkewed"}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RemoteObject:
+    """One object, or one folder: the objects whose keys begin with its key and `/`."""
+
+    shown: str
+    address: ObjectAddress
+    opened: OpenStore = field(repr=False)
+    policy: RetryPolicy = RETRY_POLICY
+
+    @property
+    def identity(self) -> str:
+        """Server, bucket and key."""
+        return f"{self.opened.server}/{self.address.bucket}/{self.address.key}"
+
+    @property
+    def _key(self) -> str:
+        if not self.address.key:
+            msg = f"{self.shown} is a bucket; an object has a key too, as in {self.shown.rstrip('/')}/folder/file"
+            raise StorageError(msg)
+        return self.address.key
+
+    def info(self) -> ObjectInfo:
+        """Request the ETag and the size."""
+        meta = self._retry("look up", lambda: obstore.head(self.opened.store, self._key))
+        return ObjectInfo(self._version(meta), meta["size"])
+
+    def checksum(self, version: str) -> tuple[str, str] | None:
+        """Return the checksum that S3 stores; obstore reports none of the other stores'."""
+        if self.address.endpoint.store != "s3":
+            return None
+        return self._retry("look up", lambda: aws.stored_checksum(self.address, version, self.policy))
+
+    def kind(self) -> Kind | None:
+        """Return what is there; a folder is there if an object is in it."""
+
+        def look() -> Kind | None:
+            try:
+                if self.address.key:
+                    obstore.head(self.opened.store, self.address.key)
+                    return "file"
+            except FileNotFoundError:
+                first = obstore.list(self.opened.store, f"{self.address.key}/", chunk_size=1)
+                return "folder" if next(iter(first), None) else None
+            return "folder"
+
+        return self._retry("look up", look)
+
+    def names(self) -> list[str]:
+        """Return the sorted names in the folder, without unfinished files; empty if there is no folder."""
+
+        def look() -> list[str]:
+            found = obstore.list_with_delimiter(self.opened.store, f"{self.address.key}/" if self.address.key else None)
+            return [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
+
+        names = {path.rstrip("/").rpartition("/")[2] for path in self._retry("list", look)}
+        return sorted(name for name in names if not name.startswith(TEMPORARY))
+
+    def open(self) -> pa.NativeFile:
+        """Open the object for random access: each read is a request, or some in parallel."""
+        return pa.PythonFile(RangeFile(self, self.info()), mode="r")
+
+    def write(self, content: bytes | Path) -> None:
+        """Upload the object, a large one in parts; it appears when all of it is there."""
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        part_bytes = max(PART_BYTES, size // PARTS)
+
+        def put() -> None:
+            obstore.put(self.opened.transfers, self._key, content, chunk_size=part_bytes, max_concurrency=UPLOADS)
+
+        self._once("write", put)
+
+    def remove(self) -> None:
+        """Remove the object or all objects of the folder."""
+
+        def remove() -> None:
+            store, key = self.opened.transfers, self._key
+            found = [meta["path"] for chunk in obstore.list(store, f"{key}/", chunk_size=1000) for meta in chunk]
+            try:
+                obstore.delete(store, found or key)
+            except FileNotFoundError:
+                return
+
+        self._once("remove", remove)
+
+    def put_new(self, content: bytes) -> bool:
+        """Write on the condition that the object is absent; after a lost response look up whose write it was."""
+        writer, attempts = uuid.uuid4().hex, 0
+
+        def put() -> bool:
+            nonlocal attempts
+            attempts += 1
+            try:
+                obstore.put(self.opened.store, self._key, content, mode="create", attributes={WRITER: writer})
+            except AlreadyExistsError as error:
+                if _response(error)[0] == CHANGED and attempts == 1:
+                    return False
+                return self._is_written_by(writer)
+            return True
+
+        return self._retry("write", put)
+
+    def read(self, span: ByteRange, sink: Sink, *, version: str | None, stall: StallTimeout) -> None:
+        """Read one range; a retry continues at the next byte, in the version of the first attempt."""
+        position, etag = span.offset, version
+
+        def attempt() -> None:
+            nonlocal position, etag
+            rest = ByteRange(position, span.end - position)
+            result, etag = self._get(rest, etag)
+            # Each piece is what has arrived, so a slow store is seen at every byte.
+            for piece in result.stream(min_chunk_size=1):
+                if position + len(piece) > span.end:
+                    msg = f"the response is longer than its {rest.length} bytes"
+                    raise TransientError(msg)
+                sink(piece)
+                position += len(piece)
+                stall.add_bytes(len(piece))
+            if position < span.end:
+                msg = f"the response ended at byte {position} of {span.end}"
+                raise TransientError(msg)
+
+        if span.length:
+            self._retry("read", attempt, stall)
+
+    def _get(self, span: ByteRange, version: str | None) -> "tuple[GetResult, str]":
+        """Request one range; raises StorageError if it is not of `version` or passes the object's end."""
+        options: GetOptions = {"range": (span.offset, span.end)}
+        if version is not None:
+            options["if_match"] = f'"{version}"'
+        try:
+            result = obstore.get(self.opened.store, self._key, options=options)
+        except PreconditionError:
+            raise replaced(self.shown, str(version)) from None
+        except BaseError as error:
+            if _response(error)[0] == BEYOND_END:
+                raise self._too_short(span) from None
+            if _OTHER_RANGE.search(str(error)):
+                msg = f"bytes {span.offset} to {span.end} were requested, and the store sent another range"
+                raise TransientError(msg) from None
+            raise
+        found = self._version(result.meta)
+        if version is not None and found != version:
+            raise replaced(self.shown, version)
+        if result.range != (span.offset, span.end):
+            raise self._too_short(span)
+        return result, found
+
+    def _is_written_by(self, writer: str) -> bool:
+        try:
+            found = obstore.get(self.opened.store, self._key, options={"head": True})
+        except FileNotFoundError:
+            msg = "the store reported a conflict, and now has no such object"
+            raise TransientError(msg) from None
+        return found.attributes.get(WRITER) == writer
+
+    def _retry(self, verb: str, attempt: Callable[[], T], stall: StallTimeout | None = None) -> T:
+        """Repeat `attempt` after transient failures; turn every other failure into a StorageError."""
+        action = f"{verb} {self.shown}"
+
+        def once() -> T:
+            try:
+                return attempt()
+            except (BaseError, FileNotFoundError) as error:
+                raise _translate(error, action) from None
+
+        return retry(once, action, policy=self.policy, stall=stall or StallTimeout(self.shown, self.policy))
+
+    def _once(self, verb: str, work: Callable[[], None]) -> None:
+        """Do what obstore itself retries; turn a failure into a StorageError."""
+        action = f"{verb} {self.shown}"
+        try:
+            work()
+        except (BaseError, FileNotFoundError) as error:
+            found = _translate(error, action)
+            raise found if isinstance(found, StorageError) else StorageError(f"cannot {action}: {found}") from None
+
+    def _version(self, meta: "ObjectMeta") -> str:
+        if not meta["e_tag"]:
+            msg = f"the store gives no ETag of {self.shown}, so its versions cannot be told apart"
+            raise StorageError(msg)
+        return meta["e_tag"].strip('"')
+
+    def _too_short(self, span: ByteRange) -> StorageError:
+        return StorageError(f"{self.shown} ends before byte {span.end}, the end of the requested range")
+
+
+class RangeFile(io.RawIOBase):
+    """One version of an object as a seekable file."""
+
+    def __init__(self, stored: RemoteObject, info: ObjectInfo) -> None:
+        super().__init__()
+        self._stored, self._info, self._position = stored, info, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the offset of the next read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Set the offset of the next read."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._info.size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next `size` bytes, fewer at the end of the object."""
+        end = self._info.size if size < 0 else min(self._info.size, self._position + size)
+        starts = range(self._position, end, PART_BYTES)
+        spans = [ByteRange(start, min(PART_BYTES, end - start)) for start in starts]
+        parts: list[list[bytes]] = [[] for _ in spans]
+        sinks = [nullcontext(part.append) for part in parts]
+        read_in_parallel(self._stored, spans, sinks, version=self._info.version)
+        self._position = max(self._position, end)
+        return b"".join(piece for part in parts for piece in part)
+
+
+def open_object(uri: str, shown: str, policy: RetryPolicy) -> RemoteObject:
+    """Return the object of an `s3://`, `gs://` or `az://` URI; raises StorageError if it cannot be opened."""
+    address = parse_uri(uri, shown)
+    return RemoteObject(shown, address, open_store(address.endpoint, address.bucket, policy), policy)
+
+
+def _response(error: Exception) -> tuple[int, str]:
+    """Return the status and code of a store's response; 0 where there was none."""
+    status, code = _STATUS.search(str(error)), _CODE.search(str(error))
+    return int(status[1]) if status else 0, code[1] if code else ""
+
+
+def _translate(error: Exception, action: str) -> TransientError | StorageError:
+    """Return the error for an exception of obstore: transient, or with the whole sentence."""
+    status, code = _response(error)
+    shown = f"{status} {code}".rstrip()
+    broken = _BROKEN.search(str(error))
+    if status >= 500 or status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:  # noqa: PLR2004 -- 5xx
+        return TransientError(f"the store answered {shown}")
+    if status in {401, 403}:
+        reason = f"the store refuses it ({shown}); these credentials lack the permission, or the object is absent"
+    elif isinstance(error, FileNotFoundError):
+        reason = f"not found ({shown})"
+    elif status:
+        reason = f"the store answered {shown}"
+    elif isinstance(error, UnauthenticatedError):
+        reason = "the credentials cannot be loaded"
+    elif broken:
+        return TransientError(f"the connection broke or timed out ({broken[1]})")
+    else:
+        reason = type(error).__name__
+    return StorageError(f"cannot {action}: {reason}")

@@ -1,12 +1,12 @@
-"""Artifacts: what a step leaves behind, and how the next one finds it.
+"""Artifacts: the results of steps, their manifests, and how a later step finds them.
 
 An artifact is a folder `<store>/<step>/<name>-<fingerprint>/` with its data and a `manifest.json` that is written
-LAST: a folder without one is unfinished and can be resumed. The fingerprint covers what is computed (the config
-without its `run` part, the inputs' fingerprints, digests of files), never how wide, so equal work lands in the same
-place and is not done twice.
+last: a folder without a manifest is unfinished and can be resumed. The fingerprint covers what is computed: the config
+without its `run` part, the inputs' fingerprints, digests of files. It does not cover the resources, so equal work has
+the same path and is not repeated.
 
-A config names an input as `<step>/<name>` (the newest finished artifact of that name in the store) or as the path or
-URI of the artifact's folder.
+A config refers to an input as `<step>/<name>` (the newest finished artifact of that name in the store) or by the path
+or URI of the artifact's folder.
 """
 
 import datetime as dt
@@ -28,12 +28,15 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 """Version of the manifest and of the layout of an artifact's folder."""
 
+DIGEST_BYTES = 8 << 20
+"""Bytes of one read, which is one request to an object store."""
+
 PACKAGES = ("raystp", "ray", "torch", "timm", "numpy", "pyarrow", "anndata", "openslide-python")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact is, where it came from, and what is missing from it."""
+    """Description of an artifact: its config, its inputs and its failures. The keys are stored."""
 
     step: str
     name: str
@@ -45,9 +48,9 @@ class Manifest:
     rows: dict[str, int] = field(default_factory=dict)
     failures: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
-    """What the step wants its readers to know, as plain JSON values (shapes, genes, sections)."""
+    """Facts for later steps and readers, as plain JSON values (shapes, genes, sections)."""
     statistics: dict[str, Any] = field(default_factory=dict)
-    """How the run that finished it went: times and rates, which differ where the result does not."""
+    """Times and rates of the run that finished it; they differ between runs with equal results."""
     created: str = ""
     schema_version: int = SCHEMA_VERSION
 
@@ -65,13 +68,13 @@ class Artifact:
     manifest: Manifest
 
     def table(self, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-        """Read one of its tables after checking that it is the wanted one, in the wanted version."""
+        """Read one of its tables. Raises ArtifactError if its name, version or columns are not those of `schema`."""
         file = self.path / name
         tables.check(file.read_schema(), schema, str(file))
         return file.read_table(columns)
 
     def failures(self) -> pa.Table:
-        """Return its failures table; without failures, an empty one."""
+        """Return its failures table, empty if there were no failures."""
         if not self.manifest.failures:
             return tables.FAILURES.empty_table()
         return self.table("failures.parquet", tables.FAILURES)
@@ -79,7 +82,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class ArtifactWriter:
-    """An artifact in the making: a folder, and what is known before the work."""
+    """An unfinished artifact: its folder, and the part of the manifest that is known before the work."""
 
     path: StoragePath
     step: str
@@ -100,9 +103,9 @@ class ArtifactWriter:
         notes: Mapping[str, Any] | None = None,
         statistics: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """Write the failures table, by slide, then the manifest, last: from here on the artifact exists."""
+        """Write the failures table, sorted by slide, then the manifest; from then on the artifact is finished."""
         if not failures:
-            (self.path / "failures.parquet").remove()  # of before a second try
+            (self.path / "failures.parquet").remove()  # of an earlier attempt
         else:
             by_slide = sorted(failures, key=lambda row: str(row["slide"]))
             (self.path / "failures.parquet").write_table(tables.of_rows(by_slide, tables.FAILURES))
@@ -129,43 +132,43 @@ def digest_of(values: Any) -> str:
 
 
 def fingerprint(step: str, what: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Return 12 hexadecimal digits that name this work: step, config without `run`, inputs, and the schema version."""
+    """Return 12 hexadecimal digits of this work: the step, config without `run`, inputs and schema version."""
     text = json.dumps([SCHEMA_VERSION, step, what, dict(inputs)], sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def create_or_open(config: StepConfig[R], step: str, inputs: Mapping[str, Artifact | str]) -> ArtifactWriter | Artifact:
-    """Return the finished artifact where this very work was done before, else a draft to fill.
+    """Return the finished artifact if this work was done before, else a writer for it.
 
-    With `run.retry_failed`, an artifact with failures is a draft again, in the same place, and stays what it is until
-    the draft is finished. An input is an artifact, or the digest of a plain file. Raises StorageError, before any work,
-    where the store cannot be written.
+    With `run.retry_failed`, an artifact with failures is returned as a writer for the same path; it stays as it is
+    until the writer finishes. An input is an artifact, or the digest of a plain file. Raises StorageError, before any
+    work, if the store is not writable.
     """
-    marks = {role: _mark(one) if isinstance(one, Artifact) else one for role, one in inputs.items()}
-    names = {role: one.manifest.folder if isinstance(one, Artifact) else one for role, one in inputs.items()}
-    mark = fingerprint(step, config.fingerprint_values(), marks)
+    fingerprints = {role: _input_fingerprint(one) if isinstance(one, Artifact) else one for role, one in inputs.items()}
+    folders = {role: one.manifest.folder if isinstance(one, Artifact) else one for role, one in inputs.items()}
+    of_work = fingerprint(step, config.fingerprint_values(), fingerprints)
     store = StoragePath.of(config.run.store)
-    place = store / step / f"{config.name}-{mark}"
-    if (place / MANIFEST).exists():
-        there = open_artifact(place, step)
-        if not (there.manifest.failures and config.run.retry_failed):
-            return there
+    path = store / step / f"{config.name}-{of_work}"
+    if (path / MANIFEST).exists():
+        found = open_artifact(path, step)
+        if not (found.manifest.failures and config.run.retry_failed):
+            return found
     store.check_writable()
-    return ArtifactWriter(place, step, config.name, mark, names, _shown(config.manifest_values()))
+    return ArtifactWriter(path, step, config.name, of_work, folders, _without_secrets(config.manifest_values()))
 
 
-def _mark(one: Artifact) -> str:
-    """Return what an input counts as in a fingerprint: its own, and which slides it lacks, for these may come later."""
-    if not one.manifest.failures:
-        return one.manifest.fingerprint
-    lacking = sorted({str(row["slide"]) for row in one.failures().to_pylist()})
-    return f"{one.manifest.fingerprint} without {digest_of(lacking)}"
+def _input_fingerprint(artifact: Artifact) -> str:
+    """Return an input's part of a fingerprint: its own, and the slides it lacks, because those may be added later."""
+    if not artifact.manifest.failures:
+        return artifact.manifest.fingerprint
+    lacking = sorted({str(row["slide"]) for row in artifact.failures().to_pylist()})
+    return f"{artifact.manifest.fingerprint} without {digest_of(lacking)}"
 
 
 def resolve(store: str, reference: str, step: str) -> Artifact:
-    """Open the artifact that a config names: `<step>/<name>`, `<step>/<name>-<fingerprint>`, or a path or URI.
+    """Open the artifact that a config refers to: `<step>/<name>`, `<step>/<name>-<fingerprint>`, or a path or URI.
 
-    Raises ArtifactError where there is none, where it is not finished, or where another step made it.
+    Raises ArtifactError if it does not exist, is not finished, or belongs to another step.
     """
     head, _, name = reference.partition("/")
     if head != step or "/" in name or not name:
@@ -173,98 +176,98 @@ def resolve(store: str, reference: str, step: str) -> Artifact:
     folder = StoragePath.of(store) / step
     found = [n for n in folder.names() if n == name or n.rpartition("-")[0] == name]
     finished = [folder / n for n in found if (folder / n / MANIFEST).exists()]
-    # What an older raystp left does not hide what this one made since.
-    finished = [place for place in finished if not _is_of_another_version(place)] or finished
+    # An artifact of an older raystp does not hide those of this one.
+    finished = [path for path in finished if not _has_other_version(path)] or finished
     if finished:
-        return max((open_artifact(place, step) for place in finished), key=lambda one: one.manifest.created)
+        return max((open_artifact(path, step) for path in finished), key=lambda artifact: artifact.manifest.created)
     if found:
         return open_artifact(folder / found[-1], step)
-    raise ArtifactError(_none(StoragePath.of(store), reference, step))
+    raise ArtifactError(_not_found(StoragePath.of(store), reference, step))
 
 
-def _none(store: StoragePath, reference: str, step: str) -> str:
+def _not_found(store: StoragePath, reference: str, step: str) -> str:
     known = sorted({n.rpartition("-")[0] for n in (store / step).names()} - {""})
-    left = f"left {', '.join(known)} there" if known else "has left nothing there"
+    has = f"has the artifacts {', '.join(known)}" if known else "has no artifact there"
     return (
-        f"no artifact '{reference}' in {store}: the '{step}' step {left}; "
-        f"run `raystp {step}` first, or name another artifact or store (--set run.store=...)"
+        f"no artifact '{reference}' in {store}: the '{step}' step {has}; "
+        f"run `raystp {step}` first, or choose another artifact or store (--set run.store=...)"
     )
 
 
-def open_artifact(place: StoragePath, step: str) -> Artifact:
-    """Open the finished artifact in a folder; raises ArtifactError in a sentence where that cannot be."""
-    file = place / MANIFEST
+def open_artifact(path: StoragePath, step: str) -> Artifact:
+    """Open the finished artifact in a folder. Raises ArtifactError if there is none or it is not valid."""
+    file = path / MANIFEST
     if not file.exists():
-        unfinished, absent = "has no manifest.json: the step has not finished there", "is not there"
-        what = unfinished if place.exists() else f"{absent} (one in the store is named {step}/<name>)"
-        msg = f"{place} {what}; run `raystp {step}` first"
+        unfinished, absent = "has no manifest.json: the step has not finished", "does not exist"
+        reason = unfinished if path.exists() else f"{absent} (an artifact in the store is written {step}/<name>)"
+        msg = f"{path} {reason}; run `raystp {step}` first"
         raise ArtifactError(msg)
     try:
         values = json.loads(file.read_bytes())
         version = values["schema_version"]
         if version != SCHEMA_VERSION:
             msg = (
-                f"{file} is of schema version {version}, this raystp reads version {SCHEMA_VERSION}: "
+                f"{file} has schema version {version}, and this raystp reads version {SCHEMA_VERSION}: "
                 f"run `raystp {step}` again with this version"
             )
             raise ArtifactError(msg)
         manifest = Manifest(**values)
     except (ValueError, KeyError, TypeError) as error:
-        msg = f"{file} is not a manifest ({type(error).__name__}: {error}): a damaged or altered file"
+        msg = f"{file} is not a manifest ({type(error).__name__}: {error}): the file is damaged or was changed"
         raise ArtifactError(msg) from None
     if manifest.step != step:
-        msg = f"{place} was left by the '{manifest.step}' step, an artifact of the '{step}' step was wanted"
+        msg = f"{path} is an artifact of the '{manifest.step}' step; give one of the '{step}' step"
         raise ArtifactError(msg)
-    return Artifact(place, manifest)
+    return Artifact(path, manifest)
 
 
-def _is_of_another_version(place: StoragePath) -> bool:
-    """Say whether a manifest is of another schema version; `open_artifact` reports a damaged one."""
+def _has_other_version(path: StoragePath) -> bool:
+    """Return whether a manifest has another schema version; `open_artifact` reports a damaged one."""
     try:
-        values = json.loads((place / MANIFEST).read_bytes())
+        values = json.loads((path / MANIFEST).read_bytes())
     except ValueError:
         return False
     return isinstance(values, dict) and values.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION
 
 
-def digest(place: StoragePath) -> str:
+def digest(path: StoragePath) -> str:
     """Return the sha256 of a file's whole content, in hexadecimal."""
     total = hashlib.sha256()
-    with place.open() as file:
-        while block := file.read(1 << 20):
+    with path.open() as file:
+        while block := file.read(DIGEST_BYTES):
             total.update(block)
     return total.hexdigest()
 
 
-def content_id(place: StoragePath, *, edge: int = 1 << 20) -> str:
-    """Return an id of a large file's content from its size, first and last `edge` bytes: cheap over a network.
+def content_id(path: StoragePath, *, edge: int = 1 << 20) -> str:
+    """Return an id of a large file from its size and its first and last `edge` bytes: cheap over a network.
 
-    A file changed in its middle alone, at equal size, keeps its id; formats keep their tables at either end. A
-    folder's id is that of the names and ids in it; what is absent has the id `absent`.
+    A file of equal size that differs only in its middle has the same id; file formats keep their tables at either end.
+    The id of a folder covers the names and ids in it. An absent file has the id `absent`.
     """
-    if not place.exists():
+    if not path.exists():
         return "absent"
-    if place.is_folder():
-        text = json.dumps([[name, content_id(place / name, edge=edge)] for name in place.names()])
+    if path.is_folder():
+        text = json.dumps([[name, content_id(path / name, edge=edge)] for name in path.names()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-    return file_id(place, edge=edge)
+    return file_id(path, edge=edge)
 
 
-def file_id(place: StoragePath, *, edge: int = 1 << 20) -> str:
-    """Return the `content_id` of a file or an object; raises StorageError, naming it, where it cannot be read."""
-    seen = place.stored_object().info()
-    size = seen.size
-    ends = [(0, min(edge, size)), (max(0, size - edge), min(edge, size))]
-    head, tail = place.read_ranges(ends, version=seen.version)
+def file_id(path: StoragePath, *, edge: int = 1 << 20) -> str:
+    """Return the `content_id` of a file or object. Raises StorageError if it cannot be read."""
+    info = path.stored_object().info()
+    size = info.size
+    ranges = [(0, min(edge, size)), (max(0, size - edge), min(edge, size))]
+    head, tail = path.read_ranges(ranges, version=info.version)
     return hashlib.sha256(str(size).encode() + head + tail).hexdigest()[:16]
 
 
-def _shown(values: Any) -> Any:
-    """Return a config's values with each URI as a place prints it: a manifest is copied about, a secret must not be."""
+def _without_secrets(values: Any) -> Any:
+    """Return a config's values with the credentials and the query of each URI removed: manifests are copied."""
     if isinstance(values, dict):
-        return {key: _shown(value) for key, value in values.items()}
+        return {key: _without_secrets(value) for key, value in values.items()}
     if isinstance(values, list):
-        return [_shown(value) for value in values]
+        return [_without_secrets(value) for value in values]
     return str(StoragePath.of(values)) if isinstance(values, str) and "://" in values else values
 
 

@@ -1,8 +1,8 @@
-"""`raystp <step> --config FILE --set key=value`: every step, and the demo, by the same two flags.
+"""The command line: `raystp <step> --config FILE --set key=value`, with the same two flags for every step.
 
-Exit status: 0 done (or done before), 1 an error with a sentence, 2 a wrong command line, 3 done, but some slides or
-sections failed and are rows of the artifact's failures table. Where stdout is no terminal, its last line says the same
-as JSON, for a scheduler.
+Exit status: 0 done (now or before), 1 an error, 2 a wrong command line, 3 done, but some slides or sections failed and
+are rows of the artifact's failures table. If stdout is not a terminal, its last line is the result as JSON, for a
+scheduler.
 """
 
 import argparse
@@ -26,22 +26,22 @@ STEPS = {
     "impute": "embeddings + a model [+ index] -> predicted expression",
     "evaluate": "predictions + measured spots -> scores and a report",
     "serve": "a model + its index -> an HTTP service on Ray Serve",
-    "pipeline": "the whole path as one run, from the slide table to the report",
-    "demo": "draw a synthetic cohort and run the whole path on it",
+    "pipeline": "all steps as one run, from the slide table to the report",
+    "demo": "draw a synthetic cohort and run all steps on it",
 }
-"""Step -> what it does. Each is a module of `raystp.steps` with `CONFIG` and `run`; a service's returns a sentence."""
+"""Step -> its help. Each is a module of `raystp.steps` with `CONFIG` and `run`, which returns an artifact or a text."""
 
-CHORES = {"send": "bring MLflow what it did not take while the runs went on"}
-"""The same, for what leaves no artifact: `run` returns a sentence."""
+CHORES = {"send": "send MLflow the records that it did not accept during the runs"}
+"""The same for commands without an artifact; `run` returns a text."""
 
 SHOWN_FAILURES = 20
-"""Failures in the summary's JSON; all are in the artifact's failures table."""
+"""Failures in the JSON summary; the artifact's failures table has all of them."""
 
 DONE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one step and return the exit status; an error that raystp foresaw is one sentence on stderr."""
+    """Run one step and return the exit status; a RaystpError is printed on stderr without a traceback."""
     options = _parser().parse_args(arguments)
     importlib.import_module("raystp.cluster.progress").log_to_console()
     step = importlib.import_module(f"raystp.steps.{options.step}.step")
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return _ended(options.step, FAILED, error=type(error).__name__, message=str(error))
     except KeyboardInterrupt:
-        message = "stopped; what was finished is kept, and the same command goes on from there"
+        message = "stopped; finished work is kept, and the same command continues from there"
         sys.stderr.write(f"{message}\n")
         return _ended(options.step, FAILED, error="KeyboardInterrupt", message=message)
     if isinstance(result, str):
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(summary(result))
     before = result.manifest.created < began
     if before:
-        sys.stdout.write(f"  this very work was done before, at {result.manifest.created}: nothing was computed\n")
+        sys.stdout.write(f"  equal work was finished at {result.manifest.created}: nothing was computed\n")
     return _ended(
         options.step,
         INCOMPLETE if result.manifest.failures else DONE,
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summary(artifact: Artifact) -> str:
-    """Return what a step left behind, as lines for a person."""
+    """Return a finished artifact's summary, as lines of text."""
     manifest = artifact.manifest
     lines = [manifest.notes["summary"]] if "summary" in manifest.notes else []
     lines += [f"{manifest.step}: {artifact.path}"]
@@ -91,7 +91,7 @@ def _facts(artifact: Artifact) -> dict[str, Any]:
 
 
 def _ended(step: str, status: int, **facts: Any) -> int:
-    """Print the outcome as one line of JSON, where no person looks at a terminal; return the exit status."""
+    """Print the result as one line of JSON unless stdout is a terminal; return the exit status."""
     if not sys.stdout.isatty():
         words = {DONE: "done", INCOMPLETE: "incomplete", FAILED: "failed"}
         sys.stdout.write(json.dumps({"step": step, "status": words[status], "exit": status, **facts}) + "\n")
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     steps = parser.add_subparsers(dest="step", required=True, metavar="step")
     for name, words in {**STEPS, **CHORES}.items():
         step = steps.add_parser(name, help=words, description=words)
-        step.add_argument("--config", metavar="FILE", help="YAML; only what differs from the defaults")
+        step.add_argument("--config", metavar="FILE", help="YAML file; only what differs from the defaults")
         step.add_argument(
             "--set",
             dest="overrides",

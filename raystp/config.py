@@ -1,8 +1,8 @@
-"""Configs: frozen, closed, small. Pydantic at the door, plain values in the house.
+"""Configs: frozen, closed classes that are read from YAML and `--set`.
 
-A step's config says WHAT is computed; its `run` part says where and how wide, and never changes the result. Defaults
-live in the class; a YAML file holds differences only; `--set a.b=value` overrides one field, the value read as YAML.
-Every fault of a file and its overrides is in one message.
+A step's config says what is computed. Its `run` part sets the store and the resources, and never changes the result.
+Defaults are in the class, a YAML file has only what differs, and `--set a.b=value` overrides one field; the value is
+read as YAML. One message has all faults of a file and its overrides.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from raystp.errors import ConfigError
 
 
 class Config(BaseModel):
-    """A frozen, closed value: an unknown key is an error, and a field is never changed after loading."""
+    """A frozen, closed config: an unknown key is an error, and no field changes after loading."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     RENAMED: ClassVar[Mapping[str, str]] = {}
-    """Keys of earlier versions: old key -> new key of this class, or a sentence where no new key replaces it alone.
+    """Keys of earlier versions: old key -> new key of this class, or a sentence if no single key replaces it.
 
     A plain dataclass that is part of a config may have the same attribute. A file, `--set` or manifest with an old key
     is refused with a message that names the new one.
@@ -35,24 +35,24 @@ class Config(BaseModel):
 
 @dataclasses.dataclass(frozen=True)
 class Location:
-    """Marks a field that says where something lies: a path or URI, or `<step>/<name>` of an artifact in the store."""
+    """Annotation of a field with a path or URI, or with `<step>/<name>` of an artifact in the store."""
 
     step: str | None = None
     words: tuple[str, ...] = ()
-    """Values that are no place at all."""
+    """Values that are not a path."""
 
 
 class RunConfig(Config):
-    """Where and how wide: never part of a result's name."""
+    """The store and the resources: never part of a fingerprint."""
 
     store: Annotated[str, Location()] = "store"
-    """Folder or URI under which artifacts lie, `<store>/<step>/<name>-<fingerprint>/`."""
+    """Folder or URI that contains the artifacts, `<store>/<step>/<name>-<fingerprint>/`."""
 
     address: str | None = None
-    """Address of a running Ray cluster; without one, a local Ray starts by itself."""
+    """Address of a running Ray cluster; without it a local Ray is started."""
 
     retry_failed: bool = False
-    """Try again what failed in an artifact that is done but for the rows of its failures table."""
+    """Try the rows of a finished artifact's failures table again."""
 
 
 R = TypeVar("R", bound=RunConfig)
@@ -60,19 +60,19 @@ C = TypeVar("C", bound="StepConfig[Any]")
 
 
 class StepConfig(Config, Generic[R]):
-    """What every step's config has: a name for its artifact, and the bill."""
+    """Base of every step's config: the artifact's name, and the `run` part."""
 
     where: ClassVar[frozenset[str]] = frozenset()
-    """Fields that only say where an input lies; the input's own fingerprint counts instead of its path."""
+    """Fields with the path of an input; the fingerprint covers the input's own fingerprint instead."""
 
     name: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    """The artifact's folder begins with it; the rest is the fingerprint."""
+    """The first part of the artifact's folder name; the second is the fingerprint."""
 
     run: R
 
     @classmethod
     def load(cls: type[C], path: str | Path | None, overrides: Sequence[str] = ()) -> C:
-        """Read a YAML file (or nothing) and `key=value` overrides; raise ConfigError with every fault at once."""
+        """Read an optional YAML file and `key=value` overrides; raise ConfigError with all faults in one message."""
         where = str(path) if path is not None else "the command line"
         values = read_yaml(Path(path)) if path is not None else {}
         for override in overrides:
@@ -81,13 +81,13 @@ class StepConfig(Config, Generic[R]):
 
     @classmethod
     def of(cls: type[C], values: dict[str, Any], where: str = "the config") -> C:
-        """Build the config from plain values; raise ConfigError with every fault at once."""
+        """Build the config from plain values; raise ConfigError with all faults in one message."""
         kind = cls.variant(values)
         try:
             return kind.model_validate(values)
         except ValidationError as error:
             lines = [f"  {_sentence(kind, fault)}" for fault in error.errors()]
-            msg = "\n".join([f"{where} does not describe {_article(kind.__name__)} {kind.__name__}:", *lines])
+            msg = "\n".join([f"{where} is not a valid {kind.__name__}:", *lines])
             raise ConfigError(msg) from None
 
     @classmethod
@@ -96,24 +96,24 @@ class StepConfig(Config, Generic[R]):
         return cls
 
     def check_absolute(self) -> None:
-        """Raise ConfigError, naming every field, where a path depends on the working directory."""
+        """Raise ConfigError, with every such field, if a path depends on the working directory."""
         found = list(relative_paths(self))
         if found:
-            lines = [f"  {field}: {value!r} is relative; an absolute path or a URI would do" for field, value in found]
-            msg = "a submitted job runs in an uploaded copy of the code, which goes away with the job:"
+            lines = [f"  {field}: {value!r} is relative; give an absolute path or a URI" for field, value in found]
+            msg = "a submitted job runs in a copy of the code that is deleted after the job:"
             raise ConfigError("\n".join([msg, *lines]))
 
     def fingerprint_values(self) -> dict[str, Any]:
-        """Return what is computed, as plain JSON values: all but `run`, `name` and the fields in `where`."""
+        """Return what is computed, as plain JSON values: all except `run`, `name` and the fields in `where`."""
         return self.model_dump(mode="json", exclude={"run", "name", *self.where})
 
     def manifest_values(self) -> dict[str, Any]:
-        """Return the config as the manifest records it: all but `run`, which may hold a store's address."""
+        """Return the config as the manifest stores it: all except `run`, which may have a store's address."""
         return self.model_dump(mode="json", exclude={"run"})
 
 
 def relative_paths(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the name and value of each field marked `Location` whose path is relative, in nested configs too."""
+    """Yield the name and value of each `Location` field whose path is relative, in nested configs too."""
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         if isinstance(value, BaseModel):
@@ -121,16 +121,16 @@ def relative_paths(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
         if isinstance(value, dict):
             for key, one in value.items():
                 yield from relative_paths(one, f"{prefix}{name}.{key}.") if isinstance(one, BaseModel) else ()
-        for mark in field.metadata:
-            if isinstance(mark, Location) and value is not None:
-                values = [value] if isinstance(value, str) else value
-                yield from ((f"{prefix}{name}", one) for one in values if _is_relative(one, mark))
+        for location in field.metadata:
+            if isinstance(location, Location) and value is not None:
+                paths = [value] if isinstance(value, str) else value
+                yield from ((f"{prefix}{name}", path) for path in paths if _is_relative(path, location))
 
 
-def _is_relative(text: str, mark: Location) -> bool:
+def _is_relative(text: str, location: Location) -> bool:
     head, slash, name = text.partition("/")
-    is_artifact = mark.step is not None and head == mark.step and slash and "/" not in name
-    if is_artifact or text in mark.words:
+    is_artifact = location.step is not None and head == location.step and slash and "/" not in name
+    if is_artifact or text in location.words:
         return False
     if text.startswith("sqlite:///"):
         return not text.startswith("sqlite:////")
@@ -138,12 +138,12 @@ def _is_relative(text: str, mark: Location) -> bool:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a config file's plain values; raises ConfigError, naming the file, where it holds none."""
+    """Read a config file's plain values. Raises ConfigError, with the file's name, if it is not valid."""
     try:
         values = _plain(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         beside = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        hint = f"; beside it there are {', '.join(beside)}" if beside else ""
+        hint = f"; its folder has {', '.join(beside)}" if beside else ""
         msg = f"no config file {path}{hint}"
         raise ConfigError(msg) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -155,11 +155,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        msg = f"{path} holds a {type(values).__name__}, a config is a mapping of fields to values"
+        msg = f"{path} contains a {type(values).__name__}; a config is a mapping of fields to values"
         raise ConfigError(msg)
-    strange = [key for key in values if not isinstance(key, str)]
-    if strange:
-        msg = f"{path}: {strange[0]!r} is no field's name, fields are named by words"
+    other = [key for key in values if not isinstance(key, str)]
+    if other:
+        msg = f"{path}: the key {other[0]!r} is not a string; the keys of a config are field names"
         raise ConfigError(msg)
     return values
 
@@ -167,7 +167,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _set(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
-        msg = f"--set {override!r} is not key=value, such as --set run.store=/data/store"
+        msg = f"--set {override!r} is not of the form key=value, as in --set run.store=/data/store"
         raise ConfigError(msg)
     try:
         value = _plain(text)
@@ -177,51 +177,51 @@ def _set(values: dict[str, Any], override: str) -> None:
     set_field(values, key, value, f"--set {override!r}")
 
 
-def set_field(values: dict[str, Any], key: str, value: Any, who: str) -> None:
-    """Set one field of a config's plain values by its dotted name; `who` begins the sentence where that cannot be."""
+def set_field(values: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set one field of a config's plain values by its dotted name; `source` is the start of an error message."""
     *path, last = key.split(".")
     for part in path:
-        if values.get(part) is None:  # absent, or a heading with nothing under it
+        if values.get(part) is None:  # absent, or a key without a value
             values[part] = {}
         inner = values[part]
         if not isinstance(inner, dict):
-            msg = f"{who}: {part!r} is a single value in the file, not a group of fields"
+            msg = f"{source}: {part!r} is a single value in the file, not a group of fields"
             raise ConfigError(msg)
         values = inner
     values[last] = value
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, plain values alone, but a key that is given twice is an error, not lost."""
+    """YAML's safe loader, for plain values only; a duplicate key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- PyYAML's signature
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen and isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} is there twice", key.start_mark
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
                 )
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
 def _plain(text: str) -> Any:
-    """Return the plain values that a text in YAML holds; raises YAMLError for anything else, a Python object too."""
+    """Return the plain values of a YAML text. Raises YAMLError for anything else, such as a Python object."""
     try:
         return yaml.load(text, Loader=_Loader)
     except RecursionError:
-        msg = "it is nested too deeply for a config"
+        msg = "its nesting is too deep for a config"
         raise yaml.YAMLError(msg) from None
 
 
 _SHORT = reprlib.Repr()
-"""Of a wrong value its beginning is shown: a few lines of YAML's aliases can stand for millions of values."""
+"""Shortens a wrong value: a few lines of YAML aliases can expand to millions of values."""
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
 
 def _sentence(cls: type[BaseModel], fault: Any) -> str:
     location: tuple[str | int, ...] = fault["loc"]
-    key = ".".join(str(part) for part in location) or "the whole"
+    key = ".".join(str(part) for part in location) or "the config"
     if fault["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:  # of a Config, of a plain dataclass
         *outer, last = location
         part = _part_at(cls, outer)
@@ -287,7 +287,3 @@ def _field_names(part: object) -> list[str]:
     if dataclasses.is_dataclass(part):
         return [field.name for field in dataclasses.fields(part)]
     return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "AEIOU" else "a"

@@ -1,66 +1,66 @@
-"""Every error that raystp raises on purpose, on one screen.
+"""All errors that raystp raises on purpose.
 
 RaystpError
-├── ConfigError      a config file or override does not describe the step
-├── StorageError     a place cannot be read or written
-├── ArtifactError    an artifact is absent, unfinished, damaged, or of another schema version
-├── SlideError       a slide cannot be opened, has no um/px, or cannot be read at a place
-├── SectionError     measured spots do not fit their own layout, their slide, or the schema
-├── PanelError       a gene panel cannot be had from these sections
-├── EncoderError     an encoder is unknown, or its weights are not the ones that were named
-├── ModelError       a model cannot be trained or applied as asked
-├── LeakError        a reference or a split would let a patient judge themselves
-└── Unfinished       some of the work is left, and the same command goes on with it
+├── ConfigError      a config file or override is not valid
+├── StorageError     a file or folder cannot be read or written
+├── ArtifactError    an artifact is absent, unfinished, damaged, or has another schema version
+├── SlideError       a slide cannot be opened, has no um/px, or one of its regions cannot be read
+├── SectionError     measured spots do not fit their layout, their slide, or the schema
+├── PanelError       a gene panel cannot be computed from these sections
+├── EncoderError     an encoder is unknown, or its weights are not the configured ones
+├── ModelError       a model cannot be trained or applied with these options
+├── LeakError        a patient is on both sides of a split, or of a query and its reference
+└── Unfinished       part of the work is left; the same command continues
 
-Each message is a sentence: what is wrong, what was seen, what would do, which file.
+Each message has what is wrong, the value seen, what is allowed, the file, and the next command.
 """
 
 
 class RaystpError(Exception):
-    """The root: `except RaystpError` catches what raystp foresaw, and nothing else."""
+    """Base class: `except RaystpError` catches the errors that raystp raises on purpose, and no others."""
 
 
 class ConfigError(RaystpError):
-    """A config file or an override does not describe the step; all faults are in one message."""
+    """A config file or an override is not valid; one message has all faults."""
 
 
 class StorageError(RaystpError):
-    """A place cannot be read or written."""
+    """A file or folder cannot be read or written."""
 
 
 class ArtifactError(RaystpError):
-    """An artifact is absent, unfinished, damaged, or of another schema version."""
+    """An artifact is absent, unfinished, damaged, or has another schema version."""
 
 
 class SlideError(RaystpError):
-    """A slide cannot be opened, has no um/px, or cannot be read at a place."""
+    """A slide cannot be opened, has no um/px, or one of its regions cannot be read."""
 
 
 class SectionError(RaystpError):
-    """Measured spots do not fit their own layout, their slide, or the schema."""
+    """Measured spots do not fit their layout, their slide, or the schema."""
 
 
 class PanelError(RaystpError):
-    """A gene panel cannot be had from these sections."""
+    """A gene panel cannot be computed from these sections."""
 
 
 class EncoderError(RaystpError):
-    """An encoder is unknown, or its weights are not the ones that were named."""
+    """An encoder is unknown, or its weights are not the configured ones."""
 
 
 class ModelError(RaystpError):
-    """A model cannot be trained or applied as asked."""
+    """A model cannot be trained or applied with these options."""
 
 
 class LeakError(RaystpError):
-    """A reference or a split would let a patient judge themselves."""
+    """A patient is on both sides of a split, or of a query and its reference."""
 
 
-class Unfinished(RaystpError):  # noqa: N818 -- nothing is wrong with what was asked for
-    """Some of the work is left, and the same command goes on with it."""
+class Unfinished(RaystpError):  # noqa: N818 -- not an error of the user or the data
+    """Part of the work is left; the same command continues."""
 
 
 def some(values: list[str], limit: int = 5) -> str:
-    """Return up to `limit` values for a message, and how many more there are."""
+    """Return up to `limit` values for a message, and the number of the others."""
     shown = ", ".join(repr(value) for value in values[:limit])
     return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"

@@ -1,8 +1,7 @@
-"""The tables that pass between steps: one Arrow schema each, with a version.
+"""The tables that steps exchange: an Arrow schema with a version for each.
 
-A table on disk carries its name and version in the schema's metadata, and a reader refuses another version in a
-sentence, before anything is computed from it. Places are in level-0 pixels of the slide: (x, y) is the top-left
-corner, x the column, y the row.
+A stored table has its name and version in the schema's metadata; `check` refuses another version. Coordinates are in
+level-0 pixels of the slide: (x, y) is the top-left corner, x the column, y the row.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,7 +27,7 @@ SLIDES = _schema(
         pa.field("path", pa.string(), nullable=False),
         pa.field("patient", pa.string(), nullable=False),
         pa.field("content", pa.string(), nullable=False),  # content id: size and digest of head and tail
-        pa.field("mpp", pa.float64(), nullable=False),  # um/px in force
+        pa.field("mpp", pa.float64(), nullable=False),  # um/px used
         pa.field("mpp_from", pa.string(), nullable=False),  # table | slide | spots
         pa.field("width", pa.int64(), nullable=False),  # level-0 px
         pa.field("height", pa.int64(), nullable=False),
@@ -47,7 +46,7 @@ TILES = _schema(
         pa.field("x", pa.float64(), nullable=False),
         pa.field("y", pa.float64(), nullable=False),
         pa.field("side", pa.float64(), nullable=False),
-        pa.field("spot", pa.string()),  # null for a tile of the grid
+        pa.field("spot", pa.string()),  # null for a tile of a grid
     ],
 )
 
@@ -79,11 +78,11 @@ TRIALS = _schema(
     [
         pa.field("trial", pa.int64(), nullable=False),
         pa.field("status", pa.string(), nullable=False),  # finished | stopped | failed
-        pa.field("score", pa.float64()),  # the sweep's metric, of the epoch that was chosen, or the last reported
+        pa.field("score", pa.float64()),  # the sweep's metric, of the chosen epoch or the last reported one
         pa.field("epochs", pa.int64(), nullable=False),
         pa.field("overrides", pa.string(), nullable=False),  # JSON: dotted field -> value
         pa.field("model", pa.string()),  # train/<name>-<fingerprint>
-        pa.field("reason", pa.string()),  # why it failed
+        pa.field("reason", pa.string()),  # of the failure
         pa.field("seconds", pa.float64(), nullable=False),
     ],
 )
@@ -101,9 +100,9 @@ SCORES = _schema(
         pa.field("value", pa.float64(), nullable=False),
         pa.field("low", pa.float64()),  # bootstrap 95 % interval
         pa.field("high", pa.float64()),
-        pa.field("null_mean", pa.float64()),  # permuted training labels
+        pa.field("null_mean", pa.float64()),  # permutation null
         pa.field("null_sd", pa.float64()),
-        pa.field("constant", pa.int64(), nullable=False),  # predictions without spread, whose PCC counts as 0
+        pa.field("constant", pa.int64(), nullable=False),  # predictions without variance, whose PCC is taken as 0
         pa.field("n", pa.int64(), nullable=False),  # spots
     ],
 )
@@ -112,14 +111,14 @@ SCORES = _schema(
 def embeddings(dim: int, *, precision: str = "float32") -> pa.Schema:
     """Return the schema of an embeddings table: a tile and its vector of `dim` values.
 
-    `precision` is `float32` or `float16`, and is stated by the schema itself (`fixed_size_list<...>[dim]`).
+    `precision` is `float32` or `float16`; the schema has it (`fixed_size_list<...>[dim]`).
     """
     value = {"float32": pa.float32(), "float16": pa.float16()}[precision]
     return _schema("embeddings", 1, [*TILES, pa.field("vector", pa.list_(value, dim), nullable=False)])
 
 
 def queries(joint: int) -> pa.Schema:
-    """Return the schema of an index's own queries: whose tile it is, and its vector as the model gave it."""
+    """Return the schema of queries to an index: section and patient of a tile, and the model's vector."""
     names = [pa.field(name, pa.string(), nullable=False) for name in ("section", "patient")]
     return _schema("queries", 1, [*names, pa.field("vector", pa.list_(pa.float32(), joint), nullable=False)])
 
@@ -130,13 +129,13 @@ def predictions(genes: int) -> pa.Schema:
 
 
 def neighbours(k: int, *, weights: str | None = "float16") -> pa.Schema:
-    """Return the schema of a cohort's predictions as neighbours: a tile, `k` rows of the bank, and their weights.
+    """Return the schema of predictions as neighbours: a tile, `k` rows of the reference index, and their weights.
 
-    `weights` is `float32`, `float16`, or None for neighbours that weigh alike, which need no column.
+    `weights` is `float32`, `float16`, or None for neighbours with equal weights, which need no column.
     """
     fields = [
-        pa.field("rows", pa.list_(pa.int32(), k), nullable=False),  # of the bank, best first
-        pa.field("distance", pa.float32(), nullable=False),  # to the nearest of them: 1 - cosine, or Euclidean
+        pa.field("rows", pa.list_(pa.int32(), k), nullable=False),  # of the reference index, nearest first
+        pa.field("distance", pa.float32(), nullable=False),  # to the nearest one: 1 - cosine, or Euclidean
     ]
     if weights is not None:
         value = {"float32": pa.float32(), "float16": pa.float16()}[weights]
@@ -144,22 +143,22 @@ def neighbours(k: int, *, weights: str | None = "float16") -> pa.Schema:
     return _schema("neighbours", 1, [*TILES, *fields])
 
 
-def check(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
-    """Raise ArtifactError where a table read from `where` is not the wanted table in the wanted version."""
-    seen, want = _label(found), _label(wanted)
-    if seen != want:
-        msg = f"{where} holds {seen}, this raystp reads {want}: run the step that wrote it again with this version"
+def check(found: pa.Schema, expected: pa.Schema, where: str) -> None:
+    """Raise ArtifactError if a table read from `where` has another name, version or columns than `expected`."""
+    found_label, label = _label(found), _label(expected)
+    if found_label != label:
+        msg = f"{where} is {found_label}, and this raystp reads {label}: run its step again with this version"
         raise ArtifactError(msg)
-    if not found.equals(wanted):
-        differ = [f.name for f in wanted if f.name not in found.names or not found.field(f.name).equals(f)]
-        msg = f"{where} is labelled {want}, but its columns differ: {differ or found.names} (a damaged or altered file)"
+    if not found.equals(expected):
+        differ = [f.name for f in expected if f.name not in found.names or not found.field(f.name).equals(f)]
+        msg = f"{where} is {label}, but its columns differ: {differ or found.names}; the file is damaged or was changed"
         raise ArtifactError(msg)
 
 
 def _label(schema: pa.Schema) -> str:
     metadata = schema.metadata or {}
     if NAME not in metadata:
-        return "a table without raystp's label"
+        return "a table without the name and version that raystp writes"
     return f"table '{metadata[NAME].decode()}' version {metadata.get(VERSION, b'?').decode()}"
 
 

@@ -1,4 +1,4 @@
-"""The command line: one sentence and one of four exit statuses; jobs and conf say the same as the steps."""
+"""The command line: messages and exit statuses; jobs and conf files agree with the steps."""
 
 import ast
 import contextlib
@@ -45,29 +45,29 @@ def _spots_done(tmp_path: Path, failures: list[dict[str, object]]) -> list[str]:
     return arguments
 
 
-def test_what_was_done_before_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_equal_work_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(_spots_done(tmp_path, [])) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(f"spots: {tmp_path / 'store' / 'spots' / 'default-'}")
-    assert said[1:3] == ["  1 sections", "  7 spots"]
-    assert "done before" in said[3]
-    last = json.loads(said[4])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith(f"spots: {tmp_path / 'store' / 'spots' / 'default-'}")
+    assert printed[1:3] == ["  1 sections", "  7 spots"]
+    assert "nothing was computed" in printed[3]
+    last = json.loads(printed[4])
     assert (last["step"], last["status"], last["exit"], last["done_before"]) == ("spots", "done", 0, True)
     assert last["rows"] == {"sections": 1, "spots": 7}
-    assert last["artifact"] == said[0].removeprefix("spots: ")
+    assert last["artifact"] == printed[0].removeprefix("spots: ")
 
 
-def test_failures_are_told_and_make_the_exit_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_are_printed_and_the_exit_status_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failures: list[dict[str, object]] = [{"slide": "A", "stage": "spots", "reason": "A.h5ad is damaged"}]
     assert cli.main(_spots_done(tmp_path, failures)) == 3
-    said = capsys.readouterr().out
-    assert "  failed at spots: A: A.h5ad is damaged\n" in said
-    last = json.loads(said.splitlines()[-1])
+    printed = capsys.readouterr().out
+    assert "  failed at spots: A: A.h5ad is damaged\n" in printed
+    last = json.loads(printed.splitlines()[-1])
     assert (last["status"], last["exit"], last["failures"]) == ("incomplete", 3, 1)
     assert last["first_failures"] == failures
 
 
-def test_an_error_is_one_sentence_and_the_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_message_and_the_exit_status_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "none.csv"
     assert cli.main(["spots", "--set", f"slides={table}"]) == 1
     told = capsys.readouterr()
@@ -95,17 +95,17 @@ def test_a_submitted_job_refuses_relative_paths_all_at_once(
     fields = ["tiles=tile/a", "encoder.weights=w.safetensors", "run.store=store"]
     assert cli.main(["embed", *(word for field in fields for word in ("--set", field))]) == 1
     assert capsys.readouterr().err == (
-        "ConfigError: a submitted job runs in an uploaded copy of the code, which goes away with the job:\n"
-        "  run.store: 'store' is relative; an absolute path or a URI would do\n"
-        "  encoder.weights: 'w.safetensors' is relative; an absolute path or a URI would do\n"
+        "ConfigError: a submitted job runs in a copy of the code that is deleted after the job:\n"
+        "  run.store: 'store' is relative; give an absolute path or a URI\n"
+        "  encoder.weights: 'w.safetensors' is relative; give an absolute path or a URI\n"
     )
 
 
-def test_an_unknown_key_is_told_with_the_nearest_known_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tile", "--set", "slides=a.csv", "--set", "tile_ums=64"]) == 1
     told = capsys.readouterr().err
     assert told == (
-        "ConfigError: the command line does not describe a TileConfig:\n"
+        "ConfigError: the command line is not a valid TileConfig:\n"
         "  tile_ums: there is no such field; did you mean 'tile_um'?\n"
     )
 
@@ -120,7 +120,7 @@ def test_a_wrong_command_line_has_the_exit_status_2(arguments: list[str], capsys
     assert "usage: raystp" in capsys.readouterr().err
 
 
-def test_an_unknown_step_is_told_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_step_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["tiles"])
     told = capsys.readouterr().err
@@ -128,7 +128,7 @@ def test_an_unknown_step_is_told_with_the_known_ones(capsys: pytest.CaptureFixtu
     assert all(f"'{step}'" in told for step in cli.STEPS)
 
 
-def test_a_run_that_is_stopped_says_what_is_kept(
+def test_a_stopped_run_says_that_finished_work_is_kept(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stopped(_: object) -> Artifact:
@@ -136,10 +136,10 @@ def test_a_run_that_is_stopped_says_what_is_kept(
 
     monkeypatch.setattr(spots, "run", stopped)
     assert cli.main(["spots", "--set", "slides=a.csv"]) == 1
-    assert "what was finished is kept" in capsys.readouterr().err
+    assert "finished work is kept" in capsys.readouterr().err
 
 
-def test_a_fault_that_nobody_foresaw_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_exception_is_not_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: object) -> Artifact:
         raise ZeroDivisionError
 
@@ -164,7 +164,7 @@ def test_every_step_is_a_module_with_a_config_of_its_name_and_a_run() -> None:
         assert callable(module.run)
 
 
-def test_every_field_of_a_config_is_described_unless_its_name_says_it_all() -> None:
+def test_every_field_of_a_config_has_a_docstring_unless_its_name_is_enough() -> None:
     for step in cli.STEPS:
         fields = _config_of(step).model_fields
         bare = [name for name, field in fields.items() if not field.description]
@@ -192,7 +192,7 @@ def test_a_job_is_its_step(job: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(job), run_name="__main__")
     assert caught.value.code == 1
-    assert re.search(rf"does not describe an? (Spots)?{job.stem.capitalize()}Config", capsys.readouterr().err)
+    assert re.search(rf"is not a valid (Spots)?{job.stem.capitalize()}Config", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("step", cli.STEPS)

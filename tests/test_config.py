@@ -1,4 +1,4 @@
-"""Configs: frozen, closed, read from plain YAML; a name for what is computed, and none for where or how wide."""
+"""Configs: frozen, closed, read from plain YAML; the fingerprint covers neither paths nor resources."""
 
 import dataclasses
 import importlib
@@ -64,7 +64,7 @@ def test_an_override_wins_over_the_file_field_by_field(tmp_path: Path) -> None:
     assert (config.run.store, config.run.workers, config.tiles) == ("/data/a=b", 4, "tile/b")
 
 
-def test_a_config_is_never_changed() -> None:
+def test_a_config_is_frozen() -> None:
     config = Toy.of({"tiles": "tile/a", "run": {}})
     with pytest.raises(ValidationError, match="frozen"):
         config.side = 4.0  # type: ignore[misc]  # mypy knows it too
@@ -73,9 +73,9 @@ def test_a_config_is_never_changed() -> None:
 
 
 def test_every_fault_is_in_one_message_that_names_the_file(tmp_path: Path) -> None:
-    said = _refused(tmp_path, "sidee: 3\npart: {size: -1}\n", "run.workers=none")
-    assert said.splitlines() == [
-        f"{tmp_path / 'toy.yaml'} does not describe a Toy:",
+    message = _refused(tmp_path, "sidee: 3\npart: {size: -1}\n", "run.workers=none")
+    assert message.splitlines() == [
+        f"{tmp_path / 'toy.yaml'} is not a valid Toy:",
         "  run.workers: Input should be a valid integer, unable to parse string as an integer, got 'none'",
         "  tiles: must be given",
         "  part.size: Input should be greater than 0, got -1",
@@ -84,7 +84,7 @@ def test_every_fault_is_in_one_message_that_names_the_file(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("encodr=1", "encodr: there is no such field; did you mean 'encoder'?"),
         ("run.wokers=1", "run.wokers: there is no such field; did you mean 'workers'?"),
@@ -93,15 +93,15 @@ def test_every_fault_is_in_one_message_that_names_the_file(tmp_path: Path) -> No
         ("zzz=1", "zzz: there is no such field"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, said: str) -> None:
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         TrainConfig.load(None, [*TRAIN, override])
-    assert str(caught.value).splitlines() == ["the command line does not describe a SpotsTrainConfig:", f"  {said}"]
+    assert str(caught.value).splitlines() == ["the command line is not a valid SpotsTrainConfig:", f"  {message}"]
 
 
 @pytest.mark.parametrize("override", ["tiles", "=3", "part..size=3", ".size=3"])
 def test_an_override_that_is_no_key_and_value_is_refused(override: str) -> None:
-    with pytest.raises(ConfigError, match=r"is not key=value, such as --set run.store=/data/store"):
+    with pytest.raises(ConfigError, match=r"is not of the form key=value, as in --set run.store=/data/store"):
         Toy.load(None, [override])
 
 
@@ -122,7 +122,7 @@ def test_an_artifacts_name_is_one_that_a_folder_can_have(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("fit.epochs=0", "epochs must be finite and at least 1"),
         ("fit.batch_size=1", "batch_size must be at least 2"),
@@ -131,60 +131,60 @@ def test_an_artifacts_name_is_one_that_a_folder_can_have(name: str) -> None:
         ("bleep.dim=0", "dim must be finite and at least 1"),
     ],
 )
-def test_numbers_that_no_training_can_be_done_with_are_refused_at_the_door(override: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_numbers_that_no_training_accepts_are_refused_on_loading(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         TrainConfig.load(None, [*TRAIN, override])
 
 
 @pytest.mark.parametrize(
     "tag", ["!!python/object/apply:os.system ['exit 1']", "!!python/name:os.system", "!!python/tuple [1]", "!mine 3"]
 )
-def test_nothing_but_plain_values_is_made_of_yaml(tmp_path: Path, tag: str) -> None:
+def test_yaml_gives_plain_values_only(tmp_path: Path, tag: str) -> None:
     assert "is not YAML: could not determine a constructor for the tag" in _refused(tmp_path, f"tiles: {tag}")
     with pytest.raises(ConfigError, match="could not determine a constructor"):
         Toy.load(None, [f"tiles={tag}"])
 
 
-def test_a_bomb_of_aliases_is_refused_in_a_short_message(tmp_path: Path) -> None:
+def test_yaml_aliases_that_expand_without_limit_are_refused_in_a_short_message(tmp_path: Path) -> None:
     lines = ["a: &a [x,x,x,x,x,x,x,x,x]"]
     lines += [
         f"{name}: &{name} [{','.join([f'*{below}'] * 9)}]" for below, name in zip("abcdefgh", "bcdefghi", strict=True)
     ]
-    said = _refused(tmp_path, "\n".join([*lines, "tiles: *i"]))
-    assert "tiles: Input should be a valid string, got [[" in said
-    assert len(said) < 2000
+    message = _refused(tmp_path, "\n".join([*lines, "tiles: *i"]))
+    assert "tiles: Input should be a valid string, got [[" in message
+    assert len(message) < 2000
 
 
-def test_yaml_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
-    assert "is nested too deeply for a config" in _refused(tmp_path, "tiles: " + "[" * 500 + "]" * 500)
+def test_yaml_with_too_deep_nesting_is_refused(tmp_path: Path) -> None:
+    assert "its nesting is too deep for a config" in _refused(tmp_path, "tiles: " + "[" * 500 + "]" * 500)
     assert "got [[[...]]]" in _refused(tmp_path, "tiles: &a [*a]")
 
 
-def test_a_key_that_is_given_twice_is_not_lost(tmp_path: Path) -> None:
-    said = _refused(tmp_path, "tiles: a\npart: {size: 1}\npart: {weights: w}\n")
-    assert "the key 'part' is there twice" in said
-    assert "line 3" in said
+def test_a_duplicate_key_is_refused(tmp_path: Path) -> None:
+    message = _refused(tmp_path, "tiles: a\npart: {size: 1}\npart: {weights: w}\n")
+    assert "the key 'part' is given twice" in message
+    assert "line 3" in message
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        (b"- a\n", "holds a list, a config is a mapping"),
+        (b"- a\n", "contains a list; a config is a mapping"),
         (b"\xff\xfe", "cannot be read as text"),
         (b"tiles: [", "is not YAML"),
-        (b"1: x\ntiles: a", "1 is no field.s name"),
+        (b"1: x\ntiles: a", "the key 1 is not a string"),
     ],
 )
-def test_a_file_that_is_no_config_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "toy.yaml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         Toy.load(path)
 
 
-def test_a_file_that_is_absent_is_refused_with_those_beside_it(tmp_path: Path) -> None:
+def test_an_absent_file_is_refused_with_the_files_of_its_folder(tmp_path: Path) -> None:
     beside = _file(tmp_path, "tiles: a")
-    with pytest.raises(ConfigError, match=f"no config file {tmp_path / 'toi.yaml'}; beside it there are {beside}"):
+    with pytest.raises(ConfigError, match=f"no config file {tmp_path / 'toi.yaml'}; its folder has {beside}"):
         Toy.load(tmp_path / "toi.yaml")
     with pytest.raises(ConfigError, match="cannot be read as text"):
         Toy.load(tmp_path)
@@ -194,15 +194,15 @@ def _what(*overrides: str) -> dict[str, Any]:
     return Toy.load(None, ["tiles=tile/a", *overrides]).fingerprint_values()
 
 
-def test_where_and_how_wide_and_by_what_name_are_not_what_is_computed() -> None:
+def test_paths_resources_and_name_are_not_in_the_fingerprint() -> None:
     assert _what() == _what("run.store=/elsewhere", "run.workers=8", "run.address=ray://x") == _what("name=other")
     assert _what() == _what("tiles=/another/path/to/the/same")
     assert _what() != _what("side=113")
 
 
-def test_what_the_manifest_says_holds_no_store() -> None:
-    said = Toy.load(None, ["tiles=tile/a", "run.store=s3://bucket/secret", "name=n"]).manifest_values()
-    assert said == {
+def test_the_manifest_has_no_store() -> None:
+    message = Toy.load(None, ["tiles=tile/a", "run.store=s3://bucket/secret", "name=n"]).manifest_values()
+    assert message == {
         "name": "n",
         "tiles": "tile/a",
         "side": 112.0,
@@ -221,31 +221,31 @@ def test_neither_the_weights_path_nor_the_digest_that_was_wanted_is_what_is_comp
     assert here != EncoderConfig(name="tiny", seed=1).fingerprint_values()
 
 
-def test_the_panels_path_is_not_what_a_training_computes_but_that_one_is_given_is() -> None:
+def test_the_fingerprint_covers_whether_a_panel_is_given_but_not_its_path() -> None:
     here, there = (
         TrainConfig.load(None, [*TRAIN, f"panel.file={path}"]).fingerprint_values() for path in ("a.txt", "b.txt")
     )
     assert here == there != TrainConfig.load(None, TRAIN).fingerprint_values()
 
 
-def _marked(config: type[BaseModel]) -> set[str]:
-    """Return the fields, of nested configs too, that are marked as places."""
+def _locations(config: type[BaseModel]) -> set[str]:
+    """Return the Location fields, of nested configs too."""
     found = {
         name for name, field in config.model_fields.items() if any(isinstance(m, Location) for m in field.metadata)
     }
     for field in config.model_fields.values():
         for kind in (field.annotation, *typing.get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                found |= _marked(kind)
+                found |= _locations(kind)
     return found
 
 
-def test_every_field_that_says_where_an_input_lies_is_marked_as_a_place() -> None:
+def test_every_field_with_the_path_of_an_input_is_a_location() -> None:
     for step in cli.STEPS:
         config = importlib.import_module(f"raystp.steps.{step}.step").CONFIG
         for kind in {config.variant({"targets": "spots"}), config.variant({"targets": "cases"})}:
-            assert (config.where & kind.model_fields.keys()) | {"store"} <= _marked(kind), step
-    assert {"weights", "file", "tracking"} <= _marked(TrainConfig.variant({}))
+            assert (config.where & kind.model_fields.keys()) | {"store"} <= _locations(kind), step
+    assert {"weights", "file", "tracking"} <= _locations(TrainConfig.variant({}))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_every_field_that_says_where_an_input_lies_is_marked_as_a_place() -> Non
         ("run.tracking=sqlite:////data/mlflow.db", False),
     ],
 )
-def test_a_path_that_depends_on_the_working_directory_is_told_from_others(override: str, *, relative: bool) -> None:
+def test_relative_paths_are_found(override: str, *, relative: bool) -> None:
     config = TrainConfig.load(None, [*TRAIN, "run.store=/data/store", override])
     field, _, value = override.partition("=")
     assert list(relative_paths(config)) == ([(field, value)] if relative else [])
@@ -337,7 +337,9 @@ def test_a_renamed_key_is_refused_with_its_new_name(override: str, message: str)
 def test_a_renamed_key_in_a_stored_manifest_is_refused_with_its_new_name() -> None:
     stored = RenamedAgain().manifest_values() | {"run": {}}
     stored["fit"] = {"contrast": 8}
-    with pytest.raises(ConfigError, match=r"manifest.json does not describe .*:\n  fit.contrast: renamed to fit.batch"):
+    with pytest.raises(
+        ConfigError, match=r"manifest.json is not a valid RenamedAgain:\n  fit.contrast: renamed to fit.batch"
+    ):
         RenamedAgain.of(stored, "store/train/a/manifest.json")
 
 

@@ -1,4 +1,4 @@
-"""Tables between steps: they say what they are, come back as they were, and another version is refused."""
+"""Tables between steps: their label, their round trip through a file, and the refusal of another version."""
 
 from pathlib import Path
 
@@ -23,8 +23,8 @@ SCHEMAS = {
 
 
 def _labelled(schema: pa.Schema, **changed: str) -> pa.Schema:
-    marks = dict(schema.metadata)
-    return schema.with_metadata(marks | {f"raystp.{key}".encode(): value.encode() for key, value in changed.items()})
+    metadata = dict(schema.metadata)
+    return schema.with_metadata(metadata | {f"raystp.{key}".encode(): value.encode() for key, value in changed.items()})
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
@@ -38,24 +38,24 @@ def test_a_table_keeps_its_name_version_and_columns_on_disk(tmp_path: Path, sche
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 def test_a_table_of_another_version_is_refused_with_what_to_do(schema: pa.Schema) -> None:
     name = schema.metadata[tables.NAME].decode()
-    wanted = (
-        rf"store/x.parquet holds table '{name}' version 2, this raystp reads table '{name}' version 1: run the step"
+    refusal = (
+        rf"store/x.parquet is table '{name}' version 2, and this raystp reads table '{name}' version 1: run its step"
     )
-    with pytest.raises(ArtifactError, match=wanted):
+    with pytest.raises(ArtifactError, match=refusal):
         tables.check(_labelled(schema, version="2"), schema, "store/x.parquet")
 
 
 def test_another_table_and_one_without_a_label_are_refused() -> None:
-    with pytest.raises(ArtifactError, match=r"holds table 'failures' version 1, this raystp reads table 'tiles'"):
+    with pytest.raises(ArtifactError, match=r"is table 'failures' version 1, and this raystp reads table 'tiles'"):
         tables.check(tables.FAILURES, tables.TILES, "x.parquet")
-    with pytest.raises(ArtifactError, match=r"holds a table without raystp's label, this raystp reads table 'tiles'"):
+    with pytest.raises(ArtifactError, match=r"is a table without the name and version that raystp writes, and this"):
         tables.check(pa.schema([pa.field("slide", pa.string())]), tables.TILES, "x.parquet")
 
 
-def test_a_label_over_other_columns_is_refused_and_the_columns_are_named() -> None:
+def test_a_table_with_other_columns_than_its_label_is_refused_with_their_names() -> None:
     floats = [pa.field(f.name, pa.float32(), nullable=False) if f.name in {"x", "y"} else f for f in tables.TILES]
     altered = pa.schema(floats, metadata=tables.TILES.metadata)
-    with pytest.raises(ArtifactError, match=r"its columns differ: \['x', 'y'\] \(a damaged or altered file\)"):
+    with pytest.raises(ArtifactError, match=r"its columns differ: \['x', 'y'\]; the file is damaged or was changed"):
         tables.check(altered, tables.TILES, "x.parquet")
     with pytest.raises(ArtifactError, match=r"its columns differ: \['spot'\]"):
         tables.check(tables.TILES.remove(tables.TILES.get_field_index("spot")), tables.TILES, "x.parquet")
@@ -75,7 +75,7 @@ def test_embeddings_have_one_of_two_precisions() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_vectors_come_back_as_rows_also_from_a_slice_of_several_chunks(precision: str) -> None:
+def test_vectors_are_read_back_as_rows_from_slices_of_several_chunks_too(precision: str) -> None:
     rows = np.arange(12, dtype=np.float64).reshape(4, 3)
     column = pa.chunked_array([tables.vectors(rows[:1], precision), tables.vectors(rows[1:], precision)])
     np.testing.assert_array_equal(tables.matrix(column), rows)
@@ -96,7 +96,7 @@ def test_rows_and_columns_make_the_same_table() -> None:
     assert tables.of_rows([], tables.TILES).equals(tables.TILES.empty_table())
 
 
-def test_a_row_that_lacks_what_a_table_must_hold_cannot_be_stored(tmp_path: Path) -> None:
+def test_a_row_without_a_required_value_cannot_be_stored(tmp_path: Path) -> None:
     row = tables.of_rows([{"slide": None, "stage": "tile", "reason": "?"}], tables.FAILURES)
     with pytest.raises(StorageError, match=r"cannot write .*failures.parquet: Column 'slide' is declared non-nullable"):
         StoragePath.of(tmp_path / "failures.parquet").write_table(row)

@@ -1,4 +1,4 @@
-"""Lengths on the tissue, in pixels of a slide, and whether a scan's own pixels will do."""
+"""Lengths of tissue in pixels of a slide, and which scans are read without resampling."""
 
 import math
 
@@ -30,7 +30,7 @@ def test_a_tile_of_112_um_is_224_px_at_half_a_micron_per_pixel() -> None:
 
 
 @given(LENGTHS.map(Microns), SCANS)
-def test_a_length_comes_back_from_the_slides_pixels(length: Microns, mpp: MicronsPerPixel) -> None:
+def test_a_length_survives_the_conversion_to_pixels_and_back(length: Microns, mpp: MicronsPerPixel) -> None:
     assert to_microns(to_level0(length, mpp), mpp) == pytest.approx(length, rel=1e-12)
 
 
@@ -47,7 +47,7 @@ def test_a_scan_within_one_percent_of_the_target_is_native(mpp: float, native: b
 
 
 @pytest.mark.parametrize("mpp", [None, 0.0, -0.5, math.nan, math.inf, 352.8, 0.01])
-def test_what_is_no_microscopes_resolution_is_not_plausible(mpp: float | None) -> None:
+def test_an_implausible_resolution_is_refused(mpp: float | None) -> None:
     assert not is_plausible(mpp)
 
 

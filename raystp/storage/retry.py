@@ -91,6 +91,11 @@ class StallTimeout:
             msg = f"the store of {self._shown} sent no byte for {idle_s:.1f} s, so the read was stopped"
             raise StorageError(msg)
 
+    def idle_s(self) -> float:
+        """Return the time since the last byte."""
+        with self._lock:
+            return time.monotonic() - self._last_byte
+
     def restart_average(self) -> None:
         """Start the average again, so that the time of a failed attempt does not lower the rate of the next."""
         with self._lock:
@@ -105,17 +110,19 @@ class StallTimeout:
 def retry(attempt: Callable[[], T], action: str, *, policy: RetryPolicy, stall: StallTimeout) -> T:
     """Return the result of `attempt`, repeated after each TransientError; `action` is as in `read s3://bucket/key`.
 
-    Raises StorageError after the last attempt, or when `stall` has stalled.
+    Raises StorageError after the last attempt, or where the next one would begin after the stall timeout.
     """
     failed = 0
     while True:
         stall.check()
+        pause_s = policy.backoff_s * 2**failed * random.uniform(0.5, 1.0)
         try:
             return attempt()
         except TransientError as error:
-            if failed == policy.retries:
-                msg = f"cannot {action}: {error}; gave up after {failed + 1} attempts"
+            failed += 1
+            idle_s = stall.idle_s()
+            if failed > policy.retries or idle_s + pause_s >= policy.stall_timeout_s:
+                msg = f"cannot {action}: {error}; gave up after {failed} attempts and {idle_s:.1f} s without a byte"
                 raise StorageError(msg) from None
-        time.sleep(policy.backoff_s * 2**failed * random.uniform(0.5, 1.0))
-        failed += 1
+        time.sleep(pause_s)
         stall.restart_average()

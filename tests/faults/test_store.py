@@ -52,8 +52,8 @@ SAYS = {
     "storm": "no byte for|503 SlowDown; gave up",
     "gone": r"not found \(404\)",
     "forbidden": r"the store refuses it \(403",
-    "cut_always": "ended at byte",
-    "silent": "sent no byte for",
+    "cut_always": "the connection broke or timed out .*; gave up after",
+    "silent": "no byte for|without a byte",
     "drip": r"KB/s over \d",
     "unwritable": "cannot write s3://faults/.*/unwritable.00000.json",
 }

@@ -82,7 +82,7 @@ def test_an_artifact_of_another_schema_version_is_told_with_what_to_do(
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 7}))
     assert cli.main(["embed", "--set", "tiles=tile/toy", "--set", f"run.store={toy_store}"]) == 1
     assert capsys.readouterr().err == (
-        f"ArtifactError: {file} is of schema version 7, this raystp reads version 1: "
+        f"ArtifactError: {file} has schema version 7, and this raystp reads version 1: "
         "run `raystp tile` again with this version\n"
     )
 
@@ -102,8 +102,8 @@ def test_a_store_that_cannot_be_written_is_told_before_any_work(
     ]
     assert cli.main(arguments) == 1
     assert capsys.readouterr().err == (
-        f"StorageError: nothing can be written under {tmp_path / 'file' / 'store'}: Not a directory; "
-        "name another store with --set run.store=...\n"
+        f"StorageError: the store {tmp_path / 'file' / 'store'} is not writable: Not a directory; "
+        "choose another one with --set run.store=...\n"
     )
 
 

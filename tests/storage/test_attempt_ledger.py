@@ -1,4 +1,4 @@
-"""The ledger of attempts: what has ended too many processes is refused, what ended is forgotten."""
+"""The attempt ledger: work that crashed too often is refused, and finished work leaves no marker."""
 
 from pathlib import Path
 
@@ -6,24 +6,24 @@ from raystp.storage import StoragePath
 from raystp.storage.attempt_ledger import MAX_CRASHES, AttemptLedger
 
 
-def test_a_piece_is_refused_after_so_many_marks_and_by_the_name_of_the_last_host(tmp_path: Path) -> None:
+def test_work_is_refused_after_too_many_crashes_with_the_last_host(tmp_path: Path) -> None:
     ledger = AttemptLedger(StoragePath.of(tmp_path / "attempts"))
     assert [ledger.begin("one") for _ in range(MAX_CRASHES)] == [""] * MAX_CRASHES
     assert ledger.begin("one") != ""
     assert ledger.begin("two") == ""
 
 
-def test_what_has_ended_leaves_no_mark(tmp_path: Path) -> None:
+def test_finished_work_leaves_no_marker(tmp_path: Path) -> None:
     ledger = AttemptLedger(StoragePath.of(tmp_path / "attempts"))
     for _ in range(2 * MAX_CRASHES):
         assert ledger.begin("one") == ""
         ledger.end("one")
 
 
-def test_marks_of_done_pieces_are_swept_and_all_can_be_forgotten(tmp_path: Path) -> None:
+def test_markers_of_finished_work_are_removed_and_all_can_be_cleared(tmp_path: Path) -> None:
     ledger = AttemptLedger(StoragePath.of(tmp_path / "attempts"))
-    for piece in ("done", "left"):
-        ledger.begin(piece)
+    for item in ("done", "left"):
+        ledger.begin(item)
     ledger.remove_finished({"done", "other"})
     assert ledger.path.names() == ["left"]
     ledger.clear()

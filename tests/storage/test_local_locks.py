@@ -1,4 +1,4 @@
-"""A lock is held alone or together, outlives the removal of its file, and dies with its holder."""
+"""A lock is exclusive or shared, survives the removal of its file, and is released when its holder dies."""
 
 import signal
 import threading
@@ -16,7 +16,7 @@ with locked(pathlib.Path(sys.argv[1]), exclusive=True):
 """
 
 
-def test_readers_hold_together_and_a_writer_alone(tmp_path: Path) -> None:
+def test_readers_share_a_lock_and_a_writer_excludes_them(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with locked(lock, exclusive=False) as first, locked(lock, exclusive=False) as second:
         assert first
@@ -29,7 +29,7 @@ def test_readers_hold_together_and_a_writer_alone(tmp_path: Path) -> None:
             assert not other
 
 
-def test_who_waited_on_a_removed_lock_holds_the_new_one(tmp_path: Path) -> None:
+def test_a_process_that_waited_for_a_removed_lock_gets_the_new_one(tmp_path: Path) -> None:
     lock, held = tmp_path / "lock", threading.Event()
 
     def wait() -> None:
@@ -46,7 +46,7 @@ def test_who_waited_on_a_removed_lock_holds_the_new_one(tmp_path: Path) -> None:
     assert held.is_set()
 
 
-def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
+def test_a_killed_holder_releases_the_lock(tmp_path: Path) -> None:
     holder = child(HOLD, str(tmp_path / "lock"))
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"

@@ -193,14 +193,16 @@ def test_a_manifest_never_holds_a_secret(tmp_path: Path, uri: str) -> None:
 
 def test_an_object_store_holds_artifacts_as_a_folder_does(bucket: StoragePath) -> None:
     config = SpotsConfig(slides="slides.csv", name="far", run=RunConfig(store=bucket.uri))
-    with pytest.raises(ArtifactError, match=r"no artifact 'spots/far' in s3://bucket/\S*: the 'spots' step has left"):
+    with pytest.raises(
+        ArtifactError, match=r"no artifact 'spots/far' in s3://bucket/\S*: the 'spots' step has no artifact there"
+    ):
         resolve(bucket.uri, "spots/far", "spots")
     draft = create_or_open(config, "spots", {"sections": "abc"})
     assert not isinstance(draft, Artifact)
     with pytest.raises(ArtifactError, match="no artifact 'spots/far'"):
         resolve(bucket.uri, "spots/far", "spots")  # a folder without files does not exist there
     (draft.path / "slides.parquet").write_table(tables.SLIDES.empty_table())
-    with pytest.raises(ArtifactError, match=r"has no manifest.json: the step has not finished there"):
+    with pytest.raises(ArtifactError, match=r"has no manifest.json: the step has not finished"):
         resolve(bucket.uri, "spots/far", "spots")
     finished = draft.finish({"slides": 0}, [{"slide": "A", "stage": "spots", "reason": "none"}])
     found = resolve(bucket.uri, "spots/far", "spots")

@@ -34,7 +34,7 @@ class RemoteSource:
 
     def __init__(self, where: str, path: StoragePath) -> None:
         self._where, self._path = where, path
-        info = path.stored().look()
+        info = path.stored_object().info()
         self.size, self.version = info.size, info.version
         self._ahead = ReadAhead(self._read)
 

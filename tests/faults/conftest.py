@@ -1,4 +1,4 @@
-"""One cluster of three nodes, one cohort and one undisturbed run of it, for the whole battery."""
+"""A cluster of three nodes, a cohort and a run without faults, shared by all fault tests."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tests.faults import cohort
 from tests.faults.cohort import EMBEDDING, SLIDES, TILING
 from tests.faults.drivers import DONE, Drivers, preload
 from tests.faults.nodes import Nodes, start_nodes
-from tests.faults.traps import Plot, Trap
+from tests.faults.traps import FaultPlan, Trap
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "key",
@@ -33,7 +33,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def nodes() -> Iterator[Nodes]:
     nodes = start_nodes(ENVIRONMENT)
-    preload()  # what is slow starts together
+    preload()  # start both slow processes at once
     yield nodes
     nodes.close()
 
@@ -45,25 +45,25 @@ def drivers(nodes: Nodes, slides: Path) -> Drivers:
 
 @pytest.fixture(scope="session")
 def tiles(drivers: Drivers, slides: Path) -> Artifact:
-    """The cohort's tiles, undisturbed."""
+    """The cohort's tiles, from a run without faults."""
     store = str(slides.parent / "oracle")
     driver = drivers.run("tile", {"slides": str(slides / "slides.csv"), "run.store": store, **TILING})
-    assert driver.process.exitcode == DONE, driver.said
+    assert driver.process.exitcode == DONE, driver.output
     return resolve(store, "tile/default", "tile")
 
 
 @pytest.fixture(scope="session")
 def oracle(drivers: Drivers, tiles: Artifact, slides: Path) -> Artifact:
-    """The cohort's embeddings, undisturbed."""
+    """The cohort's embeddings, from a run without faults."""
     store = str(slides.parent / "oracle")
     driver = drivers.run("embed", {"tiles": tiles.path.uri, "run.store": store, **EMBEDDING})
-    assert driver.process.exitcode == DONE, driver.said
+    assert driver.process.exitcode == DONE, driver.output
     return resolve(store, "embed/default", "embed")
 
 
 @dataclass(frozen=True)
-class Room:
-    """What a test of `embed` needs: the cluster, the undisturbed run, and a store of its own."""
+class EmbedCase:
+    """Inputs of a test of `embed`: the cluster, the run without faults, and the test's store."""
 
     drivers: Drivers
     nodes: Nodes
@@ -71,21 +71,21 @@ class Room:
     oracle: Artifact
     store: Path
 
-    def plot(self, *traps: Trap) -> Plot:
-        """Return a plot of these traps, which counts in a folder of its own."""
-        (self.store / "plot").mkdir()
-        return Plot(traps, self.store / "plot")
+    def plan(self, *traps: Trap) -> FaultPlan:
+        """Return a plan of these traps, with its own folder for counts."""
+        (self.store / "plan").mkdir()
+        return FaultPlan(traps, self.store / "plan")
 
     def config(self, **run: Any) -> dict[str, Any]:
-        """Return the config of the run that is compared with the undisturbed one, into this test's own store."""
-        where = {f"run.{key}": value for key, value in run.items()}
-        return {"tiles": self.tiles.path.uri, "run.store": str(self.store), **EMBEDDING, **where}
+        """Return the config of `embed` with this test's store."""
+        run_values = {f"run.{key}": value for key, value in run.items()}
+        return {"tiles": self.tiles.path.uri, "run.store": str(self.store), **EMBEDDING, **run_values}
 
     def found(self) -> Artifact:
-        """Return what a run has left."""
+        """Return the artifact of the run."""
         return resolve(str(self.store), "embed/default", "embed")
 
 
 @pytest.fixture
-def room(drivers: Drivers, nodes: Nodes, tiles: Artifact, oracle: Artifact, tmp_path: Path) -> Room:  # noqa: PLR0917 -- fixtures come by name
-    return Room(drivers, nodes, tiles, oracle, tmp_path)
+def case(drivers: Drivers, nodes: Nodes, tiles: Artifact, oracle: Artifact, tmp_path: Path) -> EmbedCase:  # noqa: PLR0917 -- pytest passes fixtures by name
+    return EmbedCase(drivers, nodes, tiles, oracle, tmp_path)

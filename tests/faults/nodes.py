@@ -1,7 +1,7 @@
-"""Three nodes of Ray on this machine, each with a raylet of its own, kept by a process of their own.
+"""Three Ray nodes on this machine, each with its own raylet, managed by a separate process.
 
-`Nodes` starts that process and tells it line by line what to do; so a test's process needs no Ray, and an end of the
-process (its stdin closes) takes every node with it.
+`Nodes` starts that process and sends it one command per line. So the test process does not need Ray, and all nodes stop
+when the manager's stdin closes.
 """
 
 import functools
@@ -15,10 +15,10 @@ from typing import Any, cast
 
 ROOT = Path(__file__).parents[2]
 STORE_BYTES = 100 << 20
-START_S = 120.0
-"""Within which nodes must have come up, on a busy machine."""
+START_TIMEOUT_S = 120.0
+"""For the start of all nodes on a busy machine."""
 HEALTH = {
-    # A raylet that was killed is told from a slow one after a second and a half, not after fifteen.
+    # Detect a killed raylet after 1.5 s instead of 15 s.
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 3,
 }
@@ -26,42 +26,44 @@ HEALTH = {
 
 @dataclass
 class Nodes:
-    """A head that drivers join, and two nodes that may be killed; one logical CPU each."""
+    """A head to which drivers connect, and two nodes that a test may kill; one logical CPU each."""
 
-    keeper: "subprocess.Popen[str]"
+    manager: "subprocess.Popen[str]"
 
     @functools.cached_property
     def address(self) -> str:
-        """What drivers join; waits until all nodes are there."""
-        address = self._tell("start")
+        """Address for drivers; waits until all nodes are up."""
+        address = self._send("start")
         assert address, "the nodes did not start"
         return address
 
     def kill(self, processes: Sequence[int]) -> None:
-        """End every process of a node at once, of one that has some of these; none is told, none says goodbye.
+        """Kill all processes of one worker node that runs some of these processes, without any notice.
 
-        It is not the head, which the driver is joined to.
+        Never the head, to which the driver is connected.
         """
-        assert self._tell(" ".join(["kill", *map(str, processes)])) == "done", "none of these is on a node that may go"
+        assert self._send(" ".join(["kill", *map(str, processes)])) == "done", (
+            "none of these processes is on a worker node"
+        )
 
     def add(self) -> None:
         """Add a node."""
-        assert self._tell("add") == "done"
+        assert self._send("add") == "done"
 
     def close(self) -> None:
-        """End all nodes."""
-        self.keeper.communicate(timeout=60)
+        """Stop all nodes."""
+        self.manager.communicate(timeout=60)
 
-    def _tell(self, word: str) -> str:
-        stdin, stdout = cast("Any", self.keeper.stdin), cast("Any", self.keeper.stdout)
-        stdin.write(f"{word}\n")
+    def _send(self, command: str) -> str:
+        stdin, stdout = cast("Any", self.manager.stdin), cast("Any", self.manager.stdout)
+        stdin.write(f"{command}\n")
         stdin.flush()
         return str(stdout.readline().strip())
 
 
 def start_nodes(environment: dict[str, str]) -> Nodes:
-    """Begin to start three nodes; their workers have this environment, and can import `tests`."""
-    keeper = subprocess.Popen(
+    """Start three nodes in the background; their workers get this environment and can import `tests`."""
+    manager = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.nodes"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -70,34 +72,34 @@ def start_nodes(environment: dict[str, str]) -> Nodes:
         cwd=ROOT,
         env={**os.environ, **environment},
     )
-    return Nodes(keeper)
+    return Nodes(manager)
 
 
-def _keep() -> None:
-    """Be the process that keeps the nodes: a word on stdin, an answer on stdout."""
+def _manage() -> None:
+    """Manage the nodes: a command per line on stdin, a reply per line on stdout."""
     from ray.cluster_utils import Cluster  # noqa: PLC0415 -- the tests' own process needs no Ray
 
     cluster: Any = Cluster()
-    like = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
+    options = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
     for line in sys.stdin:
-        word, *processes = line.split()
-        if word == "start":
-            cluster.add_node(include_dashboard=False, _system_config=HEALTH, wait=False, **like)
-            cluster.add_node(wait=False, **like)
-            cluster.add_node(wait=False, **like)
-            cluster.wait_for_nodes(START_S)
-            answer = cluster.address
-        elif word == "add":
-            cluster.add_node(wait=False, **like)
-            cluster.wait_for_nodes(START_S)
-            answer = "done"
+        command, *processes = line.split()
+        if command == "start":
+            cluster.add_node(include_dashboard=False, _system_config=HEALTH, wait=False, **options)
+            cluster.add_node(wait=False, **options)
+            cluster.add_node(wait=False, **options)
+            cluster.wait_for_nodes(START_TIMEOUT_S)
+            reply = cluster.address
+        elif command == "add":
+            cluster.add_node(wait=False, **options)
+            cluster.wait_for_nodes(START_TIMEOUT_S)
+            reply = "done"
         else:
             raylets = {_parent(int(process)) for process in processes}
             found = [node for node in cluster.worker_nodes if _raylet(node) in raylets]
             for node in found[:1]:
                 cluster.remove_node(node, allow_graceful=False)
-            answer = "done" if found else "none"
-        sys.stdout.write(f"{answer}\n")
+            reply = "done" if found else "none"
+        sys.stdout.write(f"{reply}\n")
         sys.stdout.flush()
     cluster.shutdown()
 
@@ -107,7 +109,7 @@ def _raylet(node: Any) -> int:
 
 
 def _parent(process: int) -> int:
-    """Return a process's parent, 0 where it has ended."""
+    """Return a process's parent; 0 if the process has exited."""
     try:
         return int(Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()[1])
     except FileNotFoundError:
@@ -115,4 +117,4 @@ def _parent(process: int) -> int:
 
 
 if __name__ == "__main__":
-    _keep()
+    _manage()

@@ -1,4 +1,4 @@
-"""The product's own work with traps set before or after one of its calls, in the process that does it."""
+"""The product's work with traps before or after its calls, in the process that does the work."""
 
 import contextlib
 import functools
@@ -18,62 +18,62 @@ from raystp.steps.impute import step as impute
 from raystp.steps.impute.work import SlideTask
 from raystp.steps.tile import step as tile
 from raystp.storage import StoragePath
-from tests.faults.traps import LITTLE, MANY, Plot, Trap
+from tests.faults.traps import FULL_DISK_BYTES, MANY, FaultPlan, Trap
 
 _TILE = tile._tile
-NONE = Plot((), Path())
+NONE = FaultPlan((), Path())
 
 
 @dataclass(frozen=True)
-class TrappedWork(EmbedWork):
-    """The product's own work, with traps in it."""
+class FaultyEmbedWork(EmbedWork):
+    """The work of `embed`, with traps."""
 
-    plot: Plot = NONE
+    plan: FaultPlan = NONE
 
     def begin(self, unit: WorkUnit) -> str:
-        self.plot.note(f"begin {unit.unit}")
+        self.plan.log_event(f"start {unit.unit}")
         return super().begin(unit)
 
-    def make_reader(self, *how: Any) -> Any:
-        self.plot.set_up()
-        self.plot.note("process")
-        read = super().make_reader(*how)
+    def make_reader(self, *arguments: Any) -> Any:
+        self.plan.set_up()
+        self.plan.log_event("process")
+        read = super().make_reader(*arguments)
 
         def trapped(unit: WorkUnit, start: int, stop: int) -> Pixels:
-            self._spring("read", unit, stop)
+            self._trigger("read", unit, stop)
             return read(unit, start, stop)
 
         return trapped
 
     def make_encoder(self) -> Callable[[Pixels], Vectors]:
-        self.plot.set_up()
-        self.plot.note("process")
+        self.plan.set_up()
+        self.plan.log_event("process")
         return super().make_encoder()
 
     def commit(self, unit: WorkUnit, vectors: Vectors) -> None:
-        self._spring("commit", unit)
+        self._trigger("commit", unit)
         with contextlib.ExitStack() as stack:
-            for trap in self.plot.due("record", unit.slide, unit.unit):
+            for trap in self.plan.due("record", unit.slide, unit.unit):
                 stack.enter_context(_before_record(trap))
-            for trap in self.plot.due("aside", unit.slide, unit.unit):
+            for trap in self.plan.due("writing", unit.slide, unit.unit):
                 stack.enter_context(_while_written(trap))
             super().commit(unit, vectors)
-        self._spring("committed", unit)
+        self._trigger("committed", unit)
 
-    def _spring(self, at: str, unit: WorkUnit, stop: int = MANY) -> None:
-        for trap in self.plot.due(at, unit.slide, unit.unit, stop):
-            trap.spring()
+    def _trigger(self, at: str, unit: WorkUnit, stop: int = MANY) -> None:
+        for trap in self.plan.due(at, unit.slide, unit.unit, stop):
+            trap.trigger()
 
 
 @contextlib.contextmanager
 def _before_record(trap: Trap) -> Iterator[None]:
-    """Spring between a unit's table and its commit record."""
+    """Trigger between a unit's table and its commit record."""
     write = StoragePath.write_new
 
-    def trapped(place: StoragePath, content: bytes, **more: Any) -> bool:
-        if place.parent.name == "commits":
-            trap.spring()
-        return write(place, content, **more)
+    def trapped(path: StoragePath, content: bytes, **more: Any) -> bool:
+        if path.parent.name == "commits":
+            trap.trigger()
+        return write(path, content, **more)
 
     with mock.patch.object(StoragePath, "write_new", trapped):
         yield
@@ -81,13 +81,13 @@ def _before_record(trap: Trap) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _while_written(trap: Trap) -> Iterator[None]:
-    """Spring while a unit's table is on its way to the disk; a full disk is full until it is through."""
+    """Trigger while a unit's table is written; a full disk stays full until the write ends."""
     if trap.how != "full":
-        with mock.patch.object(os, "fsync", side_effect=lambda _: trap.spring()):
+        with mock.patch.object(os, "fsync", side_effect=lambda _: trap.trigger()):
             yield
         return
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_DISK_BYTES, before[1]))
     try:
         yield
     finally:
@@ -95,65 +95,65 @@ def _while_written(trap: Trap) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class TrappedTile:
-    """The product's own tiling of a slide, with traps before it."""
+class FaultyTile:
+    """The work of `tile` on a slide, with traps before it."""
 
-    plot: Plot
+    plan: FaultPlan
 
     def __call__(self, work: Any) -> Any:
-        self.plot.set_up()
-        self.plot.note("process")
-        for trap in self.plot.due("tile", work.row.slide):
-            trap.spring()
+        self.plan.set_up()
+        self.plan.log_event("process")
+        for trap in self.plan.due("tile", work.row.slide):
+            trap.trigger()
         try:
             return _TILE(work)
         finally:
-            self.plot.note(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000}")
+            self.plan.log_event(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000}")
 
 
 @dataclass(frozen=True)
-class TrappedImpute(SlideTask):
-    """The product's own prediction of slides, with traps before it, and between it and its commit record."""
+class FaultyImpute(SlideTask):
+    """The work of `impute`, with traps before it, and between it and its commit record."""
 
-    plot: Plot = NONE
+    plan: FaultPlan = NONE
 
     def make_worker(self) -> Callable[[str], int]:
-        self.plot.note("process")
+        self.plan.log_event("process")
         predict = super().make_worker()
 
         def trapped(slide: str) -> int:
-            self.plot.note(f"begin {slide}")
-            for trap in self.plot.due("impute", slide):
-                trap.spring()
+            self.plan.log_event(f"start {slide}")
+            for trap in self.plan.due("impute", slide):
+                trap.trigger()
             return predict(slide)
 
         return trapped
 
 
-def noted_part(plot: Plot, *about: Any) -> Any:
-    """Open a part of a bank, and write down who holds it."""
-    plot.note("shard")
-    return open_shard_group(*about)
+def logged_shard(plan: FaultPlan, *arguments: Any) -> Any:
+    """Open shards of an index, and log the process that holds them."""
+    plan.log_event("shard")
+    return open_shard_group(*arguments)
 
 
 @contextlib.contextmanager
-def trapped(plot: Plot) -> Iterator[None]:
-    """Set the traps in all that this process sends out as work."""
+def trapped(plan: FaultPlan) -> Iterator[None]:
+    """Add the traps to all work that this process starts."""
 
-    def work(**fields: Any) -> TrappedWork:
-        return TrappedWork(**fields, plot=plot)
+    def work(**fields: Any) -> FaultyEmbedWork:
+        return FaultyEmbedWork(**fields, plan=plan)
 
-    tiling = TrappedTile(plot)
+    tiling = FaultyTile(plan)
 
     def tiled(one: Any) -> Any:
         return tiling(one)
 
-    def predicted(**fields: Any) -> TrappedImpute:
-        return TrappedImpute(**fields, plot=plot)
+    def predicted(**fields: Any) -> FaultyImpute:
+        return FaultyImpute(**fields, plan=plan)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(embed, "EmbedWork", work))
         stack.enter_context(mock.patch.object(tile, "_tile", tiled))
         stack.enter_context(mock.patch.object(impute, "SlideTask", predicted))
-        stack.enter_context(mock.patch.object(impute, "open_shard_group", functools.partial(noted_part, plot)))
+        stack.enter_context(mock.patch.object(impute, "open_shard_group", functools.partial(logged_shard, plan)))
         yield

@@ -1,4 +1,4 @@
-"""Processes that end in the middle of `embed`: workers, nodes, drivers; the rows are those of an undisturbed run."""
+"""Crashes and kills during `embed`: workers, nodes, drivers; the rows equal those of a run without faults."""
 
 import signal
 import time
@@ -7,211 +7,211 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.faults.cohort import EMBEDDING, SLIDES, UNITS, ids, left, shown
-from tests.faults.conftest import Room
-from tests.faults.drivers import BUSY_S, DONE, INCOMPLETE, Driver, alive
-from tests.faults.traps import Plot, Trap
+from tests.faults.cohort import EMBEDDING, SLIDES, UNITS, ids, snapshot, visible_files
+from tests.faults.conftest import EmbedCase
+from tests.faults.drivers import DONE, DRIVER_TIMEOUT_S, INCOMPLETE, Driver, alive
+from tests.faults.traps import FaultPlan, Trap
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 faults = pytest.mark.faults
-STAGES = ("read", "commit", "aside", "record", "committed")
+STAGES = ("read", "commit", "writing", "record", "committed")
 SLOW = Trap("slow", times=1000, seconds=0.1)
-"""Leaves time for a fault from outside: 0.2 s a unit."""
+"""Slows a unit to 0.2 s, which leaves time for kills."""
 ALL = len(SLIDES) * UNITS
-REFUSED = "crashed 3 workers"
+CRASHED = "crashed 3 workers"
 FULL = "File too large"
 
 
-def check_same(room: Room, plot: Plot) -> None:
-    """Every row is there once, byte for byte; nothing else is seen, and no process of the work is left."""
-    found, oracle = room.found(), room.oracle
-    assert left(found) == left(oracle)
+def check_same(case: EmbedCase, plan: FaultPlan) -> None:
+    """Every row exists once, with equal bytes; no other files are visible, and no process of the work runs."""
+    found, oracle = case.found(), case.oracle
+    assert snapshot(found) == snapshot(oracle)
     assert Counter(ids(found.path.local_path)) == Counter(ids(oracle.path.local_path))
-    assert shown(found.path.local_path) == shown(oracle.path.local_path)
-    assert not alive(plot.noted("process"))
+    assert visible_files(found.path.local_path) == visible_files(oracle.path.local_path)
+    assert not alive(plan.logged("process"))
 
 
-def begun(plot: Plot) -> int:
-    """How often a unit was begun, by whichever process."""
-    log = (plot.folder / "log.txt").read_text().splitlines()
-    return sum(line.startswith("begin ") for line in log)
+def count_starts(plan: FaultPlan) -> int:
+    """Return how often any process started a unit."""
+    log = (plan.folder / "log.txt").read_text().splitlines()
+    return sum(line.startswith("start ") for line in log)
 
 
-def wait_for_units(room: Room, share: float, driver: Driver, timeout_s: float = BUSY_S) -> None:
+def wait_for_units(case: EmbedCase, share: float, driver: Driver, timeout_s: float = DRIVER_TIMEOUT_S) -> None:
     """Wait until a share of all units is committed."""
     until = time.monotonic() + timeout_s
-    while len(list(room.store.glob("embed/*/commits/*.json"))) < share * ALL:
-        assert driver.process.is_alive(), driver.said
-        assert time.monotonic() < until, driver.said
+    while len(list(case.store.glob("embed/*/commits/*.json"))) < share * ALL:
+        assert driver.process.is_alive(), driver.output
+        assert time.monotonic() < until, driver.output
         time.sleep(0.02)
 
 
-def one_death(seed: int) -> Trap:
-    """SIGKILL at a unit and a stage that a seed picks."""
+def random_kill(seed: int) -> Trap:
+    """Return a SIGKILL at a random unit and stage."""
     rng = np.random.default_rng(seed)
     slide, unit = rng.choice(SLIDES), int(rng.integers(UNITS))
     return Trap("kill", str(rng.choice(STAGES)), unit=f"{slide}.{unit:05d}", start=int(rng.integers(4)))
 
 
-# ---- P1, P2, P6: a worker ends
+# ---- P1, P2, P6: a worker crashes
 
 
 @faults
 @pytest.mark.parametrize("seed", range(20))
-def test_an_encoder_that_is_killed_at_any_unit_costs_that_unit_at_most(seed: int, room: Room) -> None:
-    plot = room.plot(one_death(seed))
-    driver = room.drivers.run("embed", room.config(), plot)
-    assert driver.process.exitcode == DONE, driver.said
-    assert len(plot.sprung()) == 1
-    assert begun(plot) <= ALL + 1
-    check_same(room, plot)
+def test_killing_an_encoder_repeats_at_most_one_unit(seed: int, case: EmbedCase) -> None:
+    plan = case.plan(random_kill(seed))
+    driver = case.drivers.run("embed", case.config(), plan)
+    assert driver.process.exitcode == DONE, driver.output
+    assert len(plan.triggered()) == 1
+    assert count_starts(plan) <= ALL + 1
+    check_same(case, plan)
 
 
 @faults
-@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "apart"])
+@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "separate"])
 @pytest.mark.parametrize("how", ["kill", "exit", "abort", "segfault", "leave"])
-def test_however_a_process_ends_its_unit_is_there_once(how: str, readers: int, room: Room) -> None:
-    plot = room.plot(Trap(how, slide="C", start=3), Trap(how, "record", slide="D"))
-    driver = room.drivers.run("embed", room.config(readers=readers), plot)
-    assert driver.process.exitcode == DONE, driver.said
-    assert len(plot.sprung()) == 2
-    check_same(room, plot)
+def test_after_any_kind_of_crash_the_unit_is_committed_once(how: str, readers: int, case: EmbedCase) -> None:
+    plan = case.plan(Trap(how, slide="C", start=3), Trap(how, "record", slide="D"))
+    driver = case.drivers.run("embed", case.config(readers=readers), plan)
+    assert driver.process.exitcode == DONE, driver.output
+    assert len(plan.triggered()) == 2
+    check_same(case, plan)
 
 
 @faults
-@pytest.mark.parametrize("at", ["commit", "aside", "record", "committed"])
-def test_a_writer_that_ends_before_between_or_after_leaves_a_unit_whole_or_not_at_all(at: str, room: Room) -> None:
-    plot = room.plot(Trap("kill", at, times=3))
-    driver = room.drivers.run("embed", room.config(), plot)
-    assert driver.process.exitcode == DONE, driver.said
-    assert len(plot.sprung()) == 3
-    assert begun(plot) <= ALL + 3
-    check_same(room, plot)
+@pytest.mark.parametrize("at", ["commit", "writing", "record", "committed"])
+def test_a_crash_before_during_or_after_the_commit_leaves_a_complete_unit_or_none(at: str, case: EmbedCase) -> None:
+    plan = case.plan(Trap("kill", at, times=3))
+    driver = case.drivers.run("embed", case.config(), plan)
+    assert driver.process.exitcode == DONE, driver.output
+    assert len(plan.triggered()) == 3
+    assert count_starts(plan) <= ALL + 3
+    check_same(case, plan)
 
 
-# ---- P3: a slide that ends every process, or holds it for ever
+# ---- P3: a slide that crashes or hangs every worker
 
 
 @faults
 @pytest.mark.parametrize("how", ["kill", "segfault", "hang", "hold"])
-def test_a_slide_that_ends_or_holds_every_process_is_left_out_by_name_and_the_others_are_there(
-    how: str, room: Room
+def test_a_slide_that_crashes_or_hangs_every_worker_is_skipped_by_name_and_the_others_are_embedded(
+    how: str, case: EmbedCase
 ) -> None:
-    plot = room.plot(Trap(how, unit="B.00001", times=100))
-    config = room.config(deadline_s=3)
-    driver = room.drivers.run("embed", config, plot, BUSY_S)
-    assert driver.process.exitcode == INCOMPLETE, driver.said
-    check_lacks(room, {"B": REFUSED})
-    assert len(plot.sprung()) == 3
-    again = room.drivers.run("embed", {**config, "run.retry_failed": "true"})
-    assert again.process.exitcode == DONE, again.said
-    check_same(room, plot)
+    plan = case.plan(Trap(how, unit="B.00001", times=100))
+    config = case.config(deadline_s=3)
+    driver = case.drivers.run("embed", config, plan, DRIVER_TIMEOUT_S)
+    assert driver.process.exitcode == INCOMPLETE, driver.output
+    check_failed(case, {"B": CRASHED})
+    assert len(plan.triggered()) == 3
+    again = case.drivers.run("embed", {**config, "run.retry_failed": "true"})
+    assert again.process.exitcode == DONE, again.output
+    check_same(case, plan)
 
 
-def check_lacks(room: Room, reasons: dict[str, str]) -> None:
-    """These slides are named with stage and reason, and all others are those of an undisturbed run."""
-    found, oracle = room.found(), room.oracle
+def check_failed(case: EmbedCase, reasons: dict[str, str]) -> None:
+    """These slides are in the failures table, and all others equal those of a run without faults."""
+    found, oracle = case.found(), case.oracle
     rows = found.failures().to_pylist()
     assert [(row["slide"], row["stage"]) for row in rows] == [(slide, "embed") for slide in sorted(reasons)]
     for row in rows:
         assert reasons[row["slide"]] in row["reason"]
     others = [slide for slide in SLIDES if slide not in reasons]
-    assert left(found, others).content == left(oracle, others).content
+    assert snapshot(found, others).content == snapshot(oracle, others).content
     assert list(found.manifest.notes["units"]) == others
     assert found.manifest.rows["tiles"] == sum(slide in others for slide, _ in ids(oracle.path.local_path))
 
 
-# ---- P4: a node goes
+# ---- P4: a node is lost
 
 
 @faults
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
-def test_a_node_that_goes_and_one_that_comes_change_no_row(share: float, room: Room) -> None:
-    plot = room.plot(SLOW)
-    driver = room.drivers.start("embed", room.config(), plot)
-    wait_for_units(room, share, driver)
-    while len(set(plot.noted("process"))) < EMBEDDING["run.encoders"]:
+def test_losing_a_node_and_adding_one_changes_no_row(share: float, case: EmbedCase) -> None:
+    plan = case.plan(SLOW)
+    driver = case.drivers.start("embed", case.config(), plan)
+    wait_for_units(case, share, driver)
+    while len(set(plan.logged("process"))) < EMBEDDING["run.encoders"]:
         time.sleep(0.1)
-    room.nodes.kill(plot.noted("process"))
-    room.nodes.add()
-    assert driver.end() == DONE, driver.said
-    check_same(room, plot)
+    case.nodes.kill(plan.logged("process"))
+    case.nodes.add()
+    assert driver.wait() == DONE, driver.output
+    check_same(case, plan)
 
 
 # ---- P5: the driver is killed
 
 
 @faults
-def test_a_driver_that_is_killed_again_and_again_goes_on_from_what_was_committed(room: Room) -> None:
-    plot, config = room.plot(SLOW), room.config()
+def test_a_driver_killed_repeatedly_resumes_from_the_committed_units(case: EmbedCase) -> None:
+    plan, config = case.plan(SLOW), case.config()
     for share in (0.1, 0.5, 0.9):
-        driver = room.drivers.start("embed", config, plot)
-        wait_for_units(room, share, driver)
+        driver = case.drivers.start("embed", config, plan)
+        wait_for_units(case, share, driver)
         driver.send(signal.SIGKILL)
-        driver.end()
-    last = room.drivers.run("embed", config, plot)
-    assert last.process.exitcode == DONE, last.said
-    assert begun(plot) <= ALL + 3 * EMBEDDING["run.encoders"]
-    check_same(room, plot)
+        driver.wait()
+    last = case.drivers.run("embed", config, plan)
+    assert last.process.exitcode == DONE, last.output
+    assert count_starts(plan) <= ALL + 3 * EMBEDDING["run.encoders"]
+    check_same(case, plan)
 
 
 @faults
 @pytest.mark.parametrize("seed", range(3))
-def test_two_drivers_at_once_leave_what_one_leaves(seed: int, room: Room) -> None:
-    plot = room.plot(Trap("slow", times=1000, seconds=0.05 * seed))
-    config = room.config(encoders=1)
-    both = [room.drivers.start("embed", config, plot) for _ in range(2)]
+def test_two_concurrent_drivers_give_the_result_of_one(seed: int, case: EmbedCase) -> None:
+    plan = case.plan(Trap("slow", times=1000, seconds=0.05 * seed))
+    config = case.config(encoders=1)
+    both = [case.drivers.start("embed", config, plan) for _ in range(2)]
     for driver in both:
-        assert driver.end() == DONE, driver.said
-    check_same(room, plot)
+        assert driver.wait() == DONE, driver.output
+    check_same(case, plan)
 
 
-# ---- P7: the driver is asked to stop
+# ---- P7: the driver is stopped by a signal
 
 
 @faults
-@pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGINT])
-def test_a_driver_that_is_told_to_stop_ends_soon_and_goes_on_later(what: signal.Signals, room: Room) -> None:
-    plot, config = room.plot(SLOW), room.config()
-    driver = room.drivers.start("embed", config, plot)
-    wait_for_units(room, 0.3, driver)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_driver_soon_and_a_later_run_resumes(number: signal.Signals, case: EmbedCase) -> None:
+    plan, config = case.plan(SLOW), case.config()
+    driver = case.drivers.start("embed", config, plan)
+    wait_for_units(case, 0.3, driver)
     started = time.monotonic()
-    driver.send(what)
-    assert driver.end() not in {DONE, INCOMPLETE}
+    driver.send(number)
+    assert driver.wait() not in {DONE, INCOMPLETE}
     assert time.monotonic() - started < 10
-    assert not alive(plot.noted("process"))
-    again = room.drivers.run("embed", config, plot)
-    assert again.process.exitcode == DONE, again.said
-    assert begun(plot) <= ALL + EMBEDDING["run.encoders"]
-    check_same(room, plot)
+    assert not alive(plan.logged("process"))
+    again = case.drivers.run("embed", config, plan)
+    assert again.process.exitcode == DONE, again.output
+    assert count_starts(plan) <= ALL + EMBEDDING["run.encoders"]
+    check_same(case, plan)
 
 
 # ---- one of each
 
 
 @faults
-def test_processes_end_in_every_way_in_one_run_and_only_the_deadly_slide_is_left_out(room: Room) -> None:
-    deaths = [one_death(0), Trap("segfault", slide="D", start=3), Trap("kill", "record", slide="F")]
-    plot = room.plot(Trap("hang", unit="B.00001", times=100), Trap("full", "aside", slide="E"), *deaths)
-    config = room.config(deadline_s=3)
-    driver = room.drivers.run("embed", config, plot)
-    assert driver.process.exitcode == INCOMPLETE, driver.said
-    assert len(plot.sprung()) == 3 + 1 + len(deaths)
-    check_lacks(room, {"B": REFUSED, "E": FULL})
+def test_many_kinds_of_crashes_in_one_run_skip_only_the_slide_that_always_fails(case: EmbedCase) -> None:
+    crashes = [random_kill(0), Trap("segfault", slide="D", start=3), Trap("kill", "record", slide="F")]
+    plan = case.plan(Trap("hang", unit="B.00001", times=100), Trap("full", "writing", slide="E"), *crashes)
+    config = case.config(deadline_s=3)
+    driver = case.drivers.run("embed", config, plan)
+    assert driver.process.exitcode == INCOMPLETE, driver.output
+    assert len(plan.triggered()) == 3 + 1 + len(crashes)
+    check_failed(case, {"B": CRASHED, "E": FULL})
 
 
 @faults
-def test_a_driver_that_is_killed_then_stopped_and_then_loses_a_node_leaves_the_same(room: Room) -> None:
-    plot, config = room.plot(SLOW), room.config()
-    for share, what in ((0.2, signal.SIGKILL), (0.5, signal.SIGTERM)):
-        driver = room.drivers.start("embed", {**config, "run.encoders": 1}, plot)
-        wait_for_units(room, share, driver)
-        driver.send(what)
-        assert driver.end(10) not in {DONE, INCOMPLETE}
-    driver = room.drivers.start("embed", config, plot)
-    wait_for_units(room, 0.7, driver)
-    room.nodes.kill(plot.noted("process"))
-    assert driver.end() == DONE, driver.said
-    room.nodes.add()
-    check_same(room, plot)
+def test_a_kill_a_stop_and_a_lost_node_in_turn_change_no_row(case: EmbedCase) -> None:
+    plan, config = case.plan(SLOW), case.config()
+    for share, number in ((0.2, signal.SIGKILL), (0.5, signal.SIGTERM)):
+        driver = case.drivers.start("embed", {**config, "run.encoders": 1}, plan)
+        wait_for_units(case, share, driver)
+        driver.send(number)
+        assert driver.wait(10) not in {DONE, INCOMPLETE}
+    driver = case.drivers.start("embed", config, plan)
+    wait_for_units(case, 0.7, driver)
+    case.nodes.kill(plan.logged("process"))
+    assert driver.wait() == DONE, driver.output
+    case.nodes.add()
+    check_same(case, plan)

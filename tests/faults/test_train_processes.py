@@ -1,4 +1,4 @@
-"""Processes that end in the middle of `train`, a worker of two or the driver: epochs and model are undisturbed."""
+"""Kills during `train`, of a worker or of the driver: epochs and model equal those of a run without faults."""
 
 import contextlib
 import os
@@ -29,15 +29,15 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 EPOCHS = 6
 MODELS: dict[str, dict[str, Any]] = {
     "driver": {"model": "bleep", "bleep": {"dim": 16, "dropout": 0.1}},
-    # Split over two workers, so without dropout, which then depends on their number.
+    # Split over two workers, so without dropout, whose random masks depend on their number.
     "worker": {"model": "nh2st", "nh2st": {"dim": 16, "heads": 2, "dropout": 0.0}},
 }
 RUNS: dict[str, dict[str, Any]] = {"driver": {}, "worker": {"workers": 2, "gather": True}}
 
 
-def _config(store: Path, who: str, **run: Any) -> TrainConfig:
-    asked = {
-        "name": f"killed-{who}",
+def _config(store: Path, victim: str, **run: Any) -> TrainConfig:
+    values = {
+        "name": f"killed-{victim}",
         "spots": "spots/smoke",
         "embeddings": "embed/smoke",
         "panel": {"variable": 30},
@@ -50,41 +50,43 @@ def _config(store: Path, who: str, **run: Any) -> TrainConfig:
             "select": "best",
             "patience": None,
         },
-        **MODELS[who],
+        **MODELS[victim],
     }
-    return train.CONFIG.of({**asked, "run": {"store": str(store), "checkpoint_every": 1, **run}})
+    return train.CONFIG.of({**values, "run": {"store": str(store), "checkpoint_every": 1, **run}})
 
 
 @dataclass(frozen=True)
-class Disturbed:
-    """A training in which a process was killed, and the same one undisturbed, on one worker."""
+class KilledTraining:
+    """A training in which a process was killed, and the same training without faults, on one worker."""
 
     found: Artifact
-    wanted: Artifact
+    expected: Artifact
     resumed_at: int
-    """Checkpoints that were there when the process was killed."""
+    """Checkpoints that existed when the process was killed."""
 
 
 @pytest.fixture(scope="module", params=list(MODELS))
-def disturbed(request: pytest.FixtureRequest, smoke_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
-    """Kill one process of a training after its first checkpoint; where that was the driver, submit it again."""
-    who, folder = request.param, tmp_path_factory.mktemp("killed")
-    config = _config(smoke_store, who, address=ray.get_runtime_context().gcs_address, **RUNS[who])
+def killed(
+    request: pytest.FixtureRequest, smoke_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> KilledTraining:
+    """Kill one process of a training after its first checkpoint; start it again if that was the driver."""
+    victim, folder = request.param, tmp_path_factory.mktemp("killed")
+    config = _config(smoke_store, victim, address=ray.get_runtime_context().gcs_address, **RUNS[victim])
     driver = _started(config, folder)
-    while not (checkpoints := _checkpoints(smoke_store, who)):
+    while not (checkpoints := _checkpoints(smoke_store, victim)):
         assert driver.poll() is None, (folder / "log.txt").read_text()
         time.sleep(0.01)
-    if who == "driver":
+    if victim == "driver":
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
         found = train.run(config)
     else:
         os.kill(_workers()[0], signal.SIGKILL)
         assert driver.wait() == 0, (folder / "log.txt").read_text()
-        found = resolve(str(smoke_store), f"train/killed-{who}", "train")
+        found = resolve(str(smoke_store), f"train/killed-{victim}", "train")
     sources = {key: resolve(str(smoke_store), f"{step}/smoke", step).path.uri for key, step in STEPS.items()}
-    alone = _config(folder, who, tracking="none").model_copy(update=sources)
-    return Disturbed(found, train.run(alone), len(checkpoints))
+    alone = _config(folder, victim, tracking="none").model_copy(update=sources)
+    return KilledTraining(found, train.run(alone), len(checkpoints))
 
 
 STEPS = {"spots": "spots", "embeddings": "embed"}
@@ -98,17 +100,17 @@ def _started(config: TrainConfig, folder: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, stdout=log, stderr=log)
 
 
-def _checkpoints(store: Path, who: str) -> list[Path]:
-    return list((store / "train").glob(f"killed-{who}-*/training/*/checkpoint_*"))
+def _checkpoints(store: Path, victim: str) -> list[Path]:
+    return list((store / "train").glob(f"killed-{victim}-*/training/*/checkpoint_*"))
 
 
 def _workers() -> list[int]:
-    """Return the training processes of this pytest's own Ray."""
+    """Return the training processes of this test session's Ray."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            named = (folder / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker")
-            if named and _parent(_parent(int(folder.name))) == os.getpid():
+            is_worker = (folder / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker")
+            if is_worker and _parent(_parent(int(folder.name))) == os.getpid():
                 found.append(int(folder.name))
     return found
 
@@ -129,20 +131,20 @@ def _runs(store: Path, artifact: Artifact) -> list[Run]:
     return [one for one in client.search_runs(experiments) if one.info.run_name == named]
 
 
-def test_a_training_that_lost_a_process_went_on_and_has_the_undisturbed_epochs(disturbed: Disturbed) -> None:
-    assert 0 < disturbed.resumed_at < EPOCHS
-    assert disturbed.found.manifest.fingerprint == disturbed.wanted.manifest.fingerprint
-    found, wanted = _epochs(disturbed.found), _epochs(disturbed.wanted)
+def test_a_training_resumes_after_a_kill_with_the_same_epochs(killed: KilledTraining) -> None:
+    assert 0 < killed.resumed_at < EPOCHS
+    assert killed.found.manifest.fingerprint == killed.expected.manifest.fingerprint
+    found, expected = _epochs(killed.found), _epochs(killed.expected)
     assert [row["epoch"] for row in found] == list(range(EPOCHS))
     for name in ("train_loss", "validation_loss", "validation_pcc"):
-        assert [row[name] for row in found] == pytest.approx([row[name] for row in wanted], abs=1e-4)
-    assert not (disturbed.found.path / "training").exists()
+        assert [row[name] for row in found] == pytest.approx([row[name] for row in expected], abs=1e-4)
+    assert not (killed.found.path / "training").exists()
 
 
-def test_it_is_one_finished_run_in_mlflow_with_every_epoch_once(disturbed: Disturbed, smoke_store: Path) -> None:
-    (run,) = _runs(smoke_store, disturbed.found)
+def test_mlflow_has_one_finished_run_with_every_epoch_once(killed: KilledTraining, smoke_store: Path) -> None:
+    (run,) = _runs(smoke_store, killed.found)
     assert run.info.status == "FINISHED"
-    client, rows = MlflowClient(f"sqlite:///{smoke_store / 'mlflow.db'}"), _epochs(disturbed.found)
+    client, rows = MlflowClient(f"sqlite:///{smoke_store / 'mlflow.db'}"), _epochs(killed.found)
     for name in ("train_loss", "validation_loss"):
         points = client.get_metric_history(run.info.run_id, name)
         assert sorted((one.step, one.value) for one in points) == [(row["epoch"], row[name]) for row in rows]
@@ -152,13 +154,13 @@ def test_it_is_one_finished_run_in_mlflow_with_every_epoch_once(disturbed: Distu
     }
 
 
-def test_its_model_is_the_undisturbed_one_and_predicts(disturbed: Disturbed, smoke_store: Path) -> None:
-    (kind, found, meta), (_, wanted, other) = (load_model(one.path) for one in (disturbed.found, disturbed.wanted))
+def test_the_model_equals_that_of_a_run_without_faults_and_predicts(killed: KilledTraining, smoke_store: Path) -> None:
+    (kind, found, meta), (_, expected, other) = (load_model(one.path) for one in (killed.found, killed.expected))
     assert meta["epoch"] == other["epoch"]
-    for name, values in wanted.items():
+    for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
-    if kind == "nh2st":  # answers without an index
-        name = disturbed.found.manifest.name
+    if kind == "nh2st":  # needs no index
+        name = killed.found.manifest.name
         config = {
             "name": name,
             "model": f"train/{name}",

@@ -212,7 +212,7 @@ def _stop(address: ListenAddress) -> None:
             time.sleep(0.1)
 
 
-def _options(plan: ServicePlan) -> dict[str, Any]:
+def _options(plan: ServicePlan) -> dict[str, object]:
     return {
         "num_replicas": plan.replicas,
         "max_ongoing_requests": plan.policy.requests,

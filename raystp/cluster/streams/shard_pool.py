@@ -6,10 +6,11 @@ retries the call; the caller only waits longer. What a shard is, and how results
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
 from raystp.errors import RaystpError
 
@@ -40,11 +41,11 @@ class ShardActor:
 class ShardPool:
     """Handles of the actors; may be sent to other processes, which then call the same actors."""
 
-    def __init__(self, actors: list[list[Any]]) -> None:
+    def __init__(self, actors: list[list["ActorHandle[ShardActor]"]]) -> None:
         self._actors = actors
         self._turn = itertools.count()
 
-    def __reduce__(self) -> tuple[type["ShardPool"], tuple[list[list[Any]]]]:
+    def __reduce__(self) -> tuple[type["ShardPool"], tuple[list[list["ActorHandle[ShardActor]"]]]]:
         return ShardPool, (self._actors,)
 
     def call(self, method: str, *arguments: object) -> list[Any]:
@@ -78,8 +79,8 @@ def open_pool(open_shard: Callable[[int], object], shards: int, *, replicas: int
     return pool
 
 
-def _results(calls: "list[ray.ObjectRef[Any]]") -> list[Any]:
-    results: list[Any] = ray.get(calls)
+def _results(calls: "Sequence[ray.ObjectRef[object]]") -> list[Any]:
+    results: list[Any] = ray.get(list(calls))
     for result in results:
         if isinstance(result, RaystpError):
             raise result

@@ -34,7 +34,7 @@ def map_tasks(
     # `max_calls` keeps its default: worker processes are reused, so imports are paid once.
     options = {"num_cpus": cpus, "max_retries": RETRIES, "name": getattr(function, "__name__", "each")}
     remote: Any = ray.remote(_with_deadline).options(**options)
-    waiting: dict[ray.ObjectRef[Any], int] = {}
+    waiting: dict[ray.ObjectRef[Result], int] = {}
     for position, item in enumerate(items):
         waiting[remote.remote(function, item, deadline_s)] = position
         if len(waiting) >= in_flight:
@@ -44,7 +44,7 @@ def map_tasks(
 
 
 def _next(
-    waiting: "dict[ray.ObjectRef[Any], int]", items: Sequence[Item], on_crash: Callable[[Item], Result] | None
+    waiting: "dict[ray.ObjectRef[Result], int]", items: Sequence[Item], on_crash: Callable[[Item], Result] | None
 ) -> tuple[int, Result]:
     (ready,), _ = ray.wait(list(waiting), num_returns=1)
     position = waiting.pop(ready)

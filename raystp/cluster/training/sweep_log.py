@@ -12,7 +12,7 @@ from raystp.artifacts import digest_of
 from raystp.cluster.progress import Progress
 from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import Outbox, RunLogger, Tracker, flat, silence_mlflow
-from raystp.cluster.training.trials import Trial
+from raystp.cluster.training.trials import Overrides, Report, Trial
 
 logger = logging.getLogger("raystp")
 
@@ -58,14 +58,14 @@ class SweepLog:
         if self._outbox is not None:
             self.undelivered = self._outbox.close()
 
-    def on_start(self, number: int, overrides: dict[str, Any]) -> None:
+    def on_start(self, number: int, overrides: Overrides) -> None:
         """Open a trial's run, with the whole config that it trains."""
         run = self._run(number, overrides)
         run.open()
         run.log_parameters(dict(flat(self._config["train"])) | overrides)
         self._open.add(number)
 
-    def on_epoch(self, number: int, metrics: Mapping[str, Any]) -> None:
+    def on_epoch(self, number: int, metrics: Report) -> None:
         """Log the metrics of an epoch, without those that Tune adds."""
         values = {key: metrics[key] for key in EPOCH_METRICS if key in metrics}
         self._runs[number].log_metrics(values, step=int(metrics["epoch"]))
@@ -98,13 +98,13 @@ class SweepLog:
         run.end(MLFLOW_STATUS[trial.status])
         self._open.discard(trial.number)
 
-    def _run(self, number: int, overrides: dict[str, Any]) -> RunLogger:
+    def _run(self, number: int, overrides: Overrides) -> RunLogger:
         if number not in self._runs:
             identity = self._identity(number, overrides)
             run_ref = self._tracker.run_ref(f"trial-{number:03d}", identity, parent=self._run_ref.identity)
             self._runs[number] = self._outbox.run(run_ref) if self._outbox is not None else RunLogger(None, run_ref)
         return self._runs[number]
 
-    def _identity(self, number: int, overrides: dict[str, Any]) -> str:
+    def _identity(self, number: int, overrides: Overrides) -> str:
         """Identify a trial by its number and its values: started again with other values, it is another run."""
         return f"{self._run_ref.identity}#{number:03d}-{digest_of(overrides)[:8]}"

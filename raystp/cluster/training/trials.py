@@ -11,12 +11,13 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import optuna
 from optuna.samplers import RandomSampler, TPESampler
 from ray import tune
 from ray.tune import Callback, Tuner
+from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
@@ -24,7 +25,7 @@ from raystp.cluster.training.workers import HISTORY, inside_trial
 from raystp.errors import RaystpError
 from raystp.storage import StoragePath
 
-DISTRIBUTIONS: dict[str, Callable[..., Any]] = {
+DISTRIBUTIONS: dict[str, Callable[..., object]] = {
     "choice": lambda *values: tune.choice(list(values)),
     "uniform": tune.uniform,
     "loguniform": tune.loguniform,
@@ -48,8 +49,9 @@ was killed, its number of epochs."""
 RETRIES = 2
 """How often a trial is started again after its process crashed."""
 
-Report = dict[str, Any]
-Overrides = dict[str, Any]
+Report: TypeAlias = dict[str, Any]
+"""A trial's report, or the row of an epoch: JSON values."""
+Overrides: TypeAlias = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Asha:
 class SweepSearch:
     """The search space and the sampler."""
 
-    space: Mapping[str, Sequence[Any]]
+    space: Mapping[str, Sequence[object]]
     """Dotted override -> [name in DISTRIBUTIONS, its arguments]."""
     metric: str
     mode: Literal["max", "min"]
@@ -96,7 +98,7 @@ class Trial:
     epochs: int
     model: str | None = None
     reason: str | None = None
-    history: Sequence[Mapping[str, Any]] = ()
+    history: Sequence[Report] = ()
     seconds: float = 0.0
 
 
@@ -115,7 +117,7 @@ class TrialObserver(Protocol):
     def on_start(self, number: int, overrides: Overrides) -> None:
         """Handle the start, or a restart, of a trial."""
 
-    def on_epoch(self, number: int, metrics: Mapping[str, Any]) -> None:
+    def on_epoch(self, number: int, metrics: Report) -> None:
         """Handle the report of an epoch."""
 
     def on_end(self, trial: Trial) -> None:
@@ -148,7 +150,7 @@ def sweep(
     else:
         tuner = Tuner(
             trainable,
-            param_space={key: DISTRIBUTIONS[kind](*arguments) for key, (kind, *arguments) in search.space.items()},
+            param_space={key: DISTRIBUTIONS[str(kind)](*arguments) for key, (kind, *arguments) in search.space.items()},
             tune_config=_tune_config(search, limits),
             run_config=_run_config(name, storage),
         )
@@ -232,30 +234,30 @@ class _TuneCallback(Callback):
     records: StoragePath
     trials: list[Trial]
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002 -- Tune's signature
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: object) -> None:  # noqa: ARG002 -- Tune's signature
         self.observer.on_start(int(_name(trial)), dict(trial.config))
 
     def on_trial_result(
         self,
         iteration: int,  # noqa: ARG002 -- the same
-        trials: list[Any],  # noqa: ARG002 -- the same
-        trial: Any,
+        trials: list[TuneTrial],  # noqa: ARG002 -- the same
+        trial: TuneTrial,
         result: Report,
-        **_: Any,
+        **_: object,
     ) -> None:
         if not {MODEL, FAILED, STOPPED} & result.keys():
             self.observer.on_epoch(int(_name(trial)), result)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002 -- the same
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: object) -> None:  # noqa: ARG002 -- the same
         outcome = _outcome(trial, self.metric)
         _write_record(self.records / f"{_name(trial)}.json", outcome, self.metric)
         self.observer.on_end(outcome)
 
-    def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
+    def on_experiment_end(self, trials: list[TuneTrial], **_: object) -> None:
         _TuneCallback.trials = [_outcome(trial, self.metric) for trial in trials]
 
 
-def _outcome(trial: Any, metric: str) -> Trial:
+def _outcome(trial: TuneTrial, metric: str) -> Trial:
     """Convert one of Tune's trials."""
     last: Report = trial.last_result or {}
     history = json.loads(last.get(HISTORY, "[]"))
@@ -279,6 +281,6 @@ def _outcome(trial: Any, metric: str) -> Trial:
     )
 
 
-def _name(trial: Any) -> str:
+def _name(trial: TuneTrial) -> str:
     """Name a trial by its number in the sweep, from 0; Tune's names are random, its tags are `<number>_<values>`."""
     return f"{int(str(trial.experiment_tag).partition('_')[0]) - 1:03d}"

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import ray.train
 import ray.train.torch
@@ -26,6 +26,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from raystp.errors import ModelError, RaystpError
 from raystp.storage import StoragePath
 
+Values: TypeAlias = dict[str, Any]
+"""Metrics of a report, or the result of a training: JSON values."""
+
 HISTORY = "history"
 """Key of a report with all epochs so far, as JSON."""
 
@@ -37,13 +40,13 @@ class _GatherRows(torch.autograd.Function):
     """Rows of all ranks, in rank order; the gradient of a row is the sum of its gradients on all ranks."""
 
     @staticmethod
-    def forward(_ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+    def forward(_ctx: object, rows: torch.Tensor) -> torch.Tensor:
         all_rows = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
         dist.all_gather(all_rows, rows.contiguous())
         return torch.cat(all_rows)
 
     @staticmethod
-    def backward(_ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+    def backward(_ctx: object, *gradients: torch.Tensor) -> torch.Tensor:
         (gradient,) = gradients
         gradient = gradient.contiguous()
         dist.all_reduce(gradient, op=dist.ReduceOp.SUM)
@@ -85,7 +88,7 @@ class Worker:
         """Yield the folder of the last checkpoint, or None without one."""
         return _folder(ray.train.get_checkpoint())
 
-    def report(self, metrics: dict[str, Any], folder: Path | None) -> None:
+    def report(self, metrics: Values, folder: Path | None) -> None:
         """Report metrics and an optional checkpoint folder, which rank 0 wrote.
 
         A barrier: every rank must call it, equally often. Ray Train accepts a report about every two seconds, and the
@@ -113,13 +116,13 @@ class TrialWorker(Worker):
         """Yield the folder of the trial's last checkpoint, or None without one."""
         return _folder(ray.tune.get_checkpoint())
 
-    def report(self, metrics: dict[str, Any], folder: Path | None) -> None:
+    def report(self, metrics: Values, folder: Path | None) -> None:
         """Report metrics and an optional checkpoint to the sweep, which may stop the trial here."""
         ray.tune.report(metrics, checkpoint=ray.tune.Checkpoint.from_directory(str(folder)) if folder else None)
 
 
 @contextlib.contextmanager
-def _folder(checkpoint: Any) -> Iterator[Path | None]:
+def _folder(checkpoint: Checkpoint | None) -> Iterator[Path | None]:
     if checkpoint is None:
         yield None
         return
@@ -144,7 +147,7 @@ def inside_trial() -> Iterator[None]:
 class WorkerTask(Protocol):
     """The work of one worker; it is pickled and sent to the workers, so it holds names and configs."""
 
-    def __call__(self, worker: Worker) -> dict[str, Any]:
+    def __call__(self, worker: Worker) -> Values:
         """Train to the end; return plain values for the driver (those of rank 0 are used)."""
 
 
@@ -157,7 +160,7 @@ class TrainResources:
     gpus_per_worker: float = 0.0
 
 
-def train(task: WorkerTask, resources: TrainResources, *, folder: StoragePath, name: str) -> dict[str, Any]:
+def train(task: WorkerTask, resources: TrainResources, *, folder: StoragePath, name: str) -> Values:
     """Run the task on every worker and return the result of rank 0.
 
     Checkpoints are in `folder`/`name`; a training of this name resumes from the last one. Inside a trial of a sweep, a
@@ -187,7 +190,7 @@ def train(task: WorkerTask, resources: TrainResources, *, folder: StoragePath, n
         result = trainer.fit()
     except TrainingFailedError as error:
         raise ModelError(_message(error)) from error
-    returned: dict[str, Any] = result.return_value  # type: ignore[attr-defined]  # as above
+    returned: Values = result.return_value  # type: ignore[attr-defined]  # as above
     return returned
 
 
@@ -195,7 +198,7 @@ def _callbacks() -> list[Any]:
     return [TuneReportCallback()] if _IN_TRIAL.get() else []  # type: ignore[no-untyped-call]  # Ray's own
 
 
-def _run(config: dict[str, Any]) -> dict[str, Any]:
+def _run(config: Values) -> Values:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     worker = Worker(context.get_world_rank(), context.get_world_size(), device, config["in_sweep"])

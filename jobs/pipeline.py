@@ -1,4 +1,4 @@
-"""The whole path as a Ray job: ray job submit -- python jobs/pipeline.py --config FILE --set key=value."""
+"""The pipeline as a Ray job: ray job submit -- python jobs/pipeline.py --config FILE --set key=value."""
 
 import sys
 

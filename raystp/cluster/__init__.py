@@ -1,1 +1,1 @@
-"""Ray and MLflow: the only room that knows them. Thin, and without science: it moves work, it does not do it."""
+"""Ray and MLflow: the only package that imports them. It distributes work and contains no science."""

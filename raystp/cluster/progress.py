@@ -68,7 +68,7 @@ class Progress:
 class ConsoleHandler(logging.Handler):
     """Print each record as one plain line on stderr, above a progress bar if there is one.
 
-    stdout is left for a step's result.
+    stdout is reserved for the result of a step.
     """
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -86,12 +86,12 @@ def test_only_raystps_pods_reach_the_server(
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert policy["egress"] == []
     (rule,) = policy["ingress"]
-    (who,) = rule["from"]
+    (pods,) = rule["from"]
     assert [port["port"] for port in rule["ports"]] == [5000]
-    wanted = who["podSelector"]["matchLabels"].items()
+    labels = pods["podSelector"]["matchLabels"].items()
     (cluster,) = (one["spec"] for one in overlays["aws"] if one["kind"] == "RayCluster")
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        assert wanted <= group["template"]["metadata"]["labels"].items()
+        assert labels <= group["template"]["metadata"]["labels"].items()
 
 
 def test_sqlite_has_one_writer(objects: Mapping[str, Object]) -> None:

@@ -1,1 +1,1 @@
-"""Serving."""
+"""HTTP service on Ray Serve: app, guard, messages, deployment."""

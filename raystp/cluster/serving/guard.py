@@ -37,7 +37,7 @@ from raystp.errors import ConfigError
 HOOK_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """Serve's variable: import path of a function that returns middleware for the proxy."""
 POLICY_VARIABLE = "RAYSTP_SERVE_DOOR"
-"""The policy as JSON, for the hook, which takes no arguments. It says where the token is, never the token itself."""
+"""The policy as JSON, for the hook, which takes no arguments. It has the location of the token, never the token."""
 
 MIN_TOKEN_LENGTH = 16
 PUBLIC_PATHS = {"/healthz", "/readyz", "/-/healthz"}

@@ -150,7 +150,7 @@ class RequestHandler(Protocol[R]):
     """A replica's model: prepares requests and predicts batches of them."""
 
     def info(self) -> HandlerInfo:
-        """Return what `/v1/info` tells of the model."""
+        """Return the body of `/v1/info`, without the limits."""
 
     def prepare(self, request: ImputeRequest) -> R:
         """Validate a request and load its tiles; raise RaystpError, and StorageError for an unknown slide."""

@@ -1,1 +1,1 @@
-"""Streams."""
+"""Streams of work on Ray: tiles, slides, independent tasks, shards, pixels for training."""

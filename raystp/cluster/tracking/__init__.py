@@ -1,1 +1,1 @@
-"""Tracking."""
+"""MLflow tracking that never delays the work."""

@@ -207,7 +207,7 @@ def silence_mlflow() -> None:
 
 
 def send(tracker: Tracker, timeout_s: float | None = None) -> tuple[int, str]:
-    """Deliver what earlier runs left in the store; return the number of runs, and a message about the rest."""
+    """Deliver the entries kept in the store; return the number of runs, and a message about undelivered entries."""
     silence_mlflow()
     files = [(tracker.store / "tracking" / name) for name in (tracker.store / "tracking").names()]
     outbox = Outbox(tracker, timeout_s)

@@ -1,1 +1,1 @@
-"""Training."""
+"""Training on Ray Train and sweeps on Ray Tune."""

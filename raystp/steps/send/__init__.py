@@ -1,1 +1,1 @@
-"""Send."""
+"""Step `send`: deliver kept tracking entries to MLflow."""

@@ -1,1 +1,1 @@
-"""Serve."""
+"""Step `serve`: a model and its index as an HTTP service."""

@@ -37,7 +37,7 @@ FAR_QUANTILE = "q99"
 
 
 class ModelInfo(HandlerInfo):
-    """What `/v1/info` tells of the model and its index."""
+    """The part of `/v1/info` about the model and its index."""
 
     model: str
     index: str
@@ -90,7 +90,7 @@ class ImputeHandler:
     library: SlideLibrary
 
     def info(self) -> ModelInfo:
-        """Return what `/v1/info` tells of the model."""
+        """Return the body of `/v1/info`, without the limits."""
         return self.model_info
 
     def prepare(self, request: ImputeRequest) -> CheckedRequest:

@@ -93,7 +93,7 @@ class SyntheticLearner:
                 seeded_bleep(FEATURES, GENES, BleepOptions(), seed=0), PairDataset.of(features, expression)
             )
         encoder = build(EncoderSpec(self.tower, random=self.tower != "tiny"))
-        model = seeded_bleep(encoder.dim, GENES, BleepOptions(), seed=0, tower=encoder.network)
+        model = seeded_bleep(encoder.dim, GENES, BleepOptions(), seed=0, encoder=encoder.network)
         return TrainSetup(model, PixelPairs(self.rows(), expression, encoder, augment=True))
 
     def arrays(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,1 +1,1 @@
-"""Pairs of tiles and spots -> a model: contrastive (BLEEP) or direct (ridge, neighbours, means)."""
+"""Methods that predict expression from image features: one folder per method, one registry (`methods.py`)."""

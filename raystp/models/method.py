@@ -1,23 +1,21 @@
-"""The record that a method is known by, and what its code works on.
+"""The record of a method: all that the rest of the product knows of it.
 
-The rest of the product reads the record only, so a new method is one folder with such a record and one line in
-`raystp.models.methods`. The record imports no torch: its `module` is imported when it is first used.
+A new method is one folder with such a record and one line in `raystp.models.methods`. The record imports no torch: its
+`module` is imported when it is first used.
 """
 
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, Protocol, TypedDict, runtime_checkable
 
-import numpy as np
-from jaxtyping import Float32, Float64, Int64
-
-from raystp.models.arrays import Arrays
+from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.predictor import Predictor
 from raystp.models.training.options import FitOptions
 
-Meta = Mapping[str, Any]
-"""What a stored model's JSON records: `genes`, `d_image`, `options` and more."""
+if TYPE_CHECKING:
+    import raystp.models.training.setup
 
 
 @runtime_checkable
@@ -32,42 +30,24 @@ class NoOptions:
     """Options of a method that has none."""
 
 
-@runtime_checkable
-class SpotArrays(Protocol):
-    """Measured spots of several sections with their tiles' features, stacked."""
+class ModelMeta(TypedDict):
+    """What a method reads of a stored model's JSON file. The file has more keys, which the steps read."""
 
-    @property
-    def sections(self) -> tuple[str, ...]:
-        """Names of the sections."""
-        ...
-
-    @property
-    def group(self) -> Int64[np.ndarray, "spot"]:
-        """Index into `sections` of each spot's section."""
-        ...
-
-    @property
-    def boxes(self) -> Float64[np.ndarray, "spot 3"]:
-        """Tiles (x, y, side) in level-0 px."""
-        ...
-
-    @property
-    def features(self) -> Float32[np.ndarray, "spot feature"]:
-        """Image features of each spot's tile."""
-        ...
-
-    @property
-    def expression(self) -> Float32[np.ndarray, "spot gene"]:
-        """log1p of counts per 10,000."""
-        ...
-
-    @property
-    def totals(self) -> Float64[np.ndarray, "spot"]:
-        """Total counts of each spot."""
-        ...
+    genes: list[str]
+    """In the order of the outputs."""
+    d_image: int
+    """Length of the image features."""
+    options: NotRequired[dict[str, Any]]
+    """Fields of the method's options."""
+    seen: NotRequired[list[str]]
+    """With gene texts: the genes of the training."""
+    unseen: NotRequired[list[str]]
+    """With gene texts: the genes held back from training."""
+    text_encoder: NotRequired[dict[str, object]]
+    """Name and settings of the encoder of the gene texts."""
 
 
-def _default_fit(_options: Mapping[str, Any]) -> FitOptions:
+def _default_fit(_options: Mapping[str, object]) -> FitOptions:
     return FitOptions()
 
 
@@ -78,13 +58,13 @@ class Method:
     name: str
     """Value of the config key `model`, and name of the config part with its options."""
     title: str
-    """Name for people."""
+    """Name in reports and messages."""
     options: type[Any]
     """Frozen dataclass of its options."""
     module: str
     """Module with its code: `setup(options, inputs)` for a method trained epoch by epoch, or
     `fit(options, train, seed=)` for one fitted at once; `open_predictor(arrays, meta)` for all."""
-    published_fit: Callable[[Mapping[str, Any]], FitOptions] = _default_fit
+    published_fit: Callable[[Mapping[str, object]], FitOptions] = _default_fit
     """Plain values of its options -> the published training options."""
     cases_fit: FitOptions | None = None
     """Training options for labels of whole cases; None where it cannot learn from such labels."""
@@ -104,23 +84,29 @@ class Method:
     small: Mapping[str, Any] = field(default_factory=dict)
     """Config values with which two CPU cores train it on a small cohort in a minute or two."""
 
-    def setup(self, options: Options, inputs: Any) -> Any:
-        """Return the `TrainSetup` of a training on spots; see `models.training.setup`."""
-        return self._code().setup(options, inputs)
+    def setup(
+        self, options: Options, inputs: "raystp.models.training.setup.SpotInputs"
+    ) -> "raystp.models.training.setup.TrainSetup":
+        """Return the model and the samples of a training on spots."""
+        setup: raystp.models.training.setup.TrainSetup = self._code().setup(options, inputs)
+        return setup
 
-    def setup_bags(self, options: Options, inputs: Any) -> Any:
-        """Return the `TrainSetup` of a training on bags; see `models.training.setup`."""
-        return self._code().setup_bags(options, inputs)
+    def setup_bags(
+        self, options: Options, inputs: "raystp.models.training.setup.BagInputs"
+    ) -> "raystp.models.training.setup.TrainSetup":
+        """Return the model and the samples of a training on bags."""
+        setup: raystp.models.training.setup.TrainSetup = self._code().setup_bags(options, inputs)
+        return setup
 
     def fit(self, options: Options, train: SpotArrays, *, seed: int) -> Arrays:
         """Return the arrays of a method that is fitted at once."""
         fitted: Arrays = self._code().fit(options, train, seed=seed)
         return fitted
 
-    def open_predictor(self, arrays: Arrays, meta: Meta) -> Predictor:
+    def open_predictor(self, arrays: Arrays, meta: ModelMeta) -> Predictor:
         """Return a stored model, ready to predict."""
         opened: Predictor = self._code().open_predictor(arrays, meta)
         return opened
 
-    def _code(self) -> Any:  # a module, which has no static type
+    def _code(self) -> ModuleType:
         return importlib.import_module(self.module)

@@ -1,7 +1,7 @@
 """All methods, by name. A new method is a folder beside this file and a line here."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 from raystp.errors import ModelError
 from raystp.models.arrays import Arrays
@@ -9,7 +9,7 @@ from raystp.models.attention.method import ATTENTION
 from raystp.models.baselines.method import GENE_MEAN, KNN, RIDGE
 from raystp.models.bleep.method import BLEEP
 from raystp.models.genequery.method import GENEQUERY
-from raystp.models.method import Method
+from raystp.models.method import Method, ModelMeta
 from raystp.models.nh2st.method import NH2ST
 from raystp.models.predictor import Predictor
 
@@ -18,22 +18,25 @@ METHODS: dict[str, Method] = {
 }
 
 DEFAULT = BLEEP.name
-"""The method that is trained where a config names none."""
+"""The method that is trained if a config names none."""
 
 REFERENCE = RIDGE.name
 """The baseline that a method's score is compared with."""
 
 
-def open_predictor(kind: str, arrays: Arrays, meta: Mapping[str, Any]) -> Predictor:
+def open_predictor(kind: str, arrays: Arrays, meta: Mapping[str, object]) -> Predictor:
     """Return the model that `store.load_model` read, ready to predict.
 
-    Raises ModelError for an unknown method, and where the arrays are not those of the method.
+    Raises ModelError for an unknown method, and for arrays or options that are not those of the method.
     """
     if kind not in METHODS:
         msg = f"unknown method {kind!r}; the methods are {', '.join(sorted(METHODS))}"
         raise ModelError(msg)
     try:
-        return METHODS[kind].open_predictor(arrays, meta)
+        return METHODS[kind].open_predictor(arrays, cast("ModelMeta", meta))
     except (RuntimeError, TypeError, KeyError, ValueError) as error:
-        msg = f"the stored arrays or options do not fit a {kind} model ({error}): a damaged or altered file"
+        msg = (
+            f"the stored arrays or options do not fit method {kind!r} ({error}): a damaged or altered model; "
+            "copy it again, or run `raystp train` again"
+        )
         raise ModelError(msg) from None

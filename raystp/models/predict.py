@@ -1,9 +1,9 @@
-"""Predictions of a direct model for whole slides."""
+"""Predict whole slides with a direct model. Not in `predictor`, so that reading a config does not import SciPy."""
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from raystp.models.method import SpotArrays
+from raystp.models.arrays import SpotArrays
 from raystp.models.neighbours import spot_neighbours
 from raystp.models.predictor import DirectPredictor, NeighbourPredictor
 

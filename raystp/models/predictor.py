@@ -1,8 +1,8 @@
-"""What a stored model can do once it is opened, whatever its method.
+"""Interfaces of opened models, for all methods.
 
 A direct model turns a slide's tile features into expression. A contrastive model embeds features and measured
 expression in one joint space; the neighbour search there is not part of it. Features come from the encoder that the
-model's meta names, or from the model's own tower (`arrays.tower_weights`).
+model's meta names, or from the image encoder that was trained with the model (`arrays.encoder_weights`).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,10 +16,13 @@ from raystp.errors import ModelError
 NeighbourArrays = tuple[Int64[np.ndarray, "_ _"], Bool[np.ndarray, "_ _"]]
 """Rows and mask, `[tile, node]`, as `models.neighbours` returns them."""
 
+_VALUES_AT_ONCE = 1 << 24
+"""Values checked at a time: limits the memory to 16 MiB."""
+
 
 @runtime_checkable
 class OpenModel(Protocol):
-    """What every opened model states."""
+    """Properties of every opened model."""
 
     @property
     def kind(self) -> str:
@@ -106,13 +109,20 @@ Predictor = DirectPredictor | NeighbourPredictor | MapPredictor | ContrastivePre
 def checked_rows(
     values: Float[np.ndarray, "row column"], width: int, kind: str, what: str = "image features"
 ) -> Float32[np.ndarray, "row column"]:
-    """Return the values as contiguous float32; raises ModelError for another width, nan or infinity."""
+    """Return the values as contiguous float32; raises ModelError as `check_rows` does."""
+    check_rows(values, width, kind, what)
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def check_rows(values: Float[np.ndarray, "row column"], width: int, kind: str, what: str = "image features") -> None:
+    """Raise ModelError for another width, nan or infinity. Checks block by block, to limit the memory."""
     if values.shape[1] != width:
         other = "encoder or gene panel" if what == "genes" else "encoder"
         msg = f"the {kind} model reads {width} {what}, got {values.shape[1]}: they are from another {other}"
         raise ModelError(msg)
-    bad = int((~np.isfinite(values).all(axis=1)).sum())
+    size = max(1, _VALUES_AT_ONCE // max(1, width))
+    blocks = (values[start : start + size] for start in range(0, len(values), size))
+    bad = sum(int((~np.isfinite(block).all(axis=1)).sum()) for block in blocks)
     if bad:
         msg = f"{bad} of {len(values)} rows of {what} for the {kind} model hold nan or infinity: remove those rows"
         raise ModelError(msg)
-    return np.ascontiguousarray(values, dtype=np.float32)

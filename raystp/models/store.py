@@ -1,7 +1,8 @@
-"""Models and checkpoints on disk: safetensors for the arrays, JSON for the words. Nothing is ever unpickled.
+"""Models and checkpoints on disk: safetensors for the arrays, JSON for everything else.
 
-The JSON is written last and holds the digest of the arrays, so a folder that was written in part, or mixed from two
-models, is refused by name.
+raystp unpickles nothing of its own. Ray Tune's sweep state is Ray's own pickle, so resume a sweep only from a store
+that nobody else can write to. The JSON file is written last and holds the SHA-256 of the arrays. A folder that is
+incomplete, or that mixes the files of two models, is refused with a message that names the file.
 """
 
 import hashlib
@@ -25,125 +26,131 @@ SCHEMA_VERSION = 1
 """Version of a stored model and of a checkpoint."""
 
 MODEL_FILES = ("model.safetensors", "model.json")
-"""What a stored model is."""
+"""Files of a stored model."""
 
-_OWN = ("schema_version", "kind", "sha256")
+_STORE_KEYS = ("schema_version", "kind", "sha256")
+"""Keys of `model.json` that `save_model` adds to the caller's."""
 
 
 def save_model(
-    place: StoragePath, kind: str, tensors: Mapping[str, np.ndarray | Tensor], meta: Mapping[str, Any]
+    folder: StoragePath, kind: str, tensors: Mapping[str, np.ndarray | Tensor], meta: Mapping[str, object]
 ) -> None:
     """Write a model into a folder as `model.safetensors` and `model.json`.
 
-    `meta` is plain JSON values: `genes` (names, in the order of the outputs) and `d_image` (the features' length) must
-    be there, or ModelError is raised; `options` and `encoder` (name and digest of the weights) say how it was made.
+    `meta` holds plain JSON values. `genes` (names, in the order of the outputs) and `d_image` (length of the image
+    features) are required; without them ModelError is raised. See `ModelMeta` for the others that methods read.
     """
-    _check_meta(meta, f"the {kind} model for {place}")
+    _check_meta(meta, f"meta of the {kind} model for {folder}")
     arrays = {name: _array(value) for name, value in tensors.items()}
-    _write(place, "model", safetensors.numpy.save(arrays), {"kind": kind, **meta})
+    _write(folder, "model", safetensors.numpy.save(arrays), {"kind": kind, **meta})
 
 
-def load_model(place: StoragePath) -> tuple[str, Arrays, dict[str, Any]]:
+def load_model(folder: StoragePath) -> tuple[str, Arrays, dict[str, Any]]:
     """Return the kind, the arrays and the meta of a model that `save_model` wrote.
 
-    Raises ModelError where a file is missing or damaged, of another schema version, or not the other's partner.
+    Raises ModelError if a file is missing, damaged or of another schema version, or if the two files were not written
+    together.
     """
-    content, meta = _read(place, "model")
-    _check_meta(meta, str(place / "model.json"))
+    content, meta = _read(folder, "model")
+    _check_meta(meta, str(folder / "model.json"))
     try:
         arrays = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
-        raise _damaged(place / "model.safetensors", error) from None
-    return str(meta["kind"]), arrays, {name: value for name, value in meta.items() if name not in _OWN}
+        raise _damaged(folder / "model.safetensors", error) from None
+    return str(meta["kind"]), arrays, {name: value for name, value in meta.items() if name not in _STORE_KEYS}
 
 
-def save_state(place: StoragePath, training: TrainState) -> None:
+def save_state(folder: StoragePath, state: TrainState) -> None:
     """Write a checkpoint into a folder: weights, the optimiser's moments, the next epoch, the best weights so far."""
-    tensors = {f"model/{name}": value for name, value in training.model.state_dict().items()}
-    tensors |= {f"best/{name}": value for name, value in training.best.items()}
-    for number, moments in training.optimizer.state_dict()["state"].items():
+    tensors = {f"model/{name}": value for name, value in state.model.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in state.best.items()}
+    for number, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{name}": value for name, value in moments.items()}
     content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    words = {"epoch": training.epoch, "best_epoch": training.best_epoch, "best_value": training.best_value}
-    _write(place, "state", content, words)
+    fields = {"epoch": state.epoch, "best_epoch": state.best_epoch, "best_value": state.best_value}
+    _write(folder, "state", content, fields)
 
 
-def load_state(place: StoragePath, training: TrainState) -> None:
-    """Put a checkpoint's values into a training that was started with the same model and options.
+def load_state(folder: StoragePath, state: TrainState) -> None:
+    """Restore a checkpoint into a state that was started with the same model and options.
 
-    Raises ModelError where a file is missing or damaged, or where the checkpoint is of another model.
+    Raises ModelError if a file is missing or damaged, or if the checkpoint is of another model.
     """
-    content, words = _read(place, "state")
+    content, fields = _read(folder, "state")
     try:
         tensors = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
-        raise _damaged(place / "state.safetensors", error) from None
+        raise _damaged(folder / "state.safetensors", error) from None
     try:
-        training.model.load_state_dict(_under(tensors, "model/"))
+        state.model.load_state_dict(_with_prefix(tensors, "model/"))
     except RuntimeError as error:
-        msg = f"the checkpoint {place} is of another model: {error}; begin a new training under another name"
+        msg = f"the checkpoint {folder} is of another model: {error}; start a new training with another `name`"
         raise ModelError(msg) from None
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under(tensors, "optimizer/").items():
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _with_prefix(tensors, "optimizer/").items():
         number, _, moment = name.partition("/")
-        state.setdefault(int(number), {})[moment] = value
-    groups = training.optimizer.state_dict()["param_groups"]
-    training.optimizer.load_state_dict({"state": state, "param_groups": groups})
-    training.epoch, training.best = words["epoch"], _under(tensors, "best/")
-    training.best_epoch, training.best_value = words["best_epoch"], words["best_value"]
+        moments.setdefault(int(number), {})[moment] = value
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    state.epoch, state.best = fields["epoch"], _with_prefix(tensors, "best/")
+    state.best_epoch, state.best_value = fields["best_epoch"], fields["best_value"]
 
 
-def _write(place: StoragePath, name: str, content: bytes, words: Mapping[str, Any]) -> None:
-    (place / f"{name}.safetensors").write_bytes(content)
-    words = {**words, "schema_version": SCHEMA_VERSION, "sha256": hashlib.sha256(content).hexdigest()}
-    (place / f"{name}.json").write_bytes(json.dumps(words, indent=1, sort_keys=True, allow_nan=False).encode())
+def _write(folder: StoragePath, name: str, content: bytes, fields: Mapping[str, object]) -> None:
+    (folder / f"{name}.safetensors").write_bytes(content)
+    fields = {**fields, "schema_version": SCHEMA_VERSION, "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / f"{name}.json").write_bytes(json.dumps(fields, indent=1, sort_keys=True, allow_nan=False).encode())
 
 
-def _read(place: StoragePath, name: str) -> tuple[bytes, dict[str, Any]]:
-    words_at, content_at = place / f"{name}.json", place / f"{name}.safetensors"
-    for file in (words_at, content_at):
-        if not file.exists():
-            msg = f"{place} has no {file.name}: it holds no finished {name}; run `raystp train` first"
+def _read(folder: StoragePath, name: str) -> tuple[bytes, dict[str, Any]]:
+    json_path, arrays_path = folder / f"{name}.json", folder / f"{name}.safetensors"
+    for path in (json_path, arrays_path):
+        if not path.exists():
+            msg = f"{folder} has no {path.name}: it holds no finished {name}; run `raystp train` first"
             raise ModelError(msg)
     try:
-        words = json.loads(words_at.read_bytes())
-        version, sha256 = words["schema_version"], words["sha256"]
+        fields = json.loads(json_path.read_bytes())
+        version, sha256 = fields["schema_version"], fields["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(words_at, error) from None
+        raise _damaged(json_path, error) from None
     if version != SCHEMA_VERSION:
         msg = (
-            f"{words_at} is of schema version {version}, this raystp reads version {SCHEMA_VERSION}: "
+            f"{json_path} is of schema version {version}, this raystp reads version {SCHEMA_VERSION}: "
             "run `raystp train` again with this version"
         )
         raise ModelError(msg)
-    content = content_at.read_bytes()
+    content = arrays_path.read_bytes()
     seen = hashlib.sha256(content).hexdigest()
     if seen != sha256:
         msg = (
-            f"{content_at} has sha256 {seen}, {words_at.name} says {sha256}: not written together; copy or train again"
+            f"{arrays_path} has sha256 {seen}, but {json_path.name} states {sha256}: the two files were not written "
+            "together; copy both files again, or run `raystp train` again"
         )
         raise ModelError(msg)
-    return content, words
+    return content, fields
 
 
-def _check_meta(meta: Mapping[str, Any], where: str) -> None:
+def _check_meta(meta: Mapping[str, object], where: str) -> None:
     genes, d_image = meta.get("genes"), meta.get("d_image")
     if not isinstance(genes, list) or not genes or len(set(genes)) != len(genes):
-        msg = f"{where} must name its `genes`, each once, in the order of its outputs, got {str(genes)[:80]}"
+        msg = f"{where}: `genes` must list each gene once, in the order of the outputs, got {str(genes)[:80]}"
         raise ModelError(msg)
     if not isinstance(d_image, int) or d_image < 1:
-        msg = f"{where} must say the length of its image features as `d_image`, got {d_image!r}"
+        msg = f"{where}: `d_image` must be the length of the image features, 1 or more, got {d_image!r}"
         raise ModelError(msg)
 
 
 def _array(value: np.ndarray | Tensor) -> np.ndarray:
-    # safetensors writes the buffer as it lies: a transposed view would come back scrambled.
+    # safetensors writes the buffer in memory order: a transposed view would be read back with its values permuted.
     return np.asarray(value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value, order="C")
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _damaged(file: StoragePath, error: Exception) -> ModelError:
-    return ModelError(f"{file} cannot be understood ({type(error).__name__}: {error}): a damaged or altered file")
+def _damaged(path: StoragePath, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path} cannot be read ({type(error).__name__}: {error}): a damaged or altered file; "
+        "copy it again, or run `raystp train` again"
+    )

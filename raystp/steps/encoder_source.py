@@ -12,7 +12,7 @@ from raystp.config import Config, Location
 from raystp.encoders.encoder import Encoder, EncoderSpec
 from raystp.encoders.registry import build, describe, identity
 from raystp.errors import EncoderError
-from raystp.models.arrays import tower_weights
+from raystp.models.arrays import encoder_weights
 from raystp.models.store import load_model
 from raystp.storage import StoragePath
 
@@ -59,7 +59,7 @@ class EncoderSource:
         if self.model is None:
             return encoder
         _, arrays, _ = load_model(self.model)
-        weights = {name: torch.from_numpy(value) for name, value in tower_weights(arrays).items()}
+        weights = {name: torch.from_numpy(value) for name, value in encoder_weights(arrays).items()}
         try:
             encoder.network.load_state_dict(weights)
         except RuntimeError as error:

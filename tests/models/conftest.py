@@ -1,4 +1,4 @@
-"""Toy matrices: a second thread only waits for the first, and sums in another order."""
+"""Run on one thread: matrices are small, and a second thread would sum in another order."""
 
 from collections.abc import Iterator
 

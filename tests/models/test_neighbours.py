@@ -1,6 +1,7 @@
 """Neighbours by distance: on arrays, grids and scattered positions, within a slide, independent of the chunk size."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,11 +72,11 @@ def test_within_reach_a_hexagonal_array_has_7_nodes_inside() -> None:
 
 def test_ties_are_ordered_by_row_under_shift_and_rotation() -> None:
     array = _hexagonal(8)
-    here = neighbours(array)
-    turned = array @ np.array([[np.cos(0.3), np.sin(0.3)], [-np.sin(0.3), np.cos(0.3)]])
-    _assert_same(here, neighbours(array + np.array([12345.678, 54321.098])))
-    _assert_same(here, neighbours(turned))
-    _assert_same(here, _by_hand(array, ["a"] * 64, 9, np.inf))
+    unmoved = neighbours(array)
+    rotated = array @ np.array([[np.cos(0.3), np.sin(0.3)], [-np.sin(0.3), np.cos(0.3)]])
+    _assert_same(unmoved, neighbours(array + np.array([12345.678, 54321.098])))
+    _assert_same(unmoved, neighbours(rotated))
+    _assert_same(unmoved, _by_hand(array, ["a"] * 64, 9, np.inf))
 
 
 @pytest.mark.parametrize("k", [1, 2, 9, 40])
@@ -100,7 +101,7 @@ def test_slides_together_have_the_neighbours_of_each_alone() -> None:
     first, second = _square(6), _hexagonal(5, pitch=37.0)
     together = neighbours(
         np.concatenate([first, second]),
-        ["one"] * 36 + ["two"] * 25,
+        ["first"] * 36 + ["second"] * 25,
         within=np.array([REACH * 100] * 36 + [REACH * 37] * 25),
     )
     alone = neighbours(first, within=REACH * 100), neighbours(second, within=REACH * 37)
@@ -149,6 +150,6 @@ def test_a_real_section_has_nearly_all_its_neighbours(real_data: Path) -> None:
         ({"within": 0.0}, "a length of 0.0"),
     ],
 )
-def test_invalid_arguments_are_refused(given: dict[str, object], message: str) -> None:
+def test_invalid_arguments_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(SectionError, match=message):
-        neighbours(**{"xy": np.array([[0.0, 0.0], [1.0, 1.0]]), **given})  # type: ignore[arg-type]  # any of them
+        neighbours(**{"xy": np.array([[0.0, 0.0], [1.0, 1.0]]), **given})

@@ -1,4 +1,4 @@
-"""Models and checkpoints on disk: they come back as they were, or are refused in a sentence."""
+"""Models and checkpoints on disk: a round trip changes nothing, and damaged or foreign files are refused."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raystp.errors import ModelError
-from raystp.models.arrays import Arrays, tower_weights
+from raystp.models.arrays import Arrays, encoder_weights
 from raystp.models.baselines.gene_mean import fit_gene_mean
 from raystp.models.baselines.knn import fit_knn, predict_knn
 from raystp.models.baselines.ridge import fit_ridge, predict_ridge
@@ -31,20 +31,20 @@ def _spots(rows: int = 30) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _saved(tmp_path: Path) -> StoragePath:
-    place = StoragePath.of(tmp_path / "model")
-    save_model(place, "ridge", fit_ridge(*_spots()), META)
-    return place
+    folder = StoragePath.of(tmp_path / "model")
+    save_model(folder, "ridge", fit_ridge(*_spots()), META)
+    return folder
 
 
-def test_model_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_round_trip_returns_the_same_model(tmp_path: Path) -> None:
     arrays: Arrays = {
         "scalar": np.array(50, dtype=np.int64),
         "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T,
         "strided": np.arange(10, dtype=np.float64)[::2],
     }
-    place = StoragePath.of(tmp_path / "model")
-    save_model(place, "ridge", {**arrays, "tensor": torch.ones(2).requires_grad_()}, META)
-    kind, seen, meta = load_model(place)
+    folder = StoragePath.of(tmp_path / "model")
+    save_model(folder, "ridge", {**arrays, "tensor": torch.ones(2).requires_grad_()}, META)
+    kind, seen, meta = load_model(folder)
     assert (kind, meta) == ("ridge", META)
     assert seen["tensor"].tolist() == [1, 1]
     for name, value in arrays.items():
@@ -60,78 +60,78 @@ def test_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_altered_model_is_refused(tmp_path: Path) -> None:
-    place = _saved(tmp_path)
-    file = place.local_path / "model.safetensors"
+    folder = _saved(tmp_path)
+    file = folder.local_path / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
-    with pytest.raises(ModelError, match=r"model.safetensors has sha256 .* model.json says"):
-        load_model(place)
+    with pytest.raises(ModelError, match=r"model.safetensors has sha256 .* model.json states"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "model.json"])
 def test_unfinished_model_is_refused(tmp_path: Path, file: str) -> None:
-    place = _saved(tmp_path)
-    (place.local_path / file).unlink()
+    folder = _saved(tmp_path)
+    (folder.local_path / file).unlink()
     with pytest.raises(ModelError, match=f"has no {file}: it holds no finished model; run `raystp train` first"):
-        load_model(place)
+        load_model(folder)
 
 
 def test_model_of_another_version_is_refused(tmp_path: Path) -> None:
-    place = _saved(tmp_path)
-    file = place.local_path / "model.json"
+    folder = _saved(tmp_path)
+    file = folder.local_path / "model.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 2}))
     with pytest.raises(ModelError, match="is of schema version 2, this raystp reads version 1"):
-        load_model(place)
+        load_model(folder)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "\x00", "3"])
-def test_model_json_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
-    place = _saved(tmp_path)
-    (place.local_path / "model.json").write_text(text)
-    with pytest.raises(ModelError, match=r"model.json cannot be understood"):
-        load_model(place)
+def test_invalid_model_json_is_refused(tmp_path: Path, text: str) -> None:
+    folder = _saved(tmp_path)
+    (folder.local_path / "model.json").write_text(text)
+    with pytest.raises(ModelError, match=r"model.json cannot be read"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize("meta", [{}, {**META, "genes": ["A", "A"]}, {**META, "d_image": 0}])
-def test_model_must_name_its_genes_and_its_width(tmp_path: Path, meta: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match=r"must (name its `genes`|say the length)"):
+def test_meta_without_genes_or_feature_length_is_refused(tmp_path: Path, meta: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=r"`genes` must list each gene once|`d_image` must be the length"):
         save_model(StoragePath.of(tmp_path), "ridge", {}, meta)
 
 
-def test_direct_models_answer_after_a_round_trip_as_before(tmp_path: Path) -> None:
+def test_round_trip_keeps_the_predictions_of_direct_models(tmp_path: Path) -> None:
     features, expression = _spots()
     fitted = {
         "ridge": (fit_ridge(features, expression), predict_ridge),
         "knn": (fit_knn(features, expression, k=5), predict_knn),
     }
     for kind, (arrays, predict) in fitted.items():
-        place = StoragePath.of(tmp_path / kind)
-        save_model(place, kind, arrays, META)
-        model = open_predictor(*load_model(place))
+        folder = StoragePath.of(tmp_path / kind)
+        save_model(folder, kind, arrays, META)
+        model = open_predictor(*load_model(folder))
         assert isinstance(model, DirectPredictor)
         assert (model.kind, model.genes) == (kind, ["A", "B", "C"])
         queries = features[:7].astype(np.float32)
         np.testing.assert_array_equal(model.predict(queries), predict(arrays, queries))
 
 
-def test_bleep_embeds_after_a_round_trip_as_before_and_keeps_its_tower_apart(tmp_path: Path) -> None:
+def test_round_trip_keeps_the_embeddings_of_bleep_and_its_image_encoder(tmp_path: Path) -> None:
     options = BleepOptions(dim=8)
-    tower = torch.nn.Linear(6, 4)
-    bleep = seeded_bleep(4, 3, options, seed=0, tower=tower).eval()
-    place = StoragePath.of(tmp_path / "bleep")
-    save_model(place, "bleep", bleep.state_dict(), {**META, "options": {"dim": 8}})
-    kind, arrays, meta = load_model(place)
+    encoder = torch.nn.Linear(6, 4)
+    bleep = seeded_bleep(4, 3, options, seed=0, encoder=encoder).eval()
+    folder = StoragePath.of(tmp_path / "bleep")
+    save_model(folder, "bleep", bleep.state_dict(), {**META, "options": {"dim": 8}})
+    kind, arrays, meta = load_model(folder)
     model = open_predictor(kind, arrays, meta)
     assert isinstance(model, ContrastivePredictor)
     pixels, expression = torch.randn(5, 6), torch.randn(5, 3)
-    features = tower(pixels).detach().numpy()
+    features = encoder(pixels).detach().numpy()
     np.testing.assert_allclose(model.embed_images(features), bleep.embed_images(pixels).detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(model.embed_spots(expression.numpy()), bleep.embed_spots(expression).detach(), atol=1e-6)
-    np.testing.assert_array_equal(tower_weights(arrays)["weight"], tower.weight.detach())
+    np.testing.assert_array_equal(encoder_weights(arrays)["weight"], encoder.weight.detach())
 
 
-def test_features_of_another_encoder_and_missing_values_are_refused() -> None:
+def test_features_of_another_encoder_and_nan_are_refused() -> None:
     model = open_predictor("gene_mean", fit_gene_mean(_spots()[1]), META)
     assert isinstance(model, DirectPredictor)
     with pytest.raises(ModelError, match="gene_mean model reads 4 image features, got 5"):
@@ -141,7 +141,7 @@ def test_features_of_another_encoder_and_missing_values_are_refused() -> None:
     assert model.predict(np.zeros((2, 4), dtype=np.float16)).shape == (2, 3)
 
 
-def test_unknown_kind_is_refused_with_the_known_ones() -> None:
+def test_unknown_method_is_refused_with_a_list_of_the_known_ones() -> None:
     with pytest.raises(
         ModelError,
         match=r"unknown method 'magic'; the methods are attention, bleep, gene_mean, genequery, knn, nh2st, ridge",
@@ -149,29 +149,29 @@ def test_unknown_kind_is_refused_with_the_known_ones() -> None:
         open_predictor("magic", {}, META)
 
 
-def test_arrays_of_another_kind_are_refused() -> None:
+def test_arrays_of_another_method_are_refused() -> None:
     for kind in ("attention", "bleep", "genequery", "nh2st"):
         assert kind in METHODS
-        with pytest.raises(ModelError, match=f"do not fit a {kind} model|not those of an? {kind} model"):
+        with pytest.raises(ModelError, match=f"do not fit method '{kind}'"):
             open_predictor(kind, fit_gene_mean(_spots()[1]), {**META, "options": {}, "seen": ["A"], "unseen": []})
 
 
-def _training(width: int = 4) -> TrainState:
+def _state(width: int = 4) -> TrainState:
     model = seeded_bleep(width, 3, BleepOptions(dim=8), seed=0)
     return TrainState.start(model, model.loss, FitOptions())
 
 
-def test_checkpoint_of_an_untouched_training_loads(tmp_path: Path) -> None:
-    place = StoragePath.of(tmp_path / "state")
-    save_state(place, _training())
-    other = _training()
-    load_state(place, other)
+def test_checkpoint_of_a_training_before_its_first_epoch_loads(tmp_path: Path) -> None:
+    folder = StoragePath.of(tmp_path / "state")
+    save_state(folder, _state())
+    other = _state()
+    load_state(folder, other)
     assert (other.epoch, other.best_epoch, other.best_value, other.best) == (0, None, None, {})
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["state.json", "state.safetensors"]
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    place = StoragePath.of(tmp_path / "state")
-    save_state(place, _training())
+    folder = StoragePath.of(tmp_path / "state")
+    save_state(folder, _state())
     with pytest.raises(ModelError, match="is of another model"):
-        load_state(place, _training(width=5))
+        load_state(folder, _state(width=5))

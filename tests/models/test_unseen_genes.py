@@ -1,4 +1,4 @@
-"""GeneQuery reaches genes it never saw by their words; without the words' help it falls to the mean gene's profile."""
+"""GeneQuery predicts unseen genes from their texts; with shuffled texts it scores as the mean gene profile does."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from raystp.errors import ModelError
-from raystp.models.genequery.model import seeded_genequery
+from raystp.models.genequery.model import GeneQuery, seeded_genequery
 from raystp.models.genequery.options import GENEQUERY_FIT, GeneQueryOptions
 from raystp.models.genequery.predictor import GeneQueryPredictor
 from raystp.models.genequery.samples import SectionGenes
@@ -32,16 +32,16 @@ SHORT = {
 
 
 def _programs(seed: int) -> Float[np.ndarray, "spot program"]:
-    """Return programs that are exactly uncorrelated with each other over the spots."""
+    """Return expression programs that are exactly uncorrelated with each other over the spots."""
     drawn = np.random.default_rng(seed).normal(size=(SPOTS, PROGRAMS))
     programs: np.ndarray = np.linalg.qr(drawn - drawn.mean(axis=0))[0] * np.sqrt(SPOTS)
     return programs
 
 
 def _planted() -> tuple[np.ndarray, np.ndarray]:
-    """Return texts and loadings: a program and its sign have two words, which stand among words that say nothing.
+    """Return texts and loadings: one word for each program and sign, among random words without information.
 
-    As many genes rise as fall with each program, so that the mean gene knows of none.
+    As many genes rise as fall with each program, so that the mean gene profile has no information on it.
     """
     rng = np.random.default_rng(7)
     group = np.arange(GENES) % (2 * PROGRAMS)
@@ -56,9 +56,9 @@ TEXTS, LOADINGS = _planted()
 
 
 def _section(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rng, looks = np.random.default_rng(seed), np.random.default_rng(99).normal(size=(PROGRAMS, IMAGE))
+    rng, appearance = np.random.default_rng(seed), np.random.default_rng(99).normal(size=(PROGRAMS, IMAGE))
     programs = _programs(seed)
-    features = programs @ looks + 0.5 * rng.normal(size=(SPOTS, IMAGE))
+    features = programs @ appearance + 0.5 * rng.normal(size=(SPOTS, IMAGE))
     expression = 3 + programs @ LOADINGS.T + 0.7 * rng.normal(size=(SPOTS, GENES))
     return features.astype(np.float32), expression.astype(np.float32)
 
@@ -80,14 +80,15 @@ def _start(kind: str, texts: np.ndarray, features: np.ndarray, expression: np.nd
     return TrainState.start(model, model.loss, SHORT[kind])
 
 
-def _ready(kind: str, texts: np.ndarray, *, shuffled: bool = False) -> GeneQueryPredictor:
+def _trained(kind: str, texts: np.ndarray, *, shuffled: bool = False) -> GeneQueryPredictor:
     features, expression = _section(0)
     expression = expression[:, SEEN]
     if shuffled:
-        expression = np.random.default_rng(3).permuted(expression, axis=0)  # each gene by itself
-    training = _start(kind, texts[SEEN], features, expression)
-    list(fit(training, _samples(kind, features, expression), SHORT[kind]))
-    return GeneQueryPredictor("genequery", [NAMES[at] for at in SEEN], IMAGE, training.model.eval())  # type: ignore[arg-type]  # a GeneQuery
+        expression = np.random.default_rng(3).permuted(expression, axis=0)  # each gene separately
+    state = _start(kind, texts[SEEN], features, expression)
+    list(fit(state, _samples(kind, features, expression), SHORT[kind]))
+    assert isinstance(state.model, GeneQuery)
+    return GeneQueryPredictor("genequery", [NAMES[at] for at in SEEN], IMAGE, state.model.eval())
 
 
 def _pcc(predicted: np.ndarray, measured: np.ndarray) -> float:
@@ -97,37 +98,37 @@ def _pcc(predicted: np.ndarray, measured: np.ndarray) -> float:
     return float(np.mean((one * other).sum(axis=0) / np.maximum(length, 1e-9)))
 
 
-def _scores(ready: GeneQueryPredictor, texts: np.ndarray) -> tuple[float, float]:
+def _scores(model: GeneQueryPredictor, texts: np.ndarray) -> tuple[float, float]:
     features, expression = _section(1)
-    seen = ready.predict(features)
-    unseen = ready.predict(features, genes=[NAMES[at] for at in UNSEEN], texts=texts[UNSEEN])
+    seen = model.predict(features)
+    unseen = model.predict(features, genes=[NAMES[at] for at in UNSEEN], texts=texts[UNSEEN])
     return _pcc(seen, expression[:, SEEN]), _pcc(unseen, expression[:, UNSEEN])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_unseen_genes_are_told_by_their_words_and_by_shuffled_texts_no_better_than_by_the_mean_gene(kind: str) -> None:
+def test_texts_predict_unseen_genes_and_shuffled_texts_score_as_the_mean_gene_profile(kind: str) -> None:
     features, expression = _section(1)
-    true = _ready(kind, TEXTS)
+    true = _trained(kind, TEXTS)
     seen, unseen = _scores(true, TEXTS)
     profile = _pcc(mean_gene_profile(true.predict(features), len(UNSEEN)), expression[:, UNSEEN])
-    dealt = []
+    shuffled = []
     for seed in range(3):
         texts = shuffled_texts(TEXTS, seed=seed)
-        dealt.append(_scores(_ready(kind, texts), texts)[1])
-    assert seen > 0.6  # the noise allows 0.82
+        shuffled.append(_scores(_trained(kind, texts), texts)[1])
+    assert seen > 0.6  # the noise limits it to 0.82
     assert unseen > 0.5
-    assert abs(float(np.mean(dealt)) - profile) < 0.05
+    assert abs(float(np.mean(shuffled)) - profile) < 0.05
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_shuffled_labels_teach_nothing_of_any_gene(kind: str) -> None:
-    seen, unseen = _scores(_ready(kind, TEXTS, shuffled=True), TEXTS)
+def test_shuffled_labels_give_a_score_of_zero_for_all_genes(kind: str) -> None:
+    seen, unseen = _scores(_trained(kind, TEXTS, shuffled=True), TEXTS)
     assert abs(seen) < 0.15
     assert abs(unseen) < 0.15
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_resumed_run_equals_the_undisturbed_one(kind: str, tmp_path: Path) -> None:
+def test_resumed_run_equals_the_uninterrupted_one(kind: str, tmp_path: Path) -> None:
     features, expression = _section(0)
     features, expression = features[:40], expression[:40, SEEN[:20]]
     samples, options = _samples(kind, features, expression), replace(SHORT[kind], epochs=3)
@@ -137,12 +138,12 @@ def test_resumed_run_equals_the_undisturbed_one(kind: str, tmp_path: Path) -> No
     save_state(StoragePath.of(tmp_path), runs[1])
     load_state(StoragePath.of(tmp_path), runs[2])
     list(fit(runs[2], samples, options))
-    wanted = runs[0].model.state_dict()
-    assert all(torch.equal(value, wanted[name]) for name, value in runs[2].model.state_dict().items())
+    expected = runs[0].model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in runs[2].model.state_dict().items())
     assert GENEQUERY_FIT.lr == 1e-4
 
 
-def test_split_holds_back_a_share_alike_in_mean_whatever_the_order_of_genes() -> None:
+def test_split_holds_back_genes_of_similar_mean_for_any_order_of_genes() -> None:
     mean = np.random.default_rng(0).gamma(1.0, size=GENES)
     seen, unseen = split_genes(NAMES, mean, unseen=0.4, seed=3)
     assert sorted(seen + unseen) == sorted(NAMES)
@@ -150,14 +151,14 @@ def test_split_holds_back_a_share_alike_in_mean_whatever_the_order_of_genes() ->
     order = np.argsort(mean)
     for band in np.array_split(order, 10):
         assert abs(sum(NAMES[at] in set(unseen) for at in band.tolist()) - 0.4 * len(band)) <= 1
-    turned = np.random.default_rng(1).permutation(GENES)
-    again = split_genes([NAMES[at] for at in turned.tolist()], mean[turned], unseen=0.4, seed=3)
+    order_of_genes = np.random.default_rng(1).permutation(GENES)
+    again = split_genes([NAMES[at] for at in order_of_genes.tolist()], mean[order_of_genes], unseen=0.4, seed=3)
     assert set(again[1]) == set(unseen)
     assert set(split_genes(NAMES, mean, unseen=0.4, seed=4)[1]) != set(unseen)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-def test_either_part_of_a_small_split_has_a_gene(share: float) -> None:
+def test_both_parts_of_a_small_split_have_a_gene(share: float) -> None:
     for count in (2, 3, 12):
         seen, unseen = split_genes(NAMES[:count], np.arange(count) * 1.0, unseen=share)
         assert seen
@@ -165,21 +166,21 @@ def test_either_part_of_a_small_split_has_a_gene(share: float) -> None:
         assert len(seen) + len(unseen) == count
 
 
-def test_shuffled_texts_are_the_same_texts_and_none_is_its_own_genes() -> None:
+def test_shuffled_texts_are_the_same_texts_each_at_another_gene() -> None:
     rows = np.arange(20, dtype=np.float32)[:, None]
-    dealt = shuffled_texts(rows, seed=0)
-    assert sorted(dealt[:, 0].tolist()) == rows[:, 0].tolist()
-    assert (dealt != rows).all()
-    assert not np.array_equal(dealt, shuffled_texts(rows, seed=1))
+    shuffled = shuffled_texts(rows, seed=0)
+    assert sorted(shuffled[:, 0].tolist()) == rows[:, 0].tolist()
+    assert (shuffled != rows).all()
+    assert not np.array_equal(shuffled, shuffled_texts(rows, seed=1))
 
 
-def test_mean_gene_profile_is_the_mean_of_the_seen_genes_for_each_unseen_one() -> None:
+def test_mean_gene_profile_is_the_mean_of_the_seen_genes_for_each_unseen_gene() -> None:
     assert mean_gene_profile(np.array([[1.0, 3.0], [2.0, 2.5]]), 2).tolist() == [[2.0, 2.0], [2.25, 2.25]]
 
 
-def test_split_or_shuffle_that_cannot_be_is_refused_in_a_sentence() -> None:
+def test_impossible_split_or_shuffle_is_refused() -> None:
     for genes, mean, share in ((["A"], [1.0], 0.5), (["A", "A"], [1.0, 2.0], 0.5), (["A", "B"], [1.0, 2.0], 1.0)):
-        with pytest.raises(ModelError, match="split into seen and unseen"):
+        with pytest.raises(ModelError, match="split into seen and unseen genes needs"):
             split_genes(genes, np.array(mean), unseen=share)
-    with pytest.raises(ModelError, match="there are 1 genes"):
+    with pytest.raises(ModelError, match="need 2 or more genes, got 1"):
         shuffled_texts(np.zeros((1, 3)), seed=0)

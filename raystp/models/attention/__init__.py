@@ -1,1 +1,1 @@
-"""Attention."""
+"""Attention regression: expression of whole bags of tiles, and maps."""

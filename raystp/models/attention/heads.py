@@ -1,7 +1,7 @@
 """The layers of attention regression for many genes at once: one trunk for all of them, or one for each.
 
-A tile's features come in; its attention logits and its local predictions come out. A trunk for each gene is the
-published design (one model per gene), computed here as one batched module: it answers as that many models would.
+They map a tile's features to its attention logits and its local predictions. A trunk for each gene is the published
+design (one model per gene), computed here as one batched module with the same results.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 
 class Linears(nn.Module):
-    """Linear maps side by side, a row of them per group; each begins as torch's own `nn.Linear` would."""
+    """Linear maps in parallel, one per group and output; each is initialised as `nn.Linear` is."""
 
     def __init__(self, groups: int, width: int, outputs: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Linears(nn.Module):
         self.bias = nn.Parameter(torch.empty(groups, outputs).uniform_(-bound, bound))
 
     def forward(self, x: Float[Tensor, "*rows group width"]) -> Float[Tensor, "*rows trunk output"]:
-        """Return each group's map of its own input; an input with one group is every group's."""
+        """Return each group's map of its own input; an input with one group is used for all groups."""
         if x.shape[-2] > 1:
             return torch.einsum("...gi,goi->...go", x, self.weight) + self.bias
         flat = functional.linear(x[..., 0, :], self.weight.flatten(0, 1), self.bias.flatten())
@@ -34,7 +34,7 @@ class TileHeads(nn.Module):
 
     With `e = Linear(x)`, the attention logit is `Linear(tanh(Linear(e)))` and the local prediction `Linear(e)`.
     `groups` is the number of trunks: 1 for all genes, or one per gene. `heads` is the number of attentions: 1 or one
-    per gene; 0 leaves attention out, as pooling without it has no use for its weights.
+    per gene; 0 for pooling without attention.
     """
 
     def __init__(self, d_image: int, genes: int, *, groups: int, heads: int, widths: tuple[int, int]) -> None:
@@ -46,19 +46,19 @@ class TileHeads(nn.Module):
         self.attend = Linears(groups, hidden, heads // groups) if heads else None
 
     def logits(self, embedded: Float[Tensor, "*rows group joint"]) -> Float[Tensor, "*rows head"]:
-        """Return the attention logits; zeros, which weigh all tiles alike, where there is no attention."""
+        """Return the attention logits; without attention they are zeros, which give all tiles the same weight."""
         if self.hidden is None or self.attend is None:
             return torch.zeros_like(embedded[..., 0, :1])
         out: Tensor = self.attend(torch.tanh(self.hidden(embedded))).flatten(-2)
         return out
 
     def predictions(self, embedded: Float[Tensor, "*rows group joint"]) -> Float[Tensor, "*rows gene"]:
-        """Return the local predictions, neither clamped nor in the labels' units."""
+        """Return the local predictions, standardised and not clamped."""
         out: Tensor = self.local(embedded).flatten(-2)
         return out
 
     def pooled_predictions(self, pooled: Float[Tensor, "bag head joint"]) -> Float[Tensor, "bag gene"]:
-        """Return the prediction from an embedding of the bag, where each gene may have its own under one trunk."""
+        """Return the prediction from the embedding of a bag; under one trunk each gene may have its own embedding."""
         shared = self.local.weight.shape[0] == 1
         if shared and pooled.shape[1] > 1:
             return (pooled * self.local.weight[0]).sum(dim=2) + self.local.bias[0]
@@ -68,14 +68,14 @@ class TileHeads(nn.Module):
 def attention_weights(
     logits: Float[Tensor, "bag tile head"], mask: Float[Tensor, "bag tile"]
 ) -> Float[Tensor, "bag tile head"]:
-    """Return the softmax over the tiles of each bag; a tile that is padding (mask 0) weighs nothing."""
+    """Return the softmax over the tiles of each bag; padding (mask 0) has weight 0."""
     return torch.softmax(logits.masked_fill(mask[..., None] == 0, -torch.inf), dim=1)
 
 
 def pool_predictions(
     weights: Float[Tensor, "bag tile head"], local: Float[Tensor, "bag tile gene"]
 ) -> Float[Tensor, "bag gene"]:
-    """Return `sum_i a_i y_i` for each gene; with one head its weights are every gene's."""
+    """Return `sum_i a_i y_i` for each gene; with one head all genes use its weights."""
     if weights.shape[2] == 1:
         return torch.bmm(weights.transpose(1, 2), local)[:, 0]
     return (weights * local).sum(dim=1)
@@ -84,7 +84,7 @@ def pool_predictions(
 def pool_embeddings(
     weights: Float[Tensor, "bag tile head"], embedded: Float[Tensor, "bag tile group joint"]
 ) -> Float[Tensor, "bag pooled joint"]:
-    """Return `sum_i a_i e_i` for each head or trunk, whichever there are more of."""
+    """Return `sum_i a_i e_i` for each head or trunk, whichever is more."""
     if embedded.shape[2] == 1:
         return torch.einsum("bth,btk->bhk", weights, embedded[:, :, 0])
     return torch.einsum("btg,btgk->bgk", weights.expand(embedded.shape[:3]), embedded)

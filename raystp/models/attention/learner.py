@@ -1,4 +1,4 @@
-"""Attention regression from arrays to a training: bags of tiles, each with one label."""
+"""Attention regression's training from arrays: bags of tiles, each with one label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
+from raystp.models.arrays import SpotArrays
 from raystp.models.attention.model import seeded_attention
 from raystp.models.attention.options import AttentionOptions
 from raystp.models.attention.predictor import open_predictor
-from raystp.models.method import SpotArrays
 from raystp.models.training.bags import BagSamples
 from raystp.models.training.setup import BagInputs, SpotInputs, TrainSetup
 from raystp.units import tile_centres
@@ -19,15 +19,15 @@ __all__ = ["open_predictor", "setup", "setup_bags"]
 
 
 def setup(options: AttentionOptions, inputs: SpotInputs) -> TrainSetup:
-    """Return the training on parts of measured sections.
+    """Return the model and its bags, which are parts of measured sections.
 
-    A label is the pooled counts of one part; no single spot's counts are read.
+    The label of a bag is the pooled counts of its spots; the counts of a single spot are not used.
     """
-    parts = int(inputs.bags.get("parts", 1))
-    held = _section_bags(inputs, inputs.validation, parts) if inputs.validation is not None else None
+    parts = inputs.bags.get("parts") or 1
+    validation = _section_bags(inputs, inputs.validation, parts) if inputs.validation is not None else None
     bags = BagInputs(
         train=_section_bags(inputs, inputs.train, parts),
-        validation=held,
+        validation=validation,
         features=inputs.train.features,
         seed=inputs.seed,
         device=inputs.device,
@@ -37,7 +37,7 @@ def setup(options: AttentionOptions, inputs: SpotInputs) -> TrainSetup:
 
 
 def setup_bags(options: AttentionOptions, inputs: BagInputs) -> TrainSetup:
-    """Return the model and the bags of both sides."""
+    """Return the model and its bags for training and validation."""
     labels = inputs.train.labels
     model = seeded_attention(inputs.features.shape[1], labels.shape[1], options, seed=inputs.seed)
     model.standardize(inputs.features)
@@ -48,7 +48,7 @@ def setup_bags(options: AttentionOptions, inputs: BagInputs) -> TrainSetup:
 
 @dataclass
 class ResampledBags:
-    """Bags whose tiles are sampled again in each epoch."""
+    """Bags whose tiles are sampled anew in each epoch."""
 
     bags: BagSamples
     epoch: int = 0
@@ -56,7 +56,7 @@ class ResampledBags:
     def __len__(self) -> int:
         return len(self.bags)
 
-    def prefetch(self, parts: Sequence[Int64[np.ndarray, " _"]], epoch: int) -> None:  # noqa: ARG002 -- nothing is read ahead
+    def prefetch(self, parts: Sequence[Int64[np.ndarray, " _"]], epoch: int) -> None:  # noqa: ARG002 -- reads nothing ahead
         """Set the epoch that the tiles are sampled for."""
         self.epoch = epoch
 
@@ -77,7 +77,7 @@ def _section_bags(inputs: SpotInputs, spots: SpotArrays, parts: int) -> BagSampl
 
 
 def compact_parts(spots: SpotArrays, rows: Int64[np.ndarray, "spot"], parts: int) -> list[Int64[np.ndarray, "part"]]:
-    """Cut a section's spots into about `parts` compact parts of equal size: columns, each cut into rows."""
+    """Divide a section's spots into about `parts` compact parts of equal size: columns, each divided into rows."""
     columns = max(1, round(parts**0.5))
     centres = tile_centres(spots.boxes)
     found = []
@@ -88,7 +88,7 @@ def compact_parts(spots: SpotArrays, rows: Int64[np.ndarray, "spot"], parts: int
 
 
 def pooled_expression(spots: SpotArrays, rows: Int64[np.ndarray, "part"]) -> Float32[np.ndarray, " gene"]:
-    """Return log1p of counts per 10,000 of the pooled spots: their shares, weighted by their totals."""
+    """Return log1p of counts per 10,000 of the pooled spots: the mean of their shares, weighted by total counts."""
     shares = np.expm1(spots.expression[rows].astype(np.float64))
     totals = spots.totals[rows]
     pooled: Float64[np.ndarray, " gene"] = (shares * totals[:, None]).sum(axis=0) / max(totals.sum(), 1.0)

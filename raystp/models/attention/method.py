@@ -15,4 +15,4 @@ ATTENTION = Method(
     needs_bags=True,
     small={"bags": {"parts": 16}, "fit": {"epochs": 60}},
 )
-"""Weak labels of whole bags of tiles, and maps; Graziani et al. 2022."""
+"""Labels of whole bags of tiles, and maps of their tiles; Graziani et al. 2022."""

@@ -1,14 +1,12 @@
-"""Attention regression: a whole slide's tiles to its bulk expression, by weights and local predictions that are maps.
+"""Attention regression: bulk expression from all tiles of a slide, with attention and local predictions as maps.
 
-A bag of tile features comes in, padded and masked; the slide's expression comes out, as the attention-weighted mean of
-what each tile predicts by itself. So two maps fall out per gene: where the model looked, and what it saw there. Method:
-Graziani et al. 2022, whose published code trains one model per gene and is followed, but for its dropout, which stayed
-on after training. One model of all genes is the cheaper design of Gustafsson and Rantalainen. The loss is a function of
-whole sets of bags and knows nothing of workers.
+The prediction for a bag of tile features is the attention-weighted mean of the local predictions of its tiles. So each
+gene has two maps: attention, and local prediction. Method: Graziani et al. 2022. Their published code trains one model
+per gene and leaves dropout on after training; here dropout is off. One model of all genes is the cheaper design of
+Gustafsson and Rantalainen. The loss is a function of whole batches of bags and does not depend on workers.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +16,12 @@ from torch.nn import functional
 
 from raystp.models.attention.heads import TileHeads, attention_weights, pool_embeddings, pool_predictions
 from raystp.models.attention.options import AttentionOptions
-from raystp.models.standardise import standardiser
+from raystp.models.layers import standardiser
 from raystp.models.training.options import FitOptions
 
 
 class AttentionRegression(nn.Module):
-    """Bags of tile features to standardised expression; its buffers hold what brings features in and answers out."""
+    """Predicts standardised expression of bags of tiles; its buffers hold the scaling of features and labels."""
 
     feature_mean: Tensor
     feature_scale: Tensor
@@ -33,27 +31,27 @@ class AttentionRegression(nn.Module):
     def __init__(self, d_image: int, genes: int, options: AttentionOptions) -> None:
         super().__init__()
         self.options = options
-        own, each = options.trunk == "per_gene", options.heads == "per_gene"
-        heads = 0 if options.pooling != "attention" else genes if each else 1
+        own_trunks, own_heads = options.trunk == "per_gene", options.heads == "per_gene"
+        heads = 0 if options.pooling != "attention" else genes if own_heads else 1
         widths = (options.embedding, options.hidden)
-        self.tile = TileHeads(d_image, genes, groups=genes if own else 1, heads=heads, widths=widths)
+        self.tile = TileHeads(d_image, genes, groups=genes if own_trunks else 1, heads=heads, widths=widths)
         self.dropout = nn.Dropout(options.dropout)
         for name, width in (("feature", d_image), ("label", genes)):
             self.register_buffer(f"{name}_mean", torch.zeros(width))
             self.register_buffer(f"{name}_scale", torch.ones(width))
 
     def standardize(self, features: Float[np.ndarray, "tile feature"]) -> None:
-        """Let the model read features as deviations from these (training tiles'), in standard deviations.
+        """Set the mean and the deviation of the features from training tiles; call it before training.
 
-        Part of the model from then on, and stored with it; to be called before training.
+        Both are part of the model and stored with it.
         """
-        for kept, value in zip((self.feature_mean, self.feature_scale), standardiser(features), strict=True):
-            kept.copy_(torch.from_numpy(value))
+        for buffer, value in zip((self.feature_mean, self.feature_scale), standardiser(features), strict=True):
+            buffer.copy_(torch.from_numpy(value))
 
     def standardize_labels(self, labels: Float[np.ndarray, "bag gene"]) -> None:
-        """Train on deviations of labels from these (the training bags'); answers come back in the labels' own units."""
-        for kept, value in zip((self.label_mean, self.label_scale), standardiser(labels), strict=True):
-            kept.copy_(torch.from_numpy(value))
+        """Set the mean and the deviation of the labels from the training bags; predictions are in the labels' units."""
+        for buffer, value in zip((self.label_mean, self.label_scale), standardiser(labels), strict=True):
+            buffer.copy_(torch.from_numpy(value))
 
     def embed(self, features: Float[Tensor, "*rows feature"]) -> Float[Tensor, "*rows group joint"]:
         """Return the tiles' embeddings, one per trunk."""
@@ -75,7 +73,7 @@ class AttentionRegression(nn.Module):
         mask: Float[Tensor, "bag tile"],
         labels: Float[Tensor, "bag gene"],
     ) -> tuple[Float[Tensor, "bag gene"], Float[Tensor, "bag gene"]]:
-        """Return predictions and labels of each bag, both standardised; where the mask is 0, a tile is padding."""
+        """Return predictions and labels of each bag, both standardised; the mask is 0 at padding."""
         embedded = self.embed(features.masked_fill(mask[..., None] == 0, 0.0))
         weights = attention_weights(self.tile.logits(embedded), mask)
         if self.options.level == "embedding":
@@ -90,21 +88,22 @@ class AttentionRegression(nn.Module):
         return self._clamp(predicted), (labels - self.label_mean) / self.label_scale
 
     def loss(self, predicted: Float[Tensor, "bag gene"], labels: Float[Tensor, "bag gene"]) -> Float[Tensor, ""]:
-        """Return the mean squared error over all bags of a set and all genes (the published loss, gene by gene)."""
+        """Return the mean squared error over all bags of a batch and all genes (the published loss of each gene)."""
         return functional.mse_loss(predicted, labels)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], options: FitOptions) -> torch.optim.Optimizer:
         """Return the optimiser that the options name, with the learning rate and the decay of the fit.
 
-        The loss is a mean over genes, so a gene's own weights see its gradient divided by their number. Under SGD they
-        get it back (rate times genes, decay divided by them): genes with a trunk each then train as each would alone.
+        The loss is a mean over genes, so the gradient of a gene's own weights is divided by the number of genes. SGD
+        corrects this: their learning rate is multiplied by that number, their decay divided by it. So each gene with
+        its own trunk trains as it would alone.
         """
-        if self.options.optimizer == "adamw":  # indifferent to the scale of a gradient
+        if self.options.optimizer == "adamw":  # not sensitive to the scale of a gradient
             return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
-        genes, wanted = len(self.label_mean), list(parameters)
+        genes, trained = len(self.label_mean), list(parameters)
         own = {id(value) for name, value in self.named_parameters() if self._gene_axis(name) is not None}
-        groups: list[dict[str, Any]] = [
-            {"params": [value for value in wanted if (id(value) in own) == is_own], "lr": lr, "weight_decay": decay}
+        groups: list[dict[str, object]] = [
+            {"params": [value for value in trained if (id(value) in own) == is_own], "lr": lr, "weight_decay": decay}
             for is_own, lr, decay in (
                 (False, options.lr, options.weight_decay),
                 (True, options.lr * genes, options.weight_decay / genes),
@@ -112,8 +111,8 @@ class AttentionRegression(nn.Module):
         ]
         return torch.optim.SGD([group for group in groups if group["params"]], momentum=0.9, nesterov=True)
 
-    def only(self, genes: Sequence[int]) -> "AttentionRegression":
-        """Return a model of some genes, in that order, which answers for them as this one does."""
+    def for_genes(self, genes: Sequence[int]) -> "AttentionRegression":
+        """Return a model of some genes, in that order, with the same predictions for them."""
         rows = torch.tensor(list(genes), dtype=torch.int64, device=self.label_mean.device)
         state = {
             name: value.index_select(self._gene_axis(name), rows) if self._gene_axis(name) is not None else value
@@ -124,7 +123,7 @@ class AttentionRegression(nn.Module):
         return smaller.train(self.training)
 
     def _gene_axis(self, name: str) -> int | None:
-        """Return which axis of a stored tensor is genes."""
+        """Return the axis of genes of a stored tensor; None if it has none."""
         if name.startswith("label_") or (name.startswith("tile.") and self.options.trunk == "per_gene"):
             return 0
         own_attention = self.options.heads == "per_gene" and name.startswith("tile.attend.")
@@ -135,7 +134,7 @@ class AttentionRegression(nn.Module):
 
 
 def seeded_attention(d_image: int, genes: int, options: AttentionOptions, *, seed: int) -> AttentionRegression:
-    """Return a fresh model that begins with the same weights for the same seed; other randomness is untouched."""
+    """Return a new model with weights drawn from the seed; torch's global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return AttentionRegression(d_image, genes, options)

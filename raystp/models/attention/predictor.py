@@ -1,13 +1,13 @@
-"""A trained attention regression, ready to answer: a slide's expression, and the maps that say where it came from.
+"""A trained attention regression, ready to predict: the expression of a slide, and maps of its tiles.
 
-All tiles of a slide come in at once and are taken in chunks. The softmax over a slide runs along: a running maximum and
-sums that are scaled when it rises (Milakov and Gimelshein 2018), kept in float64. So a slide of a million tiles needs
-the memory of a chunk, and neither the chunk nor the parts a slide was dealt in change the answer.
+`predict` and the others get all tiles of a slide at once and compute them in chunks. The softmax over a slide is
+computed chunk by chunk: a running maximum, and sums that are rescaled when it rises (Milakov and Gimelshein 2018), in
+float64. So a slide of a million tiles needs the memory of a chunk. The result does not depend on the chunks, nor on how
+a slide is divided among workers.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,52 +18,51 @@ from raystp.errors import ModelError, some
 from raystp.models.arrays import Arrays
 from raystp.models.attention.model import AttentionRegression, seeded_attention
 from raystp.models.attention.options import AttentionOptions
+from raystp.models.method import ModelMeta
+from raystp.models.predictor import check_rows
 
 _VALUES_AT_ONCE = 1 << 22
-"""Values of the widest layer that are held at a time: 16 MiB in float32, and a few such layers at once."""
-
-_NO_TILES = "a slide without tiles has no maps: leave it out, or look for its tissue again"
+"""Values of the widest layer in memory at a time: 16 MiB in float32, and a few such layers at once."""
 
 
 class RunningPool:
-    """What a slide's tiles amount to so far."""
+    """Pooled prediction of the tiles of a slide so far."""
 
     def __init__(self, model: AttentionRegression) -> None:
         self.model = model
         genes, device = len(model.label_mean), model.label_mean.device
-        self.top = torch.full((1,), -torch.inf, dtype=torch.float64, device=device)
+        self.max_logit = torch.full((1,), -torch.inf, dtype=torch.float64, device=device)
         """The largest attention logit so far, per head."""
         self.weight = torch.zeros(1, dtype=torch.float64, device=device)
         self.total = torch.zeros(genes, dtype=torch.float64, device=device)
-        self.most = torch.full((genes,), -torch.inf, dtype=torch.float64, device=device)
+        self.max_local = torch.full((genes,), -torch.inf, dtype=torch.float64, device=device)
         """The largest local prediction so far."""
 
     def add(self, features: Float[Tensor, "tile feature"]) -> None:
-        """Take in some more tiles."""
+        """Add more tiles."""
         logits, local = self.model.tiles(features)
         part, top = RunningPool(self.model), logits.amax(dim=0)
         weights = (logits - top).exp_()
         part.weight = weights.sum(dim=0, dtype=torch.float64)
         total = (weights.T @ local)[0] if weights.shape[1] == 1 else (weights * local).sum(dim=0, dtype=torch.float64)
-        part.top, part.total, part.most = top.double(), total.double(), local.amax(dim=0).double()
+        part.max_logit, part.total, part.max_local = top.double(), total.double(), local.amax(dim=0).double()
         self.merge(part)
 
     def merge(self, other: "RunningPool") -> None:
-        """Take in what other tiles of the same slide amount to."""
-        top = torch.maximum(self.top, other.top)
-        mine, theirs = (self.top - top).exp(), (other.top - top).exp()
-        self.weight = self.weight * mine + other.weight * theirs
-        self.total = self.total * mine + other.total * theirs
-        self.most = torch.maximum(self.most, other.most)
-        self.top = top
+        """Add the pool of other tiles of the same slide."""
+        top = torch.maximum(self.max_logit, other.max_logit)
+        own_factor, other_factor = (self.max_logit - top).exp(), (other.max_logit - top).exp()
+        self.weight = self.weight * own_factor + other.weight * other_factor
+        self.total = self.total * own_factor + other.total * other_factor
+        self.max_local = torch.maximum(self.max_local, other.max_local)
+        self.max_logit = top
 
     def value(self) -> Float32[np.ndarray, "gene"]:
         """Return the slide's prediction in the labels' units; raises ModelError before any tile was added."""
         if not bool((self.weight > 0).all()):
-            msg = "a slide without tiles has no prediction: leave it out, or look for its tissue again"
-            raise ModelError(msg)
+            raise _no_tiles()
         options = self.model.options
-        mean = self.most if options.pooling == "max" else self.total / self.weight
+        mean = self.max_local if options.pooling == "max" else self.total / self.weight
         bounded = mean.clamp(-options.clamp, options.clamp)
         out: np.ndarray = (bounded * self.model.label_scale + self.model.label_mean).float().cpu().numpy()
         return out
@@ -71,17 +70,17 @@ class RunningPool:
 
 @dataclass(frozen=True)
 class AttentionPredictor:
-    """A model that answers for a slide as a whole, and for each tile of it."""
+    """Predicts a slide as a whole, and each tile of it."""
 
     kind: str
     genes: list[str]
     d_image: int
     model: AttentionRegression
     chunk: int | None = None
-    """Tiles taken at a time; None: as many as keep a chunk's memory small, whatever the number of genes."""
+    """Tiles at a time; None: as many as keep the memory of a chunk small, for any number of genes."""
 
     def predict(self, features: Float[np.ndarray, "tile feature"]) -> Float32[np.ndarray, "tile gene"]:
-        """Return what each tile predicts by itself, in the labels' units; raises ModelError for unfit features."""
+        """Return the local prediction of each tile, in the labels' units; raises ModelError for unfit features."""
         self._check(features)
         out = np.empty((len(features), len(self.genes)), dtype=np.float32)
         with torch.inference_mode():
@@ -103,15 +102,15 @@ class AttentionPredictor:
     ) -> dict[str, Float32[np.ndarray, "tile gene"]]:
         """Return maps of a slide: a column for each of `genes` (None: all; they must fit in memory), a row per tile.
 
-        `attention` sums to 1 over the tiles (under max pooling all of it is on the first tile that predicts most);
-        `local` is what `predict` gives; `contribution` is attention times how far `local` is from the training mean,
-        and sums to how far the slide's prediction is from it (but for a prediction that was clamped). Raises
-        ModelError for unfit features, for none, and for a gene that the model does not know.
+        `attention` sums to 1 over the tiles. Under max pooling it is 1 at the first tile with the highest local
+        prediction. `local` is the result of `predict`. `contribution` is attention times the difference of `local` from
+        the training mean. Its sum is the difference of the slide's prediction from the mean, unless that was clamped.
+        Raises ModelError for unfit features, for no tiles, and for a gene that the model does not have.
         """
         self._check(features)
         if not len(features):
-            raise ModelError(_NO_TILES)
-        model = self.model if genes is None else self.model.only(self._columns(genes))
+            raise _no_tiles()
+        model = self.model if genes is None else self.model.for_genes(self._columns(genes))
         with torch.inference_mode():
             parts = [model.tiles(rows) for _, rows in self._chunks(model, features)]
             logits, local = (torch.cat(side) for side in zip(*parts, strict=True))
@@ -130,18 +129,18 @@ class AttentionPredictor:
     def removable(
         self, features: Float[np.ndarray, "tile feature"], gene: str
     ) -> tuple[Float32[np.ndarray, "tile 2"], Callable[[Float[np.ndarray, "_ 2"]], float]]:
-        """Return what one gene's prediction is made of, tile by tile, and what makes the prediction of any of them.
+        """Return the terms of one gene's prediction, tile by tile, and the function from such terms to a prediction.
 
-        So tiles can be taken away without the others being read again: on the rows that are left the answer is that of
-        `predict_bag` on their features, in standard deviations of the training labels from their mean. Raises as `maps`
+        So tiles can be removed without computing the others again. The function returns the same as `predict_bag` on
+        the features of those tiles, in standard deviations of the training labels from their mean. Raises as `maps`
         does.
         """
         self._check(features)
-        model = self.model.only(self._columns([gene]))
+        model = self.model.for_genes(self._columns([gene]))
         with torch.inference_mode():
             parts = [torch.cat(model.tiles(rows), dim=1).cpu().numpy() for _, rows in self._chunks(model, features)]
         if not parts:
-            raise ModelError(_NO_TILES)
+            raise _no_tiles()
         options = model.options
 
         def predict(rows: Float[np.ndarray, "_ 2"]) -> float:
@@ -153,12 +152,15 @@ class AttentionPredictor:
         return np.concatenate(parts), predict
 
     def _columns(self, genes: Sequence[str]) -> list[int]:
-        at = {gene: column for column, gene in enumerate(self.genes)}
-        unknown = [gene for gene in genes if gene not in at]
-        if unknown or not genes:
+        columns = {gene: column for column, gene in enumerate(self.genes)}
+        if not genes:
+            msg = "maps need one or more `genes`, got none; omit `genes` for all"
+            raise ModelError(msg)
+        unknown = [gene for gene in genes if gene not in columns]
+        if unknown:
             msg = f"the {self.kind} model has no gene {some(unknown)}; it has {some(self.genes)}"
-            raise ModelError(msg if unknown else "maps are of genes, and none is named; leave `genes` out for all")
-        return [at[gene] for gene in genes]
+            raise ModelError(msg)
+        return [columns[gene] for gene in genes]
 
     def _chunks(
         self, model: AttentionRegression, features: Float[np.ndarray, "tile feature"]
@@ -167,14 +169,7 @@ class AttentionPredictor:
         widest = max(groups * options.embedding, len(model.label_mean), self.d_image)
         size = self.chunk or max(1, _VALUES_AT_ONCE // widest)
         for start in range(0, len(features), size):
-            rows = np.array(features[start : start + size], dtype=np.float32)  # its own: a table may not be written
-            bad = int((~np.isfinite(rows).all(axis=1)).sum())
-            if bad:
-                msg = (
-                    f"the image features for the {self.kind} model hold nan or infinity in {bad} of {len(rows)} rows "
-                    f"from row {start}: leave those rows out"
-                )
-                raise ModelError(msg)
+            rows = np.array(features[start : start + size], dtype=np.float32)  # a copy: a table may be read-only
             yield start, torch.from_numpy(rows).to(model.label_mean.device)
 
     def _units(self, model: AttentionRegression, local: Float[Tensor, "tile gene"]) -> Float32[np.ndarray, "tile gene"]:
@@ -182,24 +177,19 @@ class AttentionPredictor:
         return out
 
     def _check(self, features: Float[np.ndarray, "tile feature"]) -> None:
-        if len(features) and features.shape[1] != self.d_image:  # without tiles nobody knows how long they are
-            msg = (
-                f"the {self.kind} model reads {self.d_image} image features, got {features.shape[1]}: "
-                "they are of another encoder"
-            )
-            raise ModelError(msg)
+        if len(features):  # the width of a slide without tiles is unknown
+            check_rows(features, self.d_image, self.kind)
 
 
-def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> AttentionPredictor:
-    """Return a stored attention regression ready to answer; `meta["options"]` are its `AttentionOptions`.
-
-    Raises ModelError where the arrays or the options are not those of such a model.
-    """
-    try:
-        options = AttentionOptions(**meta["options"])
-        model = seeded_attention(meta["d_image"], len(meta["genes"]), options, seed=0)
-        model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
-    except (RuntimeError, TypeError, KeyError) as error:
-        msg = f"the stored arrays or options are not those of an attention model ({error}): a damaged or altered file"
-        raise ModelError(msg) from None
+def open_predictor(arrays: Arrays, meta: ModelMeta) -> AttentionPredictor:
+    """Return a stored attention regression; `meta["options"]` are its `AttentionOptions`."""
+    options = AttentionOptions(**meta["options"])
+    model = seeded_attention(meta["d_image"], len(meta["genes"]), options, seed=0)
+    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
     return AttentionPredictor("attention", list(meta["genes"]), meta["d_image"], model.eval())
+
+
+def _no_tiles() -> ModelError:
+    return ModelError(
+        "a slide without tiles has no prediction and no maps: remove it, or check its tissue mask (`raystp tile`)"
+    )

@@ -1,14 +1,11 @@
-"""The training mean of each gene: a prediction that knows nothing of the image."""
-
-from collections.abc import Mapping
-from typing import Any
+"""The training mean of each gene: a prediction that does not use the image."""
 
 import numpy as np
 from jaxtyping import Float, Float32
 
-from raystp.models.arrays import Arrays
+from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.baselines.predictor import BaselinePredictor
-from raystp.models.method import NoOptions, SpotArrays
+from raystp.models.method import ModelMeta, NoOptions
 
 
 def fit(options: NoOptions, train: SpotArrays, *, seed: int) -> Arrays:  # noqa: ARG001 -- the same for all baselines
@@ -16,7 +13,7 @@ def fit(options: NoOptions, train: SpotArrays, *, seed: int) -> Arrays:  # noqa:
     return fit_gene_mean(train.expression)
 
 
-def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> BaselinePredictor:
+def open_predictor(arrays: Arrays, meta: ModelMeta) -> BaselinePredictor:
     """Return a stored model, ready to predict."""
     return BaselinePredictor("gene_mean", meta["genes"], meta["d_image"], arrays, predict_gene_mean)
 

@@ -1,28 +1,25 @@
-"""Mean expression of the training tiles that are nearest by their frozen features."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Mean expression of the nearest training tiles, by cosine of their frozen features."""
 
 import numpy as np
 from jaxtyping import Float, Float32
 
 from raystp.errors import ModelError
-from raystp.models.arrays import Arrays
-from raystp.models.baselines.options import KnnOptions
+from raystp.models.arrays import Arrays, SpotArrays
+from raystp.models.baselines.method import KnnOptions
 from raystp.models.baselines.predictor import BaselinePredictor
-from raystp.models.method import SpotArrays
-from raystp.models.standardise import standardiser
+from raystp.models.layers import standardiser
+from raystp.models.method import ModelMeta
 
 _BLOCK = 1024
-"""Queries compared with the references at a time; bounds the memory and changes no prediction."""
+"""Queries compared with the references at a time: limits the memory and does not change the prediction."""
 
 
 def fit(options: KnnOptions, train: SpotArrays, *, seed: int) -> Arrays:  # noqa: ARG001 -- the same for all baselines
-    """Return the training spots as references; raises ModelError where there are fewer than `k`."""
+    """Return the training spots as references; raises ModelError if there are fewer than `k`."""
     return fit_knn(train.features, train.expression, k=options.k)
 
 
-def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> BaselinePredictor:
+def open_predictor(arrays: Arrays, meta: ModelMeta) -> BaselinePredictor:
     """Return a stored model, ready to predict."""
     return BaselinePredictor("knn", meta["genes"], meta["d_image"], arrays, predict_knn)
 
@@ -30,12 +27,12 @@ def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> BaselinePredictor
 def fit_knn(
     features: Float[np.ndarray, "spot feature"], expression: Float[np.ndarray, "spot gene"], *, k: int = 50
 ) -> Arrays:
-    """Keep the training spots for a mean over the `k` nearest by cosine of standardised features.
+    """Return the training spots as references; the `k` nearest by cosine of standardised features are averaged.
 
-    Raises ModelError where there are fewer than `k` spots.
+    Raises ModelError if there are fewer than `k` spots.
     """
     if not 1 <= k <= len(features):
-        msg = f"a mean over the {k} nearest spots was asked for, there are {len(features)}: choose k from 1 to that"
+        msg = f"k must be from 1 to the number of training spots, {len(features)}, got {k}: set knn.k"
         raise ModelError(msg)
     mean, scale = standardiser(features)
     return {
@@ -48,7 +45,7 @@ def fit_knn(
 
 
 def predict_knn(model: Arrays, features: Float[np.ndarray, "query feature"]) -> Float32[np.ndarray, "query gene"]:
-    """Predict the mean expression of each query's nearest training spots; among equals for the last place, any one."""
+    """Predict the mean expression of each query's `k` nearest training spots; a tie for the last one is arbitrary."""
     directions = _directions((features - model["mean"]) / model["scale"])
     k = int(model["k"])
     out = np.empty((len(features), model["expression"].shape[1]), dtype=np.float32)

@@ -10,7 +10,8 @@ from raystp.models.arrays import Arrays
 def fit_log_total(totals: Float[np.ndarray, "spot"], expression: Float[np.ndarray, "spot gene"]) -> Arrays:
     """Regress each gene on log(1 + total counts) of its spot, by least squares, with an intercept.
 
-    It reads no image but the query's own measured depth: what a model must beat before its score speaks of tissue.
+    It uses no image, only the measured sequencing depth of each query. The score of a model says something about tissue
+    only if it is higher than this one.
     """
     line = LinearRegression().fit(_log(totals), expression.astype(np.float64))
     slope, intercept = line.coef_[:, 0], np.broadcast_to(line.intercept_, line.coef_.shape[:1])

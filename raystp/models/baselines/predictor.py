@@ -12,7 +12,7 @@ from raystp.models.predictor import checked_rows
 
 @dataclass(frozen=True)
 class BaselinePredictor:
-    """Named arrays, and the function that applies them."""
+    """Arrays of a baseline, and the function that predicts from them."""
 
     kind: str
     genes: list[str]

@@ -1,45 +1,45 @@
-"""Ridge regression on frozen features: the baseline that a deep model has to beat, and often does not.
+"""Ridge regression on frozen features: a strong baseline, which deep models often do not exceed.
 
-One eigendecomposition per fold serves every alpha and every gene. With X the standardised features (n x d) and
-X'X = V diag(l) V', the weights are V diag(1 / (l + alpha)) V'X'Y; with fewer rows than features the same follows from
-XX' = U diag(l) U' as X'U diag(1 / (l + alpha)) U'Y. Both are `basis @ (right / (l + alpha))`.
+One eigendecomposition per fold gives the weights for every alpha and every gene. With X the standardised features
+(n x d) and X'X = V diag(l) V', the weights are V diag(1 / (l + alpha)) V'X'Y; with fewer rows than features the same
+follows from XX' = U diag(l) U' as X'U diag(1 / (l + alpha)) U'Y. Both are `basis @ (right / (l + alpha))`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Shaped
 from sklearn.model_selection import KFold, LeaveOneGroupOut
 
 from raystp.errors import ModelError
-from raystp.models.arrays import Arrays
+from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.baselines.predictor import BaselinePredictor
-from raystp.models.method import NoOptions, SpotArrays
-from raystp.models.standardise import standardiser
+from raystp.models.layers import standardiser
+from raystp.models.method import ModelMeta, NoOptions
 
 ALPHAS = tuple(float(alpha) for alpha in np.logspace(-2, 8, 41))
-"""Candidates, four a decade, for features standardised to deviation 1; wide enough that shuffled labels find an end."""
+"""Candidates, four a decade, for features of deviation 1. The range is wide: shuffled labels choose a large alpha."""
 
 FOLDS = 5
+"""Random folds, where the sections are too few to be the folds."""
+
 MIN_GROUPS = 3
-"""With fewer sections than this, leaving one out would fit alpha to a single other section."""
+"""Fewest sections that are used as folds: with two, alpha would be fitted to a single other section."""
 
 
 def fit(options: NoOptions, train: SpotArrays, *, seed: int) -> Arrays:  # noqa: ARG001 -- the same for all baselines
-    """Return the weights; sections are the folds that choose the penalty."""
+    """Return the weights; the penalty is chosen by cross-validation over sections."""
     return fit_ridge(train.features, train.expression, groups=train.group, seed=seed)
 
 
-def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> BaselinePredictor:
+def open_predictor(arrays: Arrays, meta: ModelMeta) -> BaselinePredictor:
     """Return a stored model, ready to predict."""
     return BaselinePredictor("ridge", meta["genes"], meta["d_image"], arrays, predict_ridge)
 
 
 @dataclass(frozen=True)
 class _Spectrum:
-    """A training set, decomposed: weights for any alpha are one matrix product away."""
+    """Eigendecomposition of a training set: the weights for an alpha cost one matrix product."""
 
     mean: Float64[np.ndarray, "feature"]
     scale: Float64[np.ndarray, "feature"]
@@ -94,12 +94,13 @@ def fit_ridge(
 ) -> Arrays:
     """Fit all genes with the one alpha of the least cross-validated squared error, mean over spots and genes.
 
-    The folds are the `groups` (sections, patients) where there are 3 or more, else 5 random parts drawn from `seed`.
+    The folds are the `groups` (sections, patients) if there are 3 or more, else 5 random parts drawn from `seed`.
     Features are standardised within each fold's training part; the intercept is the training mean, unpenalised. Of
-    equal alphas the smallest. The arrays hold alpha and the error curve too. Raises ModelError below 2 spots.
+    equal alphas the smallest is chosen. The arrays include alpha and the errors of all alphas. Raises ModelError below
+    2 spots.
     """
-    if len(features) < 2:  # noqa: PLR2004 -- cross-validation holds one out and learns from another
-        msg = f"ridge chooses its alpha by cross-validation and needs 2 spots at least, there are {len(features)}"
+    if len(features) < 2:  # noqa: PLR2004 -- one to train on, one to hold out
+        msg = f"the cross-validation of ridge needs 2 or more spots, got {len(features)}: add measured spots"
         raise ModelError(msg)
     errors = np.zeros(len(alphas))
     for train, test in _folds(len(features), groups, seed):

@@ -1,1 +1,1 @@
-"""Bleep."""
+"""BLEEP: contrastive training of images and expression, prediction by retrieval."""

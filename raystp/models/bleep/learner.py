@@ -1,33 +1,32 @@
-"""BLEEP from arrays to a training, and from stored arrays to embeddings."""
+"""BLEEP's training from arrays, and its embeddings from a stored model."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
-from raystp.models.arrays import TOWER, Arrays
+from raystp.models.arrays import Arrays, without_encoder
 from raystp.models.bleep.model import Bleep, seeded_bleep
 from raystp.models.bleep.options import BleepOptions
+from raystp.models.method import ModelMeta
 from raystp.models.predictor import checked_rows
 from raystp.models.training.setup import SpotInputs, TrainSetup
 
 
 def setup(options: BleepOptions, inputs: SpotInputs) -> TrainSetup:
-    """Return the model and the pairs of both sides; validation pairs are never augmented."""
+    """Return the model and its pairs for training and validation; validation pairs are never augmented."""
     genes = inputs.train.expression.shape[1]
-    model = seeded_bleep(inputs.d_image, genes, options, seed=inputs.seed, tower=inputs.tower)
-    if inputs.tower is None:
+    model = seeded_bleep(inputs.d_image, genes, options, seed=inputs.seed, encoder=inputs.encoder)
+    if inputs.encoder is None:
         model.standardize(inputs.train.features)
-    held = inputs.pairs(inputs.validation) if inputs.validation is not None else None
-    return TrainSetup(model.to(inputs.device), inputs.pairs(inputs.train, augment=True), held)
+    validation = inputs.pairs(inputs.validation) if inputs.validation is not None else None
+    return TrainSetup(model.to(inputs.device), inputs.pairs(inputs.train, augment=True), validation)
 
 
 @dataclass(frozen=True)
 class BleepPredictor:
-    """The two heads with their genes' names: features and expression in, embeddings out."""
+    """Embeds features and expression with the two trained heads."""
 
     kind: str
     genes: list[str]
@@ -49,8 +48,8 @@ class BleepPredictor:
         return out
 
 
-def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> BleepPredictor:
-    """Return a stored model without its tower; `meta["options"]` are its `BleepOptions`."""
+def open_predictor(arrays: Arrays, meta: ModelMeta) -> BleepPredictor:
+    """Return a stored model without its image encoder; `meta["options"]` are its `BleepOptions`."""
     heads = Bleep(meta["d_image"], len(meta["genes"]), BleepOptions(**meta["options"]))
-    heads.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items() if not n.startswith(TOWER)})
+    heads.load_state_dict({name: torch.from_numpy(value) for name, value in without_encoder(arrays).items()})
     return BleepPredictor("bleep", meta["genes"], meta["d_image"], heads.eval())

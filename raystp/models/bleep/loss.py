@@ -1,9 +1,9 @@
-"""BLEEP's loss: over all rows of a contrast set, or one rank's share of it.
+"""BLEEP's loss: over all rows of a batch, or one rank's part of it.
 
 Images and expression are compared in both directions with a soft target, the similarity of the rows among themselves.
-The image side reads the target by columns; its sum is taken by rows here, so that a rank needs its own rows of the
-target alone: what is fetched from the other ranks beside their embeddings is one logarithm a column, with its gradient.
-A large set is compared block by block of rows (`bleep_blocks`), so no rank holds more than a block of any matrix.
+The image side uses the columns of the target. Here its sum is taken by rows, so that a rank needs only its own rows of
+the target. Besides the embeddings, ranks exchange only one logarithm a column, with its gradient. A large batch is
+compared block by block of rows (`loss_blocks`), so no rank holds more than a block of any matrix.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional
 from raystp.errors import ModelError
 from raystp.models.bleep.loss_blocks import BLOCK, Terms, log_columns, summed_loss
 from raystp.models.bleep.options import BleepOptions
-from raystp.models.training.plan import ALONE, RankLayout
+from raystp.models.training.plan import ONE_RANK, RankLayout
 
 
 def bleep_loss(
@@ -23,9 +23,9 @@ def bleep_loss(
     options: BleepOptions,
     inputs: tuple[Float[Tensor, "pair image"], Float[Tensor, "pair gene"]] | None = None,
 ) -> Float[Tensor, ""]:
-    """Return the loss of one contrast set: each row's partner is to be found among all rows, in both directions.
+    """Return the loss of one batch: each row must find its partner among all rows, in both directions.
 
-    With V the images and X the spots, all rows of a set at once::
+    With V the images and X the spots, all rows of a batch at once::
 
         logits = X V' / T
         target = softmax_rows((V V' + X X') / 2 / T)
@@ -34,13 +34,13 @@ def bleep_loss(
 
     The image side uses the transposed target, whose rows need not sum to 1, and the gradient flows through the target:
     both as in the published code (github.com/bowang-lab/BLEEP, Apache-2.0). The paper writes the sum of the two, not
-    its half. `inputs` are the rows that entered the heads, image side first; only `target="input"` reads them, and
-    raises ModelError without. A set too large for one block goes the way of `bleep_loss_part`.
+    its half. `inputs` are the inputs of the heads, image side first. Only `target="input"` uses them; without them it
+    raises ModelError. A batch too large for one block is computed by `bleep_loss_part`.
     """
     if len(images) ** 2 > BLOCK:
-        return bleep_loss_part(images, spots, options, ALONE, inputs=inputs)
+        return bleep_loss_part(images, spots, options, ONE_RANK, inputs=inputs)
     with torch.autocast(images.device.type, enabled=False):
-        images, spots = _lengths(images, spots, options)
+        images, spots = _scaled(images, spots, options)
         logits = spots @ images.T / options.temperature
         target = soft_target(images, spots, options, inputs)
         of_spots = -(target * functional.log_softmax(logits, dim=1)).sum(dim=1)
@@ -56,20 +56,20 @@ def bleep_loss_part(
     *,
     inputs: tuple[Float[Tensor, "own image"], Float[Tensor, "own gene"]] | None = None,
 ) -> Float[Tensor, ""]:
-    """Return the mean over the own rows of their part of the loss: its mean over ranks is `bleep_loss` of all rows.
+    """Return this rank's part of the loss, mean over its own rows; its mean over ranks is `bleep_loss` of all rows.
 
-    A spot's part holds what every image loses by it. Its row of the target sums to 1, so with r the logsumexp of each
-    row of logits and c that of each column, both sides together are::
+    The part of a spot includes the terms of all images with that spot. Its row of the target sums to 1, so with r the
+    logsumexp of each row of logits and c that of each column, both sides together are::
 
         sum_j target[i, j] ((r[i] + c[j]) / 2 - logits[i, j])
 
-    Computed in float32 at least, whatever the embeddings are in. Raises ModelError where `target="input"` and there are
-    no `inputs`.
+    Computed in float32 at least, whatever the dtype of the embeddings. Raises ModelError for `target="input"` without
+    `inputs`.
     """
     gather = ranks.gather or _itself
     with torch.autocast(images.device.type, enabled=False):
-        images, spots = _lengths(images, spots, options)
-        own, scale = _compared(images, spots, options, inputs)
+        images, spots = _scaled(images, spots, options)
+        own, scale = _target_rows(images, spots, options, inputs)
         all_images = gather(images)
         similar = [side for one in own for side in (one, all_images if one is images else gather(one))]
         columns = gather(log_columns(spots, all_images, options.temperature)[None]).logsumexp(dim=0)
@@ -84,11 +84,11 @@ def soft_target(
     options: BleepOptions,
     inputs: tuple[Float[Tensor, "pair image"], Float[Tensor, "pair gene"]] | None = None,
 ) -> Float[Tensor, "pair pair"]:
-    """Return how much each row (a spot) is to find each column (an image); rows sum to 1.
+    """Return the target of each row (a spot) over the columns (images); rows sum to 1.
 
-    `input` is the mean cosine of what enters the heads (H&Enium, 2025, as others describe it; its weights unknown).
+    `input` is the mean cosine of the heads' inputs (H&Enium, 2025, as others describe it; its weights are unknown).
     """
-    own, scale = _compared(images, spots, options, inputs)
+    own, scale = _target_rows(images, spots, options, inputs)
     if not own:
         return torch.eye(len(images), dtype=images.dtype, device=images.device)
     similarity = own[0] @ own[0].T + own[1] @ own[1].T
@@ -96,28 +96,29 @@ def soft_target(
     return target.detach() if options.detach_target else target
 
 
-def _compared(
+def _target_rows(
     images: Tensor, spots: Tensor, options: BleepOptions, inputs: tuple[Tensor, Tensor] | None
 ) -> tuple[tuple[Tensor, ...], float]:
-    """Return the rows whose similarities make the target, and what those are multiplied with."""
+    """Return the rows whose similarities make the target, and the factor of the similarities."""
     if options.target == "identity":
         return (), 1.0
     if options.target == "smoothed":
         return (images, spots), options.temperature if options.target_scale == "mul" else 1 / options.temperature
     if inputs is None:
-        msg = 'BLEEP with target="input" compares what enters the heads, and its loss was called without `inputs`'
+        msg = 'the loss of BLEEP with target="input" was called without `inputs`: pass the inputs of both heads'
         raise ModelError(msg)
-    return tuple(functional.normalize(_wide(side)) for side in inputs), 1 / options.input_temperature
+    return tuple(functional.normalize(_float32(side)) for side in inputs), 1 / options.input_temperature
 
 
-def _lengths(images: Tensor, spots: Tensor, options: BleepOptions) -> tuple[Tensor, Tensor]:
-    """Return the embeddings as the loss reads them."""
+def _scaled(images: Tensor, spots: Tensor, options: BleepOptions) -> tuple[Tensor, Tensor]:
+    """Return the embeddings in float32 at least, and of length 1 where the options say so."""
     if options.normalize_embeddings:
-        return functional.normalize(_wide(images)), functional.normalize(_wide(spots))
-    return _wide(images), _wide(spots)
+        return functional.normalize(_float32(images)), functional.normalize(_float32(spots))
+    return _float32(images), _float32(spots)
 
 
-def _wide(rows: Tensor) -> Tensor:
+def _float32(rows: Tensor) -> Tensor:
+    """Return the rows in float32, or in float64 if they are in float64."""
     return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 

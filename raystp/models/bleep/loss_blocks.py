@@ -1,13 +1,13 @@
-"""BLEEP's loss of a large set: block by block of rows, in three buffers, with its gradient worked out by hand.
+"""BLEEP's loss of a large batch: block by block of rows, in three buffers, with a gradient derived by hand.
 
-Left to autograd, every step of a block keeps its result, and so does every block. Here a block's rows are compared with
-all rows, summed up, and forgotten; for the gradient they are compared again. With own rows X of spots, all images V,
-their logits L, the target t and what it compares, all rows of t sum to 1, and the own part of the loss is::
+Under autograd, every operation on every block would keep its result. Here the rows of a block are compared with all
+rows, summed up and discarded; for the gradient they are compared again. With own rows X of spots, all images V, their
+logits L and the target t, all rows of t sum to 1, and this rank's part of the loss is::
 
     sum_ij t[i, j] ((r[i] + c[j]) / 2 - L[i, j])      r, c: logsumexp of each row of L, and of each whole column
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,28 +17,32 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK = 1 << 20
-"""Entries of a buffer: it bounds the memory, never the value."""
+"""Entries of a buffer: limits the memory and does not change the value."""
+
+Context = Any
+"""torch's context of an autograd function, to which any attribute can be added."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What is not a tensor."""
+    """Inputs of the loss that are not tensors."""
 
     temperature: float
     """Divides the logits."""
     scale: float
     """Multiplies the target's similarities."""
     first: int
-    """Which of all rows the first own one is."""
+    """Index of the first own row among all rows."""
     detached: bool
-    """Whether the target is given no gradient."""
+    """Whether the target gets no gradient."""
 
 
 def log_columns(
     spots: Float[Tensor, "own joint"], images: Float[Tensor, "all joint"], temperature: float
 ) -> Float[Tensor, " all"]:
     """Return the logsumexp of each column of the own rows of logits."""
-    return _LogColumns.apply(spots, images, temperature)  # type: ignore[no-any-return, no-untyped-call]  # torch types `apply` as Any
+    apply: Callable[..., Tensor] = _LogColumns.apply
+    return apply(spots, images, temperature)
 
 
 def summed_loss(
@@ -51,15 +55,16 @@ def summed_loss(
 ) -> Float[Tensor, ""]:
     """Return the own part of the loss; `columns` are c.
 
-    `similar` is what the target compares: own rows and all rows of the one side, then of the other; where there is
-    none, the target is the pair alone.
+    `similar` are the rows that the target compares: own rows and all rows of the one side, then of the other. If it is
+    empty, the target of each row is its partner alone.
     """
-    return _SummedLoss.apply(spots, images, columns, terms, *similar)  # type: ignore[no-any-return, no-untyped-call]  # as above
+    apply: Callable[..., Tensor] = _SummedLoss.apply
+    return apply(spots, images, columns, terms, *similar)
 
 
 class _LogColumns(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, spots: Tensor, images: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Context, spots: Tensor, images: Tensor, temperature: float) -> Tensor:
         total = spots.new_full((len(images),), -torch.inf)
         for part, logits in _blocks(spots, images, 1):
             _logits(spots[part], images, temperature, logits[0])
@@ -71,7 +76,7 @@ class _LogColumns(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         spots, images, total = ctx.saved_tensors
         of_spots, of_images = torch.empty_like(spots), torch.zeros_like(images)
         for part, (logits,) in _blocks(spots, images, 1):
@@ -84,58 +89,61 @@ class _LogColumns(torch.autograd.Function):
 
 class _SummedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *given: Any) -> Tensor:
-        spots, images, columns, terms, *similar = given
+    def forward(  # noqa: PLR0917 -- torch passes them by position
+        ctx: Context, spots: Tensor, images: Tensor, columns: Tensor, terms: Terms, *similar: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(spots, images, columns, *similar)
         ctx.terms = terms
         total: Tensor = spots.new_zeros(())
         for part, buffers in _blocks(spots, images, 3):
-            missed, target, _ = _compared(part, (spots, images, columns), similar, terms=terms, buffers=buffers)
-            total += missed.mul_(target).sum()
+            excess, target, _ = _block_terms(part, (spots, images, columns), similar, terms=terms, buffers=buffers)
+            total += excess.mul_(target).sum()
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (spots, images, columns, *similar), terms = ctx.saved_tensors, ctx.terms
         of_spots, of_images, of_columns = torch.empty_like(spots), torch.zeros_like(images), torch.zeros_like(columns)
-        wanted = bool(similar) and not terms.detached
-        of_similar = [torch.zeros_like(side) for side in similar] if wanted else []
+        through_target = bool(similar) and not terms.detached
+        of_similar = [torch.zeros_like(side) for side in similar] if through_target else []
         for part, buffers in _blocks(spots, images, 3):
-            missed, target, softmax = _compared(part, (spots, images, columns), similar, terms=terms, buffers=buffers)
+            excess, target, softmax = _block_terms(
+                part, (spots, images, columns), similar, terms=terms, buffers=buffers
+            )
             of_columns += target.sum(dim=0)
             of_logits = softmax.mul_(0.5).sub_(target).mul_(1 / terms.temperature)
             torch.mm(of_logits, images, out=of_spots[part])
             of_images.addmm_(of_logits.T, spots[part])
-            if wanted:
-                lost = softmax.copy_(missed).mul_(target).sum(dim=1, keepdim=True)
-                slope = missed.sub_(lost).mul_(target).mul_(terms.scale / 2)
+            if through_target:
+                mean = softmax.copy_(excess).mul_(target).sum(dim=1, keepdim=True)
+                slope = excess.sub_(mean).mul_(target).mul_(terms.scale / 2)
                 for side in (0, 2):
                     torch.mm(slope, similar[side + 1], out=of_similar[side][part])
                     of_similar[side + 1].addmm_(slope.T, similar[side][part])
         for found in (of_spots, of_images, of_columns.mul_(0.5), *of_similar):
             found.mul_(gradient)
-        unwanted = [None] * (len(similar) - len(of_similar))
-        return of_spots, of_images, of_columns, None, *of_similar, *unwanted
+        without = [None] * (len(similar) - len(of_similar))
+        return of_spots, of_images, of_columns, None, *of_similar, *without
 
 
 def _blocks(spots: Tensor, images: Tensor, buffers: int) -> Iterator[tuple[slice, Tensor]]:
-    """Give each block's rows and its buffers, [buffer, row, all], which are the same each time."""
+    """Yield each block's rows and its buffers, [buffer, row, all]; all blocks use the same memory."""
     size = min(len(spots), max(1, BLOCK // len(images)))
-    room = spots.new_empty((buffers, size, len(images)))
+    memory = spots.new_empty((buffers, size, len(images)))
     for start in range(0, len(spots), size):
         part = slice(start, min(start + size, len(spots)))
-        yield part, room[:, : part.stop - start]
+        yield part, memory[:, : part.stop - start]
 
 
 def _logits(spots: Tensor, images: Tensor, temperature: float, out: Tensor) -> None:
     torch.mm(spots, images.T, out=out).div_(temperature)
 
 
-def _compared(
-    part: slice, rows: tuple[Tensor, Tensor, Tensor], similar: list[Tensor], *, terms: Terms, buffers: Tensor
+def _block_terms(
+    part: slice, rows: tuple[Tensor, Tensor, Tensor], similar: Sequence[Tensor], *, terms: Terms, buffers: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (r + c) / 2 - L, t and softmax(L) of a block, each in a buffer of its own."""
+    """Return (r + c) / 2 - L, t and softmax(L) of a block, each in its own buffer."""
     spots, images, columns = rows
     logits, target, softmax = buffers
     _logits(spots[part], images, terms.temperature, logits)
@@ -145,8 +153,8 @@ def _compared(
         _softmax(target.addmm_(similar[2][part], similar[3].T).mul_(terms.scale / 2))
     else:
         target.zero_().diagonal(terms.first + part.start).fill_(1)
-    missed: Tensor = logits.neg_().add_(columns, alpha=0.5).add_(normaliser, alpha=0.5)
-    return missed, target, softmax
+    excess: Tensor = logits.neg_().add_(columns, alpha=0.5).add_(normaliser, alpha=0.5)
+    return excess, target, softmax
 
 
 def _softmax(values: Tensor) -> Tensor:

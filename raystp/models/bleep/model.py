@@ -1,8 +1,8 @@
-"""BLEEP: images and expression in one joint space, where a tile's neighbours among measured spots tell its expression.
+"""BLEEP: images and expression in one joint space, where the neighbours of a tile are measured spots.
 
-Two projection heads are trained against each other; prediction is retrieval, which is not this module's work. Method:
-Xie et al., NeurIPS 2023, arXiv 2306.01859; where paper and published code differ, the code is followed and the paper's
-way is an option. The loss is a function of whole contrast sets, so it knows nothing of workers.
+Two projection heads are trained against each other. Prediction is retrieval and not part of this module. Method: Xie et
+al., NeurIPS 2023, arXiv 2306.01859. Where paper and published code differ, the code is the default and the paper's
+variant an option. The loss is a function of whole batches and does not depend on workers.
 """
 
 import numpy as np
@@ -13,47 +13,50 @@ from torch import Tensor, nn
 from raystp.errors import ModelError
 from raystp.models.bleep.loss import bleep_loss, bleep_loss_part
 from raystp.models.bleep.options import BleepOptions
-from raystp.models.layers import ProjectionHead
-from raystp.models.standardise import standardiser
+from raystp.models.layers import ProjectionHead, standardiser
 from raystp.models.training.plan import RankLayout
 
 
 class Bleep(nn.Module):
-    """The two heads, and before the image head a tower that is trained with them, if there is one.
+    """The two heads, and optionally an image encoder that is trained with them.
 
-    With a tower the image side reads pixels and the tower returns `d_image` features; without, it reads such features.
+    With an image encoder, `forward` takes pixels and the encoder returns `d_image` features; without one, it takes such
+    features. The attribute is `tower`, because stored arrays have its name.
     """
 
     image_mean: Tensor
     image_scale: Tensor
 
-    def __init__(self, d_image: int, genes: int, options: BleepOptions, tower: nn.Module | None = None) -> None:
+    def __init__(self, d_image: int, genes: int, options: BleepOptions, encoder: nn.Module | None = None) -> None:
         super().__init__()
         self.options = options
-        self.tower = tower
+        self.tower = encoder
         self.image_head = ProjectionHead(d_image, options.dim, options.dropout)
         self.spot_head = ProjectionHead(genes, options.dim, options.dropout)
         self.register_buffer("image_mean", torch.zeros(d_image))
         self.register_buffer("image_scale", torch.ones(d_image))
 
     def standardize(self, features: Float[np.ndarray, "spot image"]) -> None:
-        """Let the image head read features as deviations from these (the training spots'), in standard deviations.
+        """Set the mean and the deviation of the image features from the training spots; call it before training.
 
-        Part of the model from then on, and stored with it; to be called before training. Frozen features need it: their
-        scales are their encoder's. Raises ModelError for a model with a tower, whose features move as it learns.
+        Both are part of the model and stored with it. Frozen features need it, because their scales are those of their
+        encoder. Raises ModelError for a model with an image encoder, whose features change in training.
         """
         if self.tower is not None:
-            msg = "the features of a tower that is trained move with it and are not standardised: train without a tower"
+            msg = (
+                "the features of an image encoder that is trained with the model change, so they are not standardised: "
+                "call standardize() only on a model without `encoder`"
+            )
             raise ModelError(msg)
-        for kept, value in zip((self.image_mean, self.image_scale), standardiser(features), strict=True):
-            kept.copy_(torch.from_numpy(value))
+        for buffer, value in zip((self.image_mean, self.image_scale), standardiser(features), strict=True):
+            buffer.copy_(torch.from_numpy(value))
 
-    def embed_images(self, images: Float[Tensor, "pair ..."]) -> Float[Tensor, "pair joint"]:
-        """Return the embeddings of features, or of pixels where there is a tower."""
+    def embed_images(self, images: Float[Tensor, "row ..."]) -> Float[Tensor, "row joint"]:
+        """Return the embeddings of features, or of pixels for a model with an image encoder."""
         out: Tensor = self.image_head(self._features(images))
         return out
 
-    def embed_spots(self, expression: Float[Tensor, "pair gene"]) -> Float[Tensor, "pair joint"]:
+    def embed_spots(self, expression: Float[Tensor, "row gene"]) -> Float[Tensor, "row joint"]:
         """Return the embeddings of measured expression."""
         out: Tensor = self.spot_head(expression)
         return out
@@ -65,11 +68,11 @@ class Bleep(nn.Module):
         return (*embedded, features, expression) if self.options.target == "input" else embedded
 
     def loss(self, images: Tensor, spots: Tensor, *inputs: Tensor) -> Float[Tensor, ""]:
-        """Return `bleep_loss` of one contrast set's rows, as `forward` returns them."""
+        """Return `bleep_loss` of the rows of one batch, as `forward` returns them."""
         return bleep_loss(images, spots, self.options, (inputs[0], inputs[1]) if inputs else None)
 
     def loss_part(self, ranks: RankLayout, images: Tensor, spots: Tensor, *inputs: Tensor) -> Float[Tensor, ""]:
-        """Return `bleep_loss_part`: this rank's share of the loss of a set that is split over ranks."""
+        """Return `bleep_loss_part`: this rank's part of the loss of a batch that is split over ranks."""
         return bleep_loss_part(images, spots, self.options, ranks, inputs=(inputs[0], inputs[1]) if inputs else None)
 
     def _features(self, images: Tensor) -> Tensor:
@@ -78,9 +81,9 @@ class Bleep(nn.Module):
 
 
 def seeded_bleep(
-    d_image: int, genes: int, options: BleepOptions, *, seed: int, tower: nn.Module | None = None
+    d_image: int, genes: int, options: BleepOptions, *, seed: int, encoder: nn.Module | None = None
 ) -> Bleep:
-    """Return a fresh model whose heads begin with the same weights for the same seed; other randomness is untouched."""
+    """Return a new model whose heads have weights drawn from the seed; torch's global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Bleep(d_image, genes, options, tower)
+        return Bleep(d_image, genes, options, encoder)

@@ -1,4 +1,4 @@
-"""Options of BLEEP, and how it was trained when it was published."""
+"""Options of BLEEP; its published training is the default of `FitOptions`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ from raystp.models.training.options import check_at_least
 
 @dataclass(frozen=True)
 class BleepOptions:
-    """What changes BLEEP's result; the defaults are the published code's."""
+    """Options that change BLEEP's result; the defaults are the published code's."""
 
     temperature: float = 1.0
     """Divides the logits. At 1 with unnormalised embeddings they are sharp; with normalised ones about 0.07 is needed,
@@ -19,7 +19,7 @@ class BleepOptions:
     target_scale: Literal["div", "mul"] = "div"
     """Whether similarities are divided by the temperature in the target (the code) or multiplied (the paper)."""
     target: Literal["smoothed", "identity", "input"] = "smoothed"
-    """Similarity of the embeddings (BLEEP), the pair alone (CLIP), or similarity of what enters the heads (H&Enium)."""
+    """Similarity of the embeddings (BLEEP), the pair alone (CLIP), or similarity of the heads' inputs (H&Enium)."""
     detach_target: bool = False
     """Whether the gradient stops at the target. In the published code it does not."""
     dropout: float = 0.1
@@ -32,5 +32,5 @@ class BleepOptions:
         check_at_least(self, {"dropout": 0, "dim": 1})
         if self.temperature <= 0 or self.input_temperature <= 0:
             seen = f"temperature {self.temperature}, input_temperature {self.input_temperature}"
-            msg = f"BLEEP divides by its temperatures, which must be above 0, got {seen}"
+            msg = f"the temperatures of BLEEP divide, so they must be above 0, got {seen}"
             raise ModelError(msg)

@@ -1,1 +1,1 @@
-"""Genequery."""
+"""GeneQuery: expression of any gene that has a text."""

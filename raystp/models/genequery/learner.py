@@ -1,20 +1,18 @@
-"""GeneQuery from arrays and gene texts to a training, and from stored arrays to a predictor of all its genes."""
+"""GeneQuery's training from arrays and gene texts, and a predictor of all genes of a stored model."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
 from raystp.errors import ModelError
-from raystp.models.arrays import Arrays
+from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.genequery.model import GeneQuery, seeded_genequery
 from raystp.models.genequery.options import GeneQueryOptions
-from raystp.models.genequery.predictor import GeneQueryPredictor, ready_genequery
+from raystp.models.genequery.predictor import GeneQueryPredictor, open_genequery
 from raystp.models.genequery.samples import SectionGenes
-from raystp.models.method import SpotArrays
+from raystp.models.method import ModelMeta
 from raystp.models.training.samples import PairDataset, SampleSet
 from raystp.models.training.setup import SpotInputs, TrainSetup
 
@@ -23,19 +21,19 @@ UNSEEN_TEXT = "unseen_text"
 
 
 def setup(options: GeneQueryOptions, inputs: SpotInputs) -> TrainSetup:
-    """Return the model of the seen genes. The texts of the unseen genes are stored; their counts are never read."""
+    """Return the model of the seen genes. The texts of the unseen genes are stored; their counts are never used."""
     texts, train = inputs.texts, inputs.train
     if texts is None:
         msg = "GeneQuery needs a text embedding for each gene: pass `texts`, one row per gene"
         raise ModelError(msg)
-    at = {gene: column for column, gene in enumerate(inputs.meta["genes"])}
-    seen, unseen = ([at[gene] for gene in inputs.meta[side]] for side in ("seen", "unseen"))
+    columns = {gene: column for column, gene in enumerate(inputs.meta["genes"])}
+    seen, unseen = ([columns[gene] for gene in inputs.meta[side]] for side in ("seen", "unseen"))
     model = seeded_genequery(train.features.shape[1], texts[seen], options, seed=inputs.seed)
     model.standardize(train.features)
     model.standardize_labels(train.expression[:, seen], train.group)
-    held = _samples(inputs, inputs.validation, seen, model) if inputs.validation is not None else None
+    validation = _samples(inputs, inputs.validation, seen, model) if inputs.validation is not None else None
     extra = {UNSEEN_TEXT: texts[unseen]} if unseen else {}
-    return TrainSetup(model.to(inputs.device), _samples(inputs, train, seen, model), held, extra=extra)
+    return TrainSetup(model.to(inputs.device), _samples(inputs, train, seen, model), validation, extra=extra)
 
 
 def _samples(inputs: SpotInputs, spots: SpotArrays, seen: list[int], model: GeneQuery) -> SampleSet:
@@ -52,7 +50,7 @@ def _samples(inputs: SpotInputs, spots: SpotArrays, seen: list[int], model: Gene
 
 @dataclass(frozen=True)
 class AllGenesPredictor:
-    """GeneQuery with the texts of all its genes, those of its training and those held back."""
+    """GeneQuery with the texts of all its genes, seen and unseen in training."""
 
     kind: str
     genes: list[str]
@@ -65,10 +63,10 @@ class AllGenesPredictor:
         return self.model.predict(features, genes=self.genes, texts=self.texts)
 
 
-def open_predictor(arrays: Arrays, meta: Mapping[str, Any]) -> AllGenesPredictor:
+def open_predictor(arrays: Arrays, meta: ModelMeta) -> AllGenesPredictor:
     """Return a stored model; `meta` names its `seen` and `unseen` genes."""
     own = {name: value for name, value in arrays.items() if name != UNSEEN_TEXT}
-    model = ready_genequery(own, {**meta, "genes": meta["seen"]})
+    model = open_genequery(own, {**meta, "genes": meta["seen"]})
     rows = dict(zip(meta["seen"], arrays["text"], strict=True))
     rows |= dict(zip(meta["unseen"], arrays.get(UNSEEN_TEXT, ()), strict=True))
     texts = np.stack([rows[gene] for gene in meta["genes"]])

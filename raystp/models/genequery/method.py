@@ -1,14 +1,13 @@
 """The record of GeneQuery."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from raystp.models.genequery.options import GENEQUERY_FIT, GENEQUERY_SPOT_FIT, GeneQueryOptions
 from raystp.models.method import Method
 from raystp.models.training.options import FitOptions
 
 
-def _published_fit(options: Mapping[str, Any]) -> FitOptions:
+def _published_fit(options: Mapping[str, object]) -> FitOptions:
     return GENEQUERY_SPOT_FIT if options.get("context") == "spot" else GENEQUERY_FIT
 
 
@@ -24,4 +23,4 @@ GENEQUERY = Method(
         "fit": {"epochs": 30, "batch_size": 32, "lr": 1e-3},
     },
 )
-"""Question answering over gene texts; Xiong et al., arXiv 2411.18391."""
+"""Prediction of a gene from its text and the image; Xiong et al., arXiv 2411.18391."""

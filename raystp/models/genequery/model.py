@@ -1,10 +1,10 @@
-"""GeneQuery: a gene's text is the question, image features are the context, its expression the answer.
+"""GeneQuery: predict a gene from its text (the query) and from image features (the context).
 
-The gene is an input and no output column, so that any gene with a text can be asked for, trained on or not. Method:
-Xiong et al., arXiv 2411.18391; the form is that of the published code (github.com/xy-always/GeneQuery), described in
-one place there for tokens that are the genes of a spot and for tokens that are the spots of a section. What it does by
-mistake is not done: padding is masked where attention reads it and left out of the loss, and a text belongs to its gene
-by name and not by the order of lines.
+The gene is an input and not an output column. So any gene with a text can be predicted, seen in training or not.
+Method: Xiong et al., arXiv 2411.18391, in the form of the published code (github.com/xy-always/GeneQuery). One model
+covers both of its variants: tokens are the genes of a spot, or the spots of a section. Two errors of that code are
+corrected. Padding is masked in the attention and left out of the loss. A text belongs to a gene by the gene's name, not
+by the order of lines.
 """
 
 import numpy as np
@@ -15,16 +15,17 @@ from torch.nn import functional
 
 from raystp.errors import ModelError
 from raystp.models.genequery.options import GeneQueryOptions
-from raystp.models.genequery.scaling import min_max, pairs, text_guess
+from raystp.models.genequery.scaling import fit_scaling_to_texts, gene_scaling, min_max
 from raystp.models.genequery.transformer import Transformer
-from raystp.models.layers import ProjectionHead
-from raystp.models.standardise import standardiser
+from raystp.models.layers import ProjectionHead, standardiser
 
 
 class GeneQuery(nn.Module):
-    """Image features and gene texts to scaled expression; its buffers hold the trained genes' texts and the way back.
+    """Predicts scaled expression from image features and gene texts; its buffers hold texts and scaling of the genes.
 
-    With a tower (not in the spot context) the image side reads pixels and the tower returns `d_image` features.
+    With an image encoder (not in the spot context), `forward` takes pixels and the encoder returns `d_image` features.
+    The attributes `tower`, `answer`, `guess_weight` and `guess_bias` have the names of the stored arrays: the image
+    encoder, the output layer, and the estimate of a gene's scaling from its text.
     """
 
     image_mean: Tensor
@@ -38,16 +39,19 @@ class GeneQuery(nn.Module):
     guess_bias: Tensor
 
     def __init__(
-        self, d_image: int, shape: tuple[int, int], options: GeneQueryOptions, tower: nn.Module | None = None
+        self, d_image: int, shape: tuple[int, int], options: GeneQueryOptions, encoder: nn.Module | None = None
     ) -> None:
         """Make a model for texts of `shape` = (genes, length of a text's vector)."""
         super().__init__()
-        if tower is not None and options.context == "spot":
-            msg = 'a whole section\'s pixels do not go through a tower at once: context="spot" reads frozen features'
+        if encoder is not None and options.context == "spot":
+            msg = (
+                'context="spot" needs frozen features, because it uses all spots of a section at once: remove '
+                '`encoder`, or set genequery.context to "gene" or "none"'
+            )
             raise ModelError(msg)
         genes, d_text = shape
         self.options = options
-        self.tower = tower
+        self.tower = encoder
         self.image_head = ProjectionHead(d_image, options.dim, options.dropout)
         self.text_head = nn.Linear(d_text, options.dim)
         self.mix = nn.Sequential(nn.Dropout(options.dropout), nn.ReLU() if options.context == "spot" else nn.GELU())
@@ -67,36 +71,39 @@ class GeneQuery(nn.Module):
             self.register_buffer(name, value)
 
     def standardize(self, features: Float[np.ndarray, "spot image"]) -> None:
-        """Let the image side read features as deviations from these (the training spots'), in standard deviations.
+        """Set the mean and the deviation of the image features from the training spots; call it before training.
 
-        Part of the model from then on, and stored with it; to be called before training. Raises ModelError for a model
-        with a tower, whose features move as it learns.
+        Both are part of the model and stored with it. Raises ModelError for a model with an image encoder, whose
+        features change in training.
         """
         if self.tower is not None:
-            msg = "the features of a tower that is trained move with it and are not standardised: train without a tower"
+            msg = (
+                "the features of an image encoder that is trained with the model change, so they are not standardised: "
+                "call standardize() only on a model without `encoder`"
+            )
             raise ModelError(msg)
-        for kept, value in zip((self.image_mean, self.image_scale), standardiser(features), strict=True):
-            kept.copy_(torch.from_numpy(value))
+        for buffer, value in zip((self.image_mean, self.image_scale), standardiser(features), strict=True):
+            buffer.copy_(torch.from_numpy(value))
 
     def standardize_labels(
         self, expression: Float[np.ndarray, "spot gene"], sections: Int64[np.ndarray, "spot"] | None = None
     ) -> None:
-        """Take the scaled unit and the way back from the training spots (see `genequery_scale`); call it once, before.
+        """Set the scaling of the genes from the training spots (see `scaling`); call it once, before training.
 
-        `sections` numbers each spot's section (None: all one); only `min_max` in the spot context reads it.
+        `sections` numbers each spot's section (None: all one). It is used only by `min_max` in the spot context.
         """
         at = np.zeros(len(expression), dtype=np.int64) if sections is None else sections
-        pair = pairs(expression, at, self.options.scaling, self.options.context)
-        guess = text_guess(self.standard_texts(self.text).cpu().numpy(), pair)
-        for kept, value in zip(
-            (self.offset, self.scale, self.guess_weight, self.guess_bias), (*pair, *guess), strict=True
+        scaling = gene_scaling(expression, at, self.options.scaling, self.options.context)
+        fitted = fit_scaling_to_texts(self.standard_texts(self.text).cpu().numpy(), scaling)
+        for buffer, value in zip(
+            (self.offset, self.scale, self.guess_weight, self.guess_bias), (*scaling, *fitted), strict=True
         ):
-            kept.copy_(torch.from_numpy(value))
+            buffer.copy_(torch.from_numpy(value))
 
     def set_texts(self, texts: Float[np.ndarray, "gene text"]) -> None:
-        """Store the texts of the trained genes; all are read as deviations from their mean, by one common scale.
+        """Store the texts of the trained genes; all are standardised by their mean and one common scale.
 
-        One scale for all places of a vector: a word that one gene alone has would else weigh more than all others.
+        With one scale for each dimension, a word in the text of a single gene would have more weight than all others.
         """
         centred = texts.astype(np.float64) - texts.mean(axis=0, dtype=np.float64)
         scale = float(np.sqrt(np.mean(centred**2)))
@@ -105,24 +112,24 @@ class GeneQuery(nn.Module):
         self.text_scale.fill_(scale if scale > 0 else 1.0)
 
     def standard_texts(self, texts: Float[Tensor, "gene text"]) -> Float[Tensor, "gene text"]:
-        """Return texts as the model reads them."""
+        """Return standardised texts."""
         return (texts - self.text_mean) / self.text_scale
 
-    def questions(self, texts: Float[Tensor, "gene text"]) -> Float[Tensor, "gene joint"]:
-        """Return the projections of texts, as `encode` gave them."""
+    def embed_texts(self, texts: Float[Tensor, "gene text"]) -> Float[Tensor, "gene joint"]:
+        """Return the projections of texts, as the text encoder returns them."""
         out: Tensor = self.text_head(self.standard_texts(texts))
         return out
 
-    def contexts(self, images: Float[Tensor, "tile ..."]) -> Float[Tensor, "tile joint"]:
-        """Return the projections of features, or of pixels where there is a tower."""
+    def embed_images(self, images: Float[Tensor, "tile ..."]) -> Float[Tensor, "tile joint"]:
+        """Return the projections of features, or of pixels for a model with an image encoder."""
         features = images if self.tower is None else self.tower(images)
         out: Tensor = self.image_head((features - self.image_mean) / self.image_scale)
         return out
 
     def tokens(
-        self, images: Float[Tensor, "set #token joint"], texts: Float[Tensor, "#set #token joint"]
-    ) -> Float[Tensor, "set token width"]:
-        """Return what becomes of each image together with each text: `activation(dropout(sum, or both in a row))`."""
+        self, images: Float[Tensor, "batch #token joint"], texts: Float[Tensor, "#batch #token joint"]
+    ) -> Float[Tensor, "batch token width"]:
+        """Return one token per image and text: `activation(dropout(x))`, x their sum or their concatenation."""
         if self.options.fuse == "add":
             mixed: Tensor = self.mix(images + texts)
         else:
@@ -130,34 +137,34 @@ class GeneQuery(nn.Module):
             mixed = self.mix(torch.cat([images.expand(shape), texts.expand(shape)], dim=-1))
         return mixed
 
-    def answers(
+    def predictions(
         self,
-        context: Float[Tensor, "set token width"],
-        mask: Bool[Tensor, "set token"] | None = None,
-        readers: Float[Tensor, "set reader width"] | None = None,
-    ) -> Float[Tensor, "set _"]:
-        """Return the scaled answer of each reader, or of each token of the context where there are none."""
+        context: Float[Tensor, "batch token width"],
+        mask: Bool[Tensor, "batch token"] | None = None,
+        queries: Float[Tensor, "batch query width"] | None = None,
+    ) -> Float[Tensor, "batch _"]:
+        """Return the scaled prediction of each query token, or without queries that of each context token."""
         if self.transformer is None:
-            read = context if readers is None else readers
+            tokens = context if queries is None else queries
         else:
-            read = self.transformer(context, mask, readers)
-        out: Tensor = self.answer(read)[..., 0]
+            tokens = self.transformer(context, mask, queries)
+        out: Tensor = self.answer(tokens)[..., 0]
         return out
 
     def forward(self, images: Tensor, expression: Tensor, *of_sections: Tensor) -> tuple[Tensor, ...]:
-        """Return predictions and targets, both scaled, a row per sample; in the spot context the mask as third.
+        """Return predictions and targets, both scaled, a row per sample; in the spot context also the mask.
 
-        Gene context and none: images and expression of spots, as `Pairs.at` gives them. Spot context: what
-        `SectionGenes.at` gives.
+        Without a spot context, the arguments are images and expression of spots, as `PairDataset.at` returns them. In
+        the spot context they are those of `SectionGenes.at`.
         """
         if self.options.context != "spot":
-            tokens = self.tokens(self.contexts(images)[:, None], self.questions(self.text)[None])
-            return self.answers(tokens), self.scaled(expression)
+            tokens = self.tokens(self.embed_images(images)[:, None], self.embed_texts(self.text)[None])
+            return self.predictions(tokens), self.scaled(expression)
         mask, gene = of_sections
         images = images.masked_fill(~mask[..., None], 0)
-        image = self.contexts(images.flatten(0, 1)).reshape(*mask.shape, -1)
-        tokens = self.tokens(image, self.questions(self.text[gene])[:, None])
-        return self.answers(tokens, mask), self._scaled_sections(expression, mask, gene), mask
+        image = self.embed_images(images.flatten(0, 1)).reshape(*mask.shape, -1)
+        tokens = self.tokens(image, self.embed_texts(self.text[gene])[:, None])
+        return self.predictions(tokens, mask), self._scaled_sections(expression, mask, gene), mask
 
     def loss(
         self,
@@ -165,7 +172,7 @@ class GeneQuery(nn.Module):
         target: Float[Tensor, "sample token"],
         mask: Bool[Tensor, "sample token"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the mean squared error over all tokens of a set that are no padding (published: padding and all)."""
+        """Return the mean squared error over all tokens of a batch except padding (published: with padding)."""
         if mask is None:
             return functional.mse_loss(predicted, target)
         errors = ((predicted - target) ** 2).masked_fill(~mask, 0)
@@ -184,14 +191,16 @@ class GeneQuery(nn.Module):
         scaled = (expression - self.offset[gene][:, None]) / torch.where(scale > 0, scale, 1)
         return scaled.masked_fill(~mask, 0)
 
-    def ways_back(self, texts: Float[Tensor, "gene text"]) -> tuple[Float[Tensor, "gene"], Float[Tensor, "gene"]]:
-        """Guess offset and scale of genes from their texts, inside the range of the trained genes."""
-        guess = self.standard_texts(texts) @ self.guess_weight.T + self.guess_bias
-        offset = guess[:, 0].clamp(self.offset.min(), self.offset.max())
+    def estimated_scaling(
+        self, texts: Float[Tensor, "gene text"]
+    ) -> tuple[Float[Tensor, "gene"], Float[Tensor, "gene"]]:
+        """Return offset and scale of genes as estimated from their texts, inside the range of the trained genes."""
+        estimate = self.standard_texts(texts) @ self.guess_weight.T + self.guess_bias
+        offset = estimate[:, 0].clamp(self.offset.min(), self.offset.max())
         varied = self.scale[self.scale > 0]
         if not len(varied):
             return offset, torch.zeros_like(offset)
-        return offset, guess[:, 1].clamp(varied.min().log(), varied.max().log()).exp()
+        return offset, estimate[:, 1].clamp(varied.min().log(), varied.max().log()).exp()
 
 
 def seeded_genequery(
@@ -200,18 +209,21 @@ def seeded_genequery(
     options: GeneQueryOptions,
     *,
     seed: int,
-    tower: nn.Module | None = None,
+    encoder: nn.Module | None = None,
 ) -> GeneQuery:
-    """Return a fresh model for genes of these texts; the same seed begins with the same weights.
+    """Return a new model for genes of these texts, with weights drawn from the seed.
 
-    Other randomness is untouched. Raises ModelError where there is no gene, or a text's vector holds no numbers.
+    torch's global generator is left unchanged. Raises ModelError for no genes, and for texts with nan or infinity.
     """
     bad = int((~np.isfinite(texts)).any(axis=1).sum())
     if bad or not texts.size:
-        msg = f"each gene to be trained has a text of finite numbers, got {texts.shape} and {bad} genes without"
+        msg = (
+            "each gene needs a text vector of finite numbers, got vectors of shape "
+            f"{texts.shape} with nan or infinity for {bad} genes: compute the texts again, or remove those genes"
+        )
         raise ModelError(msg)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = GeneQuery(d_image, (texts.shape[0], texts.shape[1]), options, tower)
+        model = GeneQuery(d_image, (texts.shape[0], texts.shape[1]), options, encoder)
     model.set_texts(texts)
     return model

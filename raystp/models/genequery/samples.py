@@ -1,7 +1,7 @@
-"""What spot-aware GeneQuery is trained on: one gene of one section, all its spots at once.
+"""Samples of spot-aware GeneQuery: one gene of one section, all its spots at once.
 
-Sections are padded to the longest, in every batch alike, so that batches of several workers fit together. (Gene-aware
-GeneQuery is trained on spots, which are `Pairs`.)
+In every batch, sections are padded to the longest section, so that batches of several workers fit together. Gene-aware
+GeneQuery is trained on spots (`PairDataset`).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from raystp.errors import ModelError, some
 
 @dataclass(frozen=True)
 class SectionGenes:
-    """Sections by number, padded; sample `section * genes + gene`. All on the model's device."""
+    """Sections by number, padded; the number of a sample is `section * genes + gene`. All on the model's device."""
 
     features: Float[Tensor, "section spot image"]
     expression: Float[Tensor, "section gene spot"]
@@ -31,7 +31,7 @@ class SectionGenes:
         expression: Sequence[Float[Tensor, "_ gene"]],
         names: Sequence[str] | None = None,
     ) -> "SectionGenes":
-        """Return the samples of some sections; raises ModelError for empty ones, and values that are no numbers."""
+        """Return the samples of some sections; raises ModelError for empty sections, and for nan or infinity."""
         named = list(names) if names is not None else [f"section {number}" for number in range(len(features))]
         _check(features, expression, named)
         longest = max(len(rows) for rows in features)
@@ -42,7 +42,7 @@ class SectionGenes:
         return cls(torch.stack(padded), torch.stack(labels), mask)
 
     def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[Tensor, ...]:
-        """Return what `GeneQuery.forward` takes: features and expression of all spots, the mask, and the gene."""
+        """Return the arguments of `GeneQuery.forward`: features and expression of all spots, the mask, and the gene."""
         chosen = torch.from_numpy(rows).to(self.mask.device)
         section, gene = chosen // self.expression.shape[1], chosen % self.expression.shape[1]
         return self.features[section], self.expression[section, gene], self.mask[section], gene
@@ -54,15 +54,18 @@ class SectionGenes:
 def _check(features: Sequence[Tensor], expression: Sequence[Tensor], names: list[str]) -> None:
     seen = [[len(rows) for rows in side] for side in (features, expression)]
     if not seen[0] or seen[0] != seen[1] or len(names) != len(seen[0]):
-        msg = f"each section has a name, and features and expression spot by spot, got {len(names)} names and {seen}"
+        msg = (
+            "each section needs a name, and features and expression of the same spots; got "
+            f"{len(names)} names, and {seen[0]} and {seen[1]} spots"
+        )
         raise ModelError(msg)
     empty = [name for name, rows in zip(names, features, strict=True) if not len(rows)]
     if empty:
-        msg = f"{len(empty)} of {len(names)} sections have no spots ({some(empty)}): leave them out"
+        msg = f"{len(empty)} of {len(names)} sections have no spots ({some(empty)}): remove them"
         raise ModelError(msg)
     for what, side in (("image features", features), ("expression", expression)):
         bad = {name: int((~torch.isfinite(rows).all(dim=1)).sum()) for name, rows in zip(names, side, strict=True)}
         if any(bad.values()):
             where = some([f"{name}: {count}" for name, count in bad.items() if count])
-            msg = f"the {what} of {sum(bad.values())} spots hold nan or infinity ({where}): leave those spots out"
+            msg = f"the {what} of {sum(bad.values())} spots hold nan or infinity ({where}): remove those spots"
             raise ModelError(msg)

@@ -1,9 +1,10 @@
-"""The transformer of GeneQuery: pre-norm, without places, over genes or over spots, exact in pieces.
+"""The transformer of GeneQuery: pre-norm, without position encoding, over genes or over spots.
 
-Tokens that make the context attend to each other. Others may read: they attend to the context and are not attended to,
-so an answer never depends on who else is asked. A reader with a context token's value comes out as that token does.
-Without gradients, readers go through in pieces whose scores fit `SCORES` even where no fused kernel serves; a row of
-scores is never cut, so the answer is that of one piece.
+Context tokens attend to each other. Query tokens attend to the context only and are not attended to, so a prediction
+does not depend on the other queries. A query equal to a context token gets the same output as that token.
+
+Without gradients, queries are computed in parts whose attention scores fit `SCORES_AT_ONCE`, even if no fused kernel is
+available. No row of scores is divided, so the result is that of one part.
 """
 
 from typing import cast
@@ -15,14 +16,14 @@ from torch.nn import functional
 
 from raystp.models.genequery.options import GeneQueryOptions
 
-SCORES = 1 << 25
-"""Attention scores made in one go without gradients, 128 MB: bounds the memory, never the answer."""
+SCORES_AT_ONCE = 1 << 25
+"""Attention scores at a time without gradients, 128 MB: limits the memory and does not change the result."""
 
-KeysValues = tuple[Float[Tensor, "set head token depth"], Float[Tensor, "set head token depth"]]
+KeysValues = tuple[Float[Tensor, "batch head token depth"], Float[Tensor, "batch head token depth"]]
 
 
 class TransformerLayer(nn.Module):
-    """Attention and feed-forward, each read through a LayerNorm and added to the token: `x + f(LayerNorm(x))`."""
+    """Attention and feed-forward, each of the form `x + f(LayerNorm(x))`."""
 
     def __init__(self, options: GeneQueryOptions) -> None:
         super().__init__()
@@ -41,40 +42,40 @@ class TransformerLayer(nn.Module):
             nn.Dropout(options.dropout),
         )
 
-    def keys_values(self, context: Float[Tensor, "set token width"]) -> KeysValues:
-        """Return what is read of the context's tokens."""
+    def keys_values(self, context: Float[Tensor, "batch token width"]) -> KeysValues:
+        """Return keys and values of the context tokens."""
         keys, values = self.key_value(self.norm(context)).chunk(2, dim=-1)
         return self._split(keys), self._split(values)
 
     def forward(
         self,
-        readers: Float[Tensor, "set reader width"],
+        queries: Float[Tensor, "batch query width"],
         context: KeysValues,
-        mask: Bool[Tensor, "set 1 1 token"] | None = None,
-    ) -> Float[Tensor, "set reader width"]:
-        """Return the readers after they attended to the context; where the mask is False, a context token is padding.
+        mask: Bool[Tensor, "batch 1 1 token"] | None = None,
+    ) -> Float[Tensor, "batch query width"]:
+        """Return the queries after attention to the context; the mask is False at context tokens that are padding.
 
-        The mask is on the axis of the keys. (In the published code it is on the queries', where it does nothing.)
+        The mask is on the axis of the keys. (In the published code it is on that of the queries, without effect.)
         """
         if torch.is_grad_enabled():
-            return self._read(readers, context, mask)
-        size = max(1, SCORES // max(1, len(readers) * self.heads * context[0].shape[2]))
-        starts = range(0, readers.shape[1], size)
-        return torch.cat([self._read(readers[:, at : at + size], context, mask) for at in starts], dim=1)
+            return self._attend(queries, context, mask)
+        size = max(1, SCORES_AT_ONCE // max(1, len(queries) * self.heads * context[0].shape[2]))
+        starts = range(0, queries.shape[1], size)
+        return torch.cat([self._attend(queries[:, at : at + size], context, mask) for at in starts], dim=1)
 
-    def _read(self, readers: Tensor, context: KeysValues, mask: Tensor | None) -> Tensor:
-        queries = self._split(self.query(self.norm(readers)))
-        read = functional.scaled_dot_product_attention(queries, *context, attn_mask=mask)
-        attended: Tensor = readers + self.out(read.transpose(1, 2).flatten(2))
-        fed: Tensor = attended + self.feedforward(attended)
-        return fed
+    def _attend(self, queries: Tensor, context: KeysValues, mask: Tensor | None) -> Tensor:
+        projected = self._split(self.query(self.norm(queries)))
+        attention = functional.scaled_dot_product_attention(projected, *context, attn_mask=mask)
+        attended: Tensor = queries + self.out(attention.transpose(1, 2).flatten(2))
+        out: Tensor = attended + self.feedforward(attended)
+        return out
 
     def _split(self, tokens: Tensor) -> Tensor:
         return tokens.reshape(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class Transformer(nn.Module):
-    """Some layers, one after the other."""
+    """A stack of layers."""
 
     def __init__(self, options: GeneQueryOptions) -> None:
         super().__init__()
@@ -82,20 +83,20 @@ class Transformer(nn.Module):
 
     def forward(
         self,
-        context: Float[Tensor, "set token width"],
-        mask: Bool[Tensor, "set token"] | None = None,
-        readers: Float[Tensor, "set reader width"] | None = None,
-    ) -> Float[Tensor, "set _ width"]:
-        """Return the readers, or without any the context's own tokens, after all layers; the mask is False at padding.
+        context: Float[Tensor, "batch token width"],
+        mask: Bool[Tensor, "batch token"] | None = None,
+        queries: Float[Tensor, "batch query width"] | None = None,
+    ) -> Float[Tensor, "batch _ width"]:
+        """Return the queries after all layers, or without queries the context tokens; the mask is False at padding.
 
-        What comes out at padding has no meaning.
+        The output at padding has no meaning.
         """
         allowed = None if mask is None else mask[:, None, None, :]
         layers = [cast("TransformerLayer", layer) for layer in self.layers]
         for number, layer in enumerate(layers, 1):
-            kept = layer.keys_values(context)
-            if readers is not None:
-                readers = layer(readers, kept, allowed)
-            if readers is None or number < len(layers):
-                context = layer(context, kept, allowed)
-        return context if readers is None else readers
+            keys_values = layer.keys_values(context)
+            if queries is not None:
+                queries = layer(queries, keys_values, allowed)
+            if queries is None or number < len(layers):
+                context = layer(context, keys_values, allowed)
+        return context if queries is None else queries

@@ -1,1 +1,1 @@
-"""Nh2st."""
+"""NH2ST: expression from a patch, trained with contrasts to its neighbourhood."""

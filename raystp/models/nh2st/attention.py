@@ -1,4 +1,4 @@
-"""The block in which one of NH2ST's modalities asks the other."""
+"""Cross-attention between image and expression."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -7,11 +7,11 @@ from torch.nn import functional
 
 
 class CrossAttention(nn.Module):
-    """Pre-norm multi-head cross-attention, a feed-forward part, both with a residual, `depth` times; a last norm.
+    """`depth` layers of pre-norm multi-head cross-attention and feed-forward, both residual, and a last norm.
 
     As the published NH2ST code has it: one LayerNorm for queries and keys alike, GELU and dropout in the feed-forward
-    part, dropout behind the attention and none on its weights. With a single key the softmax is 1 whatever the query
-    (the published use: `W_o W_v LN(key) + query`); `Nh2stOptions.form` says who the keys are.
+    part, dropout after the attention and none on its weights. With a single key the softmax is 1 for any query (the
+    published use: `W_o W_v LN(key) + query`); see `Nh2stOptions.form`.
     """
 
     def __init__(self, dim: int, *, heads: int, depth: int, mlp_ratio: float, dropout: float) -> None:
@@ -28,7 +28,7 @@ class CrossAttention(nn.Module):
         keys: Float[Tensor, "sample key dim"],
         mask: Bool[Tensor, "sample key"] | None = None,
     ) -> Float[Tensor, "sample query dim"]:
-        """Return the queries, informed by the keys that `mask` says are there; one of them is, or all are nan."""
+        """Return the queries after attention to the keys with a True `mask`; a sample without such a key gets nan."""
         for layer in self.layers:
             queries = layer(queries, keys, mask)
         out: Tensor = self.norm(queries)
@@ -36,12 +36,13 @@ class CrossAttention(nn.Module):
 
 
 class AttentionLayer(nn.Module):
-    """One attention with its feed-forward part."""
+    """One cross-attention with its feed-forward part."""
 
     def __init__(self, dim: int, *, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(dim)
+        # Projections of the queries, and of keys and values. Stored arrays have these attribute names.
         self.ask = nn.Linear(dim, dim, bias=False)
         self.answer = nn.Linear(dim, 2 * dim, bias=False)
         self.out = nn.Sequential(nn.Linear(dim, dim), nn.Dropout(dropout))
@@ -55,7 +56,7 @@ class AttentionLayer(nn.Module):
         )
 
     def forward(self, queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the queries with what they attended to added, and that fed forward."""
+        """Return the queries plus attention, plus the feed-forward part of that sum."""
         queries = queries + self.attended(queries, keys, mask)
         return torch.add(queries, self.feed(queries))
 
@@ -72,5 +73,5 @@ class AttentionLayer(nn.Module):
         return added
 
     def _split(self, x: Tensor) -> Tensor:
-        """Turn [sample, place, dim] into [sample, head, place, part of dim]."""
+        """Turn [sample, token, dim] into [sample, head, token, part of dim]."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)

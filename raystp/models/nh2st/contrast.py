@@ -1,4 +1,4 @@
-"""NH2ST's contrast: each row's partner is to be found among all rows, whose other similarities are turned down."""
+"""NH2ST's contrast: each row must find its partner among all rows, whose similarities are scaled down."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 CHUNK = 256
-"""Rows compared with all others at a time: bounds the memory, never the value."""
+"""Rows compared with all others at a time: limits the memory and does not change the value."""
 
 
 def contrast(
@@ -23,21 +23,22 @@ def contrast(
     """Return the mean over the rows of `first` of the cross-entropy of finding the same row of `second`.
 
     From NH2ST's published code: cosines over `temperature`, those of other rows times `negatives`, one direction only.
-    So the negatives have an effective temperature of `temperature / negatives`. Computed in float32. `first` may be
-    the part of the rows that begins at row `start` of `second`: the mean over equal parts is the whole's loss, in value
-    and in gradient. Memory is a chunk of rows by all rows, forwards and backwards (each chunk's similarities are
-    computed again for the gradient).
+    So the negatives have an effective temperature of `temperature / negatives`. Computed in float32.
+
+    `first` may be the part of the rows that begins at row `start` of `second`: the mean over equal parts is the loss of
+    all rows, in value and in gradient. Memory is a chunk of rows by all rows, forwards and backwards: the gradient
+    computes each chunk's similarities again.
     """
     with torch.autocast(first.device.type, enabled=False):
-        asking, answering = functional.normalize(first.float()), functional.normalize(second.float())
+        queries, keys = functional.normalize(first.float()), functional.normalize(second.float())
         losses = []
         for begin in range(0, len(first), CHUNK):
-            chunk = asking[begin : begin + CHUNK]
+            chunk = queries[begin : begin + CHUNK]
             chunk_loss = partial(_chunk_loss, start=start + begin, temperature=temperature, negatives=negatives)
             if torch.is_grad_enabled() and len(first) > CHUNK:
-                losses.append(checkpoint(chunk_loss, chunk, answering, use_reentrant=False, preserve_rng_state=False))
+                losses.append(checkpoint(chunk_loss, chunk, keys, use_reentrant=False, preserve_rng_state=False))
             else:
-                losses.append(chunk_loss(chunk, answering))
+                losses.append(chunk_loss(chunk, keys))
         return torch.stack(losses).sum() / len(first)
 
 
@@ -49,7 +50,7 @@ def contrast_logits(
     temperature: float,
     negatives: float,
 ) -> Float[Tensor, "row sample"]:
-    """Return the logits of rows of unit length, the first of which is row `start`: its partner's entry is untouched."""
+    """Return the logits of rows of unit length, from row `start` on; the entry of each row's partner is not scaled."""
     logits = chunk @ second.T / temperature
     partner = torch.arange(start, start + len(chunk), device=chunk.device)[:, None]
     return (logits * negatives).scatter(1, partner, logits.gather(1, partner))

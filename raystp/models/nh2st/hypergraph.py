@@ -1,7 +1,7 @@
-"""NH2ST's hypergraph over a neighbourhood: who belongs together by looks, and a convolution along that.
+"""NH2ST's hypergraph over a neighbourhood: hyperedges join similar nodes, and a convolution averages along them.
 
-A neighbourhood is a handful of nodes, so everything is a small dense matrix and a batch of neighbourhoods is one
-product. Nodes that are not there (the tissue's edge) belong to no hyperedge and own none.
+A neighbourhood has few nodes, so all matrices are small and dense, and a batch of neighbourhoods is one product. Absent
+nodes (at the edge of the tissue) belong to no hyperedge and have none.
 """
 
 import torch
@@ -16,8 +16,8 @@ def incidence(
 ) -> Float[Tensor, "sample node edge"]:
     """Return which nodes (rows) each hyperedge (columns) joins: a node and the `nearest` others of highest cosine.
 
-    There is a hyperedge per node that is there (NH2ST's published code: 9 nodes, 9 hyperedges of 4). Cosines equal in
-    six decimals are a tie, which the lower node wins. Where fewer others are there, a hyperedge joins those.
+    Each present node has one hyperedge (NH2ST's published code: 9 nodes, 9 hyperedges of 4). Cosines that are equal in
+    six decimals are a tie; the lower node comes first. With fewer other nodes, a hyperedge joins all of them.
     """
     unit = functional.normalize(features.float(), dim=-1)
     both = mask[:, :, None] & mask[:, None, :]
@@ -31,7 +31,7 @@ def incidence(
 def spread(incidence: Float[Tensor, "sample node edge"]) -> Float[Tensor, "sample node node"]:
     """Return `D^-1 H B^-1 H'`: the mean over a node's hyperedges of the mean over their nodes.
 
-    D counts a node's hyperedges and B a hyperedge's nodes; what would divide by zero is zero, as in PyTorch Geometric's
+    D counts a node's hyperedges and B a hyperedge's nodes. A division by zero gives zero, as in PyTorch Geometric's
     `HypergraphConv`, which the published code uses with its defaults (no attention, unit weights).
     """
     of_node, of_edge = incidence.sum(dim=2, keepdim=True), incidence.sum(dim=1, keepdim=True)
@@ -57,7 +57,7 @@ class HypergraphConv(nn.Module):
 
 
 class HypergraphNetwork(nn.Module):
-    """Two convolutions, each with a ReLU after it: the form of both of NH2ST's neighbour encoders."""
+    """Two convolutions, each with a ReLU after it: the design of both of NH2ST's neighbour encoders."""
 
     def __init__(self, width: int, hidden: int, dim: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class HypergraphNetwork(nn.Module):
     def forward(
         self, x: Float[Tensor, "sample node width"], averaged: Float[Tensor, "sample node node"]
     ) -> Float[Tensor, "sample node dim"]:
-        """Return the nodes' encodings; those of absent nodes say nothing."""
+        """Return the nodes' encodings; those of absent nodes have no meaning."""
         hidden = functional.relu(self.first(x, averaged))
         return functional.relu(self.second(hidden, averaged))
 
@@ -75,6 +75,6 @@ class HypergraphNetwork(nn.Module):
 def mean_of_present(
     nodes: Float[Tensor, "sample node dim"], mask: Bool[Tensor, "sample node"]
 ) -> Float[Tensor, "sample dim"]:
-    """Return the mean over the nodes that are there."""
+    """Return the mean over the present nodes."""
     weight = mask.to(nodes.dtype)[..., None]
     return (nodes * weight).sum(dim=1) / weight.sum(dim=1)

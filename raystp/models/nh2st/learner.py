@@ -1,6 +1,6 @@
-"""NH2ST from arrays to a training: spots with their neighbourhoods."""
+"""NH2ST's training from arrays: spots with their neighbourhoods."""
 
-from raystp.models.method import SpotArrays
+from raystp.models.arrays import SpotArrays
 from raystp.models.neighbours import spot_neighbours
 from raystp.models.nh2st.model import seeded_nh2st
 from raystp.models.nh2st.options import Nh2stOptions
@@ -12,12 +12,12 @@ __all__ = ["open_predictor", "setup"]
 
 
 def setup(options: Nh2stOptions, inputs: SpotInputs) -> TrainSetup:
-    """Return the model, and the spots of both sides with their neighbours on the same side."""
+    """Return the model and its samples; neighbours of training spots are training spots, likewise in validation."""
     train = inputs.train
     model = seeded_nh2st(train.features.shape[1], train.expression.shape[1], options, seed=inputs.seed)
     model.standardize(train.features)
-    held = _samples(inputs, inputs.validation) if inputs.validation is not None else None
-    return TrainSetup(model.to(inputs.device), _samples(inputs, train), held)
+    validation = _samples(inputs, inputs.validation) if inputs.validation is not None else None
+    return TrainSetup(model.to(inputs.device), _samples(inputs, train), validation)
 
 
 def _samples(inputs: SpotInputs, spots: SpotArrays) -> NeighbourSamples:

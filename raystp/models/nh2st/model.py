@@ -1,9 +1,9 @@
-"""NH2ST: expression from a patch, learned beside two contrasts that tie it to its measured neighbourhood.
+"""NH2ST: expression from a patch, trained together with two contrasts to its measured neighbourhood.
 
-A patch's features are encoded, and decoded to expression; only that is used to predict. While training, the patch and
-its measured expression, and the neighbourhood's patches and theirs (through a hypergraph), are fused by cross-attention
-in both directions, and the fused sides are contrasted. Method: Qu et al., MICCAI 2025, arXiv 2506.23827, re-implemented
-from a description of the published code, which has no licence. Features come in; the tower that makes them is outside.
+A patch's features are encoded, and decoded to expression; only that part predicts. In training, cross-attention in both
+directions fuses the patch with its measured expression. Through a hypergraph it also fuses the patches of the
+neighbourhood with their expression. The fused sides are contrasted. Method: Qu et al., MICCAI 2025, arXiv 2506.23827,
+re-implemented from a description of the published code, which has no licence. The image encoder is not part of it.
 """
 
 from collections.abc import Iterable
@@ -21,14 +21,14 @@ from raystp.models.nh2st.contrast import contrast
 from raystp.models.nh2st.hypergraph import HypergraphNetwork, incidence, mean_of_present, spread
 from raystp.models.nh2st.options import LR_EVERY, LR_FACTOR, Nh2stOptions
 from raystp.models.training.options import FitOptions
-from raystp.models.training.plan import ALONE, RankLayout
+from raystp.models.training.plan import ONE_RANK, RankLayout
 
 _ROWS = 4096
-"""Rows standardised at a time: bounds the memory of the float64 copy."""
+"""Rows standardised at a time: limits the memory of the float64 copy."""
 
 
 class Nh2st(nn.Module):
-    """The encoders, the hypergraph networks, the one cross-attention that is used four times, and the decoder."""
+    """The encoders, the hypergraph networks, one cross-attention that is used four times, and the decoder."""
 
     image_mean: Tensor
     image_scale: Tensor
@@ -36,7 +36,10 @@ class Nh2st(nn.Module):
     def __init__(self, d_image: int, genes: int, options: Nh2stOptions) -> None:
         super().__init__()
         if d_image % options.tokens:
-            msg = f"features of length {d_image} are no map of {options.tokens} tokens: d_image = tokens x channels"
+            msg = (
+                f"features of length {d_image} cannot be divided into {options.tokens} tokens: set nh2st.tokens to a "
+                "divisor of the length"
+            )
             raise ModelError(msg)
         self.options, dim = options, options.dim
         self.encode_image = nn.Linear(d_image, dim)
@@ -52,19 +55,19 @@ class Nh2st(nn.Module):
         self.register_buffer("image_scale", torch.ones(d_image))
 
     def standardize(self, features: Float[np.ndarray, "spot image"]) -> None:
-        """Let the model read features as deviations from these (the training spots'), in standard deviations.
+        """Set the mean and the deviation of the image features from the training spots; call it before training.
 
-        Part of the model from then on, and stored with it; to be called before training. A map's channel has one mean
-        and one deviation for all its tokens. Frozen features need it: their scales are their encoder's.
+        Both are part of the model and stored with it. Frozen features need it, because their scales are those of their
+        encoder. Each channel of a map has one mean and one deviation for all tokens.
         """
         scaler, tokens = StandardScaler(), self.options.tokens
         for start in range(0, len(features), _ROWS):
             part = features[start : start + _ROWS].astype(np.float64)
             scaler.partial_fit(part.reshape(len(part) * tokens, -1))
-        for kept, value in ((self.image_mean, scaler.mean_), (self.image_scale, scaler.scale_)):
-            kept.copy_(torch.from_numpy(np.tile(value, tokens)))
+        for buffer, value in ((self.image_mean, scaler.mean_), (self.image_scale, scaler.scale_)):
+            buffer.copy_(torch.from_numpy(np.tile(value, tokens)))
 
-    def forward(  # noqa: PLR0917 -- what the samples' `at` returns
+    def forward(  # noqa: PLR0917 -- the samples' `at` returns them in this order
         self,
         features: Float[Tensor, "sample image"],
         near_features: Float[Tensor, "sample node image"],
@@ -72,7 +75,7 @@ class Nh2st(nn.Module):
         near_expression: Float[Tensor, "sample node gene"],
         mask: Bool[Tensor, "sample node"],
     ) -> tuple[Tensor, ...]:
-        """Return what `loss` needs of each sample: prediction, target, z_p, z_g, n_p, n_g; its first node is itself."""
+        """Return what `loss` needs: prediction, target, z_p, z_g, n_p, n_g. The first node of a sample is its spot."""
         image, near = self._standard(features), self._standard(near_features)
         averaged = spread(incidence(near, mask, self.options.nearest))
         image_nodes = self.image_graph(near, averaged)
@@ -83,23 +86,23 @@ class Nh2st(nn.Module):
         if self.options.form == "faithful":
             genes = self.encode_expression(expression)
             pooled = mean_of_present(image_nodes, mask), mean_of_present(gene_nodes, mask)
-            views = [*self._as_one(hidden, genes), *self._as_one(*pooled)]
+            views = [*self._fused_vectors(hidden, genes), *self._fused_vectors(*pooled)]
         else:
             views = [
-                *self._query_pair(image, near, encoded, mask),
-                *self._neighbour_pair(image_nodes, gene_nodes, mask),
+                *self._fused_query(image, near, encoded, mask),
+                *self._fused_neighbours(image_nodes, gene_nodes, mask),
             ]
         return (prediction, expression, *views)
 
     def loss(self, prediction: Tensor, target: Tensor, *views: Tensor) -> Float[Tensor, ""]:
-        """Return `nh2st_loss` of a set's rows as `forward` returns them."""
-        return self.loss_part(ALONE, prediction, target, *views)
+        """Return `nh2st_loss` of the rows of one batch, as `forward` returns them."""
+        return self.loss_part(ONE_RANK, prediction, target, *views)
 
     def loss_part(self, ranks: RankLayout, prediction: Tensor, target: Tensor, *views: Tensor) -> Float[Tensor, ""]:
-        """Return this rank's share of the loss of a set that is split over ranks; its mean over ranks is the loss."""
+        """Return this rank's part of the loss of a batch that is split over ranks; its mean over ranks is the loss."""
         z_p, z_g, n_p, n_g = views
         start = 0
-        if ranks.gather is not None:  # what is asked for is all ranks', who asks is this one
+        if ranks.gather is not None:  # this rank's image sides against the gene sides of all ranks
             start, z_g, n_g = ranks.rank * len(z_p), ranks.gather(z_g.float()), ranks.gather(n_g.float())
         return nh2st_loss((prediction, target), (z_p, z_g), (n_p, n_g), self.options, start=start)
 
@@ -109,11 +112,11 @@ class Nh2st(nn.Module):
         near_features: Float[Tensor, "sample node image"] | None = None,
         mask: Bool[Tensor, "sample node"] | None = None,
     ) -> Float[Tensor, "sample gene"]:
-        """Return the predicted expression; the neighbours' features are read with `neighbours_at_inference` only."""
+        """Return the predicted expression; the neighbours' features are used with `neighbours_at_inference` only."""
         hidden, image_nodes = self.encode_image(self._standard(features)), None
         if self.context is not None:
             if near_features is None or mask is None:
-                msg = "this NH2ST model reads the neighbours' features as well, and was asked without them"
+                msg = "this NH2ST model uses the neighbours' features too: pass `near_features` and `mask` to predict"
                 raise ModelError(msg)
             near = self._standard(near_features)
             image_nodes = self.image_graph(near, spread(incidence(near, mask, self.options.nearest)))
@@ -128,8 +131,8 @@ class Nh2st(nn.Module):
         return float(options.lr * LR_FACTOR ** (epoch // LR_EVERY))
 
     def _attention(self) -> CrossAttention:
-        of = self.options
-        return CrossAttention(of.dim, heads=of.heads, depth=of.depth, mlp_ratio=of.mlp_ratio, dropout=of.dropout)
+        own = self.options
+        return CrossAttention(own.dim, heads=own.heads, depth=own.depth, mlp_ratio=own.mlp_ratio, dropout=own.dropout)
 
     def _standard(self, features: Tensor) -> Tensor:
         return (features - self.image_mean) / self.image_scale
@@ -140,13 +143,13 @@ class Nh2st(nn.Module):
         out: Tensor = self.decode(hidden)
         return out
 
-    def _as_one(self, image: Tensor, genes: Tensor) -> tuple[Tensor, Tensor]:
-        """Fuse two vectors as published: image asks genes, then genes ask the answer."""
+    def _fused_vectors(self, image: Tensor, genes: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse two vectors as published: the image attends to the genes, then the genes attend to the result."""
         first, second = self._fused(image[:, None], genes[:, None])
         return first[:, 0], second[:, 0]
 
-    def _query_pair(self, image: Tensor, near: Tensor, genes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Fuse the patch's tokens with the nodes' expression; the genes' side is read at the patch's own node."""
+    def _fused_query(self, image: Tensor, near: Tensor, genes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse the patch's tokens with the nodes' expression; the genes' side is taken at the patch's own node."""
         if self.encode_token is None:
             first, second = self._fused(self.encode_image(near), genes, mask, mask)
             return first[:, 0], second[:, 0]
@@ -154,7 +157,7 @@ class Nh2st(nn.Module):
         first, second = self._fused(tokens, genes, None, mask)
         return first.mean(dim=1), second[:, 0]
 
-    def _neighbour_pair(self, image_nodes: Tensor, gene_nodes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _fused_neighbours(self, image_nodes: Tensor, gene_nodes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         first, second = self._fused(image_nodes, gene_nodes, mask, mask)
         return mean_of_present(first, mask), mean_of_present(second, mask)
 
@@ -166,7 +169,7 @@ class Nh2st(nn.Module):
 
 
 def seeded_nh2st(d_image: int, genes: int, options: Nh2stOptions, *, seed: int) -> Nh2st:
-    """Return a fresh model that begins with the same weights for the same seed; other randomness is untouched."""
+    """Return a new model with weights drawn from the seed; torch's global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return Nh2st(d_image, genes, options)
@@ -182,8 +185,8 @@ def nh2st_loss(
 ) -> Float[Tensor, ""]:
     """Return `MSE + weight_query contrast(z_p, z_g) + weight_neighbour contrast(n_p, n_g)`, image sides first.
 
-    As in the published code (the paper's own formula is not known); see `contrast`. The gene sides may have
-    more rows, of which the others are those from `start` on: the mean over equal parts of a set is the set's loss.
+    As in the published code (the paper's own formula is not known); see `contrast`. The gene sides may have more rows
+    than the image sides, which are then their rows from `start` on: the mean over equal parts of a batch is its loss.
     """
     error = functional.mse_loss(prediction[0].float(), prediction[1].float())
     of_query = contrast(*query, options.temperature_query, negatives=options.negatives, start=start)

@@ -1,4 +1,4 @@
-"""What NH2ST is trained on: spots with their neighbourhoods, looked up in stacked arrays."""
+"""Samples of NH2ST: spots with their neighbourhoods, as rows of stacked arrays."""
 
 from dataclasses import dataclass
 
@@ -8,21 +8,22 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from raystp.errors import ModelError
+from raystp.models.training.samples import check_finite
 
 _ROWS = 4096
-"""Rows whose neighbourhoods are averaged at a time: bounds the memory."""
+"""Rows whose neighbourhoods are averaged at a time: limits the memory."""
 
 
 @dataclass(frozen=True)
 class NeighbourSamples:
-    """Spots of all training sections, stacked; a neighbour is a row of the same stack. All on the model's device."""
+    """Spots of all training sections, stacked; a neighbour is a row of the same arrays. All on the model's device."""
 
     features: Float[Tensor, "spot image"]
     expression: Float[Tensor, "spot gene"]
     rows: Int64[Tensor, "spot node"]
-    """Whose patches and expression make a spot's neighbourhood: itself first."""
+    """Rows of the nodes of a spot's neighbourhood; the first is the spot itself."""
     mask: Bool[Tensor, "spot node"]
-    """Which of them are there; the others' places hold any row."""
+    """Which nodes are present; the row of an absent node is arbitrary."""
 
     @classmethod
     def of(
@@ -34,23 +35,19 @@ class NeighbourSamples:
         *,
         smooth_labels: bool = False,
     ) -> "NeighbourSamples":
-        """Return the samples; raises ModelError for values that are no numbers, and rows that do not fit the stack.
+        """Return the samples; raises ModelError for nan or infinity, and for neighbours that do not fit the spots.
 
-        `rows` and `mask` are `[spot, node]`, as `expression.neighbours` gives them.
-        `smooth_labels` puts the mean over its neighbourhood in the place of each spot's expression, as the published
-        code does (there also on what it is scored by). For training only: never for spots that a score is taken on.
+        `rows` and `mask` are `[spot, node]`, as `models.neighbours` returns them. `smooth_labels` replaces the
+        expression of each spot by the mean over its neighbourhood, as the published code does (there for test spots
+        too). For training only: never for spots that are scored.
         """
-        for name, values in {"image features": features, "expression": expression}.items():
-            bad = int((~torch.isfinite(values).all(dim=1)).sum())
-            if bad:
-                msg = f"the {name} of {bad} of {len(values)} spots hold nan or infinity: leave those spots out"
-                raise ModelError(msg)
+        check_finite(features, expression)
         _check_neighbourhoods((len(features), len(expression)), rows, mask)
-        near, there = torch.from_numpy(rows).to(features.device), torch.from_numpy(mask).to(features.device)
-        return cls(features, _smooth(expression, near, there) if smooth_labels else expression, near, there)
+        near, present = torch.from_numpy(rows).to(features.device), torch.from_numpy(mask).to(features.device)
+        return cls(features, _smooth(expression, near, present) if smooth_labels else expression, near, present)
 
     def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[Tensor, ...]:
-        """Return what `Nh2st.forward` takes: features and expression, of the spot and of its nodes, and the mask."""
+        """Return the arguments of `Nh2st.forward`: features and expression of spot and nodes, and the mask."""
         chosen = torch.from_numpy(rows).to(self.rows.device)
         near = self.rows[chosen]
         return (
@@ -81,16 +78,19 @@ def _check_neighbourhoods(
 ) -> None:
     if len({*counts, len(rows), len(mask)}) > 1 or rows.shape != mask.shape:
         msg = (
-            "features, expression, neighbours and mask are row by row of the same spots, got "
+            "features, expression, neighbours and mask need one row for each of the same spots, got "
             f"{counts[0]}, {counts[1]}, {rows.shape} and {mask.shape}"
         )
         raise ModelError(msg)
     if rows.size and not (rows.min() >= 0 and rows.max() < len(rows)):
         msg = (
-            f"neighbours are rows 0 to {len(rows) - 1} of the stacked spots, got {rows.min()} to {rows.max()}: "
-            "look them up in the same stack, after spots were left out"
+            f"neighbours must be rows 0 to {len(rows) - 1} of the stacked spots, got {rows.min()} to {rows.max()}: "
+            "compute them from the same spots, after spots were removed"
         )
         raise ModelError(msg)
     if not (mask[:, :1].all() and (rows[:, 0] == np.arange(len(rows))).all()):
-        msg = "the first node of a neighbourhood is the spot itself, and in some rows it is not: were rows moved since?"
+        msg = (
+            "the first node of a neighbourhood must be the spot itself, and in some rows it is not: compute the "
+            "neighbours after the spots are in their final order"
+        )
         raise ModelError(msg)

@@ -1,8 +1,8 @@
-"""Bags of tiles with the label of their case: what attention regression is trained on.
+"""Bags of tiles, each with the label of its case: the samples of attention regression.
 
-Tiles come in through a function, so a bag need not be in memory; out come padded batches with their masks. A bag with
-more tiles than `bag_tiles` is another sample of them in each epoch, drawn from (seed, epoch, bag) and nothing else, so
-that no number of workers and no resumption changes what is seen.
+A function reads the tiles, so a bag need not be in memory. Batches are padded and masked. From a bag with more tiles
+than `bag_tiles`, each epoch draws another sample. The draw depends on (seed, epoch, bag) only, so it is the same for
+any number of workers and after a resume.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 from raystp.errors import ModelError, some
 
 Tiles = Callable[[int, Int64[np.ndarray, "tile"] | None], Float[np.ndarray, "tile feature"]]
-"""Number of a bag, and which of its tiles (None: all) -> their features, in that order."""
+"""Number of a bag, and rows of its tiles (None: all) -> their features, in that order."""
 
 
 def _first() -> int:
@@ -32,29 +32,29 @@ class BagSamples:
     """Tiles in each bag."""
     labels: Float[np.ndarray, "_ gene"]
     names: Sequence[str]
-    """The bags' cases, for sentences."""
+    """The bags' cases, for messages."""
     bag_tiles: int | None = None
-    """The most tiles of a bag that are given at a time; None: all."""
+    """Maximum number of tiles of a bag in one epoch; None for all."""
     seed: int = 0
     epoch: Callable[[], int] = _first
-    """Which epoch it is. For training `lambda: training.epoch`; as it stands, every epoch sees the same tiles."""
+    """The current epoch. The default is always 0: every epoch uses the same tiles."""
     device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
         if not len(self.sizes) == len(self.labels) == len(self.names):
             seen = f"{len(self.sizes)} bags, {len(self.labels)} labels and {len(self.names)} names"
-            msg = f"each bag of tiles has one label and one name, got {seen}"
+            msg = f"each bag of tiles needs one label and one name, got {seen}"
             raise ModelError(msg)
         empty = [self.names[bag] for bag in np.flatnonzero(self.sizes < 1).tolist()]
         if empty:
-            msg = f"{len(empty)} of {len(self.sizes)} bags have no tiles ({some(empty)}): leave those cases out"
+            msg = f"{len(empty)} of {len(self.sizes)} bags have no tiles ({some(empty)}): remove those cases"
             raise ModelError(msg)
         wrong = [self.names[bag] for bag in np.flatnonzero(~np.isfinite(self.labels).all(axis=1)).tolist()]
         if wrong:
-            msg = f"the labels of {len(wrong)} bags hold nan or infinity ({some(wrong)}): leave those cases out"
+            msg = f"the labels of {len(wrong)} bags hold nan or infinity ({some(wrong)}): remove those cases"
             raise ModelError(msg)
         if self.bag_tiles is not None and self.bag_tiles < 1:
-            msg = f"a bag gives 1 tile at least, got bag_tiles {self.bag_tiles}; None gives all of them"
+            msg = f"bag_tiles must be 1 or more, or None for all tiles, got {self.bag_tiles}"
             raise ModelError(msg)
 
     @classmethod
@@ -64,13 +64,13 @@ class BagSamples:
         labels: Float[np.ndarray, "_ gene"],
         names: Sequence[str] | None = None,
     ) -> "BagSamples":
-        """Return bags whose features are in memory, whole; `dataclasses.replace` sets the rest."""
+        """Return whole bags whose features are in memory; `dataclasses.replace` sets the other fields."""
         sizes = np.array([len(bag) for bag in bags], dtype=np.int64)
         named = list(names) if names is not None else [f"bag {number}" for number in range(len(bags))]
         return cls(lambda bag, chosen: bags[bag] if chosen is None else bags[bag][chosen], sizes, labels, named)
 
     def chosen(self, bag: int) -> Int64[np.ndarray, "tile"] | None:
-        """Return which tiles of a bag this epoch sees, in their order; None for all of them."""
+        """Return the rows of a bag's tiles in this epoch, ascending; None for all of them."""
         size = int(self.sizes[bag])
         if self.bag_tiles is None or size <= self.bag_tiles:
             return None
@@ -91,8 +91,8 @@ class BagSamples:
         one, two, three = (torch.from_numpy(part).to(self.device) for part in (features, mask, labels))
         return one, two, three
 
-    def some_tiles(self, per_bag: int = 1000) -> Float[np.ndarray, "tile feature"]:
-        """Return up to so many tiles of each bag, the same at every call: what `standardize` is given."""
+    def sample_tiles(self, per_bag: int = 1000) -> Float[np.ndarray, "tile feature"]:
+        """Return the features of up to `per_bag` tiles of each bag, the same at every call: for `standardize`."""
         part = replace(self, bag_tiles=per_bag, epoch=_first)
         return np.concatenate([part._read(bag) for bag in range(len(self))])
 
@@ -104,5 +104,5 @@ class BagSamples:
         bad = int((~np.isfinite(features).all(axis=1)).sum())
         if bad:
             msg = f"the features of {bad} of {len(features)} tiles of {self.names[bag]} hold nan or infinity: "
-            raise ModelError(msg + "leave those tiles out")
+            raise ModelError(msg + "remove those tiles")
         return features

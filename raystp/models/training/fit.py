@@ -1,11 +1,12 @@
 """The training loop: the same function on one process, and on each of several that train together.
 
-A model here is a module whose `forward`, given what its samples' `at` returns, gives tensors with one row per sample,
-and a loss is a function of all rows of a set; whatever crosses between workers comes in as functions (`RankLayout`).
-All that changes while training is one value, `TrainState`, so a checkpoint is that value and a resumed run equals an
-undisturbed one: the plan and the dropout depend on (seed, epoch, step, set) only. Two things depend on the number of
-workers, and only where sets are split over them (`RankLayout.gather`): the dropout drawn, and what a tower's batch
-normalisation sees.
+A model is a module whose `forward` takes what its samples' `at` returns, and gives tensors with one row per sample. A
+loss is a function of all rows of a batch. Operations across workers are the functions of `RankLayout`.
+
+All that changes in a training is one value, `TrainState`: a checkpoint holds it, and a resumed run equals an
+uninterrupted one. The plan and the dropout depend on (seed, epoch, step, batch) only. Two results depend on the number
+of workers, and only if batches are split over ranks (`RankLayout.gather`): the dropout, and the batch normalisation of
+an image encoder.
 """
 
 import contextlib
@@ -13,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,33 +22,43 @@ from torch import Tensor, nn
 
 from raystp.errors import ModelError
 from raystp.models.training.options import FitOptions, Precision
-from raystp.models.training.plan import ALONE, RankLayout, check_workers, epoch_plan, share, validation_batches
+from raystp.models.training.plan import (
+    ONE_RANK,
+    RankLayout,
+    check_workers,
+    epoch_plan,
+    rank_rows,
+    validation_batches,
+)
 from raystp.models.training.samples import Prefetching, SampleSet
+
+EpochRow = dict[str, int | float | None]
+"""A row of the `epochs` table: epoch, train_loss, validation_loss, validation_pcc, seconds."""
 
 
 @dataclass
 class TrainState:
-    """All that changes while a model is trained; what a checkpoint holds."""
+    """All that changes while a model is trained; a checkpoint holds it."""
 
     model: nn.Module
-    """The bare module: its parameters' names are the checkpoint's."""
+    """The module without DDP: its parameters' names are the checkpoint's."""
     loss: Callable[..., Tensor]
-    """Takes what `model.forward` returns, each with all rows of a contrast set, and returns a scalar."""
+    """Takes what `model.forward` returns, with all rows of a batch, and returns a scalar."""
     optimizer: torch.optim.Optimizer
-    part: Callable[..., Tensor] | None = None
-    """The same for one of several ranks, where a set is split over them: takes the `RankLayout` and this rank's rows
-    of what `forward` returns; its mean over ranks is the loss. Without it every rank computes the whole loss."""
-    rate: Callable[[int, FitOptions], float] | None = None
-    """The learning rate of an epoch, where a method has a schedule; a function of the epoch alone."""
-    wrapped: nn.Module | None = None
-    """The same module inside DDP, where several ranks train."""
+    loss_part: Callable[..., Tensor] | None = None
+    """The loss of one rank, for a batch that is split over ranks: takes the `RankLayout` and this rank's rows of what
+    `forward` returns; its mean over ranks is the loss. Without it every rank computes the whole loss."""
+    learning_rate: Callable[[int, FitOptions], float] | None = None
+    """Learning rate of an epoch, for a method with a schedule; depends on the epoch alone."""
+    ddp: nn.Module | None = None
+    """The same module inside DDP, if several ranks train."""
     epoch: int = 0
     """The epoch to run next."""
     best_epoch: int | None = None
     best_value: float | None = None
-    """The lowest validation loss so far, or the highest PCC with its sign turned."""
+    """The lowest validation loss so far, or minus the highest PCC."""
     best: dict[str, Tensor] = field(default_factory=dict)
-    """Weights of the best epoch, on the CPU; kept only for `select="best"`."""
+    """Weights of the best epoch, on the CPU; empty for `select="last"`."""
 
     @classmethod
     def start(
@@ -57,25 +67,25 @@ class TrainState:
         loss: Callable[..., Tensor],
         options: FitOptions,
         *,
-        part: Callable[..., Tensor] | None = None,
+        loss_part: Callable[..., Tensor] | None = None,
         optimizer: Callable[[list[nn.Parameter], FitOptions], torch.optim.Optimizer] | None = None,
-        rate: Callable[[int, FitOptions], float] | None = None,
+        learning_rate: Callable[[int, FitOptions], float] | None = None,
     ) -> "TrainState":
         """Return the state before the first epoch, with AdamW or the method's own optimiser.
 
-        On all parameters that ask for a gradient.
+        The optimiser gets all parameters that require a gradient.
         """
-        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        made = (optimizer or _adamw)(wanted, options)
-        return cls(model, loss, made, part, rate)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        made = (optimizer or _adamw)(trained, options)
+        return cls(model, loss, made, loss_part, learning_rate)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the selected weights: the best epoch's where they were kept, else the last's."""
+        """Return the selected weights: those of the best epoch if they were kept, else the current ones."""
         return dict(self.best) if self.best else _snapshot(self.model)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
 
@@ -84,64 +94,71 @@ def _adamw(parameters: list[nn.Parameter], options: FitOptions) -> torch.optim.O
 
 
 def fit(
-    training: TrainState,
+    state: TrainState,
     train: SampleSet,
     options: FitOptions,
     *,
     validation: SampleSet | None = None,
-    ranks: RankLayout = ALONE,
+    ranks: RankLayout = ONE_RANK,
     score: Callable[[nn.Module], float] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Train from `training.epoch` on; give after each epoch a row of the `epochs` table.
+) -> Iterator[EpochRow]:
+    """Train from `state.epoch` on; yield one row of the `epochs` table after each epoch.
 
-    `training` is changed in place, and when a row is given it is ready to be saved; `TrainState.weights` are the
-    result. `score` turns the model (in eval mode) into the row's `validation_pcc`. Validation is taken whole on every
-    rank, which all come to the same values. Raises ModelError at once where the pairs, the options and the workers do
-    not fit, and later where the loss is no number.
+    `state` is changed in place. Whenever a row is yielded it can be saved; the result is `state.weights()`. `score`
+    gives the row's `validation_pcc` from the model in eval mode. Each rank computes the whole validation, and all ranks
+    get the same values. Raises ModelError at once if the samples, the options and the workers do not fit each other,
+    and later if the loss is nan or infinite.
     """
     check_workers(options.batch_size, options.accumulate_batches, ranks)
-    epoch_plan(
-        len(train),
-        batch_size=options.batch_size,
-        accumulate_batches=options.accumulate_batches,
-        seed=options.seed,
-        epoch=0,
-    )
-    lacking = "section" if validation is None else "score" if options.select == "best_pcc" and score is None else None
-    if lacking and (options.select != "last" or options.patience is not None):
+    _plan(len(train), options, epoch=0)
+    missing = "section" if validation is None else "score" if options.select == "best_pcc" and score is None else None
+    if missing and (options.select != "last" or options.patience is not None):
         msg = (
-            f'select="{options.select}" and patience {options.patience} go by the validation, and there is no '
-            f'validation {lacking}: name one, or train with select="last" and no patience'
+            f'select="{options.select}" and patience {options.patience} need a validation, and there is no '
+            f'validation {missing}: name a validation section, or set select="last" and no patience'
         )
         raise ModelError(msg)
     if validation is not None:
         validation_batches(len(validation), batch_size=options.batch_size, seed=options.seed)
-    return _epochs(training, train, options, validation=validation, ranks=ranks, score=score)
+    return _epochs(state, train, options, validation=validation, ranks=ranks, score=score)
+
+
+def _plan(rows: int, options: FitOptions, *, epoch: int) -> Int64[np.ndarray, "step batch sample"]:
+    return epoch_plan(
+        rows,
+        batch_size=options.batch_size,
+        accumulate_batches=options.accumulate_batches,
+        seed=options.seed,
+        epoch=epoch,
+    )
 
 
 def _epochs(
-    training: TrainState,
+    state: TrainState,
     train: SampleSet,
     options: FitOptions,
     *,
     validation: SampleSet | None,
     ranks: RankLayout,
     score: Callable[[nn.Module], float] | None,
-) -> Iterator[dict[str, Any]]:
-    while training.epoch < options.epochs and not _is_stale(training, options):
-        began, epoch = time.perf_counter(), training.epoch
-        losses = [train_epoch(training, train, options, ranks)]
+) -> Iterator[EpochRow]:
+    while state.epoch < options.epochs and not _is_stale(state, options):
+        began, epoch = time.perf_counter(), state.epoch
+        losses = [train_epoch(state, train, options, ranks)]
         if validation is not None:
-            losses.append(validation_loss(training, validation, options))
-        losses = ranks.mean(torch.tensor(losses, dtype=torch.float32, device=training.device)).tolist()
+            losses.append(validation_loss(state, validation, options))
+        losses = ranks.mean(torch.tensor(losses, dtype=torch.float32, device=state.device)).tolist()
         if not all(math.isfinite(loss) for loss in losses):
-            msg = f"the loss of epoch {epoch} is {losses}: lower lr ({options.lr}), or look for nan in the features"
+            msg = (
+                f"the loss of epoch {epoch} (training, validation) is {losses}: lower fit.lr (now {options.lr}), or "
+                "check the features for nan"
+            )
             raise ModelError(msg)
-        pcc = score(training.model.eval()) if score is not None else None
-        training.epoch += 1
+        pcc = score(state.model.eval()) if score is not None else None
+        state.epoch += 1
         if validation is not None:
             value = -pcc if options.select == "best_pcc" and pcc is not None else losses[1]
-            _keep_best(training, epoch, value, options)
+            _keep_best(state, epoch, value, options)
         yield {
             "epoch": epoch,
             "train_loss": losses[0],
@@ -151,54 +168,48 @@ def _epochs(
         }
 
 
-def train_epoch(training: TrainState, train: SampleSet, options: FitOptions, ranks: RankLayout = ALONE) -> float:
-    """Take the optimiser steps of epoch `training.epoch`; return the mean loss of this rank's sets."""
-    plan = epoch_plan(
-        len(train),
-        batch_size=options.batch_size,
-        accumulate_batches=options.accumulate_batches,
-        seed=options.seed,
-        epoch=training.epoch,
-    )
+def train_epoch(state: TrainState, train: SampleSet, options: FitOptions, ranks: RankLayout = ONE_RANK) -> float:
+    """Take the optimiser steps of epoch `state.epoch`; return the mean loss of this rank's batches."""
+    plan = _plan(len(train), options, epoch=state.epoch)
     if isinstance(train, Prefetching):
-        train.prefetch([rows for sets in plan for rows in share(sets, ranks).values()], training.epoch)
-    if training.rate is not None:
-        for group in training.optimizer.param_groups:
-            group["lr"] = training.rate(training.epoch, options)
-    (training.wrapped or training.model).train()
-    total = torch.zeros((), device=training.device)
-    with _own_randomness(training.device):
-        for number, sets in enumerate(plan):
-            training.optimizer.zero_grad(set_to_none=True)
-            key = (options.seed, training.epoch, number)
-            total += accumulate(training, train, sets, ranks, key=key, precision=options.precision)
-            training.optimizer.step()
+        train.prefetch([rows for batches in plan for rows in rank_rows(batches, ranks).values()], state.epoch)
+    if state.learning_rate is not None:
+        for group in state.optimizer.param_groups:
+            group["lr"] = state.learning_rate(state.epoch, options)
+    (state.ddp or state.model).train()
+    total = torch.zeros((), device=state.device)
+    with _restored_generators(state.device):
+        for number, batches in enumerate(plan):
+            state.optimizer.zero_grad(set_to_none=True)
+            key = (options.seed, state.epoch, number)
+            total += accumulate(state, train, batches, ranks, key=key, precision=options.precision)
+            state.optimizer.step()
     return float(total) / len(plan)
 
 
 def accumulate(
-    training: TrainState,
+    state: TrainState,
     train: SampleSet,
-    sets: Int64[np.ndarray, "set pair"],
-    ranks: RankLayout = ALONE,
+    batches: Int64[np.ndarray, "batch sample"],
+    ranks: RankLayout = ONE_RANK,
     *,
     key: tuple[int, ...] = (),
     precision: Precision = "float32",
 ) -> Float[Tensor, ""]:
     """Add the gradient of this rank's part of one step to the parameters; return its mean loss, without gradient.
 
-    With `key`, dropout is drawn from (key, set), and from the rank as well where a set is split over ranks.
+    With `key`, dropout is drawn from (key, batch), and from the rank as well if a batch is split over ranks.
     """
-    forward = training.wrapped or training.model
-    parts = share(sets, ranks)
-    total = torch.zeros((), device=training.device)
+    forward = state.ddp or state.model
+    parts = rank_rows(batches, ranks)
+    total = torch.zeros((), device=state.device)
     for number, rows in parts.items():
         if key:
-            _seed(training.device, (*key, number, ranks.rank if ranks.gather is not None else 0))
+            _seed(state.device, (*key, number, ranks.rank if ranks.gather is not None else 0))
         with ranks.no_sync() if number != max(parts) else contextlib.nullcontext():
-            outputs = _outputs(forward, train.at(rows), training.device, precision)
-            loss = _loss(training, outputs, ranks) / len(parts)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+            outputs = _outputs(forward, train.at(rows), state.device, precision)
+            loss = _loss(state, outputs, ranks) / len(parts)
+            torch.autograd.backward(loss)
         total += loss.detach()
     return total
 
@@ -206,7 +217,7 @@ def accumulate(
 def _outputs(
     forward: nn.Module, batch: tuple[Tensor, ...], device: torch.device, precision: Precision
 ) -> tuple[Tensor, ...]:
-    """Return what a model gives for a batch, for a loss that is taken in float32."""
+    """Return a model's outputs for a batch, in float32 at least, for the loss."""
     if precision == "float32":
         outputs: tuple[Tensor, ...] = forward(*batch)
         return outputs
@@ -215,45 +226,45 @@ def _outputs(
     return tuple(one.float() if one.dtype == torch.bfloat16 else one for one in outputs)
 
 
-def _loss(training: TrainState, outputs: tuple[Tensor, ...], ranks: RankLayout) -> Float[Tensor, ""]:
-    """Return the loss of a set whose rows are all here, or of a set that is split over ranks."""
+def _loss(state: TrainState, outputs: tuple[Tensor, ...], ranks: RankLayout) -> Float[Tensor, ""]:
+    """Return the loss of a whole batch, or of a batch that is split over ranks."""
     if ranks.gather is None:
-        return training.loss(*outputs)
-    if training.part is not None:
-        return training.part(ranks, *outputs)
-    return training.loss(*(ranks.gather(output) for output in outputs))
+        return state.loss(*outputs)
+    if state.loss_part is not None:
+        return state.loss_part(ranks, *outputs)
+    return state.loss(*(ranks.gather(output) for output in outputs))
 
 
-def validation_loss(training: TrainState, validation: SampleSet, options: FitOptions) -> float:
-    """Return the mean loss over the validation's contrast sets, without dropout."""
-    sets = validation_batches(len(validation), batch_size=options.batch_size, seed=options.seed)
+def validation_loss(state: TrainState, validation: SampleSet, options: FitOptions) -> float:
+    """Return the mean loss over the validation batches, without dropout."""
+    plan = validation_batches(len(validation), batch_size=options.batch_size, seed=options.seed)
     if isinstance(validation, Prefetching):
-        validation.prefetch(list(sets), training.epoch)
-    training.model.eval()
+        validation.prefetch(list(plan), state.epoch)
+    state.model.eval()
     with torch.inference_mode():
-        batches = (validation.at(rows) for rows in sets)
-        losses = [training.loss(*_outputs(training.model, one, training.device, options.precision)) for one in batches]
+        batches = (validation.at(rows) for rows in plan)
+        losses = [state.loss(*_outputs(state.model, one, state.device, options.precision)) for one in batches]
     return float(torch.stack(losses).mean())
 
 
-def _keep_best(training: TrainState, epoch: int, value: float, options: FitOptions) -> None:
-    if training.best_value is None or value < training.best_value:
-        training.best_epoch, training.best_value = epoch, value
-        training.best = _snapshot(training.model) if options.select != "last" else {}
+def _keep_best(state: TrainState, epoch: int, value: float, options: FitOptions) -> None:
+    if state.best_value is None or value < state.best_value:
+        state.best_epoch, state.best_value = epoch, value
+        state.best = _snapshot(state.model) if options.select != "last" else {}
 
 
-def _is_stale(training: TrainState, options: FitOptions) -> bool:
-    if options.patience is None or training.best_epoch is None:
+def _is_stale(state: TrainState, options: FitOptions) -> bool:
+    if options.patience is None or state.best_epoch is None:
         return False
-    return training.epoch - 1 - training.best_epoch >= options.patience
+    return state.epoch - 1 - state.best_epoch >= options.patience
 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
 
 
-def _own_randomness(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Put torch's generators back afterwards: dropout reads the global ones, and they are not ours to move."""
+def _restored_generators(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Restore torch's global generators at the end: dropout draws from them, and the caller may use them too."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 

@@ -1,4 +1,4 @@
-"""How long and in which batches a model is trained. No torch is imported here, so a config can be read without it."""
+"""Options of the training loop. Imports no torch, so that reading a config does not either."""
 
 import math
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How long and in which batches a model is trained; the defaults are BLEEP's (AdamW, 4 batches of 128)."""
+    """Length, batches and optimiser of a training; the defaults are BLEEP's (AdamW, 4 batches of 128)."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"contrast": "batch_size", "step": "accumulate_batches"}
-    """Old field -> its name today."""
+    """Name of a field in earlier versions -> its name now."""
 
     epochs: int = 150
     lr: float = 1e-3
@@ -24,7 +24,7 @@ class FitOptions:
     """Batches per optimiser step; their losses are averaged."""
     seed: int = 0
     select: Literal["last", "best", "best_pcc"] = "last"
-    """`best` keeps the epoch with the lowest validation loss, `best_pcc` the epoch with the highest validation PCC; of
+    """Which epoch's weights are kept: `best` has the lowest validation loss, `best_pcc` the highest validation PCC; of
     equal epochs the earliest. A contrastive loss can rise for many epochs while retrieval still improves."""
     patience: int | None = None
     """Stop after this many epochs in a row without a new best."""
@@ -40,7 +40,7 @@ class FitOptions:
 
 
 def check_at_least(options: object, least: Mapping[str, int]) -> None:
-    """Raise ValueError, naming every field, where a number is below its least value or not finite."""
+    """Raise ValueError that lists every field that is below its least value or not finite."""
     values = {name: getattr(options, name) for name in least}
     wrong = [
         f"{name} must be finite and at least {least[name]}, got {value}"

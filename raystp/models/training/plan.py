@@ -1,4 +1,4 @@
-"""Which samples form a batch, which batches form an optimiser step, and which rank computes what.
+"""Which samples form a batch, which batches form an optimiser step, and which rank computes which part of a step.
 
 An epoch is a list of optimiser steps; a step is `accumulate_batches` batches; a batch is `batch_size` samples, which a
 contrastive loss compares with each other. Published BLEEP trains with 4 batches of 128 (one per GPU), not with one of
@@ -25,20 +25,21 @@ def _itself(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class RankLayout:
-    """One of the processes that train together, and how it reaches the others; alone by default."""
+    """This rank among the processes that train together, and its operations across ranks. The default is one rank."""
 
     rank: int = 0
     world: int = 1
+    """Number of ranks."""
     gather: Callable[[Tensor], Tensor] | None = None
     """Concatenates a tensor's rows over ranks, in rank order; its backward sums over ranks, then takes the own rows.
     Without it each rank gets whole batches; with it each batch is split over the ranks and gathered for the loss."""
     mean: Callable[[Tensor], Tensor] = _itself
     """Averages a tensor over ranks, without gradient, so that all ranks report, select and stop alike."""
     no_sync: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
-    """Holds back DDP's exchange of gradients; entered for all sets of a step but the last."""
+    """Postpones DDP's exchange of gradients; entered for all batches of a step except the last."""
 
 
-ALONE = RankLayout()
+ONE_RANK = RankLayout()
 
 
 def epoch_plan(
@@ -47,7 +48,7 @@ def epoch_plan(
     """Return the rows of each batch of each optimiser step of an epoch.
 
     A permutation of all rows that depends on `seed` and `epoch` only; rows that do not fill a step are left out of this
-    epoch. Raises ModelError where the rows do not fill one step.
+    epoch. Raises ModelError if the rows do not fill one step.
     """
     size, count = batch_size, accumulate_batches
     if size < 1 or count < 1:
@@ -71,7 +72,7 @@ def validation_batches(rows: int, *, batch_size: int, seed: int) -> Int64[np.nda
     Rows that do not fill a batch are left out. With fewer rows than `batch_size` there is one batch of all rows; its
     loss compares between epochs, but not with the training loss. Raises ModelError below 2 rows.
     """
-    if rows < 2:  # noqa: PLR2004 -- one sample has none to be compared with
+    if rows < 2:  # noqa: PLR2004 -- a contrastive loss needs a second sample
         msg = f"a validation loss needs at least 2 samples, got {rows}: name a larger validation section, or none"
         raise ModelError(msg)
     size = min(rows, batch_size)
@@ -79,8 +80,8 @@ def validation_batches(rows: int, *, batch_size: int, seed: int) -> Int64[np.nda
     return order[: rows // size * size].reshape(-1, size)
 
 
-def share(batches: Int64[np.ndarray, "batch sample"], ranks: RankLayout) -> dict[int, Int64[np.ndarray, "part"]]:
-    """Return this rank's part of one step: number of the batch -> rows that this rank embeds, in order."""
+def rank_rows(batches: Int64[np.ndarray, "batch sample"], ranks: RankLayout) -> dict[int, Int64[np.ndarray, "part"]]:
+    """Return this rank's part of one step: number of the batch -> rows that this rank computes, in order."""
     if ranks.gather is None:
         count = len(batches) // ranks.world
         return {number: batches[number] for number in range(ranks.rank * count, (ranks.rank + 1) * count)}
@@ -89,7 +90,7 @@ def share(batches: Int64[np.ndarray, "batch sample"], ranks: RankLayout) -> dict
 
 
 def check_workers(batch_size: int, accumulate_batches: int, ranks: RankLayout) -> None:
-    """Raise ModelError where the number of workers does not divide what they share."""
+    """Raise ModelError if the number of workers does not divide the batches of a step, or the samples of a batch."""
     whole = ranks.gather is None
     shared = accumulate_batches if whole else batch_size
     if shared % ranks.world:

@@ -1,4 +1,4 @@
-"""What a method's `setup` gets, and the training that it returns."""
+"""The inputs and the result of a method's `setup`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32
 from torch import nn
 
-from raystp.models.method import SpotArrays
+from raystp.models.arrays import SpotArrays
 from raystp.models.training.bags import BagSamples
 from raystp.models.training.fit import TrainState
 from raystp.models.training.options import FitOptions
@@ -21,7 +21,7 @@ class TrainSetup:
     """A training, ready to start: a model on its device, and its samples."""
 
     model: nn.Module
-    """With a `loss` of what its `forward` returns."""
+    """Has a method `loss` that takes what its `forward` returns."""
     train: SampleSet
     validation: SampleSet | None = None
     score: Callable[[nn.Module], float] | None = None
@@ -32,25 +32,25 @@ class TrainSetup:
 
 @dataclass(frozen=True)
 class SpotInputs:
-    """Measured spots to learn from, alike on every worker."""
+    """Measured spots to learn from, the same on every worker."""
 
     train: SpotArrays
     validation: SpotArrays | None
     d_image: int
     """Length of the image features."""
     meta: Mapping[str, Any]
-    """Record of the model to be: `genes` in the order of the expression's columns and, with gene texts, which of them
-    are `seen` in training and which are `unseen`."""
+    """Meta of the model to be trained: `genes` in the order of the expression's columns and, with gene texts, which of
+    them are `seen` in training and which are `unseen`."""
     seed: int
     device: torch.device
     texts: Float32[np.ndarray, "gene text"] | None = None
     """Text embedding of each gene, for a method that needs them."""
-    bags: Mapping[str, Any] = field(default_factory=dict)
+    bags: Mapping[str, int | None] = field(default_factory=dict)
     """`parts` and `tiles` of `BagConfig`, for a method that learns from bags."""
-    tower: nn.Module | None = None
+    encoder: nn.Module | None = None
     """Image encoder that is trained with the model; None for cached features."""
     pixel_pairs: Callable[[SpotArrays, bool], SampleSet] | None = None
-    """With `tower`: spots, and whether to augment them -> pairs of pixels and expression."""
+    """With `encoder`: spots, and whether to augment them -> pairs of pixels and expression."""
 
     def pairs(self, spots: SpotArrays, *, augment: bool = False) -> SampleSet:
         """Return pairs of image and expression, on the device."""
@@ -65,12 +65,12 @@ class SpotInputs:
 
 @dataclass(frozen=True)
 class BagInputs:
-    """Bags of tiles with their labels to learn from, alike on every worker."""
+    """Bags of tiles with their labels to learn from, the same on every worker."""
 
     train: BagSamples
     validation: BagSamples | None
     features: Float32[np.ndarray, "tile feature"]
-    """Training tiles that features are standardised by."""
+    """Training tiles whose mean and deviation standardise the features."""
     seed: int
     device: torch.device
     bag_tiles: int | None = None
@@ -79,7 +79,9 @@ class BagInputs:
 
 def start(setup: TrainSetup, options: FitOptions) -> TrainState:
     """Return the state before the first epoch, with the method's own optimiser and schedule where it has them."""
-    model: Any = setup.model
-    part, optimizer = getattr(model, "loss_part", None), getattr(model, "optimizer", None)
-    rate = getattr(model, "learning_rate", None)
-    return TrainState.start(model, model.loss, options, part=part, optimizer=optimizer, rate=rate)
+    model: Any = setup.model  # the methods below are not those of nn.Module
+    loss_part, optimizer = getattr(model, "loss_part", None), getattr(model, "optimizer", None)
+    learning_rate = getattr(model, "learning_rate", None)
+    return TrainState.start(
+        model, model.loss, options, loss_part=loss_part, optimizer=optimizer, learning_rate=learning_rate
+    )

@@ -41,7 +41,7 @@ class TrainWork:
         """
         setup = self.learner.prepare(worker)
         state = start(setup, self.fit)
-        state.wrapped = worker.wrap(setup.model) if worker.world > 1 else None
+        state.ddp = worker.wrap(setup.model) if worker.world > 1 else None
         rows = _resume(state, worker)
         ranks = _ranks(state, worker, split=self.split_batches)
         loop = fit(state, setup.train, self.fit, validation=setup.validation, ranks=ranks, score=setup.score)
@@ -86,7 +86,7 @@ class TrainWork:
 def _ranks(state: TrainState, worker: Worker, *, split: bool) -> RankLayout:
     if worker.world == 1:
         return RankLayout()
-    wrapped = cast("DistributedDataParallel", state.wrapped)
+    wrapped = cast("DistributedDataParallel", state.ddp)
     return RankLayout(
         rank=worker.rank,
         world=worker.world,

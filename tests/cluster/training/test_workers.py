@@ -42,7 +42,7 @@ def _arrays() -> tuple[torch.Tensor, torch.Tensor]:
 
 def _bleep(options: BleepOptions) -> Setup:
     model = seeded_bleep(FEATURES, GENES, options, seed=1)
-    return TrainState.start(model, model.loss, OPTIONS, part=model.loss_part), PairDataset.of(*_arrays())
+    return TrainState.start(model, model.loss, OPTIONS, loss_part=model.loss_part), PairDataset.of(*_arrays())
 
 
 def _nh2st(form: Any) -> Setup:
@@ -50,7 +50,7 @@ def _nh2st(form: Any) -> Setup:
     model = seeded_nh2st(FEATURES, GENES, Nh2stOptions(form=form, dim=8, heads=2, dropout=0.0), seed=1)
     rows = np.arange(ROWS)[:, None] + [0, -1, 1]
     samples = NeighbourSamples.of(*_arrays(), rows % ROWS, (rows >= 0) & (rows < ROWS))
-    return TrainState.start(model, model.loss, OPTIONS, part=model.loss_part), samples
+    return TrainState.start(model, model.loss, OPTIONS, loss_part=model.loss_part), samples
 
 
 # Without dropout, whose random masks differ with the number of workers.
@@ -82,8 +82,8 @@ def _worker(rank: int, world: int, port: int, folder: str) -> None:
     for name, make in SETUPS.items():
         for layout in LAYOUTS:
             training, samples = make()
-            training.part = training.part if layout == "in parts" else None
-            training.wrapped = wrapped = DistributedDataParallel(training.model)
+            training.loss_part = training.loss_part if layout == "in parts" else None
+            training.ddp = wrapped = DistributedDataParallel(training.model)
             gathered = None if layout == "whole batches" else gather
             ranks = RankLayout(rank, world, gather=gathered, no_sync=wrapped.no_sync)
             found = _gradients((training, samples), ranks)

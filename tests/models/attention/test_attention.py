@@ -1,4 +1,4 @@
-"""Attention regression: its weights sum to 1, padding and order change nothing, and a planted hotspot is found."""
+"""Attention regression: weights sum to 1, padding changes nothing, and trunks per gene are separate models."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -47,7 +47,7 @@ def _samples(count: int = 12, genes: int = 3, seed: int = 0) -> BagSamples:
 
 def _model(options: AttentionOptions = SMALL, genes: int = 3, width: int = 16) -> AttentionRegression:
     model = seeded_attention(width, genes, options, seed=1).eval()
-    for parameter in model.parameters():  # so that tiles differ in attention by more than a hair
+    for parameter in model.parameters():  # so that the attention of tiles differs clearly
         parameter.data *= 2
     return model
 
@@ -76,7 +76,9 @@ def test_slide_prediction_is_the_attention_weighted_mean_of_tile_predictions_by_
 
 
 @every_design
-def test_attention_sums_to_one_and_a_slide_lies_between_its_least_and_its_most_tile(options: AttentionOptions) -> None:
+def test_attention_sums_to_one_and_the_slide_is_between_its_lowest_and_highest_tile(
+    options: AttentionOptions,
+) -> None:
     ready, (bag,) = _ready(_model(options)), _bags([60])
     maps, predicted = ready.maps(bag), ready.predict_bag(bag)
     np.testing.assert_allclose(maps["attention"].sum(axis=0), 1.0, atol=1e-6)
@@ -87,55 +89,55 @@ def test_attention_sums_to_one_and_a_slide_lies_between_its_least_and_its_most_t
 
 
 @every_design
-def test_a_bag_of_one_tile_is_predicted_as_its_tile(options: AttentionOptions) -> None:
+def test_prediction_of_a_bag_of_one_tile_is_that_of_its_tile(options: AttentionOptions) -> None:
     ready, (bag,) = _ready(_model(options)), _bags([1])
     np.testing.assert_allclose(ready.predict_bag(bag), ready.predict(bag)[0], atol=1e-6)
 
 
 @every_design
-def test_padding_never_changes_an_answer_whatever_it_holds(options: AttentionOptions) -> None:
+def test_padding_of_any_value_changes_no_prediction(options: AttentionOptions) -> None:
     model, samples = _model(options), BagSamples.of(_bags([5, 9, 2]), np.zeros((3, 3)))
     features, mask, labels = samples.at(np.arange(3))
     assert features.shape == (3, 9, 16)
     together = model(features, mask, labels)[0]
     alone = torch.cat([model(*samples.at(np.array([bag])))[0] for bag in range(3)])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
-    soiled = torch.where(mask[..., None] == 0, torch.tensor(float("nan")), features)
-    torch.testing.assert_close(model(soiled, mask, labels)[0], together, atol=0, rtol=0)
+    with_nan = torch.where(mask[..., None] == 0, torch.tensor(float("nan")), features)
+    torch.testing.assert_close(model(with_nan, mask, labels)[0], together, atol=0, rtol=0)
 
 
 @every_design
-def test_a_batch_answers_as_the_stored_model_does_bag_by_bag(options: AttentionOptions) -> None:
+def test_predictions_of_a_batch_equal_those_bag_by_bag(options: AttentionOptions) -> None:
     model, bags = _model(options), _bags([5, 9, 2])
     batch = model(*BagSamples.of(bags, np.zeros((3, 3))).at(np.arange(3)))[0].detach().numpy()
     np.testing.assert_allclose(batch, [_ready(model).predict_bag(bag) for bag in bags], atol=1e-5)
 
 
-def test_a_model_of_own_trunks_is_as_many_models_as_genes() -> None:
+def test_trunks_per_gene_are_separate_models_of_one_gene() -> None:
     options = replace(SMALL, heads="per_gene", trunk="per_gene", dropout=0.0)
     whole, samples = _model(options), _samples()
     batch = samples.at(np.arange(len(samples)))
     predicted, labels = whole(*batch)
-    whole.loss(predicted, labels).backward()  # type: ignore[no-untyped-call]  # torch's own
+    torch.autograd.backward(whole.loss(predicted, labels))
     gradients = {name: value.grad for name, value in whole.named_parameters()}
     for gene in range(3):
-        one = whole.only([gene])
+        one = whole.for_genes([gene])
         assert one.options == options
         alone, label = one(batch[0], batch[1], batch[2][:, [gene]])
         torch.testing.assert_close(alone[:, 0], predicted[:, gene], atol=1e-6, rtol=1e-5)
-        one.loss(alone, label).backward()  # type: ignore[no-untyped-call]  # torch's own
+        torch.autograd.backward(one.loss(alone, label))
         for name, value in one.named_parameters():
-            whose = gradients[name]
-            assert whose is not None
-            torch.testing.assert_close(value.grad, 3 * whose[[gene]], atol=1e-6, rtol=1e-4)
+            gradient = gradients[name]
+            assert gradient is not None
+            torch.testing.assert_close(value.grad, 3 * gradient[[gene]], atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_own_trunks_trained_together_are_what_each_gene_gives_alone(optimizer: Any) -> None:
+def test_trunks_per_gene_trained_together_equal_those_trained_alone(optimizer: Any) -> None:
     options = replace(SMALL, heads="per_gene", trunk="per_gene", dropout=0.0, optimizer=optimizer)
     fitting, samples = FitOptions(epochs=3, batch_size=4, accumulate_batches=1, lr=1e-2, weight_decay=0.01), _samples()
     together = _start(_model(options), fitting)
-    alone = [_start(_model(options).only([gene]), fitting) for gene in range(3)]
+    alone = [_start(_model(options).for_genes([gene]), fitting) for gene in range(3)]
     list(fit(together, samples, fitting))
     for gene, one in enumerate(alone):
         list(fit(one, replace(samples, labels=samples.labels[:, [gene]]), fitting))
@@ -146,15 +148,15 @@ def test_own_trunks_trained_together_are_what_each_gene_gives_alone(optimizer: A
 
 
 @every_design
-def test_a_model_of_some_genes_answers_for_them_as_the_whole(options: AttentionOptions) -> None:
+def test_a_model_of_some_genes_has_the_maps_of_the_whole_model(options: AttentionOptions) -> None:
     model, (bag,) = _model(options), _bags([20])
     model.standardize_labels(np.random.default_rng(0).normal(size=(9, 3)))
-    wanted = _ready(model).maps(bag)
+    expected = _ready(model).maps(bag)
     for name, values in _ready(model).maps(bag, genes=["g2", "g0"]).items():
-        np.testing.assert_allclose(values, wanted[name][:, [2, 0]], atol=1e-6)
+        np.testing.assert_allclose(values, expected[name][:, [2, 0]], atol=1e-6)
 
 
-def test_dropout_is_on_in_training_and_off_afterwards() -> None:
+def test_dropout_is_on_in_training_only() -> None:
     model, batch = _model(), _samples().at(np.arange(4))
     assert torch.equal(model(*batch)[0], model(*batch)[0])
     model.train()
@@ -180,54 +182,54 @@ def _gradients(model: AttentionRegression) -> list[Tensor]:
 
 
 @every_design
-def test_bags_gathered_from_ranks_or_dealt_to_them_give_the_gradient_of_one(options: AttentionOptions) -> None:
+def test_gradient_of_bags_is_the_same_gathered_or_accumulated_as_in_one_batch(options: AttentionOptions) -> None:
     samples, rows = _samples(8), np.arange(8)
     model = _model(replace(options, dropout=0.0))
-    model.loss(*model(*samples.at(rows))).backward()  # type: ignore[no-untyped-call]  # torch's own
+    torch.autograd.backward(model.loss(*model(*samples.at(rows))))
     assert all(value.grad is not None for value in model.parameters())
-    wanted = _gradients(model)
+    expected = _gradients(model)
     model.zero_grad()
     halves = [model(*samples.at(half)) for half in np.split(rows, 2)]
-    model.loss(*(torch.cat(side) for side in zip(*halves, strict=True))).backward()  # type: ignore[no-untyped-call]  # torch's own
-    for mine, one in zip(_gradients(model), wanted, strict=True):
-        torch.testing.assert_close(mine, one, atol=1e-6, rtol=1e-4)
+    torch.autograd.backward(model.loss(*(torch.cat(side) for side in zip(*halves, strict=True))))
+    for one, other in zip(_gradients(model), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
     model.zero_grad()
     accumulate(_start(model, FitOptions()), samples, rows.reshape(8, 1))
-    for mine, one in zip(_gradients(model), wanted, strict=True):
-        torch.testing.assert_close(mine, one, atol=1e-6, rtol=1e-4)
+    for one, other in zip(_gradients(model), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_resumed_run_equals_the_undisturbed_one_samples_of_large_bags_and_all(tmp_path: Path, optimizer: Any) -> None:
+def test_resumed_run_equals_the_uninterrupted_one_with_sampled_tiles(tmp_path: Path, optimizer: Any) -> None:
     options = FitOptions(epochs=4, batch_size=1, accumulate_batches=3, lr=1e-2)
-    place = StoragePath.of(tmp_path / "state")
+    folder = StoragePath.of(tmp_path / "state")
 
     def run() -> tuple[TrainState, BagSamples]:
-        training = _start(_model(replace(SMALL, optimizer=optimizer)), options)
-        return training, replace(_samples(), bag_tiles=4, seed=7, epoch=lambda: training.epoch)
+        state = _start(_model(replace(SMALL, optimizer=optimizer)), options)
+        return state, replace(_samples(), bag_tiles=4, seed=7, epoch=lambda: state.epoch)
 
-    undisturbed, samples = run()
-    list(fit(undisturbed, samples, options))
+    uninterrupted, samples = run()
+    list(fit(uninterrupted, samples, options))
     first, samples = run()
     for row in fit(first, samples, options):
         if row["epoch"] == 1:
-            save_state(place, first)
+            save_state(folder, first)
             break
     second, samples = run()
-    load_state(place, second)
+    load_state(folder, second)
     list(fit(second, samples, options))
-    for name, value in undisturbed.model.state_dict().items():
+    for name, value in uninterrupted.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name])
 
 
 def test_a_checkpoint_of_another_design_is_refused(tmp_path: Path) -> None:
-    place = StoragePath.of(tmp_path / "state")
-    save_state(place, _start(_model(), FitOptions()))
+    folder = StoragePath.of(tmp_path / "state")
+    save_state(folder, _start(_model(), FitOptions()))
     with pytest.raises(ModelError, match="is of another model"):
-        load_state(place, _start(_model(replace(SMALL, heads="per_gene")), FitOptions()))
+        load_state(folder, _start(_model(replace(SMALL, heads="per_gene")), FitOptions()))
 
 
-def test_answers_come_back_in_the_labels_units() -> None:
+def test_predictions_are_in_the_units_of_the_labels() -> None:
     labels = np.array([[100.0, 7.0], [104.0, 7.0], [102.0, 7.0]])
     model = seeded_attention(16, 2, SMALL, seed=0).eval()
     model.standardize_labels(labels)
@@ -238,14 +240,14 @@ def test_answers_come_back_in_the_labels_units() -> None:
     np.testing.assert_allclose(_ready(model).predict_bag(_bags([5])[0]), [102.0 + labels[:, 0].std(), 8.0], rtol=1e-6)
 
 
-def test_the_same_seed_begins_with_the_same_weights_and_moves_no_other_randomness() -> None:
+def test_seed_determines_the_first_weights_and_leaves_the_global_generator_unchanged() -> None:
     before = torch.get_rng_state()
     one, two = (seeded_attention(16, 3, SMALL, seed=4) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
-def test_the_published_model_is_one_per_gene_and_trained_by_sgd() -> None:
+def test_the_published_model_is_one_per_gene_with_sgd() -> None:
     model = seeded_attention(8, 2, GRAZIANI, seed=0)
     assert model.tile.embed.weight.shape == (2, 128, 8)
     optimizer = model.optimizer(model.parameters(), FitOptions(lr=1e-4, weight_decay=0.01))
@@ -256,15 +258,15 @@ def test_the_published_model_is_one_per_gene_and_trained_by_sgd() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"),
+    ("wrong", "message"),
     [
         ({"dropout": 1.0}, "a dropout from 0 to below 1"),
         ({"clamp": 0.0}, "a clamp above 0"),
         ({"embedding": 0}, "widths of 1 or more"),
-        ({"level": "embedding", "pooling": "max"}, "gives no tile a weight"),
-        ({"trunk": "per_gene"}, 'use heads="per_gene"'),
+        ({"level": "embedding", "pooling": "max"}, "no tile has a weight"),
+        ({"trunk": "per_gene"}, 'set heads="per_gene"'),
     ],
 )
-def test_options_that_make_no_model_are_refused_in_a_sentence(wrong: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ModelError, match=sentence):
+def test_invalid_options_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         AttentionOptions(**wrong)

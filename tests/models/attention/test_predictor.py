@@ -1,4 +1,4 @@
-"""A stored attention model: one answer whatever the chunk, order or dealing of tiles, and maps that move with them."""
+"""A stored attention model: chunks, order and workers do not change predictions, and maps follow the tiles."""
 
 import subprocess
 import sys
@@ -13,7 +13,8 @@ import torch
 from raystp.errors import ModelError
 from raystp.models.attention.model import AttentionRegression, seeded_attention
 from raystp.models.attention.options import AttentionOptions
-from raystp.models.attention.predictor import AttentionPredictor, RunningPool, open_predictor
+from raystp.models.attention.predictor import AttentionPredictor, RunningPool
+from raystp.models.methods import open_predictor
 from raystp.models.store import load_model, save_model
 from raystp.storage import StoragePath
 
@@ -49,7 +50,7 @@ def _bag(tiles: int = 120) -> np.ndarray:
 
 
 @every_design
-def test_no_chunk_size_changes_an_answer(options: AttentionOptions) -> None:
+def test_chunk_size_changes_no_prediction(options: AttentionOptions) -> None:
     bag, whole = _bag(), _ready(options)
     for chunk in (1, 7, 120):
         part = _ready(options, chunk)
@@ -69,7 +70,7 @@ def test_order_of_tiles_changes_no_slide_and_permutes_its_maps(options: Attentio
 
 
 @every_design
-def test_a_slide_dealt_to_workers_is_pooled_to_the_slide(options: AttentionOptions) -> None:
+def test_pools_of_several_workers_merge_to_the_slide(options: AttentionOptions) -> None:
     ready, tiles = _ready(options), torch.from_numpy(_bag())
     pools = [RunningPool(ready.model) for _ in range(4)]
     with torch.inference_mode():
@@ -81,7 +82,7 @@ def test_a_slide_dealt_to_workers_is_pooled_to_the_slide(options: AttentionOptio
 
 
 @every_design
-def test_maps_add_up_to_what_the_slide_differs_from_the_training_mean(options: AttentionOptions) -> None:
+def test_contributions_sum_to_the_difference_of_the_slide_from_the_training_mean(options: AttentionOptions) -> None:
     ready, maps = _ready(options), _ready(options).maps(_bag())
     mean = ready.model.label_mean.numpy()
     np.testing.assert_allclose(maps["attention"].sum(axis=0), 1.0, atol=1e-5)
@@ -101,50 +102,51 @@ def test_attention_of_extreme_logits_neither_overflows_nor_vanishes() -> None:
 
 
 @every_design
-def test_a_stored_model_answers_as_it_did(tmp_path: Path, options: AttentionOptions) -> None:
-    ready, place = _ready(options), StoragePath.of(tmp_path / "model")
+def test_a_stored_model_keeps_its_predictions(tmp_path: Path, options: AttentionOptions) -> None:
+    ready, folder = _ready(options), StoragePath.of(tmp_path / "model")
     save_model(
-        place, "attention", ready.model.state_dict(), {"genes": GENES, "d_image": 16, "options": asdict(options)}
+        folder, "attention", ready.model.state_dict(), {"genes": GENES, "d_image": 16, "options": asdict(options)}
     )
-    kind, arrays, meta = load_model(place)
-    back = open_predictor(arrays, meta)
+    kind, arrays, meta = load_model(folder)
+    back = open_predictor(kind, arrays, meta)
+    assert isinstance(back, AttentionPredictor)
     assert (back.kind, kind, back.genes, back.d_image) == ("attention", "attention", GENES, 16)
     np.testing.assert_array_equal(back.predict_bag(_bag()), ready.predict_bag(_bag()))
     np.testing.assert_array_equal(back.maps(_bag(), ["MUC1"])["local"], ready.maps(_bag(), ["MUC1"])["local"])
 
 
 @every_design
-def test_tiles_can_be_taken_away_without_reading_the_others_again(options: AttentionOptions) -> None:
+def test_tiles_can_be_removed_without_computing_the_others_again(options: AttentionOptions) -> None:
     ready, bag = _ready(options), _bag()
-    left = np.random.default_rng(3).permutation(len(bag))[:17]
+    kept = np.random.default_rng(3).permutation(len(bag))[:17]
     for column, gene in enumerate(GENES):
         parts, predict = ready.removable(bag, gene)
         scale, mean = (float(values[column]) for values in (ready.model.label_scale, ready.model.label_mean))
-        for rows in (left, left[:1], np.arange(len(bag))):
+        for rows in (kept, kept[:1], np.arange(len(bag))):
             assert predict(parts[rows]) * scale + mean == pytest.approx(ready.predict_bag(bag[rows])[column], rel=1e-4)
 
 
-def test_a_slide_without_tiles_is_told_as_such_whatever_the_length_of_its_features() -> None:
-    for answer in (_ready().predict_bag, _ready().maps, lambda bag: _ready().removable(bag, "FASN")):
+def test_a_slide_without_tiles_is_refused_for_any_length_of_its_features() -> None:
+    for predict in (_ready().predict_bag, _ready().maps, lambda bag: _ready().removable(bag, "FASN")):
         with pytest.raises(ModelError, match="a slide without tiles"):
-            answer(np.zeros((0, 1), np.float32))
+            predict(np.zeros((0, 1), np.float32))
 
 
-def test_faults_are_sentences() -> None:
-    ready, holed = _ready(), _bag()
-    holed[4, 2] = np.nan
-    ask: tuple[Any, ...] = (ready.predict, ready.predict_bag, ready.maps)
-    for answer in ask:
-        with pytest.raises(ModelError, match="reads 16 image features, got 15: they are of another encoder"):
-            answer(_bag()[:, :15])
-        with pytest.raises(ModelError, match="nan or infinity in 1 of 120 rows"):
-            answer(holed)
-    for answer in ask[1:]:
+def test_unfit_features_and_genes_are_refused() -> None:
+    ready, with_nan = _ready(), _bag()
+    with_nan[4, 2] = np.nan
+    functions: tuple[Any, ...] = (ready.predict, ready.predict_bag, ready.maps)
+    for predict in functions:
+        with pytest.raises(ModelError, match="reads 16 image features, got 15: they are from another encoder"):
+            predict(_bag()[:, :15])
+        with pytest.raises(ModelError, match="1 of 120 rows of image features for the attention model hold nan"):
+            predict(with_nan)
+    for predict in functions[1:]:
         with pytest.raises(ModelError, match="a slide without tiles"):
-            answer(_bag()[:0])
+            predict(_bag()[:0])
     with pytest.raises(ModelError, match="no gene 'TP53'; it has 'ERBB2'"):
         ready.maps(_bag(), ["FASN", "TP53"])
-    with pytest.raises(ModelError, match="none is named"):
+    with pytest.raises(ModelError, match="one or more `genes`, got none"):
         ready.maps(_bag(), [])
 
 
@@ -153,8 +155,8 @@ def test_faults_are_sentences() -> None:
 )
 def test_arrays_or_options_of_another_model_are_refused(wrong: dict[str, Any]) -> None:
     arrays = {name: value.numpy() for name, value in _model(SMALL).state_dict().items()}
-    with pytest.raises(ModelError, match="are not those of an attention model"):
-        open_predictor(arrays, {"genes": GENES, "d_image": 16, **wrong})
+    with pytest.raises(ModelError, match="do not fit method 'attention'"):
+        open_predictor("attention", arrays, {"genes": GENES, "d_image": 16, **wrong})
 
 
 LARGE = """

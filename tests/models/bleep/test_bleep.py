@@ -1,4 +1,4 @@
-"""BLEEP's loss on matrices small enough to work out by hand, and its heads."""
+"""BLEEP's loss on matrices small enough to compute by hand, and its heads."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def _softmax(row: list[float]) -> list[float]:
 
 
 def _by_hand(target: Callable[[int, int], float], temperature: float = 1.0) -> float:
-    """Return the loss of V and X entry by entry: the formula as it is written, one spot and one image at a time."""
+    """Return the loss of V and X entry by entry, as the formula states it."""
     v, x = V.tolist(), X.tolist()
     logits = [[_dot(spot, image) / temperature for image in v] for spot in x]
     rows = [_softmax(row) for row in logits]
@@ -52,7 +52,7 @@ def test_loss_of_three_equal_orthogonal_pairs_is_the_closed_form() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_loss_equals_the_formula_worked_out_by_hand(temperature: float) -> None:
+def test_loss_equals_the_formula_by_hand(temperature: float) -> None:
     divided = bleep_loss(V, X, BleepOptions(temperature=temperature))
     multiplied = bleep_loss(V, X, BleepOptions(temperature=temperature, target_scale="mul"))
     assert float(divided) == pytest.approx(_by_hand(_smoothed(1 / temperature), temperature), abs=1e-5)
@@ -69,7 +69,7 @@ def test_target_rows_sum_to_one() -> None:
         torch.testing.assert_close(soft_target(V, X, options).sum(dim=1), torch.ones(3))
 
 
-def test_dividing_and_multiplying_agree_at_temperature_one_only() -> None:
+def test_divided_and_multiplied_targets_are_equal_at_temperature_one_only() -> None:
     def loss(temperature: float, scale: str) -> float:
         options = {"div": BleepOptions(temperature), "mul": BleepOptions(temperature, target_scale="mul")}
         return float(bleep_loss(V, X, options[scale]))
@@ -88,24 +88,24 @@ def test_gradient_flows_through_the_target_unless_it_is_detached() -> None:
     assert (whole - detached).abs().max() > 1e-2
 
 
-def test_identity_target_is_clips_cross_entropy() -> None:
+def test_identity_target_is_the_cross_entropy_of_clip() -> None:
     logits = X @ V.T / 0.5
-    there, back = (functional.cross_entropy(side, torch.arange(3)) for side in (logits, logits.T))
+    to_images, to_spots = (functional.cross_entropy(side, torch.arange(3)) for side in (logits, logits.T))
     loss = bleep_loss(V, X, BleepOptions(temperature=0.5, target="identity"))
-    torch.testing.assert_close(loss, (there + back) / 2)
+    torch.testing.assert_close(loss, (to_images + to_spots) / 2)
 
 
-def test_input_target_looks_at_the_inputs_and_sends_them_no_gradient_of_the_embeddings() -> None:
+def test_input_target_depends_on_the_inputs_only_and_needs_them() -> None:
     options = BleepOptions(target="input", input_temperature=0.01)
-    far_apart = (torch.eye(3), torch.eye(3))
-    torch.testing.assert_close(soft_target(V, X, options, far_apart), torch.eye(3))
-    loss = bleep_loss(V, X, options, far_apart)
+    orthogonal = (torch.eye(3), torch.eye(3))
+    torch.testing.assert_close(soft_target(V, X, options, orthogonal), torch.eye(3))
+    loss = bleep_loss(V, X, options, orthogonal)
     torch.testing.assert_close(loss, bleep_loss(V, X, BleepOptions(target="identity")))
     with pytest.raises(ModelError, match="without `inputs`"):
         bleep_loss(V, X, options)
 
 
-def test_normalised_loss_ignores_the_length_of_an_embedding() -> None:
+def test_normalised_loss_does_not_depend_on_the_length_of_an_embedding() -> None:
     options = BleepOptions(temperature=0.07, normalize_embeddings=True)
     torch.testing.assert_close(bleep_loss(V * 5, X * 3, options), bleep_loss(V, X, options))
 
@@ -114,7 +114,7 @@ def test_loss_stays_finite_for_embeddings_of_any_length() -> None:
     assert torch.isfinite(bleep_loss(V * 1e3, X * 1e3, BleepOptions()))
 
 
-def test_loss_begins_well_above_collapse_with_the_published_heads() -> None:
+def test_first_loss_of_the_published_heads_is_well_above_collapse() -> None:
     model = seeded_bleep(32, 20, BleepOptions(), seed=0)
     generator = torch.Generator().manual_seed(0)
     pairs = torch.randn(64, 32, generator=generator), torch.randn(64, 20, generator=generator)
@@ -129,27 +129,27 @@ def test_heads_return_rows_of_mean_zero_and_deviation_one() -> None:
         torch.testing.assert_close(rows.var(dim=1, unbiased=False), torch.ones(4), atol=1e-3, rtol=0)
 
 
-def test_tower_is_trained_with_the_heads_and_reads_pixels() -> None:
-    tower = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8))
-    model = Bleep(8, 5, BleepOptions(target="input"), tower)
+def test_image_encoder_is_trained_with_the_heads_from_pixels() -> None:
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8))
+    model = Bleep(8, 5, BleepOptions(target="input"), encoder)
     outputs = model(torch.randn(4, 3, 2, 2), torch.randn(4, 5))
-    model.loss(*outputs).backward()  # type: ignore[no-untyped-call]  # torch's own
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in tower.parameters())
+    torch.autograd.backward(model.loss(*outputs))
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in encoder.parameters())
 
 
-def test_standardised_model_reads_any_affine_change_of_its_features_alike() -> None:
+def test_standardised_model_does_not_depend_on_affine_changes_of_its_features() -> None:
     features = np.random.default_rng(0).normal(size=(30, 4)) * [1, 10, 100, 0] + 5
     other = features * 7 - 3
     models = [seeded_bleep(4, 3, BleepOptions(), seed=0).eval() for _ in range(2)]
-    for model, read in zip(models, (features, other), strict=True):
-        model.standardize(read)
+    for model, values in zip(models, (features, other), strict=True):
+        model.standardize(values)
     one, two = (m.embed_images(torch.tensor(x).float()) for m, x in zip(models, (features, other), strict=True))
     torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
-    with pytest.raises(ModelError, match="train without a tower"):
+    with pytest.raises(ModelError, match="only on a model without `encoder`"):
         Bleep(4, 3, BleepOptions(), torch.nn.Identity()).standardize(features)
 
 
-def test_seed_decides_the_first_weights_and_moves_no_other_randomness() -> None:
+def test_seed_determines_the_first_weights_and_leaves_the_global_generator_unchanged() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first, same, other = (seeded_bleep(4, 3, BleepOptions(), seed=seed).state_dict() for seed in (7, 7, 8))

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from raystp.models.bleep import loss as loss_module
-from raystp.models.bleep import loss_blocks as bleep_blocks
+from raystp.models.bleep import loss_blocks as loss_blocks_module
 from raystp.models.bleep.loss import bleep_loss
 from raystp.models.bleep.loss_blocks import Terms, log_columns, summed_loss
 from raystp.models.bleep.options import BleepOptions
 
-WAYS = {
+OPTIONS = {
     "smoothed": BleepOptions(),
     "multiplied": BleepOptions(temperature=0.5, target_scale="mul"),
     "normalised": BleepOptions(temperature=0.07, normalize_embeddings=True),
@@ -30,31 +30,31 @@ def _random(*shape: int) -> Tensor:
 
 
 def _blocks(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
-    monkeypatch.setattr(bleep_blocks, "BLOCK", entries)
+    monkeypatch.setattr(loss_blocks_module, "BLOCK", entries)
     monkeypatch.setattr(loss_module, "BLOCK", entries)
 
 
 def _with_gradients(options: BleepOptions, rows: int = 11) -> list[Tensor]:
     images, spots, inputs = _random(rows, 4), _random(rows, 4) + 0.5, (_random(rows, 6), _random(rows, 5))
-    read = (images, spots, *inputs) if options.target == "input" else (images, spots)
+    used = (images, spots, *inputs) if options.target == "input" else (images, spots)
     loss = bleep_loss(images, spots, options, inputs)
-    return [loss, *torch.autograd.grad(loss, read)]
+    return [loss, *torch.autograd.grad(loss, used)]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("entries", [1, 33, 10_000])
 def test_blocks_have_the_loss_and_the_gradient_of_the_whole(
-    way: str, entries: int, monkeypatch: pytest.MonkeyPatch
+    name: str, entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = _with_gradients(WAYS[way])
+    whole = _with_gradients(OPTIONS[name])
     _blocks(monkeypatch, entries)
     monkeypatch.setattr(loss_module, "BLOCK", 0)
-    torch.testing.assert_close(_with_gradients(WAYS[way]), whole, atol=1e-12, rtol=1e-10)
+    torch.testing.assert_close(_with_gradients(OPTIONS[name]), whole, atol=1e-12, rtol=1e-10)
 
 
 @pytest.mark.parametrize("sides", [0, 2])
-def test_gradient_worked_out_by_hand_is_that_of_small_differences(sides: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    _blocks(monkeypatch, 14)  # two of the five own rows, seven in all
+def test_gradient_equals_finite_differences(sides: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    _blocks(monkeypatch, 14)  # blocks of two of the five own rows, seven columns
     spots, images, columns = _random(5, 3), _random(7, 3), _random(7)
     similar = [side for _ in range(sides) for side in (_random(5, 2), _random(7, 2))]
     terms = Terms(temperature=0.7, scale=1.3, first=2, detached=False)
@@ -64,7 +64,7 @@ def test_gradient_worked_out_by_hand_is_that_of_small_differences(sides: int, mo
     )
 
 
-def test_embeddings_of_half_precision_lose_in_float32() -> None:
+def test_loss_of_half_precision_embeddings_is_computed_in_float32() -> None:
     images, spots = (_random(6, 4).to(torch.bfloat16) for _ in range(2))
     for options in (BleepOptions(), replace(BleepOptions(), normalize_embeddings=True)):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -73,8 +73,8 @@ def test_embeddings_of_half_precision_lose_in_float32() -> None:
         torch.testing.assert_close(loss, bleep_loss(images.float(), spots.float(), options))
 
 
-class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Watches for the largest tensor that is made."""
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_subclass__ has no types
+    """Records the size of the largest tensor that is made."""
 
     entries = 0
 
@@ -85,13 +85,13 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         return made
 
 
-def test_no_matrix_of_all_rows_by_all_rows_is_ever_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_matrix_of_all_rows_by_all_rows_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     images, spots = (torch.randn(256, 4, requires_grad=True) for _ in range(2))
     largest = {}
     for entries in (256 * 256, 256 * 8):
         _blocks(monkeypatch, entries)
-        with _Largest() as watch:  # type: ignore[no-untyped-call]  # torch's own
-            bleep_loss(images, spots, BleepOptions()).backward()  # type: ignore[no-untyped-call]  # torch's own
-        largest[entries] = watch.entries
+        with _Largest() as largest_tensor:  # type: ignore[no-untyped-call]  # its __init__ has no types
+            torch.autograd.backward(bleep_loss(images, spots, BleepOptions()))
+        largest[entries] = largest_tensor.entries
     assert largest[256 * 256] == 256 * 256
-    assert largest[256 * 8] == 3 * 256 * 8  # its three buffers
+    assert largest[256 * 8] == 3 * 256 * 8  # the three buffers

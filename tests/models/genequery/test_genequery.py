@@ -1,4 +1,4 @@
-"""GeneQuery's tokens, masks, scales and loss: laws, and small cases by hand."""
+"""GeneQuery's tokens, masks, scaling and loss: laws, and small cases by hand."""
 
 from dataclasses import replace
 from typing import Literal
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from raystp.errors import ModelError
-from raystp.models.genequery import transformer as genequery_attention
+from raystp.models.genequery import transformer as transformer_module
 from raystp.models.genequery.model import GeneQuery, seeded_genequery
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.genequery.samples import SectionGenes
-from raystp.models.genequery.scaling import min_max, pairs
+from raystp.models.genequery.scaling import gene_scaling, min_max
 from raystp.models.genequery.transformer import Transformer
 
 IMAGE, TEXT, GENES = 7, 5, 6
@@ -52,7 +52,7 @@ def _sections(sizes: tuple[int, ...] = (4, 9)) -> SectionGenes:
 
 
 @pytest.mark.parametrize("options", GENE.values(), ids=GENE)
-def test_permuting_genes_permutes_answers_and_targets(options: GeneQueryOptions) -> None:
+def test_permuting_genes_permutes_predictions_and_targets(options: GeneQueryOptions) -> None:
     images, expression = torch.from_numpy(_normal(3, IMAGE)), torch.from_numpy(np.abs(_normal(3, GENES)))
     model, order = _model(options), np.random.default_rng(0).permutation(GENES)
     predicted, target = model(images, expression)
@@ -64,7 +64,7 @@ def test_permuting_genes_permutes_answers_and_targets(options: GeneQueryOptions)
 
 
 @pytest.mark.parametrize("options", SPOT.values(), ids=SPOT)
-def test_permuting_spots_permutes_answers_and_targets(options: GeneQueryOptions) -> None:
+def test_permuting_spots_permutes_predictions_and_targets(options: GeneQueryOptions) -> None:
     model, (features, expression, mask, gene) = _model(options), _sections((9, 9)).at(np.array([1, 8]))
     order = torch.from_numpy(np.random.default_rng(0).permutation(9))
     predicted, target, _ = model(features, expression, mask, gene)
@@ -74,26 +74,26 @@ def test_permuting_spots_permutes_answers_and_targets(options: GeneQueryOptions)
 
 
 @pytest.mark.parametrize("options", SPOT.values(), ids=SPOT)
-def test_padding_changes_neither_answers_nor_loss_nor_gradients_whatever_lies_there(options: GeneQueryOptions) -> None:
+def test_padding_of_any_value_changes_neither_predictions_nor_loss_nor_gradients(options: GeneQueryOptions) -> None:
     model, samples = _model(options), _sections()
     features, expression, mask, gene = samples.at(np.array([2]))
     assert mask.sum() == 4
     whole = model(features[:, :4], expression[:, :4], mask[:, :4], gene)
-    wanted = torch.autograd.grad(model.loss(*whole), list(model.parameters()))
-    for junk in (0.0, 1e3, torch.nan):
-        features[~mask], expression[~mask] = junk, 1e3
+    expected = torch.autograd.grad(model.loss(*whole), list(model.parameters()))
+    for value in (0.0, 1e3, torch.nan):
+        features[~mask], expression[~mask] = value, 1e3
         padded = model(features, expression, mask, gene)
         for one, other in zip(padded[:2], whole[:2], strict=True):
             torch.testing.assert_close(one[:, :4], other, atol=1e-5, rtol=1e-5)
         seen = torch.autograd.grad(model.loss(*padded), list(model.parameters()))
-        torch.testing.assert_close(seen, wanted, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_attention_is_that_of_the_formula() -> None:
+def test_attention_equals_the_formula() -> None:
     transformer = Transformer(replace(TINY, depth=1, dropout=0.0)).eval()
     tokens, mask = torch.from_numpy(_normal(1, 5, 16)), torch.tensor([[True, True, True, False, True]])
     layer = transformer.layers[0]
-    assert isinstance(layer, genequery_attention.TransformerLayer)
+    assert isinstance(layer, transformer_module.TransformerLayer)
     x = layer.norm(tokens[0])
     heads = []
     for head in range(2):
@@ -101,31 +101,33 @@ def test_attention_is_that_of_the_formula() -> None:
         query, key, value = x @ layer.query.weight[at].T, *(x @ part[at].T for part in layer.key_value.weight.chunk(2))
         scores = (query @ key.T / 8**0.5).masked_fill(~mask, -torch.inf)
         heads.append(torch.softmax(scores, dim=1) @ value)
-    read = tokens[0] + layer.out(torch.cat(heads, dim=1))
-    torch.testing.assert_close(transformer(tokens, mask)[0], read + layer.feedforward(read), atol=1e-6, rtol=1e-5)
+    attended = tokens[0] + layer.out(torch.cat(heads, dim=1))
+    torch.testing.assert_close(
+        transformer(tokens, mask)[0], attended + layer.feedforward(attended), atol=1e-6, rtol=1e-5
+    )
 
 
-def test_reader_equal_to_a_context_token_comes_out_as_that_token_and_readers_do_not_see_each_other() -> None:
+def test_query_equal_to_a_context_token_gets_its_output_and_queries_are_independent() -> None:
     transformer = Transformer(TINY).eval()
     context, others = torch.from_numpy(_normal(2, 9, 16)), torch.from_numpy(_normal(2, 3, 16, seed=1))
     out = transformer(context)
-    together = transformer(context, readers=torch.cat([context[:, 3:5], others], dim=1))
+    together = transformer(context, queries=torch.cat([context[:, 3:5], others], dim=1))
     torch.testing.assert_close(together[:, :2], out[:, 3:5], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(together[:, 2:], transformer(context, readers=others), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(together[:, 2:], transformer(context, queries=others), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scores", [1, 50, 1 << 25])
-def test_attention_in_pieces_is_attention_in_one(monkeypatch: pytest.MonkeyPatch, scores: int) -> None:
+def test_attention_in_parts_equals_attention_at_once(monkeypatch: pytest.MonkeyPatch, scores: int) -> None:
     transformer = Transformer(TINY).eval()
     context, mask = torch.from_numpy(_normal(2, 9, 16)), torch.ones(2, 9, dtype=torch.bool)
     mask[1, 6:] = False
-    wanted = transformer(context, mask)
-    monkeypatch.setattr(genequery_attention, "SCORES", scores)
+    expected = transformer(context, mask)
+    monkeypatch.setattr(transformer_module, "SCORES_AT_ONCE", scores)
     with torch.inference_mode():
-        torch.testing.assert_close(transformer(context, mask), wanted.detach(), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(transformer(context, mask), expected.detach(), atol=1e-6, rtol=1e-5)
 
 
-def test_min_max_is_exact_leaves_padding_out_and_makes_a_constant_zero() -> None:
+def test_min_max_ignores_padding_and_scales_a_constant_to_zero() -> None:
     values = torch.tensor([[2.0, 4.0, 3.0, 100.0], [5.0, 5.0, 5.0, 0.0]])
     mask = torch.tensor([[True, True, True, False]] * 2)
     assert torch.equal(min_max(values, mask), torch.tensor([[0.0, 1.0, 0.5, 0.0], [0.0] * 4]))
@@ -133,7 +135,7 @@ def test_min_max_is_exact_leaves_padding_out_and_makes_a_constant_zero() -> None
 
 
 @pytest.mark.parametrize("scaling", ["standardised", "centred"])
-def test_scaling_and_back_is_identity_and_a_constant_gene_is_zero_and_comes_back(
+def test_scaling_and_back_is_identity_also_for_a_constant_gene(
     scaling: Literal["standardised", "centred"],
 ) -> None:
     expression = np.abs(_normal(40, GENES))
@@ -146,14 +148,14 @@ def test_scaling_and_back_is_identity_and_a_constant_gene_is_zero_and_comes_back
     np.testing.assert_allclose(back.numpy(), expression, atol=1e-5)
 
 
-def test_min_max_per_gene_comes_back_by_the_sections_mean_extremes() -> None:
+def test_min_max_is_scaled_back_by_the_mean_extremes_of_sections_or_spots() -> None:
     expression = np.array([[0.0, 1.0], [2.0, 1.0], [1.0, 3.0], [5.0, 3.0]])
-    found = pairs(expression, np.array([0, 0, 1, 1]), "min_max", "spot")
-    assert found.tolist() == [[0.5, 2.0], [3.0, 0.0]]
-    assert pairs(expression, np.zeros(4, dtype=np.int64), "min_max", "gene").tolist() == [[1.25] * 2, [1.5] * 2]
+    scaling = gene_scaling(expression, np.array([0, 0, 1, 1]), "min_max", "spot")
+    assert scaling.tolist() == [[0.5, 2.0], [3.0, 0.0]]
+    assert gene_scaling(expression, np.zeros(4, dtype=np.int64), "min_max", "gene").tolist() == [[1.25] * 2, [1.5] * 2]
 
 
-def test_loss_is_the_mean_squared_error_over_what_is_no_padding() -> None:
+def test_loss_is_the_mean_squared_error_without_padding() -> None:
     model = _model(SPOT["spot"])
     predicted, target = torch.tensor([[1.0, 2.0, 9.0], [0.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.0, 0.0], [3.0, 0, 0]])
     mask = torch.tensor([[True, True, False], [True, False, False]])
@@ -163,16 +165,16 @@ def test_loss_is_the_mean_squared_error_over_what_is_no_padding() -> None:
 
 @pytest.mark.parametrize("options", [*GENE.values(), *SPOT.values()], ids=[*GENE, *SPOT])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_set_that_is_split_and_gathered_has_the_loss_and_the_gradients_of_one_process(
+def test_a_batch_that_is_split_and_gathered_has_the_loss_and_the_gradients_of_one_process(
     options: GeneQueryOptions, parts: int
 ) -> None:
     model, rows = _model(options), np.random.default_rng(4).permutation(12)[:8]
 
     def outputs(chosen: np.ndarray) -> tuple[Tensor, ...]:
         if options.context == "spot":
-            return model(*_sections().at(chosen))  # type: ignore[no-any-return]  # modules give Any
+            return tuple(model(*_sections().at(chosen)))
         images, expression = _normal(12, IMAGE), np.abs(_normal(12, GENES))
-        return model(torch.from_numpy(images[chosen]), torch.from_numpy(expression[chosen]))  # type: ignore[no-any-return]  # the same
+        return tuple(model(torch.from_numpy(images[chosen]), torch.from_numpy(expression[chosen])))
 
     whole = model.loss(*outputs(rows))
     split = zip(*(outputs(part) for part in np.split(rows, parts)), strict=True)
@@ -184,7 +186,7 @@ def test_a_set_that_is_split_and_gathered_has_the_loss_and_the_gradients_of_one_
     )
 
 
-def test_seed_decides_the_first_weights_and_other_randomness_is_untouched() -> None:
+def test_seed_determines_the_first_weights_and_leaves_the_global_generator_unchanged() -> None:
     before = torch.get_rng_state()
     texts = _normal(GENES, TEXT)
     first, same, other = (seeded_genequery(IMAGE, texts, TINY, seed=seed).state_dict() for seed in (7, 7, 8))
@@ -203,19 +205,19 @@ def test_sample_is_a_section_and_a_gene() -> None:
     np.testing.assert_array_equal(features[1, :4], _normal(4, IMAGE, seed=4))
 
 
-def test_what_cannot_be_trained_is_refused_in_a_sentence() -> None:
+def test_unfit_samples_and_options_are_refused() -> None:
     good, bad = torch.zeros(2, IMAGE), torch.full((2, IMAGE), torch.nan)
     with pytest.raises(ModelError, match=r"image features of 2 spots hold nan or infinity \('b: 2'\)"):
         SectionGenes.of([good, bad], [torch.zeros(2, 3)] * 2, ["a", "b"])
     with pytest.raises(ModelError, match=r"1 of 2 sections have no spots \('b'\)"):
         SectionGenes.of([good, good[:0]], [torch.zeros(2, 3), torch.zeros(0, 3)], ["a", "b"])
-    with pytest.raises(ModelError, match="spot by spot"):
+    with pytest.raises(ModelError, match="features and expression of the same spots"):
         SectionGenes.of([good], [torch.zeros(3, 3)])
-    with pytest.raises(ModelError, match="2 genes without"):
+    with pytest.raises(ModelError, match="nan or infinity for 2 genes"):
         seeded_genequery(IMAGE, np.full((2, TEXT), np.inf, dtype=np.float32), TINY, seed=0)
     with pytest.raises(ModelError, match="heads 0"):
         GeneQueryOptions(heads=0)
-    with pytest.raises(ModelError, match="frozen features"):
-        GeneQuery(IMAGE, (GENES, TEXT), SPOT["spot"], tower=torch.nn.Identity())
-    with pytest.raises(ModelError, match="move with it"):
-        GeneQuery(IMAGE, (GENES, TEXT), TINY, tower=torch.nn.Identity()).standardize(_normal(4, IMAGE))
+    with pytest.raises(ModelError, match="needs frozen features"):
+        GeneQuery(IMAGE, (GENES, TEXT), SPOT["spot"], encoder=torch.nn.Identity())
+    with pytest.raises(ModelError, match="only on a model without `encoder`"):
+        GeneQuery(IMAGE, (GENES, TEXT), TINY, encoder=torch.nn.Identity()).standardize(_normal(4, IMAGE))

@@ -1,4 +1,4 @@
-"""NH2ST's hypergraph: who is joined to whom, and the convolution against its formula written out in numpy."""
+"""NH2ST's hypergraph: the nodes of each hyperedge, and the convolution against its formula in numpy."""
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ def test_nine_nodes_have_nine_hyperedges_of_four_with_their_own_node_in_each() -
     assert (edges.diagonal(dim1=1, dim2=2) == 1).all()
 
 
-def test_a_hyperedge_joins_the_nodes_of_highest_cosine_whatever_their_length() -> None:
+def test_a_hyperedge_joins_the_nodes_of_highest_cosine_of_any_length() -> None:
     angles = torch.deg2rad(torch.tensor([0.0, 10, 20, 100, 110, 120, 200, 210, 220]))
     lengths = torch.tensor([1.0, 50, 2, 0.1, 3, 7, 1, 1, 90])
     points = (torch.stack([angles.cos(), angles.sin()], dim=1) * lengths[:, None])[None]
@@ -48,19 +48,19 @@ def test_convolution_equals_the_dense_formula() -> None:
         np.testing.assert_allclose(out[sample], d @ h @ b @ h.T @ x[sample].numpy() @ theta + bias, atol=1e-5)
 
 
-def test_what_is_spread_is_a_mean_so_equal_nodes_stay_equal() -> None:
+def test_rows_of_spread_sum_to_one() -> None:
     torch.testing.assert_close(spread(incidence(_nodes(), ALL, 3)).sum(dim=2), torch.ones(4, 9))
 
 
 def test_a_neighbourhood_with_absent_nodes_is_the_smaller_neighbourhood() -> None:
     x, network = _nodes(), HypergraphNetwork(12, 7, 5)
-    there = torch.tensor([0, 2, 3, 5, 8])
+    present = torch.tensor([0, 2, 3, 5, 8])
     mask = torch.zeros(4, 9, dtype=torch.bool)
-    mask[:, there] = True
-    small, whole = x[:, there], torch.ones(4, 5, dtype=torch.bool)
+    mask[:, present] = True
+    small, whole = x[:, present], torch.ones(4, 5, dtype=torch.bool)
     within = network(x, spread(incidence(x, mask, 3)))
     alone = network(small, spread(incidence(small, whole, 3)))
-    torch.testing.assert_close(within[:, there], alone)
+    torch.testing.assert_close(within[:, present], alone)
     torch.testing.assert_close(mean_of_present(within, mask), alone.mean(dim=1))
 
 
@@ -68,6 +68,6 @@ def test_a_node_alone_is_its_own_hyperedge() -> None:
     mask = torch.zeros(4, 9, dtype=torch.bool)
     mask[:, 0] = True
     averaged = spread(incidence(_nodes(), mask, 3))
-    wanted = torch.zeros(4, 9, 9)
-    wanted[:, 0, 0] = 1
-    torch.testing.assert_close(averaged, wanted)
+    expected = torch.zeros(4, 9, 9)
+    expected[:, 0, 0] = 1
+    torch.testing.assert_close(averaged, expected)

@@ -1,7 +1,8 @@
-"""NH2ST's contrast worked out by hand, who attends to whom, and what a prediction may depend on."""
+"""NH2ST's contrast by hand, its attention, and the inputs that a prediction depends on."""
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ every_kind = pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 
 
 def _inputs(samples: int = 6, *, seed: int = 0) -> list[Tensor]:
-    """Return what `forward` takes: features of 12, 7 genes, 9 nodes, some of them absent."""
+    """Return the arguments of `forward`: 12 features, 7 genes, 9 nodes, some of them absent."""
     generator = torch.Generator().manual_seed(seed)
     near = torch.randn(samples, 9, 12, generator=generator)
     genes = torch.randn(samples, 9, 7, generator=generator)
@@ -41,7 +42,7 @@ def _model(options: Nh2stOptions = SMALL) -> Nh2st:
 
 
 def _contrast_by_hand(first: list[list[float]], second: list[list[float]], temperature: float, factor: float) -> float:
-    """Return the contrast entry by entry, as it is written."""
+    """Return the contrast entry by entry, as the formula states it."""
 
     def cosine(a: list[float], b: list[float]) -> float:
         return sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
@@ -53,12 +54,12 @@ def _contrast_by_hand(first: list[list[float]], second: list[list[float]], tempe
     return total / len(first)
 
 
-def test_contrast_leaves_the_diagonal_and_turns_the_rest_down_to_a_tenth() -> None:
+def test_contrast_keeps_the_diagonal_and_scales_the_rest_to_a_tenth() -> None:
     first, second = (functional.normalize(torch.randn(5, 4), dim=1) for _ in range(2))
     plain = first @ second.T / 0.05
     for start, chunk in ((0, first), (2, first[2:4])):
         logits = contrast_logits(chunk, second, start=start, temperature=0.05, negatives=0.1)
-        own = torch.zeros(5, 5, dtype=torch.bool).fill_diagonal_(True)[start : start + len(chunk)]  # noqa: FBT003 -- torch's own
+        own = torch.zeros(5, 5, dtype=torch.bool).fill_diagonal_(True)[start : start + len(chunk)]  # noqa: FBT003 -- torch takes the value by position
         torch.testing.assert_close(logits[own], plain[start : start + len(chunk)][own])
         torch.testing.assert_close(logits[~own], plain[start : start + len(chunk)][~own] * 0.1)
 
@@ -70,11 +71,11 @@ def test_contrast_equals_cross_entropy_by_hand(temperature: float, factor: float
     assert float(value) == pytest.approx(_contrast_by_hand(first, second, temperature, factor), abs=1e-5)
 
 
-def test_contrast_of_equal_orthogonal_sides_is_the_closed_form() -> None:
+def test_contrast_of_equal_orthogonal_sides_has_the_closed_form() -> None:
     assert float(contrast(torch.eye(4), torch.eye(4), 0.5)) == pytest.approx(math.log(1 + 3 * math.exp(-2)), abs=1e-6)
 
 
-def test_contrast_asks_in_one_direction_only() -> None:
+def test_contrast_has_one_direction_only() -> None:
     first, second = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert float(contrast(first, second, 0.2)) != pytest.approx(float(contrast(second, first, 0.2)), abs=1e-3)
 
@@ -86,13 +87,13 @@ def _with_gradient(value: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
     return [loss.detach(), *torch.autograd.grad(loss, sides)]
 
 
-def test_contrast_in_chunks_is_the_same_in_value_and_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contrast_in_chunks_has_the_same_value_and_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = _with_gradient(lambda a, b: contrast(a, b, 0.05))
     monkeypatch.setattr(contrast_module, "CHUNK", 7)
     torch.testing.assert_close(_with_gradient(lambda a, b: contrast(a, b, 0.05)), whole, atol=1e-6, rtol=1e-5)
 
 
-def test_chunked_contrast_keeps_no_matrix_of_all_rows_by_all_rows_for_its_gradient(
+def test_contrast_in_chunks_keeps_no_matrix_of_all_rows_by_all_rows_for_its_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept: list[int] = []
@@ -125,26 +126,26 @@ def test_contrast_of_parts_against_all_averages_to_the_whole(parts: int) -> None
     torch.testing.assert_close(split, _with_gradient(lambda a, b: contrast(a, b, 0.05)), atol=1e-6, rtol=1e-5)
 
 
-def test_loss_is_the_error_and_the_weighted_contrasts() -> None:
+def test_loss_is_the_sum_of_the_error_and_the_weighted_contrasts() -> None:
     outputs = [torch.randn(5, 4) for _ in range(6)]
     options = Nh2stOptions(weight_query=2.0, weight_neighbour=0.25, temperature_query=0.1, temperature_neighbour=0.2)
     loss = nh2st_loss((outputs[0], outputs[1]), (outputs[2], outputs[3]), (outputs[4], outputs[5]), options)
     error = ((outputs[0] - outputs[1]) ** 2).mean()
-    wanted = error + 2 * contrast(outputs[2], outputs[3], 0.1) + 0.25 * contrast(outputs[4], outputs[5], 0.2)
-    torch.testing.assert_close(loss, wanted)
+    expected = error + 2 * contrast(outputs[2], outputs[3], 0.1) + 0.25 * contrast(outputs[4], outputs[5], 0.2)
+    torch.testing.assert_close(loss, expected)
 
 
-def test_attention_to_one_key_adds_the_same_whatever_is_asked_and_to_many_does_not() -> None:
+def test_attention_to_one_key_adds_the_same_to_all_queries_and_to_several_does_not() -> None:
     layer = AttentionLayer(8, heads=2, hidden=8, dropout=0.5).eval()
     keys, queries = torch.randn(1, 4, 8), torch.randn(1, 2, 8)
-    for number, alike in ((1, True), (4, False)):
+    for number, equal in ((1, True), (4, False)):
         added = layer.attended(queries, keys[:, :number])
-        assert torch.allclose(added[0, 0], added[0, 1], atol=1e-6) == alike
+        assert torch.allclose(added[0, 0], added[0, 1], atol=1e-6) == equal
     value = layer.answer(layer.norm(keys[:, :1])).chunk(2, dim=-1)[1]
     torch.testing.assert_close(layer.attended(queries, keys[:, :1]), layer.out(value).expand(1, 2, 8))
 
 
-def test_attention_does_not_read_masked_keys() -> None:
+def test_attention_ignores_masked_keys() -> None:
     attention = CrossAttention(8, heads=2, depth=2, mlp_ratio=2.0, dropout=0.5).eval()
     queries, keys = torch.randn(3, 2, 8), torch.randn(3, 5, 8)
     mask = torch.tensor([True, True, False, True, False]).expand(3, 5)
@@ -159,7 +160,7 @@ def test_outputs_have_a_row_per_sample(options: Nh2stOptions) -> None:
 
 
 @every_kind
-def test_a_samples_outputs_do_not_depend_on_the_others(options: Nh2stOptions) -> None:
+def test_outputs_of_a_sample_do_not_depend_on_the_others(options: Nh2stOptions) -> None:
     model, inputs = _model(options), _inputs()
     alone = [model(*(value[row : row + 1] for value in inputs)) for row in range(6)]
     for whole, *rows in zip(model(*inputs), *alone, strict=True):
@@ -167,7 +168,7 @@ def test_a_samples_outputs_do_not_depend_on_the_others(options: Nh2stOptions) ->
 
 
 @every_kind
-def test_absent_nodes_say_nothing_whatever_stands_in_their_place(options: Nh2stOptions) -> None:
+def test_values_of_absent_nodes_change_nothing(options: Nh2stOptions) -> None:
     model, inputs = _model(options), _inputs()
     other = _inputs(seed=5)
     absent = ~inputs[4][..., None]
@@ -176,15 +177,15 @@ def test_absent_nodes_say_nothing_whatever_stands_in_their_place(options: Nh2stO
 
 
 @every_kind
-def test_the_order_of_the_neighbours_changes_nothing(options: Nh2stOptions) -> None:
+def test_order_of_the_neighbours_changes_nothing(options: Nh2stOptions) -> None:
     model, inputs = _model(options), _inputs()
     order = torch.tensor([0, 5, 3, 8, 1, 2, 7, 4, 6])
-    moved = [inputs[0], inputs[1][:, order], inputs[2], inputs[3][:, order], inputs[4][:, order]]
-    torch.testing.assert_close(model(*moved), model(*inputs), atol=1e-5, rtol=1e-5)
+    permuted = [inputs[0], inputs[1][:, order], inputs[2], inputs[3][:, order], inputs[4][:, order]]
+    torch.testing.assert_close(model(*permuted), model(*inputs), atol=1e-5, rtol=1e-5)
 
 
 @every_kind
-def test_prediction_ignores_expression_and_the_neighbours_but_where_it_asks_for_their_patches(
+def test_prediction_uses_no_expression_and_neighbours_only_where_the_options_say_so(
     options: Nh2stOptions,
 ) -> None:
     model, inputs, other = _model(options), _inputs(), _inputs(seed=5)
@@ -194,7 +195,7 @@ def test_prediction_ignores_expression_and_the_neighbours_but_where_it_asks_for_
     assert torch.equal(near, prediction) != options.neighbours_at_inference
     torch.testing.assert_close(model.predict(inputs[0], inputs[1], inputs[4]), prediction)
     if options.neighbours_at_inference:
-        with pytest.raises(ModelError, match="asked without them"):
+        with pytest.raises(ModelError, match="pass `near_features` and `mask`"):
             model.predict(inputs[0])
     else:
         torch.testing.assert_close(model.predict(inputs[0]), prediction)
@@ -203,10 +204,10 @@ def test_prediction_ignores_expression_and_the_neighbours_but_where_it_asks_for_
 @every_kind
 def test_every_parameter_is_trained(options: Nh2stOptions) -> None:
     model = _model(options)
-    model.loss(*model(*_inputs())).backward()  # type: ignore[no-untyped-call]  # torch's own
+    torch.autograd.backward(model.loss(*model(*_inputs())))
     single = {"fusion.layers.0.ask.weight"} if options.form == "faithful" else set()
     untrained = {name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum()}
-    assert untrained == single  # who asks for a single key gets it, whatever the question
+    assert untrained == single  # with a single key, the query has no effect
 
 
 def test_faithful_form_at_the_published_size_has_the_published_layers() -> None:
@@ -221,22 +222,22 @@ def test_faithful_form_at_the_published_size_has_the_published_layers() -> None:
     assert sum(value.numel() for value in model.parameters()) == pytest.approx(42.5e6, rel=0.02)
 
 
-def test_standardised_model_reads_any_affine_change_of_its_channels_alike() -> None:
+def test_standardised_model_does_not_depend_on_affine_changes_of_its_channels() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(30, 12))
     scale, shift = np.tile([1.0, 10.0, 100.0, 0.1], 3), np.tile([5.0, 0.0, -40.0, 1.0], 3)
     models = [_model() for _ in range(2)]
     out = []
-    for model, read in zip(models, (features, features * scale + shift), strict=True):
-        model.standardize(read)
-        out.append(model.predict(torch.tensor(read).float()))
+    for model, values in zip(models, (features, features * scale + shift), strict=True):
+        model.standardize(values)
+        out.append(model.predict(torch.tensor(values).float()))
     torch.testing.assert_close(*out, atol=1e-4, rtol=1e-4)
     means = models[0].image_mean.reshape(3, 4)
     torch.testing.assert_close(means[0], means[2])
     np.testing.assert_allclose(means[0], features.reshape(90, 4).mean(axis=0), atol=1e-6)
 
 
-def test_seed_decides_the_first_weights_and_moves_no_other_randomness() -> None:
+def test_seed_determines_the_first_weights_and_leaves_the_global_generator_unchanged() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first, same, other = (seeded_nh2st(12, 7, SMALL, seed=seed).state_dict() for seed in (7, 7, 8))
@@ -245,7 +246,7 @@ def test_seed_decides_the_first_weights_and_moves_no_other_randomness() -> None:
     assert not torch.equal(first["encode_image.weight"], other["encode_image.weight"])
 
 
-def test_learning_rate_falls_by_a_tenth_every_fifty_epochs() -> None:
+def test_learning_rate_decreases_by_a_tenth_every_fifty_epochs() -> None:
     rates = [_model().learning_rate(epoch, NH2ST_FIT) for epoch in (0, 49, 50, 99, 100, 199)]
     assert rates == pytest.approx([5e-4, 5e-4, 4.5e-4, 4.5e-4, 4.05e-4, 3.645e-4])
     optimizer = _model().optimizer(_model().parameters(), NH2ST_FIT)
@@ -255,7 +256,7 @@ def test_learning_rate_falls_by_a_tenth_every_fifty_epochs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("given", "message"),
     [
         ({"temperature_query": 0.0}, "temperature_query 0.0"),
         ({"dim": 20, "heads": 8}, "dim 20, heads 8"),
@@ -264,11 +265,11 @@ def test_learning_rate_falls_by_a_tenth_every_fifty_epochs() -> None:
         ({"form": "faithful", "neighbours_at_inference": True}, "from the patch alone"),
     ],
 )
-def test_options_that_make_no_model_are_refused(given: dict[str, object], sentence: str) -> None:
-    with pytest.raises(ModelError, match=sentence):
-        Nh2stOptions(**given)  # type: ignore[arg-type]  # any of them
+def test_invalid_options_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Nh2stOptions(**given)
 
 
-def test_features_that_are_no_map_are_refused() -> None:
-    with pytest.raises(ModelError, match="length 13 are no map of 3 tokens"):
+def test_features_that_cannot_be_divided_into_tokens_are_refused() -> None:
+    with pytest.raises(ModelError, match="length 13 cannot be divided into 3 tokens"):
         Nh2st(13, 7, SMALL)

@@ -1,8 +1,9 @@
-"""NH2ST learns a planted signal and nothing from shuffled labels; a width changes nothing, and a resumed run is one."""
+"""NH2ST learns a simulated signal and nothing from shuffled labels; ranks and a resume change nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,15 +33,15 @@ SHORT = FitOptions(epochs=8, lr=2e-2, weight_decay=0.0, batch_size=32, accumulat
 
 
 def _section(seed: int, *, shuffled: bool = False, smooth_labels: bool = False) -> NeighbourSamples:
-    """Return a square section whose expression is linear in what its patches show, plus noise on both sides."""
-    rng, planted = np.random.default_rng(seed), np.random.default_rng(99)
+    """Return a square section: features and expression are linear in the same programs, plus noise on both sides."""
+    rng, weights = np.random.default_rng(seed), np.random.default_rng(99)
     row, column = (axis.ravel() for axis in np.mgrid[:SIDE, :SIDE])
     program = rng.normal(size=(len(row), PROGRAMS))
     program[:, :3] += np.column_stack([np.sin(row / 3), np.cos(column / 3), row > column])
-    features = program @ planted.normal(size=(PROGRAMS, IMAGE)) + 0.3 * rng.normal(size=(len(row), IMAGE))
-    expression = 1 + program @ planted.normal(size=(PROGRAMS, GENES)) + 0.3 * rng.normal(size=(len(row), GENES))
+    features = program @ weights.normal(size=(PROGRAMS, IMAGE)) + 0.3 * rng.normal(size=(len(row), IMAGE))
+    expression = 1 + program @ weights.normal(size=(PROGRAMS, GENES)) + 0.3 * rng.normal(size=(len(row), GENES))
     if shuffled:
-        expression = rng.permuted(expression, axis=0)  # each gene apart: one order for all has few degrees of freedom
+        expression = rng.permuted(expression, axis=0)  # separately: one order for all genes has few degrees of freedom
     step = np.array([(0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)])
     near = np.stack([row, column], axis=1)[:, None] + step
     mask = ((near >= 0) & (near < SIDE)).all(axis=2)
@@ -56,7 +57,7 @@ def _start(options: Nh2stOptions, fit_options: FitOptions = SHORT) -> TrainState
 
 
 def _pcc(model: nn.Module, test: NeighbourSamples) -> float:
-    """Return the mean over genes of the correlation over spots of what is predicted from images alone."""
+    """Return the mean over genes of the correlation over spots; predictions are from images alone."""
     assert isinstance(model, Nh2st)
     features, near, _, _, mask = test.at(np.arange(len(test)))
     with torch.inference_mode():
@@ -70,54 +71,54 @@ def _gradients(model: nn.Module) -> list[Tensor]:
 
 
 @every_kind
-def test_planted_signal_is_learned_and_shuffled_labels_teach_nothing(options: Nh2stOptions) -> None:
+def test_simulated_signal_is_learned_and_shuffled_labels_give_a_score_of_zero(options: Nh2stOptions) -> None:
     test = _section(1)
     scores: dict[bool, float] = {}
     for shuffled in (False, True):
-        training = _start(options)
-        list(fit(training, _section(0, shuffled=shuffled), SHORT))
-        scores[shuffled] = _pcc(training.model, test)
-    assert scores[False] > 0.85  # a gene's mean has none; the noise allows 0.96
+        state = _start(options)
+        list(fit(state, _section(0, shuffled=shuffled), SHORT))
+        scores[shuffled] = _pcc(state.model, test)
+    assert scores[False] > 0.85  # the gene mean has none; the noise limits it to 0.96
     assert abs(scores[True]) < 0.1
 
 
 @every_kind
 @pytest.mark.parametrize("parts", [1, 2, 4])
-def test_a_set_that_is_split_and_gathered_has_the_loss_and_the_gradients_of_one_process(
+def test_a_batch_that_is_split_and_gathered_has_the_loss_and_the_gradients_of_one_process(
     options: Nh2stOptions, parts: int
 ) -> None:
     samples, rows = _section(0), np.random.default_rng(4).permutation(SIDE**2)[:64]
     one, many = (seeded_nh2st(IMAGE, GENES, replace(options, dropout=0.0), seed=0) for _ in range(2))
     whole = one.loss(*one(*samples.at(rows)))
-    whole.backward()  # type: ignore[no-untyped-call]  # torch's own
+    torch.autograd.backward(whole)
     outputs = [many(*samples.at(part)) for part in np.split(rows, parts)]
     gathered = [torch.cat(values) for values in zip(*outputs, strict=True)]
 
     def gather_of(own: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor]:
-        return lambda mine: next(everyone for one, everyone in zip(own, gathered, strict=True) if one is mine)
+        return lambda part: next(whole for one, whole in zip(own, gathered, strict=True) if one is part)
 
-    shares = [many.loss_part(RankLayout(rank, parts, gather_of(own)), *own) for rank, own in enumerate(outputs)]
-    loss = torch.stack(shares).mean()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+    parts_of_loss = [many.loss_part(RankLayout(rank, parts, gather_of(own)), *own) for rank, own in enumerate(outputs)]
+    loss = torch.stack(parts_of_loss).mean()
+    torch.autograd.backward(loss)
     torch.testing.assert_close(loss, whole, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(_gradients(many), _gradients(one), atol=1e-5, rtol=1e-4)
 
 
-def test_sets_dealt_to_ranks_give_the_gradient_of_all_dropout_and_all() -> None:
-    samples, sets = _section(0), np.random.default_rng(4).permutation(SIDE**2)[:64].reshape(4, 16)
+def test_gradient_of_whole_batches_is_the_mean_over_ranks_with_dropout() -> None:
+    samples, batches = _section(0), np.random.default_rng(4).permutation(SIDE**2)[:64].reshape(4, 16)
     alone, many = _start(TINY), [_start(TINY) for _ in range(2)]
-    loss = accumulate(alone, samples, sets, key=(0, 0, 0))
-    losses = [accumulate(one, samples, sets, RankLayout(rank, 2), key=(0, 0, 0)) for rank, one in enumerate(many)]
+    loss = accumulate(alone, samples, batches, key=(0, 0, 0))
+    losses = [accumulate(one, samples, batches, RankLayout(rank, 2), key=(0, 0, 0)) for rank, one in enumerate(many)]
     torch.testing.assert_close(torch.stack(losses).mean(), loss)
-    for mine, *theirs in zip(_gradients(alone.model), *(_gradients(one.model) for one in many), strict=True):
-        torch.testing.assert_close(torch.stack(theirs).mean(dim=0), mine, atol=1e-6, rtol=1e-5)
+    for whole, *parts in zip(_gradients(alone.model), *(_gradients(one.model) for one in many), strict=True):
+        torch.testing.assert_close(torch.stack(parts).mean(dim=0), whole, atol=1e-6, rtol=1e-5)
 
 
-def _weights(training: TrainState) -> dict[str, Float[Tensor, "..."]]:
-    return {name: value.clone() for name, value in training.model.state_dict().items()}
+def _weights(state: TrainState) -> dict[str, Float[Tensor, "..."]]:
+    return {name: value.clone() for name, value in state.model.state_dict().items()}
 
 
-def test_same_seed_gives_the_same_weights_and_a_resumed_run_is_the_undisturbed_one(tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_weights_and_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     options = replace(SHORT, epochs=4)
     runs = [_start(TINY, options) for _ in range(3)]
     for run in runs[:2]:
@@ -131,11 +132,13 @@ def test_same_seed_gives_the_same_weights_and_a_resumed_run_is_the_undisturbed_o
         assert all(torch.equal(value, _weights(other)[name]) for name, value in _weights(runs[0]).items())
 
 
-def test_published_training_selects_by_the_score_on_a_validation_section() -> None:
+def test_published_training_selects_by_the_validation_score() -> None:
     options, test = replace(NH2ST_FIT, epochs=3, lr=5e-3), _section(1)
-    training = _start(TINY, options)
+    state = _start(TINY, options)
     train = _section(0, smooth_labels=True)
-    records = list(fit(training, train, options, validation=test, score=lambda model: _pcc(model, test)))
+    records: list[dict[str, Any]] = list(
+        fit(state, train, options, validation=test, score=lambda model: _pcc(model, test))
+    )
     assert [record["epoch"] for record in records] == [0, 1, 2]
-    assert training.best_epoch == int(np.argmax([record["validation_pcc"] for record in records]))
+    assert state.best_epoch == int(np.argmax([record["validation_pcc"] for record in records]))
     assert records[-1]["train_loss"] < records[0]["train_loss"]

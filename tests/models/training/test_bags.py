@@ -1,4 +1,4 @@
-"""Bags: what is sampled depends on (seed, epoch, bag) alone, and every fault is a sentence that names the case."""
+"""Bags: the sampled tiles depend on (seed, epoch, bag) alone, and each error names the case."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def _numbered(sizes: list[int]) -> list[np.ndarray]:
     ]
 
 
-def test_a_batch_is_padded_and_its_mask_says_where() -> None:
+def test_a_batch_is_padded_and_masked() -> None:
     samples = BagSamples.of(_numbered([2, 3, 1]), np.array([[0.0], [10.0], [20.0]]))
     assert isinstance(samples, SampleSet)
     features, mask, labels = samples.at(np.array([2, 0]))
@@ -29,7 +29,7 @@ def test_a_batch_is_padded_and_its_mask_says_where() -> None:
     assert {part.dtype for part in (features, mask, labels)} == {torch.float32}
 
 
-def test_a_large_bag_is_another_sample_in_each_epoch_whatever_else_is_asked_for() -> None:
+def test_sample_of_a_large_bag_differs_between_epochs_and_not_with_the_other_bags() -> None:
     epoch = 0
     samples = replace(BagSamples.of(_numbered([50, 3, 50]), np.zeros((3, 1))), bag_tiles=8, epoch=lambda: epoch)
 
@@ -51,33 +51,33 @@ def test_a_large_bag_is_another_sample_in_each_epoch_whatever_else_is_asked_for(
     assert tiles(0) != first
 
 
-def test_only_the_tiles_that_are_seen_are_read() -> None:
-    asked = []
+def test_only_the_sampled_tiles_are_read() -> None:
+    reads = []
 
     def read(bag: int, chosen: np.ndarray | None) -> np.ndarray:
-        asked.append((bag, None if chosen is None else len(chosen)))
+        reads.append((bag, None if chosen is None else len(chosen)))
         return np.zeros((1_000_000 if chosen is None else len(chosen), 2), dtype=np.float32)
 
     samples = BagSamples(read, np.array([1_000_000, 5]), np.zeros((2, 1)), ["a", "b"], bag_tiles=16)
     samples.at(np.array([0]))
-    assert asked == [(0, 16)]
+    assert reads == [(0, 16)]
 
 
-def test_tiles_to_standardise_by_are_of_all_bags_and_the_same_in_every_epoch() -> None:
+def test_sampled_tiles_are_of_all_bags_and_the_same_in_every_epoch() -> None:
     samples = BagSamples.of(_numbered([50, 3]), np.zeros((2, 1)))
     later = replace(samples, epoch=lambda: 5, bag_tiles=7)
-    assert len(samples.some_tiles(10)) == 13
-    np.testing.assert_array_equal(later.some_tiles(10), samples.some_tiles(10))
+    assert len(samples.sample_tiles(10)) == 13
+    np.testing.assert_array_equal(later.sample_tiles(10), samples.sample_tiles(10))
 
 
-def test_faults_are_sentences_that_name_the_case() -> None:
+def test_errors_name_the_case() -> None:
     with pytest.raises(ModelError, match=r"1 of 2 bags have no tiles \('P2'\)"):
         BagSamples.of(_numbered([2, 0]), np.zeros((2, 1)), ["P1", "P2"])
     with pytest.raises(ModelError, match=r"labels of 1 bags hold nan or infinity \('P1'\)"):
         BagSamples.of(_numbered([2, 2]), np.array([[np.nan], [0.0]]), ["P1", "P2"])
     with pytest.raises(ModelError, match="2 bags, 3 labels and 2 names"):
         BagSamples.of(_numbered([2, 2]), np.zeros((3, 1)))
-    with pytest.raises(ModelError, match="got bag_tiles 0"):
+    with pytest.raises(ModelError, match="bag_tiles must be 1 or more, or None for all tiles, got 0"):
         replace(BagSamples.of(_numbered([2]), np.zeros((1, 1))), bag_tiles=0)
     bags = _numbered([2, 2])
     bags[1][0, 0] = np.nan

@@ -84,7 +84,7 @@ class CasesLearner:
         inputs = BagInputs(
             train=bags,
             validation=held if spec.validation else None,
-            features=bags.some_tiles(max(1, min(1000, SCALE_TILES // len(bags)))),
+            features=bags.sample_tiles(max(1, min(1000, SCALE_TILES // len(bags)))),
             seed=self.seed,
             device=device,
             bag_tiles=self.bag_tiles,

@@ -15,8 +15,8 @@ from raystp.encoders.encoder import Encoder, EncoderSpec
 from raystp.encoders.registry import build
 from raystp.evaluate.metrics.genes import pcc_per_gene
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
-from raystp.models.arrays import Arrays
-from raystp.models.method import Options, SpotArrays
+from raystp.models.arrays import Arrays, SpotArrays
+from raystp.models.method import Options
 from raystp.models.methods import METHODS, open_predictor
 from raystp.models.predict import predict_spots
 from raystp.models.predictor import ContrastivePredictor
@@ -64,7 +64,7 @@ class SpotsLearner:
             device=device,
             texts=self.texts,
             bags=self.bags,
-            tower=encoder.network if encoder is not None else None,
+            encoder=encoder.network if encoder is not None else None,
             pixel_pairs=self._pixel_pairs(encoder, device) if encoder is not None else None,
         )
         made: TrainSetup = METHODS[self.kind].setup(self.options, inputs)

@@ -26,10 +26,10 @@ from raystp.steps.index import step as index
 from raystp.steps.train.retrieval import Retrieval
 from raystp.storage import StoragePath
 
-RETRIEVALS = [("image", "l2"), ("image", "cosine"), ("expression", "l2")]
+RETRIEVALS = [("image", "l2", "weighted_average"), ("image", "cosine", "mean"), ("expression", "l2", "mean")]
 
 
-def _predicted(store: Path, vectors: str, metric: str) -> Artifact:
+def _predicted(store: Path, vectors: str, metric: str, weights: str) -> Artifact:
     """Index the smoke model by these vectors and this metric, and predict its test patient."""
     name, run = f"{vectors}-{metric}", {"store": str(store)}
     values: dict[str, Any] = {"name": name, "model": "train/smoke-bleep", "spots": "spots/smoke"}
@@ -42,7 +42,7 @@ def _predicted(store: Path, vectors: str, metric: str) -> Artifact:
         "index": made.path.uri,
         "run": run,
     }
-    return impute.run(impute.CONFIG.of({**values, "k": 7, "weights": "weighted_average"}))
+    return impute.run(impute.CONFIG.of({**values, "k": 7, "weights": weights}))
 
 
 def _task(store: Path, prediction: Artifact) -> null.SpotNullTask:
@@ -83,16 +83,17 @@ def _through_an_index(task: null.SpotNullTask, folder: Path) -> np.ndarray:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize(("vectors", "metric"), RETRIEVALS)
+@pytest.mark.parametrize("retrieval", RETRIEVALS, ids="-".join)
 def test_the_null_of_an_index_is_the_null_of_its_own_retrieval(
-    smoke_store: Path, tmp_path: Path, vectors: str, metric: str
+    smoke_store: Path, tmp_path: Path, retrieval: tuple[str, str, str]
 ) -> None:
-    task = _task(smoke_store, _predicted(smoke_store, vectors, metric))
+    vectors, metric, weights = retrieval
+    task = _task(smoke_store, _predicted(smoke_store, vectors, metric, weights))
     assert (task.retrieval.vectors, task.retrieval.metric) == (vectors, metric)
-    assert (task.retrieval.k, task.retrieval.weights) == (7, "weighted_average")
+    assert (task.retrieval.k, task.retrieval.weights) == (7, weights)
     found = null.null_pcc(task)["patient-C"]
     np.testing.assert_allclose(found, _through_an_index(task, tmp_path), atol=1e-4)
-    other = null.null_pcc(dataclasses.replace(task, retrieval=Retrieval(k=7, weights="weighted_average")))["patient-C"]
+    other = null.null_pcc(dataclasses.replace(task, retrieval=Retrieval(k=7, weights=weights)))["patient-C"]
     assert np.abs(found - other).max() > 1e-2  # the default retrieval has another null
 
 

@@ -28,7 +28,7 @@ from raystp.cluster.streams.units import StreamResources, WorkUnit
 from raystp.encoders.families import _torchvision
 from raystp.encoders.registry import describe
 from raystp.steps.embed import step as embed
-from raystp.steps.embed.reader import TiledSlide
+from raystp.steps.embed.reader import SlideTiles
 from raystp.steps.embed.work import EmbedWork, EncoderOutput
 from raystp.steps.encoder_source import EncoderConfig, source_of
 from raystp.storage import StoragePath
@@ -65,7 +65,7 @@ def plain(job: Job) -> Result:
     work = EmbedWork(
         tiles=tiles.path,
         outputs=(EncoderOutput(target, source, describe(source.spec).dim),),
-        slides={slide["slide"]: TiledSlide(slide["path"], slide["mpp"], slide["content"]) for slide in slides},
+        slides={slide["slide"]: SlideTiles(slide["path"], slide["mpp"], slide["content"]) for slide in slides},
         tile_px=TilePixels(int(tiles.manifest.notes["pixels"])),
         precision="float32",
     )

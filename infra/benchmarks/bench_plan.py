@@ -15,7 +15,7 @@ from typing import Any
 from raystp.cluster.session import session
 from raystp.cluster.streams.tiles import build_plan
 from raystp.cluster.streams.units import StreamResources
-from raystp.steps.embed.reader import TiledSlide
+from raystp.steps.embed.reader import SlideTiles
 from raystp.steps.embed.step import plan_units
 from raystp.steps.embed.work import EmbedWork, EncoderOutput
 from raystp.steps.encoder_source import EncoderConfig, source_of
@@ -46,7 +46,7 @@ def main() -> None:
 def _plan(slides: int, tiles: int) -> dict[str, Any]:
     """Plan a cohort and discard the plan; memory is the growth of this process's peak."""
     table = {f"slide-{number:05d}": tiles for number in range(slides)}
-    names = {slide: TiledSlide(f"/slides/{slide}.svs", 0.5, "") for slide in table}
+    names = {slide: SlideTiles(f"/slides/{slide}.svs", 0.5, "") for slide in table}
     work = EmbedWork(
         StoragePath("/none"),
         (EncoderOutput(StoragePath("/none"), source_of(EncoderConfig(), "/none"), 64),),

@@ -1,7 +1,7 @@
 """Models and checkpoints on disk: safetensors for the arrays, JSON for everything else.
 
 raystp unpickles nothing of its own. Ray Tune's sweep state is Ray's own pickle, so resume a sweep only from a store
-that nobody else can write to. The JSON file is written last and holds the SHA-256 of the arrays. A folder that is
+that no other user can write to. The JSON file is written last and holds the SHA-256 of the arrays. A folder that is
 incomplete, or that mixes the files of two models, is refused with a message that names the file.
 """
 

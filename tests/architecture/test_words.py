@@ -1,4 +1,4 @@
-"""One class name has one meaning, and product text uses no phrase that `docs/vocabulary` of the project replaces."""
+"""One class name has one meaning, and product text uses no phrase that readers found hard."""
 
 import ast
 import re
@@ -69,6 +69,6 @@ def test_product_text_is_plain() -> None:
         f"{path.relative_to(ROOT).as_posix()}:{line}: {match[0]!r}"
         for path in files
         for line, text in _texts(path)
-        for match in pattern.finditer(text)
+        for match in pattern.finditer(re.sub(r"`[^`]*`", "", text))
     ]
     assert found == []

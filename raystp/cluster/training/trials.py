@@ -3,7 +3,7 @@
 Tune keeps the sweep's state in `folder`/`name`. A killed sweep resumes from there, and its running trials from their
 checkpoints. Tune saves that state only every few seconds, so each trial's outcome is also recorded at once; a trial
 that Tune starts again reports its record. Tune's state is Ray's pickle, the only file that is unpickled here: resume
-sweeps only from a store that nobody else can write to.
+sweeps only from a store that no other user can write to.
 """
 
 import json

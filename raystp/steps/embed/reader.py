@@ -17,7 +17,7 @@ from raystp.units import TilePixels
 
 
 @dataclass(frozen=True)
-class TiledSlide:
+class SlideTiles:
     """A slide as `tile` read it."""
 
     path: str
@@ -37,7 +37,7 @@ class UnitReader:
     def __init__(
         self,
         tiles: StoragePath,
-        slides: dict[str, TiledSlide],
+        slides: dict[str, SlideTiles],
         tile_px: TilePixels,
         *,
         cache: NodeCache | None,

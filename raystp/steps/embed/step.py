@@ -15,7 +15,7 @@ from raystp.encoders.encoder import InferenceOptions, stored_precision
 from raystp.encoders.registry import describe, tile_warning
 from raystp.errors import ConfigError
 from raystp.steps.embed.config import EmbedConfig, EmbedRun
-from raystp.steps.embed.reader import TiledSlide
+from raystp.steps.embed.reader import SlideTiles
 from raystp.steps.embed.work import EmbedWork, EncoderOutput
 from raystp.steps.encoder_source import EncoderSource, source_of
 from raystp.units import Microns, TilePixels
@@ -116,7 +116,7 @@ def _embed(config: EmbedConfig, tiles: Artifact, unfinished: Sequence[_EncoderAr
     work = EmbedWork(
         tiles=tiles.path,
         outputs=tuple(EncoderOutput(one.writer.path, one.source, describe(one.source.spec).dim) for one in unfinished),
-        slides={one["slide"]: TiledSlide(one["path"], one["mpp"], one["content"]) for one in slides},
+        slides={one["slide"]: SlideTiles(one["path"], one["mpp"], one["content"]) for one in slides},
         tile_px=_tile_px(tiles),
         precision=config.precision,
         pass_tiles=run.pass_tiles,

@@ -15,7 +15,7 @@ from raystp import tables
 from raystp.cluster.streams.units import Pixels, Vectors, WorkUnit
 from raystp.encoders.batches import Batch
 from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOptions, Precision, stored_precision
-from raystp.steps.embed.reader import TiledSlide, UnitReader
+from raystp.steps.embed.reader import SlideTiles, UnitReader
 from raystp.steps.encoder_source import EncoderSource
 from raystp.storage import StoragePath
 from raystp.storage.attempt_ledger import MAX_CRASHES, AttemptLedger
@@ -42,7 +42,7 @@ class EmbedWork:
 
     tiles: StoragePath
     outputs: tuple[EncoderOutput, ...]
-    slides: dict[str, TiledSlide]
+    slides: dict[str, SlideTiles]
     tile_px: TilePixels
     precision: Precision
     pass_tiles: Batch = None

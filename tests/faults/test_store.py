@@ -188,7 +188,7 @@ def test_a_store_that_refuses_all_writes_ends_with_an_error_and_the_same_command
 @faults
 def test_an_object_replaced_while_it_is_embedded_is_reported(case: StoreCase) -> None:
     tiles = case.tile("one", "two")
-    plan = FaultPlan((Trap("slow", slide="two", start=PAUSE_AT, seconds=3.0),), case.folder)
+    plan = FaultPlan((Trap("slow", slide="two", start=PAUSE_AT, seconds=3.0),), case.folder, prefetch=False)
     config = {
         "tiles": tiles.path.uri,
         "run.store": case.store,

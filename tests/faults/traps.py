@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from raystp.slides.tiled import remote_source
 from raystp.storage.retry import RETRY_POLICY
 
 MANY = 1 << 30
@@ -67,6 +68,8 @@ class FaultPlan:
     folder: Path
     patience_s: float | None = None
     """Stall timeout of a worker's reads from the store, if not the product's default."""
+    prefetch: bool = True
+    """Whether a worker fetches a unit's ranges before they are needed."""
 
     def due(self, at: str, slide: str, unit: str = "", stop: int = MANY) -> list[Trap]:
         """Return the traps that trigger now, and count them."""
@@ -98,7 +101,9 @@ class FaultPlan:
         return sorted(path.name for path in self.folder.glob("triggered-*"))
 
     def set_up(self) -> None:
-        """Make the patience of this process that of the plan."""
+        """Set the timeouts and the prefetch of this process."""
+        if not self.prefetch:
+            remote_source.PREFETCH_BYTES = 0
         if self.patience_s is not None:
             object.__setattr__(RETRY_POLICY, "stall_timeout_s", self.patience_s)
             object.__setattr__(RETRY_POLICY, "rate_window_s", self.patience_s)

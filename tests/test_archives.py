@@ -1,8 +1,8 @@
-"""What an earlier raystp stored is read for ever: one tiny archive of each version, and this file's tests of it.
+"""Archives: everything that an earlier raystp stored is still read, or refused with a known message.
 
 `python tests/archives/make.py tests/archives/v1` wrote version 1, once, with everything that was stored then. A new
-version of any stored thing gets an archive of its own beside it and tests of its own here; these stay, unless a thing
-of version 1 is refused from then on, and then they say with which sentence.
+version of a stored format gets its own archive beside it and its own tests here. The tests of a version stay; if a
+version is refused later, they check the message.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from raystp.storage import StoragePath
 
 V1 = StoragePath.of(Path(__file__).parent / "archives" / "v1")
 V2 = StoragePath.of(Path(__file__).parent / "archives" / "v2")
-"""What came later: banks of version 2, each with its description, and a table of neighbours."""
+"""Formats added later: reference indexes of version 2, each with its description, and a table of neighbours."""
 LARGEST = 200_000
 EXPRESSION = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -128,21 +128,21 @@ def test_checkpoint_of_version_1() -> None:
     assert float(moments[0]["step"]) == 1
 
 
-def test_bank_of_version_1() -> None:
-    bank = open_reference_index(V1 / "bank", open_artifact(V1, "tile").manifest.notes["bank"])
-    assert (bank.metric, bank.genes, bank.rows["spot"].to_pylist()) == ("l2", ["A", "B", "C"], ["s0", "s1"])
-    _, rows = bank.search(EXPRESSION[:, :2], 2)
+def test_index_of_version_1() -> None:
+    index = open_reference_index(V1 / "bank", open_artifact(V1, "tile").manifest.notes["bank"])
+    assert (index.metric, index.genes, index.rows["spot"].to_pylist()) == ("l2", ["A", "B", "C"], ["s0", "s1"])
+    _, rows = index.search(EXPRESSION[:, :2], 2)
     assert rows.tolist() == [[0, 1], [1, 0]]
-    np.testing.assert_array_equal(bank.expression(np.array([1, 0])), EXPRESSION[::-1])
+    np.testing.assert_array_equal(index.expression(np.array([1, 0])), EXPRESSION[::-1])
 
 
 @pytest.mark.parametrize("name", ["bank-float32", "bank-float16", "bank-csr", "bank-csr16", "bank-ivf"])
-def test_bank_of_version_2(name: str) -> None:
-    bank = open_reference_index(V2 / name, json.loads((V2 / f"{name}.json").read_bytes()))
-    assert (bank.metric, bank.genes, bank.rows["slide"].to_pylist()) == ("l2", ["A", "B", "C"], ["S", "S"])
-    _, rows = bank.search(EXPRESSION[:, :2], 2)
+def test_index_of_version_2(name: str) -> None:
+    index = open_reference_index(V2 / name, json.loads((V2 / f"{name}.json").read_bytes()))
+    assert (index.metric, index.genes, index.rows["slide"].to_pylist()) == ("l2", ["A", "B", "C"], ["S", "S"])
+    _, rows = index.search(EXPRESSION[:, :2], 2)
     assert rows.tolist() == [[0, 1], [1, 0]]
-    np.testing.assert_array_equal(bank.expression(np.array([1, 0])), EXPRESSION[::-1])
+    np.testing.assert_array_equal(index.expression(np.array([1, 0])), EXPRESSION[::-1])
 
 
 def test_neighbours_of_version_1() -> None:

@@ -1,9 +1,9 @@
-"""Reading the tissue of a slide in an object store: ranged reads against download-then-read.
+"""Read the tissue of a slide in an object store: range reads compared with a download first.
 
-The store is moto's server, a process of its own, behind a proxy that lets each request wait 30 ms and counts what goes
-over the wire, over a line without a limit and over one of 100 MB/s. The tiles are read as `embed` reads them, 64 at a
-time in the order of their table, and a work unit at a time. Moto reads an object anew from its own file for each
-range (0.24 s at 100 MB): here it keeps what it has read, and its own time is printed beside the wall clock.
+The store is moto's server in its own process, behind a proxy that delays each request by 30 ms and counts the bytes,
+without a bandwidth limit and with 100 MB/s. The tiles are read as `embed` reads them, 64 at a time in the order of
+their table, and a work unit at a time. Moto reads the whole object from a file for each range (0.24 s for 100 MB); here
+it keeps the object in memory, and the store's own time is printed beside the wall clock.
 """
 
 import argparse
@@ -56,26 +56,26 @@ Squares = Float64[np.ndarray, "tile 3"]
 
 @dataclass(frozen=True)
 class Row:
-    """What one way of reading did."""
+    """Figures of one method of reading."""
 
-    way: str
+    method: str
     line_mb_s: float
-    """0: no limit."""
+    """0 for no limit."""
     open_s: float
     seconds: float
     requests: int
     body_bytes: int
     ratio: float
-    """Bytes fetched per byte of the stored tiles that are needed."""
+    """Bytes fetched for each byte of the stored tiles that are needed."""
     store_s: float
-    """The store's own time, summed over requests that it answers side by side."""
+    """The store's own time, summed over parallel requests."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What all ways read."""
+    """The input of all methods."""
 
-    place: StoragePath
+    path: StoragePath
     squares: Squares
     needed_bytes: int
     port: int
@@ -83,8 +83,8 @@ class Scene:
     latency_s: float
     folder: Path
 
-    def ask(self, bytes_per_s: float) -> dict[str, float]:
-        """Set the line, and return what went over it since."""
+    def reset(self, bytes_per_s: float) -> dict[str, float]:
+        """Set the bandwidth; return the counts since the last call."""
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port)) as proxy:
             proxy.request("GET", f"/-/{self.latency_s}/{bytes_per_s}")
             found: dict[str, float] = json.loads(proxy.getresponse().read())
@@ -92,21 +92,21 @@ class Scene:
 
 
 def main() -> None:
-    """Make the slide, start the store, and print what each way takes."""
+    """Make the slide, start the store, and print the figures of each method."""
     options = _options()
     os.environ.update(KEYS)
     with tempfile.TemporaryDirectory(dir=options.folder) as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         slide = folder / "bench.svs"
         make_slide(slide, options.side)
-        places = squares(options.side)
-        count, useful = needed(slide, places)
-        place, port = _served(slide, stack)
-        scene = Scene(place, places, useful, port, options.latency, folder)
+        tiles = squares(options.side)
+        count, useful = needed(slide, tiles)
+        path, port = _served(slide, stack)
+        scene = Scene(path, tiles, useful, port, options.latency, folder)
         size = slide.stat().st_size / 1e6
-        _say(f"{options.side} x {options.side} px, {size:.0f} MB; {len(places)} tiles of {SIDE} px,")
-        share = len(places) / (options.side // SIDE) ** 2
-        _say(f"{share:.0%} of the area; {count} stored tiles are needed, {useful / 1e6:.1f} MB")
+        _print(f"{options.side} x {options.side} px, {size:.0f} MB; {len(tiles)} tiles of {SIDE} px,")
+        share = len(tiles) / (options.side // SIDE) ** 2
+        _print(f"{share:.0%} of the area; {count} stored tiles are needed, {useful / 1e6:.1f} MB")
         rows = _measure(scene, options.turns)
     if options.out:
         options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
@@ -115,20 +115,20 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    parser.add_argument("--side", type=int, default=32_256, help="of the slide, in pixels")
-    parser.add_argument("--latency", type=float, default=0.03, help="seconds that each request waits")
-    parser.add_argument("--turns", type=int, default=3, help="how often the ways take turns; the median is printed")
-    parser.add_argument("--folder", help="where the slide is drawn; by default the folder of temporary files")
+    parser.add_argument("--side", type=int, default=32_256, help="side of the slide, in pixels")
+    parser.add_argument("--latency", type=float, default=0.03, help="delay of each request, in seconds")
+    parser.add_argument("--turns", type=int, default=3, help="runs of each method, in turn; the median is printed")
+    parser.add_argument("--folder", help="folder for the slide; default: the folder of temporary files")
     return parser.parse_args()
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def _served(slide: Path, stack: contextlib.ExitStack) -> tuple[StoragePath, int]:
-    """Start the store and the proxy, put the slide there; return its place behind the proxy, and the proxy's port."""
+    """Start the store and the proxy, upload the slide; return its path through the proxy, and the proxy's port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -162,28 +162,28 @@ def _wait(port: int) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.1)
-    msg = f"moto's server did not come up within {START_S:.0f} s"
+    msg = f"moto's server did not start within {START_S:.0f} s"
     raise RuntimeError(msg)
 
 
 @contextlib.contextmanager
 def _ranged(scene: Scene) -> Iterator[Slide]:
-    with open_slide("bench", scene.place) as slide:
+    with open_slide("bench", scene.path) as slide:
         yield slide
 
 
 @contextlib.contextmanager
 def _downloaded(scene: Scene) -> Iterator[Slide]:
-    """Fetch the slide as a node's cache does, anew each time."""
+    """Download the slide into an empty node cache."""
     with tempfile.TemporaryDirectory(dir=scene.folder) as folder:
         cache = NodeCache(Path(folder), 1 << 40)
-        with cache.fetch(scene.place) as path, open_slide("bench", StoragePath.of(path)) as slide:
+        with cache.fetch(scene.path) as path, open_slide("bench", StoragePath.of(path)) as slide:
             yield slide
 
 
 AS_EMBED = "ranges, 64 of an expected unit"
 Opening = Callable[[Scene], contextlib.AbstractContextManager[Slide]]
-WAYS: dict[str, tuple[Opening, int]] = {
+METHODS: dict[str, tuple[Opening, int]] = {
     AS_EMBED: (_ranged, BATCH),
     "ranges, 64 tiles at a time": (_ranged, BATCH),
     "ranges, a unit at a time": (_ranged, UNIT),
@@ -196,50 +196,52 @@ def _measure(scene: Scene, turns: int) -> list[Row]:
     rows = []
     for line in (FAST, LINE):
         words = f"{line / 1e6:.0f} MB/s" if line else "no limit"
-        _say(f"\nline: {words}, {scene.latency_s * 1e3:.0f} ms a request")
-        _say(f"  {'':<34}{'opened s':>9}{'all s':>8}{'spread':>14}{'requests':>10}{'MB':>8}{'ratio':>8}{'store s':>9}")
-        found: dict[str, list[Row]] = {way: [] for way in WAYS}
+        _print(f"\nline: {words}, {scene.latency_s * 1e3:.0f} ms a request")
+        _print(
+            f"  {'':<34}{'opened s':>9}{'all s':>8}{'spread':>14}{'requests':>10}{'MB':>8}{'ratio':>8}{'store s':>9}"
+        )
+        found: dict[str, list[Row]] = {method: [] for method in METHODS}
         for _ in range(turns):
-            for way in WAYS:
-                found[way].append(_run(way, scene, line))
+            for method in METHODS:
+                found[method].append(_run(method, scene, line))
         for ran in found.values():
             ran.sort(key=lambda row: row.seconds)
             rows.append(ran[len(ran) // 2])
-            _say_row(rows[-1], ran[0].seconds, ran[-1].seconds)
+            _print_row(rows[-1], ran[0].seconds, ran[-1].seconds)
     return rows
 
 
-def _run(way: str, scene: Scene, line: float) -> Row:
-    opening, step = WAYS[way]
-    scene.ask(line)
+def _run(method: str, scene: Scene, line: float) -> Row:
+    opening, step = METHODS[method]
+    scene.reset(line)
     array = np.empty((step, SIDE, SIDE, 3), np.uint8)
     began = time.monotonic()
     with opening(scene) as slide:
         opened = time.monotonic()
         for first in range(0, len(scene.squares), step):
             span = scene.squares[first : first + step]
-            if way == AS_EMBED and first % UNIT == 0:
+            if method == AS_EMBED and first % UNIT == 0:
                 prefetch_tiles(slide, scene.squares[first : first + UNIT], SIDE)
             read_tiles(slide, span, SIDE, into=array[: len(span)])
         ended = time.monotonic()
-    told = scene.ask(line)
+    counts = scene.reset(line)
     return Row(
-        way,
+        method,
         line / 1e6,
         opened - began,
         ended - began,
-        int(told["requests"]),
-        int(told["body_bytes"]),
-        told["body_bytes"] / scene.needed_bytes,
-        told["store_s"],
+        int(counts["requests"]),
+        int(counts["body_bytes"]),
+        counts["body_bytes"] / scene.needed_bytes,
+        counts["store_s"],
     )
 
 
-def _say_row(row: Row, least: float, most: float) -> None:
-    missed = ", MISSED" if row.way.startswith("ranges") and row.ratio > GOAL else ""
+def _print_row(row: Row, least: float, most: float) -> None:
+    missed = ", MISSED" if row.method.startswith("ranges") and row.ratio > GOAL else ""
     spread = f"{least:.2f}-{most:.2f}"
-    _say(
-        f"  {row.way:<34}{row.open_s:>9.2f}{row.seconds:>8.2f}{spread:>14}{row.requests:>10}"
+    _print(
+        f"  {row.method:<34}{row.open_s:>9.2f}{row.seconds:>8.2f}{spread:>14}{row.requests:>10}"
         f"{row.body_bytes / 1e6:>8.1f}{row.ratio:>8.3f}{row.store_s:>9.2f}{missed}"
     )
 

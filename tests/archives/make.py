@@ -1,6 +1,6 @@
-"""Writes a tiny archive of everything that this raystp stores: `python tests/archives/make.py tests/archives/vN`.
+"""Write a tiny archive of every stored format: `python tests/archives/make.py tests/archives/vN`.
 
-Run once for each version of a stored thing, into a folder that is not there yet; what stands is never written again.
+Run it once for each version of a format, into a new folder. An archive is never written again.
 """
 
 import sys
@@ -50,51 +50,51 @@ def main(folder: Path) -> None:
     """Write the archive."""
     if folder.exists():
         sys.exit(f"{folder} is there already, and an archive is never written again")
-    place = StoragePath.of(folder)
-    draft = ArtifactWriter(place, "tile", "archive", "0123456789ab", {"slides": "ff00"}, {"side": 112.0})
-    _tables(place)
-    _section(place)
-    _models(place)
+    path = StoragePath.of(folder)
+    draft = ArtifactWriter(path, "tile", "archive", "0123456789ab", {"slides": "ff00"}, {"side": 112.0})
+    _tables(path)
+    _section(path)
+    _models(path)
     reference = ReferenceRows(EXPRESSION[:, :2], EXPRESSION, GENES, ["S1", "S1"], SPOTS, ["P1", "P1"])
-    notes = {"bank": write_reference_index(place / "bank", reference, shards=2, metric="l2"), "pixels": 224}
+    notes = {"bank": write_reference_index(path / "bank", reference, shards=2, metric="l2"), "pixels": 224}
     draft.finish({"slides": 1, "tiles": 2}, [dict(zip(tables.FAILURES.names, FAILURE, strict=True))], notes)
 
 
-def _tables(place: StoragePath) -> None:
+def _tables(path: StoragePath) -> None:
     for name, (schema, row) in ROW_OF.items():
-        (place / name).write_table(tables.of_columns([[value] for value in row], schema))
+        (path / name).write_table(tables.of_columns([[value] for value in row], schema))
     tiles = [["S1", "S1"], [0, 1], *SQUARES.T, ["s0", None]]
-    (place / "tiles.parquet").write_table(tables.of_columns(tiles, tables.TILES))
+    (path / "tiles.parquet").write_table(tables.of_columns(tiles, tables.TILES))
     for precision in ("float32", "float16"):
         schema = tables.embeddings(3, precision=precision)
         table = tables.of_columns([*tiles, tables.vectors(EXPRESSION, precision)], schema)
-        (place / f"embeddings-{precision}.parquet").write_table(table)
+        (path / f"embeddings-{precision}.parquet").write_table(table)
     predictions = tables.of_columns([*tiles, tables.vectors(EXPRESSION)], tables.predictions(3))
-    (place / "predictions.parquet").write_table(predictions)
+    (path / "predictions.parquet").write_table(predictions)
 
 
-def _section(place: StoragePath) -> None:
+def _section(path: StoragePath) -> None:
     at = np.arange(2.0)
     spots = SpotPositions(SPOTS, SQUARES[:, :2] + 2, at, at)
     about = SectionInfo("S1", "P1", "S1", mpp=0.5, spot_diameter_um=55.0, pitch_um=100.0, layout="toy")
-    write_section(place / "section.h5ad", make_section(EXPRESSION + 1, GENES, spots, about))
+    write_section(path / "section.h5ad", make_section(EXPRESSION + 1, GENES, spots, about))
     places = TileTable("S1", SPOTS, spots.xy, Level0Pixels(110.0), SlideOverview(np.zeros((2, 4, 3), np.uint8), 0.0625))
     prediction = prediction_to_anndata(EXPRESSION, GENES, places, provenance={"model": "m", "schema_version": 1})
-    write_prediction(place / "prediction.h5ad", prediction)
+    write_prediction(path / "prediction.h5ad", prediction)
 
 
-def _models(place: StoragePath) -> None:
+def _models(path: StoragePath) -> None:
     meta = {"genes": GENES, "d_image": 2}
-    save_model(place / "gene_mean", "gene_mean", fit_gene_mean(EXPRESSION), meta)
+    save_model(path / "gene_mean", "gene_mean", fit_gene_mean(EXPRESSION), meta)
     bleep = seeded_bleep(2, 3, BleepOptions(dim=4), seed=0)
-    save_model(place / "bleep", "bleep", bleep.state_dict(), {**meta, "options": {"dim": 4}})
+    save_model(path / "bleep", "bleep", bleep.state_dict(), {**meta, "options": {"dim": 4}})
     training = TrainState.start(bleep, bleep.loss, FitOptions())
     for parameter in bleep.parameters():
         parameter.grad = torch.ones_like(parameter)
     training.optimizer.step()  # so that there are moments to store
     training.epoch, training.best_epoch, training.best_value = 1, 0, -0.5
     training.best = {name: value.clone() for name, value in bleep.state_dict().items()}
-    save_state(place / "checkpoint", training)
+    save_state(path / "checkpoint", training)
 
 
 if __name__ == "__main__":

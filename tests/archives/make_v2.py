@@ -1,6 +1,6 @@
-"""Writes what came after the first archive: banks of version 2 in every form, and neighbours.
+"""Write the formats that are newer than the first archive: reference indexes of version 2, and neighbours.
 
-python tests/archives/make_v2.py FOLDER, once a version.
+`python tests/archives/make_v2.py FOLDER`, once for each version.
 """
 
 import json
@@ -17,7 +17,7 @@ from raystp.index.search.kinds import IndexParams, Kind
 from raystp.index.write import write_reference_index
 from raystp.storage import StoragePath
 
-BANKS: dict[str, tuple[Kind, Form]] = {
+INDEXES: dict[str, tuple[Kind, Form]] = {
     "bank-float32": ("exact", "float32"),
     "bank-float16": ("exact", "float16"),
     "bank-csr": ("exact", "csr"),
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     place, values = StoragePath.of(folder), np.arange(6, dtype=np.float32).reshape(2, 3)
     who = {"sections": ["S", "S"], "spots": ["s0", "s1"], "patients": ["P", "P"], "columns": {"slide": ["S", "S"]}}
     reference = ReferenceRows(vectors=values[:, :2].copy(), expression=values, genes=["A", "B", "C"], **who)  # type: ignore[arg-type]  # each is its field's
-    for name, (kind, form) in BANKS.items():
+    for name, (kind, form) in INDEXES.items():
         params = IndexParams(kind=kind, form=form, lists=1)
         described = write_reference_index(
             place / name, reference, shards=1 if kind == "ivf" else 2, metric="l2", params=params

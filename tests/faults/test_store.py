@@ -111,8 +111,8 @@ class StoreCase:
     def add_faults(self, *names: str) -> None:
         for name in names:
             for kind, at, method, times in (SHORT_FAULTS | LASTING_FAULTS)[name]:
-                says = "SlowDown" if at == SLOW_DOWN else "Denied"
-                self.faulty_store.add(kind, at, method=method, times=times, says=says, of=f"/{name}.svs")
+                code = "SlowDown" if at == SLOW_DOWN else "Denied"
+                self.faulty_store.add(kind, at, method=method, times=times, code=code, of=f"/{name}.svs")
 
     def check(self, driver: Driver, expected: set[str], missing: dict[str, str]) -> None:
         """Check that the expected slides have the rows of slide A, and the others are failures without rows."""
@@ -155,7 +155,7 @@ def embed_with_faults(case: StoreCase, *names: str) -> Artifact:
     case.add_faults(*names)
     for of, status in (("embeddings/lost_write/", 500), ("commits/lost_write", 503)):
         case.faulty_store.add("lost", status, method="PUT", times=1, of=of)
-    case.faulty_store.add("status", SLOW_DOWN, method="PUT", says="SlowDown", of="commits/unwritable")
+    case.faulty_store.add("status", SLOW_DOWN, method="PUT", code="SlowDown", of="commits/unwritable")
     missing = {name: SAYS[name] for name in names if name in LASTING_FAULTS}
     case.check(case.embed(tiles), set(names) - missing.keys(), missing)
     return tiles
@@ -177,7 +177,7 @@ def test_a_retry_embeds_the_failed_slides_once_the_store_works(case: StoreCase) 
 def test_a_store_that_refuses_all_writes_ends_with_an_error_and_the_same_command_resumes(case: StoreCase) -> None:
     names = ("one", "two")
     tiles = case.tile(*names)
-    case.faulty_store.add("status", SLOW_DOWN, method="PUT", says="SlowDown")
+    case.faulty_store.add("status", SLOW_DOWN, method="PUT", code="SlowDown")
     driver = case.embed(tiles)
     assert driver.process.exitcode == FAILED, driver.output
     assert driver.summary["error"] == "StorageError", driver.output

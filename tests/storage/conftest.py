@@ -1,4 +1,4 @@
-"""An object store on this machine, spoken to over HTTP: straight, and through a proxy that can misbehave."""
+"""An object store on this machine over HTTP: directly, and through a proxy that injects faults."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def server(store_port: int) -> str:
 
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StoragePath:
-    """A folder of its own in a bucket."""
+    """An empty folder in a bucket."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     fs, name = pafs.FileSystem.from_uri(f"s3://bucket{server}")
@@ -51,9 +51,9 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stor
 
 @pytest.fixture(params=["local", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
-    """An empty folder, on this machine and on an object store in turn."""
-    place: StoragePath = StoragePath.of(tmp_path) if request.param == "local" else request.getfixturevalue("bucket")
-    return place
+    """An empty folder: on this machine, and in an object store."""
+    path: StoragePath = StoragePath.of(tmp_path) if request.param == "local" else request.getfixturevalue("bucket")
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -64,13 +64,13 @@ def one_proxy(store_port: int) -> Iterator[Proxy]:
 
 @pytest.fixture
 def proxy(one_proxy: Proxy) -> Proxy:
-    """The proxy, without a fault."""
+    """The proxy, without faults."""
     one_proxy.clear()
     return one_proxy
 
 
 @pytest.fixture
-def far(bucket: StoragePath, proxy: Proxy) -> StoragePath:
+def proxied(bucket: StoragePath, proxy: Proxy) -> StoragePath:
     """The same folder as `bucket`, through the proxy."""
     return StoragePath.of(bucket.uri.partition("?")[0] + proxy.query)
 
@@ -80,24 +80,24 @@ def cache(tmp_path: Path) -> NodeCache:
     return NodeCache(tmp_path / "cache", 35_000)
 
 
-def put(bucket: StoragePath, far: StoragePath, name: str, content: bytes = CONTENT) -> StoragePath:
-    """Put an object there; the place as seen through the proxy."""
+def put(bucket: StoragePath, proxied: StoragePath, name: str, content: bytes = CONTENT) -> StoragePath:
+    """Upload an object; return its path through the proxy."""
     (bucket / name).write_new(content)
-    return far / name
+    return proxied / name
 
 
 @pytest.fixture
-def slide(bucket: StoragePath, far: StoragePath) -> StoragePath:
-    return put(bucket, far, "A1.svs")
+def slide(bucket: StoragePath, proxied: StoragePath) -> StoragePath:
+    return put(bucket, proxied, "A1.svs")
 
 
-def kept(cache: NodeCache) -> list[Path]:
-    """Return all that is in the cache's folder of files, unfinished ones too."""
+def cached_files(cache: NodeCache) -> list[Path]:
+    """Return all files in the cache, unfinished ones too."""
     return sorted((cache.folder / "files").iterdir())
 
 
 def child(code: str, *words: str) -> subprocess.Popen[str]:
-    """Start Python on `code`, in a process of its own."""
+    """Start Python with `code` in its own process."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *words],
         stdout=subprocess.PIPE,
@@ -107,21 +107,21 @@ def child(code: str, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def printed(process: subprocess.Popen[str]) -> str:
-    """Return what a child printed, once it has ended well."""
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    return said.strip()
+def output_of(process: subprocess.Popen[str]) -> str:
+    """Return the output of a child that exits with status 0."""
+    message, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, message
+    return message.strip()
 
 
 FETCH = """
 import hashlib, sys, pathlib
 from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
-place, cache = StoragePath.of(sys.argv[1]), NodeCache(pathlib.Path(sys.argv[2]), 10**9)
+remote, cache = StoragePath.of(sys.argv[1]), NodeCache(pathlib.Path(sys.argv[2]), 10**9)
 print("ready", flush=True)
 sys.stdin.readline()
-with cache.fetch(place) as path:
+with cache.fetch(remote) as path:
     print(hashlib.sha256(path.read_bytes()).hexdigest())
 """
-"""A child that fetches the place of its first word into the cache of its second, once it is told to."""
+"""Code of a child that fetches the object of its first argument into the cache of its second, after a line of input."""

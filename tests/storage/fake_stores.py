@@ -76,8 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
             {name: values[0] for name, values in parse_qs(target.query, keep_blank_values=True).items()},
         )
         with self.store.lock:
-            asked = [self.command, path, self.headers.get("Range") or "", self.headers.get("If-Match") or ""]
-            self.store.requests.append(" ".join(asked))
+            request = [self.command, path, self.headers.get("Range") or "", self.headers.get("If-Match") or ""]
+            self.store.requests.append(" ".join(request))
             if query.get("comp") == "list" or "list-type" in query:
                 self._list(path, query)
             elif query.get("comp") == "batch":

@@ -1,6 +1,6 @@
-"""A proxy before an object store that does what stores and networks do on a bad day; HTTP on loopback, threads.
+"""A proxy in front of an object store that injects faults; HTTP on loopback, with threads.
 
-`proxy.add("cut", at=1000, times=2)` makes the next two GETs break off. `proxy.asked` holds every request that came.
+`proxy.add("cut", at=1000, times=2)` ends the bodies of the next two GETs early. `proxy.requests` has all requests.
 """
 
 import contextlib
@@ -22,44 +22,44 @@ DRIP_S = 0.05
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests of `method`.
+    """The fault of the next `times` requests of `method`.
 
-    `status` answers `at` itself; `lost` lets the store do it, then answers `at`; `silent` never answers; `cut` and
-    `reset` end the connection after `at` bytes of the body; `short` leaves the last `at` bytes out, and says so in the
-    length (a HEAD's too); `flip` changes the byte at `at`; `drip` sends `at` bytes a second; `whole` knows no ranges;
-    `shift` gives the range that is `at` bytes further on.
+    `status` returns the status `at`; `lost` forwards the request, then returns the status `at`; `silent` never returns.
+    `cut` and `reset` end the connection after `at` bytes of the body; `short` omits the last `at` bytes and reduces the
+    length (of a HEAD too); `flip` changes the byte at `at`; `drip` sends `at` bytes a second. `whole` ignores the
+    range; `shift` returns the range that starts `at` bytes later.
     """
 
     kind: str
     at: int = 0
     method: str = "GET"
     times: int = ALWAYS
-    says: str = "Injected"
-    """The code of an answer that is an error."""
+    code: str = "Injected"
+    """The code in the body of an error."""
     text: str = ""
-    """Its message, and in its headers."""
+    """The message in that body, and a header."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request that came."""
+class Request:
+    """One request."""
 
     method: str
     path: str
     span: str
-    """Its `Range`."""
+    """Its `Range` header."""
     version: str
-    """Its `If-Match`."""
+    """Its `If-Match` header."""
 
 
 @dataclass
 class Proxy:
-    """One proxy; its `query` is that of an `s3://` URI which goes through it."""
+    """One proxy; an `s3://` URI with `query` uses it."""
 
     upstream: int
     port: int = 0
     latency_s: float = 0.0
-    asked: list["Asked"] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     connections: int = 0
     faults: list[Fault] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
@@ -75,14 +75,14 @@ class Proxy:
 
     def clear(self) -> None:
         self.faults.clear()
-        self.asked.clear()
+        self.requests.clear()
         self.latency_s = 0.0
 
     def count(self, method: str) -> int:
-        return sum(asked.method == method for asked in self.asked)
+        return sum(request.method == method for request in self.requests)
 
     def take(self, method: str) -> Fault | None:
-        """Return the fault that a request meets, and count it."""
+        """Return the fault of a request, and count it."""
         with self.lock:
             for fault in self.faults:
                 if fault.method == method and fault.times > 0:
@@ -93,7 +93,7 @@ class Proxy:
 
 @contextlib.contextmanager
 def running(upstream: int) -> Iterator[Proxy]:
-    """Run a proxy before the store at that port of this machine."""
+    """Run a proxy in front of the store at that port of this machine."""
     proxy = Proxy(upstream)
     server = _Server(("127.0.0.1", 0), type("Bound", (_Handler,), {"proxy": proxy}))
     proxy.port = int(server.server_address[1])
@@ -109,11 +109,11 @@ def running(upstream: int) -> Iterator[Proxy]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    # At the default of 5, a 6th connection at once waits a second or more to be tried again.
+    # With the default of 5, a 6th connection at once waits a second or more.
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that went away; of the rest what the base class says."""
+        """Ignore disconnected clients; print other errors as the base class does."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._sent()
         with proxy.lock:
             span, version = self.headers.get("Range", ""), self.headers.get("If-Match", "")
-            proxy.asked.append(Asked(self.command, self.path, span, version))
+            proxy.requests.append(Request(self.command, self.path, span, version))
         fault = proxy.take(self.command)
         time.sleep(proxy.latency_s)
         with contextlib.suppress(ConnectionError, TimeoutError):
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._body(content, fault)
 
     def _forward(self, body: bytes) -> tuple[int, Any, bytes]:
-        """Ask the store. S3 looks and writes in one step; the stand-in does not, so one write at a time goes there."""
+        """Forward the request; writes go one at a time, because moto's put-if-absent is not atomic."""
         guard = self.proxy.writing if self.command in {"PUT", "POST", "DELETE"} else contextlib.nullcontext()
         with guard, contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.proxy.upstream)) as store:
             headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
@@ -191,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
             return answer.status, answer.headers, answer.read()
 
     def _refuse(self, fault: Fault) -> None:
-        content = f"<Error><Code>{fault.says}</Code><Message>{fault.text}</Message></Error>".encode()
+        content = f"<Error><Code>{fault.code}</Code><Message>{fault.text}</Message></Error>".encode()
         self._head(fault.at, {"Content-Type": "application/xml", "x-amz-request-id": fault.text}, len(content))
         if self.command != "HEAD":
             self.wfile.write(content)
@@ -222,4 +222,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""

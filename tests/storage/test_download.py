@@ -14,19 +14,19 @@ from raystp.storage.objects import download, file_digest
 from raystp.storage.retry import RetryPolicy
 from tests.storage.fault_proxy import Proxy
 
-SOON = RetryPolicy(stall_timeout_s=2.0, backoff_s=0.02)
+QUICK = RetryPolicy(stall_timeout_s=2.0, backoff_s=0.02)
 CONTENT = np.random.default_rng(1).bytes(100_000)
 
 
 @pytest.fixture
-def slide(bucket: StoragePath, far: StoragePath) -> StoragePath:
+def slide(bucket: StoragePath, proxied: StoragePath) -> StoragePath:
     """An object uploaded in one part, so that its ETag is its MD5."""
     assert (bucket / "slide.svs").write_new(CONTENT)
-    return far / "slide.svs"
+    return proxied / "slide.svs"
 
 
 def fetch(remote: StoragePath, path: Path) -> bytes:
-    stored = remote.stored_object(SOON)
+    stored = remote.stored_object(QUICK)
     path.touch()
     download(stored, stored.info(), path)
     return path.read_bytes()
@@ -41,9 +41,9 @@ def test_a_download_of_any_parts_is_the_object(
     assert proxy.count("GET") == -(-len(CONTENT) // part)
 
 
-def test_an_empty_object_is_an_empty_file(far: StoragePath, tmp_path: Path) -> None:
-    (far / "empty").write_new(b"")
-    assert fetch(far / "empty", tmp_path / "empty") == b""
+def test_an_empty_object_is_an_empty_file(proxied: StoragePath, tmp_path: Path) -> None:
+    (proxied / "empty").write_new(b"")
+    assert fetch(proxied / "empty", tmp_path / "empty") == b""
 
 
 def checksum(remote: StoragePath) -> tuple[str, str] | None:

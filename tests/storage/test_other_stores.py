@@ -1,5 +1,6 @@
 """Google Cloud Storage and Azure: put-if-absent, ranges, versions and folders, as on S3."""
 
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -95,3 +96,13 @@ def test_an_azure_uri_without_an_account_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     with pytest.raises(StorageError, match=r"needs AZURE_STORAGE_ACCOUNT_NAME in the environment, or \?account_name="):
         StoragePath.of("az://container/file").read_bytes()
+
+
+def test_no_secret_of_azure_is_printed(server: FakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", f"sv=2023-11-03&sig={CANARY}")
+    query = f"?account_name=account&scheme=http&endpoint_override=127.0.0.1:{server.port}"
+    file = StoragePath.of(f"az://container/absent{query}")
+    for use in (file.version, file.read_bytes, file.read_table):
+        with pytest.raises(StorageError, match="az://container/absent: not found") as caught:
+            use()
+        assert CANARY not in "".join(traceback.format_exception(caught.value))

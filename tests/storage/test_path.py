@@ -1,4 +1,4 @@
-"""Places: written whole or not at all, on this machine and on an object store, and printed without their secrets."""
+"""Paths: written whole or not at all, on this machine and in an object store, and printed without secrets."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ from raystp.storage import StoragePath, is_safe_name
 from tests.storage.conftest import CANARY
 
 
-def test_what_is_written_is_read_and_listed_and_goes_away(folder: StoragePath) -> None:
+def test_a_written_file_is_read_listed_and_removed(folder: StoragePath) -> None:
     file = folder / "deep" / "er" / "word.txt"
     file.write_bytes(b"old")
     file.write_bytes(b"new")
@@ -43,7 +43,7 @@ def test_what_is_written_is_read_and_listed_and_goes_away(folder: StoragePath) -
     assert (folder.names(), file.exists()) == ([], False)
 
 
-def test_a_table_comes_back_with_its_label(folder: StoragePath) -> None:
+def test_a_table_is_read_back_with_its_label(folder: StoragePath) -> None:
     rows: list[dict[str, object]] = [{"slide": "A", "stage": "tile", "reason": "none"}]
     table = tables.of_rows(rows, tables.FAILURES)
     file = folder / "failures.parquet"
@@ -53,7 +53,7 @@ def test_a_table_comes_back_with_its_label(folder: StoragePath) -> None:
     assert file.read_table(["reason"]).column_names == ["reason"]
 
 
-def test_a_writer_that_fails_leaves_the_old_content_and_nothing_beside_it(folder: StoragePath) -> None:
+def test_a_failed_write_keeps_the_old_content_and_leaves_no_other_file(folder: StoragePath) -> None:
     file = folder / "model.bin"
     file.write_bytes(b"old")
 
@@ -68,43 +68,43 @@ def test_a_writer_that_fails_leaves_the_old_content_and_nothing_beside_it(folder
         assert os.listdir(folder.local_path) == ["model.bin"]  # noqa: PTH208 -- names() leaves out what is being written
 
 
-def test_a_writer_sees_the_name_it_writes_for_by_its_ending(folder: StoragePath) -> None:
+def test_a_writer_gets_a_path_with_the_final_ending(folder: StoragePath) -> None:
     seen: list[str] = []
 
     def write(path: Path) -> None:
         seen.append(path.suffix)
         path.write_bytes(b"x")
 
-    (folder / "bank.faiss").write_file(write)
+    (folder / "index.faiss").write_file(write)
     assert seen == [".faiss"]
 
 
 def test_a_file_being_written_is_not_listed(tmp_path: Path) -> None:
-    place = StoragePath.of(tmp_path)
+    remote = StoragePath.of(tmp_path)
 
     def write(path: Path) -> None:
         path.write_bytes(b"half")
-        assert place.names() == []
+        assert remote.names() == []
 
-    (place / "whole").write_file(write)
-    assert place.names() == ["whole"]
+    (remote / "whole").write_file(write)
+    assert remote.names() == ["whole"]
 
 
 @pytest.mark.parametrize("what", ["open", "read_bytes", "size", "read_table", "read_schema"])
-def test_what_is_absent_cannot_be_read_and_is_named(folder: StoragePath, what: str) -> None:
+def test_an_absent_file_is_an_error_with_its_path(folder: StoragePath, what: str) -> None:
     with pytest.raises(StorageError, match=f"{(folder / 'none').name}"):
         getattr(folder / "none", what)()
     assert (folder / "none").names() == []
 
 
-def test_a_file_that_is_no_table_is_named(folder: StoragePath) -> None:
+def test_a_file_that_is_not_a_table_is_an_error_with_its_path(folder: StoragePath) -> None:
     (folder / "tiles.parquet").write_bytes(b"not a table")
     for read in (StoragePath.read_table, StoragePath.read_schema):
         with pytest.raises(StorageError, match=r"cannot read .*/tiles.parquet: "):
             read(folder / "tiles.parquet")
 
 
-def test_a_store_below_a_plain_file_cannot_be_written_and_says_so_in_one_sentence(tmp_path: Path) -> None:
+def test_a_store_below_a_plain_file_is_not_writable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     store = StoragePath.of(tmp_path / "file" / "store")
     with pytest.raises(StorageError) as caught:
@@ -115,7 +115,7 @@ def test_a_store_below_a_plain_file_cannot_be_written_and_says_so_in_one_sentenc
         (store / "a").write_bytes(b"")
 
 
-def test_a_store_in_a_bucket_that_is_not_there_cannot_be_written(bucket: StoragePath) -> None:
+def test_a_store_in_an_absent_bucket_is_not_writable(bucket: StoragePath) -> None:
     store = StoragePath.of(bucket.uri.replace("//bucket/", "//none/"))
     with pytest.raises(
         StorageError, match=r"the store s3://none/\S* is not writable: not found .404 NoSuchBucket"
@@ -124,22 +124,22 @@ def test_a_store_in_a_bucket_that_is_not_there_cannot_be_written(bucket: Storage
     assert "endpoint" not in str(caught.value)
 
 
-def test_looking_whether_a_store_can_be_written_leaves_nothing(folder: StoragePath) -> None:
+def test_the_check_whether_a_store_is_writable_leaves_no_file(folder: StoragePath) -> None:
     folder.check_writable()
     assert folder.names() == []
 
 
 @pytest.mark.parametrize("name", ["A1", "patient-3.section_2", "a" * 128, "...a", "-"])
-def test_a_name_of_letters_digits_and_a_few_signs_can_be_a_files(name: str) -> None:
+def test_a_safe_name_has_letters_digits_and_a_few_signs(name: str) -> None:
     assert is_safe_name(name)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a b", "ä", "a\n", "a" * 129, "a?b", "a:b", ".aside-1"])
-def test_a_name_that_leaves_its_folder_or_hides_in_it_is_refused(name: str) -> None:
+def test_a_name_that_leaves_its_folder_or_is_hidden_is_not_safe(name: str) -> None:
     assert not is_safe_name(name)
 
 
-def test_a_path_is_absolute_and_a_uri_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_path_becomes_absolute_and_a_uri_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert StoragePath.of("store").uri == StoragePath.of(f"file://{tmp_path}/store").uri == str(tmp_path / "store")
     assert StoragePath.of("~/store").uri == str(Path.home() / "store")
@@ -147,9 +147,9 @@ def test_a_path_is_absolute_and_a_uri_stays_as_it_is(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("uri", ["/data/store", "/data/what?", "s3://b/k", "s3://b/k?region=x&scheme=http"])
-def test_a_places_name_and_folder_undo_each_other(uri: str) -> None:
-    place = StoragePath.of(uri)
-    assert ((place / "a.b").name, (place / "a.b").parent) == ("a.b", place)
+def test_name_and_parent_are_inverse_to_joining(uri: str) -> None:
+    remote = StoragePath.of(uri)
+    assert ((remote / "a.b").name, (remote / "a.b").parent) == ("a.b", remote)
 
 
 def test_a_question_mark_in_a_local_path_is_part_of_it(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_question_mark_in_a_local_path_is_part_of_it(tmp_path: Path) -> None:
     assert (tmp_path / "what?" / "a").read_bytes() == b"x"
 
 
-def test_a_remote_place_has_no_local_path() -> None:
+def test_a_remote_path_has_no_local_path() -> None:
     with pytest.raises(StorageError, match="s3://b/k is in an object store; give a path on this machine"):
         _ = StoragePath.of("s3://b/k").local_path
 
@@ -168,44 +168,44 @@ SECRET = [
     f"ftp://b/k?{CANARY}",
     f"s3://b/k k?{CANARY}",
 ]
-"""None of them can be reached, so each ends in an error's sentence."""
+"""None of them can be opened, so each is an error."""
 
 
 @pytest.mark.parametrize("uri", SECRET)
-def test_a_place_is_never_printed_with_its_secret(uri: str) -> None:
-    place = StoragePath.of(uri) / "file"
-    assert CANARY in place.uri
-    assert CANARY not in f"{place} {place!r} {place.name} {place.parent}"
+def test_a_path_is_never_printed_with_its_secret(uri: str) -> None:
+    remote = StoragePath.of(uri) / "file"
+    assert CANARY in remote.uri
+    assert CANARY not in f"{remote} {remote!r} {remote.name} {remote.parent}"
     with pytest.raises(StorageError) as caught:
-        place.read_bytes()
+        remote.read_bytes()
     assert CANARY not in str(caught.value)
 
 
 @pytest.mark.parametrize("uri", [*SECRET[:2], f"s3://b/k?{CANARY}"])
 def test_a_manifest_never_holds_a_secret(tmp_path: Path, uri: str) -> None:
     config = SpotsConfig(slides=uri, root=uri, run=RunConfig(store=str(tmp_path)))
-    draft = create_or_open(config, "spots", {})
-    assert not isinstance(draft, Artifact)
-    manifest = draft.finish({}, []).path / "manifest.json"
+    writer = create_or_open(config, "spots", {})
+    assert not isinstance(writer, Artifact)
+    manifest = writer.finish({}, []).path / "manifest.json"
     assert CANARY not in manifest.read_bytes().decode()
     assert "b/k" in manifest.read_bytes().decode()
 
 
-def test_an_object_store_holds_artifacts_as_a_folder_does(bucket: StoragePath) -> None:
-    config = SpotsConfig(slides="slides.csv", name="far", run=RunConfig(store=bucket.uri))
+def test_artifacts_work_in_an_object_store_as_in_a_folder(bucket: StoragePath) -> None:
+    config = SpotsConfig(slides="slides.csv", name="proxied", run=RunConfig(store=bucket.uri))
     with pytest.raises(
-        ArtifactError, match=r"no artifact 'spots/far' in s3://bucket/\S*: the 'spots' step has no artifact there"
+        ArtifactError, match=r"no artifact 'spots/proxied' in s3://bucket/\S*: the 'spots' step has no artifact there"
     ):
-        resolve(bucket.uri, "spots/far", "spots")
-    draft = create_or_open(config, "spots", {"sections": "abc"})
-    assert not isinstance(draft, Artifact)
-    with pytest.raises(ArtifactError, match="no artifact 'spots/far'"):
-        resolve(bucket.uri, "spots/far", "spots")  # a folder without files does not exist there
-    (draft.path / "slides.parquet").write_table(tables.SLIDES.empty_table())
+        resolve(bucket.uri, "spots/proxied", "spots")
+    writer = create_or_open(config, "spots", {"sections": "abc"})
+    assert not isinstance(writer, Artifact)
+    with pytest.raises(ArtifactError, match="no artifact 'spots/proxied'"):
+        resolve(bucket.uri, "spots/proxied", "spots")  # a folder without files does not exist there
+    (writer.path / "slides.parquet").write_table(tables.SLIDES.empty_table())
     with pytest.raises(ArtifactError, match=r"has no manifest.json: the step has not finished"):
-        resolve(bucket.uri, "spots/far", "spots")
-    finished = draft.finish({"slides": 0}, [{"slide": "A", "stage": "spots", "reason": "none"}])
-    found = resolve(bucket.uri, "spots/far", "spots")
+        resolve(bucket.uri, "spots/proxied", "spots")
+    finished = writer.finish({"slides": 0}, [{"slide": "A", "stage": "spots", "reason": "none"}])
+    found = resolve(bucket.uri, "spots/proxied", "spots")
     assert found == finished == create_or_open(config, "spots", {"sections": "abc"})
     assert resolve(bucket.uri, found.path.uri, "spots") == finished
     assert found.table("slides.parquet", tables.SLIDES).num_rows == 0
@@ -214,21 +214,21 @@ def test_an_object_store_holds_artifacts_as_a_folder_does(bucket: StoragePath) -
     assert not found.path.exists()
 
 
-def test_a_slide_table_on_an_object_store_takes_its_paths_from_its_own_folder(bucket: StoragePath) -> None:
+def test_paths_of_a_slide_table_in_an_object_store_start_at_its_folder(bucket: StoragePath) -> None:
     (bucket / "slides.csv").write_bytes(b"slide,path,patient\nA,slides/A.svs,P\n")
     (row,) = read_slide_table((bucket / "slides.csv").uri, None, "store")
     assert row.path == bucket / "slides" / "A.svs"
 
 
-def test_ray_is_given_a_folder_as_it_takes_it(folder: StoragePath) -> None:
-    given = folder.for_ray()
-    fs = given.get("storage_filesystem", pafs.LocalFileSystem())
-    with fs.open_output_stream(f"{given['storage_path']}/checkpoint") as file:
+def test_ray_writes_to_the_folder(folder: StoragePath) -> None:
+    arguments = folder.for_ray()
+    fs = arguments.get("storage_filesystem", pafs.LocalFileSystem())
+    with fs.open_output_stream(f"{arguments['storage_path']}/checkpoint") as file:
         file.write(pa.py_buffer(b"x"))
     assert (folder / "checkpoint").read_bytes() == b"x"
 
 
-def test_sections_models_and_banks_come_back_from_either(folder: StoragePath) -> None:
+def test_sections_models_and_indexes_are_read_back_from_either(folder: StoragePath) -> None:
     expression = np.arange(6, dtype=np.float32).reshape(2, 3)
     at, genes, names = np.arange(2.0), ["A", "B", "C"], ["s0", "s1"]
     about = SectionInfo("S", "P", "S", mpp=0.5, spot_diameter_um=55.0, pitch_um=100.0, layout="toy")
@@ -238,6 +238,6 @@ def test_sections_models_and_banks_come_back_from_either(folder: StoragePath) ->
     save_model(folder / "model", "gene_mean", fit_gene_mean(expression), {"genes": genes, "d_image": 2})
     assert load_model(folder / "model")[0] == "gene_mean"
     reference = ReferenceRows(expression[:, :2], expression, genes, ["S", "S"], names, ["P", "P"])
-    described = write_reference_index(folder / "bank", reference, shards=2, metric="l2")
-    bank = open_reference_index(folder / "bank", described)
-    np.testing.assert_array_equal(bank.expression(np.array([1, 0])), expression[::-1])
+    described = write_reference_index(folder / "index", reference, shards=2, metric="l2")
+    index = open_reference_index(folder / "index", described)
+    np.testing.assert_array_equal(index.expression(np.array([1, 0])), expression[::-1])

@@ -1,4 +1,4 @@
-"""The record of a method: all that the rest of the product knows of it.
+"""The record of a method: all that the rest of the product uses of it.
 
 A new method is one folder with such a record and one line in `raystp.models.methods`. The record imports no torch: its
 `module` is imported when it is first used.
@@ -53,7 +53,7 @@ def _default_fit(_options: Mapping[str, object]) -> FitOptions:
 
 @dataclass(frozen=True)
 class Method:
-    """All that the product needs to know of a method."""
+    """All that the rest of the product uses of a method."""
 
     name: str
     """Value of the config key `model`, and name of the config part with its options."""

@@ -118,7 +118,10 @@ def check_rows(values: Float[np.ndarray, "row column"], width: int, kind: str, w
     """Raise ModelError for another width, nan or infinity. Checks block by block, to limit the memory."""
     if values.shape[1] != width:
         other = "encoder or gene panel" if what == "genes" else "encoder"
-        msg = f"the {kind} model reads {width} {what}, got {values.shape[1]}: they are from another {other}"
+        msg = (
+            f"the {kind} model reads {width} {what}, got {values.shape[1]}: they are from another {other}; "
+            "compute them with that of the model"
+        )
         raise ModelError(msg)
     size = max(1, _VALUES_AT_ONCE // max(1, width))
     blocks = (values[start : start + size] for start in range(0, len(values), size))

@@ -38,7 +38,7 @@ def _programs(seed: int) -> Float[np.ndarray, "spot program"]:
     return programs
 
 
-def _planted() -> tuple[np.ndarray, np.ndarray]:
+def _simulated() -> tuple[np.ndarray, np.ndarray]:
     """Return texts and loadings: one word for each program and sign, among random words without information.
 
     As many genes rise as fall with each program, so that the mean gene profile has no information on it.
@@ -52,7 +52,7 @@ def _planted() -> tuple[np.ndarray, np.ndarray]:
     return texts, loadings
 
 
-TEXTS, LOADINGS = _planted()
+TEXTS, LOADINGS = _simulated()
 
 
 def _section(seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -56,7 +56,7 @@ class ResampledBags:
     def __len__(self) -> int:
         return len(self.bags)
 
-    def prefetch(self, parts: Sequence[Int64[np.ndarray, " _"]], epoch: int) -> None:  # noqa: ARG002 -- reads nothing ahead
+    def prefetch(self, parts: Sequence[Int64[np.ndarray, " _"]], epoch: int) -> None:  # noqa: ARG002 -- only the epoch matters
         """Set the epoch that the tiles are sampled for."""
         self.epoch = epoch
 

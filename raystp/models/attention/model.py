@@ -2,7 +2,7 @@
 
 The prediction for a bag of tile features is the attention-weighted mean of the local predictions of its tiles. So each
 gene has two maps: attention, and local prediction. Method: Graziani et al. 2022. Their published code trains one model
-per gene and leaves dropout on after training; here dropout is off. One model of all genes is the cheaper design of
+per gene and leaves dropout on after training; here it is then off. One model of all genes is the cheaper design of
 Gustafsson and Rantalainen. The loss is a function of whole batches of bags and does not depend on workers.
 """
 

@@ -63,7 +63,7 @@ def bleep_loss_part(
 
         sum_j target[i, j] ((r[i] + c[j]) / 2 - logits[i, j])
 
-    Computed in float32 at least, whatever the dtype of the embeddings. Raises ModelError for `target="input"` without
+    Computed in float32 at least, for any dtype of the embeddings. Raises ModelError for `target="input"` without
     `inputs`.
     """
     gather = ranks.gather or _itself

@@ -131,8 +131,14 @@ class Nh2st(nn.Module):
         return float(options.lr * LR_FACTOR ** (epoch // LR_EVERY))
 
     def _attention(self) -> CrossAttention:
-        own = self.options
-        return CrossAttention(own.dim, heads=own.heads, depth=own.depth, mlp_ratio=own.mlp_ratio, dropout=own.dropout)
+        options = self.options
+        return CrossAttention(
+            options.dim,
+            heads=options.heads,
+            depth=options.depth,
+            mlp_ratio=options.mlp_ratio,
+            dropout=options.dropout,
+        )
 
     def _standard(self, features: Tensor) -> Tensor:
         return (features - self.image_mean) / self.image_scale

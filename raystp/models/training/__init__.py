@@ -1,1 +1,1 @@
-"""Training, whatever the method: batches, samples, bags, the loop, and what a method's `setup` gets and returns."""
+"""Training of any method: batches, samples, bags, the loop, and the inputs and result of a method's `setup`."""

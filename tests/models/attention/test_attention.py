@@ -52,7 +52,7 @@ def _model(options: AttentionOptions = SMALL, genes: int = 3, width: int = 16) -
     return model
 
 
-def _ready(model: AttentionRegression) -> AttentionPredictor:
+def _predictor(model: AttentionRegression) -> AttentionPredictor:
     genes = [f"g{column}" for column in range(len(model.label_mean))]
     return AttentionPredictor("attention", genes, len(model.feature_mean), model)
 
@@ -79,8 +79,8 @@ def test_slide_prediction_is_the_attention_weighted_mean_of_tile_predictions_by_
 def test_attention_sums_to_one_and_the_slide_is_between_its_lowest_and_highest_tile(
     options: AttentionOptions,
 ) -> None:
-    ready, (bag,) = _ready(_model(options)), _bags([60])
-    maps, predicted = ready.maps(bag), ready.predict_bag(bag)
+    predictor, (bag,) = _predictor(_model(options)), _bags([60])
+    maps, predicted = predictor.maps(bag), predictor.predict_bag(bag)
     np.testing.assert_allclose(maps["attention"].sum(axis=0), 1.0, atol=1e-6)
     assert (maps["attention"] >= 0).all()
     assert (maps["local"].min(axis=0) <= predicted + 1e-6).all()
@@ -90,8 +90,8 @@ def test_attention_sums_to_one_and_the_slide_is_between_its_lowest_and_highest_t
 
 @every_design
 def test_prediction_of_a_bag_of_one_tile_is_that_of_its_tile(options: AttentionOptions) -> None:
-    ready, (bag,) = _ready(_model(options)), _bags([1])
-    np.testing.assert_allclose(ready.predict_bag(bag), ready.predict(bag)[0], atol=1e-6)
+    predictor, (bag,) = _predictor(_model(options)), _bags([1])
+    np.testing.assert_allclose(predictor.predict_bag(bag), predictor.predict(bag)[0], atol=1e-6)
 
 
 @every_design
@@ -110,7 +110,7 @@ def test_padding_of_any_value_changes_no_prediction(options: AttentionOptions) -
 def test_predictions_of_a_batch_equal_those_bag_by_bag(options: AttentionOptions) -> None:
     model, bags = _model(options), _bags([5, 9, 2])
     batch = model(*BagSamples.of(bags, np.zeros((3, 3))).at(np.arange(3)))[0].detach().numpy()
-    np.testing.assert_allclose(batch, [_ready(model).predict_bag(bag) for bag in bags], atol=1e-5)
+    np.testing.assert_allclose(batch, [_predictor(model).predict_bag(bag) for bag in bags], atol=1e-5)
 
 
 def test_trunks_per_gene_are_separate_models_of_one_gene() -> None:
@@ -151,8 +151,8 @@ def test_trunks_per_gene_trained_together_equal_those_trained_alone(optimizer: A
 def test_a_model_of_some_genes_has_the_maps_of_the_whole_model(options: AttentionOptions) -> None:
     model, (bag,) = _model(options), _bags([20])
     model.standardize_labels(np.random.default_rng(0).normal(size=(9, 3)))
-    expected = _ready(model).maps(bag)
-    for name, values in _ready(model).maps(bag, genes=["g2", "g0"]).items():
+    expected = _predictor(model).maps(bag)
+    for name, values in _predictor(model).maps(bag, genes=["g2", "g0"]).items():
         np.testing.assert_allclose(values, expected[name][:, [2, 0]], atol=1e-6)
 
 
@@ -235,9 +235,11 @@ def test_predictions_are_in_the_units_of_the_labels() -> None:
     model.standardize_labels(labels)
     for value in model.tile.local.parameters():
         value.data.zero_()
-    np.testing.assert_allclose(_ready(model).predict_bag(_bags([5])[0]), [102.0, 7.0])
+    np.testing.assert_allclose(_predictor(model).predict_bag(_bags([5])[0]), [102.0, 7.0])
     model.tile.local.bias.data.fill_(1.0)
-    np.testing.assert_allclose(_ready(model).predict_bag(_bags([5])[0]), [102.0 + labels[:, 0].std(), 8.0], rtol=1e-6)
+    np.testing.assert_allclose(
+        _predictor(model).predict_bag(_bags([5])[0]), [102.0 + labels[:, 0].std(), 8.0], rtol=1e-6
+    )
 
 
 def test_seed_determines_the_first_weights_and_leaves_the_global_generator_unchanged() -> None:

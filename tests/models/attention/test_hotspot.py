@@ -60,13 +60,13 @@ def _trained(options: AttentionOptions, shuffle: int | None = None, seed: int = 
     return AttentionPredictor("attention", ["a", "b"], WIDTH, model.eval())
 
 
-def _scores(ready: AttentionPredictor) -> tuple[float, float, float]:
+def _scores(predictor: AttentionPredictor) -> tuple[float, float, float]:
     """Return PCC over held-out slides, AUC of their contribution maps, and IoU minus its value by chance."""
     cohort = _cohort(12, 1)
-    predicted = np.array([ready.predict_bag(bag) for bag in cohort.bags])
+    predicted = np.array([predictor.predict_bag(bag) for bag in cohort.bags])
     pcc = np.mean([np.corrcoef(predicted[:, gene], cohort.labels[:, gene])[0, 1] for gene in range(2)])
     seen = [
-        overlap(ready.maps(bag)["contribution"][:, gene], hot[:, gene], top=0.25)
+        overlap(predictor.maps(bag)["contribution"][:, gene], hot[:, gene], top=0.25)
         for bag, hot in zip(cohort.bags, cohort.hot, strict=True)
         for gene in range(2)
     ]
@@ -89,12 +89,12 @@ def test_contribution_maps_locate_a_simulated_region_far_better_than_with_shuffl
 
 
 def test_removing_the_hotspot_lowers_the_prediction_more_than_any_random_order() -> None:
-    ready, cohort = _trained(SMALL), _cohort(12, 1)
+    predictor, cohort = _trained(SMALL), _cohort(12, 1)
     for bag in cohort.bags[:3]:
         areas = deletion_curves(
-            lambda tiles: float(ready.predict_bag(tiles)[0]),
+            lambda tiles: float(predictor.predict_bag(tiles)[0]),
             bag,
-            ready.maps(bag, ["a"])["contribution"][:, 0],
+            predictor.maps(bag, ["a"])["contribution"][:, 0],
             rng=np.random.default_rng(0),
             steps=8,
             draws=19,
@@ -106,12 +106,12 @@ def test_removing_the_hotspot_lowers_the_prediction_more_than_any_random_order()
 def test_maps_of_two_seeds_agree_more_than_those_of_two_shuffles() -> None:
     bags = _cohort(12, 1).bags
 
-    def alike(models: list[AttentionPredictor]) -> float:
+    def mean_stability(models: list[AttentionPredictor]) -> float:
         return float(np.mean([stability([m.maps(bag)["local"][:, 0] for m in models]).mean for bag in bags]))
 
-    real = alike([_trained(SMALL, seed=seed) for seed in range(2)])
+    real = mean_stability([_trained(SMALL, seed=seed) for seed in range(2)])
     null = np.mean(
-        [alike([_trained(SMALL, shuffle=a), _trained(SMALL, shuffle=b)]) for a, b in ((0, 1), (1, 2), (2, 3))]
+        [mean_stability([_trained(SMALL, shuffle=a), _trained(SMALL, shuffle=b)]) for a, b in ((0, 1), (1, 2), (2, 3))]
     )
     assert real > 0.7
     assert abs(null) < 0.4

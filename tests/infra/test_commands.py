@@ -1,4 +1,4 @@
-"""Commands in infra/ and the README: existing steps, valid configs, absolute stores."""
+"""Commands in infra/, the README and docs/: existing steps, valid configs, absolute stores, links to existing files."""
 
 import importlib
 import re
@@ -21,6 +21,9 @@ HOME, CONF = "/opt/raystp", "/etc/raystp"
 STEPS = {step for step in cli.STEPS if (ROOT / "jobs" / f"{step}.py").is_file()} - {"serve"}
 """The steps that can be RayJobs: those that end; the demo is for one machine."""
 OVERLAYS = ("aws", "gcp", "local")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""A block of code in a page, with its language."""
 
 
 def _load(step: str, config: Path | None, overrides: list[str]) -> StepConfig[Any]:
@@ -164,13 +167,12 @@ def _submitted(command: str, folder: Path) -> str | None:
 
 @pytest.fixture(scope="module")
 def lines(texts: Mapping[str, str]) -> list[str]:
-    """Every command line in infra/ and the README."""
-    readme = (ROOT / "README.md").read_text().replace("$PWD", str(ROOT))  # as the shell expands it
-    every = [*texts.values(), readme]
-    return [line for text in every for line in _commands(text)]
+    """Every command line in infra/, the README and docs/."""
+    pages = [path.read_text().replace("$PWD", str(ROOT)) for path in PAGES]  # as the shell expands it
+    return [line for text in [*texts.values(), *pages] for line in _commands(text)]
 
 
-def test_the_submissions_in_infra_and_the_readme_are_valid(lines: list[str], folder: Path) -> None:
+def test_the_submissions_in_infra_and_the_pages_are_valid(lines: list[str], folder: Path) -> None:
     sbatch = [line for line in lines if line.startswith("sbatch ")]
     assert sbatch
     assert [wrong for wrong in map(_sbatch, sbatch) if wrong] == []
@@ -197,3 +199,92 @@ def test_the_files_in_commands_exist(lines: list[str]) -> None:
 )
 def test_a_wrong_sbatch_line_is_detected(command: str, word: str) -> None:
     assert word in (_sbatch(command) or "")
+
+
+def _step_commands(page: str) -> list[str]:
+    """Return the `raystp` commands in a page's blocks of code; a variable $NAME becomes the path /NAME, $seed is 0."""
+    blocks = "\n".join(block for language, block in FENCE.findall(page) if not language)
+    found = [re.search(r"(?:^| )raystp (?P<words>[a-z]+ .*)", line) for line in _commands(blocks)]
+    commands = [match["words"].replace("$PWD", str(ROOT)).replace("$seed", "0") for match in found if match]
+    return [re.sub(r"\$([A-Z]+)", r"/\1", command) for command in commands]
+
+
+def _named_configs(page: str, folder: Path) -> dict[str, Path]:
+    """Write the page's configs, which are blocks with `# NAME.yaml` as their first line, and return name -> file."""
+    files: dict[str, Path] = {}
+    for _, block in FENCE.findall(page):
+        if name := re.match(r"# ([\w-]+\.yaml)\n", block):
+            files[name[1]] = folder / name[1]
+            files[name[1]].write_text(block)
+    return files
+
+
+def _step_fault(command: str, named: Mapping[str, Path]) -> str | None:
+    """Return the error of `STEP --config FILE --set KEY=VALUE`, or None; a FILE of a finished artifact is not read."""
+    step, *rest = shlex.split(command)
+    if step not in {**cli.STEPS, **cli.CHORES}:
+        return f"{step}: no such step"
+    if set(rest[::2]) - {"--config", "--set"} or len(rest) % 2:
+        return f"{rest}: a step takes --config FILE and --set KEY=VALUE"
+    configs = [value for flag, value in zip(rest[::2], rest[1::2], strict=True) if flag == "--config"]
+    overrides = [value for flag, value in zip(rest[::2], rest[1::2], strict=True) if flag == "--set"]
+    if any("<fingerprint>" in config for config in configs):
+        return None
+    try:
+        config = _load(step, named.get(configs[-1], ROOT / configs[-1]) if configs else None, overrides)
+        if step == "pipeline":  # its check of paths builds the config of every step
+            paths = ["slides=/slides.csv", "run.store=/store"]
+            _load(step, ROOT / configs[-1], [*overrides, *paths]).check_absolute()
+    except ConfigError as error:
+        return str(error)
+    return None if config.run.store else "no store"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_steps_in_the_pages_have_valid_configs(page: Path, tmp_path: Path) -> None:
+    text = page.read_text()
+    named = _named_configs(text, tmp_path)
+    faults = {command: _step_fault(command, named) for command in _step_commands(text)}
+    assert {command: fault for command, fault in faults.items() if fault} == {}
+
+
+def test_the_pages_have_commands_of_every_step() -> None:
+    commands = [command for page in PAGES for command in _step_commands(page.read_text())]
+    assert {command.split()[0] for command in commands} == {*cli.STEPS, *cli.CHORES}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_the_pages_exist(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]*)(#[^)]*)?\)", page.read_text())
+    assert [link for link, _ in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_in_the_pages_exist(page: Path) -> None:
+    paths = re.findall(r"`((?:raystp|conf|infra|tests|jobs|docs)/[\w./-]+)`", page.read_text())
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_python_in_the_pages_compiles() -> None:
+    blocks = [block for page in PAGES for language, block in FENCE.findall(page.read_text()) if language == "python"]
+    assert blocks
+    for block in blocks:
+        compile(block, "page", "exec")
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("tiles --set slides=slides.csv", "no such step"),
+        ("tile --slides slides.csv", "a step takes"),
+        ("tile --set slides=slides.csv --set side=112", "tile_um"),
+        (
+            "train --set spots=spots/a --set embeddings=embed/a --set split.test=[P] --set fit.step=4",
+            "accumulate_batches",
+        ),
+        ("tune --config conf/tune/none.yaml", "no config file"),
+        ("pipeline --config conf/pipeline/smoke.yaml --set tile.side=64", "tile_um"),
+    ],
+)
+def test_a_wrong_step_in_a_page_is_detected(command: str, word: str) -> None:
+    assert word in (_step_fault(command, {}) or "")

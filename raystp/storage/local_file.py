@@ -60,7 +60,9 @@ class LocalFile:
     def kind(self) -> Kind | None:
         """Return what is there; None if nothing is."""
         found = _FILES.get_file_info(str(self.path)).type
-        return {pafs.FileType.File: "file", pafs.FileType.Directory: "folder"}.get(found)  # type: ignore[return-value]
+        if found == pafs.FileType.Directory:
+            return "folder"
+        return "file" if found == pafs.FileType.File else None
 
     def names(self) -> list[str]:
         """Return the sorted names in the folder, without unfinished files; empty if there is no folder."""
@@ -71,11 +73,19 @@ class LocalFile:
         """Open the file for random access."""
         return _FILES.open_input_file(str(self.path))
 
-    def write(self, content: bytes | Path) -> None:
-        """Write the file whole, from memory or as a copy of a file."""
-        replace_file(
-            self.path, lambda path: path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-        )
+    def write(self, content: bytes) -> None:
+        """Write the file whole."""
+        self.write_file(lambda path: path.write_bytes(content))
+
+    def write_file(self, write: Callable[[Path], object]) -> None:
+        """Let `write` fill a temporary file, then rename it; the folder is created."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary_path(self.path)
+        try:
+            write(temporary)
+            os.replace(temporary, self.path)  # noqa: PTH105 -- the standard name of the atomic rename
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the file or the folder, if it is there."""
@@ -89,7 +99,7 @@ class LocalFile:
         """Write a temporary file, then link it to the name, which fails if the name exists; synced to disk."""
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_path(self.path)
+        temporary = _temporary_path(self.path)
         try:
             with temporary.open("xb") as file:
                 file.write(content)
@@ -122,19 +132,8 @@ class LocalFile:
             _check_version(self.shown, os.fstat(file.fileno()), version)
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, then rename it to `path`; the folder is created."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
-    try:
-        write(temporary)
-        os.replace(temporary, path)  # noqa: PTH105 -- the standard name of the atomic rename
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def temporary_path(path: Path) -> Path:
-    """Return a new temporary name beside `path`; it ends alike, since some writers choose the format by the ending."""
+def _temporary_path(path: Path) -> Path:
+    """Return a new path in the same folder; it ends as `path`, because some writers choose the format by the ending."""
     return path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
 
 

@@ -6,6 +6,7 @@ version of a whole object to a file, then checks its size and checksum.
 
 import contextlib
 import hashlib
+import io
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,8 @@ from raystp.storage.retry import RetryPolicy, StallTimeout
 THREADS = 16
 """Ranges that are read at once by default: with 30 ms a request, some 500 ranges a second."""
 
-PART_BYTES = 32 << 20
-"""An object up to this size is downloaded in one request."""
+PART_BYTES, FILE_PART_BYTES = 32 << 20, 8 << 20
+"""Largest request of a download, and of a read of a `RangeFile`."""
 DOWNLOAD_THREADS = 4
 HASH_BYTES = 1 << 20
 
@@ -96,8 +97,12 @@ class StoredObject(Protocol):
         """Open the object for random access."""
         ...
 
-    def write(self, content: bytes | Path) -> None:
-        """Write the object whole, from memory or from a local file; an object that is there is replaced."""
+    def write(self, content: bytes) -> None:
+        """Write the object whole; an existing one is replaced."""
+        ...
+
+    def write_file(self, write: Callable[[Path], object]) -> None:
+        """Let `write` fill a temporary local file, then make it the object."""
         ...
 
     def put_new(self, content: bytes) -> bool:
@@ -145,6 +150,43 @@ def read_in_parallel(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+class RangeFile(io.RawIOBase):
+    """One version of an object as a seekable file."""
+
+    def __init__(self, stored: StoredObject, info: ObjectInfo) -> None:
+        super().__init__()
+        self._stored, self._info, self._position = stored, info, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the offset of the next read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Set the offset of the next read."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._info.size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next `size` bytes, fewer at the end of the object."""
+        end = self._info.size if size < 0 else min(self._info.size, self._position + size)
+        starts = range(self._position, end, FILE_PART_BYTES)
+        spans = [ByteRange(start, min(FILE_PART_BYTES, end - start)) for start in starts]
+        parts: list[list[bytes]] = [[] for _ in spans]
+        sinks = [contextlib.nullcontext(part.append) for part in parts]
+        read_in_parallel(self._stored, spans, sinks, version=self._info.version)
+        self._position = max(self._position, end)
+        return b"".join(piece for part in parts for piece in part)
+
+
 def download(stored: StoredObject, info: ObjectInfo, path: Path) -> None:
     """Write the object of that version to the existing file `path`. Raises StorageError if it does not arrive whole."""
     spans = [ByteRange(offset, min(PART_BYTES, info.size - offset)) for offset in range(0, info.size, PART_BYTES)]
@@ -172,34 +214,16 @@ def _open_at(path: Path, offset: int) -> Iterator[Sink]:
         yield file.write
 
 
-class Crc32:
-    """zlib's CRC-32 with the interface of a hash."""
-
-    def __init__(self) -> None:
-        self._value = 0
-
-    def update(self, piece: bytes) -> None:
-        """Add the next bytes."""
-        self._value = zlib.crc32(piece, self._value)
-
-    def hexdigest(self) -> str:
-        """Return the eight digits."""
-        return f"{self._value:08x}"
-
-
-class _Hash(Protocol):
-    def update(self, piece: bytes, /) -> None: ...
-
-    def hexdigest(self) -> str: ...
-
-
 def file_digest(path: Path, algorithm: str) -> str:
     """Return the hexadecimal digest of a file: `crc32`, or any algorithm of hashlib."""
-    digest: _Hash = Crc32() if algorithm == "crc32" else hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
+        if algorithm != "crc32":
+            digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
+            return digest.hexdigest()
+        crc = 0
         while piece := file.read(HASH_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
+            crc = zlib.crc32(piece, crc)
+        return f"{crc:08x}"
 
 
 def replaced(shown: str, version: str) -> StorageError:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raystp.errors import StorageError
-from raystp.storage.local_file import LocalFile, replace_file
+from raystp.storage.local_file import LocalFile
 from raystp.storage.objects import THREADS, ByteRange, Kind, StoredObject, download, read_in_parallel
 from raystp.storage.retry import RETRY_POLICY, RetryPolicy
 
@@ -116,14 +116,8 @@ class StoragePath:
 
     def write_file(self, write: Callable[[Path], object]) -> None:
         """Let `write` make a temporary local file, then move or upload it here."""
-        if self.is_local:
-            with self._named("write"):
-                replace_file(self.local_path, write)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / self.name
-            write(file)
-            self.stored_object().write(file)
+        with self._named("write"):
+            self.stored_object().write_file(write)
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
         """Read a parquet file."""

@@ -7,11 +7,10 @@ A message shows a status and a code, and no other text of the store, its headers
 what it was sent, secrets too.
 """
 
-import io
 import re
+import tempfile
 import uuid
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -24,7 +23,7 @@ from raystp.errors import StorageError
 from raystp.storage import aws
 from raystp.storage.endpoint import ObjectAddress, parse_uri
 from raystp.storage.local_file import TEMPORARY
-from raystp.storage.objects import ByteRange, Kind, ObjectInfo, Sink, read_in_parallel, replaced
+from raystp.storage.objects import ByteRange, Kind, ObjectInfo, RangeFile, Sink, replaced
 from raystp.storage.retry import RETRY_POLICY, RetryPolicy, StallTimeout, TransientError, retry
 from raystp.storage.stores import OpenStore, open_store
 
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
 WRITER = "raystpwriter"
 """Metadata that tells our own write from another's after a lost response; Azure allows letters and digits alone."""
 PART_BYTES, PARTS = 8 << 20, 9_000
-"""Bytes of one request for a part; a store takes 10,000 parts of an upload."""
+"""Least bytes of a part of an upload, and most parts; stores accept 10,000."""
 UPLOADS = 4
-"""Parts uploaded at once: with more, a slow line would let each of them time out."""
+"""Parts uploaded at once; with more, each of them may time out on a slow network."""
 
 CHANGED, BEYOND_END = 412, 416
 
@@ -111,9 +110,19 @@ class RemoteObject:
         """Open the object for random access: each read is a request, or some in parallel."""
         return pa.PythonFile(RangeFile(self, self.info()), mode="r")
 
-    def write(self, content: bytes | Path) -> None:
-        """Upload the object, a large one in parts; it appears when all of it is there."""
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    def write(self, content: bytes) -> None:
+        """Upload the object; it appears when all of it is there."""
+        self._upload(content, len(content))
+
+    def write_file(self, write: Callable[[Path], object]) -> None:
+        """Let `write` fill a temporary local file, then upload it."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / self._key.rpartition("/")[2]
+            write(file)
+            self._upload(file, file.stat().st_size)
+
+    def _upload(self, content: bytes | Path, size: int) -> None:
+        """Upload, a large object in parts."""
         part_bytes = max(PART_BYTES, size // PARTS)
 
         def put() -> None:
@@ -234,43 +243,6 @@ class RemoteObject:
 
     def _too_short(self, span: ByteRange) -> StorageError:
         return StorageError(f"{self.shown} ends before byte {span.end}, the end of the requested range")
-
-
-class RangeFile(io.RawIOBase):
-    """One version of an object as a seekable file."""
-
-    def __init__(self, stored: RemoteObject, info: ObjectInfo) -> None:
-        super().__init__()
-        self._stored, self._info, self._position = stored, info, 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the offset of the next read."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Set the offset of the next read."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._info.size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return the next `size` bytes, fewer at the end of the object."""
-        end = self._info.size if size < 0 else min(self._info.size, self._position + size)
-        starts = range(self._position, end, PART_BYTES)
-        spans = [ByteRange(start, min(PART_BYTES, end - start)) for start in starts]
-        parts: list[list[bytes]] = [[] for _ in spans]
-        sinks = [nullcontext(part.append) for part in parts]
-        read_in_parallel(self._stored, spans, sinks, version=self._info.version)
-        self._position = max(self._position, end)
-        return b"".join(piece for part in parts for piece in part)
 
 
 def open_object(uri: str, shown: str, policy: RetryPolicy) -> RemoteObject:

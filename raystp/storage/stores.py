@@ -133,8 +133,8 @@ def _client_options(connection: _Connection, timeout_s: float) -> "ClientConfig"
     }
     if isinstance(connection.verify, str):
         path = Path(connection.verify)
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        options["root_certificate"] = b"".join(file.read_bytes() for file in files if file.is_file())
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        options["root_certificate"] = b"\n".join(file.read_bytes() for file in files)
     return options
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
+from obstore.store import S3Store
 
 from raystp.errors import StorageError
 from raystp.storage import StoragePath, aws, stores
@@ -35,7 +36,7 @@ def write_profile(folder: Path, name: str, *, region: str, url: str) -> None:
 def region_of(uri: str) -> str | None:
     address = parse_uri(uri, "it")
     store = stores.open_store(address.endpoint, address.bucket, RETRY_POLICY).store
-    assert isinstance(store, stores.S3Store)
+    assert isinstance(store, S3Store)
     return store.config.get("region")
 
 

@@ -3,9 +3,9 @@
     python infra/benchmarks/bench_read.py [--out read.json] [--peers SITE_PACKAGES] [--rounds 5] [--tiles 360]
 
 The limit decodes every stored tile under the tiles once, from memory into one buffer in the processor's cache. The
-buffer starts at an address where libjpeg-turbo is fastest (a buffer of the reader's own); at other addresses the limit
-is up to 6 % lower. Readers take turns in rounds, and each figure is the median over the rounds of a ratio within one
-round, so that other load affects all readers. In each round a reader opens the slide again and reads elsewhere first,
+buffer is one of the reader's own, at an address where libjpeg-turbo is fastest. At other addresses the limit is up to
+6 % lower. Readers take turns in rounds, so that other load affects all. Each figure is the median over the rounds of a
+ratio within one round. In each round a reader opens the slide again and reads elsewhere first,
 so that no tile is cached from the round before. A speed counts only if the pixels equal OpenSlide's; otherwise the
 largest difference is shown. Resampled tiles have a um/px between two levels; Pillow's share of their time is shown.
 """
@@ -174,12 +174,8 @@ def run_resampled(name: str, path: Path, *, tiles: int, rounds: int) -> dict[str
     boxes = boxes_of(level, RESAMPLED_SIDE, 0.0, tiles).astype(np.float64)
     pixels = TilePixels(RESAMPLED_PIXELS)
     slide = open_slide("bench", StoragePath.of(path), given_mpp=0.5)
-    handle = open_handle("bench", path)
-    assert handle is not None  # the bench made this slide
-    truth = OpenSlideSlide(
-        "bench", handle, where="bench", scale=SlideScale(MicronsPerPixel(0.5), ""), resources=ExitStack()
-    )
-    same = np.array_equal(read_tiles(slide, boxes[:50], pixels), read_tiles(truth, boxes[:50], pixels))
+    reference = with_openslide(path)
+    same = np.array_equal(read_tiles(slide, boxes[:50], pixels), read_tiles(reference, boxes[:50], pixels))
     side = wide_window(Box(0.0, 0.0, RESAMPLED_SIDE, RESAMPLED_SIDE), pixels, pixels).width
     window = np.zeros((side, side, 3), np.uint8)
     box = Box(2.1, 2.1, 2.1 + RESAMPLED_SIDE, 2.1 + RESAMPLED_SIDE)
@@ -189,7 +185,7 @@ def run_resampled(name: str, path: Path, *, tiles: int, rounds: int) -> dict[str
         "limit": lambda: decode_all(level, streams),
         "pillow": lambda: [resample(window, box, pixels, pixels) for _ in boxes],
         "raystp": lambda: read_tiles(slide, boxes, pixels, into=tiles_out),
-        "openslide": lambda: read_tiles(truth, boxes, pixels, into=tiles_out),
+        "openslide": lambda: read_tiles(reference, boxes, pixels, into=tiles_out),
     }
     seconds = take_turns({name: partial(same_again, work) for name, work in works.items()}, rounds)
     found: dict[str, float | str] = {
@@ -211,6 +207,14 @@ def run_resampled(name: str, path: Path, *, tiles: int, rounds: int) -> dict[str
         f"OpenSlide; {found['share_of_resize']:.0%} of the time is Pillow's resize\n"
     )
     return found
+
+
+def with_openslide(path: Path) -> OpenSlideSlide:
+    """Open a slide with OpenSlide."""
+    handle = open_handle("bench", path)
+    assert handle is not None  # the bench made this slide
+    scale = SlideScale(MicronsPerPixel(0.5), "table")
+    return OpenSlideSlide("bench", handle, where="bench", scale=scale, resources=ExitStack())
 
 
 def in_batches(read: Read, boxes: Boxes, tiles: Tiles) -> None:

@@ -21,8 +21,8 @@ from raystp.slides.readers.headers import file_kind
 from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle, slide_mpp
 from raystp.slides.readers.scale import ScaleSources, resolve_scale
 from raystp.slides.tiled.open import open_file, open_object, read_pyramid
+from raystp.slides.tiled.read_ahead import cancelling_pool
 from raystp.slides.tiled.slide import TiledSlide, tile_error
-from raystp.slides.tiled.threads import cancelling_pool
 from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from raystp.units import Level0Pixels, Microns, MicronsPerPixel, TilePixels

@@ -1,11 +1,11 @@
 """Reusable buffers for decoded tiles: new memory costs the system a page fault every 4 KiB.
 
 A buffer belongs to one reader at a time, or to the pool. A buffer with a tile that the next batch probably needs keeps
-its content until its memory is needed; the one returned longest ago is reused first.
+its content until its memory is needed. The one returned longest ago is reused first.
 
 The start address matters. libjpeg-turbo writes rows that start at a multiple of 32 bytes past the processor's cache.
 Decoding is then 6 % slower, and copying from the buffer takes three times as long. TIFF tiles are a multiple of 16 px
-wide, so no row of a buffer that starts 8 bytes past such a multiple is at one.
+wide. So no row is at such a multiple in a buffer that starts 8 bytes past one.
 """
 
 import threading

@@ -72,8 +72,9 @@ def _needed_again(
 ) -> Bool[np.ndarray, " tile"]:
     """Return which tiles, given by their bottom and right ends, the next windows probably need.
 
-    This assumes windows row by row: the next ones are to the right of the last window, or in the next row of windows,
-    at the same distance as the last two rows. A wrong guess costs a second decode, or some memory for a while.
+    This assumes windows row by row. The next ones are to the right of the last window, or in the next row of windows.
+    That row is assumed at the same distance as the last two rows. A wrong guess costs a second decode, or some memory
+    for a while.
     """
     tops = np.unique(windows.top)
     if not len(tops):

@@ -21,8 +21,8 @@ from raystp.slides.tiled.buffers import ALIGNMENT, BufferPool
 from raystp.slides.tiled.byte_source import ByteSource
 from raystp.slides.tiled.decoders import tile_decoder
 from raystp.slides.tiled.levels import Level
+from raystp.slides.tiled.read_ahead import cancelling_pool, prefetched
 from raystp.slides.tiled.read_plan import CopyRect, ReadPlan
-from raystp.slides.tiled.threads import cancelling_pool, prefetched
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 

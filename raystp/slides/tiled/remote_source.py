@@ -4,24 +4,15 @@ Ranges of the object (s3://, gs://) are fetched in parallel; it is never downloa
 file object that keeps the blocks it has read.
 """
 
-import bisect
 import io
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-
-import numpy as np
+from collections.abc import Sequence
 
 from raystp.slides.tiled.byte_source import ByteSource, FetchSpan, coalesce, fetch_spans
+from raystp.slides.tiled.read_ahead import ReadAhead
 from raystp.storage import StoragePath
 
 BLOCK_BYTES = 1 << 18
 """Bytes of a header that are fetched at a time; the header of some thousands of tiles has one or two blocks."""
-
-PREFETCH_BYTES = 64 << 20
-"""Bytes of an object that are prefetched, at most: a unit of 2,048 tiles has about 20 MB."""
-
-GROUP_SPANS, PARALLEL_GROUPS = 8, 4
-"""Spans that are fetched in one group, and groups that are fetched in parallel."""
 
 MAX_HEADER_BYTES = 1 << 28
 """Bytes of a header, at most: a million tiles need 16 MB, and a damaged header may refer to the whole object."""
@@ -57,41 +48,6 @@ class RemoteSource:
 
     def _read(self, spans: list[FetchSpan]) -> list[bytes]:
         return self._path.read_ranges([(span.offset, span.count) for span in spans], version=self.version)
-
-
-class ReadAhead:
-    """Spans that are fetched in the background, in the file's order, some groups in parallel."""
-
-    def __init__(self, read: Callable[[list[FetchSpan]], list[bytes]], spans: Sequence[FetchSpan] = ()) -> None:
-        within_limit = np.cumsum([span.count for span in spans]) <= PREFETCH_BYTES
-        self._spans = [span for span, kept in zip(spans, within_limit.tolist(), strict=True) if kept]
-        self._starts = [span.offset for span in self._spans]
-        self._pool = ThreadPoolExecutor(PARALLEL_GROUPS, "raystp-ahead") if self._spans else None
-        self._groups: list[Future[list[bytes]]] = []
-        if self._pool is not None:
-            groups = [self._spans[start : start + GROUP_SPANS] for start in range(0, len(self._spans), GROUP_SPANS)]
-            self._groups = [self._pool.submit(read, group) for group in groups]
-
-    def take(self, offsets: Sequence[int], counts: Sequence[int]) -> list[memoryview | None]:
-        """Return each range's bytes, None for a range without a prefetch; raise the errors of the fetch."""
-        return [self._take_one(offset, count) for offset, count in zip(offsets, counts, strict=True)]
-
-    def _take_one(self, offset: int, count: int) -> memoryview | None:
-        number = bisect.bisect_right(self._starts, offset) - 1
-        if number < 0 or offset + count > self._spans[number].offset + self._spans[number].count:
-            return None
-        try:
-            content = self._groups[number // GROUP_SPANS].result()[number % GROUP_SPANS]
-        except CancelledError:  # the next unit was started
-            return None
-        start = offset - self._spans[number].offset
-        found = memoryview(content)[start : start + count]
-        return found if len(found) == count else None  # truncated: the next fetch of this range reports it
-
-    def close(self) -> None:
-        """Cancel what was not fetched yet."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class HeaderFile(io.RawIOBase):

@@ -10,7 +10,7 @@ The slide's own glass is found first (bright, flat, nearly colourless), and ever
    removed.
 
 Dust, the edge of a coverslip and printed labels are textured too, but grey. The rule cannot separate pale red pen from
-eosin, a pool of dense blood from red pen, or an image that is pale stain everywhere from glass.
+eosin, or a pool of dense blood from red pen. It takes an image that is pale stain everywhere for glass.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ TEXTURE = 4
 """Contrast of neighbouring pixels that counts as texture, above the glass's own, in hundredths of optical density of
 green, mean over 3 x 3 px. The glass's own is 0 or 1 in real thumbnails, more where camera noise was not averaged out.
 
-On the glass of five real scans 99 % of the pixels have 2 at most; three quarters of tissue, fat too, have 8 or more."""
+On the glass of five real scans 99 % of the pixels have 2 at most. Three quarters of tissue, fat too, have 8 or more."""
 
 FAINT, PURITY = 6, 3
 """Textured tissue has a chroma (of 255, relative to glass) above the first, and above its darkness over the second.
@@ -57,8 +57,8 @@ GLASS_QUANTILE = 0.9
 """Quantile of such pixels' brightness that is taken as the glass: above flat, pale tissue that looks like glass."""
 
 BLACK, COLOURLESS = 80, 24
-"""A pixel with its strongest colour below the first, and less than half of it (or the second) between its colours, is
-black pen; the darkest nuclei and keratin are purple: 33 between colours of 55."""
+"""A pixel is black pen if its strongest colour is below the first, with less than half of it (or the second) between
+its colours. The darkest nuclei and keratin are purple: 33 between colours of 55."""
 
 GREENER = 5
 """A pen's green is above its red by more than a fifth of its strongest colour; dense haematoxylin reaches a sixth."""

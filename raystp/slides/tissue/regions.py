@@ -1,8 +1,8 @@
 """Regions of a slide as polygons in level-0 px: from a mask's pixels, and their exact share of each tile.
 
 A mask's outline follows its pixels' edges, so the polygons cover exactly the mask's pixels. Areas are exact for
-polygons of any shape: each edge is cut at the lines of the tiles' grid, and Green's theorem gives what each piece adds
-to its cell. Regions are valid polygons without overlap, x the column and y the row. The cost grows with the number of
+polygons of any shape: each edge is cut at the lines of the tiles' grid. Each piece adds to its cell by Green's theorem.
+Regions are valid polygons without overlap, x the column and y the row. The cost grows with the number of
 edges: 40,000 tiles under 10,000 edges take 40 CPU-ms, clipping them row by row takes 4.6 s.
 """
 
@@ -55,8 +55,8 @@ def cell_areas(
 ) -> Float64[np.ndarray, "down-1 across-1"]:
     """Return the exact area of the regions in each cell between the ascending lines `x` and `y`.
 
-    A piece of an edge that rises by dy at a mean x covers dy * (x - line) of its own cell, and dy * width of each cell
-    to the left of it. The sum around a whole polygon is its area, without its holes.
+    A piece of an edge that rises by dy at a mean x covers dy * (x - line) of its own cell. It covers dy * width of each
+    cell to the left. The sum around a whole polygon is its area, without its holes.
     """
     start, step = _edges(regions)
     edge, begin, end = _pieces(start, step, x, y)

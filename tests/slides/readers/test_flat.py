@@ -73,9 +73,9 @@ def test_plain_tiffs_of_every_common_kind_read_equal(tmp_path: Path, rgb: Rgb) -
         "bits": (grey > 99, {"photometric": "minisblack"}, np.where(threefold > 99, 255, 0)),
         "palette": (grey, {"photometric": "palette", "colormap": colormap}, of_palette),
     }
-    for name, (stored, options, wanted) in files.items():
+    for name, (stored, options, expected) in files.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", stored, **options)
-        np.testing.assert_array_equal(pixels(tmp_path / f"{name}.tif"), wanted, err_msg=name)
+        np.testing.assert_array_equal(pixels(tmp_path / f"{name}.tif"), expected, err_msg=name)
 
 
 @pytest.mark.parametrize("stored", ["RGB", "YCbCr"])

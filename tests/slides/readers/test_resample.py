@@ -41,9 +41,9 @@ def test_resampling_is_a_triangle_filter_within_rounding(box: Box, columns: int,
     source = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     across = triangle(90, box.left, box.right, columns)
     down = triangle(60, box.top, box.bottom, rows)
-    wanted = np.einsum("ph,hwc,qw->pqc", down, source.astype(float), across)
+    expected = np.einsum("ph,hwc,qw->pqc", down, source.astype(float), across)
     # Rounded to whole values after the rows and again after the columns: twice a half, and the last bits of a float.
-    assert np.abs(resample(source, box, columns, rows) - wanted).max() <= 1.0 + 1e-9
+    assert np.abs(resample(source, box, columns, rows) - expected).max() <= 1.0 + 1e-9
 
 
 def test_the_window_has_all_pixels_that_a_box_needs() -> None:
@@ -97,5 +97,5 @@ def test_tiles_of_levels_with_fractional_factors_are_the_filter_of_the_level(
         left, top, extent = x / factor + MARGIN, y / factor + MARGIN, side / factor
         across = triangle(padded.shape[1], left, left + extent, pixels)
         down = triangle(padded.shape[0], top, top + extent, pixels)
-        wanted = np.einsum("ph,hwc,qw->pqc", down, padded, across, optimize=True)
-        assert np.abs(tile - wanted).max() <= 2.0
+        expected = np.einsum("ph,hwc,qw->pqc", down, padded, across, optimize=True)
+        assert np.abs(tile - expected).max() <= 2.0

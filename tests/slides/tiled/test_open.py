@@ -40,8 +40,8 @@ def reads_as_openslide(path: Path, reader: str) -> None:
         assert slide.reader == reader
         for side in (64.0, 128.0):
             boxes = BOXES * np.array([1.0, 1.0, side / 64.0])
-            wanted = read_tiles(truth, boxes, TilePixels(64))
-            np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(64)), wanted)
+            expected = read_tiles(truth, boxes, TilePixels(64))
+            np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(64)), expected)
 
 
 def written(path: Path, pixels: np.ndarray, **options: Any) -> Path:
@@ -126,8 +126,8 @@ def test_many_threads_may_read_one_slide(tmp_path: Path) -> None:
         boxes[::3, 2] = 70.5
         alone = [read(box) for box in boxes.tolist()]
         with ThreadPoolExecutor(8) as pool:
-            for tile, wanted in zip(pool.map(read, boxes.tolist()), alone, strict=True):
-                np.testing.assert_array_equal(tile, wanted)
+            for tile, expected in zip(pool.map(read, boxes.tolist()), alone, strict=True):
+                np.testing.assert_array_equal(tile, expected)
 
 
 @pytest.mark.parametrize("side", range(16, 272, 16))

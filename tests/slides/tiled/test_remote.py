@@ -194,8 +194,8 @@ def test_a_block_file_is_a_file(content: bytes, reads: list[tuple[int, int, int]
 def test_a_header_is_fetched_in_few_blocks(slide_file: Path) -> None:
     source = Counted(LocalSource("A1", slide_file))
     with checked_tiff("A1", HeaderFile(source)) as pages:
-        seen = find_pyramid(pages)
-    assert seen is not None
+        found = find_pyramid(pages)
+    assert found is not None
     assert len(source.fetched) <= 4  # the first and the last block, and two with the directories of other levels
     source.close()
 
@@ -206,12 +206,12 @@ def test_um_per_px_and_levels_are_openslides(tmp_path: Path, kind: str) -> None:
     handle = open_handle("A1", path)
     assert handle is not None
     with handle, checked_tiff("A1", path) as pages:
-        seen = find_pyramid(pages)
-        assert seen is not None
-        assert seen.mpp == pytest.approx(slide_mpp("A1", handle), rel=1e-9)
-        assert seen.vendor == handle.properties["openslide.vendor"]
-        assert [(level.width, level.height) for level in seen.levels] == list(handle.level_dimensions)
-        assert [level.downsample for level in seen.levels] == pytest.approx(handle.level_downsamples, rel=1e-12)
+        found = find_pyramid(pages)
+        assert found is not None
+        assert found.mpp == pytest.approx(slide_mpp("A1", handle), rel=1e-9)
+        assert found.vendor == handle.properties["openslide.vendor"]
+        assert [(level.width, level.height) for level in found.levels] == list(handle.level_dimensions)
+        assert [level.downsample for level in found.levels] == pytest.approx(handle.level_downsamples, rel=1e-12)
 
 
 @pytest.mark.parametrize("file", ["CMU-1-Small-Region.svs", "small.svs", "boxes.tiff", "unreadable.svs"])
@@ -219,6 +219,6 @@ def test_um_per_px_of_real_files_is_openslides(wsi: Path, file: str) -> None:
     handle = open_handle("A1", wsi / file)
     assert handle is not None
     with handle, checked_tiff("A1", wsi / file) as pages:
-        seen = find_pyramid(pages)
-        assert seen is not None
-        assert seen.mpp == pytest.approx(slide_mpp("A1", handle), rel=1e-6)
+        found = find_pyramid(pages)
+        assert found is not None
+        assert found.mpp == pytest.approx(slide_mpp("A1", handle), rel=1e-6)

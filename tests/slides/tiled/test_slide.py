@@ -57,8 +57,8 @@ def test_pixels_are_equal_to_openslides(written: Opened, kind: str, side: int) -
         assert (slide.reader, slide.width, slide.height) == ("tiled", WIDTH, HEIGHT)
         for pixels, length, offset in CROPS + RESAMPLED + COARSER:
             boxes = grid(length, offset)
-            wanted = read_tiles(truth, boxes, TilePixels(pixels))
-            np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(pixels)), wanted)
+            expected = read_tiles(truth, boxes, TilePixels(pixels))
+            np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(pixels)), expected)
         np.testing.assert_array_equal(slide.thumbnail(90), truth.thumbnail(90))
 
 
@@ -168,8 +168,8 @@ def test_a_file_gives_each_range_in_any_order(tmp_path: Path, offsets: list[int]
     (tmp_path / "a.bin").write_bytes(content)
     source = LocalSource("a.bin", tmp_path / "a.bin")
     counts = [100, 99, 100, 7][: len(offsets)]
-    wanted = [content[offset : offset + count] for offset, count in zip(offsets, counts, strict=True)]
-    assert [bytes(found) for found in source.fetch(offsets, counts)] == wanted
+    expected = [content[offset : offset + count] for offset, count in zip(offsets, counts, strict=True)]
+    assert [bytes(found) for found in source.fetch(offsets, counts)] == expected
     with pytest.raises(SlideError, match=r"returned .* of the .* bytes at .*cut off"):
         source.fetch([*offsets, 9950], [*counts, 100])
     source.close()
@@ -191,8 +191,8 @@ def test_a_real_slide_reads_as_openslide_reads_it(wsi: Path) -> None:
         assert (slide.reader, slide.mpp, slide.mpp_from) == ("tiled", 0.499, "slide")
         for pixels, length, offset in [(256, 256.0, 0.0), (240, 240.0, 0.0), (224, 224.0, -13.0), (256, 301.3, 2.2)]:
             boxes = grid(length, offset, slide.width, slide.height)
-            wanted = read_tiles(truth, boxes, TilePixels(pixels))
-            np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(pixels), threads=2), wanted)
+            expected = read_tiles(truth, boxes, TilePixels(pixels))
+            np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(pixels), threads=2), expected)
         np.testing.assert_array_equal(slide.thumbnail(300), truth.thumbnail(300))
 
 
@@ -201,5 +201,5 @@ def test_small_real_files_read_as_openslide_reads_them(wsi: Path, file: str) -> 
     with open_slide("A1", StoragePath.of(wsi / file), given_mpp=0.5) as slide, oracle(wsi / file) as truth:
         assert slide.reader == "tiled"
         boxes = grid(16.0, -8.0, slide.width, slide.height)
-        wanted = read_tiles(truth, boxes, TilePixels(16))
-        np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(16)), wanted)
+        expected = read_tiles(truth, boxes, TilePixels(16))
+        np.testing.assert_array_equal(read_tiles(slide, boxes, TilePixels(16)), expected)

@@ -28,8 +28,8 @@ def test_dilation_and_closing_are_those_of_a_square(*, rows: int, columns: int, 
     square = np.ones((2 * reach + 1,) * 2, np.bool_)
     np.testing.assert_array_equal(dilate(mask, reach), ndimage.binary_dilation(mask, square))
     there = np.pad(mask, reach)
-    wanted = ndimage.binary_erosion(ndimage.binary_dilation(there, square), square, border_value=1)
-    np.testing.assert_array_equal(close_gaps(mask, reach), wanted[reach : reach + rows, reach : reach + columns])
+    expected = ndimage.binary_erosion(ndimage.binary_dilation(there, square), square, border_value=1)
+    np.testing.assert_array_equal(close_gaps(mask, reach), expected[reach : reach + rows, reach : reach + columns])
     assert close_gaps(mask, reach)[mask].all()
 
 

@@ -30,8 +30,8 @@ def test_the_share_of_a_box_is_that_of_the_polygon_clipped_by_it(
 ) -> None:
     regions, boxes = scribble(np.random.default_rng(seed), points), grid_of(100, 80, side, step)
     clips = shapely.box(boxes[:, 0], boxes[:, 1], boxes[:, 0] + side, boxes[:, 1] + side)
-    wanted = shapely.area(shapely.intersection(regions, clips)) / side**2
-    np.testing.assert_allclose(share_under(regions, boxes), wanted, atol=1e-10)
+    expected = shapely.area(shapely.intersection(regions, clips)) / side**2
+    np.testing.assert_allclose(share_under(regions, boxes), expected, atol=1e-10)
 
 
 @settings(deadline=None, max_examples=40)

@@ -44,11 +44,11 @@ def rectangle(top: int, left: int, bottom: int, right: int) -> Mask:
     return mask
 
 
-def differing(found: Mask, wanted: Mask) -> int:
+def differing(found: Mask, expected: Mask) -> int:
     """Pixels that differ, but for a rim of one pixel on either side of the outline."""
     square = np.ones((3, 3), np.bool_)
-    rim = ndimage.binary_dilation(wanted, square) & ~ndimage.binary_erosion(wanted, square, border_value=1)
-    return int(((found != wanted) & ~rim).sum())
+    rim = ndimage.binary_dilation(expected, square) & ~ndimage.binary_erosion(expected, square, border_value=1)
+    return int(((found != expected) & ~rim).sum())
 
 
 def test_stained_tissue_is_found_and_glass_is_not() -> None:

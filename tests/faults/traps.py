@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from raystp.slides.tiled import remote_source
+from raystp.slides.tiled import read_ahead
 from raystp.storage.retry import RETRY_POLICY
 
 MANY = 1 << 30
@@ -103,7 +103,7 @@ class FaultPlan:
     def set_up(self) -> None:
         """Set the timeouts and the prefetch of this process."""
         if not self.prefetch:
-            remote_source.PREFETCH_BYTES = 0
+            read_ahead.PREFETCH_BYTES = 0
         if self.patience_s is not None:
             object.__setattr__(RETRY_POLICY, "stall_timeout_s", self.patience_s)
             object.__setattr__(RETRY_POLICY, "rate_window_s", self.patience_s)

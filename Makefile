@@ -32,7 +32,7 @@ test-faults: $(STAMP)  ## the long tests: every fault and every job, for real; o
 bench-%: $(STAMP)  ## bench-read, -embed, -s3, -scale, -plan, -train, -serve: figures side by side; OUT=FILE, ARGS=...
 	@$(BIN)/python infra/benchmarks/bench_$*.py $(if $(OUT),--out $(OUT)) $(ARGS)
 
-check: $(STAMP)  ## format, lint, types, floors
+check: $(STAMP)  ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 clean:  ## remove the environment and what the demo left

@@ -1,1 +1,1 @@
-"""The steps: one file each, its config and `run(config)`. They compose the rooms and leave artifacts."""
+"""The steps: one folder each, with its config and `run(config)`. They compose the packages and write artifacts."""

@@ -36,7 +36,7 @@ from raystp.errors import ConfigError
 
 HOOK_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """Serve's variable: import path of a function that returns middleware for the proxy."""
-POLICY_VARIABLE = "RAYSTP_SERVE_DOOR"
+POLICY_VARIABLE = "RAYSTP_SERVE_ACCESS"
 """The policy as JSON, for the hook, which takes no arguments. It has the location of the token, never the token."""
 
 MIN_TOKEN_LENGTH = 16

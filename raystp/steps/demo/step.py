@@ -55,7 +55,7 @@ class DemoConfig(StepConfig[DemoRun]):
     """Side of each slide in level-0 pixels, at 0.5 um/px."""
 
     methods: list[str] = Field(default_factory=lambda: [DEFAULT, *BASELINES], min_length=1)
-    """Methods to train; the report is about the first. `raystp methods` lists all."""
+    """Methods to train; the report is about the first. Methods are listed in `raystp.models.methods`."""
 
     epochs: int = Field(default=100, ge=1)
     """Epochs of BLEEP; the best on the validation patient is kept."""

@@ -1,1 +1,1 @@
-"""Score predictions against measured spots or labels of whole cases, and write the report."""
+"""Step `evaluate`: predictions + measured spots or labels of cases -> scores and a report."""

@@ -1,1 +1,1 @@
-"""impute: embeddings + a model [+ a reference index] -> predicted expression."""
+"""Step `impute`: embeddings + a model [+ a reference index] -> predicted expression."""

@@ -1,1 +1,1 @@
-"""index: measured spots + a contrastive model -> a reference index."""
+"""Step `index`: measured spots + a contrastive model -> a reference index."""

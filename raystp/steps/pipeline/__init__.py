@@ -1,1 +1,1 @@
-"""Pipeline."""
+"""Step `pipeline`: all steps as one run."""

@@ -1,1 +1,1 @@
-"""The `tile` step: tile boxes, a tissue mask and a thumbnail per slide."""
+"""Step `tile`: tile boxes, a tissue mask and a thumbnail per slide."""

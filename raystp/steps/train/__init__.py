@@ -1,1 +1,1 @@
-"""Train."""
+"""Step `train`: spots or cases + embeddings or tiles -> a model."""

@@ -1,1 +1,1 @@
-"""Tune."""
+"""Step `tune`: a train config + a search space -> trials and the best config."""

@@ -19,6 +19,7 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import RunConfig
+from raystp.errors import ConfigError
 from raystp.evaluate.metrics.genes import pcc_per_gene
 from raystp.evaluate.metrics.score import POOLED, Nulls
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, join_section, load_training_set, stack_sections
@@ -110,6 +111,10 @@ def spot_nulls(
         if _has_null(one)
         for seed in range(permutations)
     ]
+    if not tasks:
+        return {}
+    for one in filter(_has_null, models):
+        _check_config(one)
     scores: list[dict[str, Float64[np.ndarray, " gene"]]] = [{}] * len(tasks)
     with session(run.address), Progress("null", len(tasks), "permutation") as progress:
         for position, score in map_tasks(null_pcc, [task for _, task in tasks]):
@@ -130,6 +135,16 @@ def _has_null(one: Prediction) -> bool:
     config = one.model.manifest.config
     on_cases = config.get("bulk") or config.get("targets") == "cases"
     return METHODS[config["model"]].is_learned and config["embeddings"] is not None and not on_cases
+
+
+def _check_config(one: Prediction) -> None:
+    """Raise ConfigError, before any task is started, where a model cannot be trained again from its manifest."""
+    try:
+        SpotsTrainConfig.of({**one.model.manifest.config, "run": {}}, f"the manifest of {one.model.path}")
+    except ConfigError as error:
+        hint = "the permutation null trains this model again: train it with this version, or set permutations=0"
+        msg = f"{error}\n  {hint}"
+        raise ConfigError(msg) from None
 
 
 def _task(one: Prediction, spots: Artifact, test: tuple[str, ...], *, seed: int, store: StoragePath) -> SpotNullTask:

@@ -25,12 +25,12 @@ def grid_of(mask: Bool[np.ndarray, "row col"], tiling: TileGeometry, size: tuple
     return grid_boxes(mask, tiling, width=width, height=height, stride=stride, min_tissue=values.min_tissue)
 
 
-def test_a_square_lies_around_its_centre_at_the_exact_scale() -> None:
+def test_a_box_is_around_its_centre_at_the_exact_scale() -> None:
     boxes = boxes_around(np.array([[500.25, 300.0]]), geometry(112.0, 224, 0.25))
     assert boxes.tolist() == [[276.25, 76.0, 448.0]]
 
 
-def test_a_native_square_is_whole_pixels_from_a_whole_corner() -> None:
+def test_a_native_box_is_whole_pixels_from_a_whole_corner() -> None:
     centres = np.array([[500.25, 300.5], [500.75, 299.5]])
     for mpp in (0.5, 0.499, 0.5049):
         assert boxes_around(centres, geometry(112.0, 224, mpp)).tolist() == [[388, 189, 224], [389, 188, 224]]

@@ -116,7 +116,7 @@ def test_a_tile_that_cannot_be_read_is_named(wsi: Path, threads: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [(np.nan, 0.0, 8.0), (0.0, np.inf, 8.0), (0.0, 0.0, 0.0), (0.0, 0.0, -1.0)])
-def test_what_is_no_square_is_refused(written: Write, numbers: Rgb, bad: TileBox) -> None:
+def test_an_invalid_box_is_refused(written: Write, numbers: Rgb, bad: TileBox) -> None:
     with opened(written("numbers", numbers)) as slide, pytest.raises(SlideError, match="not a tile that can be read"):
         read_tiles(slide, np.array([bad]), TilePixels(8))
 
@@ -133,7 +133,7 @@ def test_a_closed_slide_raises(written: Write, numbers: Rgb) -> None:
         read(slide, (0.0, 0.0, 8.0), 8)
 
 
-def test_a_square_in_microns_covers_the_same_tissue_whatever_the_scan(written: Write) -> None:
+def test_a_box_in_microns_covers_the_same_tissue_at_any_resolution(written: Write) -> None:
     # A disc of 60 um across, around (80, 70) um, on two scans of one tissue.
     for mpp in (0.25, 0.5):
         row, column = np.mgrid[0 : round(140 / mpp), 0 : round(160 / mpp)]

@@ -30,7 +30,7 @@ TILE = 7
 
 @dataclass
 class Copy:
-    """A slide's content and where its first image's parts lie in it."""
+    """A slide's content, and its first image's directory."""
 
     content: bytearray
     page: tifffile.TiffPage
@@ -73,7 +73,7 @@ def zeroed_tables(copy: Copy) -> None:
 
 
 def loop(copy: Copy) -> None:
-    """Let the last directory point back at the first."""
+    """Link the last directory to the first."""
     offset = copy.page.offset
     while offset:
         tags = struct.unpack_from("<H", copy.content, offset)[0]

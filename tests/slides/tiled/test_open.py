@@ -78,20 +78,20 @@ def test_a_file_of_another_vendor_is_read_by_openslide(tmp_path: Path) -> None:
     reads_as_openslide(path, "openslide")
 
 
-def test_glass_that_aperio_left_out_of_a_pyramid_is_read_by_openslide(tmp_path: Path) -> None:
+def test_empty_tiles_of_an_aperio_pyramid_are_read_by_openslide(tmp_path: Path) -> None:
     path = write(tmp_path / "a.svs", IMAGE, "aperio_rgb", side=64)
     empty_tile(path, 6)
     reads_as_openslide(path, "openslide")
 
 
 @pytest.mark.parametrize("image", [0, 1])
-def test_glass_that_a_plain_tiff_left_out_is_white(tmp_path: Path, image: int) -> None:
+def test_empty_tiles_of_a_plain_tiff_are_white(tmp_path: Path, image: int) -> None:
     path = write(tmp_path / "a.tiff", IMAGE, "ycbcr420", side=64)
     empty_tile(path, 4, image)
     reads_as_openslide(path, "tiled")
 
 
-def test_images_that_are_not_marked_as_reduced_are_no_levels(tmp_path: Path) -> None:
+def test_images_that_are_not_marked_as_reduced_are_not_levels(tmp_path: Path) -> None:
     path = tmp_path / "a.tiff"
     with tifffile.TiffWriter(path) as tiff:
         for level in (IMAGE, np.ascontiguousarray(255 - IMAGE[::2, ::2])):
@@ -99,7 +99,7 @@ def test_images_that_are_not_marked_as_reduced_are_no_levels(tmp_path: Path) -> 
     reads_as_openslide(path, "tiled")
 
 
-def test_an_associated_image_is_no_level(tmp_path: Path) -> None:
+def test_an_associated_image_is_not_a_level(tmp_path: Path) -> None:
     path = tmp_path / "a.svs"
     with tifffile.TiffWriter(path) as tiff:
         common: dict[str, Any] = {"photometric": "rgb", "compression": "jpeg", "metadata": None}
@@ -131,7 +131,7 @@ def test_many_threads_may_read_one_slide(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", range(16, 272, 16))
-def test_no_row_of_a_slot_begins_where_the_decoder_writes_past_the_cache(side: int) -> None:
+def test_no_row_of_a_buffer_starts_where_the_decoder_writes_past_the_cache(side: int) -> None:
     buffer = BufferPool(limit=1 << 20).take((side, side, 3))
     assert buffer.shape == (side, side, 3)
     assert buffer.flags.c_contiguous

@@ -174,7 +174,7 @@ def test_at_most_an_eighth_more_is_fetched_than_requested(ranges: list[tuple[int
 
 
 @given(st.binary(max_size=300), st.lists(st.tuples(st.integers(0, 2), st.integers(-40, 320), st.integers(-1, 90))))
-def test_a_block_file_is_a_file(content: bytes, reads: list[tuple[int, int, int]]) -> None:
+def test_a_header_file_behaves_like_a_file(content: bytes, reads: list[tuple[int, int, int]]) -> None:
     class Memory:
         size, version, is_remote = len(content), "1", True
 

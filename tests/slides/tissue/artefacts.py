@@ -92,6 +92,6 @@ ARTEFACTS: dict[str, Artefact] = {
 
 
 def _through(image: Rgb, density: Float64[np.ndarray, "row col colour"]) -> Rgb:
-    """Return an image found through this optical density."""
+    """Return an image as seen through this optical density."""
     dimmed: Rgb = np.clip(np.rint(image * np.exp(-density)), 0.0, 255.0).astype(np.uint8)
     return dimmed

@@ -62,11 +62,11 @@ def test_a_slide_of_glass_has_no_tissue(glass: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("stain", [PINK, PURPLE])
-def test_a_slide_of_tissue_is_tissue_all_over(stain: tuple[int, int, int]) -> None:
+def test_a_slide_of_tissue_is_tissue_everywhere(stain: tuple[int, int, int]) -> None:
     assert tissue_mask(painted(glass=stain)).all()
 
 
-def test_a_slide_of_two_stains_is_tissue_all_over() -> None:
+def test_a_slide_of_two_stains_is_tissue_everywhere() -> None:
     assert tissue_mask(painted(((0, 0, 200, 150), PURPLE), glass=PINK)).all()
 
 
@@ -96,7 +96,7 @@ def test_a_pen_mark_across_tissue_cuts_it() -> None:
     assert mask[60:140, 165:250].all()
 
 
-def test_specks_of_dust_go_and_pinholes_close() -> None:
+def test_specks_are_removed_and_pinholes_are_filled() -> None:
     # Twice 200 x 300 px: below 30 px is a speck, of which 2 x 2 px and the rim of their contrast have 25.
     image = painted(((50, 60, 150, 160), PINK), ((20, 20, 21, 21), PINK), ((100, 100, 103, 103), GLASS))
     mask = tissue_mask(image.repeat(2, axis=0).repeat(2, axis=1))
@@ -232,7 +232,7 @@ def thumbnail_of() -> ThumbnailOf:
     return read
 
 
-def test_measured_spots_of_a_real_section_lie_on_its_tissue_with_x_as_the_column() -> None:
+def test_measured_spots_of_a_real_section_are_on_its_tissue_with_x_as_the_column() -> None:
     folder = SHARED / "data" / "her2st"
     if not folder.is_dir():
         pytest.skip(f"the HER2ST sections are not at {folder}")

@@ -129,7 +129,7 @@ def test_a_bad_mask_is_the_reason_of_its_slides_failure(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_of_masks_gives_each_slide_its_own_and_must_hold_one(tmp_path: Path) -> None:
+def test_a_folder_of_masks_gives_each_slide_its_own_and_must_have_one(tmp_path: Path) -> None:
     assert user_masks(None, ["A", "B"]) == {}
     for name in ("B.geojson", "A.png", "other.geojson"):
         (tmp_path / name).write_bytes(b"")

@@ -89,7 +89,7 @@ class ArtifactWriter:
     name: str
     fingerprint: str
     inputs: dict[str, str]
-    config: dict[str, Any]
+    config: dict[str, object]
 
     @property
     def folder(self) -> str:
@@ -100,8 +100,8 @@ class ArtifactWriter:
         self,
         rows: Mapping[str, int],
         failures: list[dict[str, object]],
-        notes: Mapping[str, Any] | None = None,
-        statistics: Mapping[str, Any] | None = None,
+        notes: Mapping[str, object] | None = None,
+        statistics: Mapping[str, object] | None = None,
     ) -> Artifact:
         """Write the failures table, sorted by slide, then the manifest; from then on the artifact is finished."""
         if not failures:
@@ -126,12 +126,12 @@ class ArtifactWriter:
         return Artifact(self.path, manifest)
 
 
-def digest_of(values: Any) -> str:
+def digest_of(values: object) -> str:
     """Return 16 hexadecimal digits for plain JSON values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
 
 
-def fingerprint(step: str, what: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+def fingerprint(step: str, what: Mapping[str, object], inputs: Mapping[str, str]) -> str:
     """Return 12 hexadecimal digits of this work: the step, config without `run`, inputs and schema version."""
     text = json.dumps([SCHEMA_VERSION, step, what, dict(inputs)], sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -154,7 +154,8 @@ def create_or_open(config: StepConfig[R], step: str, inputs: Mapping[str, Artifa
         if not (found.manifest.failures and config.run.retry_failed):
             return found
     store.check_writable()
-    return ArtifactWriter(path, step, config.name, of_work, folders, _without_secrets(config.manifest_values()))
+    values = {key: _without_secrets(value) for key, value in config.manifest_values().items()}
+    return ArtifactWriter(path, step, config.name, of_work, folders, values)
 
 
 def _input_fingerprint(artifact: Artifact) -> str:
@@ -262,7 +263,7 @@ def file_id(path: StoragePath, *, edge: int = 1 << 20) -> str:
     return hashlib.sha256(str(size).encode() + head + tail).hexdigest()[:16]
 
 
-def _without_secrets(values: Any) -> Any:
+def _without_secrets(values: object) -> object:
     """Return a config's values with the credentials and the query of each URI removed: manifests are copied."""
     if isinstance(values, dict):
         return {key: _without_secrets(value) for key, value in values.items()}

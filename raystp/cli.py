@@ -11,7 +11,6 @@ import importlib
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from raystp.artifacts import Artifact
 from raystp.errors import RaystpError
@@ -83,14 +82,14 @@ def summary(artifact: Artifact) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _facts(artifact: Artifact) -> dict[str, Any]:
+def _facts(artifact: Artifact) -> dict[str, object]:
     manifest = artifact.manifest
     first = artifact.failures().slice(0, SHOWN_FAILURES).to_pylist()
     about = {"artifact": str(artifact.path), "fingerprint": manifest.fingerprint, "rows": manifest.rows}
     return about | {"failures": manifest.failures, "first_failures": first}
 
 
-def _ended(step: str, status: int, **facts: Any) -> int:
+def _ended(step: str, status: int, **facts: object) -> int:
     """Print the result as one line of JSON unless stdout is a terminal; return the exit status."""
     if not sys.stdout.isatty():
         words = {DONE: "done", INCOMPLETE: "incomplete", FAILED: "failed"}

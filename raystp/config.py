@@ -10,12 +10,13 @@ import difflib
 import reprlib
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from raystp.errors import ConfigError
 
@@ -80,7 +81,7 @@ class StepConfig(Config, Generic[R]):
         return cls.of(values, where)
 
     @classmethod
-    def of(cls: type[C], values: dict[str, Any], where: str = "the config") -> C:
+    def of(cls: type[C], values: Mapping[str, object], where: str = "the config") -> C:
         """Build the config from plain values; raise ConfigError with all faults in one message."""
         kind = cls.variant(values)
         try:
@@ -91,7 +92,7 @@ class StepConfig(Config, Generic[R]):
             raise ConfigError(msg) from None
 
     @classmethod
-    def variant(cls: type[C], values: Mapping[str, Any]) -> type[C]:  # noqa: ARG003 -- read by steps with two kinds of work
+    def variant(cls: type[C], values: Mapping[str, object]) -> type[C]:  # noqa: ARG003 -- read by steps with two kinds of work
         """Return the class that these values are validated by: a subclass, for a step with two kinds of work."""
         return cls
 
@@ -107,7 +108,7 @@ class StepConfig(Config, Generic[R]):
         """Return what is computed, as plain JSON values: all except `run`, `name` and the fields in `where`."""
         return self.model_dump(mode="json", exclude={"run", "name", *self.where})
 
-    def manifest_values(self) -> dict[str, Any]:
+    def manifest_values(self) -> dict[str, object]:
         """Return the config as the manifest stores it: all except `run`, which may have a store's address."""
         return self.model_dump(mode="json", exclude={"run"})
 
@@ -137,7 +138,7 @@ def _is_relative(text: str, location: Location) -> bool:
     return "://" not in text and not Path(text).expanduser().is_absolute()
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, object]:
     """Read a config file's plain values. Raises ConfigError, with the file's name, if it is not valid."""
     try:
         values = _plain(path.read_text(encoding="utf-8"))
@@ -164,7 +165,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _set(values: dict[str, Any], override: str) -> None:
+def _set(values: dict[str, object], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         msg = f"--set {override!r} is not of the form key=value, as in --set run.store=/data/store"
@@ -177,7 +178,7 @@ def _set(values: dict[str, Any], override: str) -> None:
     set_field(values, key, value, f"--set {override!r}")
 
 
-def set_field(values: dict[str, Any], key: str, value: Any, source: str) -> None:
+def set_field(values: dict[str, object], key: str, value: object, source: str) -> None:
     """Set one field of a config's plain values by its dotted name; `source` is the start of an error message."""
     *path, last = key.split(".")
     for part in path:
@@ -194,7 +195,7 @@ def set_field(values: dict[str, Any], key: str, value: Any, source: str) -> None
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, for plain values only; a duplicate key is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- PyYAML's signature
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:  # noqa: FBT001, FBT002 -- PyYAML's signature
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen and isinstance(key, yaml.ScalarNode):
@@ -205,7 +206,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _plain(text: str) -> Any:
+def _plain(text: str) -> object:
     """Return the plain values of a YAML text. Raises YAMLError for anything else, such as a Python object."""
     try:
         return yaml.load(text, Loader=_Loader)
@@ -219,7 +220,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
 
-def _sentence(cls: type[BaseModel], fault: Any) -> str:
+def _sentence(cls: type[BaseModel], fault: ErrorDetails) -> str:
     location: tuple[str | int, ...] = fault["loc"]
     key = ".".join(str(part) for part in location) or "the config"
     if fault["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:  # of a Config, of a plain dataclass

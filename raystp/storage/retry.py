@@ -122,7 +122,8 @@ def retry(attempt: Callable[[], T], action: str, *, policy: RetryPolicy, stall: 
             failed += 1
             idle_s = stall.idle_s()
             if failed > policy.retries or idle_s + pause_s >= policy.stall_timeout_s:
-                msg = f"cannot {action}: {error}; gave up after {failed} attempts and {idle_s:.1f} s without a byte"
+                attempts = "1 attempt" if failed == 1 else f"{failed} attempts"
+                msg = f"cannot {action}: {error}; gave up after {attempts} and {idle_s:.1f} s without a byte"
                 raise StorageError(msg) from None
         time.sleep(pause_s)
         stall.restart_average()

@@ -1,6 +1,6 @@
 """Bad input: each kind is told in a sentence that says what, where, and what would do; the rest of the work is kept.
 
-What may not be learned from or predicted is in `test_leaks.py`, slips in a slide table in `test_slide_table.py`.
+What may not be learned from or predicted is in `test_leaks.py`, slips in a slide table in `tests/slides/test_table.py`.
 """
 
 import json

@@ -69,7 +69,7 @@ def test_a_panel_with_absent_genes_is_refused_by_name(toy_store: StoragePath, tm
         PanelError, match=r"1 of 3 genes of the panel are in no training section: 'Z'; set absent='drop'"
     ):
         train.run(_train(toy_store, panel={"file": str(tmp_path / "panel.txt")}))
-    with pytest.raises(PanelError, match=r"9 variable genes were asked for; 4 of 4 are in at least 10% of the spots"):
+    with pytest.raises(PanelError, match=r"9 variable genes were requested; 4 of 4 are in at least 10% of the spots"):
         train.run(_train(toy_store, panel={"variable": 9}))
     assert _files(toy_store) == before
 
@@ -128,7 +128,7 @@ def test_an_index_of_another_model_is_refused_and_both_are_named(toy_store: Stor
     ("fields", "said"),
     [
         ({"slides": ["S9"]}, r"slides: no embeddings of 'S9' in \S+; it has embeddings of S1, S2, S3, S4"),
-        ({"weights": "median"}, r"weights: Input should be 'mean', 'top1', 'softmax' or 'bleep', got 'median'"),
+        ({"weights": "median"}, r"weights: Input should be 'mean', 'top1', 'softmax' or 'weighted_average', got 'median'"),
         ({"protocol": "mine"}, "unknown protocol 'mine'; choose from patient, section"),
     ],
 )

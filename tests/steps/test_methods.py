@@ -127,8 +127,8 @@ BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("genequery", {"text.encoder": "hashed", "text.descriptions": "FILE"}, SectionError, "genes have no text"),
     ("genequery", {**DESCRIBED, "text.encoder": "model", "text.folder": "FOLDER"}, EncoderError, "model.safetensors"),
     ("nh2st", {"fit.batch_size": 1}, ConfigError, "batch_size must be at least 2"),
-    ("nh2st", {"nh2st.heads": 5}, ModelError, "multiple of its heads"),
-    ("nh2st", {"fit.batch_size": 500}, ModelError, "there are"),
+    ("nh2st", {"nh2st.heads": 5}, ModelError, "dim must be a multiple of heads"),
+    ("nh2st", {"fit.batch_size": 500}, ModelError, "needs 500 training samples, got"),
 ]
 
 

@@ -141,22 +141,32 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _raystp(package: Path, step: str, values: dict[str, object], folder: Path) -> dict[str, object]:
-    """Run a step of the copied package in a process of its own; return the summary on its last line."""
-    config = folder / f"{step}.yaml"
-    config.write_text(yaml.safe_dump(values))
+RUN = """
+import sys
+from raystp.cli import main
+from raystp.cluster.session import session
+
+with session():
+    status = [main([step, "--config", f"{sys.argv[1]}/{step}.yaml"]) for step in sys.argv[2:]]
+sys.exit(max(status))
+"""
+
+
+def _run(package: Path, folder: Path, **steps: dict[str, object]) -> list[dict[str, object]]:
+    """Run steps of the copied package in one process with one Ray; return the summary of each."""
+    for step, values in steps.items():
+        (folder / f"{step}.yaml").write_text(yaml.safe_dump(values))
     done = subprocess.run(
-        [sys.executable, "-m", "raystp.cli", step, "--config", str(config)],
+        [sys.executable, "-c", RUN, str(folder), *steps],
         cwd=package,
-        env=os.environ | {"PYTHONPATH": str(package), "RAY_ADDRESS": "local"},
+        env={**os.environ, "PYTHONPATH": str(package)},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=550,
         check=False,
     )
     assert done.returncode in (0, 3), done.stderr
-    summary: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return summary
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"step"')]
 
 
 @pytest.mark.ray
@@ -176,13 +186,6 @@ def test_a_new_method_goes_through_every_step_by_its_folder_and_one_line(
         "evaluate": {"permutations": 1},
         "run": run,
     }
-    scored = _raystp(package, "pipeline", path, tmp_path)
-    assert scored["status"] in ("done", "incomplete")
-    steps = {"train", "index", "impute", "evaluate"}
-    made = {step for step in steps if list((smoke_store / step).glob("toy*/manifest.json"))}
-    assert made == steps
-    page = next((smoke_store / "evaluate").glob("toy*/report.html")).read_text()
-    assert "toy" in page
     sweep = {
         "name": "toy",
         "train": {**train, "spots": "spots/toy", "embeddings": "embed/toy", "run": run},
@@ -191,5 +194,9 @@ def test_a_new_method_goes_through_every_step_by_its_folder_and_one_line(
         "asha": None,
         "run": run,
     }
-    tuned = _raystp(package, "tune", sweep, tmp_path)
+    scored, tuned = _run(package, tmp_path, pipeline=path, tune=sweep)
+    assert scored["status"] in ("done", "incomplete")
     assert tuned["rows"] == {"trials": 2, "finished": 2, "stopped": 0, "failed": 0}
+    steps = {"train", "index", "impute", "evaluate"}
+    assert {step for step in steps if list((smoke_store / step).glob("toy*/manifest.json"))} == steps
+    assert "toy" in next((smoke_store / "evaluate").glob("toy*/report.html")).read_text()

@@ -1,4 +1,4 @@
-"""Bad input: each kind is told in a sentence that says what, where, and what would do; the rest of the work is kept.
+"""Bad input: each kind gives one message with the fault, its file and what to do; the rest of the work is kept.
 
 What may not be learned from or predicted is in `test_leaks.py`, slips in a slide table in `tests/slides/test_table.py`.
 """

@@ -1,4 +1,4 @@
-"""Tiles for training: those that were asked for, whatever was foreseen; normalised, and turned only where asked."""
+"""Tiles for training: the requested rows, prefetched or not; normalised, and augmented only if requested."""
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ def _normalised(pixels: np.ndarray) -> Tensor:
     return (tiles - torch.tensor(ENCODER.mean).view(3, 1, 1)) / torch.tensor(ENCODER.std).view(3, 1, 1)
 
 
-def test_tiles_are_those_asked_for_whether_they_were_foreseen_or_not() -> None:
+def test_tiles_are_those_asked_for_whether_they_were_prefetched_or_not() -> None:
     parts = list(np.random.default_rng(1).permutation(TILES).astype(np.int64).reshape(8, 5))
     pairs = _pairs()
     pairs.prefetch(parts, 0)

@@ -137,7 +137,7 @@ def test_a_sweep_of_a_baseline_finds_the_best_on_the_validation_side_and_a_faili
         failed = variable == 100_000
         assert (row["status"] == "failed", row["score"] is None) == (failed, failed)
         if failed:
-            assert row["reason"].startswith("PanelError: 100000 variable genes were asked for; ")
+            assert row["reason"].startswith("PanelError: panel.variable: 100000 variable genes were requested; ")
     assert artifact.manifest.notes["overrides"] == {"panel.variable": 20}
 
 
@@ -147,7 +147,8 @@ def test_a_sweep_of_which_nothing_finished_says_what_the_first_failure_was(smoke
     space = {"panel.variable": ["choice", 100_000]}
     config = _config(smoke_store, "none", space=space, trials=1, run={"tracking": "none"})
     with pytest.raises(
-        ModelError, match=r"none of 1 trials finished; the first of 1 failures: PanelError: 100000 variable"
+        ModelError,
+        match=r"none of 1 trials finished; the first of 1 failures: PanelError: panel.variable: 100000 variable",
     ):
         tune.run(config)
 

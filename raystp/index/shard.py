@@ -16,9 +16,10 @@ from raystp.index.description import FileRecord, IndexDescription, ShardRecord
 from raystp.index.expression.forms import ExpressionRows
 from raystp.index.expression.shard import open_expression
 from raystp.index.search import exact, faiss_gpu, faiss_lists, score
-from raystp.index.search.faiss_lists import Candidates, Probes
+from raystp.index.search.exact import Candidates
+from raystp.index.search.faiss_lists import Probes
 from raystp.index.search.kinds import LISTED, Kind, SearchParams
-from raystp.index.search.merge import SearchResult, best_of, empty_result
+from raystp.index.search.merge import SearchResult, empty_result
 from raystp.index.search.score import Metric
 from raystp.storage import StoragePath
 
@@ -66,9 +67,8 @@ class IndexShard:
         if self.kind in {"exact", "ivf"}:
             return self._numbered(self._search_complete(prepared, k, params=params, probes=probes, allowed=allowed))
         fetched = min(max(k, _MIN_FETCHED) * params.k_factor, len(self.vectors))
-        _, rows = self._candidates(prepared, fetched, params=params, probes=probes, allowed=allowed)
-        scores = score.score_candidates(self.vectors, prepared, rows, self.metric)
-        return self._numbered(best_of(scores, rows, k))
+        candidates = self._candidates(prepared, fetched, params=params, probes=probes, allowed=allowed)
+        return self._numbered(score.best_candidates(self.vectors, prepared, candidates, k, metric=self.metric))
 
     def search_exactly(
         self, prepared: Float32[np.ndarray, "query joint"], k: int, *, allowed: Bool[np.ndarray, "row"] | None = None

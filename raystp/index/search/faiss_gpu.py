@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from raystp.errors import ModelError
-from raystp.index.search.faiss_lists import Candidates, as_candidates
+from raystp.index.search.exact import Candidates
+from raystp.index.search.faiss_lists import as_candidates
 from raystp.index.search.kinds import Kind
 from raystp.index.search.score import Metric
 

@@ -11,6 +11,7 @@ import faiss as _faiss
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from raystp.index.search.exact import Candidates
 from raystp.index.search.kinds import LISTED, Kind, SearchParams
 from raystp.index.search.score import Metric
 
@@ -19,9 +20,6 @@ faiss: Any = _faiss
 
 Probes = tuple[Float32[np.ndarray, "query probe"], Int64[np.ndarray, "query probe"]]
 """Scores and numbers of the lists that each query probes."""
-
-Candidates = tuple[Float32[np.ndarray, "query fetched"], Int64[np.ndarray, "query fetched"]]
-"""Approximate scores and rows, best first; -inf and -1 where there are fewer."""
 
 PER_LIST = 64
 """Rows of the sample on which a centroid is trained."""

@@ -62,21 +62,31 @@ def score_pairs(
     query, row = pairs
     scores = np.empty(len(query), np.float32)
     arguments = (_read_only(reference), _read_only(queries), row, query, metric == "l2", scores)
-    kernels.over(kernels.score_pairs, len(query), arguments, size=len(query) * reference.shape[1])
+    kernels.run_over(kernels.score_pairs, len(query), arguments, values=len(query) * reference.shape[1])
     return scores
 
 
-def score_candidates(
+def best_candidates(
     reference: Float32[np.ndarray, "row joint"],
     queries: Float32[np.ndarray, "query joint"],
-    rows: Int64[np.ndarray, "query fetched"],
+    candidates: tuple[Float32[np.ndarray, "query fetched"], Int64[np.ndarray, "query fetched"]],
+    k: int,
+    *,
     metric: Metric,
-) -> Float32[np.ndarray, "query fetched"]:
-    """Return the scores of each query's candidate rows, -inf where a row is below 0."""
-    scores = np.empty(rows.shape, np.float32)
-    arguments = (_read_only(reference), _read_only(queries), np.ascontiguousarray(rows), metric == "l2", scores)
-    kernels.over(kernels.score_candidates, len(rows), arguments, size=rows.size * reference.shape[1])
-    return scores
+    floor: Float64[np.ndarray, "query"] | None = None,
+) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+    """Return the best k candidates of each query by (-exact score, row); missing ones have -inf and row -1.
+
+    Candidates are approximate scores and rows, best first, with row -1 where there are fewer. Those with an approximate
+    score below the query's `floor` are ignored.
+    """
+    near, rows = candidates
+    scores, found = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+    floor = np.full(len(rows), -np.inf) if floor is None else floor
+    ordered = np.ascontiguousarray(near), np.ascontiguousarray(rows)
+    arguments = (_read_only(reference), _read_only(queries), *ordered, floor, metric == "l2", scores, found)
+    kernels.run_over(kernels.best_candidates, len(rows), arguments, values=rows.size * reference.shape[1])
+    return scores, found
 
 
 def safe_floor(

@@ -1,7 +1,9 @@
 """Exact search agrees with brute force in double precision, and orders ties by row."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 
@@ -103,3 +105,64 @@ def test_invalid_searches_are_refused_with_the_reason() -> None:
             exact.search(rows, queries, k, metric="cosine")
     with pytest.raises(ModelError, match="k = 3 neighbours requested; the reference has 2 rows"):
         exact.search(reference, reference, 3, metric="l2", allowed=np.arange(10) < 2)
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    """Restore FAISS's number of threads."""
+    before = faiss.omp_get_max_threads()
+    yield
+    faiss.omp_set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("close", [1.0, 1e-5])
+def test_any_number_of_threads_and_queries_gives_the_same_bits(metric: Metric, close: float) -> None:
+    reference = vectors(1, 40, seed=10) + vectors(3000, 40, seed=11) * np.float32(close)
+    queries = reference[:300] + vectors(300, 40, seed=12) * np.float32(close / 2)
+    faiss.omp_set_num_threads(1)
+    scores, rows = exact.search(reference, queries, 20, metric=metric)
+    for threads in (2, 3, 7):
+        faiss.omp_set_num_threads(threads)
+        for found, truth in zip(exact.search(reference, queries, 20, metric=metric), (scores, rows), strict=True):
+            assert np.array_equal(found, truth)
+    faiss.omp_set_num_threads(2)
+    for first, end in ((0, 1), (1, 20), (20, 300)):  # FAISS searches few queries without BLAS
+        part = exact.search(reference, queries[first:end], 20, metric=metric)
+        assert np.array_equal(part[0], scores[first:end])
+        assert np.array_equal(part[1], rows[first:end])
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("metric", METRICS)
+def test_blocks_of_allowed_rows_and_of_queries_do_not_change_the_result(
+    metric: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, queries = vectors(500, 24, seed=13), vectors(200, 24, seed=14)
+    allowed = np.arange(500) % 7 > 1
+    allowed[100:200] = False
+    whole = exact.search(reference, queries, 30, metric=metric, allowed=allowed)
+    monkeypatch.setattr(exact, "_ALLOWED_ROWS", 64)
+    monkeypatch.setattr(exact, "_MAX_CANDIDATES", 36 * 50)
+    for threads in (1, 3):
+        faiss.omp_set_num_threads(threads)
+        for blocked, straight in zip(
+            exact.search(reference, queries, 30, metric=metric, allowed=allowed), whole, strict=True
+        ):
+            assert np.array_equal(blocked, straight)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_query_with_many_equal_rows_is_searched_again(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, searched = np.repeat(vectors(20, 16, seed=15), 50, axis=0), []
+    again = exact._search_above_floor
+
+    def watched(reference: Any, queries: Any, *arguments: Any, **options: Any) -> Any:
+        searched.append(len(queries))
+        return again(reference, queries, *arguments, **options)
+
+    monkeypatch.setattr(exact, "_search_above_floor", watched)
+    rows = exact.search(reference, reference[::50], 10, metric=metric)[1]
+    assert rows.tolist() == [list(range(50 * number, 50 * number + 10)) for number in range(20)]
+    assert sum(searched) == 20

@@ -1,13 +1,14 @@
-"""How fast a bank answers and how much it finds: each kind, FAISS flat, and torch matmul + topk, in turns of one run.
+"""Speed and recall of a reference index: each kind, FAISS flat, and torch matmul + topk, alternating in one run.
 
     python infra/benchmarks/bench_index.py [--out index.json] [--rows 10000 100000 1000000] [--queries 1000]
         [--kinds exact ivf ivfsq ivfpq hnsw] [--rounds 5] [--shards 8] [--target 0.99]
 
-Rows are 256-d unit vectors around 2,000 centres, queries are others around the same centres, k = 50. Ways take turns,
-round by round, and each rate is the median over the rounds of a ratio within one round, so that a busy machine weighs
-on all alike. The limit of exact search is the same float32 product, query x row, into one buffer of a block at a time,
-by the fastest of numpy's BLAS, torch's, and oneDNN. Effort is chosen on queries of its own; recall is measured on
-others. Sharding's own cost is what shards of one process take more than one shard of all rows, for the same answers.
+Rows are 256-d unit vectors around 2,000 centres, queries are other vectors around the same centres, k = 50. Searches
+alternate, round by round. Each ratio is the median over the rounds of a ratio within one round, so that load on the
+machine affects all searches equally. The upper limit of exact search is the same float32 product, query x row, into one
+buffer of a block at a time, by the fastest of numpy's BLAS, torch's, and oneDNN. Search parameters are chosen on
+separate queries; recall is measured on others. The cost of sharding is the time of several shards in one process over
+that of one shard with all rows, for the same results.
 """
 
 import argparse
@@ -26,55 +27,61 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
+from raystp.index.description import IndexDescription
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.recall import measure_recall, recall
 from raystp.index.reference import ReferenceRows
-from raystp.index.search.kinds import KINDS, IndexParams, SearchParams
+from raystp.index.search.kinds import KINDS, IndexParams, Kind, SearchParams
 from raystp.index.write import write_reference_index
 from raystp.storage import StoragePath
 
 JOINT, CENTRES, K = 256, 2000, 50
 BLOCK = 16_384
 TUNING = 256
-"""Queries that effort is chosen on."""
+"""Queries on which search parameters are chosen."""
+PAUSE_S = 0.3
+
+Run = Callable[[], object]
 
 
-def drawn(rows: int, seed: int) -> np.ndarray:
+def draw(rows: int, seed: int) -> np.ndarray:
     """Return unit vectors around the centres, the same for the same seed."""
     centres = np.random.default_rng(0).standard_normal((CENTRES, JOINT), dtype=np.float32)
     random = np.random.default_rng(seed)
-    found = np.empty((rows, JOINT), np.float32)
+    vectors = np.empty((rows, JOINT), np.float32)
     for start in range(0, rows, 100_000):
-        part = found[start : start + 100_000]
+        part = vectors[start : start + 100_000]
         part[:] = centres[random.integers(0, CENTRES, len(part))]
         part += 0.5 * random.standard_normal(part.shape, dtype=np.float32)
         part /= np.linalg.norm(part, axis=1)[:, None]
-    return found
+    return vectors
 
 
-def bank_in(
+def build(
     folder: Path, vectors: np.ndarray, kind: Any, *, shards: int, target: float
 ) -> tuple[ReferenceIndex, dict[str, Any]]:
-    """Write a bank of one gene and open it; say what that took."""
+    """Write an index of one gene and open it; return it with the time and bytes that it took."""
     names = ["x"] * len(vectors)
     reference = ReferenceRows(vectors, np.zeros((len(vectors), 1), np.float32), ["g"], names, names, names)
     place = StoragePath.of(folder)
     start = time.perf_counter()
-    described = write_reference_index(
-        place, reference, shards=shards, metric="cosine", params=IndexParams(kind=kind, recall=target, k=K)
-    )
-    took = time.perf_counter() - start
+    params = IndexParams(kind=kind, recall=target, k=K)
+    description = write_reference_index(place, reference, shards=shards, metric="cosine", params=params)
+    seconds = time.perf_counter() - start
     size = sum(path.stat().st_size for path in folder.iterdir() if "expression" not in path.name)
-    known = {name: described[name] for name in ("kind", "why", "lists", "effort", "recall", "below_target")}
-    return open_reference_index(place, described), {"build_s": took, "bytes": size, **known}
+    return open_reference_index(place, description), {"build_s": seconds, "bytes": size, **_summary(description)}
 
 
-def products(vectors: np.ndarray, queries: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """Return the ways to the limit: query x row, in blocks of rows that are thrown away."""
+def _summary(description: IndexDescription) -> dict[str, object]:
+    names = ("kind", "why", "lists", "effort", "recall", "below_target")
+    return {name: value for name, value in description.items() if name in names}
+
+
+def products(vectors: np.ndarray, queries: np.ndarray) -> dict[str, Run]:
+    """Return the matrix products: query x row, in blocks of rows that are discarded."""
     out = np.empty((len(queries), BLOCK), np.float32)
-    mapped, asked, target = torch.from_numpy(vectors), torch.from_numpy(queries), torch.from_numpy(out)
+    rows, query_rows, target = torch.from_numpy(vectors), torch.from_numpy(queries), torch.from_numpy(out)
     starts = range(0, len(vectors), BLOCK)
 
     def numpy_blas() -> None:
@@ -84,34 +91,31 @@ def products(vectors: np.ndarray, queries: np.ndarray) -> dict[str, Callable[[],
 
     def torch_blas() -> None:
         for start in starts:
-            block = mapped[start : start + BLOCK]
-            torch.mm(asked, block.T, out=target.view(-1)[: len(queries) * len(block)].view(-1, len(block)))
+            block = rows[start : start + BLOCK]
+            torch.mm(query_rows, block.T, out=target.view(-1)[: len(queries) * len(block)].view(-1, len(block)))
 
     def one_dnn() -> None:
         for start in starts:
-            torch.ops.mkldnn._linear_pointwise(asked, mapped[start : start + BLOCK], None, "none", [], "")
+            torch.ops.mkldnn._linear_pointwise(query_rows, rows[start : start + BLOCK], None, "none", [], "")
 
     return {"product numpy": numpy_blas, "product torch": torch_blas, "product oneDNN": one_dnn}
 
 
-def torch_topk(vectors: np.ndarray, queries: np.ndarray) -> Callable[[], Any]:
-    """Return the search that BLEEP's code does: a product and topk, queries in blocks that fit memory."""
-    mapped, asked = torch.from_numpy(vectors), torch.from_numpy(queries)
+def torch_topk(vectors: np.ndarray, queries: np.ndarray) -> Run:
+    """Return the search of BLEEP's code: a product and topk, queries in blocks that fit memory."""
+    rows, query_rows = torch.from_numpy(vectors), torch.from_numpy(queries)
     step = max(1, (1 << 28) // len(vectors))
-    return lambda: [torch.topk(part @ mapped.T, K, dim=1) for part in torch.split(asked, step)]
+    return lambda: [torch.topk(part @ rows.T, K, dim=1) for part in torch.split(query_rows, step)]
 
 
-PAUSE_S = 0.3
+def alternate(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each run in each round, after a round that is not counted.
 
-
-def in_turns(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Return each way's seconds in each round, after a round that does not count.
-
-    Between them there is a pause, for threads of a BLAS wait for more work for a while, at others' cost.
+    A pause follows each run, because threads of a BLAS wait for more work for a while and slow the next run.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
-        for name, run in ways.items():
+        for name, run in runs.items():
             time.sleep(PAUSE_S)
             start = time.perf_counter()
             run()
@@ -120,97 +124,97 @@ def in_turns(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[
     return seconds
 
 
-def ratio(seconds: dict[str, list[float]], of: str, to: list[str]) -> float:
-    """Return how many times as fast as the fastest of `to` a way is: the median of the rounds."""
-    rounds = zip(seconds[of], *(seconds[name] for name in to), strict=True)
-    return float(statistics.median(min(others) / own for own, *others in rounds))
+def speed_ratio(seconds: dict[str, list[float]], name: str, others: list[str]) -> float:
+    """Return the speed of a run over that of the fastest of the others: the median over the rounds."""
+    rounds = zip(seconds[name], *(seconds[other] for other in others), strict=True)
+    return float(statistics.median(min(theirs) / own for own, *theirs in rounds))
 
 
 def compare(rows: int, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Build every kind over the same rows, and let all answer the same queries in turns."""
-    vectors, queries = drawn(rows, 1), drawn(given.queries, 2)
+    """Build every kind over the same rows, and time all searches of the same queries."""
+    vectors, queries = draw(rows, 1), draw(given.queries, 2)
     flat = faiss.IndexFlatIP(JOINT)
     flat.add(vectors)
-    figures: dict[str, Any] = {"rows": rows, "queries": len(queries), "ways": {}}
-    ways: dict[str, Callable[[], Any]] = {
+    figures: dict[str, Any] = {"rows": rows, "queries": len(queries), "searches": {}}
+    runs: dict[str, Run] = {
         "FAISS flat": lambda: flat.search(queries, K),
         "torch matmul + topk": torch_topk(vectors, queries),
         **products(vectors, queries),
     }
-    banks: dict[str, ReferenceIndex] = {}
+    indexes: dict[Kind, ReferenceIndex] = {}
     for kind in given.kinds:
-        bank, built = bank_in(folder / f"{kind}-{rows}", vectors, kind, shards=1, target=given.target)
+        index, built = build(folder / f"{kind}-{rows}", vectors, kind, shards=1, target=given.target)
         if kind != "exact":
-            chosen = measure_recall(bank, IndexParams(recall=given.target, k=K, kind=kind), drawn(TUNING, 3))
-            bank = replace(bank, params=SearchParams(**chosen["effort"]))
+            chosen = measure_recall(index, IndexParams(recall=given.target, k=K, kind=kind), draw(TUNING, 3))
+            index = replace(index, params=SearchParams(**chosen["effort"]))
             built |= {"effort": chosen["effort"], "below_target": chosen["below_target"]}
-        banks[kind] = bank
-        figures["ways"][kind] = built
-        ways[kind] = functools.partial(bank.search, queries, K)
-    seconds = in_turns(ways, given.rounds)
-    truth = banks["exact"].search(queries, K)
+        indexes[kind] = index
+        figures["searches"][kind] = built
+        runs[kind] = functools.partial(index.search, queries, K)
+    seconds = alternate(runs, given.rounds)
+    truth = indexes["exact"].search(queries, K)
     for name, taken in seconds.items():
-        own = figures["ways"].setdefault(name, {})
+        own = figures["searches"].setdefault(name, {})
         own |= {
             "queries_per_s": len(queries) / statistics.median(taken),
-            "of_flat": ratio(seconds, name, ["FAISS flat"]),
+            "of_flat": speed_ratio(seconds, name, ["FAISS flat"]),
         }
-    for kind, bank in banks.items():
-        figures["ways"][kind]["recall"] = recall(bank.search(queries, K), truth)
-    figures["exact_of_product"] = ratio(seconds, "exact", [name for name in seconds if name.startswith("product")])
-    figures["auto"] = choice(vectors, folder, figures["ways"], given.target)
+    for kind, index in indexes.items():
+        figures["searches"][kind]["recall"] = recall(index.search(queries, K), truth)
+    figures["exact_of_product"] = speed_ratio(
+        seconds, "exact", [name for name in seconds if name.startswith("product")]
+    )
+    figures["auto"] = auto_choice(vectors, folder, figures["searches"], given.target)
     return figures
 
 
-def choice(vectors: np.ndarray, folder: Path, ways: dict[str, Any], target: float) -> dict[str, Any]:
-    """Return what `auto` takes, and whether another kind that reaches the target is faster."""
-    _, built = bank_in(folder / f"auto-{len(vectors)}", vectors, "auto", shards=1, target=target)
-    reach = {kind: ways[kind]["queries_per_s"] for kind in KINDS if kind in ways and ways[kind]["recall"] >= target}
-    best = max(reach, key=lambda kind: reach[kind])
+def auto_choice(vectors: np.ndarray, folder: Path, searches: dict[str, Any], target: float) -> dict[str, Any]:
+    """Return the kind that `auto` chooses, and whether another kind that reaches the target is faster."""
+    _, built = build(folder / f"auto-{len(vectors)}", vectors, "auto", shards=1, target=target)
+    kinds = [kind for kind in KINDS if kind in searches and searches[kind]["recall"] >= target]
+    rates = {kind: searches[kind]["queries_per_s"] for kind in kinds}
+    best = max(rates, key=lambda kind: rates[kind])
     return {
         "kind": built["kind"],
         "why": built["why"],
         "fastest": best,
-        "of_fastest": reach.get(built["kind"], 0) / reach[best],
+        "of_fastest": rates.get(built["kind"], 0) / rates[best],
     }
 
 
-def sharding(rows: int, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Return what fan-out and merge over shards of one process cost, by kind."""
-    vectors, queries = drawn(rows, 1), drawn(given.queries, 2)
-    found = {}
+def sharding_cost(rows: int, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return the cost of fan-out and merge over shards of one process, by kind."""
+    vectors, queries = draw(rows, 1), draw(given.queries, 2)
+    costs = {}
     for kind in (kind for kind in ("exact", "ivfsq") if kind in given.kinds):
-        one, built = bank_in(folder / f"one-{kind}", vectors, kind, shards=1, target=given.target)
-        many, _ = bank_in(folder / f"many-{kind}", vectors, kind, shards=given.shards, target=given.target)
+        one, built = build(folder / f"one-{kind}", vectors, kind, shards=1, target=given.target)
+        many, _ = build(folder / f"many-{kind}", vectors, kind, shards=given.shards, target=given.target)
         many = replace(many, params=one.params)
-        asked: dict[str, Callable[[], Any]] = {
+        runs: dict[str, Run] = {
             "one": functools.partial(one.search, queries, K),
             "many": functools.partial(many.search, queries, K),
         }
-        seconds = in_turns(asked, given.rounds)
-        same = float((asked["one"]()[1] == asked["many"]()[1]).mean())
-        found[kind] = {"shards": given.shards, "cost": 1 / ratio(seconds, "many", ["one"]) - 1, "same_rows": same}
-        found[kind]["effort"] = built["effort"]
-    return found
+        seconds = alternate(runs, given.rounds)
+        same = float((one.search(queries, K)[1] == many.search(queries, K)[1]).mean())
+        costs[kind] = {"shards": given.shards, "cost": 1 / speed_ratio(seconds, "many", ["one"]) - 1, "same_rows": same}
+        costs[kind]["effort"] = built["effort"]
+    return costs
 
 
 def machine() -> dict[str, Any]:
-    """Say which libraries multiplied, with how many threads, for which processor."""
-    libraries = [
-        {name: one.get(name) for name in ("internal_api", "version", "architecture", "num_threads")}
-        for one in threadpool_info()
-    ]
-    return {"processor": platform.processor(), "libraries": libraries, "faiss": faiss.get_compile_options()}
+    """Return the processor, the threads of FAISS and torch, and how FAISS was compiled."""
+    threads = {"faiss": faiss.omp_get_max_threads(), "torch": torch.get_num_threads()}
+    return {"processor": platform.processor(), "threads": threads, "faiss": faiss.get_compile_options()}
 
 
 def show(figures: dict[str, Any]) -> None:
-    """Print one size."""
+    """Print the figures of one size."""
     say(f"\n{figures['rows']:,} rows, {figures['queries']:,} queries, k = {K}")
-    for name, one in figures["ways"].items():
-        rate = f"{one['queries_per_s']:10,.0f} q/s  x{one['of_flat']:7.2f} of flat"
-        built = f"{one['build_s']:8.1f} s {one['bytes'] / 1e6:8.0f} MB" if "build_s" in one else ""
-        found = f"{one['recall']:.4f}" if "recall" in one else "      "
-        say(f"{name:22} {rate}  {found} {built} {one.get('effort', '')}")
+    for name, search in figures["searches"].items():
+        rate = f"{search['queries_per_s']:10,.0f} q/s  x{search['of_flat']:7.2f} of flat"
+        built = f"{search['build_s']:8.1f} s {search['bytes'] / 1e6:8.0f} MB" if "build_s" in search else ""
+        reached = f"{search['recall']:.4f}" if "recall" in search else "      "
+        say(f"{name:22} {rate}  {reached} {built} {search.get('effort', '')}")
     say(f"exact search is {figures['exact_of_product']:.3f} of the fastest product; auto: {figures['auto']}")
 
 
@@ -221,7 +225,7 @@ def say(line: str) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write what was asked for."""
+    """Measure, print, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
@@ -238,8 +242,8 @@ def main() -> None:
             result["sizes"].append(compare(rows, given, Path(folder)))
         show(result["sizes"][-1])
     with tempfile.TemporaryDirectory() as folder:
-        result["sharding"] = sharding(max(given.rows), given, Path(folder))
-    say(f"\nsharding's own cost: {result['sharding']}")
+        result["sharding"] = sharding_cost(max(given.rows), given, Path(folder))
+    say(f"\ncost of sharding: {result['sharding']}")
     if given.out:
         given.out.write_text(json.dumps(result, indent=1))
 

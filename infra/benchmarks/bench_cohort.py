@@ -1,11 +1,11 @@
-"""A cohort of a million tiles against a bank of a million rows, as one `impute`: tiles a second, memory, and a kill.
+"""One `impute` of a million tiles with an index of a million rows: tiles per second, memory, and a kill.
 
     python infra/benchmarks/bench_cohort.py [--rows 1000000] [--tiles 1000000] [--genes 2000] [--slides 100]
 
-The cohort, the model and the bank are made up (`bench_cohort_made.py`). The step runs in a process of its own with Ray
-of its own; it is killed once in the middle, with all its processes, and runs again. Memory is the sum of the PSS of all
-its processes, shared pages split among them, the object store's and the mapped bank's included. Some slides are then
-predicted once more by exact search, and both answers compared.
+The cohort, the model and the index are simulated (`bench_cohort_made.py`). The step runs in its own process with its
+own Ray. It is killed once in the middle, with all its processes, and is run again. Memory is the sum of the PSS of all
+its processes (shared pages are divided among them), with the object store and the mapped index. Some slides are then
+predicted again by exact search, and both results are compared.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from bench_cohort_made import draft, expression, features, make_embeddings, make_model
+from bench_cohort_made import artifact_writer, expression, features, make_embeddings, make_model
 from bench_scale_watch import Samples, descendants, sample
 
 from raystp import tables
@@ -37,24 +37,24 @@ from raystp.index.write import describe, plan_index, sample_rows, write_shard_fi
 from raystp.models.predictor import ContrastivePredictor
 
 LIMIT_GB = 6.0
-SHARE = 0.4
-"""Of the slides, after which the run is killed."""
+KILL_AFTER = 0.4
+"""Share of the slides after which the run is killed."""
 
 
 def main() -> None:
-    """Make the cohort, run it with a kill in the middle, and compare with exact search."""
+    """Simulate the cohort, run it with a kill in the middle, and compare with exact search."""
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         store = Path(name)
         began = time.perf_counter()
-        model, ready = make_model(store, options.genes)
+        model, predictor = make_model(store, options.genes)
         make_embeddings(store, options.tiles, options.slides)
-        _say(f"{options.tiles:,} tiles of {options.slides} slides made in {time.perf_counter() - began:.0f} s")
-        index = _bank(store, model, ready, options)
-        told = index.manifest.notes["bank"]
-        said = told.get("sentence", told["why"])
-        _say(f"bank of {options.rows:,} rows x {options.genes} genes: {told['kind']}, {said}")
-        figures = {"bank": {key: told.get(key) for key in ("kind", "why", "recall", "effort")}}
+        _say(f"{options.tiles:,} tiles of {options.slides} slides simulated in {time.perf_counter() - began:.0f} s")
+        index = _build_index(store, model, predictor, options)
+        description = index.manifest.notes["bank"]
+        sentence = description.get("sentence", description["why"])
+        _say(f"index of {options.rows:,} rows x {options.genes} genes: {description['kind']}, {sentence}")
+        figures = {"index": {key: description.get(key) for key in ("kind", "why", "recall", "effort")}}
         figures |= _run(store, options)
         figures |= _against_exact(store, options)
     if options.out:
@@ -72,8 +72,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kind", default="ivfsq")
     parser.add_argument("--form", default="csr16")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--exact", type=int, default=10_000, help="tiles that exact search answers too")
-    parser.add_argument("--folder", help="where everything is made; by default the folder of temporary files")
+    parser.add_argument("--exact", type=int, default=10_000, help="tiles that are also predicted by exact search")
+    parser.add_argument("--folder", help="working folder; by default the folder of temporary files")
     return parser.parse_args()
 
 
@@ -82,31 +82,35 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _bank(store: Path, model: Artifact, ready: ContrastivePredictor, options: argparse.Namespace) -> Artifact:
-    """Write the bank, shard by shard, as the tasks of `index` do."""
+def _build_index(
+    store: Path, model: Artifact, predictor: ContrastivePredictor, options: argparse.Namespace
+) -> Artifact:
+    """Write the index, shard by shard, as the tasks of `index` do."""
     began = time.perf_counter()
-    made = draft(store, "index", "made", {"rows": options.rows, "name": "made"}, model=model.manifest.folder)
+    writer = artifact_writer(
+        store, "index", "made", {"rows": options.rows, "name": "made"}, model=model.manifest.folder
+    )
     params = IndexParams(kind=options.kind, form=options.form)
-    drawn, kinds = features(options.rows, 1)
-    vectors = np.concatenate([ready.embed_images(drawn[a:b]) for a, b in _spans(options.rows, 50_000)])
-    del drawn
-    chosen = sample_rows(options.rows, params)
-    whose = ["reference"] * len(chosen)
-    plan = plan_index(made.path, vectors[chosen], whose, rows=options.rows, metric="cosine", params=params)
+    tiles, kinds = features(options.rows, 1)
+    vectors = np.concatenate([predictor.embed_images(tiles[a:b]) for a, b in _spans(options.rows, 50_000)])
+    del tiles
+    sample = sample_rows(options.rows, params)
+    patients = ["reference"] * len(sample)
+    plan = plan_index(writer.path, vectors[sample], patients, rows=options.rows, metric="cosine", params=params)
     shards, rows = [], []
     for number, (a, b) in enumerate(shard_ranges(options.rows, options.shards)):
         counts = expression(kinds[a:b], options.genes, number)
-        shards.append(write_shard_files(made.path, number, vectors[a:b], counts, plan=plan))
+        shards.append(write_shard_files(writer.path, number, vectors[a:b], counts, plan=plan))
         names = [f"spot-{row}" for row in range(a, b)]
-        who = [["reference"] * (b - a)] * 2
-        rows.append(rows_table(vectors[a:b], who[0], names, who[1], columns={"slide": who[0]}))
-    queries = ready.embed_images(features(256, 7)[0])
-    described = describe(made.path, plan, shards, pa.concat_tables(rows), genes=ready.genes, queries=queries)
-    index = open_reference_index(made.path, described)
+        owner = ["reference"] * (b - a)
+        rows.append(rows_table(vectors[a:b], owner, names, owner, columns={"slide": owner}))
+    queries = predictor.embed_images(features(256, 7)[0])
+    description = describe(writer.path, plan, shards, pa.concat_tables(rows), genes=predictor.genes, queries=queries)
+    index = open_reference_index(writer.path, description)
     distance = calibrate(index.nearest_distance(index.search(queries, 1)[0][:, 0]))
-    notes = {"bank": described, "model": model.manifest.folder, "vectors": "image", "distance": distance}
-    _say(f"bank built in {time.perf_counter() - began:.0f} s, {_megabytes(made.path.local_path):,.0f} MB")
-    return made.finish({"rows": options.rows}, [], {**notes, "patients": ["reference"], "slides": ["reference"]})
+    notes = {"bank": description, "model": model.manifest.folder, "vectors": "image", "distance": distance}
+    _say(f"index built in {time.perf_counter() - began:.0f} s, {_megabytes(writer.path.local_path):,.0f} MB")
+    return writer.finish({"rows": options.rows}, [], {**notes, "patients": ["reference"], "slides": ["reference"]})
 
 
 def _spans(count: int, at_once: int) -> Iterator[tuple[int, int]]:
@@ -118,50 +122,50 @@ def _megabytes(folder: Path) -> float:
 
 
 def _command(store: Path, options: argparse.Namespace, **changes: Any) -> list[str]:
-    asked = {"embeddings": "embed/made", "model": "train/made", "index": "index/made", "name": "cohort"}
-    asked |= {"run.store": str(store), "run.processes": options.processes, **changes}
-    words = [word for key, value in asked.items() for word in ("--set", f"{key}={value}")]
+    values = {"embeddings": "embed/made", "model": "train/made", "index": "index/made", "name": "cohort"}
+    values |= {"run.store": str(store), "run.processes": options.processes, **changes}
+    words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
     return [sys.executable, "-m", "raystp.cli", "impute", *words]
 
 
 def _run(store: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Run the cohort, killed once and begun again; print what it took."""
-    killed = _watched(_command(store, options), store, kill_at=int(SHARE * options.slides))
+    """Run the cohort, kill it once and run it again; print time and memory."""
+    killed = _watched(_command(store, options), store, kill_at=int(KILL_AFTER * options.slides))
     before = _commits(store)
     _say(f"killed after {len(before)} of {options.slides} slides, peak {killed.peak_bytes / 1e9:.2f} GB of PSS")
-    again = _watched(_command(store, options), store)
+    rerun = _watched(_command(store, options), store)
     after = _commits(store)
     kept = all(after[slide] == moment for slide, moment in before.items())
-    _say(f"begun again: {len(after)} slides, the finished ones {'left alone' if kept else 'DONE AGAIN, MISSED'}")
+    _say(f"run again: {len(after)} slides, the finished ones {'kept' if kept else 'PREDICTED AGAIN: MISSED'}")
     moments = sorted(moment for slide, moment in after.items() if slide not in before)
     rate = (len(moments) - 1) * (options.tiles // options.slides) / (moments[-1] - moments[0])
-    peak = max(killed.peak_bytes, again.peak_bytes) / 1e9
+    peak = max(killed.peak_bytes, rerun.peak_bytes) / 1e9
     written = _megabytes(resolve(str(store), "impute/cohort", "impute").path.local_path)
     _say(f"{rate:,.0f} tiles/s from slide to slide, {written:,.0f} MB written")
     missed = ", MISSED" if peak > LIMIT_GB else ""
-    _say(f"peak {peak:.2f} GB of PSS, object store and mapped bank included (goal {LIMIT_GB}{missed})")
+    _say(f"peak {peak:.2f} GB of PSS, with object store and mapped index (goal {LIMIT_GB}{missed})")
     return {"tiles_per_s": rate, "peak_gb": peak, "written_mb": written, "killed_after": len(before), "kept": kept}
 
 
 def _watched(command: list[str], store: Path, kill_at: int | None = None) -> Samples:
-    """Run a command with its memory watched; end it and all its processes once so many slides are done."""
+    """Run a command and sample its memory; kill it and all its processes once `kill_at` slides are done."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    found, over = Samples(), threading.Event()
-    thread = threading.Thread(target=sample, args=(process.pid, found, over))
+    usage, over = Samples(), threading.Event()
+    thread = threading.Thread(target=sample, args=(process.pid, usage, over))
     thread.start()
     while process.poll() is None:
         time.sleep(0.2)
         if kill_at is not None and len(_commits(store)) >= kill_at:
-            for one in descendants(process.pid):
+            for pid in descendants(process.pid):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(one, signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
             process.wait()
     over.set()
     thread.join()
     if kill_at is None and process.returncode:
         msg = f"impute ended with {process.returncode}"
         raise RuntimeError(msg)
-    return found
+    return usage
 
 
 def _commits(store: Path) -> dict[str, float]:
@@ -169,7 +173,7 @@ def _commits(store: Path) -> dict[str, float]:
 
 
 def _against_exact(store: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Predict some slides by exact search, and say how the two answers differ."""
+    """Predict some slides by exact search, and print how the two results differ."""
     each = options.tiles // options.slides
     slides = [f"slide-{number:04d}" for number in range(max(1, options.exact // each))]
     began = time.perf_counter()
@@ -179,7 +183,7 @@ def _against_exact(store: Path, options: argparse.Namespace) -> dict[str, Any]:
     one, two = (resolve(str(store), f"impute/{name}", "impute") for name in ("cohort", "exact"))
     worst, pcc = 0.0, []
     for slide in slides:
-        a, b = (_predicted(found, slide) for found in (one, two))
+        a, b = (_predicted(artifact, slide) for artifact in (one, two))
         worst = max(worst, float(np.abs(a - b).max()))
         pcc.append(float(np.corrcoef(a.ravel(), b.ravel())[0, 1]))
     tiles = each * len(slides)
@@ -187,8 +191,8 @@ def _against_exact(store: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {"exact_s": seconds, "pcc": float(np.mean(pcc)), "worst": worst}
 
 
-def _predicted(found: Artifact, slide: str) -> np.ndarray:
-    table = (found.path / "predictions" / f"{slide}.parquet").read_table(["expression"])
+def _predicted(artifact: Artifact, slide: str) -> np.ndarray:
+    table = (artifact.path / "predictions" / f"{slide}.parquet").read_table(["expression"])
     return tables.matrix(table["expression"])
 
 

@@ -1,8 +1,8 @@
-"""A cohort of embeddings, a contrastive model and its bank, made up, as the steps would have left them in a store.
+"""Simulate a cohort of embeddings and a contrastive model, as the steps write them to a store.
 
-Tiles and reference spots are of the same 2,000 kinds: a feature vector is its kind's centre and noise. Their places in
-the model's space follow from its image head, so that near is near there too. A spot's expression is its kind's, of
-which 12 % is not zero, with noise.
+Tiles and reference spots are of the same 2,000 kinds: a feature vector is its kind's centre plus noise. The image head
+maps them to the joint space, where near vectors stay near. A spot's expression is its kind's, 12 % of it not zero, plus
+noise.
 """
 
 import hashlib
@@ -31,20 +31,22 @@ UNIT, SIDE = 4_096, 112.0
 NEVER = {"spots": "made", "images": "made"}
 
 
-def draft(store: Path, step: str, name: str, config: dict[str, Any], **inputs: str) -> ArtifactWriter:
-    """Return an artifact in the making, in the place where `find` looks for it."""
-    mark = hashlib.sha256(json.dumps([step, name, config]).encode()).hexdigest()[:12]
-    return ArtifactWriter(StoragePath.of(store) / step / f"{name}-{mark}", step, name, mark, dict(inputs), config)
+def artifact_writer(store: Path, step: str, name: str, config: dict[str, Any], **inputs: str) -> ArtifactWriter:
+    """Return the writer of an artifact that `resolve` finds by its name."""
+    fingerprint = hashlib.sha256(json.dumps([step, name, config]).encode()).hexdigest()[:12]
+    return ArtifactWriter(
+        StoragePath.of(store) / step / f"{name}-{fingerprint}", step, name, fingerprint, dict(inputs), config
+    )
 
 
 def features(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return so many feature vectors, and the kind of each."""
+    """Return `count` feature vectors, and the kind of each."""
     rng = np.random.default_rng([seed, 0xFEA7])
     kinds = rng.integers(0, KINDS, count)
-    drawn = rng.standard_normal((count, FEATURES), dtype=np.float32)
-    drawn *= NOISE
-    drawn += centres()[kinds]
-    return drawn, kinds
+    vectors = rng.standard_normal((count, FEATURES), dtype=np.float32)
+    vectors *= NOISE
+    vectors += centres()[kinds]
+    return vectors, kinds
 
 
 def centres() -> np.ndarray:
@@ -53,7 +55,7 @@ def centres() -> np.ndarray:
 
 
 def expression(kinds: np.ndarray, genes: int, seed: int) -> sp.csr_array:
-    """Return log1p expression of so many spots: their kind's genes, with noise."""
+    """Return log1p expression of spots of these kinds, with noise."""
     rng = np.random.default_rng([seed, 0xE89])
     kept = int(DENSE * genes)
     profile = np.random.default_rng(0x9E0E)
@@ -65,10 +67,10 @@ def expression(kinds: np.ndarray, genes: int, seed: int) -> sp.csr_array:
 
 
 def make_model(store: Path, genes: int) -> tuple[Artifact, ContrastivePredictor]:
-    """Leave a model that was never trained; its image head maps tiles that are near to places that are near."""
+    """Write an untrained model; its image head maps near tiles to near vectors."""
     names = [f"GENE{number:05d}" for number in range(genes)]
     heads = seeded_bleep(FEATURES, genes, BleepOptions(), seed=0).eval()
-    made = draft(store, "train", "made", {"model": "bleep", "genes": genes, "name": "made"}, **NEVER)
+    writer = artifact_writer(store, "train", "made", {"model": "bleep", "genes": genes, "name": "made"}, **NEVER)
     meta = {
         "genes": names,
         "d_image": FEATURES,
@@ -81,26 +83,26 @@ def make_model(store: Path, genes: int) -> tuple[Artifact, ContrastivePredictor]
         "patients": {"reference": "reference"},
         "slides": ["reference"],
     }
-    save_model(made.path, "bleep", dict(heads.state_dict()), meta)
+    save_model(writer.path, "bleep", dict(heads.state_dict()), meta)
     kept = {key: meta[key] for key in ("protocol", "train", "validation", "test", "patients", "panel", "d_image")}
-    return made.finish({"genes": genes}, [], kept), BleepPredictor("bleep", names, FEATURES, heads)
+    return writer.finish({"genes": genes}, [], kept), BleepPredictor("bleep", names, FEATURES, heads)
 
 
 def make_embeddings(store: Path, tiles: int, slides: int) -> Artifact:
-    """Leave the tiles of so many slides with their features, and the slides' small pictures."""
+    """Write the tiles of `slides` slides with their features, and the slides' thumbnails."""
     each = tiles // slides
     names = [f"slide-{number:04d}" for number in range(slides)]
-    tile = draft(store, "tile", "made", {"slides": slides, "each": each, "name": "made"})
-    picture = io.BytesIO()
-    Image.new("RGB", (64, 64), (236, 220, 230)).save(picture, "PNG")
-    wide = int(np.ceil(each**0.5))
+    tile = artifact_writer(store, "tile", "made", {"slides": slides, "each": each, "name": "made"})
+    thumbnail = io.BytesIO()
+    Image.new("RGB", (64, 64), (236, 220, 230)).save(thumbnail, "PNG")
+    columns = int(np.ceil(each**0.5))
     rows = []
     for name in names:
-        (tile.path / "thumbnails" / f"{name}.png").write_bytes(picture.getvalue())
-        rows.append(_slide(name, wide * SIDE, each))
+        (tile.path / "thumbnails" / f"{name}.png").write_bytes(thumbnail.getvalue())
+        rows.append(_slide(name, columns * SIDE, each))
     (tile.path / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
     finished = tile.finish({"slides": slides}, [], {"side": 56.0, "pixels": 224})
-    embed = draft(store, "embed", "made", {"slides": slides, "each": each, "name": "made"}, tiles=tile.folder)
+    embed = artifact_writer(store, "embed", "made", {"slides": slides, "each": each, "name": "made"}, tiles=tile.folder)
     units = {name: list(_units(embed.path, name, each, seed)) for seed, name in enumerate(names)}
     notes = {
         "encoder": {"name": "made"},
@@ -115,19 +117,19 @@ def make_embeddings(store: Path, tiles: int, slides: int) -> Artifact:
     return embed.finish({"slides": slides, "tiles": each * slides}, [], notes)
 
 
-def _units(place: StoragePath, slide: str, count: int, seed: int) -> Iterator[str]:
-    """Write a slide's embeddings, unit by unit, and yield their names."""
-    wide = int(np.ceil(count**0.5))
+def _units(folder: StoragePath, slide: str, count: int, seed: int) -> Iterator[str]:
+    """Write a slide's embeddings, unit by unit, and yield the units' names."""
+    per_row = int(np.ceil(count**0.5))
     schema = tables.embeddings(FEATURES, precision="float16")
-    drawn, _ = features(count, 1000 + seed)
+    vectors, _ = features(count, 1000 + seed)
     for number, first in enumerate(range(0, count, UNIT)):
         tile = np.arange(first, min(first + UNIT, count))
-        x, y = tile % wide * SIDE, tile // wide * SIDE
+        x, y = tile % per_row * SIDE, tile // per_row * SIDE
         columns = [pa.array([slide] * len(tile)), pa.array(tile), pa.array(x), pa.array(y)]
         columns += [pa.array(np.full(len(tile), SIDE)), pa.nulls(len(tile), pa.string())]
-        columns.append(tables.vectors(drawn[tile], "float16"))
+        columns.append(tables.vectors(vectors[tile], "float16"))
         name = f"{slide}.{number:05d}"
-        (place / "embeddings" / slide / f"{name}.parquet").write_table(pa.Table.from_arrays(columns, schema=schema))
+        (folder / "embeddings" / slide / f"{name}.parquet").write_table(pa.Table.from_arrays(columns, schema=schema))
         yield name
 
 

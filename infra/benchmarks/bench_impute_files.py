@@ -1,4 +1,4 @@
-"""How fast predictions are written, per second of CPU time, in the forms that a cohort has and in the usual one."""
+"""Speed of writing predictions, per CPU-second, in the forms of a cohort and in the usual one."""
 
 import statistics
 import sys
@@ -25,48 +25,48 @@ GOAL_RATE, GOAL_SIZE = 250.0, 0.75
 
 
 @dataclass(frozen=True)
-class Written:
-    """How fast a form is written."""
+class WriteSpeed:
+    """Speed of writing one form."""
 
     form: str
     rate: float
     """MB of float32 per CPU-second."""
     size: float
-    """Share of the float32 values' bytes."""
-    bytes_a_tile: float
+    """Bytes over those of the float32 values."""
+    bytes_per_tile: float
 
 
-def written(folder: Path, bank: sparse.csr_array, *, rounds: int) -> list[Written]:
-    """Write means over 50 rows in each form, in turns, and print what each took."""
+def time_files(folder: Path, expression: sparse.csr_array, *, rounds: int) -> list[WriteSpeed]:
+    """Write means over 50 rows in each form, alternating, and print the speed of each."""
     random = np.random.default_rng(2)
-    rows = random.integers(0, bank.shape[0], (TILES, K))
+    rows = random.integers(0, expression.shape[0], (TILES, K))
     weights = np.full(rows.shape, 1 / K, np.float32)
-    values = in_memory(bank).share_of_sum(weights, rows)
-    ways = _ways(values, rows, random.random(rows.shape, dtype=np.float32))
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    values = in_memory(expression).share_of_sum(weights, rows)
+    writers = _writers(values, rows, random.random(rows.shape, dtype=np.float32))
+    times: dict[str, list[float]] = {name: [] for name in writers}
     for _ in range(rounds):
-        for name, write in ways.items():
-            (folder / name.replace(" ", "-")).unlink(missing_ok=True)  # freeing the last round's file is no writing
+        for name, write in writers.items():
+            (folder / name.replace(" ", "-")).unlink(missing_ok=True)  # so that its deletion is not timed
             start = time.process_time()
             write(folder / name.replace(" ", "-"))
             times[name].append(time.process_time() - start)
-    found = []
-    sys.stdout.write(f"{'written as':>24} {'MB per CPU-s':>12} {'size':>6} {'bytes a tile':>12}\n")
-    for name in ways:
+    speeds = []
+    sys.stdout.write(f"{'written as':>24} {'MB per CPU-s':>12} {'size':>6} {'bytes/tile':>12}\n")
+    for name in writers:
         size = (folder / name.replace(" ", "-")).stat().st_size
         rate = values.nbytes / 1e6 / statistics.median(times[name])
-        one = Written(name, rate, size / values.nbytes, size / TILES)
-        sys.stdout.write(f"{name:>24} {rate:12.0f} {one.size:6.3f} {one.bytes_a_tile:12.0f}\n")
-        found.append(one)
+        speed = WriteSpeed(name, rate, size / values.nbytes, size / TILES)
+        sys.stdout.write(f"{name:>24} {rate:12.0f} {speed.size:6.3f} {speed.bytes_per_tile:12.0f}\n")
+        speeds.append(speed)
     sys.stdout.write(f"goal: a dense form at {GOAL_RATE:.0f} MB of float32 per CPU-s and {GOAL_SIZE} of the size\n")
-    return found
+    return speeds
 
 
-def _ways(values: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> dict[str, Callable[[Path], object]]:
+def _writers(values: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> dict[str, Callable[[Path], object]]:
     genes = [f"gene{number}" for number in range(values.shape[1])]
     names = [f"A1-{tile:06d}" for tile in range(TILES)]
-    places = TileTable("A1", names, np.zeros((TILES, 2)), Level0Pixels(224.0))
-    slide = SlidePrediction(genes, places, {})
+    tiles = TileTable("A1", names, np.zeros((TILES, 2)), Level0Pixels(224.0))
+    slide = SlidePrediction(genes, tiles, {})
     distance = np.zeros(TILES, np.float32)
 
     def parquet(precision: str) -> Callable[[Path], object]:
@@ -74,7 +74,7 @@ def _ways(values: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> dict[str
         return lambda path: write_in_parts(slide, _parts(values), parquet=(StoragePath.of(path), schema))
 
     def gzip(path: Path) -> None:
-        prediction_to_anndata(values, genes, places, provenance={}).write_h5ad(path, compression="gzip")
+        prediction_to_anndata(values, genes, tiles, provenance={}).write_h5ad(path, compression="gzip")
 
     return {
         "parquet float32": parquet("float32"),
@@ -84,7 +84,7 @@ def _ways(values: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> dict[str
         "neighbours float16": lambda path: StoragePath.of(path).write_table(
             neighbours_table(_tiles(), rows, distance, weights)
         ),
-        "neighbours alike": lambda path: StoragePath.of(path).write_table(neighbours_table(_tiles(), rows, distance)),
+        "neighbours mean": lambda path: StoragePath.of(path).write_table(neighbours_table(_tiles(), rows, distance)),
     }
 
 
@@ -97,18 +97,18 @@ def _schema(genes: int, precision: str) -> pa.Schema:
 
 
 def _parts(values: np.ndarray) -> Iterator[PredictionPart]:
-    columns: dict[str, Any] = {name: column.combine_chunks() for name, column in zip(*_named(), strict=True)}
+    columns: dict[str, Any] = {name: column.combine_chunks() for name, column in zip(*_tile_columns(), strict=True)}
     for start in range(0, TILES, PART):
-        cut = slice(start, start + PART)
-        yield PredictionPart(values[cut], {name: column[cut] for name, column in columns.items()})
+        part = slice(start, start + PART)
+        yield PredictionPart(values[part], {name: column[part] for name, column in columns.items()})
 
 
-def _named() -> tuple[list[str], list[pa.ChunkedArray]]:
+def _tile_columns() -> tuple[list[str], list[pa.ChunkedArray]]:
     table = _tiles()
     return table.column_names, table.columns
 
 
 def _tiles() -> pa.Table:
     at = np.arange(TILES)
-    squares = [at % 100 * 224.0, at // 100 * 224.0, at * 0.0 + 224]
-    return tables.of_columns([["A1"] * TILES, at, *squares, [None] * TILES], tables.TILES)
+    boxes = [at % 100 * 224.0, at // 100 * 224.0, at * 0.0 + 224]
+    return tables.of_columns([["A1"] * TILES, at, *boxes, [None] * TILES], tables.TILES)

@@ -1,7 +1,7 @@
 """One open shard of an index: a range of its rows, what finds candidates among them, and their expression.
 
 A search returns the best k rows of the shard by (-score, row id in the index), with row -1 where there are fewer.
-Candidates are found in different ways by kind; their scores are always those of `search.score`.
+Each kind finds candidates by another method; their scores are always those of `search.score`.
 """
 
 from dataclasses import dataclass, replace

@@ -68,32 +68,32 @@ def fetch(context, array, at):
 @no_type_check
 def dense_sum(weights, rows, first, values, picked, start, end, out):
     """Add weight x row, four rows at a time: all columns where `picked` is empty, else the picked ones."""
-    many, genes, line = rows.shape[1], values.shape[1], 64 // values.itemsize
-    own, share = np.zeros(many + 8, np.int64), np.zeros(many + 8, np.float32)
+    k, genes, line = rows.shape[1], values.shape[1], 64 // values.itemsize
+    inside, weight = np.zeros(k + 8, np.int64), np.zeros(k + 8, np.float32)
     whole = genes // _COLUMNS * _COLUMNS
     for query in range(start, end):
-        found = 0
-        for rank in range(many):
+        count = 0
+        for rank in range(k):
             row = rows[query, rank] - first
             if row >= 0 and row < values.shape[0]:
-                own[found], share[found] = row, weights[query, rank]
-                found += 1
-        own[found : found + 8] = own[max(found - 1, 0)]
-        share[found : found + 8] = 0
+                inside[count], weight[count] = row, weights[query, rank]
+                count += 1
+        inside[count : count + 8] = inside[max(count - 1, 0)]
+        weight[count : count + 8] = 0
         total = out[query]
         total[:] = 0
-        for rank in range(0, found, 4):
-            w0, w1, w2, w3 = share[rank], share[rank + 1], share[rank + 2], share[rank + 3]
-            r0, r1 = values[own[rank]], values[own[rank + 1]]
-            r2, r3 = values[own[rank + 2]], values[own[rank + 3]]
+        for rank in range(0, count, 4):
+            w0, w1, w2, w3 = weight[rank], weight[rank + 1], weight[rank + 2], weight[rank + 3]
+            r0, r1 = values[inside[rank]], values[inside[rank + 1]]
+            r2, r3 = values[inside[rank + 2]], values[inside[rank + 3]]
             if picked.size:
-                for place in range(picked.size):
-                    at = picked[place]
+                for slot in range(picked.size):
+                    at = picked[slot]
                     pair = w0 * widened(r0[at]) + w1 * widened(r1[at])
-                    total[place] += pair + (w2 * widened(r2[at]) + w3 * widened(r3[at]))
+                    total[slot] += pair + (w2 * widened(r2[at]) + w3 * widened(r3[at]))
                 continue
-            n0, n1 = values[own[rank + 4]], values[own[rank + 5]]
-            n2, n3 = values[own[rank + 6]], values[own[rank + 7]]
+            n0, n1 = values[inside[rank + 4]], values[inside[rank + 5]]
+            n2, n3 = values[inside[rank + 6]], values[inside[rank + 7]]
             for begin in range(0, whole, _COLUMNS):
                 for ahead in range(begin, begin + _COLUMNS, line):
                     fetch(n0, ahead)
@@ -114,22 +114,22 @@ def dense_sum(weights, rows, first, values, picked, start, end, out):
 @no_type_check
 def dense_spread(weights, rows, first, values, picked, mean, start, end, out):
     """Add weight x (row - mean)^2 of the same columns."""
-    many, genes, line = rows.shape[1], values.shape[1], 64 // values.itemsize
+    k, genes, line = rows.shape[1], values.shape[1], 64 // values.itemsize
     whole = genes // _COLUMNS * _COLUMNS
     for query in range(start, end):
         total, middle = out[query], mean[query]
         total[:] = 0
-        for rank in range(many):
+        for rank in range(k):
             row = rows[query, rank] - first
             if row < 0 or row >= values.shape[0]:
                 continue
             weight, here, after = weights[query, rank], values[row], values[row]
-            if rank + 1 < many and first <= rows[query, rank + 1] < first + values.shape[0]:
+            if rank + 1 < k and first <= rows[query, rank + 1] < first + values.shape[0]:
                 after = values[rows[query, rank + 1] - first]
             if picked.size:
-                for place in range(picked.size):
-                    off = widened(here[picked[place]]) - middle[place]
-                    total[place] += weight * off * off
+                for slot in range(picked.size):
+                    off = widened(here[picked[slot]]) - middle[slot]
+                    total[slot] += weight * off * off
                 continue
             for begin in range(0, whole, _COLUMNS):
                 for ahead in range(begin, begin + _COLUMNS, line):
@@ -147,17 +147,17 @@ def dense_spread(weights, rows, first, values, picked, mean, start, end, out):
 @no_type_check
 def sparse_sum(weights, rows, first, values, columns, starts, slots, start, end, out):
     """Add weight x row; `slots` maps a column to its column of `out` (empty: all columns, in order)."""
-    many, line = rows.shape[1], 64 // values.itemsize
+    k, line = rows.shape[1], 64 // values.itemsize
     half, wide = values.itemsize < _FLOAT32_BYTES, np.empty(_STORED, np.float32)
     for query in range(start, end):
         total = out[query]
         total[:] = 0
-        for rank in range(many):
+        for rank in range(k):
             row = rows[query, rank] - first
             if row < 0 or row >= starts.size - 1:
                 continue
             weight, after = weights[query, rank], starts[row]
-            if rank + 1 < many and first <= rows[query, rank + 1] < first + starts.size - 1:
+            if rank + 1 < k and first <= rows[query, rank + 1] < first + starts.size - 1:
                 after = starts[rows[query, rank + 1] - first]
             here, where = values[starts[row] : starts[row + 1]], columns[starts[row] : starts[row + 1]]
             for begin in range(0, here.size, _STORED):
@@ -165,19 +165,19 @@ def sparse_sum(weights, rows, first, values, columns, starts, slots, start, end,
                     fetch(columns, after + ahead)
                 for ahead in range(begin, begin + _STORED, line):
                     fetch(values, after + ahead)
-                part, places = here[begin : begin + _STORED], where[begin : begin + _STORED]
+                part, part_columns = here[begin : begin + _STORED], where[begin : begin + _STORED]
                 if half:  # a separate loop: 4 times faster than widening in the loop that adds
                     for at in range(part.size):
                         wide[at] = weight * widened(part[at])
                 if slots.size:
                     for at in range(part.size):
-                        total[slots[places[at]]] += wide[at] if half else weight * widened(part[at])
+                        total[slots[part_columns[at]]] += wide[at] if half else weight * widened(part[at])
                 elif half:
                     for at in range(part.size):
-                        total[places[at]] += wide[at]
+                        total[part_columns[at]] += wide[at]
                 else:
                     for at in range(part.size):
-                        total[places[at]] += weight * widened(part[at])
+                        total[part_columns[at]] += weight * widened(part[at])
 
 
 @no_type_check
@@ -199,13 +199,13 @@ def sparse_spread(weights, rows, first, values, columns, starts, slots, mean, st
             inside += weight
             here, where = values[starts[row] : starts[row + 1]], columns[starts[row] : starts[row + 1]]
             for at in range(here.size):
-                place = np.int64(where[at])
+                column = np.int64(where[at])
                 if slots.size:
-                    place = np.int64(slots[place])
+                    column = np.int64(slots[column])
                 value = np.float64(widened(here[at]))
-                total[place] += weight * value * (value - 2 * middle[place])
-        for place in range(out.shape[1]):
-            out[query, place] = max(total[place] + inside * middle[place] * middle[place], 0.0)
+                total[column] += weight * value * (value - 2 * middle[column])
+        for column in range(out.shape[1]):
+            out[query, column] = max(total[column] + inside * middle[column] * middle[column], 0.0)
 
 
 @functools.cache

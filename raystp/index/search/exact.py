@@ -199,5 +199,5 @@ def _kth_best(near: Float32[np.ndarray, "query row"], k: int) -> Float32[np.ndar
     """Return the k-th best score of each line, -inf where there are fewer."""
     if near.shape[1] < k:
         return np.full(len(near), -np.inf, np.float32)
-    place = near.shape[1] - k
-    return np.partition(near, place, axis=1)[:, place]
+    rank = near.shape[1] - k
+    return np.partition(near, rank, axis=1)[:, rank]

@@ -120,13 +120,13 @@ def best_candidates(reference, queries, near, rows, floor, squared, scores, foun
                 for ahead in range(0, size, _LINE):
                     fetch(flat, rows[query, at + _AHEAD] * size + ahead)
             score = _pair_score(values, reference[row], squared, sums)
-            place = min(count, k)
-            while place > 0 and (best[place - 1] < score or (best[place - 1] == score and best_rows[place - 1] > row)):
-                if place < k:
-                    best[place], best_rows[place] = best[place - 1], best_rows[place - 1]
-                place -= 1
-            if place < k:
-                best[place], best_rows[place] = score, row
+            slot = min(count, k)
+            while slot > 0 and (best[slot - 1] < score or (best[slot - 1] == score and best_rows[slot - 1] > row)):
+                if slot < k:
+                    best[slot], best_rows[slot] = best[slot - 1], best_rows[slot - 1]
+                slot -= 1
+            if slot < k:
+                best[slot], best_rows[slot] = score, row
                 count = min(count + 1, k)
         best[count:] = -np.inf
         best_rows[count:] = -1

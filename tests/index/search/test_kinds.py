@@ -90,7 +90,7 @@ def test_the_nearest_row_to_each_row_is_itself(tmp_path: Path, kind: Kind) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_mean_of_all_rows_is_the_mean_of_the_bank(tmp_path: Path, kind: Kind) -> None:
+def test_equal_weights_of_all_rows_give_their_mean(tmp_path: Path, kind: Kind) -> None:
     index, _ = make_index(tmp_path, kind, shards=3)
     rows = index.search(QUERIES[:4], ROWS)[1]
     weights = np.full(rows.shape, 1 / ROWS, np.float32)

@@ -45,7 +45,7 @@ def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_st
 
 
 @pytest.mark.parametrize(
-    ("split", "said"),
+    ("split", "message"),
     [
         ({"test": ["P9"]}, "no section 'P9'; there are 'S1', 'S2', 'S3', 'S4'"),
         ({"test": ["P1"], "validation": ["S1"]}, "sections 'S1' are listed twice: a section is on one side"),
@@ -54,10 +54,10 @@ def test_a_split_that_leaks_a_patient_is_refused_and_both_sides_are_named(toy_st
     ],
 )
 def test_an_impossible_split_is_refused_with_the_reason(
-    toy_store: StoragePath, split: dict[str, Any], said: str
+    toy_store: StoragePath, split: dict[str, Any], message: str
 ) -> None:
     before = _files(toy_store)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         train.run(_train(toy_store, split=split))
     assert _files(toy_store) == before
 
@@ -125,7 +125,7 @@ def test_an_index_of_another_model_is_refused_and_both_are_named(toy_store: Stor
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"slides": ["S9"]}, r"slides: no embeddings of 'S9' in \S+; it has embeddings of S1, S2, S3, S4"),
         (
@@ -136,9 +136,9 @@ def test_an_index_of_another_model_is_refused_and_both_are_named(toy_store: Stor
     ],
 )
 def test_an_impossible_prediction_is_refused_with_the_reason(
-    toy_store: StoragePath, fields: dict[str, Any], said: str
+    toy_store: StoragePath, fields: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         impute.run(_impute(toy_store, **fields))
 
 

@@ -64,13 +64,13 @@ def build(
     """Write an index of one gene and open it; return it with the time and bytes that it took."""
     names = ["x"] * len(vectors)
     reference = ReferenceRows(vectors, np.zeros((len(vectors), 1), np.float32), ["g"], names, names, names)
-    target = StoragePath.of(folder)
+    store = StoragePath.of(folder)
     start = time.perf_counter()
     params = IndexParams(kind=kind, recall=target, k=K)
-    description = write_reference_index(target, reference, shards=shards, metric="cosine", params=params)
+    description = write_reference_index(store, reference, shards=shards, metric="cosine", params=params)
     seconds = time.perf_counter() - start
     size = sum(path.stat().st_size for path in folder.iterdir() if "expression" not in path.name)
-    return open_reference_index(target, description), {"build_s": seconds, "bytes": size, **_summary(description)}
+    return open_reference_index(store, description), {"build_s": seconds, "bytes": size, **_summary(description)}
 
 
 def _summary(description: IndexDescription) -> dict[str, object]:

@@ -79,13 +79,13 @@ def read_queries(folder: StoragePath, notes: Mapping[str, Any]) -> pa.Table | No
     return file.read_table()
 
 
-def write_queries(folder: StoragePath, index: ReferenceIndex, queries: pa.Table) -> dict[str, Any]:
+def write_queries(folder: StoragePath, index: ReferenceIndex, queries: pa.Table) -> dict[str, object]:
     """Write the queries beside the index; return the manifest's notes: the file, and the quantiles of distances."""
     described = files.write(folder, QUERIES_FILE, lambda path: StoragePath.of(path).write_table(queries))
     return {"queries": described, "distance": calibrate_on(index, queries)}
 
 
-def calibrate_on(index: ReferenceIndex, queries: pa.Table) -> dict[str, Any]:
+def calibrate_on(index: ReferenceIndex, queries: pa.Table) -> dict[str, object]:
     """Return quantiles of the queries' distances from the index without the rows of their own patient.
 
     With one patient, without those of their own section; with one section, from the whole index. The result names it.

@@ -3,14 +3,16 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
+from scipy import sparse
 
-from raystp import artifacts, tables
+from raystp import tables
 from raystp.errors import ArtifactError, ModelError
+from raystp.index import files
+from raystp.index.description import FileRecord
 from raystp.index.search import score
 from raystp.storage import StoragePath
 
@@ -33,8 +35,8 @@ class ReferenceRows:
     """The reference spots of an index, one row each; every field has the same order."""
 
     vectors: Float32[np.ndarray, "row joint"]
-    expression: Any
-    """Dense (row, gene), or a scipy.sparse.csr_array."""
+    expression: np.ndarray | sparse.csr_array
+    """(row, gene)."""
     genes: list[str]
     sections: list[str]
     spots: list[str]
@@ -84,12 +86,10 @@ def numbered(rows: pa.Table) -> pa.Table:
     return rows.set_column(0, ROWS.field("row"), pa.array(np.arange(rows.num_rows)))
 
 
-def read_rows(folder: StoragePath, description: Mapping[str, Any], expected: int) -> pa.Table:
+def read_rows(folder: StoragePath, record: FileRecord, expected: int) -> pa.Table:
     """Read the table of an index's rows; raise ArtifactError where its sha256 or its number of rows differs."""
-    file = folder / description["file"]
-    if artifacts.digest(file) != description["sha256"]:
-        msg = f"{file} is not the file that the index was written with: damaged or altered; run `raystp index` again"
-        raise ArtifactError(msg)
+    files.check(folder, record)
+    file = folder / record["file"]
     schema = file.read_schema()
     tables.check(schema, _schema([name for name in schema.names if name not in ROWS.names]), str(file))
     rows = file.read_table()

@@ -1,8 +1,7 @@
 """Change an index: add sections or remove patients. A change writes a new index; the old one may then be deleted."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -143,7 +142,7 @@ def _finish(
     queries: pa.Table | None,
 ) -> Artifact:
     """Measure the queries on the changed index, and write its manifest."""
-    measured: Mapping[str, Any] = {}
+    measured: dict[str, object] = {}
     if queries is None or not queries.num_rows:
         logger.warning("  the base has no calibration queries: this index cannot report which tiles are far from it")
     else:

@@ -72,7 +72,7 @@ def test_the_report_is_one_page_that_fetches_nothing(store: str) -> None:
     page = _report(resolve(store, "evaluate/smoke", "evaluate"))
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
     assert "log total counts" in page
-    assert "How far patient-C is from what the bank knows" in page
+    assert "Distance of patient-C to the reference index" in page
     assert "damaged" in page
 
 

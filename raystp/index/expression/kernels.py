@@ -6,7 +6,7 @@ the queries among threads; results are equal for any number of threads. Rows out
 values are passed as their bits (uint16) and widened in registers, so that sums are float32 in every form.
 
 Rows are anywhere in memory, so each loop prefetches the next row while it adds the current one (1.7x on sparse rows,
-1.6x on float16). Slices are used where an index would do: with a signed index, numba checks for negative values, and
+1.6x on float16). Slices are used instead of single indexes: with a signed index, numba checks for negative values, and
 LLVM then does not vectorise the loop.
 
 Compiled code is cached beside this file or in the user's cache. Where neither can be written, each process compiles

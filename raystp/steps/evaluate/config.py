@@ -21,7 +21,7 @@ class EvaluateConfig(StepConfig[TrackedRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"predictions", "planted"})
     RENAMED: ClassVar[Mapping[str, str]] = {
-        "bulk": "bulk: labels of whole cases are now `targets: cases` with `cases: {table: ...}`",
+        "bulk": "labels of whole cases are now `targets: cases` with `cases: {table: ...}`",
     }
 
     targets: Literal["spots", "cases"] = "spots"

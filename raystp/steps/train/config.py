@@ -67,8 +67,8 @@ class TrainConfig(StepConfig[TrainRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"spots", "embeddings", "tiles"})
     RENAMED: ClassVar[Mapping[str, str]] = {
-        "bulk": "bulk: labels of whole cases are now `targets: cases` with `cases: {table: ...}`",
-        "k": "k: renamed to knn.k, an option of the kNN baseline",
+        "bulk": "labels of whole cases are now `targets: cases` with `cases: {table: ...}`",
+        "k": "renamed to knn.k, an option of the kNN baseline",
     }
 
     targets: Literal["spots", "cases"] = "spots"

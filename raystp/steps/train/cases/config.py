@@ -110,9 +110,7 @@ ABLE = [method for method in METHODS.values() if method.cases_fit is not None]
 class CasesTrainConfig(TrainConfig):
     """Which model to train on labels of whole cases, and who is held out."""
 
-    RENAMED: ClassVar[Mapping[str, str]] = {
-        "bags": "bags: `bags.tiles` is now `bag_tiles`; parts are cut of sections only"
-    }
+    RENAMED: ClassVar[Mapping[str, str]] = {"bags": "`bags.tiles` is now `bag_tiles`; parts are cut of sections only"}
 
     targets: Literal["cases"]
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -152,10 +152,10 @@ sys.exit(max(status))
 """
 
 
-def _run(package: Path, folder: Path, **steps: dict[str, object]) -> list[dict[str, object]]:
+def _run(package: Path, folder: Path, **steps: Mapping[str, object]) -> list[dict[str, object]]:
     """Run steps of the copied package in one process with one Ray; return the summary of each."""
     for step, values in steps.items():
-        (folder / f"{step}.yaml").write_text(yaml.safe_dump(values))
+        (folder / f"{step}.yaml").write_text(yaml.safe_dump(dict(values)))
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(folder), *steps],
         cwd=package,
@@ -178,25 +178,24 @@ def test_a_new_method_goes_through_every_step_by_its_folder_and_one_line(
     split = {"test": ["patient-C"], "validation": ["patient-B"]}
     train = {"model": "toy", "toy": {"dim": 4}, "split": split, "panel": {"variable": 20}}
     path = {
-        "name": "toy",
+        "name": "smoke",  # the demo's own spots, tiles and embeddings are used again
         "slides": "demo/smoke",
-        "tile": yaml.safe_load((ROOT / "conf" / "pipeline" / "smoke.yaml").read_text())["tile"],
-        "train": train,
+        "train": {"name": "toy", **train},
         "impute": {"k": 5},
-        "evaluate": {"permutations": 1},
+        "evaluate": {"name": "toy", "permutations": 1},
         "run": run,
     }
     sweep = {
         "name": "toy",
-        "train": {**train, "spots": "spots/toy", "embeddings": "embed/toy", "run": run},
+        "train": {**train, "spots": "spots/smoke", "embeddings": "embed/smoke", "run": run},
         "space": {"toy.dim": ["choice", 4, 8]},
-        "trials": 2,
+        "trials": 1,
         "asha": None,
         "run": run,
     }
     scored, tuned = _run(package, tmp_path, pipeline=path, tune=sweep)
     assert scored["status"] in ("done", "incomplete")
-    assert tuned["rows"] == {"trials": 2, "finished": 2, "stopped": 0, "failed": 0}
+    assert tuned["rows"] == {"trials": 1, "finished": 1, "stopped": 0, "failed": 0}
     steps = {"train", "index", "impute", "evaluate"}
     assert {step for step in steps if list((smoke_store / step).glob("toy*/manifest.json"))} == steps
     assert "toy" in next((smoke_store / "evaluate").glob("toy*/report.html")).read_text()

@@ -117,7 +117,7 @@ class IndexShard:
 
     def _numbered(self, found: SearchResult) -> SearchResult:
         scores, rows = found
-        return scores, np.where(rows >= 0, rows + self.first, rows)
+        return (scores, np.where(rows >= 0, rows + self.first, rows)) if self.first else found
 
 
 def open_shard(

@@ -8,27 +8,26 @@ on blocks, threads or shards.
 """
 
 import functools
-from concurrent.futures import ThreadPoolExecutor
 
 import faiss
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from raystp.index.search import score
+from raystp.index.search import score, threads
 from raystp.index.search.merge import SearchResult, empty_result, merge_top_k, top_k_of_pairs
 from raystp.index.search.score import Metric
 
 Candidates = tuple[Float32[np.ndarray, "query fetched"], Int64[np.ndarray, "query fetched"]]
 """Approximate scores and rows, best first; -inf and -1 where there are fewer."""
 
-_SLACK = 6
+_SLACK = 4
 """Candidates fetched beyond k, so that rows within rounding error of the k-th are among them."""
 _QUERIES_PER_THREAD = 64
 """Queries for which a thread of its own pays."""
 _MAX_CANDIDATES = 1 << 23
-"""Candidates in memory at a time (12 bytes each), over all queries of a block."""
-_ALLOWED_ROWS = 1 << 16
-"""Rows from which the allowed ones are copied at a time (64 MB at 256 dimensions)."""
+"""Candidates in memory at a time (12 bytes each), over the blocks of all threads."""
+_ALLOWED_ROWS = 1 << 14
+"""Rows from which the allowed ones are copied at a time (16 MB at 256 dimensions, per thread)."""
 _QUERIES, _ROWS = 512, 1024
 """A block of products of the second search (2 MB)."""
 _BLAS_FROM = 4096
@@ -85,15 +84,9 @@ def top_k(
         best[0][block], best[1][block] = scores, rows
 
     _set_faiss_thresholds()
-    threads = max(1, min(faiss.omp_get_max_threads(), len(queries) // _QUERIES_PER_THREAD))
-    size = max(1, min(-(-len(queries) // threads), _MAX_CANDIDATES // (threads * fetched)))
-    blocks = [slice(start, start + size) for start in range(0, len(queries), size)]
-    if threads == 1:
-        for block in blocks:
-            search_block(block)
-    else:
-        with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(search_block, blocks))
+    parallel = max(1, min(threads.count(), len(queries) // _QUERIES_PER_THREAD))
+    size = max(1, min(-(-len(queries) // parallel), _MAX_CANDIDATES // (threads.count() * fetched)))
+    threads.run_each(search_block, [slice(start, start + size) for start in range(0, len(queries), size)])
     return best
 
 

@@ -9,10 +9,8 @@ as the separate operations do, because their product is exact.
 
 import functools
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from typing import cast, no_type_check
 
-import faiss
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -21,6 +19,7 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from raystp.index.expression.kernels import Kernel, fetch
+from raystp.index.search import threads
 
 _LANES = 32
 """Partial sums of a pair's score, added up at the end."""
@@ -108,17 +107,18 @@ def best_candidates(reference, queries, near, rows, floor, squared, scores, foun
     from the first below the query's `floor`, are skipped.
     """
     sums, values = np.empty(_LANES, np.float64), np.empty(queries.shape[1], np.float64)
-    k, size, flat = scores.shape[1], reference.shape[1], reference.ravel()
+    k, size, fetched = scores.shape[1], reference.shape[1], rows.shape[1]
+    flat, flat_rows = reference.ravel(), rows.ravel()
     for query in range(start, end):
         values[:] = queries[query]
         best, best_rows, count = scores[query], found[query], 0
-        for at in range(rows.shape[1]):
+        for at in range(fetched):
             row = rows[query, at]
             if row < 0 or near[query, at] < floor[query]:
                 break
-            if at + _AHEAD < rows.shape[1]:
-                for ahead in range(0, size, _LINE):
-                    fetch(flat, rows[query, at + _AHEAD] * size + ahead)
+            coming = flat_rows[min(query * fetched + at + _AHEAD, flat_rows.size - 1)]
+            for ahead in range(0, size, _LINE):
+                fetch(flat, coming * size + ahead)
             score = _pair_score(values, reference[row], squared, sums)
             slot = min(count, k)
             while slot > 0 and (best[slot - 1] < score or (best[slot - 1] == score and best_rows[slot - 1] > row)):
@@ -145,13 +145,8 @@ def compiled(kernel: Kernel) -> Kernel:
 
 
 def run_over(kernel: Kernel, lines: int, arguments: tuple[object, ...], *, values: int) -> None:
-    """Run a kernel over all lines, divided among FAISS's number of threads; `values` numbers are read in total."""
-    threads = min(faiss.omp_get_max_threads(), lines)
-    run = functools.partial(compiled(kernel), *arguments)
-    if threads <= 1 or values < _ONE_THREAD_BELOW:
-        run(0, lines)
-        return
-    bounds = itertools.pairwise(np.linspace(0, lines, threads + 1).astype(int).tolist())
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(run, start, end) for start, end in bounds]:
-            done.result()
+    """Run a kernel over all lines, divided among the search's threads; `values` numbers are read in total."""
+    parts = 1 if values < _ONE_THREAD_BELOW else min(threads.count(), lines)
+    bounds = np.linspace(0, lines, parts + 1).astype(int).tolist()
+    run = compiled(kernel)
+    threads.run_each(lambda part: run(*arguments, *part), list(itertools.pairwise(bounds)))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from raystp.errors import ModelError, some
-from raystp.index.search import kernels
+from raystp.index.search import kernels, threads
 
 Metric = Literal["cosine", "l2"]
 """`cosine`: the score is the cosine, in [-1, 1]. `l2`: the score is minus the squared Euclidean distance."""
@@ -28,11 +28,14 @@ _ROWS_PER_BLOCK = 512
 
 def lengths(vectors: Float32[np.ndarray, "row joint"]) -> Float64[np.ndarray, "row"]:
     """Return each vector's Euclidean length; nan or inf where a value is."""
-    total = np.empty(len(vectors), np.float64)
-    for start in range(0, len(vectors), _ROWS_PER_BLOCK):
-        block = vectors[start : start + _ROWS_PER_BLOCK].astype(np.float64)
-        total[start : start + _ROWS_PER_BLOCK] = np.sqrt((block * block).sum(axis=1))
-    return total
+    length = np.empty(len(vectors), np.float64)
+
+    def measure(part: slice) -> None:
+        block = vectors[part].astype(np.float64)
+        length[part] = np.sqrt((block * block).sum(axis=1))
+
+    threads.run_each(measure, _blocks(len(vectors)))
+    return length
 
 
 def prepare(vectors: Float32[np.ndarray, "row joint"], metric: Metric, kind: str) -> Float32[np.ndarray, "row joint"]:
@@ -41,14 +44,19 @@ def prepare(vectors: Float32[np.ndarray, "row joint"], metric: Metric, kind: str
     Raises ModelError, naming the rows, for vectors that are zero, not finite, or too long; `kind` is what they are
     ("reference", "query").
     """
-    length = lengths(vectors)
-    _check_lengths(length, kind)
     if metric == "l2":
+        _check_lengths(lengths(vectors), kind)
         return np.ascontiguousarray(vectors)
-    unit = np.empty(vectors.shape, np.float32)
-    for start in range(0, len(vectors), _ROWS_PER_BLOCK):
-        part = slice(start, start + _ROWS_PER_BLOCK)
-        unit[part] = vectors[part].astype(np.float64) / length[part, None]
+    unit, length = np.empty(vectors.shape, np.float32), np.empty(len(vectors), np.float64)
+
+    def normalise(part: slice) -> None:
+        block = vectors[part].astype(np.float64)
+        length[part] = np.sqrt((block * block).sum(axis=1))
+        with np.errstate(divide="ignore", invalid="ignore"):  # checked below
+            unit[part] = np.divide(block, length[part, None], out=block)
+
+    threads.run_each(normalise, _blocks(len(vectors)))
+    _check_lengths(length, kind)
     return unit
 
 
@@ -132,6 +140,10 @@ def check_dimensions(reference: int, queries: int) -> None:
     if reference != queries:
         msg = f"the queries have {queries} dimensions, the index has {reference}; both must come from the same model"
         raise ModelError(msg)
+
+
+def _blocks(rows: int) -> list[slice]:
+    return [slice(start, start + _ROWS_PER_BLOCK) for start in range(0, rows, _ROWS_PER_BLOCK)]
 
 
 def _read_only(vectors: np.ndarray) -> np.ndarray:

@@ -153,6 +153,13 @@ def test_blocks_of_allowed_rows_and_of_queries_do_not_change_the_result(
             assert np.array_equal(blocked, straight)
 
 
+def test_a_zero_or_infinite_vector_beyond_the_first_block_is_refused_by_row() -> None:
+    queries = vectors(1200, 8, seed=16)
+    queries[1100], queries[1150, 3] = 0, np.nan
+    with pytest.raises(ModelError, match=r"1 query vectors are not finite \(rows '1150'\)"):
+        exact.search(vectors(10, 8, seed=17), queries, 1, metric="cosine")
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_query_with_many_equal_rows_is_searched_again(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
     reference, searched = np.repeat(vectors(20, 16, seed=15), 50, axis=0), []

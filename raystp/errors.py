@@ -13,7 +13,29 @@ RaystpError
 └── Unfinished       part of the work is left; the same command continues
 
 Each message has what is wrong, the value seen, what is allowed, the file, and the next command.
+
+A step processes many slides and sections, and no exception of one of them ends the others: `failure_reason` gives the
+text of its row in the failures table, for a RaystpError and for any other exception. A function that a step runs for
+each slide or section has the decorator `failure_as_reason`.
 """
+
+import functools
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+REASON_CHARACTERS = 300
+"""Length limit of the message of an unexpected exception in a reason."""
+
+PACKAGE = Path(__file__).parent
+
+tracebacks = logging.getLogger("raystp.tracebacks")
+"""Tracebacks of unexpected exceptions. A Ray worker writes them to its log; the command line does not print them."""
 
 
 class RaystpError(Exception):
@@ -64,3 +86,51 @@ def some(values: list[str], limit: int = 5) -> str:
     """Return up to `limit` values for a message, and the number of the others."""
     shown = ", ".join(repr(value) for value in values[:limit])
     return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"
+
+
+def failure_reason(error: BaseException) -> str:
+    """Return the reason of a failure: a RaystpError's message, or any other exception's class, message and place.
+
+    The place is the last line of raystp that the exception passed: `KeyError: 'x' (raystp/slides/open.py:123)`. The
+    traceback of an unexpected exception goes to the logger `raystp.tracebacks`.
+    """
+    if isinstance(error, RaystpError):
+        return str(error)
+    tracebacks.warning("unexpected exception of one slide or section", exc_info=error)
+    return describe_exception(error)
+
+
+def failure_as_reason(function: Callable[[Item], Result]) -> Callable[[Item], Result | str]:
+    """Decorate the work on one slide or section: an exception becomes its result, as the reason of a failure.
+
+    Do not catch RaystpError in the function. KeyboardInterrupt and SystemExit are not caught.
+    """
+
+    @functools.wraps(function)
+    def result_or_reason(item: Item) -> Result | str:
+        try:
+            return function(item)
+        except Exception as error:  # noqa: BLE001 -- one slide's fault, of whatever kind, does not end the others
+            return failure_reason(error)
+
+    return result_or_reason
+
+
+def describe_exception(error: BaseException) -> str:
+    """Return the class, the message in one line, and the place of an unexpected exception."""
+    if isinstance(cause := getattr(error, "cause", None), Exception):  # Ray's wrapper of a worker's exception
+        return failure_reason(cause) if isinstance(cause, RaystpError) else describe_exception(cause)
+    name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
+    words = " ".join(str(error).split()) or "no message"
+    shown = words if len(words) <= REASON_CHARACTERS else f"{words[:REASON_CHARACTERS]} ..."
+    place = _place(error)
+    return f"{name}: {shown} ({place})" if place else f"{name}: {shown}"
+
+
+def _place(error: BaseException) -> str:
+    """Return `raystp/<file>:<line>` of the last frame within this package, or an empty string."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(PACKAGE) and path != Path(__file__):
+            return f"{path.relative_to(PACKAGE.parent).as_posix()}:{frame.lineno}"
+    return ""

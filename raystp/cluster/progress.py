@@ -10,6 +10,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from raystp.errors import tracebacks
+
 LINE_INTERVAL_S = 30.0
 
 logger = logging.getLogger("raystp")
@@ -81,7 +83,8 @@ class ConsoleHandler(logging.Handler):
 
 
 def log_to_console() -> None:
-    """Print the messages of raystp on stderr, from level INFO; repeated calls have no effect."""
+    """Print the messages of raystp on stderr, from level INFO, without tracebacks; repeated calls have no effect."""
     if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
         logger.addHandler(ConsoleHandler())
     logger.setLevel(logging.INFO)
+    tracebacks.setLevel(logging.CRITICAL)

@@ -1,7 +1,7 @@
 """Slides -> one result each, on Ray Data: a row of the stream is a slide, processed by one worker from start to end.
 
-For work that reads no pixels and needs a slide as a whole. The work on a slide is a `SlideWork`. A RaystpError becomes
-a receipt with its message. After a crash Ray retries without limit; `SlideWork.begin` counts attempts and rejects the
+For work that reads no pixels and needs a slide as a whole. The work on a slide is a `SlideWork`. Any exception becomes
+a receipt with its reason. After a crash Ray retries without limit; `SlideWork.begin` counts attempts and rejects the
 slide after three.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import ray
 import ray.data
 
-from raystp.errors import RaystpError
+from raystp.errors import failure_reason
 
 
 @runtime_checkable
@@ -76,8 +76,8 @@ def _process(batch: dict[str, np.ndarray], reference: "ray.ObjectRef[SlideWork]"
     slide, work = str(batch["slide"][0]), ray.get(reference)
     try:
         receipt = _process_slide(slide, work, reference.binary())
-    except RaystpError as error:
-        receipt = SlideReceipt(slide, 0, str(error))
+    except Exception as error:  # noqa: BLE001 -- one slide's fault does not end the others
+        receipt = SlideReceipt(slide, 0, failure_reason(error))
     return {key: [value] for key, value in asdict(receipt).items()}
 
 

@@ -26,7 +26,8 @@ def map_tasks(
 ) -> Iterator[tuple[int, Result]]:
     """Run `function` on each item in its own task and yield (position, result) as tasks finish.
 
-    `function` must be importable (module level) and catch the errors it expects; any other error ends the run. At most
+    `function` must be importable (module level). An exception that it raises ends the run, so the work on a slide or a
+    section has the decorator `errors.failure_as_reason`. At most
     `in_flight` tasks are submitted at a time, which bounds the driver's queue. A process that takes longer than
     `deadline_s` is killed. After a crash an item is retried twice; then `on_crash` gives its result, or, without
     `on_crash`, the run ends with the crash.

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from raystp.cluster.streams.units import Pixels, StreamResources, UnitReceipt, UnitWork, Vectors, WorkUnit
-from raystp.errors import RaystpError
+from raystp.errors import failure_reason
 
 Batch: TypeAlias = dict[str, np.ndarray]
 Rows: TypeAlias = dict[str, list[object]]
@@ -40,8 +40,8 @@ class EncodeUnit:
         self._waited_s = self._encoded_s = 0.0
         try:
             error = self._run(unit)
-        except RaystpError as caught:  # from the store
-            error = str(caught)
+        except Exception as caught:  # noqa: BLE001 -- from the store
+            error = failure_reason(caught)
         rows = 0 if error else unit.rows
         receipt = UnitReceipt(unit.unit, unit.slide, rows, error, self._waited_s, self._encoded_s)
         return {key: [value] for key, value in asdict(receipt).items()}
@@ -56,8 +56,8 @@ class EncodeUnit:
         try:
             vectors = [self._timed_encode(pixels) for pixels in self._batches(unit)]
             self._work.commit(unit, np.concatenate(vectors))
-        except RaystpError as caught:
-            error = str(caught)
+        except Exception as caught:  # noqa: BLE001 -- one unit's fault does not end the others
+            error = failure_reason(caught)
         self._work.end(unit)
         return error
 
@@ -106,8 +106,8 @@ class ReadUnit:
         try:
             committed = self._work.is_committed(unit)
             error = "" if committed else self._work.begin(unit)
-        except RaystpError as caught:  # from the store
-            committed, error = False, str(caught)
+        except Exception as caught:  # noqa: BLE001 -- from the store
+            committed, error = False, failure_reason(caught)
         if committed or error:
             yield _part_row(unit, 0, 0 if committed else len(ranges), error=error)
             return
@@ -115,8 +115,8 @@ class ReadUnit:
             try:
                 future = self._thread.submit(self._read, unit, start, stop)
                 pixels = _result(future, unit, self._resources.deadline_s)
-            except RaystpError as caught:
-                yield _part_row(unit, part, len(ranges), error=str(caught))
+            except Exception as caught:  # noqa: BLE001 -- one unit's fault does not end the others
+                yield _part_row(unit, part, len(ranges), error=failure_reason(caught))
                 break
             yield _part_row(unit, part, len(ranges), pixels=pixels)
         self._work.end(unit)
@@ -136,8 +136,8 @@ class EncodePart:
             pixels = np.frombuffer(batch["pixels"][0], np.uint8).reshape(-1, tile_px, tile_px, 3)
             try:
                 self._work.write_part(unit, part, self._encode(pixels))
-            except RaystpError as caught:
-                error = str(caught)
+            except Exception as caught:  # noqa: BLE001 -- one unit's fault does not end the others
+                error = failure_reason(caught)
         return {"unit": [unit.unit], "part": [part], "parts": [int(batch["parts"][0])], "error": [error]}
 
 
@@ -151,8 +151,8 @@ class JoinParts:
         """Commit a unit from its parts; return an error message, or an empty string."""
         try:
             self._work.commit_parts(unit, parts)
-        except RaystpError as error:
-            return str(error)
+        except Exception as error:  # noqa: BLE001 -- one unit's fault does not end the others
+            return failure_reason(error)
         return ""
 
 

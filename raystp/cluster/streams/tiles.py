@@ -5,8 +5,8 @@ default the encoder's actor reads the pixels: threads keep batches of uint8 tile
 `readers` > 0 a separate pool of CPU actors sends bounded parts of a unit through the object store instead (for slow
 codecs, or GPU nodes with few CPUs). Both give the same rows.
 
-The work on a unit is a `UnitWork`; this module knows no slides and no encoders. A RaystpError becomes a receipt with
-its message, and the stream continues. After a crash, or after a hanging read is killed, Ray retries without limit;
+The work on a unit is a `UnitWork`; this module knows no slides and no encoders. Any exception becomes a receipt with
+its reason, and the stream continues. After a crash, or after a hanging read is killed, Ray retries without limit;
 `UnitWork.begin` counts attempts and rejects the unit after three. Ray's own retry limit cannot be used: it counts a
 crash against every unit that was queued at the process.
 

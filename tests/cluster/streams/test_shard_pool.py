@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 
 from raystp.cluster.streams.shard_pool import ShardPool, open_pool
-from raystp.errors import ArtifactError, ModelError
+from raystp.errors import ArtifactError, ModelError, RaystpError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -33,6 +33,9 @@ class Numbers:
     def fail(self) -> int:
         msg = f"shard {self.shard} has no row 7"
         raise ModelError(msg)
+
+    def divide(self) -> float:
+        return 1 / self.shard
 
     def slow(self, started: Path) -> int:
         (started / f"{self.shard}-{os.getpid()}").touch()
@@ -67,6 +70,12 @@ def test_replicas_are_called_in_turn(pool: ShardPool) -> None:
 def test_an_error_of_a_shard_is_raised_unchanged(pool: ShardPool) -> None:
     with pytest.raises(ModelError, match=r"^shard 0 has no row 7$"):
         pool.call("fail")
+
+
+def test_an_unexpected_exception_of_a_shard_is_raised_with_its_class_and_place(pool: ShardPool) -> None:
+    expected = r"^ZeroDivisionError: division by zero \(raystp/cluster/streams/shard_pool\.py:\d+\)$"
+    with pytest.raises(RaystpError, match=expected):
+        pool.call("divide")
 
 
 def test_a_shard_that_cannot_be_opened_raises_at_the_start() -> None:

@@ -1,6 +1,7 @@
 """The tile stream on toy slides: parallelism changes no row; a unit is committed once, or fails with a message."""
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.ray
 TILE_PX = 4
 UNITS = [WorkUnit("one.0", "one", 0, 100), WorkUnit("one.1", "one", 100, 64), WorkUnit("two.0", "two", 0, 7)]
 BROKEN = WorkUnit("broken.0", "broken", 0, 90)
+ODD = WorkUnit("odd.0", "odd", 0, 90)
 FATAL = WorkUnit("fatal.0", "fatal", 0, 20)
 DEADLY = WorkUnit("deadly.0", "deadly", 0, 20)
 HANGING = WorkUnit("hanging.0", "hanging", 0, 20)
@@ -54,6 +56,8 @@ class Numbers:
     def _read(self, unit: WorkUnit, start: int, stop: int) -> Pixels:
         if unit.slide == BROKEN.slide and stop > 70:
             raise SlideError(MESSAGE)
+        if unit.slide == ODD.slide and stop > 70:
+            return np.empty(0)[70]  # type: ignore[no-any-return]  # as a decoder with a fault of its own
         if unit.slide == FATAL.slide and start > 0 and not (self.folder / "crashed").exists():
             (self.folder / "crashed").touch()
             os._exit(1)
@@ -129,8 +133,12 @@ def test_separate_readers_are_their_own_operator(capsys: pytest.CaptureFixture[s
 def test_any_resources_commit_the_same_rows_and_a_failed_unit_is_a_receipt_with_its_message(
     resources: StreamResources, tmp_path: Path
 ) -> None:
-    receipts = list(stream(Numbers(tmp_path), [BROKEN, *UNITS], resources))
-    _check_committed(tmp_path, receipts, UNITS, failed=[UnitReceipt(BROKEN.unit, BROKEN.slide, 0, MESSAGE)])
+    receipts = list(stream(Numbers(tmp_path), [BROKEN, ODD, *UNITS], resources))
+    (odd,) = (receipt.error for receipt in receipts if receipt.unit == ODD.unit)
+    reason = r"IndexError: index 70 is out of bounds for axis 0 with size 0 \(raystp/cluster/streams/\w+\.py:\d+\)"
+    assert re.fullmatch(reason, odd)
+    failed = [UnitReceipt(BROKEN.unit, BROKEN.slide, 0, MESSAGE), UnitReceipt(ODD.unit, ODD.slide, 0, odd)]
+    _check_committed(tmp_path, receipts, UNITS, failed=failed)
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -31,6 +31,7 @@ from bench_slides import make_slides
 
 from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.readers.headers import checked_tiff
+from raystp.slides.readers.opened import SlideContext
 from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle
 from raystp.slides.readers.resample import Box, resample, wide_window
 from raystp.slides.readers.scale import SlideScale
@@ -214,7 +215,7 @@ def with_openslide(path: Path) -> OpenSlideSlide:
     handle = open_handle("bench", path)
     assert handle is not None  # the bench made this slide
     scale = SlideScale(MicronsPerPixel(0.5), "table")
-    return OpenSlideSlide("bench", handle, where="bench", scale=scale, resources=ExitStack())
+    return OpenSlideSlide(handle, SlideContext("bench", "bench", scale, ExitStack()))
 
 
 def in_batches(read: Read, boxes: Boxes, tiles: Tiles) -> None:

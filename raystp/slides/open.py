@@ -7,6 +7,7 @@ level 0: x is the column, y the row.
 """
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +19,9 @@ from raystp.slides.coordinates import TileGeometry, boxes_around
 from raystp.slides.readers.flat import FlatSlide
 from raystp.slides.readers.flat_image import open_image
 from raystp.slides.readers.headers import file_kind
-from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle, slide_mpp
+from raystp.slides.readers.opened import DamagedRegion, SlideContext
+from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle, slide_bounds, slide_mpp
+from raystp.slides.readers.resample import WHITE
 from raystp.slides.readers.scale import ScaleSources, resolve_scale
 from raystp.slides.tiled.open import open_file, open_object, read_pyramid
 from raystp.slides.tiled.read_ahead import cancelling_pool
@@ -43,6 +46,14 @@ class Slide(Protocol):
     mpp: MicronsPerPixel
     mpp_from: str
     """Source of the um/px: `table`, `slide` or `spots`."""
+    own_mpp: float | None
+    """The slide's own um/px, whatever the source of `mpp`; None if it gives none, or an implausible one."""
+    bounds: tuple[int, int, int, int] | None
+    """The scanned part (x, y, width, height) in level-0 px, white around it; None if the slide does not give one."""
+    warnings: list[str]
+    """What is doubtful in the file, a sentence each, without the slide's name."""
+    damaged: list[DamagedRegion]
+    """What the last call of `thumbnail` could not decode."""
     reader: str
     """Which reader is used: `tiled`, `openslide` or `flat`."""
 
@@ -59,7 +70,13 @@ class Slide(Protocol):
         ...
 
     def thumbnail(self, longest: int) -> UInt8[np.ndarray, "row col 3"]:
-        """Return the whole slide with `longest` (at least 1) px along its longer side, never enlarged."""
+        """Return the whole slide with `longest` (at least 1) px along its longer side, never enlarged.
+
+        Single stored tiles that cannot be decoded are white; `damaged` lists them.
+
+        Raises:
+            SlideError: most of what the thumbnail needs cannot be read.
+        """
         ...
 
     def close(self) -> None:
@@ -99,7 +116,7 @@ def open_slide(
         if tiled is not None:
             stack.callback(tiled.source.close)
             scale = resolve_scale(where, ScaleSources(given_mpp, tiled.pyramid.mpp, derived_mpp))
-            return TiledSlide(name, tiled, where=where, scale=scale, resources=stack.pop_all())
+            return TiledSlide(tiled, SlideContext(name, where, scale, stack.pop_all()))
         local = stack.enter_context(path.local() if cache is None else cache.fetch(path))
         return _open_local(name, local, where=where, sources=sources, stack=stack)
 
@@ -116,14 +133,15 @@ def _open_local(name: str, path: Path, *, where: str, sources: ScaleSources, sta
             tiled = open_file(where, path, pyramid, handle) if pyramid is not None else None
             if tiled is None:
                 stack.push(handle_stack.pop_all())
-                return OpenSlideSlide(name, handle, where=where, scale=scale, resources=stack.pop_all())
+                context = SlideContext(name, where, scale, stack.pop_all(), slide_bounds(handle))
+                return OpenSlideSlide(handle, context)
         stack.callback(tiled.source.close)
-        return TiledSlide(name, tiled, where=where, scale=scale, resources=stack.pop_all())
+        return TiledSlide(tiled, SlideContext(name, where, scale, stack.pop_all()))
     image = open_image(where, path, kind)
     if image is None:
         msg = f"{where} is not a slide: its format is unknown to OpenSlide and is not JPEG, PNG or TIFF"
         raise SlideError(msg)
-    return FlatSlide(name, image, where=where, scale=resolve_scale(where, sources), resources=stack.pop_all())
+    return FlatSlide(image, SlideContext(name, where, resolve_scale(where, sources), stack.pop_all()))
 
 
 def read_tiles(
@@ -141,10 +159,7 @@ def read_tiles(
     Raises:
         SlideError: a tile cannot be read; the message has the number and the box of the first one.
     """
-    tiles = np.empty((len(boxes), tile_px, tile_px, 3), np.uint8) if into is None else into
-    if tiles.shape != (len(boxes), tile_px, tile_px, 3):
-        msg = f"{len(boxes)} tiles of {tile_px} x {tile_px} px do not fit an array of shape {tiles.shape}"
-        raise SlideError(msg)
+    tiles = _tile_memory(boxes, tile_px, into)
     if isinstance(slide, TiledSlide):
         slide.read_boxes(boxes, tiles, threads=threads)
         return tiles
@@ -156,15 +171,65 @@ def read_tiles(
         except SlideError as error:
             raise tile_error(slide.name, tile, box, error) from error
 
+    _for_each(fill, boxes, threads)
+    return tiles
+
+
+def read_tiles_or_fail(
+    slide: Slide,
+    boxes: Float64[np.ndarray, "tile 3"],
+    tile_px: TilePixels,
+    *,
+    threads: int = 1,
+    into: UInt8[np.ndarray, "... 3"] | None = None,
+) -> tuple[UInt8[np.ndarray, "tile pixel pixel 3"], dict[int, str]]:
+    """Read all tiles that can be read; return the pixels, and the number of each other tile with its reason.
+
+    Like `read_tiles`, but one damaged stored tile costs only the tiles over it. Failed tiles are white. The reason
+    has the box and the slide, as the message of `read_tiles` has.
+
+    Raises:
+        SlideError: the slide is closed, was replaced while it was read, or was cut off.
+        StorageError: the store cannot be read.
+    """
+    tiles = _tile_memory(boxes, tile_px, into)
+    failed: dict[int, str] = {}
+    if isinstance(slide, TiledSlide):
+        failed = slide.read_boxes_or_fail(boxes, tiles, threads=threads)
+    else:
+
+        def fill(tile: int, box: list[float]) -> None:
+            x, y, side = box
+            try:
+                tiles[tile] = slide.read(Level0Pixels(x), Level0Pixels(y), Level0Pixels(side), tile_px)
+            except SlideError as error:
+                failed[tile] = str(tile_error(slide.name, tile, box, error))
+
+        _for_each(fill, boxes, threads)
+    tiles[list(failed)] = WHITE
+    return tiles, dict(sorted(failed.items()))
+
+
+def _tile_memory(
+    boxes: Float64[np.ndarray, "tile 3"], tile_px: TilePixels, into: UInt8[np.ndarray, "... 3"] | None
+) -> UInt8[np.ndarray, "tile pixel pixel 3"]:
+    tiles = np.empty((len(boxes), tile_px, tile_px, 3), np.uint8) if into is None else into
+    if tiles.shape != (len(boxes), tile_px, tile_px, 3):
+        msg = f"{len(boxes)} tiles of {tile_px} x {tile_px} px do not fit an array of shape {tiles.shape}"
+        raise SlideError(msg)
+    return tiles
+
+
+def _for_each(fill: Callable[[int, list[float]], None], boxes: Float64[np.ndarray, "tile 3"], threads: int) -> None:
+    """Call `fill` for the number and the box of each tile; stop at the first exception."""
     rows = boxes.tolist()
     if threads <= 1:
         for tile, box in enumerate(rows):
             fill(tile, box)
-        return tiles
+        return
     with cancelling_pool(threads) as pool:
         for _ in pool.map(fill, range(len(rows)), rows):
             pass
-    return tiles
 
 
 def prefetch_tiles(slide: Slide, boxes: Float64[np.ndarray, "tile 3"], tile_px: TilePixels) -> None:

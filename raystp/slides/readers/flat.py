@@ -3,7 +3,6 @@
 Three bytes a pixel stay in memory until `close`: 276 MB for a legacy ST section of 9,274 x 9,911 px.
 """
 
-import contextlib
 import threading
 
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import UInt8
 
 from raystp.errors import SlideError
 from raystp.slides.readers.flat_image import FlatImage
+from raystp.slides.readers.opened import DamagedRegion, SlideContext
 from raystp.slides.readers.resample import (
     WHITE,
     Box,
@@ -21,7 +21,6 @@ from raystp.slides.readers.resample import (
     source_window,
     square_box,
 )
-from raystp.slides.readers.scale import SlideScale
 from raystp.units import Level0Pixels, TilePixels
 
 
@@ -30,19 +29,18 @@ class FlatSlide:
 
     reader = "flat"
 
-    def __init__(
-        self, name: str, image: FlatImage, *, where: str, scale: SlideScale, resources: contextlib.ExitStack
-    ) -> None:
-        self._where = where
+    def __init__(self, image: FlatImage, context: SlideContext) -> None:
+        self._where = context.where
         self._image = image
-        self._resources = resources
+        self._resources = context.resources
         self._lock = threading.Lock()
         self._pixels: UInt8[np.ndarray, "row col 3"] | None = None
         self._is_open = True
-        self.name = name
+        self.name = context.name
         self.width, self.height = image.width, image.height
-        self.mpp = scale.mpp
-        self.mpp_from = scale.source
+        self.mpp, self.mpp_from, self.own_mpp = context.scale.mpp, context.scale.source, context.scale.own
+        self.bounds, self.warnings = context.bounds, context.warnings
+        self.damaged: list[DamagedRegion] = []
 
     def read(
         self, x: Level0Pixels, y: Level0Pixels, side: Level0Pixels, tile_px: TilePixels

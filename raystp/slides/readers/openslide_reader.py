@@ -4,7 +4,6 @@ Transparent pixels (not scanned, outside the slide, or a tile stored with no byt
 stays broken after its first failure: every later read of it raises SlideError too.
 """
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from raystp.errors import SlideError
+from raystp.slides.readers.opened import DamagedRegion, SlideContext
 from raystp.slides.readers.resample import (
     WHITE,
     Box,
@@ -24,7 +24,6 @@ from raystp.slides.readers.resample import (
     square_box,
     wide_window,
 )
-from raystp.slides.readers.scale import SlideScale
 from raystp.units import Level0Pixels, TilePixels
 
 
@@ -57,23 +56,39 @@ def slide_mpp(where: str, handle: openslide.OpenSlide) -> tuple[float, float] | 
     return across, down
 
 
+def slide_bounds(handle: openslide.OpenSlide) -> tuple[int, int, int, int] | None:
+    """Return the scanned part (x, y, width, height) in level-0 px, as far as it is inside; None if not given."""
+    names = (
+        openslide.PROPERTY_NAME_BOUNDS_X,
+        openslide.PROPERTY_NAME_BOUNDS_Y,
+        openslide.PROPERTY_NAME_BOUNDS_WIDTH,
+        openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
+    )
+    try:
+        x, y, width, height = (int(handle.properties[name]) for name in names)
+    except (KeyError, ValueError):
+        return None
+    right, bottom = min(x + width, handle.dimensions[0]), min(y + height, handle.dimensions[1])
+    x, y = max(0, x), max(0, y)
+    return (x, y, right - x, bottom - y) if right > x and bottom > y else None
+
+
 class OpenSlideSlide:
     """A slide that OpenSlide reads. Threads may share it."""
 
     reader = "openslide"
 
-    def __init__(
-        self, name: str, handle: openslide.OpenSlide, *, where: str, scale: SlideScale, resources: contextlib.ExitStack
-    ) -> None:
-        self._where = where
+    def __init__(self, handle: openslide.OpenSlide, context: SlideContext) -> None:
+        self._where = context.where
         self._handle = handle
-        self._resources = resources
+        self._resources = context.resources
         self._downsamples = [float(downsample) for downsample in handle.level_downsamples]
         self._is_open = True
-        self.name = name
+        self.name = context.name
         self.width, self.height = (int(length) for length in handle.dimensions)
-        self.mpp = scale.mpp
-        self.mpp_from = scale.source
+        self.mpp, self.mpp_from, self.own_mpp = context.scale.mpp, context.scale.source, context.scale.own
+        self.bounds, self.warnings = context.bounds, context.warnings
+        self.damaged: list[DamagedRegion] = []
 
     def read(
         self, x: Level0Pixels, y: Level0Pixels, side: Level0Pixels, tile_px: TilePixels

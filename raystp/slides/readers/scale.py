@@ -15,6 +15,8 @@ class SlideScale:
 
     mpp: MicronsPerPixel
     source: str
+    own: float | None = None
+    """The slide's own um/px, whichever source counts; None if it gives none, or an implausible one."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ def resolve_scale(where: str, sources: ScaleSources) -> SlideScale:
     Raises:
         SlideError: no source gives a um/px, the value is implausible, or the slide's pixels are not square.
     """
+    own = _own_mpp(sources.own)
     if sources.given is not None:
-        return SlideScale(_plausible(where, sources.given, "the slide table gives"), "table")
+        return SlideScale(_plausible(where, sources.given, "the slide table gives"), "table", own)
     if sources.own is not None:
         across, down = (_plausible(where, mpp, "the slide itself gives") for mpp in sources.own)
         if abs(across / down - 1.0) > SQUARE_TOLERANCE:
@@ -49,11 +52,16 @@ def resolve_scale(where: str, sources: ScaleSources) -> SlideScale:
                 "If this is wrong, set one um/px in the column `mpp` of the slide table"
             )
             raise SlideError(msg)
-        return SlideScale(MicronsPerPixel((across + down) / 2.0), "slide")
+        return SlideScale(MicronsPerPixel((across + down) / 2.0), "slide", own)
     if sources.derived is not None:
         return SlideScale(_plausible(where, sources.derived, "the spots' pitch gives"), "spots")
     msg = f"{where} has no um/px of its own; set the column `mpp` of the slide table"
     raise SlideError(msg)
+
+
+def _own_mpp(own: tuple[float, float] | None) -> float | None:
+    """Return the mean of a slide's own um/px along x and y; None if either is implausible."""
+    return sum(own) / 2.0 if own is not None and all(is_plausible(mpp) for mpp in own) else None
 
 
 def _plausible(where: str, mpp: float, source: str) -> MicronsPerPixel:

@@ -41,6 +41,17 @@ PREFETCH_COUNT = 2
 _NO_BYTES = memoryview(b"")
 
 
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a plan is read."""
+
+    threads: int = 1
+    every: bool = False
+    """Whether targets after the first failed one are read too."""
+    damaged: dict[tuple[int, int], str] | None = None
+    """If given, a stored tile that cannot be decoded is white; its level and number get the reason here."""
+
+
 @dataclass
 class Failures:
     """The targets that cannot be read, each with the reason of its first failed tile."""
@@ -95,16 +106,17 @@ class LevelReader:
         # If only some rows are written past the cache, decoding in place is slower than a buffer and a copy.
         self.in_place = level.photometric == PHOTOMETRIC.RGB or level.tile_width * 3 % ALIGNMENT == 0
 
-    def fill(self, plan: ReadPlan, outputs: OutputBuffers, *, threads: int) -> Failures:
+    def fill(self, plan: ReadPlan, outputs: OutputBuffers, options: ReadOptions) -> Failures:
         """Copy all rectangles of a plan to the outputs, and return the targets that failed.
 
         Raises:
             SlideError, StorageError: the bytes cannot be read at all.
         """
-        read = _PlanRead(self, plan, outputs, self.level.offsets[plan.tiles], self.level.counts[plan.tiles])
-        in_parallel = threads > 1 and len(plan.tiles) > DECODE_TILES
+        offsets, counts = self.level.offsets[plan.tiles], self.level.counts[plan.tiles]
+        read = _PlanRead(self, plan, outputs, options, offsets, counts)
+        in_parallel = options.threads > 1 and len(plan.tiles) > DECODE_TILES
         with contextlib.ExitStack() as stack:
-            pool = stack.enter_context(cancelling_pool(threads)) if in_parallel else None
+            pool = stack.enter_context(cancelling_pool(options.threads)) if in_parallel else None
             run = pool.map if pool else map
             if self.source.is_remote:
                 loads = [partial(read.load, first, last) for first, last in read.batches()]
@@ -125,6 +137,7 @@ class _PlanRead:
     reader: LevelReader
     plan: ReadPlan
     outputs: OutputBuffers
+    options: ReadOptions
     offsets: Int64[np.ndarray, " planned_tile"]
     counts: Int64[np.ndarray, " planned_tile"]
     failures: Failures = field(default_factory=Failures)
@@ -166,7 +179,7 @@ class _PlanRead:
             index, buffer = fetched.first + number, fetched.buffers[number]
             tile, rects = plan.tiles[index], plan.rects[plan.starts[index] : plan.starts[index + 1]]
             if buffer is None:
-                if self.failures.reasons and self.failures.before(rects):
+                if self.failures.reasons and not self.options.every and self.failures.before(rects):
                     continue
                 if reader.in_place and plan.is_whole[index]:
                     direct = self.outputs.direct_buffer(rects[0][0], reader.shape)
@@ -179,8 +192,9 @@ class _PlanRead:
                 if not self._decode(tile, fetched.contents[number], buffer, rects):
                     continue
             self.outputs.copy(rects, buffer)
-            if plan.needed_again[index]:
-                pool.give_back(buffer, (reader.level.number, tile))
+            key = (reader.level.number, tile)
+            if plan.needed_again[index] and key not in (self.options.damaged or ()):  # white is never cached
+                pool.give_back(buffer, key)
                 spare = None if spare is buffer else spare
             elif buffer is not spare:
                 pool.give_back(buffer, None)
@@ -195,6 +209,10 @@ class _PlanRead:
         try:
             self.reader.decode(content, pixels)
         except ValueError as error:
+            if self.options.damaged is not None:
+                pixels.fill(WHITE)
+                self.options.damaged[self.reader.level.number, tile] = str(error)
+                return True
             for rect in rects:
                 self.failures.add(rect[0], tile, str(error))
             return False

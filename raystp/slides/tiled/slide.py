@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
 from raystp.errors import SlideError
+from raystp.slides.readers.opened import DamagedRegion, SlideContext
 from raystp.slides.readers.resample import (
     MAX_REGION,
     WHITE,
@@ -24,12 +25,11 @@ from raystp.slides.readers.resample import (
     source_window,
     square_box,
 )
-from raystp.slides.readers.scale import SlideScale
 from raystp.slides.tiled.buffers import BufferPool
 from raystp.slides.tiled.open import TiledFile
 from raystp.slides.tiled.outputs import CropOutputs, ResampledOutputs, SourceRegion
 from raystp.slides.tiled.read_plan import ReadPlan, Windows, make_read_plan
-from raystp.slides.tiled.reader import LevelReader, OutputBuffers
+from raystp.slides.tiled.reader import LevelReader, OutputBuffers, ReadOptions
 from raystp.slides.tiled.remote_source import RemoteSource
 from raystp.units import Level0Pixels, TilePixels
 
@@ -39,27 +39,31 @@ POOL_BYTES = (8 << 20, 256 << 20)
 REGION_BYTES = 128 << 20
 """Memory for regions to be resampled; a batch that needs more is read in parts."""
 
+MAX_DAMAGED_SHARE = 0.5
+"""Stored tiles that a thumbnail may lack, as a share of those with bytes; with more the slide is refused."""
+
+ONE_THREAD = ReadOptions()
+
 
 class TiledSlide:
     """A slide read by its own grid of tiles. Threads may share it."""
 
     reader = "tiled"
 
-    def __init__(
-        self, name: str, file: TiledFile, *, where: str, scale: SlideScale, resources: contextlib.ExitStack
-    ) -> None:
+    def __init__(self, file: TiledFile, context: SlideContext) -> None:
         levels = file.pyramid.levels
-        self._where = where
-        self._resources = resources
+        self._where = context.where
+        self._resources = context.resources
         self._downsamples = [level.downsample for level in levels]
         self._pool = BufferPool(min(max(POOL_BYTES[0], 2 * levels[0].row_bytes), POOL_BYTES[1]))
         self._readers = [LevelReader(level, file.source, self._pool) for level in levels]
         self._source = file.source
         self._is_open = True
-        self.name = name
+        self.name = context.name
         self.width, self.height = levels[0].width, levels[0].height
-        self.mpp = scale.mpp
-        self.mpp_from = scale.source
+        self.mpp, self.mpp_from, self.own_mpp = context.scale.mpp, context.scale.source, context.scale.own
+        self.bounds, self.warnings = context.bounds, context.warnings
+        self.damaged: list[DamagedRegion] = []
 
     def read(
         self, x: Level0Pixels, y: Level0Pixels, side: Level0Pixels, tile_px: TilePixels
@@ -71,6 +75,25 @@ class TiledSlide:
         self, boxes: Float64[np.ndarray, "tile 3"], tiles: UInt8[np.ndarray, "tile pixel pixel 3"], *, threads: int
     ) -> None:
         """Fill `tiles` with the boxes (x, y, side), in the order given; see `read_tiles` in `slides.open`."""
+        faults = self._fill_boxes(boxes, tiles, ReadOptions(threads))
+        if faults:
+            tile = min(faults)
+            raise tile_error(self.name, tile, boxes[tile].tolist(), faults[tile])
+
+    def read_boxes_or_fail(
+        self, boxes: Float64[np.ndarray, "tile 3"], tiles: UInt8[np.ndarray, "tile pixel pixel 3"], *, threads: int
+    ) -> dict[int, str]:
+        """Fill `tiles` and return the reason of each that fails; see `read_tiles_or_fail` in `slides.open`."""
+        faults = self._fill_boxes(boxes, tiles, ReadOptions(threads, every=True))
+        return {tile: str(tile_error(self.name, tile, boxes[tile].tolist(), faults[tile])) for tile in faults}
+
+    def _fill_boxes(
+        self,
+        boxes: Float64[np.ndarray, "tile 3"],
+        tiles: UInt8[np.ndarray, "tile pixel pixel 3"],
+        options: ReadOptions,
+    ) -> dict[int, str]:
+        """Fill `tiles`; return the reason for each tile that fails, at least for the first one."""
         tile_px = tiles.shape[1]
         is_crop = self._crops(boxes, tile_px)
         regions: dict[int, SourceRegion | None] = {}
@@ -81,11 +104,8 @@ class TiledSlide:
                 regions[tile] = self._source_region(square_box(self._where, (x, y), side, tile_px), tile_px, tile_px)
             except SlideError as error:
                 faults[tile] = str(error)
-        faults |= self._fill_crops(tiles, boxes, is_crop, threads=threads)
-        faults |= self._fill_resampled(tiles, regions, threads=threads)
-        if faults:
-            tile = min(faults)
-            raise tile_error(self.name, tile, boxes[tile].tolist(), faults[tile])
+        faults |= self._fill_crops(tiles, boxes, is_crop, options)
+        return faults | self._fill_resampled(tiles, regions, options)
 
     def prefetch(self, boxes: Float64[np.ndarray, "tile 3"], tile_px: int) -> None:
         """Start to fetch the bytes of these boxes from the store; do nothing for a local file.
@@ -113,8 +133,14 @@ class TiledSlide:
     def thumbnail(self, longest: int) -> UInt8[np.ndarray, "row col 3"]:
         """Return the whole slide with `longest` px along its longer side; see `Slide`."""
         needed = max(self.width, self.height) / longest
-        ratio = needed / self._downsamples[coarsest_level(self._downsamples, needed)]
-        return shrink_image((self.width, self.height), longest, ratio, self._render)
+        number = coarsest_level(self._downsamples, needed)
+        options = ReadOptions(damaged={})
+        read = partial(self._render, options=options)
+        image = shrink_image((self.width, self.height), longest, needed / self._downsamples[number], read)
+        self.damaged = [self._damage(*key, reason) for key, reason in sorted((options.damaged or {}).items())]
+        if len(self.damaged) > MAX_DAMAGED_SHARE * np.count_nonzero(self._readers[number].level.counts):
+            raise SlideError(self.damaged[0].reason)
+        return image
 
     def close(self) -> None:
         """Release the source of bytes and the buffers."""
@@ -128,9 +154,11 @@ class TiledSlide:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _render(self, box: Box, columns: int, rows: int) -> UInt8[np.ndarray, "row col 3"]:
+    def _render(
+        self, box: Box, columns: int, rows: int, options: ReadOptions = ONE_THREAD
+    ) -> UInt8[np.ndarray, "row col 3"]:
         tiles = np.empty((1, rows, columns, 3), np.uint8)
-        for reason in self._fill_resampled(tiles, {0: self._source_region(box, columns, rows)}, threads=1).values():
+        for reason in self._fill_resampled(tiles, {0: self._source_region(box, columns, rows)}, options).values():
             raise SlideError(reason)
         image: UInt8[np.ndarray, "row col 3"] = tiles[0]
         return image
@@ -160,18 +188,20 @@ class TiledSlide:
         tiles: UInt8[np.ndarray, "tile pixel pixel 3"],
         boxes: Float64[np.ndarray, "tile 3"],
         is_crop: Bool[np.ndarray, " tile"],
-        *,
-        threads: int,
+        options: ReadOptions,
     ) -> dict[int, str]:
         """Fill the tiles that are crops of level 0; return the reason for each tile that fails."""
         target = np.flatnonzero(is_crop)
         left, top, side = boxes[target].astype(np.int64).T
         is_partly_outside = (left < 0) | (top < 0) | (left + side > self.width) | (top + side > self.height)
         tiles[target[is_partly_outside]] = WHITE
-        return self._fill(0, Windows(target, left, top, side, side), lambda _: CropOutputs(tiles), threads)
+        return self._fill(0, Windows(target, left, top, side, side), lambda _: CropOutputs(tiles), options)
 
     def _fill_resampled(
-        self, tiles: UInt8[np.ndarray, "tile row col 3"], regions: Mapping[int, SourceRegion | None], *, threads: int
+        self,
+        tiles: UInt8[np.ndarray, "tile row col 3"],
+        regions: Mapping[int, SourceRegion | None],
+        options: ReadOptions,
     ) -> dict[int, str]:
         """Fill tiles from their regions, level by level, in parts that fit in memory; return the failed tiles."""
         faults: dict[int, str] = {}
@@ -183,7 +213,7 @@ class TiledSlide:
             corners = [(tile, r.left, r.top, r.width, r.height) for tile, r in zip(part, areas, strict=True)]
             windows = Windows(*np.array(corners, np.int64).T)
             level = self._readers[number].level
-            faults |= self._fill(number, windows, partial(ResampledOutputs, tiles, part, level), threads)
+            faults |= self._fill(number, windows, partial(ResampledOutputs, tiles, part, level), options)
         return faults
 
     def _parts(self, regions: list[tuple[int, SourceRegion]]) -> Iterator[dict[int, SourceRegion]]:
@@ -207,7 +237,7 @@ class TiledSlide:
             yield part
 
     def _fill(
-        self, number: int, windows: Windows, outputs: Callable[[ReadPlan], OutputBuffers], threads: int
+        self, number: int, windows: Windows, outputs: Callable[[ReadPlan], OutputBuffers], options: ReadOptions
     ) -> dict[int, str]:
         """Read windows of a level into outputs; return the reason for each target that fails."""
         if not self._is_open:
@@ -215,13 +245,21 @@ class TiledSlide:
             raise SlideError(msg)
         level = self._readers[number].level
         plan = make_read_plan(level, windows)
-        failures = self._readers[number].fill(plan, outputs(plan), threads=threads)
+        failures = self._readers[number].fill(plan, outputs(plan), options)
         faults: dict[int, str] = {}
         for target, (tile, reason) in failures.reasons.items():
-            column, row = tile % level.across * level.tile_width, tile // level.across * level.tile_height
-            x, y = round(column * level.downsample), round(row * level.downsample)
-            faults[target] = f"{self._where} cannot be read at x {x}, y {y}, level {number}: {reason}"
+            faults[target] = self._damage(number, tile, reason).reason
         return faults
+
+    def _damage(self, number: int, tile: int, reason: str) -> DamagedRegion:
+        """Return the level-0 region of a stored tile that cannot be decoded."""
+        level = self._readers[number].level
+        column, row = tile % level.across * level.tile_width, tile // level.across * level.tile_height
+        x, y = round(column * level.downsample), round(row * level.downsample)
+        right = round(min(column + level.tile_width, level.width) * level.downsample)
+        bottom = round(min(row + level.tile_height, level.height) * level.downsample)
+        reason = f"{self._where} cannot be read at x {x}, y {y}, level {number}: {reason}"
+        return DamagedRegion(x, y, min(right, self.width) - x, min(bottom, self.height) - y, reason)
 
 
 def tile_error(name: str, tile: int, box: list[float], error: object) -> SlideError:

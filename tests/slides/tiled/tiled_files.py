@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 from jaxtyping import UInt8
 
+from raystp.slides.readers.opened import SlideContext
 from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle
 from raystp.slides.readers.scale import SlideScale
 from raystp.units import MicronsPerPixel
@@ -28,7 +29,7 @@ def oracle(path: Path) -> OpenSlideSlide:
         assert handle is not None
         stack.enter_context(handle)
         scale = SlideScale(MicronsPerPixel(0.5), "table")
-        return OpenSlideSlide("A1", handle, where="the oracle", scale=scale, resources=stack.pop_all())
+        return OpenSlideSlide(handle, SlideContext("A1", "the oracle", scale, stack.pop_all()))
 
 
 def sample_image(width: int, height: int) -> Rgb:

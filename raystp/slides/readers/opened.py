@@ -1,0 +1,34 @@
+"""What every reader of a slide gets beside the open file, and the regions of a slide that cannot be decoded."""
+
+import contextlib
+from dataclasses import dataclass, field
+
+from raystp.slides.readers.scale import SlideScale
+
+
+@dataclass(frozen=True)
+class DamagedRegion:
+    """A region in level-0 px that cannot be decoded, usually one stored tile; the thumbnail is white there."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    reason: str
+    """Begins with the slide, its path and the place."""
+
+
+@dataclass(frozen=True)
+class SlideContext:
+    """The id, um/px, warnings and resources of a slide that is being opened; the same for each reader."""
+
+    name: str
+    where: str
+    """Names the slide and its path; each error begins with it."""
+    scale: SlideScale
+    resources: contextlib.ExitStack
+    """Closed with the slide."""
+    bounds: tuple[int, int, int, int] | None = None
+    """See `Slide.bounds`."""
+    warnings: list[str] = field(default_factory=list)
+    """See `Slide.warnings`."""

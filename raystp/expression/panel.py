@@ -21,6 +21,7 @@ from raystp.errors import PanelError, some
 from raystp.expression.schema import read_section
 from raystp.expression.variable import most_variable_genes
 from raystp.storage import StoragePath
+from raystp.storage.text_files import decode_text, read_list, trimmed
 
 MAX_SUGGESTIONS = 5
 """With more unknown genes than this, the names are probably of another kind, and no close names are listed."""
@@ -33,7 +34,7 @@ class PanelConfig(Config):
     """Printed with every score. Give a panel that others chose on the test sections a name of its own."""
 
     file: Annotated[str | None, Location()] = None
-    """A list of genes: .npy (strings), .txt (one per line) or .json ({"genes": [...]})."""
+    """A list of genes: .npy (strings), .txt (one per line, `# remarks`) or .json ({"genes": [...]} or a list)."""
 
     variable: int = Field(default=1000, ge=1)
     """Without a file: the number of most variable genes of the training sections."""
@@ -105,7 +106,7 @@ def close_names(missing: list[str], known: list[str]) -> str:
 
 
 def read_panel(path: StoragePath) -> list[str]:
-    """Return the genes of a `.npy` (plain strings), `.txt` (one per line) or `.json` (`{"genes": [...]}`, as HEST's).
+    """Return the genes of a `.npy` (strings), `.txt` (one per line) or `.json` (a list, or HEST's `{"genes": [...]}`).
 
     Raises PanelError for another suffix, for a file that does not have its format, and for a duplicate gene.
     """
@@ -113,10 +114,9 @@ def read_panel(path: StoragePath) -> list[str]:
     if suffix not in {"npy", "txt", "json"}:
         msg = f"{path} is not a gene panel: expected a .npy of strings, a .txt with one gene per line, or a .json "
         raise PanelError(msg + "with 'genes'")
-    content = path.read_bytes()
     try:
-        genes = {"npy": _parse_npy, "txt": _parse_txt, "json": _parse_json}[suffix](content)
-    except (ValueError, EOFError, MemoryError, KeyError, TypeError) as error:
+        genes = {"npy": _parse_npy, "txt": _parse_txt, "json": _parse_json}[suffix](path)
+    except (ValueError, EOFError, MemoryError, KeyError, TypeError, RecursionError) as error:
         msg = f"{path} cannot be read as a gene panel: {type(error).__name__}: {error}"
         raise PanelError(msg) from None
     if not genes:
@@ -129,21 +129,22 @@ def read_panel(path: StoragePath) -> list[str]:
     return genes
 
 
-def _parse_npy(content: bytes) -> list[str]:
-    array = np.load(io.BytesIO(content), allow_pickle=False)
+def _parse_npy(path: StoragePath) -> list[str]:
+    array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     if array.ndim != 1 or array.dtype.kind != "U":
         msg = f"it holds a {array.ndim}-dimensional array of {array.dtype}, not a list of strings"
         raise ValueError(msg)
-    return [str(gene) for gene in array.tolist()]
+    return [trimmed(str(gene)) for gene in array.tolist()]
 
 
-def _parse_txt(content: bytes) -> list[str]:
-    return [line.strip() for line in content.decode("utf-8").splitlines() if line.strip()]
+def _parse_txt(path: StoragePath) -> list[str]:
+    return [gene for _, gene in read_list(path, error=PanelError)]
 
 
-def _parse_json(content: bytes) -> list[str]:
-    genes = json.loads(content)["genes"]
-    if not isinstance(genes, list) or not all(isinstance(gene, str) for gene in genes):
+def _parse_json(path: StoragePath) -> list[str]:
+    parsed = json.loads(decode_text(path.read_bytes(), str(path), PanelError))
+    genes = parsed.get("genes") if isinstance(parsed, dict) else parsed
+    if not isinstance(genes, list) or not all(isinstance(gene, str) and trimmed(gene) for gene in genes):
         msg = "'genes' is not a list of strings"
         raise TypeError(msg)
-    return genes
+    return [trimmed(gene) for gene in genes]

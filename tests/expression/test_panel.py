@@ -64,6 +64,25 @@ def test_a_gene_that_no_training_section_has_is_refused_or_dropped(make: Make) -
         match_panel(ids, sections, absent="drop")
 
 
+@pytest.mark.parametrize(
+    "encode", [str.encode, lambda text: b"\xef\xbb\xbf" + text.encode(), lambda t: t.encode("utf-16")]
+)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.txt", "# genes\r\nACTB \r\n\r\n\u00a0HLA-A,,\r\n"),
+        ("p.txt", '"ACTB"\rHLA-A # class I\r'),
+        ("p.json", '{"genes": ["ACTB ", "HLA-A"]}'),
+        ("p.json", '\r\n["ACTB", "HLA-A"]'),
+    ],
+)
+def test_a_panel_reads_the_same_from_any_editor(
+    tmp_path: Path, name: str, text: str, encode: Callable[[str], bytes]
+) -> None:
+    (tmp_path / name).write_bytes(encode(text))
+    assert read_panel(StoragePath.of(tmp_path / name)) == ["ACTB", "HLA-A"]
+
+
 def test_a_panel_needs_training_sections() -> None:
     with pytest.raises(PanelError, match="none are given"):
         match_panel(["g0"], {})
@@ -83,7 +102,13 @@ def test_every_panel_format_reads_the_same(tmp_path: Path) -> None:
         ("p.csv", b"A", "is not a gene panel: expected a .npy"),
         ("p.txt", b"\n", "contains no genes"),
         ("p.txt", b"A\nB\nA\n", "contains 1 genes more than once: 'A'"),
-        ("p.txt", b"\xff\xfe", "cannot be read as a gene panel: UnicodeDecodeError"),
+        ("p.txt", b"\xff\xfe", "contains no genes"),
+        ("p.txt", b"A\n\xe4", "cannot be read as text .line 2 is not UTF-8, byte 0xe4"),
+        ("p.txt", b"# genes\n", "contains no genes"),
+        ("p.txt", b"A\nB,C\n", "line 2: 'B,C' has 2 cells; a list has one entry per line"),
+        ("p.json", b'{"gene": ["A"]}', "'genes' is not a list of strings"),
+        ("p.json", b'{"genes": ["A", " "]}', "'genes' is not a list of strings"),
+        ("p.json", b"[" * 100_000, "cannot be read as a gene panel"),
         ("p.json", b"[1]", "cannot be read as a gene panel"),
         ("p.json", b'{"genes": [1]}', "'genes' is not a list of strings"),
         ("p.npy", b"nonsense", "cannot be read as a gene panel"),

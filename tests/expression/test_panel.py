@@ -22,9 +22,11 @@ def test_statistics_are_pooled_over_spots_and_within_sections(make: Make) -> Non
     a1, b1 = log1p_cp10k(first.X).T.astype(np.float64)
     c2, a2 = log1p_cp10k(second.X).T.astype(np.float64)
     assert found.genes == ["A", "B", "C"]
-    assert found.share.tolist() == [1.0, 0.6, 0.4]
-    around = [3 * a1.var() + 2 * a2.var(), 3 * b1.var(), 2 * c2.var()]
-    assert found.variance == pytest.approx(np.array(around) / 3, rel=1e-4)
+    assert found.share.tolist() == [1.0, 1.0, 1.0]
+    assert found.sections.tolist() == [2, 1, 1]
+    assert found.variance == pytest.approx(
+        [(3 * a1.var() + 2 * a2.var()) / 3, 3 * b1.var() / 2, 2 * c2.var()], rel=1e-4
+    )
 
 
 def test_an_offset_between_sections_selects_no_gene(make: Make) -> None:
@@ -50,7 +52,11 @@ def test_rare_genes_are_left_out_and_ties_are_ordered_by_name(make: Make) -> Non
 def test_a_panel_keeps_its_order_and_counts_what_a_section_lacks(make: Make) -> None:
     sections = {"first": make([[1, 0, 3]], ["A", "B", "C"]), "second": make([[5, 5]], ["C", "D"])}
     match = match_panel(["C", "A"], sections)
-    assert (match.genes, match.dropped, match.filled) == (["C", "A"], [], {"second": 1})
+    assert (match.genes, match.dropped, match.unmeasured) == (["C", "A"], [], {"second": ["A"]})
+    match = match_panel(["C", "A"], sections, absent="common")
+    assert (match.genes, match.dropped, match.unmeasured) == (["C"], ["A"], {})
+    with pytest.raises(PanelError, match=r"1 of 2 genes .*\(second lacks 1\): 'A'.*panel.absent=mask"):
+        match_panel(["C", "A"], sections, absent="refuse")
 
 
 def test_a_gene_that_no_training_section_has_is_refused_or_dropped(make: Make) -> None:
@@ -58,9 +64,11 @@ def test_a_gene_that_no_training_section_has_is_refused_or_dropped(make: Make) -
     with pytest.raises(PanelError, match=r"2 of 3 genes .*: 'ERBB2', 'GATA4'; did you mean 'GATA3' for 'GATA4'\?"):
         match_panel(["ERBB2", "GATA4", "B"], sections)
     match = match_panel(["ERBB2", "GATA4", "B"], sections, absent="drop")
-    assert (match.genes, match.dropped, match.filled) == (["B"], ["ERBB2", "GATA4"], {})
+    assert (match.genes, match.dropped, match.unmeasured) == (["B"], ["ERBB2", "GATA4"], {})
     ids = [f"ENSG{n}" for n in range(9)]
-    with pytest.raises(PanelError, match=r"9 of 9 genes .*'ENSG4' and 4 more; check that the panel uses the same gene"):
+    with pytest.raises(
+        PanelError, match=r"9 of 9 genes .*'ENSG4' and 4 more; check that the panel uses the same gene.*Ensembl ids"
+    ):
         match_panel(ids, sections, absent="drop")
 
 

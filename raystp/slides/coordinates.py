@@ -9,13 +9,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from raystp.errors import SlideError, some
 from raystp.units import Level0Pixels, Microns, MicronsPerPixel, TilePixels, is_native, target_mpp, to_level0
 
 ROUNDING = 1e-9
 """Tolerance of tissue shares: a tile fully on tissue counts as 1.0 although its share is a sum of floats."""
+
+
+FAR_OUTSIDE, MANY_OUTSIDE = 1.5, 0.25
+"""Spots up to more than so many times the slide's size, and more than this share of them outside: the positions are in
+the pixels of a larger image."""
+
+MAX_OUTSIDE = 0.02
+"""Share of a section's spots that may have their centre outside the slide; more is another image's section."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """A rectangle of a slide in level-0 px: a whole slide, or its bounds, which are the part that was scanned."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """The top-left corner."""
+        return self.x, self.y
 
 
 @dataclass(frozen=True)
@@ -49,26 +72,44 @@ def boxes_around(centres: Float64[np.ndarray, "spot 2"], geometry: TileGeometry)
     return np.stack([x, y, np.full(len(centres), side)], axis=1)
 
 
-def check_spots_inside(
+def spots_inside(
     slide: str, spots: Sequence[str], centres: Float64[np.ndarray, "spot 2"], *, width: int, height: int
-) -> None:
-    """Raise SlideError, naming the spots, if a centre (x, y) is outside a slide of `width` x `height` px."""
+) -> Bool[np.ndarray, " spot"]:
+    """Return which spots have their centre (x, y) inside a slide of `width` x `height` px.
+
+    Raises:
+        SlideError: more than `MAX_OUTSIDE` of them are outside; the message names some, and the likely cause.
+    """
     x, y = centres[:, 0], centres[:, 1]
-    outside = ~_inside(x, y, width, height)
-    if not outside.any():
-        return
-    named = [f"{spots[i]} (x {x[i]:.1f}, y {y[i]:.1f})" for i in np.flatnonzero(outside).tolist()]
-    swapped = bool(_inside(y, x, width, height).all())
-    hint = (
-        "with x and y swapped all are inside; check the order of the position columns"
-        if swapped
-        else "check that this is the image of these spots"
-    )
+    inside = _inside(x, y, width, height)
+    outside = np.flatnonzero(~inside)
+    if len(outside) <= MAX_OUTSIDE * len(spots):
+        return inside
     msg = (
-        f"slide {slide!r} is {width} x {height} px (columns x rows), and {len(named)} of {len(spots)} spots have their "
-        f"centre outside it: {some(named)}; {hint}"
+        f"slide {slide!r} is {width} x {height} px (columns x rows), and {len(outside)} of {len(spots)} spots "
+        f"({len(outside) / len(spots):.1%}, allowed are {MAX_OUTSIDE:.0%}) have their centre outside it: "
+        f"{name_spots(spots, centres, outside)}; {_cause_outside(x, y, width, height)}"
     )
     raise SlideError(msg)
+
+
+def name_spots(
+    spots: Sequence[str], centres: Float64[np.ndarray, "spot 2"], chosen: Int64[np.ndarray, " chosen"]
+) -> str:
+    """Return the ids and places of chosen spots for a message."""
+    return some([f"{spots[i]} (x {centres[i, 0]:.1f}, y {centres[i, 1]:.1f})" for i in chosen.tolist()])
+
+
+def _cause_outside(x: Float64[np.ndarray, " spot"], y: Float64[np.ndarray, " spot"], width: int, height: int) -> str:
+    if _inside(y, x, width, height).all():
+        return "with x and y swapped all are inside; check the order of the position columns"
+    largest = float(np.fmax(x / width, y / height).max(initial=0.0))
+    if largest > FAR_OUTSIDE and np.mean(~_inside(x, y, width, height)) > MANY_OUTSIDE:
+        return (
+            f"they reach {largest:.3g} times the slide's size: the positions are in the pixels of a larger image, "
+            "and this is a reduced copy of it"
+        )
+    return "check that this is the image of these spots, and that the positions are in its pixels"
 
 
 def _inside(
@@ -80,32 +121,34 @@ def _inside(
 def grid_boxes(
     mask: Bool[np.ndarray, "row col"],
     geometry: TileGeometry,
+    area: Area,
     *,
-    width: int,
-    height: int,
     stride: Microns | None,
     min_tissue: float,
 ) -> Float64[np.ndarray, "tile 3"]:
     """Return the boxes of a grid with a tissue share of at least `min_tissue`, row by row, from the left.
 
-    `mask` covers the whole slide of `width` x `height` level-0 px at any resolution. The grid starts at (0, 0) with a
-    step of `stride` um (None: the tile's side) and covers the slide. The last tiles may extend beyond its edge, and the
-    part outside has no tissue. With `min_tissue` 0 and no stride each pixel of the slide is in exactly one tile.
+    `mask` covers `area` at any resolution. The grid starts at (0, 0) of the slide with a step of `stride` um (None:
+    the tile's side), and its tiles that touch the area count. The last tiles may extend beyond its edge, and the part
+    outside has no tissue. With `min_tissue` 0 and no stride each pixel of the area is in exactly one tile.
     """
     side = geometry.level0(geometry.tile_um)
     step = geometry.level0(geometry.tile_um if stride is None else stride)
     if not step > 0:
         msg = f"stride is {stride} um; it must be above 0, or None for adjacent tiles"
         raise SlideError(msg)
-    x, y = (_starts(extent, step, geometry) for extent in (width, height))
-    share = _tissue_share(mask, x / width, y / height, (side / width, side / height))
+    x, y = (_starts(first, extent, step, geometry) for first, extent in ((area.x, area.width), (area.y, area.height)))
+    within = (x - area.x) / area.width, (y - area.y) / area.height
+    share = _tissue_share(mask, *within, (side / area.width, side / area.height))
     row, column = np.nonzero(share >= min_tissue - ROUNDING)
     return np.stack([x[column], y[row], np.full(len(row), side)], axis=1)
 
 
-def _starts(extent: int, step: float, geometry: TileGeometry) -> Float64[np.ndarray, " corner"]:
-    starts = geometry.corners(np.arange(np.ceil(extent / step - ROUNDING)) * step)
-    return starts[starts < extent]
+def _starts(first: int, extent: int, step: float, geometry: TileGeometry) -> Float64[np.ndarray, " corner"]:
+    side, last = geometry.level0(geometry.tile_um), first + extent
+    number = np.arange(max(0, np.floor((first - side) / step)), np.ceil(last / step - ROUNDING))
+    starts = geometry.corners(number * step)
+    return starts[(starts < last) & (starts + side > first)]
 
 
 def _tissue_share(

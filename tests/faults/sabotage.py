@@ -17,10 +17,10 @@ from raystp.steps.embed.work import EmbedWork
 from raystp.steps.impute import step as impute
 from raystp.steps.impute.work import SlideTask
 from raystp.steps.tile import step as tile
+from raystp.steps.tile.work import tile_slide
 from raystp.storage import StoragePath
 from tests.faults.traps import FULL_DISK_BYTES, MANY, FaultPlan, Trap
 
-_TILE = tile._tile
 NONE = FaultPlan((), Path())
 
 
@@ -106,7 +106,7 @@ class FaultyTile:
         for trap in self.plan.due("tile", work.row.slide):
             trap.trigger()
         try:
-            return _TILE(work)
+            return tile_slide(work)
         finally:
             self.plan.log_event(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000}")
 
@@ -153,7 +153,7 @@ def trapped(plan: FaultPlan) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(embed, "EmbedWork", work))
-        stack.enter_context(mock.patch.object(tile, "_tile", tiled))
+        stack.enter_context(mock.patch.object(tile, "tile_slide", tiled))
         stack.enter_context(mock.patch.object(impute, "SlideTask", predicted))
         stack.enter_context(mock.patch.object(impute, "open_shard_group", functools.partial(logged_shard, plan)))
         yield

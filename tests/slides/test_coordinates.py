@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jaxtyping import Bool, Float64
 
 from raystp.errors import SlideError
-from raystp.slides.coordinates import TileGeometry, boxes_around, check_spots_inside, grid_boxes
+from raystp.slides.coordinates import Area, TileGeometry, boxes_around, grid_boxes, spots_inside
 from raystp.units import Microns, MicronsPerPixel, TilePixels
 
 Boxes = Float64[np.ndarray, "tile 3"]
@@ -18,11 +18,13 @@ def geometry(tile_um: float, tile_px: int, mpp: float) -> TileGeometry:
     return TileGeometry(Microns(tile_um), TilePixels(tile_px), MicronsPerPixel(mpp))
 
 
-def grid_of(mask: Bool[np.ndarray, "row col"], tiling: TileGeometry, size: tuple[int, int], **options: float) -> Boxes:
+def grid_of(
+    mask: Bool[np.ndarray, "row col"], tiling: TileGeometry, size: tuple[int, int] | Area, **options: float
+) -> Boxes:
     values = SimpleNamespace(**{"stride": None, "min_tissue": 0.0} | options)
-    width, height = size
+    area = size if isinstance(size, Area) else Area(0, 0, *size)
     stride = None if values.stride is None else Microns(values.stride)
-    return grid_boxes(mask, tiling, width=width, height=height, stride=stride, min_tissue=values.min_tissue)
+    return grid_boxes(mask, tiling, area, stride=stride, min_tissue=values.min_tissue)
 
 
 def test_a_box_is_around_its_centre_at_the_exact_scale() -> None:
@@ -37,22 +39,51 @@ def test_a_native_box_is_whole_pixels_from_a_whole_corner() -> None:
     assert boxes_around(centres, geometry(112.0, 224, 0.506))[0, 2] == pytest.approx(112 / 0.506)
 
 
-def test_spots_outside_their_slide_are_named_with_their_coordinates() -> None:
+def test_many_spots_outside_their_slide_are_refused_and_named_with_their_coordinates() -> None:
     centres = np.array([[10.0, 10.0], [99.0, 49.0], [100.0, 10.0], [-0.5, 3.0], [np.nan, 3.0], *[[5.0, 70.0]] * 4])
     spots = [f"{i}x{i}" for i in range(9)]
-    check_spots_inside(centres=centres[:2], spots=spots[:2], slide="A1", width=100, height=50)
+    assert spots_inside("A1", spots[:2], centres[:2], width=100, height=50).all()
     message = (
-        "slide 'A1' is 100 x 50 px (columns x rows), and 7 of 9 spots have their centre outside it: "
-        "'2x2 (x 100.0, y 10.0)', '3x3 (x -0.5, y 3.0)', '4x4 (x nan, y 3.0)', '5x5 (x 5.0, y 70.0)', "
+        "slide 'A1' is 100 x 50 px (columns x rows), and 7 of 9 spots (77.8%, allowed are 2%) have their centre "
+        "outside it: '2x2 (x 100.0, y 10.0)', '3x3 (x -0.5, y 3.0)', '4x4 (x nan, y 3.0)', '5x5 (x 5.0, y 70.0)', "
         "'6x6 (x 5.0, y 70.0)' and 2 more; check that this is the image of these spots"
     )
-    with pytest.raises(SlideError, match=f"^{re.escape(message)}$"):
-        check_spots_inside("A1", spots, centres, width=100, height=50)
+    with pytest.raises(SlideError, match=f"^{re.escape(message)}"):
+        spots_inside("A1", spots, centres, width=100, height=50)
 
 
-def test_swapped_x_and_y_are_reported() -> None:
+@pytest.mark.parametrize(("outside", "is_allowed"), [(0, True), (1, True), (2, True), (3, False)])
+def test_up_to_two_percent_of_the_spots_may_be_outside_and_only_they_are_lost(
+    outside: int, *, is_allowed: bool
+) -> None:
+    centres = np.full((100, 2), 20.0)
+    centres[:outside] = -3.0, 20.0
+    spots = [str(i) for i in range(100)]
+    if is_allowed:
+        inside = spots_inside("A1", spots, centres, width=100, height=50)
+        assert np.flatnonzero(~inside).tolist() == list(range(outside))
+    else:
+        with pytest.raises(SlideError, match="3 of 100 spots"):
+            spots_inside("A1", spots, centres, width=100, height=50)
+
+
+def test_the_likely_cause_of_spots_outside_is_named() -> None:
     with pytest.raises(SlideError, match="with x and y swapped all are inside"):
-        check_spots_inside("A1", ["a", "b"], np.array([[10.0, 90.0], [20.0, 20.0]]), width=100, height=50)
+        spots_inside("A1", ["a", "b"], np.array([[10.0, 90.0], [20.0, 20.0]]), width=100, height=50)
+    with pytest.raises(SlideError, match=r"they reach 4 times the slide's size: .* pixels of a larger image"):
+        spots_inside("A1", ["a", "b"], np.array([[400.0, 90.0], [20.0, 20.0]]), width=100, height=50)
+
+
+def test_a_grid_over_a_part_of_a_slide_has_the_tiles_of_the_whole_slide_that_touch_it() -> None:
+    tiling = geometry(5.0, 10, 0.5)
+    whole = np.zeros((60, 90), np.bool_)
+    whole[23:41, 35:72] = True
+    part = Area(33, 21, 45, 25)
+    expected = grid_of(whole, tiling, (90, 60), min_tissue=0.3)
+    cut = whole[part.y : part.y + part.height, part.x : part.x + part.width]
+    assert grid_of(cut, tiling, part, min_tissue=0.3).tolist() == expected.tolist() != []
+    everywhere = grid_of(cut, tiling, part)
+    assert everywhere[:, :2].tolist() == [[x, y] for y in (20, 30, 40) for x in (30, 40, 50, 60, 70)]
 
 
 @settings(deadline=None, max_examples=40)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from raystp.errors import SlideError
-from raystp.slides.coordinates import TileGeometry, grid_boxes
+from raystp.slides.coordinates import Area, TileGeometry, grid_boxes
 from raystp.slides.open import open_slide, read_around, read_tiles
 from raystp.slides.tissue.detect import detect_tissue
 from raystp.slides.tissue.quality import sharpness
@@ -38,14 +38,14 @@ def test_a_good_slide_reads_whole_and_in_parts(wsi: Path, name: str) -> None:
 
 def test_the_real_scan_is_tiled_over_its_tissue(wsi: Path) -> None:
     with open_slide("A1", StoragePath.of(wsi / "CMU-1-Small-Region.svs")) as slide:
-        size = {"width": slide.width, "height": slide.height}
+        area = Area(0, 0, slide.width, slide.height)
         thumbnail = slide.thumbnail(1024)
         mask = detect_tissue(thumbnail, 0.499 * slide.height / 1024).mask
         geometry = TileGeometry(Microns(112.0), TilePixels(224), slide.mpp)
-        boxes = grid_boxes(mask, geometry, **size, stride=None, min_tissue=0.5)
-        everywhere = grid_boxes(mask, geometry, **size, stride=None, min_tissue=0.0)
+        boxes = grid_boxes(mask, geometry, area, stride=None, min_tissue=0.5)
+        everywhere = grid_boxes(mask, geometry, area, stride=None, min_tissue=0.0)
         assert len(everywhere) == 10 * 14
-        exact = share_under(outline(mask, **size), everywhere)
+        exact = share_under(outline(mask, area), everywhere)
         np.testing.assert_array_equal(everywhere[exact >= 0.5 - 1e-9], boxes)
         assert 45 <= len(boxes) <= 55
         tiles = read_tiles(slide, boxes, TilePixels(224))

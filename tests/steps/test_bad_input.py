@@ -22,6 +22,7 @@ from raystp.steps.embed import step as embed
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
+from raystp.steps.tile.work import TileResult, TileTask, tile_slide
 from raystp.storage import StoragePath
 
 Write = Callable[[Path], Path]
@@ -110,9 +111,9 @@ def test_a_store_that_cannot_be_written_is_told_before_any_work(
 # ---- slides
 
 
-def _tile_one(tmp_path: Path, row: SlideRow, section: StoragePath | None = None) -> tile.TileResult | str:
+def _tile_one(tmp_path: Path, row: SlideRow, section: StoragePath | None = None) -> TileResult | str:
     config = tile.CONFIG.of({"slides": "slides.csv", "tile_um": 16, "tile_px": 32, "run": {}})
-    return tile._tile(tile._TileTask(row, config, StoragePath.of(tmp_path / "out"), section, None))
+    return tile_slide(TileTask(row, config, StoragePath.of(tmp_path / "out"), section))
 
 
 def _row(path: Path, mpp: float | None) -> SlideRow:
@@ -155,7 +156,8 @@ def test_spots_outside_their_slide_are_told_by_name(
     place.write_file(far.write_h5ad)
     said = str(_tile_one(tmp_path, _row(drawn(tmp_path / "S1.png"), 0.5), place))
     assert (
-        "slide 'S1' is 160 x 192 px (columns x rows), and 1 of 6 spots have their centre outside it: 's5 (x 320" in said
+        "slide 'S1' is 160 x 192 px (columns x rows), and 1 of 6 spots (16.7%, allowed are 2%) have their centre "
+        "outside it: 's5 (x 320" in said
     )
     assert not (tmp_path / "out").exists()
     assert "is missing in the spots; see their failures table" in str(

@@ -44,8 +44,14 @@ FAT_GAP_UM = 50.0
 MAX_GAP_PX = 25
 """Half of the widest gap in px: on thumbnails finer than 2 um/px larger drops of fat stay holes."""
 
-SPECK_SHARE = 1.0 / 8192
-"""Share of the image's area: smaller tissue is dust, and a smaller hole is filled. 128 px of 1024 x 1024."""
+SMALLEST_UM2 = 10_000.0
+"""Tissue below this area (100 x 100 um) is dust, and a smaller hole is filled; a tile of 112 um has 12,544."""
+
+PEN_UM2 = 50_000.0
+"""A pen's stroke is larger: it is half a mm wide. Smaller parts of a pen's colour are dark nuclei."""
+
+SMALL_SCAN_SHARE = 1.0 / 8192
+"""Least share of the image's area for both, where that is less: on a scan of one tile a cell is a piece."""
 
 FLAT, BRIGHT, GLASSY = 3, 120, 5
 """Glass has a contrast of at most the first, a strongest colour above the second, and a chroma below a fifth of it."""
@@ -85,10 +91,15 @@ class DetectedTissue:
     """Pen marks and black borders, with their rims."""
 
 
-def detect_tissue(thumbnail: UInt8[np.ndarray, "row col 3"], um_per_px: float) -> DetectedTissue:
-    """Return the pixels of a whole slide's thumbnail that are tissue, and those that are pen; glass is neither.
+def smallest_piece_um2(shape: tuple[int, ...], um_per_px: float) -> float:
+    """Return the area in um^2 below which a piece of tissue is dust, on a scan as large as an image of `shape`."""
+    return min(SMALLEST_UM2, SMALL_SCAN_SHARE * shape[0] * shape[1] * um_per_px**2)
 
-    30 to 45 CPU-ms at 1024 x 1024 px.
+
+def detect_tissue(thumbnail: UInt8[np.ndarray, "row col 3"], um_per_px: float) -> DetectedTissue:
+    """Return the pixels of a slide's thumbnail that are tissue, and those that are pen; glass is neither.
+
+    30 to 45 CPU-ms at 1024 x 1024 px. Use `tissue_image` for a thumbnail on which small pieces can be seen.
     """
     colours = [np.ascontiguousarray(thumbnail[..., colour]) for colour in range(3)]
     texture = _texture(colours[1])
@@ -96,8 +107,9 @@ def detect_tissue(thumbnail: UInt8[np.ndarray, "row col 3"], um_per_px: float) -
     strongest = np.maximum(np.maximum(red, green), blue)
     weakest = np.minimum(np.minimum(red, green), blue)
     chroma = strongest - weakest
-    smallest = SPECK_SHARE * strongest.size
-    pen = _strokes(_has_pen_colour(red, green, blue), smallest)
+    smallest = smallest_piece_um2(thumbnail.shape, um_per_px) / um_per_px**2
+    stroke = min(PEN_UM2 / um_per_px**2, SMALL_SCAN_SHARE * strongest.size)
+    pen = _strokes(_has_pen_colour(red, green, blue), stroke)
     saturation = mean_3x3(_share_of_255(chroma, strongest))
     counts = Image.fromarray(saturation).histogram(Image.fromarray(~pen))
     threshold = min(max(otsu(np.array(counts)), THRESHOLDS[0]), THRESHOLDS[1])

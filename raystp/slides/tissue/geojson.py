@@ -1,13 +1,15 @@
-"""Tissue masks as GeoJSON in level-0 px, as QuPath reads and writes them.
+"""Tissue masks as GeoJSON, as QuPath reads and writes them; `frames` places them on the slide.
 
-A file has a FeatureCollection (or one Feature, a list of them, or a single geometry) of Polygons and MultiPolygons,
-with holes. Every polygon counts as tissue, whatever its class. Polygons of a class whose name ends in `*`, which is
-QuPath's sign for ignored classes, are cut out. Points and lines have no area and are skipped. A file without features
-means a slide without tissue.
+Coordinates are px of level 0. They start at the slide's corner, or at the corner of its bounds where it has any:
+QuPath shows the bounds alone. A file has a FeatureCollection (or one Feature, a list of them, or a single geometry) of
+Polygons and MultiPolygons, with holes. Every polygon counts as tissue, whatever its class. Polygons of a class whose
+name ends in `*`, which is QuPath's sign for ignored classes, are cut out. Points and lines have no area and are
+skipped. A file without features means a slide without tissue. Objects inside other objects (`childObjects`) count too.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import shapely
@@ -16,12 +18,13 @@ from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from raystp.errors import SlideError
+from raystp.slides.coordinates import Area
 
 AREAL = ("Polygon", "MultiPolygon")
 WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 
-OVERHANG = 0.02
-"""Share of the slide's sides by which a polygon may extend beyond the edge, as a hand-drawn one does; it is clipped."""
+LEVEL0, BOUNDS = "level0", "bounds"
+"""Frames of a mask: coordinates start at the slide's corner, or at the corner of its bounds."""
 
 MAX_BYTES = 256 << 20
 """A hand-drawn mask has some kilobytes, a model's mask some megabytes; a larger file is not a mask."""
@@ -33,29 +36,47 @@ _COORDINATE_ERRORS = (ShapelyError, ValueError, TypeError, LookupError, Attribut
 """Exceptions that shapely raises on invalid coordinates."""
 
 
-def to_geojson(regions: shapely.MultiPolygon, *, slide: str, width: int, height: int) -> bytes:
+@dataclass(frozen=True)
+class DrawnMask:
+    """The polygons of a file, in the file's own frame."""
+
+    regions: BaseGeometry
+    """Without the ignored ones."""
+    extent: tuple[float, float, float, float] | None
+    """Left, top, right and bottom of all polygons; None without any."""
+    frame: str | None
+    """`level0` or `bounds`, where the file states it."""
+
+
+def to_geojson(regions: shapely.MultiPolygon, *, slide: str, width: int, height: int, area: Area) -> bytes:
     """Return regions as a FeatureCollection of annotations of the class `Tissue`, one per polygon.
 
-    The slide's id and size are stored too, so that a mask of another slide is detected.
+    Coordinates start at the corner of `area`, the slide's bounds, as QuPath shows them. The slide's id, its size and
+    the frame are stored too, so that a mask of another slide is detected.
     """
     properties = {"objectType": "annotation", "classification": {"name": "Tissue", "color": list(COLOUR)}}
+    if any(area.origin):
+        regions = shapely.transform(regions, lambda xy: xy - area.origin)
     features = [
         {"type": "Feature", "geometry": shapely.geometry.mapping(part), "properties": properties}
         for part in shapely.get_parts(regions)
     ]
-    about = {"slide": slide, "width": width, "height": height}
+    about: dict[str, object] = {"slide": slide, "width": width, "height": height}
+    if any(area.origin):
+        about |= {"frame": BOUNDS, "bounds": [*area.origin, area.width, area.height]}
     return json.dumps({"type": "FeatureCollection", "raystp": about, "features": features}).encode()
 
 
-def from_geojson(content: bytes, where: str, *, width: int, height: int) -> shapely.MultiPolygon:
-    """Return the regions of a GeoJSON file inside a slide of `width` x `height` level-0 px.
+def from_geojson(content: bytes, where: str, *, width: int, height: int) -> DrawnMask:
+    """Return the polygons of a GeoJSON file that was drawn on a slide of `width` x `height` level-0 px.
 
     Raises:
-        SlideError: the content is not GeoJSON, belongs to another slide, or has an invalid polygon; the message begins
+        SlideError: the content is not GeoJSON, states another slide, or has an invalid polygon; the message begins
             with `where`.
     """
     parsed = _parse(content, where)
-    _check_size(parsed, where, width, height)
+    about = parsed.get("raystp") if isinstance(parsed, dict) else None
+    _check_size(about, where, width, height)
     kept: list[BaseGeometry] = []
     ignored: list[BaseGeometry] = []
     features = _features(parsed, where)
@@ -65,10 +86,19 @@ def from_geojson(content: bytes, where: str, *, width: int, height: int) -> shap
     if features and not kept + ignored:
         msg = f"{where} has {len(features)} features and no polygon among them; draw areas, not lines or points"
         raise SlideError(msg)
-    _check_inside(kept + ignored, where, width, height)
-    regions = shapely.difference(shapely.union_all(kept), shapely.union_all(ignored))
-    inside = shapely.intersection(regions, shapely.box(0.0, 0.0, width, height))
-    return shapely.MultiPolygon([one for one in shapely.get_parts(inside) if one.geom_type == "Polygon"])
+    left, top, right, bottom = shapely.total_bounds(shapely.geometrycollections([*kept, *ignored])).tolist()
+    return DrawnMask(
+        regions=shapely.difference(shapely.union_all(kept), shapely.union_all(ignored)),
+        extent=None if np.isnan(left) else (left, top, right, bottom),
+        frame=_stated_frame(about),
+    )
+
+
+def _stated_frame(about: object) -> str | None:
+    """Return the frame of a mask that raystp wrote; those of earlier versions have no field and are in level 0."""
+    if not isinstance(about, dict):
+        return None
+    return BOUNDS if about.get("frame") == BOUNDS else LEVEL0
 
 
 def _parse(content: bytes, where: str) -> object:
@@ -97,7 +127,18 @@ def _features(parsed: object, where: str) -> list[Mapping[str, object]]:
         found = f"a {kind!r}" if kind else f"JSON of type {type(parsed).__name__}"
         msg = f"{where} is not GeoJSON but {found}; expected a FeatureCollection of polygons, as QuPath exports it"
         raise SlideError(msg)
-    return features
+    return list(_with_children(features))
+
+
+def _with_children(features: list[Mapping[str, object]]) -> Iterator[Mapping[str, object]]:
+    """Yield the features, and those that are stored inside them at any depth."""
+    pending = features[::-1]
+    while pending:
+        feature = pending.pop()
+        yield feature
+        children = feature.get("childObjects")
+        if isinstance(children, list):
+            pending.extend(one for one in children[::-1] if isinstance(one, dict))
 
 
 def _is_ignored(feature: Mapping[str, object]) -> bool:
@@ -142,26 +183,10 @@ def _polygon(geometry: Mapping[str, object], where: str) -> BaseGeometry:
     return polygon
 
 
-def _check_size(parsed: object, where: str, width: int, height: int) -> None:
-    about = parsed.get("raystp") if isinstance(parsed, dict) else None
+def _check_size(about: object, where: str, width: int, height: int) -> None:
     if isinstance(about, dict) and (about.get("width"), about.get("height")) != (width, height):
         msg = (
             f"{where} was made for slide {about.get('slide')!r} of {about.get('width')} x {about.get('height')} px, "
             f"this one is {width} x {height} px: it is another slide's mask"
-        )
-        raise SlideError(msg)
-
-
-def _check_inside(polygons: Iterable[BaseGeometry], where: str, width: int, height: int) -> None:
-    """Raise SlideError if polygons extend far beyond the slide: they are another slide's, or not in level-0 px."""
-    bounds = shapely.total_bounds(shapely.geometrycollections(list(polygons)))
-    if np.isnan(bounds).all():
-        return
-    left, top, right, bottom = bounds.tolist()
-    across, down = OVERHANG * width, OVERHANG * height
-    if left < -across or top < -down or right > width + across or bottom > height + down:
-        msg = (
-            f"{where} spans x {left:.0f} to {right:.0f} and y {top:.0f} to {bottom:.0f}, the slide is {width} x "
-            f"{height} px: it is another slide's mask, or not in level-0 px"
         )
         raise SlideError(msg)

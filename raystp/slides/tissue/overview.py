@@ -7,7 +7,9 @@ from jaxtyping import Bool, Float64, UInt8
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from raystp.slides.coordinates import Area
 from raystp.slides.open import Slide
+from raystp.slides.tissue.area import whole_area
 from raystp.slides.tissue.geojson import to_geojson
 from raystp.slides.tissue.masks import TissueMask
 from raystp.storage import StoragePath
@@ -16,6 +18,9 @@ TISSUE_COLOUR = (0, 160, 60)
 TILE_COLOUR = (20, 60, 220)
 PEN_COLOUR = (255, 140, 0)
 
+THUMBNAIL_PX = 1024
+"""Most px along the longer side of the thumbnail and of the overview."""
+
 FAINT_BELOW_PX = 8.0
 """Tiles smaller than this in the image are drawn semi-transparent: opaque outlines would hide the tissue."""
 
@@ -23,22 +28,29 @@ FAINT_BELOW_PX = 8.0
 def write_images(
     folder: StoragePath,
     slide: Slide,
-    thumbnail: UInt8[np.ndarray, "row col 3"],
+    image: UInt8[np.ndarray, "row col 3"],
     *,
     tissue: TissueMask,
     boxes: Float64[np.ndarray, "tile 3"],
 ) -> None:
-    """Write the slide's thumbnail, its mask as PNG and as GeoJSON, and the overview, into sub-folders of `folder`."""
+    """Write the slide's thumbnail, its mask as PNG and as GeoJSON, and the overview, into sub-folders of `folder`.
+
+    The thumbnail shows the whole slide; the mask and the overview show the tissue's area. `image` is that area's.
+    """
+    small = _shrunk(Image.fromarray(image))
+    is_whole = tissue.area == whole_area(slide)
     images = {
-        "thumbnails": Image.fromarray(thumbnail),
+        "thumbnails": small if is_whole else Image.fromarray(slide.thumbnail(THUMBNAIL_PX)),
         "masks": Image.fromarray(tissue.mask.astype(np.uint8) * 255),
-        "overviews": overview(thumbnail, tissue.mask, boxes, width=slide.width, pen=tissue.pen),
+        "overviews": overview(
+            np.asarray(small), _at_size(tissue.mask, small), boxes, area=tissue.area, pen=_at_size(tissue.pen, small)
+        ),
     }
-    for kind, image in images.items():
+    for kind, picture in images.items():
         png = io.BytesIO()
-        image.save(png, format="PNG", compress_level=1)  # a third of the CPU time, 15 % more bytes
+        picture.save(png, format="PNG", compress_level=1)  # a third of the CPU time, 15 % more bytes
         (folder / kind / f"{slide.name}.png").write_bytes(png.getvalue())
-    geojson = to_geojson(tissue.regions, slide=slide.name, width=slide.width, height=slide.height)
+    geojson = to_geojson(tissue.regions, slide=slide.name, width=slide.width, height=slide.height, area=tissue.area)
     (folder / "masks" / f"{slide.name}.geojson").write_bytes(geojson)
 
 
@@ -47,16 +59,16 @@ def overview(
     mask: Bool[np.ndarray, "row col"],
     boxes: Float64[np.ndarray, "tile 3"],
     *,
-    width: int,
+    area: Area,
     pen: Bool[np.ndarray, "row col"] | None = None,
 ) -> Image.Image:
     """Return the thumbnail with tile outlines in blue, tissue contours in green and pen contours in orange.
 
-    `boxes` are (x, y, side) in level-0 px of a slide of `width` px.
+    `boxes` are (x, y, side) in level-0 px of the slide, and the thumbnail shows `area`.
     """
     image = Image.fromarray(thumbnail.copy())
     draw = ImageDraw.Draw(image)
-    scaled = boxes * (thumbnail.shape[1] / width)
+    scaled = (boxes - (area.x, area.y, 0)) * (thumbnail.shape[1] / area.width)
     for x, y, side in scaled.tolist():
         draw.rectangle((x, y, x + side, y + side), outline=TILE_COLOUR)
     if len(scaled) and scaled[:, 2].min() < FAINT_BELOW_PX:
@@ -66,3 +78,18 @@ def overview(
         if part is not None:
             pixels[part & ~ndimage.binary_erosion(part)] = colour
     return Image.fromarray(pixels)
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    """Return an image with at most `THUMBNAIL_PX` along its longer side."""
+    share = THUMBNAIL_PX / max(image.size)
+    if share >= 1.0:
+        return image
+    width, height = (max(1, round(length * share)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _at_size(mask: Bool[np.ndarray, "row col"], image: Image.Image) -> Bool[np.ndarray, "row col"]:
+    if mask.shape == image.size[::-1]:
+        return mask
+    return np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST), np.bool_)

@@ -10,9 +10,11 @@ import numpy as np
 import shapely
 from jaxtyping import Bool, Float64, Int64
 
+from raystp.slides.coordinates import Area
 
-def outline(mask: Bool[np.ndarray, "row col"], *, width: int, height: int) -> shapely.MultiPolygon:
-    """Return the outline of a mask of any resolution that covers a whole slide of `width` x `height` level-0 px.
+
+def outline(mask: Bool[np.ndarray, "row col"], area: Area) -> shapely.MultiPolygon:
+    """Return the outline, in level-0 px of the slide, of a mask of any resolution that covers `area`.
 
     Pixels that touch only at a corner are separate polygons.
     """
@@ -21,7 +23,8 @@ def outline(mask: Bool[np.ndarray, "row col"], *, width: int, height: int) -> sh
     column, row = np.floor(shapely.get_coordinates(shapely.point_on_surface(faces))).astype(np.int64).T
     rows, columns = mask.shape
     parts = faces[mask[row, column]]
-    return shapely.transform(shapely.MultiPolygon(list(parts)), lambda xy: xy * (width / columns, height / rows))
+    scale = area.width / columns, area.height / rows
+    return shapely.transform(shapely.MultiPolygon(list(parts)), lambda xy: xy * scale + area.origin)
 
 
 def share_under(regions: shapely.MultiPolygon, boxes: Float64[np.ndarray, "tile 3"]) -> Float64[np.ndarray, " tile"]:
@@ -41,12 +44,16 @@ def share_under(regions: shapely.MultiPolygon, boxes: Float64[np.ndarray, "tile 
 
 
 def rasterize(
-    regions: shapely.MultiPolygon, shape: tuple[int, int], *, width: int, height: int
+    regions: shapely.MultiPolygon, shape: tuple[int, int], area: Area
 ) -> tuple[Bool[np.ndarray, "row col"], float]:
-    """Return which pixels of an image of the whole slide are at least half in the regions, and their exact share."""
+    """Return which pixels of an image of `area` are at least half in the regions, and the regions' exact share."""
     rows, columns = shape
-    covered = cell_areas(regions, np.linspace(0.0, width, columns + 1), np.linspace(0.0, height, rows + 1))
-    whole = width * height
+    covered = cell_areas(
+        regions,
+        area.x + np.linspace(0.0, area.width, columns + 1),
+        area.y + np.linspace(0.0, area.height, rows + 1),
+    )
+    whole = area.width * area.height
     return covered >= 0.5 * whole / (rows * columns), float(covered.sum()) / whole
 
 

@@ -1,7 +1,7 @@
 """Configuration of `raystp tile`."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,10 @@ class TileConfig(StepConfig[TileRun]):
     """A folder of your own tissue masks, `<slide>.geojson` in level-0 px. The tissue of a slide without a file there is
     detected. You can copy `masks/` of an earlier tile artifact, edit it in QuPath and use it here."""
 
+    mask_frame: Literal["auto", "level0", "bounds"] = "auto"
+    """Where coordinates of your masks start on slides with bounds (MRXS, SCN): at the corner of the whole slide
+    (`level0`), or at the bounds (`bounds`), as QuPath has it. `auto` recognises it by the tissue under the mask."""
+
     tile_um: float = Field(default=112.0, gt=0)
     """Side of a tile in um of tissue."""
 
@@ -50,6 +54,10 @@ class TileConfig(StepConfig[TileRun]):
 
     min_tissue: float = Field(default=0.5, ge=0, le=1)
     """Least share of tissue under a tile of the grid."""
+
+    allow_glass: float = Field(default=0.25, ge=0, le=1)
+    """Share of a section's spots that may lie on bare glass; more is an error, because the picture or the positions are
+    wrong. 1 allows any."""
 
     focus_tiles: int = Field(default=5, ge=0, le=100)
     """Tiles per slide whose sharpness is measured, as a note on the slide's quality; 0 measures none."""

@@ -8,10 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raystp.errors import SlideError
+from raystp.slides.coordinates import Area
+from raystp.slides.tissue.frames import MaskGround, place_mask
 from raystp.slides.tissue.geojson import MAX_BYTES, from_geojson, to_geojson
 from raystp.slides.tissue.regions import outline
 
 WIDTH, HEIGHT = 400, 300
+SLIDE = Area(0, 0, WIDTH, HEIGHT)
+GROUND = MaskGround(SLIDE, SLIDE, np.ones((30, 40), np.bool_))
 SQUARE = [[10, 20], [110, 20], [110, 120], [10, 120], [10, 20]]
 HOLE = [[30, 40], [30, 60], [50, 60], [50, 40], [30, 40]]
 POLYGON = {"type": "Polygon", "coordinates": [SQUARE, HOLE]}
@@ -31,7 +35,8 @@ def collection(*features: Any, **more: Any) -> dict[str, Any]:
 
 def read(values: Any) -> shapely.MultiPolygon:
     content = values if isinstance(values, bytes) else json.dumps(values).encode()
-    return from_geojson(content, "the mask A1.geojson", width=WIDTH, height=HEIGHT)
+    where = "the mask A1.geojson"
+    return place_mask(from_geojson(content, where, width=WIDTH, height=HEIGHT), where, GROUND, frame="auto").regions
 
 
 def refused(values: Any) -> str:
@@ -47,8 +52,8 @@ def refused(values: Any) -> str:
 @given(share=st.floats(0, 1), seed=st.integers(0, 999))
 def test_a_written_mask_reads_back_equal(*, share: float, seed: int) -> None:
     mask = np.random.default_rng(seed).random((17, 23)) < share
-    regions = outline(mask, width=WIDTH, height=HEIGHT)
-    again = read(to_geojson(regions, slide="A1", width=WIDTH, height=HEIGHT))
+    regions = outline(mask, SLIDE)
+    again = read(to_geojson(regions, slide="A1", width=WIDTH, height=HEIGHT, area=SLIDE))
     assert again.area == pytest.approx(regions.area)
     assert shapely.symmetric_difference(again, regions).area < 1e-6
 
@@ -56,7 +61,7 @@ def test_a_written_mask_reads_back_equal(*, share: float, seed: int) -> None:
 def test_a_written_mask_is_a_collection_of_annotations_with_closed_rings_in_level_0_px() -> None:
     mask = np.zeros((3, 4), np.bool_)
     mask[1, 1:3], mask[0, 0] = True, True
-    written = json.loads(to_geojson(outline(mask, width=WIDTH, height=HEIGHT), slide="A1", width=WIDTH, height=HEIGHT))
+    written = json.loads(to_geojson(outline(mask, SLIDE), slide="A1", width=WIDTH, height=HEIGHT, area=SLIDE))
     assert written["type"] == "FeatureCollection"
     corner, wide = sorted(written["features"], key=lambda one: len(str(one)))
     for one in (corner, wide):
@@ -111,7 +116,7 @@ def test_nested_collections_are_read_at_any_depth() -> None:
 
 def test_no_feature_is_no_tissue() -> None:
     assert read(collection()).is_empty
-    assert read(to_geojson(shapely.MultiPolygon(), slide="A1", width=WIDTH, height=HEIGHT)).is_empty
+    assert read(to_geojson(shapely.MultiPolygon(), slide="A1", width=WIDTH, height=HEIGHT, area=SLIDE)).is_empty
 
 
 def test_a_polygon_over_the_edge_is_clipped() -> None:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float64
 
+from raystp.slides.coordinates import Area
 from raystp.slides.tissue.regions import cell_areas, outline, rasterize, share_under
 
 Boxes = Float64[np.ndarray, "tile 3"]
@@ -48,18 +49,18 @@ def test_areas_add_up_to_the_whole_for_any_lines(*, seed: int, points: int) -> N
 @given(rows=st.integers(1, 25), columns=st.integers(1, 25), share=st.floats(0, 1), seed=seeds)
 def test_an_outline_covers_exactly_the_mask(*, rows: int, columns: int, share: float, seed: int) -> None:
     mask = np.random.default_rng(seed).random((rows, columns)) < share
-    regions = outline(mask, width=1003, height=777)
+    regions = outline(mask, Area(0, 0, 1003, 777))
     assert shapely.is_valid(regions)
-    again, part = rasterize(regions, mask.shape, width=1003, height=777)
+    again, part = rasterize(regions, mask.shape, Area(0, 0, 1003, 777))
     np.testing.assert_array_equal(again, mask)
     assert part == pytest.approx(mask.mean())
 
 
 def test_a_mask_of_nothing_has_no_outline_and_one_of_all_is_the_slide() -> None:
-    nothing = outline(np.zeros((3, 4), np.bool_), width=40, height=30)
+    nothing = outline(np.zeros((3, 4), np.bool_), Area(0, 0, 40, 30))
     assert nothing.is_empty
     assert share_under(nothing, grid_of(40, 30, 10.0, 10.0)).tolist() == [0.0] * 12
-    everything = outline(np.ones((3, 4), np.bool_), width=40, height=30)
+    everything = outline(np.ones((3, 4), np.bool_), Area(0, 0, 40, 30))
     assert everything.equals(shapely.box(0, 0, 40, 30))
     assert share_under(everything, grid_of(40, 30, 10.0, 10.0)).tolist() == [1.0] * 12
 

@@ -16,6 +16,7 @@ from raystp.slides.synthetic.slide import draw_slide, draw_stain, tissue_map, wr
 from raystp.slides.table import SlideRow
 from raystp.slides.tissue.masks import user_masks
 from raystp.steps.tile import step as tile
+from raystp.steps.tile.work import TileResult, TileTask, tile_slide
 from raystp.storage import StoragePath
 from raystp.units import MicronsPerPixel
 
@@ -29,12 +30,12 @@ def mask_of(ring: list[list[float]]) -> bytes:
     return json.dumps({"type": "Polygon", "coordinates": [ring]}).encode()
 
 
-def tile_one(slide: Path, out: Path, mask: Path | None = None, **more: Any) -> tile.TileResult | str:
+def tile_one(slide: Path, out: Path, mask: Path | None = None, **more: Any) -> TileResult | str:
     """Tile one slide without Ray; tiles are 16 um as 32 px, the toy's slide is 0.5 um/px."""
     config = tile.CONFIG.of({"slides": "slides.csv", "tile_um": 16, "tile_px": 32, "run": {}, **more})
     row = SlideRow("S1", StoragePath.of(slide), "P1", 0.5, None, None, None, "S1", None)
     user_mask = None if mask is None else StoragePath.of(mask)
-    return tile._tile(tile._TileTask(row, config, StoragePath.of(out), None, None, user_mask))
+    return tile_slide(TileTask(row, config, StoragePath.of(out), mask=user_mask))
 
 
 def tiles(out: Path) -> list[tuple[float, float]]:
@@ -96,10 +97,13 @@ def test_tiles_follow_the_users_mask(tmp_path: Path, drawn: Write) -> None:
     assert row["tissue"] == pytest.approx(64 * 96 / (160 * 192))
     slanted: list[list[float]] = [[0, 0], [32, 0], [0, 32], [0, 0]]  # half of the first tile
     (tmp_path / "S1.geojson").write_bytes(mask_of(slanted))
-    for least, count in ((0.5, 1), (0.501, 0)):
-        row = tile_one(drawn(tmp_path / "S1.png"), tmp_path / "out", tmp_path / "S1.geojson", min_tissue=least)
-        assert isinstance(row, dict)
-        assert row["tiles"] == count
+    row = tile_one(drawn(tmp_path / "S1.png"), tmp_path / "out", tmp_path / "S1.geojson", min_tissue=0.5)
+    assert isinstance(row, dict)
+    assert row["tiles"] == 1
+    none = tile_one(drawn(tmp_path / "S1.png"), tmp_path / "out", tmp_path / "S1.geojson", min_tissue=0.501)
+    assert isinstance(none, str)
+    assert "your mask covers 1.67% of its 80 x 96 um" in none
+    assert none.endswith("lower tile_um, or set min_tissue=0.5")
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,23 @@
 """Configs: frozen, closed classes that are read from YAML and `--set`.
 
 A step's config says what is computed. Its `run` part sets the store and the resources, and never changes the result.
-Defaults are in the class, a YAML file has only what differs, and `--set a.b=value` overrides one field; the value is
-read as YAML. One message has all faults of a file and its overrides.
+Defaults are in the class, a YAML file has only what differs, and `--set a.b=value` overrides one field. A field of text
+takes the value as it is written; other values are read as YAML. One message has all faults of a file and its overrides.
 """
 
+import copy
 import dataclasses
 import difflib
 import reprlib
-import types
-import typing
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from raystp.config_values import UnclearValue, classes, field_names, field_type, inner, read_override, read_values
 from raystp.errors import ConfigError
 
 
@@ -75,9 +75,13 @@ class StepConfig(Config, Generic[R]):
     def load(cls: type[C], path: str | Path | None, overrides: Sequence[str] = ()) -> C:
         """Read an optional YAML file and `key=value` overrides; raise ConfigError with all faults in one message."""
         where = str(path) if path is not None else "the command line"
-        values = read_yaml(Path(path)) if path is not None else {}
+        values = read_yaml(Path(path), cls) if path is not None else {}
+        draft = copy.deepcopy(values)  # an override may choose the class that a later or earlier one belongs to
         for override in overrides:
-            _set(values, override)
+            _set(draft, override, None)
+        for override in overrides:
+            key = override.partition("=")[0]
+            _set(values, override, field_type(cls, key.split("."), draft))
         return cls.of(values, where)
 
     @classmethod
@@ -138,10 +142,10 @@ def _is_relative(text: str, location: Location) -> bool:
     return "://" not in text and not Path(text).expanduser().is_absolute()
 
 
-def read_yaml(path: Path) -> dict[str, object]:
-    """Read a config file's plain values. Raises ConfigError, with the file's name, if it is not valid."""
+def read_yaml(path: Path, kind: type[BaseModel]) -> dict[str, object]:
+    """Read a file's plain values for a config class. Raises ConfigError, with the file's name, if it is not valid."""
     try:
-        values = _plain(path.read_text(encoding="utf-8"))
+        values = read_values(path.read_text(encoding="utf-8-sig"), kind)
     except FileNotFoundError:
         beside = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = f"; its folder has {', '.join(beside)}" if beside else ""
@@ -149,6 +153,9 @@ def read_yaml(path: Path) -> dict[str, object]:
         raise ConfigError(msg) from None
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path} cannot be read as text: {error}"
+        raise ConfigError(msg) from None
+    except UnclearValue as error:
+        msg = f"{path}: {error}"
         raise ConfigError(msg) from None
     except yaml.YAMLError as error:
         msg = f"{path} is not YAML: {error}"
@@ -165,16 +172,21 @@ def read_yaml(path: Path) -> dict[str, object]:
     return values
 
 
-def _set(values: dict[str, object], override: str) -> None:
+def _set(values: dict[str, object], override: str, kind: object) -> None:
+    """Set one field of a config's plain values; `kind` is its type, or None."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         msg = f"--set {override!r} is not of the form key=value, as in --set run.store=/data/store"
         raise ConfigError(msg)
     try:
-        value = _plain(text)
+        value = read_override(text, kind)
     except yaml.YAMLError as error:
-        msg = f"--set {override!r}: the value is not YAML: {error}"
-        raise ConfigError(msg) from None
+        if kind is None:
+            value = text
+        else:
+            reason = error if isinstance(error, UnclearValue) else f"the value is not YAML: {error}"
+            msg = f"--set {override!r}: {reason}"
+            raise ConfigError(msg) from None
     set_field(values, key, value, f"--set {override!r}")
 
 
@@ -192,29 +204,6 @@ def set_field(values: dict[str, object], key: str, value: object, source: str) -
     values[last] = value
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, for plain values only; a duplicate key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:  # noqa: FBT001, FBT002 -- PyYAML's signature
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} is given twice", key.start_mark
-                )
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-def _plain(text: str) -> object:
-    """Return the plain values of a YAML text. Raises YAMLError for anything else, such as a Python object."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except RecursionError:
-        msg = "its nesting is too deep for a config"
-        raise yaml.YAMLError(msg) from None
-
-
 _SHORT = reprlib.Repr()
 """Shortens a wrong value: a few lines of YAML aliases can expand to millions of values."""
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
@@ -228,7 +217,7 @@ def _sentence(cls: type[BaseModel], fault: ErrorDetails) -> str:
         part = _part_at(cls, outer)
         if last in renamed_keys(part):
             return f"{key}: {_renamed([str(one) for one in outer], renamed_keys(part)[str(last)])}"
-        near = difflib.get_close_matches(str(last), _field_names(part), n=1)
+        near = difflib.get_close_matches(str(last), field_names(part), n=1)
         return f"{key}: there is no such field" + (f"; did you mean {near[0]!r}?" if near else "")
     if fault["type"] == "missing":
         return f"{key}: must be given"
@@ -249,42 +238,5 @@ def _part_at(cls: type[BaseModel], path: Sequence[str | int]) -> object:
     """Return the nested config class or dataclass at the path of a fault, or None."""
     at: object = cls
     for key in path:
-        at = _inner(at, key)
-    return next(iter(_classes(at)), None)
-
-
-def _inner(at: object, key: str | int) -> object:
-    """Return the annotation one step down: a field, an item of a list or a dict, or a member of a union."""
-    for one in _members(at):
-        if typing.get_origin(one) in {list, tuple, dict}:
-            return typing.get_args(one)[-1]
-        if isinstance(one, type) and str(key) in _field_names(one):
-            return typing.get_type_hints(one, include_extras=True)[str(key)]
-    named = [one for one in _classes(at) if key == one.__name__ or key in _tags(one)]  # pydantic names a union's member
-    return named[0] if named else None
-
-
-def _members(annotation: object) -> list[object]:
-    """Return the members of a union, or the annotation alone, without `Annotated` and None."""
-    if typing.get_origin(annotation) is Annotated:
-        return _members(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
-        return [inner for one in typing.get_args(annotation) for inner in _members(one)]
-    return [] if annotation is type(None) else [annotation]
-
-
-def _classes(annotation: object) -> list[type]:
-    return [one for one in _members(annotation) if isinstance(one, type)]
-
-
-def _tags(part: type) -> set[object]:
-    """Return the values of a class's `Literal` fields, by which a union may tell its members apart."""
-    hints = [typing.get_type_hints(part)[name] for name in _field_names(part)]
-    return {value for hint in hints if typing.get_origin(hint) is Literal for value in typing.get_args(hint)}
-
-
-def _field_names(part: object) -> list[str]:
-    """Return the names of the fields of a config class or dataclass."""
-    if dataclasses.is_dataclass(part):
-        return [field.name for field in dataclasses.fields(part)]
-    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
+        at = inner(at, key)
+    return next(iter(classes(at)), None)

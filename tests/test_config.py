@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from raystp import cli
 from raystp.config import Config, Location, RunConfig, StepConfig, relative_paths
+from raystp.config_values import ValuesOf, field_names, field_type, members, read_override
 from raystp.errors import ConfigError
 from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.train.config import TrainConfig
@@ -142,7 +143,7 @@ def test_numbers_that_no_training_accepts_are_refused_on_loading(override: str, 
 def test_yaml_gives_plain_values_only(tmp_path: Path, tag: str) -> None:
     assert "is not YAML: could not determine a constructor for the tag" in _refused(tmp_path, f"tiles: {tag}")
     with pytest.raises(ConfigError, match="could not determine a constructor"):
-        Toy.load(None, [f"tiles={tag}"])
+        Toy.load(None, ["tiles=a", f"side={tag}"])
 
 
 def test_yaml_aliases_that_expand_without_limit_are_refused_in_a_short_message(tmp_path: Path) -> None:
@@ -346,3 +347,212 @@ def test_a_renamed_key_in_a_stored_manifest_is_refused_with_its_new_name() -> No
 def test_renamed_keys_are_no_fields() -> None:
     assert "RENAMED" not in Renamed.model_fields
     assert Renamed().manifest_values()["fit"] == {"batch_size": 8}
+
+
+AWKWARD = [
+    *(
+        "2024",
+        "1e5",
+        "1_000",
+        "007",
+        "08",
+        "0x1F",
+        "1:30",
+        "-",
+        ".",
+        ".5",
+        "+1",
+        "inf",
+        ".nan",
+        "2020-01-01",
+        "2024-13-01",
+    ),
+    *(
+        "on",
+        "NO",
+        "y",
+        "True",
+        "yes",
+        "=",
+        "a=b",
+        "<<",
+        "store #2",
+        "#1.tif",
+        "a: b",
+        "b:",
+        "- x",
+        "? x",
+        "|",
+        ">",
+        "%41",
+    ),
+    *(
+        "[a].tif",
+        "{x",
+        "*x",
+        "&x",
+        "!x",
+        "!!int 3",
+        "@x",
+        "`x`",
+        "'q\".tif",
+        '"x',
+        "x'",
+        "x;y, z",
+        "a?b",
+        "a\\b",
+        "Ä ö",
+        "~x",
+    ),
+]
+"""Texts that YAML reads as another value, as a part of the text, or not at all."""
+
+
+def _text_fields(kind: object, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Yield the path and type of each field that holds a text, or several, of nested configs too."""
+    for part in members(kind):
+        for name in field_names(part):
+            found = typing.get_type_hints(part, include_extras=True)[name]
+            if {str, list[str]} & set(members(found)):
+                yield (*prefix, name), found
+            yield from _text_fields(found, (*prefix, name))
+
+
+@pytest.mark.parametrize("step", [*cli.STEPS, *cli.CHORES])
+def test_every_field_of_text_keeps_its_text(step: str) -> None:
+    config = importlib.import_module(f"raystp.steps.{step}.step").CONFIG
+    fields = {path for kind in _kinds(config) for path, _ in _text_fields(kind)}
+    assert {("name",), ("run", "store")} <= fields
+    for kind in _kinds(config):
+        for path, found in _text_fields(kind):
+            assert field_type(kind, path, {}) == found
+            groups = len(members(found)) > 1  # values of another config, or the path of its file
+            for text in AWKWARD:
+                if str in members(found) and not (groups and text[0] in "[{"):
+                    assert read_override(f" {text} ", found) == text, (path, text)
+            if list[str] in members(found):
+                assert read_override("[007, NO, 1e5, 2020-01-01]", found) == ["007", "NO", "1e5", "2020-01-01"], path
+
+
+def _kinds(config: type[StepConfig[Any]]) -> list[type[StepConfig[Any]]]:
+    return list(dict.fromkeys(config.variant({"targets": targets}) for targets in ("spots", "cases")))
+
+
+class Texts(Config):
+    text: str = ""
+    maybe: Annotated[str | None, Location(words=("here",))] = None
+    word: Literal["on", "off"] | None = None
+    listed: list[str] = Field(default_factory=list)
+    each: dict[str, list[str]] = Field(default_factory=dict)
+    count: int | None = None
+    share: float = 0.5
+    either: int | str = 0
+    other: Annotated[dict[str, Any], ValuesOf(Part)] = Field(default_factory=dict)
+
+
+class TextStep(StepConfig[RunConfig]):
+    texts: Texts = Field(default_factory=Texts)
+    run: RunConfig = Field(default_factory=RunConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("text=2024", "2024"),
+        ("text=store #2", "store #2"),
+        ("text=null", "null"),  # the field allows no absence, so the word is its text
+        ("text='store #2'", "store #2"),
+        ('text=" a "', " a "),
+        ("text='q\".tif", "'q\".tif"),
+        ("maybe=null", None),
+        ("maybe=None", None),
+        ("maybe=~", None),
+        ("maybe=", None),
+        ("maybe='null'", "null"),
+        ("maybe=here", "here"),
+        ("maybe=nothing", "nothing"),
+        ("word=on", "on"),
+        ("word=null", None),
+        ("listed=[007, NO, 1e5, 2020-01-01, ~x, 'a, b']", ["007", "NO", "1e5", "2020-01-01", "~x", "a, b"]),
+        ("each={P1: [007], 08: [on]}", {"P1": ["007"], "08": ["on"]}),
+        ("each.07=[010]", {"07": ["010"]}),
+        ("count=7", 7),
+        ("share=1e-3", 0.001),
+        ("share=0.5 # half", 0.5),
+        ("either=2024", 2024),
+        ("other={weights: 007, size: 3}", {"weights": "007", "size": 3}),
+    ],
+)
+def test_an_override_and_a_file_give_a_field_its_value_by_its_type(tmp_path: Path, text: str, value: object) -> None:
+    field, _, written = text.partition("=")
+    found = TextStep.load(None, [f"texts.{text}"]).texts
+    assert getattr(found, field.partition(".")[0]) == value
+    if "." in field or not written or written.startswith(("'q", "store", "None")) or text == "text=null":
+        return  # a file has other quotes and comments
+    file = _file(tmp_path, f"texts:\n  {field}: {written}\n")
+    assert getattr(TextStep.load(file).texts, field) == value
+
+
+@pytest.mark.parametrize("text", ["2024", "007", "1e5", "on", "NO", "2020-01-01", "2024-13-01", "null"])
+def test_a_file_gives_text_as_it_is_written(tmp_path: Path, text: str) -> None:
+    file = _file(
+        tmp_path, f"name: {text} # a remark\nrun: {{store: {text}}}\ntexts: {{listed: [{text}], text: {text}}}\n"
+    )
+    config = TextStep.load(file)
+    assert (config.name, config.run.store, config.texts.listed, config.texts.text) == (text, text, [text], text)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("texts.count=010", r"--set 'texts.count=010': '010' is not a decimal number \(YAML reads 8\)"),
+        ("texts.count=1_000", "'1_000' is not a decimal number"),
+        ("texts.share=1:30", r"'1:30' is not a decimal number \(YAML reads 90\)"),
+        ("texts.share=0x1", "'0x1' is not a decimal number"),
+        (
+            "texts.share=0,5",
+            "texts.share: Input should be a valid number, unable to parse string as a number, got '0,5'",
+        ),
+        ("texts.text=", "texts.text: Input should be a valid string, got None"),
+        ("texts.listed=P1", "texts.listed: Input should be a valid list, got 'P1'"),
+        ("texts.listed=[a #1]", "the value is not YAML"),
+        ("texts.count=2024-13-01", "a value cannot be read .*month must be in 1..12"),
+        ("texts.other=[", "the value is not YAML"),
+    ],
+)
+def test_a_value_with_two_meanings_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TextStep.load(None, [override])
+    key, _, value = override.partition("=")
+    if value:
+        with pytest.raises(ConfigError):
+            TextStep.load(_file(tmp_path, f"texts:\n  {key.removeprefix('texts.')}: {value}\n"))
+
+
+def test_the_order_of_overrides_does_not_matter_for_the_kind_of_work() -> None:
+    cases = ["cases.table=c", "cases.case=007", "embeddings=e", "split.test=[010]", "model=attention"]
+    for overrides in ([*cases, "targets=cases"], ["targets=cases", *cases]):
+        config: Any = TrainConfig.load(None, overrides)
+        assert (config.cases.case, config.split.test) == ("007", ["010"])
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert Toy.load(_file(tmp_path, "\ufefftiles: tile/a\r\nname: 2024\r\n")).name == "2024"
+
+
+def test_values_of_another_config_are_read_by_its_types() -> None:
+    pipeline = importlib.import_module("raystp.steps.pipeline.step").CONFIG
+    config = pipeline.load(None, ["slides=s.csv", "train.name=2024", "train.split.test=[007]", "tile.spots=null"])
+    assert (config.train, config.tile) == ({"name": "2024", "split": {"test": ["007"]}}, {"spots": None})
+    config = pipeline.load(None, ["slides=s.csv", "train=[{targets: cases, cases: {case: 007}, split: {test: [NO]}}]"])
+    assert config.train == [{"targets": "cases", "cases": {"case": "007"}, "split": {"test": ["NO"]}}]
+
+
+def test_a_train_config_is_read_by_its_types_for_a_sweep_too(tmp_path: Path) -> None:
+    tune = importlib.import_module("raystp.steps.tune.step").CONFIG
+    file = _file(tmp_path, "spots: spots/a\nembeddings: embed/a\nname: 2024\nsplit: {test: [007], validation: [NO]}\n")
+    space = "space={fit.lr: [loguniform, 0.1, 1]}"
+    given = tune.load(None, [f"train={file}", space]).training()
+    inline = tune.load(None, ["train={spots: spots/a, embeddings: embed/a, name: 2024, split: {test: [007]}}", space])
+    assert (given.name, given.split.test, given.split.validation) == ("2024", ["007"], ["NO"])
+    assert inline.training().split.test == ["007"]

@@ -5,16 +5,13 @@ written descriptions. Return one text per gene; a text encoder turns it into a v
 to a line number. No expression is read, so a gene that was never measured can have a text.
 """
 
-import csv
-import gzip
-import io
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from raystp.errors import SectionError, some
 from raystp.storage import StoragePath
+from raystp.storage.text_files import read_text_lines, read_text_table, trimmed
 
 MAX_SETS = 20
 """Most gene sets in one text: a language model reads about 512 tokens."""
@@ -28,59 +25,61 @@ _MIN_FIELDS = 3
 
 
 def read_gene_names(path: StoragePath, *, symbol: str = "symbol", name: str = "description") -> dict[str, str]:
-    """Return symbol -> name of a `.tsv` or `.csv`, gzipped or not; the first row of a symbol that has a name counts.
+    """Return symbol -> name of a table, gzipped or not; the first row of a symbol that has a name counts.
 
-    Raises SectionError where a column is missing, and where the file is not text.
+    Raises SectionError where a column is missing, where no row has both, and where the file is not text.
     """
-    lines = _read_text(path).splitlines()
-    stem = path.name.removesuffix(".gz")
-    rows = csv.DictReader(lines, delimiter="," if stem.endswith(".csv") else "\t")
-    columns = list(rows.fieldnames or [])
-    if symbol not in columns or name not in columns:
-        msg = f"{path} has no columns {symbol!r} and {name!r}; it has {some(columns, 10)}"
+    table = read_text_table(path, known=(symbol, name), error=SectionError)
+    if symbol not in table.columns or name not in table.columns:
+        msg = f"{path} has no columns {symbol!r} and {name!r}; it has {some(table.columns, 10)}"
         raise SectionError(msg)
     names: dict[str, str] = {}
-    for row in rows:
-        if row[symbol] and row[name] and row[name] != "NA":
-            names.setdefault(row[symbol], row[name])
+    for row in table.rows:
+        if row.cells[symbol] and row.cells[name] not in {"", "NA"}:
+            names.setdefault(row.cells[symbol], row.cells[name])
+    if not names:
+        msg = f"{path} has no row with both {symbol!r} and {name!r}; it has {len(table.rows)} rows"
+        raise SectionError(msg)
     return names
 
 
 def read_gmt(path: StoragePath) -> dict[str, list[str]]:
     """Return gene set -> symbols of a GMT (name, remark, genes; tab separated), without accessions in the names.
 
-    Raises SectionError for a line of another format.
+    Raises SectionError for a line of another format, and where no set has a gene.
     """
     sets: dict[str, list[str]] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
-        fields = line.split("\t")
-        if not line.strip():
-            continue
-        if len(fields) < _MIN_FIELDS:
+    for number, line in read_text_lines(path, error=SectionError):
+        fields = [trimmed(one) for one in line.split("\t")]
+        if len(fields) < _MIN_FIELDS or not fields[0]:
             msg = f"{path}, line {number}: a GMT line has a name, a remark and genes, tab separated, got {line[:60]!r}"
             raise SectionError(msg)
         # Enrichr's GMTs may have a weight after the symbol: `TP53,1.0`.
-        genes = [gene.partition(",")[0].strip() for gene in fields[2:]]
+        genes = [trimmed(gene.partition(",")[0]) for gene in fields[2:]]
         sets.setdefault(_ACCESSION.sub("", fields[0]), []).extend(gene for gene in genes if gene)
+    if not any(sets.values()):
+        msg = f"{path} has no gene set: a GMT line has a name, a remark and genes, tab separated"
+        raise SectionError(msg)
     return sets
 
 
 def read_descriptions(path: StoragePath) -> dict[str, str]:
     """Return symbol -> text of lines `SYMBOL####text` (GeneQuery's files) or `SYMBOL<tab>text`.
 
-    Raises SectionError for a line of another format, and for a gene with two texts.
+    Raises SectionError for a line of another format, for a gene with two texts, and for a file without any.
     """
     texts: dict[str, str] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in read_text_lines(path, error=SectionError):
         gene, found, text = line.partition(_SEPARATOR if _SEPARATOR in line else "\t")
-        gene, text = gene.strip(), text.strip()
+        gene, text = trimmed(gene), trimmed(text)
         if not found or not gene or not text or gene in texts:
             fault = f"gene {gene!r} has a text already" if gene in texts else f"no {_SEPARATOR} or tab with a text"
             msg = f"{path}, line {number}: a line is SYMBOL{_SEPARATOR}text or SYMBOL<tab>text; {fault}: {line[:60]!r}"
             raise SectionError(msg)
         texts[gene] = text
+    if not texts:
+        msg = f"{path} has no text: a line is SYMBOL{_SEPARATOR}text or SYMBOL<tab>text"
+        raise SectionError(msg)
     return texts
 
 
@@ -126,16 +125,3 @@ def _sets_of_genes(genes: set[str], sets: Mapping[str, Sequence[str]]) -> dict[s
         for gene in genes.intersection(sets[name]):
             found.setdefault(gene, []).append(name)
     return found
-
-
-def _read_text(path: StoragePath) -> str:
-    content = path.read_bytes()
-    try:
-        if path.name.endswith(".gz"):
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read()
-        return content.decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        msg = (
-            f"{path} cannot be read as text ({type(error).__name__}: {error}): the file is damaged, or not a text file"
-        )
-        raise SectionError(msg) from None

@@ -15,8 +15,21 @@ from raystp.errors import SectionError, some
 CP10K = 1e4
 """Counts per spot after scaling: counts per ten thousand."""
 
+FEWEST_GENES = 1000
+"""A section with fewer genes is of a targeted assay: its totals depend on which genes were chosen."""
+
 CountArray: TypeAlias = np.ndarray | sp.spmatrix | sp.sparray
 """`[spot gene]`, dense or scipy sparse."""
+
+
+def targeted_warning(genes: int) -> str | None:
+    """Return a warning about counts per ten thousand of few genes; None for a section of many."""
+    if genes >= FEWEST_GENES:
+        return None
+    return (
+        f"counts per 10,000 are over {genes} measured genes only (a targeted assay?): their level depends on these "
+        "genes, so do not compare MSE and MAE with sections of more genes"
+    )
 
 
 def log1p_cp10k(

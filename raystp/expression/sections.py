@@ -1,9 +1,12 @@
 """Join the measured spots of a section with their tiles or embeddings. Training reads sections through this module."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
+import anndata as ad
+import h5py
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
@@ -12,8 +15,11 @@ from jaxtyping import Float32, Float64
 from raystp import tables
 from raystp.artifacts import Artifact
 from raystp.errors import ArtifactError, SectionError
+from raystp.expression.gene_names import NO_ALIASES, Aliases, GeneNames, check_shared
+from raystp.expression.hdf5 import checked_hdf5
 from raystp.expression.normalise import log1p_cp10k
 from raystp.expression.schema import read_section, section_info
+from raystp.storage import StoragePath
 
 
 class SectionEntry(TypedDict):
@@ -43,14 +49,20 @@ class SectionCounts:
     genes: list[str]
     diameter_px: float
     """Diameter of a spot, in level-0 px."""
+    gene_ids: tuple[str, ...] | None = None
+    """Ensembl ids of the genes, where the section has them."""
 
-    def expression(self, genes: Sequence[str]) -> Float32[np.ndarray, "spot gene"]:
-        """Return log1p CP10k over all genes of the section, then the columns of `genes`; an unmeasured gene is 0."""
-        column_of = {gene: column for column, gene in enumerate(self.genes)}
-        known = [column for column, gene in enumerate(genes) if gene in column_of]
-        measured = np.asarray([column_of[genes[column]] for column in known], np.int64)
-        expression = np.zeros((len(self.spots), len(genes)), np.float32)
-        expression[:, known] = log1p_cp10k(self.matrix, columns=measured)
+    @property
+    def gene_names(self) -> GeneNames:
+        """Names and ids of the genes."""
+        return GeneNames(tuple(self.genes), self.gene_ids)
+
+    def expression(self, genes: Sequence[str], aliases: Aliases = NO_ALIASES) -> Float32[np.ndarray, "spot gene"]:
+        """Return log1p CP10k over all genes of the section, then the columns of `genes`; an unmeasured gene is NaN."""
+        columns = self.gene_names.find(genes, aliases)
+        measured = columns >= 0
+        expression = np.full((len(self.spots), len(genes)), np.nan, np.float32)
+        expression[:, measured] = log1p_cp10k(self.matrix, columns=columns[measured])
         return expression
 
     @property
@@ -96,7 +108,31 @@ def load_counts(spots: Artifact, section: str) -> SectionCounts:
         matrix=sp.csr_matrix(adata.X),
         genes=[str(name) for name in adata.var_names],
         diameter_px=info.spot_diameter_um / info.mpp,
+        gene_ids=GeneNames.of(adata).ids,
     )
+
+
+def gene_names_of(spots: Artifact, sections: Iterable[str]) -> dict[str, GeneNames]:
+    """Return the gene names of some sections; their counts are not read."""
+    return {section: _read_gene_names(spots.path / "sections" / f"{section}.h5ad") for section in sections}
+
+
+def check_panel(
+    counts: SectionCounts, genes: Sequence[str], aliases: Aliases, *, spots: Artifact, others: Iterable[str]
+) -> None:
+    """Raise SectionError where a section's genes have other names than the panel's; see `check_shared`.
+
+    `others` are the sections whose names the panel has.
+    """
+    found = counts.gene_names.find(genes, aliases)
+    known = (gene_names_of(spots, [one])[one] for one in others if one != counts.section)
+    check_shared(counts.section, counts.gene_names, genes, found, others=known)
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_gene_names(file: StoragePath) -> GeneNames:
+    with checked_hdf5(file) as local, h5py.File(local, "r") as h5ad:
+        return GeneNames.of(ad.AnnData(var=ad.io.read_elem(h5ad["var"])))
 
 
 def embeddings_of(embed: Artifact, slide: str) -> pa.Table:

@@ -1,6 +1,6 @@
 """The spots that a model learns from: sections with their tiles, stacked. Every worker loads the same table."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from raystp.artifacts import Artifact
 from raystp.errors import ModelError
 from raystp.expression.folds import spatial_block
-from raystp.expression.sections import JoinedSection, join_embeddings, join_tiles, load_counts
+from raystp.expression.gene_names import NO_ALIASES, Aliases
+from raystp.expression.sections import JoinedSection, check_panel, join_embeddings, join_tiles, load_counts
 from raystp.units import tile_centres
 
 
@@ -24,6 +25,8 @@ class TrainingSetSpec:
     validation_block: float
     """Share of each training section's spots, in one spatial block, that validates instead; 0 for none."""
     genes: tuple[str, ...]
+    aliases: Aliases = field(default_factory=dict)
+    """Other names of the genes, by which sections with other gene names are matched."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class SpotTable:
     """Tile boxes (x, y, side), in level-0 px."""
     features: Float32[np.ndarray, "spot feature"]
     expression: Float32[np.ndarray, "spot gene"]
-    """log1p CP10k."""
+    """log1p CP10k; NaN where the spot's section has not measured the gene."""
     totals: Float64[np.ndarray, "spot"]
 
     def select(self, rows: Bool[np.ndarray, "spot"]) -> "SpotTable":
@@ -63,7 +66,8 @@ class SpotTable:
 def load_training_set(spec: TrainingSetSpec) -> tuple[SpotTable, SpotTable | None]:
     """Return the training spots, and the validation spots if the spec has any.
 
-    Raises ModelError where a validation block leaves one of the two sides empty.
+    Raises ModelError where a validation block leaves one of the two sides empty, and SectionError for a section whose
+    genes have other names than the panel's.
     """
     train = _load(spec, spec.train)
     if spec.validation_block > 0:
@@ -79,7 +83,7 @@ def join_section(spots: Artifact, images: Artifact, section: str) -> JoinedSecti
     return join_embeddings(counts, images) if images.manifest.step == "embed" else join_tiles(counts, images)
 
 
-def stack_sections(sections: list[JoinedSection], genes: tuple[str, ...]) -> SpotTable:
+def stack_sections(sections: list[JoinedSection], genes: tuple[str, ...], aliases: Aliases = NO_ALIASES) -> SpotTable:
     """Stack sections in this order, over the same genes."""
     counts = [section.counts for section in sections]
     return SpotTable(
@@ -89,13 +93,16 @@ def stack_sections(sections: list[JoinedSection], genes: tuple[str, ...]) -> Spo
         spots=tuple(spot for one in counts for spot in one.spots),
         boxes=np.concatenate([section.boxes for section in sections]),
         features=np.concatenate([section.features for section in sections]),
-        expression=np.concatenate([one.expression(genes) for one in counts]),
+        expression=np.concatenate([one.expression(genes, aliases) for one in counts]),
         totals=np.concatenate([one.totals for one in counts]),
     )
 
 
 def _load(spec: TrainingSetSpec, names: tuple[str, ...]) -> SpotTable:
-    return stack_sections([join_section(spec.spots, spec.images, name) for name in names], spec.genes)
+    joined = [join_section(spec.spots, spec.images, name) for name in names]
+    for one in joined:
+        check_panel(one.counts, spec.genes, spec.aliases, spots=spec.spots, others=spec.train)
+    return stack_sections(joined, spec.genes, spec.aliases)
 
 
 def _validation_block(train: SpotTable, share: float) -> Bool[np.ndarray, "spot"]:

@@ -1,23 +1,39 @@
-"""The slide table: a CSV that the user writes, one row per slide.
+"""The slide table that the user writes: CSV, semicolons or tabs, one row per slide.
 
 Its columns are `slide`, `path`, `patient`, and optionally `mpp` (um/px of the scan; empty for the slide's own). For
 measured spots on this slide it also has `layout`, `counts`, `positions`, `section` and `spot_px` (for legacy ST without
-positions: pixels per array step). Relative paths start from `root`, by default the table's own folder.
+positions: pixels per array step). Relative paths start from `root`, by default the table's own folder. Columns `x_*`
+are covariates; other columns are not read, and a warning names them.
 """
 
-import csv
-import io
-import math
+import difflib
+import logging
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from raystp.artifacts import resolve
 from raystp.errors import ConfigError, some
 from raystp.storage import StoragePath, is_safe_name
+from raystp.storage.text_files import TextTable, parse_number, read_text_table
+
+logger = logging.getLogger("raystp")
 
 REQUIRED = ("slide", "path", "patient")
 OPTIONAL = ("mpp", "layout", "counts", "positions", "section", "spot_px")
+COVARIATE = "x_"
+"""Start of the name of a column with a covariate."""
+
+NOT_AVAILABLE = frozenset({"na", "n/a", "none", "null"})
+"""How R, pandas and databases write an empty cell."""
+
+_LIKE = 0.75
+"""From this similarity on (difflib's ratio), an unknown column is taken for a misspelt one."""
+
+_UNITS = {"mpp": r"(um|µm|μm|micron|microns|mpp)(/(px|pixel))?", "spot_px": "(px|pixels?)"}
+_MPP_RANGE = (0.01, 100.0)
 
 
 @dataclass(frozen=True)
@@ -33,42 +49,59 @@ class SlideRow:
     positions: StoragePath | None
     section: str
     spot_px: float | None
+    covariates: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Cells of the columns `x_*`."""
 
 
 def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]:
     """Read the table; `demo/<name>` is the table of a demo cohort in the store.
 
-    Raises:
-        ConfigError: the table is invalid; the message has the row and the column.
+    Warnings about columns and patients are logged. Raises ConfigError, with line and column, for an invalid table.
     """
     path = resolve(store, table, "demo").path / "slides.csv" if table.startswith("demo/") else StoragePath.of(table)
     base = StoragePath.of(root) if root is not None else path.parent
     if not path.exists():
         msg = f"slides: no slide table at {path}; it is a CSV with the columns {', '.join(REQUIRED + OPTIONAL)}"
         raise ConfigError(msg)
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")), restval="")
-        _check_columns(path, reader.fieldnames or [])
-        rows = [_row(f"{path}, line {reader.line_num}", row, base) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        msg = f"{path} is not a CSV in UTF-8 ({error}): save it as one"
-        raise ConfigError(msg) from None
+    found = read_text_table(path, known=REQUIRED + OPTIONAL)
+    name_of, warnings = _columns(found)
+    rows = []
+    for row in found.rows:
+        cells = {name_of[column]: cell for column, cell in row.cells.items() if column in name_of}
+        rows.append(_row(f"{path}, line {row.line}", cells, base))
     _check_rows(path, rows)
+    for warning in warnings + _patient_warnings(rows):
+        logger.warning(f"  {path}: {warning}")
     return rows
 
 
-def _check_columns(path: StoragePath, columns: Sequence[str]) -> None:
-    missing = [name for name in REQUIRED if name not in columns]
-    unknown = [name for name in columns if name not in REQUIRED + OPTIONAL]
-    repeated = [name for name, times in Counter(columns).items() if times > 1]
-    if missing or unknown or repeated:
-        faults = [f"lacks the column {some(missing)}"] if missing else []
-        faults += [f"has an unknown column {some(unknown)}"] if unknown else []
-        faults += [f"has the column {some(repeated)} more than once"] if repeated else []
-        msg = (
-            f"{path} {' and '.join(faults)}; a slide table has {', '.join(REQUIRED)} and may have {', '.join(OPTIONAL)}"
-        )
+def _columns(table: TextTable) -> tuple[dict[str, str], list[str]]:
+    """Return column of the file -> column of a slide table, and warnings; raise ConfigError for missing ones."""
+    known = REQUIRED + OPTIONAL
+    name_of = {name: name.lower() if name.lower() in known else name for name in table.columns}
+    other = [name for name in table.columns if name_of[name] not in known and not name.startswith(COVARIATE)]
+    absent = [name for name in known if name not in name_of.values()]
+    faults = [f"lacks the column {some(missing)}"] if (missing := [n for n in REQUIRED if n in absent]) else []
+    if repeated := [name for name, times in Counter(name_of.values()).items() if times > 1]:
+        faults.append(f"has the column {some(repeated)} more than once")
+    likes = {name: difflib.get_close_matches(name.lower(), absent, n=1, cutoff=_LIKE) for name in other}
+    faults += [
+        f"has an unknown column {name!r}, did you mean {like[0]!r}? (or name it {COVARIATE}{name})"
+        for name, like in likes.items()
+        if like
+    ]
+    if faults:
+        allowed = f"a slide table has {', '.join(REQUIRED)} and may have {', '.join(OPTIONAL)}"
+        found = f"; this one has {some(table.columns, 10) or 'none'}" if missing else ""
+        msg = f"{table.where} {' and '.join(faults)}; {allowed}{found}"
         raise ConfigError(msg)
+    recased = [name for name in table.columns if name != name_of[name]]
+    warnings = [f"the column {some(recased)} is read as {some([name_of[n] for n in recased])}"] if recased else []
+    if other:
+        warnings.append(f"the columns {some(other)} are not read; name a covariate {COVARIATE}<name>")
+    if table.unnamed:
+        warnings.append(f"column {', '.join(map(str, table.unnamed))} has no name and is not read")
+    return {name: new for name, new in name_of.items() if name not in other}, warnings
 
 
 def _check_rows(path: StoragePath, rows: list[SlideRow]) -> None:
@@ -82,48 +115,59 @@ def _check_rows(path: StoragePath, rows: list[SlideRow]) -> None:
             raise ConfigError(msg)
 
 
-def _row(where: str, cells: Mapping[str | None, str | list[str]], base: StoragePath) -> SlideRow:
-    surplus = cells.get(None)
-    if isinstance(surplus, list):
-        msg = f"{where}: there are more cells than columns, {some(surplus)} too many; quote a cell that has a comma"
-        raise ConfigError(msg)
-    values = {str(column): cell.strip() for column, cell in cells.items() if isinstance(cell, str)}
+def _patient_warnings(rows: list[SlideRow]) -> list[str]:
+    """Return warnings about patients that may be one patient, or none: a split by patient depends on the names."""
+    patients = list(dict.fromkeys(row.patient for row in rows))
+    spellings: dict[str, list[str]] = {}
+    for patient in patients:
+        spellings.setdefault(re.sub(r"[\s_.-]+", "", patient).casefold(), []).append(patient)
+    same = [some(names) for names in spellings.values() if len(names) > 1]
+    warnings = [f"the patients {names} count as different patients; is it one?" for names in same]
+    empty = [patient for patient in patients if patient.casefold() in NOT_AVAILABLE]
+    return warnings + [f"patient {name!r} is taken as one patient's name" for name in empty]
+
+
+def _row(where: str, cells: Mapping[str, str], base: StoragePath) -> SlideRow:
     for name in REQUIRED:
-        if not values.get(name):
+        if not cells.get(name):
             msg = f"{where}: the column {name!r} is empty"
             raise ConfigError(msg)
-    section = values.get("section") or values["slide"]
-    for name in (values["slide"], section):
+    optional = {name: "" if cells.get(name, "").lower() in NOT_AVAILABLE else cells.get(name, "") for name in OPTIONAL}
+    section = optional["section"] or cells["slide"]
+    for name in (cells["slide"], section):
         if not is_safe_name(name):
             msg = f"{where}: {name!r} is not a valid id; use up to 128 letters, digits, '.', '_' and '-'"
             raise ConfigError(msg)
-    layout, counts = values.get("layout", ""), values.get("counts", "")
+    layout, counts = optional["layout"], optional["counts"]
     if bool(layout) != bool(counts):
         msg = f"{where}: set both `layout` and `counts`, or neither; got {layout!r} and {counts!r}"
         raise ConfigError(msg)
     return SlideRow(
-        slide=values["slide"],
-        path=_path(values["path"], base),
-        patient=values["patient"],
-        mpp=_number(values, "mpp", where),
+        slide=cells["slide"],
+        path=_path(cells["path"], base),
+        patient=unicodedata.normalize("NFC", cells["patient"]),
+        mpp=_number(optional, "mpp", where),
         layout=layout or None,
         counts=_path(counts, base) if counts else None,
-        positions=_path(values["positions"], base) if values.get("positions") else None,
+        positions=_path(optional["positions"], base) if optional["positions"] else None,
         section=section,
-        spot_px=_number(values, "spot_px", where),
+        spot_px=_number(optional, "spot_px", where),
+        covariates={name: cell for name, cell in cells.items() if name.startswith(COVARIATE)},
     )
 
 
-def _number(values: Mapping[str, str], column: str, where: str) -> float | None:
-    text = values.get(column, "")
+def _number(cells: Mapping[str, str], column: str, where: str) -> float | None:
+    """Return a number above 0, with or without its unit; None for an empty cell."""
+    text = cells[column]
     if not text:
         return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        msg = f"{where}: {column} is {text!r}; expected a number above 0, such as 0.5"
+    number = parse_number(re.sub(rf"\s*{_UNITS[column]}$", "", text, flags=re.IGNORECASE))
+    if number is None or not 0 < number < float("inf"):
+        unit = "um/px" if column == "mpp" else "px"
+        msg = f"{where}: {column} is {text!r}; expected a number above 0, such as 0.5, in {unit}"
+        raise ConfigError(msg)
+    if column == "mpp" and not _MPP_RANGE[0] <= number <= _MPP_RANGE[1]:
+        msg = f"{where}: mpp is {text!r}; expected um/px from {_MPP_RANGE[0]} to {_MPP_RANGE[1]:g}: are these nm?"
         raise ConfigError(msg)
     return number
 

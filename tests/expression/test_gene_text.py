@@ -30,6 +30,13 @@ def test_names_are_read_by_symbol_and_the_first_row_with_a_name_counts(tmp_path:
     assert read_gene_names(_file(tmp_path, "t.csv", "symbol,description\nA,alpha\nB,beta\n")) == expected
 
 
+def test_texts_of_excel_read_like_those_of_an_editor(tmp_path: Path) -> None:
+    table = "symbol;description\r\nA;alpha, or a\r\n;;\r\n".encode("utf-16")
+    assert read_gene_names(_file(tmp_path, "t.tsv", table)) == {"A": "alpha, or a"}
+    assert read_gmt(_file(tmp_path, "s.gmt", "\ufeff# remark\r\nset\t\tA\u00a0\tB\r\n")) == {"set": ["A", "B"]}
+    assert read_descriptions(_file(tmp_path, "d.txt", "\ufeffA\tone\rB\ttwo\r")) == {"A": "one", "B": "two"}
+
+
 def test_gene_sets_lose_their_accession_and_keep_their_genes(tmp_path: Path) -> None:
     content = "folding (GO:0051084)\t\tA\tB,1.0\n\ntransport (of T-cells)\tremark\tB\t\n"
     assert read_gmt(_file(tmp_path, "s.gmt", content)) == {"folding": ["A", "B"], "transport (of T-cells)": ["B"]}
@@ -60,9 +67,16 @@ def test_malformed_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SectionError, match="no columns 'symbol' and 'description'; it has 'gene', 'name'"):
         read_gene_names(_file(tmp_path, "t.tsv", "gene\tname\nA\talpha\n"))
     with pytest.raises(SectionError, match="cannot be read as text"):
-        read_gene_names(_file(tmp_path, "t.tsv.gz", b"no gzip"))
+        read_gene_names(_file(tmp_path, "t.tsv.gz", gzip.compress(b"symbol\tdescription\n" * 99)[:-9]))
     with pytest.raises(SectionError, match="cannot be read as text"):
-        read_gmt(_file(tmp_path, "s.gmt", b"\xff\xfe"))
+        read_gmt(_file(tmp_path, "s.gmt", b"\xff\xfe."))
+    for content in ("\n# remark\n", "set\tremark\t\n"):
+        with pytest.raises(SectionError, match="has no gene set"):
+            read_gmt(_file(tmp_path, "s.gmt", content))
+    with pytest.raises(SectionError, match="has no row with both 'symbol' and 'description'; it has 1 rows"):
+        read_gene_names(_file(tmp_path, "t.tsv", "symbol\tdescription\nA\tNA\n"))
+    with pytest.raises(SectionError, match="has no text"):
+        read_descriptions(_file(tmp_path, "d.txt", "\n"))
     with pytest.raises(SectionError, match="line 2: a GMT line has"):
         read_gmt(_file(tmp_path, "s.gmt", "a\t\tA\nb A\n"))
     with pytest.raises(SectionError, match="line 1: a line is SYMBOL####text"):

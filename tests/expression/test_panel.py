@@ -22,9 +22,11 @@ def test_statistics_are_pooled_over_spots_and_within_sections(make: Make) -> Non
     a1, b1 = log1p_cp10k(first.X).T.astype(np.float64)
     c2, a2 = log1p_cp10k(second.X).T.astype(np.float64)
     assert found.genes == ["A", "B", "C"]
-    assert found.share.tolist() == [1.0, 0.6, 0.4]
-    around = [3 * a1.var() + 2 * a2.var(), 3 * b1.var(), 2 * c2.var()]
-    assert found.variance == pytest.approx(np.array(around) / 3, rel=1e-4)
+    assert found.share.tolist() == [1.0, 1.0, 1.0]
+    assert found.sections.tolist() == [2, 1, 1]
+    assert found.variance == pytest.approx(
+        [(3 * a1.var() + 2 * a2.var()) / 3, 3 * b1.var() / 2, 2 * c2.var()], rel=1e-4
+    )
 
 
 def test_an_offset_between_sections_selects_no_gene(make: Make) -> None:
@@ -50,7 +52,11 @@ def test_rare_genes_are_left_out_and_ties_are_ordered_by_name(make: Make) -> Non
 def test_a_panel_keeps_its_order_and_counts_what_a_section_lacks(make: Make) -> None:
     sections = {"first": make([[1, 0, 3]], ["A", "B", "C"]), "second": make([[5, 5]], ["C", "D"])}
     match = match_panel(["C", "A"], sections)
-    assert (match.genes, match.dropped, match.filled) == (["C", "A"], [], {"second": 1})
+    assert (match.genes, match.dropped, match.unmeasured) == (["C", "A"], [], {"second": ["A"]})
+    match = match_panel(["C", "A"], sections, absent="common")
+    assert (match.genes, match.dropped, match.unmeasured) == (["C"], ["A"], {})
+    with pytest.raises(PanelError, match=r"1 of 2 genes .*\(second lacks 1\): 'A'.*panel.absent=mask"):
+        match_panel(["C", "A"], sections, absent="refuse")
 
 
 def test_a_gene_that_no_training_section_has_is_refused_or_dropped(make: Make) -> None:
@@ -58,10 +64,31 @@ def test_a_gene_that_no_training_section_has_is_refused_or_dropped(make: Make) -
     with pytest.raises(PanelError, match=r"2 of 3 genes .*: 'ERBB2', 'GATA4'; did you mean 'GATA3' for 'GATA4'\?"):
         match_panel(["ERBB2", "GATA4", "B"], sections)
     match = match_panel(["ERBB2", "GATA4", "B"], sections, absent="drop")
-    assert (match.genes, match.dropped, match.filled) == (["B"], ["ERBB2", "GATA4"], {})
+    assert (match.genes, match.dropped, match.unmeasured) == (["B"], ["ERBB2", "GATA4"], {})
     ids = [f"ENSG{n}" for n in range(9)]
-    with pytest.raises(PanelError, match=r"9 of 9 genes .*'ENSG4' and 4 more; check that the panel uses the same gene"):
+    with pytest.raises(
+        PanelError, match=r"9 of 9 genes .*'ENSG4' and 4 more; check that the panel uses the same gene.*Ensembl ids"
+    ):
         match_panel(ids, sections, absent="drop")
+
+
+@pytest.mark.parametrize(
+    "encode", [str.encode, lambda text: b"\xef\xbb\xbf" + text.encode(), lambda t: t.encode("utf-16")]
+)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.txt", "# genes\r\nACTB \r\n\r\n\u00a0HLA-A,,\r\n"),
+        ("p.txt", '"ACTB"\rHLA-A # class I\r'),
+        ("p.json", '{"genes": ["ACTB ", "HLA-A"]}'),
+        ("p.json", '\r\n["ACTB", "HLA-A"]'),
+    ],
+)
+def test_a_panel_reads_the_same_from_any_editor(
+    tmp_path: Path, name: str, text: str, encode: Callable[[str], bytes]
+) -> None:
+    (tmp_path / name).write_bytes(encode(text))
+    assert read_panel(StoragePath.of(tmp_path / name)) == ["ACTB", "HLA-A"]
 
 
 def test_a_panel_needs_training_sections() -> None:
@@ -83,7 +110,13 @@ def test_every_panel_format_reads_the_same(tmp_path: Path) -> None:
         ("p.csv", b"A", "is not a gene panel: expected a .npy"),
         ("p.txt", b"\n", "contains no genes"),
         ("p.txt", b"A\nB\nA\n", "contains 1 genes more than once: 'A'"),
-        ("p.txt", b"\xff\xfe", "cannot be read as a gene panel: UnicodeDecodeError"),
+        ("p.txt", b"\xff\xfe", "contains no genes"),
+        ("p.txt", b"A\n\xe4", "cannot be read as text .line 2 is not UTF-8, byte 0xe4"),
+        ("p.txt", b"# genes\n", "contains no genes"),
+        ("p.txt", b"A\nB,C\n", "line 2: 'B,C' has 2 cells; a list has one entry per line"),
+        ("p.json", b'{"gene": ["A"]}', "'genes' is not a list of strings"),
+        ("p.json", b'{"genes": ["A", " "]}', "'genes' is not a list of strings"),
+        ("p.json", b"[" * 100_000, "cannot be read as a gene panel"),
         ("p.json", b"[1]", "cannot be read as a gene panel"),
         ("p.json", b'{"genes": [1]}', "'genes' is not a list of strings"),
         ("p.npy", b"nonsense", "cannot be read as a gene panel"),

@@ -1,5 +1,6 @@
 """The slide table: the one file a user writes, so each mistake is reported with its line and its column."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -54,17 +55,24 @@ def test_a_demos_table_is_read_from_its_store(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("slide,path\nA,a\n", " lacks the column 'patient'; a slide table has slide, path, patient and may have mpp"),
-        ("slide,path,patient,mmp\nA,a,P,1\n", " has an unknown column 'mmp'; a slide table has"),
         (
-            "slide;path;patient\nA;a;P\n",
-            " lacks the column 'slide', 'path', 'patient' and has an unknown column 'slide;path",
+            "slide,path,patient,mppp\nA,a,P,1\n",
+            " has an unknown column 'mppp', did you mean 'mpp'? (or name it x_mppp); a slide table has",
         ),
+        (
+            "slide,path,patients\nA,a,P\n",
+            " lacks the column 'patient' and has an unknown column 'patients', did you mean",
+        ),
+        ("slide,path,patient,Path\nA,a,P,b\n", " has the column 'path' more than once"),
         ("slide,path,patient,path\nA,a,P,b\n", " has the column 'path' more than once"),
         ("", " lacks the column 'slide', 'path', 'patient'"),
         ("slide,path,patient\n", " has no slide; add one row per slide"),
         ("slide,path,patient\nA,a,P\n\nB,b,\n", ", line 4: the column 'patient' is empty"),
         ("slide,path,patient\nA,a.svs\n", ", line 2: the column 'patient' is empty"),
-        ("slide,path,patient\nA,a,b.svs,P\n", ", line 2: there are more cells than columns, 'P' too many; quote"),
+        (
+            "slide,path,patient\nA,a,b.svs,P\n",
+            ", line 2: there are more cells than columns, 'P' too many; the cells are separated",
+        ),
         ("slide,path,patient\nA/1,a,P\n", ", line 2: 'A/1' is not a valid id; use up to 128 letters"),
         ("slide,path,patient,section\nA,a,P,..\n", ", line 2: '..' is not a valid id"),
         ("slide,path,patient\nA,a,P\nA,b,P\n", " has the slide 'A' more than once; each needs its own id"),
@@ -73,7 +81,13 @@ def test_a_demos_table_is_read_from_its_store(tmp_path: Path) -> None:
         ("slide,path,patient,mpp\nA,a,P,nan\n", ", line 2: mpp is 'nan'; expected a number above 0"),
         ("slide,path,patient,mpp\nA,a,P,-1\n", ", line 2: mpp is '-1'; expected a number above 0"),
         ("slide,path,patient,mpp\nA,a,P,inf\n", ", line 2: mpp is 'inf'; expected a number above 0"),
-        ('slide,path,patient,mpp\nA,a,P,"0,5"\n', ", line 2: mpp is '0,5'; expected a number above 0"),
+        ("slide,path,patient,mpp\nA,a,P,1_0\n", ", line 2: mpp is '1_0'; expected a number above 0"),
+        ('slide,path,patient,mpp\nA,a,P,"1,234"\n', ", line 2: mpp is '1,234'; expected a number above 0"),
+        ("slide,path,patient,mpp\nA,a,P,250 nm\n", ", line 2: mpp is '250 nm'; expected a number above 0, such as 0.5"),
+        (
+            "slide,path,patient,mpp\nA,a,P,250\n",
+            ", line 2: mpp is '250'; expected um/px from 0.01 to 100: are these nm?",
+        ),
         (
             "slide,path,patient,layout\nA,a,P,scverse\n",
             ", line 2: set both `layout` and `counts`, or neither; got 'scverse'",
@@ -84,16 +98,53 @@ def test_a_mistake_is_reported_with_its_line(tmp_path: Path, text: str, message:
     assert _refused(tmp_path, text).startswith(message)
 
 
-@pytest.mark.parametrize("content", ["slide,path,patient\nÄ,a,P".encode("latin-1"), "slide".encode("utf-16")])
-def test_a_table_in_another_encoding_is_refused(tmp_path: Path, content: bytes) -> None:
-    table = tmp_path / "slides.csv"
-    table.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"slides.csv is not a CSV in UTF-8 \(.*\): save it as one"):
-        read_slide_table(str(table), None, "store")
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("slide,path,patient,diagnosis,x_age", "the columns 'diagnosis' are not read; name a covariate x_<name>"),
+        (" Slide ,PATH,patient,x_a,x_age", "the column 'Slide', 'PATH' is read as 'slide', 'path'"),
+        ("slide,path,patient,patient_id,x_age", "the columns 'patient_id' are not read"),
+        ("slide,path,patient,,x_age", "column 4 has no name and is not read"),
+    ],
+)
+def test_a_column_that_is_not_read_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, header: str, message: str
+) -> None:
+    with caplog.at_level(logging.WARNING, "raystp"):
+        first, second = _read(tmp_path, f"{header}\nA,a,P,D,60\nB,b,Q,D,61\n")
+    assert (first.slide, first.path.name, second.covariates["x_age"]) == ("A", "a", "61")
+    (record,) = caplog.records
+    assert message in record.getMessage()
 
 
-def test_a_cell_that_never_ends_is_refused(tmp_path: Path) -> None:
-    assert "is not a CSV in UTF-8 (field larger than" in _refused(tmp_path, 'slide,path,patient\nA,"' + "x" * 200_000)
+def test_covariates_are_kept_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "raystp"):
+        (row,) = _read(tmp_path, "slide,path,patient,x_age,x_stage\nA,a,P,60,II\n")
+    assert (row.covariates, caplog.records) == ({"x_age": "60", "x_stage": "II"}, [])
+
+
+@pytest.mark.parametrize("mpp", ["0.5", "0,5", ".5", "5e-1", "0.5 um", "0,5 µm/px", "0.5mpp", "0.5 Microns"])
+def test_um_per_px_is_read_with_a_decimal_comma_or_its_unit(tmp_path: Path, mpp: str) -> None:
+    (row,) = _read(tmp_path, f'slide,path,patient,mpp\nA,a,P,"{mpp}"\n')
+    assert row.mpp == 0.5
+
+
+@pytest.mark.parametrize("empty", ["", "NA", "n/a", "NULL", "None"])
+def test_an_empty_cell_of_r_or_pandas_is_empty(tmp_path: Path, empty: str) -> None:
+    (row,) = _read(tmp_path, f"slide,path,patient,mpp,layout,counts,section\nA,a,P,{empty},{empty},{empty},{empty}\n")
+    assert (row.mpp, row.layout, row.counts, row.section) == (None, None, None, "A")
+
+
+def test_patients_stay_as_written_and_look_alikes_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["007", "NO", "1e5", "null", "2020-01-01", "P 1", "p1", "M\u00fcller", "Mu\u0308ller"]
+    text = "".join(f"S{number},a,\u00a0{name} \n" for number, name in enumerate(names))
+    with caplog.at_level(logging.WARNING, "raystp"):
+        rows = _read(tmp_path, f"slide,path,patient\n{text}")
+    assert [row.patient for row in rows] == [*names[:8], "M\u00fcller"]  # two forms of one letter are one patient
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "the patients 'P 1', 'p1' count as different patients; is it one?",
+        "patient 'null' is taken as one patient's name",
+    ]
 
 
 def test_a_table_that_is_absent_or_a_folder_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32
 
 from raystp.errors import EncoderError, some
 from raystp.storage import StoragePath
+from raystp.storage.text_files import read_list
 
 Table = tuple[list[str], Float[np.ndarray, "gene dim"]]
 
@@ -92,8 +93,7 @@ def _parse_npy(content: bytes, path: StoragePath, names: StoragePath | None) -> 
     if names is None:
         msg = f"{path} holds rows without symbols: give a file with the symbol of each row, one per line"
         raise EncoderError(msg)
-    lines = names.read_bytes().decode("utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()], np.load(io.BytesIO(content), allow_pickle=False)
+    return [gene for _, gene in read_list(names, error=EncoderError)], np.load(io.BytesIO(content), allow_pickle=False)
 
 
 def _check(genes: list[str], rows: np.ndarray, path: StoragePath) -> None:

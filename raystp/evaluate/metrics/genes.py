@@ -7,6 +7,8 @@ A gene whose prediction or measurement is constant has no correlation: its PCC i
 dropped, because dropping before indexing shifts every gene set that is given as indices. A value that is not finite is
 an input error and raises.
 
+A gene that a section has not measured is NaN there: `pcc_where_measured` gives it no PCC (NaN), never 0.
+
 Gene sets are index arrays into the panel. HEG and HVG are chosen on TRAINING statistics.
 """
 
@@ -16,9 +18,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
 from raystp.errors import ModelError, PanelError, SectionError, some
+from raystp.missing import equal_columns
 
 NO_SPREAD = 1e-6
 """A standard deviation below this share of the largest absolute value is float32 rounding, so the gene is constant."""
+
+FEWEST_SPOTS = 2
+"""A correlation over fewer spots does not exist."""
 
 SET_SIZE = 50
 """Genes in HEG-50 and HVG-50."""
@@ -36,6 +42,30 @@ def pcc_per_gene(
     """
     check_pair(predicted, measured)
     return _pearson(predicted.astype(np.float64), measured.astype(np.float64))
+
+
+def pcc_where_measured(
+    predicted: Float[np.ndarray, "spot gene"], measured: Float[np.ndarray, "spot gene"]
+) -> tuple[Float64[np.ndarray, "gene"], Bool[np.ndarray, "gene"]]:
+    """Return what `pcc_per_gene` returns, each gene over the spots where it is measured (not NaN).
+
+    A gene that is measured at fewer than two spots has no correlation: NaN, and not constant.
+    """
+    known = ~np.isnan(measured)
+    if known.all() and len(measured) >= FEWEST_SPOTS:
+        return pcc_per_gene(predicted, measured)
+    pcc, constant = np.full(measured.shape[1], np.nan), np.zeros(measured.shape[1], bool)
+    for rows, genes in equal_columns(known):
+        if len(rows) >= FEWEST_SPOTS:
+            pair = predicted[np.ix_(rows, genes)], measured[np.ix_(rows, genes)]
+            pcc[genes], constant[genes] = pcc_per_gene(*pair)
+    return pcc, constant
+
+
+def mean_of_measured(values: Float[np.ndarray, "_"]) -> float:
+    """Return the mean over genes that have a value; NaN where none has."""
+    existing = ~np.isnan(values)
+    return float(values.mean()) if existing.all() else float(values[existing].mean()) if existing.any() else np.nan
 
 
 def spot_pcc(
@@ -120,11 +150,14 @@ def genes_to_show(
     """Return the genes to draw, each with the reason: highest PCC, median PCC, and those that the config lists.
 
     Highest and median are chosen on the same data that is drawn: they illustrate, they are not a score. A gene appears
-    once; listed genes outside the panel are left out.
+    once; listed genes outside the panel, and genes without a PCC (NaN: not measured), are left out.
     """
-    order = highest(pcc, len(names), names).tolist()
+    known = np.flatnonzero(~np.isnan(pcc))
+    if not len(known):
+        return []
+    order = known[highest(pcc[known], len(known), [names[gene] for gene in known.tolist()])].tolist()
     chosen = {order[0]: "highest PCC here", order[len(order) // 2]: "median PCC here"}
-    column = {name: number for number, name in enumerate(names)}
+    column = {names[gene]: gene for gene in known.tolist()}
     for name in listed:
         if name in column:
             chosen.setdefault(column[name], "listed in the config")

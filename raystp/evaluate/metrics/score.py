@@ -14,8 +14,17 @@ from jaxtyping import Float, Float64, Int64
 
 from raystp.errors import PanelError, RaystpError, SectionError, some
 from raystp.evaluate.metrics.genes import GeneSets
-from raystp.evaluate.metrics.intervals import DRAWS, FEWEST_BLOCKS, blocks, draw_sections, interval, resample
+from raystp.evaluate.metrics.intervals import (
+    DRAWS,
+    FEWEST_BLOCKS,
+    FEWEST_UNITS,
+    blocks,
+    draw_sections,
+    interval,
+    resample,
+)
 from raystp.evaluate.metrics.sums import METRICS, BlockSums, join, score, scores_of_draws, sums
+from raystp.missing import column_means
 
 MEAN, POOLED = "mean", "pooled"
 
@@ -63,6 +72,7 @@ class SectionOutcome:
 
     predicted: Float[np.ndarray, "spot gene"]
     measured: Float[np.ndarray, "spot gene"]
+    """NaN where a gene was not measured, or has no prediction: it is left out of all scores of the section."""
     xy: Float[np.ndarray, "spot 2"]
     """Centres of the spots, in level-0 px."""
     patient: str
@@ -97,7 +107,7 @@ def score_model(
     """
     _check(outcomes, sets)
     set_columns = list(sets.values())
-    centre = next(iter(outcomes.values())).measured.mean(axis=0, dtype=np.float64)
+    centre = _centre([outcome.measured for outcome in outcomes.values()])
     parts = [_reduce(name, outcome, centre, set_columns) for name, outcome in outcomes.items()]
     block_draws = [resample([len(part.n)], draws, rng) for part in parts]
     section_draws = draw_sections([outcome.patient for outcome in outcomes.values()], draws, rng)
@@ -106,14 +116,25 @@ def score_model(
     scored[MEAN] = _mean(each, section_draws)
     scored[POOLED] = _pooled(parts, block_draws, section_draws, set_columns)
     null_of = _with_mean(nulls or {}, list(outcomes))
-    return [row for name, values in scored.items() for row in _rows(label, name, values, sets, null=null_of.get(name))]
+    return [
+        row for name, values in scored.items() for row in _rows(label, name, values, sets, null=null_of.get(name, []))
+    ]
 
 
 def null_summary(
     null: Float[np.ndarray, "permutation gene"], columns: Int64[np.ndarray, "_"]
 ) -> tuple[float, float | None]:
-    """Return mean and standard deviation over permutations of a gene set's mean PCC; no deviation for one."""
-    values = null[:, columns].mean(axis=1)
+    """Return mean and standard deviation over permutations of a gene set's mean PCC; no deviation for one.
+
+    A gene without a PCC (NaN) is left out; the mean is NaN where no gene of the set has one.
+    """
+    return _summary(_mean_of_existing(null[:, columns].T))
+
+
+def _summary(values: Float[np.ndarray, "permutation"]) -> tuple[float, float | None]:
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return np.nan, None
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
 
 
@@ -129,6 +150,16 @@ def _check(outcomes: Mapping[str, SectionOutcome], sets: GeneSets) -> None:
     if empty:
         msg = f"gene sets {some(empty)} have no gene in this panel: remove them"
         raise PanelError(msg)
+
+
+def _centre(measured: list[Float[np.ndarray, "_ gene"]]) -> Float64[np.ndarray, "gene"]:
+    """Return each gene's mean in the first section that measured it; 0 for a gene that none measured."""
+    centre = np.full(measured[0].shape[1], np.nan)
+    for values in measured:
+        empty = np.isnan(centre)
+        if empty.any():
+            centre[empty] = column_means(values)[empty]
+    return np.asarray(np.nan_to_num(centre))
 
 
 def _reduce(
@@ -149,7 +180,7 @@ def _section(
 ) -> _MetricValues:
     point = score(part, set_columns)
     draws = scores_of_draws(part, block_draws, set_columns).values if len(part.n) >= FEWEST_BLOCKS else None
-    return _MetricValues(point.values[0], point.constant[0], draws, int(part.n.sum()))
+    return _MetricValues(point.values[0], point.constant[0], draws, _spots(part))
 
 
 def _pooled(
@@ -166,26 +197,60 @@ def _pooled(
         draws = scores_of_draws(joined, counts, set_columns).values
     elif all(len(part.n) >= FEWEST_BLOCKS for part in parts):
         draws = scores_of_draws(joined, np.concatenate(block_draws, axis=1), set_columns).values
-    return _MetricValues(point.values[0], point.constant[0], draws, int(joined.n.sum()))
+    return _MetricValues(point.values[0], point.constant[0], draws, sum(_spots(part) for part in parts))
+
+
+def _spots(part: BlockSums) -> int:
+    """Return the number of spots with any measured gene."""
+    return int(part.n.sum(axis=0).max())
 
 
 def _mean(each: list[_MetricValues], section_draws: Float64[np.ndarray, "draw section"] | None) -> _MetricValues:
     values = np.stack([scored.values for scored in each])
     draws = None
     if section_draws is not None:
-        draws = np.tensordot(section_draws / section_draws.sum(axis=1, keepdims=True), values, axes=1)
+        draws = _weighted_mean(section_draws, values)
+        draws[:, (~np.isnan(values)).sum(axis=0) < FEWEST_UNITS] = np.nan  # too few sections measured the genes
     else:
         within = [scored.draws for scored in each if scored.draws is not None]
         if len(within) == len(each):
-            draws = np.mean(within, axis=0)
-    return _MetricValues(values.mean(axis=0), np.sum([s.constant for s in each], axis=0), draws, sum(s.n for s in each))
+            draws = _mean_of_existing(np.stack(within))
+    constant = np.sum([scored.constant for scored in each], axis=0)
+    return _MetricValues(_mean_of_existing(values), constant, draws, sum(scored.n for scored in each))
 
 
-def _with_mean(nulls: Nulls, sections: list[str]) -> Nulls:
-    """Add the null of the mean over sections, permutation by permutation, if each section has one."""
+def _weighted_mean(
+    weights: Float64[np.ndarray, "draw section"], values: Float64[np.ndarray, "section metric sets"]
+) -> Float64[np.ndarray, "draw metric sets"]:
+    """Return the mean over sections that have a value, NaN where none of the drawn ones has."""
+    existing = ~np.isnan(values)
+    if existing.all():
+        return np.asarray(np.tensordot(weights / weights.sum(axis=1, keepdims=True), values, axes=1))
+    total = np.tensordot(weights, existing.astype(np.float64), axes=1)
+    summed = np.tensordot(weights, np.nan_to_num(values), axes=1)
+    return np.asarray(summed / np.where(total > 0, total, np.nan))
+
+
+def _mean_of_existing(values: Float64[np.ndarray, "section *shape"]) -> Float64[np.ndarray, "*shape"]:
+    """Return the mean over sections that have a value, NaN where none has."""
+    if not np.isnan(values).any():
+        return np.asarray(values.mean(axis=0))
+    count = (~np.isnan(values)).sum(axis=0)
+    return np.asarray(np.nansum(values, axis=0) / np.where(count > 0, count, np.nan))
+
+
+def _with_mean(nulls: Nulls, sections: list[str]) -> dict[str, list[Float[np.ndarray, "permutation gene"]]]:
+    """Return the nulls of each row: its own, and for the mean over sections those of all sections, if each has one."""
+    rows = {name: [null] for name, null in nulls.items()}
     if any(name not in nulls for name in sections):
-        return nulls
-    return {**nulls, MEAN: np.mean([nulls[name] for name in sections], axis=0)}
+        return rows
+    return {**rows, MEAN: [nulls[name] for name in sections]}
+
+
+def _interval(draws: Float64[np.ndarray, "draw"]) -> tuple[float | None, float | None]:
+    """Return the interval over the draws that have a score; none where no draw has one."""
+    existing = draws[~np.isnan(draws)]
+    return interval(existing) if len(existing) else (None, None)
 
 
 def _rows(
@@ -194,7 +259,7 @@ def _rows(
     scored: _MetricValues,
     sets: GeneSets,
     *,
-    null: Float[np.ndarray, "permutation gene"] | None,
+    null: list[Float[np.ndarray, "permutation gene"]],
 ) -> list[ScoreRow]:
     rows: list[ScoreRow] = []
     for (metric_column, metric), (set_column, genes) in product(enumerate(METRICS), enumerate(sets)):
@@ -203,9 +268,10 @@ def _rows(
             continue
         low, high, null_mean, null_sd = None, None, None, None
         if scored.draws is not None and metric != "RVD":
-            low, high = interval(scored.draws[:, metric_column, set_column])
-        if null is not None and metric == "PCC":
-            null_mean, null_sd = null_summary(null, sets[genes])
+            low, high = _interval(scored.draws[:, metric_column, set_column])
+        if null and metric == "PCC":
+            of_sections = [_mean_of_existing(one[:, sets[genes]].T) for one in null]
+            null_mean, null_sd = _summary(_mean_of_existing(np.stack(of_sections)))
         row = ScoreRow(
             label.protocol,
             label.panel,

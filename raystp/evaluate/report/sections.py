@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from raystp.evaluate.metrics.cases import CaseOutcome
-from raystp.evaluate.metrics.genes import genes_to_show, pcc_per_gene
+from raystp.evaluate.metrics.genes import genes_to_show, pcc_per_gene, pcc_where_measured
 from raystp.evaluate.metrics.score import SectionOutcome
 from raystp.evaluate.report.charts import cases_figure
 from raystp.evaluate.report.document import ReportFigure
@@ -35,8 +35,11 @@ def section_figures(
     panel: Sequence[str],
     listed: Sequence[str],
 ) -> list[ReportFigure]:
-    """Draw the genes with the highest and the median PCC and those listed in the config, measured beside predicted."""
-    pcc, _ = pcc_per_gene(outcome.predicted, outcome.measured)
+    """Draw the genes with the highest and the median PCC and those listed in the config, measured beside predicted.
+
+    A gene that is not measured in the section is not drawn.
+    """
+    pcc, _ = pcc_where_measured(outcome.predicted, outcome.measured)
     figures = []
     for gene, reason in genes_to_show(pcc, panel, listed):
         one = GeneMap(panel[gene], outcome.measured[:, gene], outcome.predicted[:, gene], pcc=float(pcc[gene]))

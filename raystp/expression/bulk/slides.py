@@ -1,38 +1,33 @@
-"""Which slides belong to which case: from a CSV, or from TCGA barcodes."""
+"""Which slides belong to which case: from a table, or from TCGA barcodes."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Collection, Mapping
 
 from raystp.errors import SectionError, some
 from raystp.storage import StoragePath
+from raystp.storage.text_files import read_text_table
 
 CASE_LETTERS = 12
 """Letters at the start of a TCGA barcode that name the case: TCGA-AA-3488."""
 
 
 def read_slide_cases(path: StoragePath) -> dict[str, str]:
-    """Return slide -> case of a CSV with the columns `slide` and `case`; other columns are ignored.
+    """Return slide -> case of a table with the columns `slide` and `case`; other columns are ignored.
 
     Raises SectionError for a missing column, an empty cell, and a slide that occurs more than once.
     """
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")))
-        rows = [((row.get("slide") or "").strip(), (row.get("case") or "").strip()) for row in reader]
-        columns = list(reader.fieldnames or [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        msg = f"{path} is not a CSV in UTF-8 ({error}): save it as one"
-        raise SectionError(msg) from None
-    if not {"slide", "case"} <= set(columns):
-        msg = f"{path} has the columns {some(columns)}: expected `slide` and `case`, one row per slide"
+    table = read_text_table(path, known=("slide", "case"), error=SectionError)
+    if not {"slide", "case"} <= set(table.columns):
+        msg = f"{path} has the columns {some(table.columns)}: expected `slide` and `case`, one row per slide"
         raise SectionError(msg)
+    rows = [(row.cells["slide"], row.cells["case"]) for row in table.rows]
     duplicates = sorted(slide for slide, count in Counter(slide for slide, _ in rows).items() if count > 1)
-    empty = [number for number, row in enumerate(rows, start=2) if not all(row)]
-    if duplicates or empty:
-        fault = (
-            f"lists slide {some(duplicates)} more than once" if duplicates else f"has an empty cell in row {empty[0]}"
-        )
+    empty = [row.line for row, cells in zip(table.rows, rows, strict=True) if not all(cells)]
+    if empty:
+        msg = f"{path}, line {empty[0]}: `slide` or `case` is empty: expected one case for each slide"
+        raise SectionError(msg)
+    if duplicates or not rows:
+        fault = f"lists slide {some(duplicates)} more than once" if duplicates else "has no row"
         msg = f"{path} {fault}: expected one case for each slide"
         raise SectionError(msg)
     return dict(rows)

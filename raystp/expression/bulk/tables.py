@@ -1,8 +1,6 @@
 """Read a table of cases x genes from parquet, CSV/TSV or h5ad. Only the format is checked here, not the values."""
 
-import zlib
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,14 +10,12 @@ import scipy.sparse as sp
 from jaxtyping import Float64
 
 from raystp.errors import SectionError, some
+from raystp.expression.bulk.text import read_text_columns
 from raystp.expression.schema import read_h5ad
 from raystp.storage import StoragePath
 
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-"""Suffix -> separator of a text table; each may be compressed as .gz."""
-
-_ENCODING = "utf-8-sig"
-"""UTF-8, with or without the byte order mark that Excel writes."""
+TEXT = (".csv", ".tsv", ".txt")
+"""Suffixes of a text table, with any separator; each may be compressed as .gz."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +36,13 @@ def read_table(path: StoragePath, case: str) -> BulkTable:
     name = path.name.removesuffix(".gz")
     if name.endswith(".h5ad"):
         return _read_h5ad(path)
-    suffix = next((suffix for suffix in SEPARATORS if name.endswith(suffix)), None)
-    if suffix is None and not name.endswith(".parquet"):
-        msg = f"{path} is not a table of cases: expected .parquet, .h5ad, or {', '.join(SEPARATORS)} (also .gz)"
+    is_text = name.endswith(TEXT)
+    if not is_text and not name.endswith(".parquet"):
+        msg = f"{path} is not a table of cases: expected .parquet, .h5ad, or {', '.join(TEXT)} (also .gz)"
         raise SectionError(msg)
     try:
-        columns = _read_parquet(path) if suffix is None else _read_text(path, SEPARATORS[suffix], case)
-    except (pa.ArrowException, ValueError, OSError, EOFError, zlib.error) as error:
+        columns = read_text_columns(path, case) if is_text else _read_parquet(path)
+    except (pa.ArrowException, ValueError, OSError) as error:
         msg = (
             f"{path} cannot be read as a table ({type(error).__name__}: {error}): "
             "the file is damaged, or its suffix is wrong"
@@ -71,49 +67,33 @@ def _read_parquet(path: StoragePath) -> list[tuple[str, pd.Series]]:
     return [(str(name), column.to_pandas()) for name, column in zip(table.column_names, table.columns, strict=True)]
 
 
-def _read_text(path: StoragePath, separator: str, case: str) -> list[tuple[str, pd.Series]]:
-    compression: Literal["gzip"] | None = "gzip" if path.name.endswith(".gz") else None
-    with path.local() as local:
-        # pandas renames duplicate columns, so the header is read as a row.
-        header = pd.read_csv(
-            local, sep=separator, header=None, nrows=1, dtype=str, encoding=_ENCODING, compression=compression
-        )
-        names = [str(name).strip() for name in header.iloc[0]]
-        text_columns = {number: str for number, name in enumerate(names) if name == case}  # a case may be called 007
-        body = pd.read_csv(
-            local,
-            sep=separator,
-            header=None,
-            skiprows=1,
-            dtype=text_columns,
-            index_col=False,
-            encoding=_ENCODING,
-            compression=compression,
-            low_memory=False,
-        )
-    if body.shape[1] != len(names):
-        msg = f"its header has {len(names)} columns, its rows have {body.shape[1]}"
-        raise ValueError(msg)
-    return [(name, body.iloc[:, number]) for number, name in enumerate(names)]
-
-
 def _from_columns(path: StoragePath, case: str, columns: list[tuple[str, pd.Series]]) -> BulkTable:
     found = [values for name, values in columns if name == case]
     if len(found) != 1:
         names = some([name for name, _ in columns])
         msg = f"{path} has {len(found)} columns '{case}', expected one with the names of the cases; it has {names}"
         raise SectionError(msg)
-    if found[0].isna().any():
-        msg = f"{path} has {int(found[0].isna().sum())} rows whose '{case}' is empty: give the case of each row"
+    empty = int((found[0].isna() | (found[0] == "")).sum())
+    if empty:
+        msg = f"{path} has {empty} rows whose '{case}' is empty: give the case of each row"
+        raise SectionError(msg)
+    cases = [str(name).strip() for name in found[0]]
+    broken = [name for name in cases if "\n" in name]
+    if broken:
+        msg = f"{path}: case {broken[0]!r} has a line break: is a quote missing?"
+        raise SectionError(msg)
+    if any(not name for name, _ in columns):
+        msg = f"{path}: {sum(not name for name, _ in columns)} column without a name has values; name it, or remove it"
         raise SectionError(msg)
     genes = [(name, _numbers(path, name, cells)) for name, cells in columns if name != case]
     values = np.column_stack([column for _, column in genes]) if genes else np.zeros((len(found[0]), 0))
-    return BulkTable([str(name).strip() for name in found[0]], [name for name, _ in genes], values)
+    return BulkTable(cases, [name for name, _ in genes], values)
 
 
 def _numbers(path: StoragePath, name: str, cells: pd.Series) -> Float64[np.ndarray, "case"]:
     numbers = pd.to_numeric(cells, errors="coerce")
-    words = [str(word) for word in cells[numbers.isna() & cells.notna()]]
+    is_word = numbers.isna() | (numbers.dtype.kind == "b")  # True is a word, not 1
+    words = [str(word) for word in cells[is_word & cells.notna()]]
     if words:
         msg = f"{path} has {len(words)} values of '{name}' that are not numbers: {some(words)}"
         raise SectionError(msg)

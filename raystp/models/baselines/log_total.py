@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from sklearn.linear_model import LinearRegression
 
+from raystp.missing import equal_columns
 from raystp.models.arrays import Arrays
 
 
@@ -11,10 +12,13 @@ def fit_log_total(totals: Float[np.ndarray, "spot"], expression: Float[np.ndarra
     """Regress each gene on log(1 + total counts) of its spot, by least squares, with an intercept.
 
     It uses no image, only the measured sequencing depth of each query. The score of a model says something about tissue
-    only if it is higher than this one.
+    only if it is higher than this one. A gene is fitted on the spots that measured it; one that none measured is NaN.
     """
-    line = LinearRegression().fit(_log(totals), expression.astype(np.float64))
-    slope, intercept = line.coef_[:, 0], np.broadcast_to(line.intercept_, line.coef_.shape[:1])
+    slope, intercept = np.full(expression.shape[1], np.nan), np.full(expression.shape[1], np.nan)
+    for rows, genes in equal_columns(~np.isnan(expression)):
+        if len(rows):
+            line = LinearRegression().fit(_log(totals[rows]), expression[np.ix_(rows, genes)].astype(np.float64))
+            slope[genes], intercept[genes] = line.coef_[:, 0], line.intercept_
     return {"slope": slope.astype(np.float32), "intercept": intercept.astype(np.float32)}
 
 

@@ -11,6 +11,7 @@ from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ConfigError, some
 from raystp.evaluate.metrics.genes import GeneSets, gene_sets, named_sets
 from raystp.evaluate.metrics.score import ScoreLabel
+from raystp.expression.gene_names import Aliases
 from raystp.models.store import load_model
 from raystp.storage import StoragePath
 
@@ -28,6 +29,12 @@ class Prediction:
     def genes(self) -> tuple[str, ...]:
         """The panel, in the order of the predictions' columns."""
         return tuple(self.meta["genes"])
+
+    @property
+    def aliases(self) -> Aliases:
+        """Other names of the genes of the panel."""
+        aliases: Aliases = self.meta.get("gene_aliases", {})
+        return aliases
 
     @property
     def slides(self) -> list[str]:

@@ -44,6 +44,10 @@ class Evaluation:
     """Name of the MLflow experiment by default."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Further text files: name -> content."""
+    failures: list[dict[str, object]] = field(default_factory=list)
+    """Sections that could not be scored: rows of `tables.FAILURES`."""
+    warnings: Mapping[str, list[str]] = field(default_factory=dict)
+    """Section -> what limits its scores."""
 
 
 def source_artifacts(first: Prediction, store: str) -> dict[str, Artifact]:

@@ -62,7 +62,10 @@ def _finish(config: EvaluateConfig, writer: ArtifactWriter, evaluation: Evaluati
     failures = [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in evaluation.report.failures]
     summary = [evaluation.text, "", *evaluation.notes, *failures, f"report: {path / 'report.html'}"]
     counts = {"scores": len(evaluation.rows), "models": len(config.predictions)}
-    return writer.finish(counts, [], {"summary": "\n".join(summary)})
+    notes: dict[str, object] = {"summary": "\n".join(summary)}
+    if evaluation.warnings:
+        notes["warnings"] = dict(evaluation.warnings)
+    return writer.finish(counts, evaluation.failures, notes)
 
 
 def _track(config: EvaluateConfig, writer: ArtifactWriter, evaluation: Evaluation) -> None:

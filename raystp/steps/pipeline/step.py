@@ -14,6 +14,7 @@ from pydantic import Field
 from raystp.artifacts import Artifact, create_or_open
 from raystp.cluster.session import session
 from raystp.config import Location, StepConfig
+from raystp.config_values import ValuesOf
 from raystp.errors import ConfigError
 from raystp.models.methods import DEFAULT, METHODS
 from raystp.steps.embed import step as embed
@@ -29,6 +30,13 @@ logger = logging.getLogger("raystp")
 
 STEP = "pipeline"
 Values = dict[str, Any]
+SpotsValues = Annotated[Values, ValuesOf(spots.CONFIG)]
+TileValues = Annotated[Values, ValuesOf(tile.CONFIG)]
+EmbedValues = Annotated[Values, ValuesOf(embed.CONFIG)]
+TrainValues = Annotated[Values, ValuesOf(train.CONFIG)]
+IndexValues = Annotated[Values, ValuesOf(index.CONFIG)]
+ImputeValues = Annotated[Values, ValuesOf(impute.CONFIG)]
+EvaluateValues = Annotated[Values, ValuesOf(evaluate.CONFIG)]
 
 
 class PipelineConfig(StepConfig[TrackedRun]):
@@ -37,28 +45,28 @@ class PipelineConfig(StepConfig[TrackedRun]):
     slides: Annotated[str, Location("demo")]
     """The slide table, a CSV; rows with `layout` and `counts` are measured sections. `demo/<name>`: a demo's own."""
 
-    spots: Values = Field(default_factory=dict)
+    spots: SpotsValues = Field(default_factory=dict)
     """As for `raystp spots`. Where all trainings have `targets: cases` and this is empty, no spots are read."""
 
-    tile: Values = Field(default_factory=dict)
+    tile: TileValues = Field(default_factory=dict)
     """As for `raystp tile`."""
 
-    embed: Values = Field(default_factory=dict)
+    embed: EmbedValues = Field(default_factory=dict)
     """As for `raystp embed`."""
 
-    train: Values | list[Values]
+    train: TrainValues | list[TrainValues]
     """As for `raystp train`; a list trains several models, and the report is about the first."""
 
-    shared: Values = Field(default_factory=dict)
+    shared: TrainValues = Field(default_factory=dict)
     """Fields of all trainings, as for `raystp train`; a training's own fields take precedence."""
 
-    index: Values = Field(default_factory=dict)
+    index: IndexValues = Field(default_factory=dict)
     """As for `raystp index`, for each contrastive model."""
 
-    impute: Values = Field(default_factory=dict)
+    impute: ImputeValues = Field(default_factory=dict)
     """As for `raystp impute`, for each model."""
 
-    evaluate: Values = Field(default_factory=dict)
+    evaluate: EvaluateValues = Field(default_factory=dict)
     """As for `raystp evaluate`; on cases, its `cases` are those of the first training."""
 
     run: TrackedRun = Field(default_factory=TrackedRun)

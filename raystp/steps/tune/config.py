@@ -1,12 +1,13 @@
 """Configuration of `raystp tune`: a train config, and the fields to vary in it."""
 
 import copy
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from raystp.cluster.training.trials import DISTRIBUTIONS
 from raystp.config import Config, StepConfig, read_yaml, relative_paths, set_field
+from raystp.config_values import ValuesOf
 from raystp.errors import ConfigError
 from raystp.steps.run_config import TrackedRun
 from raystp.steps.train.config import TrainConfig
@@ -39,7 +40,7 @@ class TuneRun(TrackedRun):
 class TuneConfig(StepConfig[TuneRun]):
     """Which training to repeat, and which fields to vary."""
 
-    train: dict[str, Any] | str
+    train: Annotated[dict[str, Any], ValuesOf(TrainConfig)] | str
     """The train config: the path of a YAML file, or its values."""
 
     space: dict[str, list[Any]] = Field(min_length=1)
@@ -66,7 +67,7 @@ class TuneConfig(StepConfig[TuneRun]):
         values = (
             copy.deepcopy(self.train)
             if isinstance(self.train, dict)
-            else read_yaml(StoragePath.of(self.train).local_path)
+            else read_yaml(StoragePath.of(self.train).local_path, TrainConfig)
         )
         for key, value in (("store", self.run.store), ("address", self.run.address)):
             set_field(values, f"run.{key}", value, self._source())

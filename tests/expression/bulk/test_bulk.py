@@ -85,6 +85,10 @@ def test_values_may_be_negative_with_scale_signed(tmp_path: Path) -> None:
         ("case,a\n", "cannot be read as a table"),
         ("", "cannot be read as a table"),
         ("case,a\nP1,inf\n", "absent or not finite"),
+        ("case,a\nP1,True\n", "1 values of 'a' that are not numbers: 'True'"),
+        ('case,a\n"P1\nP2",1\n', "case 'P1.nP2' has a line break"),
+        ('case,a\nP1,"1\nP2,2\n', "cannot be read as a table"),
+        ("case,a,\nP1,1,2\n", "1 column without a name has values"),
     ],
 )
 def test_a_faulty_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -106,6 +110,33 @@ def test_faulty_counts_cases_and_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bulk.parquet").write_bytes(b"no parquet")
     with pytest.raises(SectionError, match="cannot be read as a table"):
         read_bulk(StoragePath.of(tmp_path / "bulk.parquet"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_table_of_a_spreadsheet_reads_like_a_plain_one(
+    tmp_path: Path, encoding: str, separator: str, end: str
+) -> None:
+    lines = ["\u00a0a ,case,b,,", ",,,,", "0.5,007,1,,", "", "2, NA,3e1,,", ",,,,"]
+    text = end.join(lines).replace(",", separator) + end
+    (tmp_path / "bulk.csv").write_bytes(text.encode(encoding))
+    labels = read_bulk(StoragePath.of(tmp_path / "bulk.csv"))
+    assert (labels.cases, labels.genes, labels.values.tolist()) == (["007", "NA"], ["a", "b"], [[0.5, 1], [2, 30]])
+
+
+def test_a_decimal_comma_is_read_only_where_it_is_one(tmp_path: Path) -> None:
+    for text in ("case;a;b\nP1;1,234;2\n", 'case,a,b\nP1,"1,23",2\nP2,"1,234",2\n', "case\ta\tb\nP1\t0,234\t2\n"):
+        assert read_bulk(_csv(tmp_path, text)).values[-1].tolist() in (
+            [pytest.approx(1.234), 2],
+            [pytest.approx(0.234), 2],
+        )
+    with pytest.raises(SectionError, match=r"'1,234' may be 1.234 or 1234; write decimal points"):
+        read_bulk(_csv(tmp_path, "case\ta\nP1\t1,234\n"))
+    with pytest.raises(
+        SectionError, match=r"a decimal comma \('1,2'\) and with a point \('1.5'\): write decimal points"
+    ):
+        read_bulk(_csv(tmp_path, "case;a;b\nP1;1,2;1.5\n"))
 
 
 def test_slides_are_grouped_by_case_and_a_slide_without_a_label_is_refused() -> None:
@@ -136,10 +167,13 @@ def test_variable_genes_have_the_highest_variance_between_the_given_cases() -> N
     [
         ("slide,patient\ns1,P1\n", r"has the columns 'slide', 'patient': expected `slide` and `case`"),
         ("slide,case\ns1,P1\ns1,P2\n", "lists slide 's1' more than once"),
-        ("slide,case\ns1,P1\ns2,\n", "has an empty cell in row 3"),
+        ("slide,case\ns1,P1\n\ns2,\n", "line 4: `slide` or `case` is empty"),
+        ("slide,case\n,,\n", "has no row"),
     ],
 )
 def test_a_faulty_table_of_slides_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    assert read_slide_cases(_csv(tmp_path, "slide,stain,case\ns1,HE,P1\ns2,HE,P1\n")) == {"s1": "P1", "s2": "P1"}
+    for separator in ",;\t":
+        table = "\ufeffslide,stain,case\r\ns1,HE,P1\r\n,,\r\ns2,HE,P1\r\n".replace(",", separator)
+        assert read_slide_cases(_csv(tmp_path, table)) == {"s1": "P1", "s2": "P1"}
     with pytest.raises(SectionError, match=message):
         read_slide_cases(_csv(tmp_path, text))

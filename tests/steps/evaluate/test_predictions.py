@@ -9,10 +9,11 @@ import pytest
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, resolve
 from raystp.errors import ConfigError, SectionError
+from raystp.expression.sections import SectionCounts, load_counts
 from raystp.models.store import load_model, save_model
 from raystp.steps.evaluate.predictions import Prediction, gene_sets_of, open_models
 from raystp.steps.evaluate.spots.controls import LOG_TOTAL, SECTION_MEAN, control_outcomes, seen_gene_controls
-from raystp.steps.evaluate.spots.outcomes import measured_sections, section_outcomes
+from raystp.steps.evaluate.spots.outcomes import predicted_sections, section_outcomes
 from raystp.storage import StoragePath
 
 STATISTICS: dict[str, Any] = {"training_mean": [1.0, 2.0, 3.0, 4.0], "training_variance": [4.0, 3.0, 2.0, 1.0]}
@@ -53,9 +54,13 @@ def _opened(store: StoragePath, *predictions: Artifact) -> list[Prediction]:
     return [replace(one, meta={**one.meta, **STATISTICS}) for one in models]
 
 
+def _measured(spots: Artifact, models: list[Prediction]) -> dict[str, SectionCounts]:
+    return {name: load_counts(spots, name) for name in predicted_sections(spots, models)}
+
+
 def test_spots_with_a_tile_are_scored_in_the_order_of_the_tiles(toy_store: StoragePath) -> None:
     (model,) = _opened(toy_store, _predict(toy_store))
-    measured = measured_sections(resolve(toy_store.uri, "spots/toy", "spots"), [model])
+    measured = _measured(resolve(toy_store.uri, "spots/toy", "spots"), [model])
     outcome = section_outcomes(model, measured)["S3"]
     assert list(measured) == ["S3"]
     assert outcome.predicted[:, 0].tolist() == [0, 1, 2, 3, 4]
@@ -65,7 +70,7 @@ def test_spots_with_a_tile_are_scored_in_the_order_of_the_tiles(toy_store: Stora
 def test_controls_use_the_measurement_of_the_test_section_and_no_image(toy_store: StoragePath) -> None:
     (model,) = _opened(toy_store, _predict(toy_store))
     spots = resolve(toy_store.uri, "spots/toy", "spots")
-    measured = measured_sections(spots, [model])
+    measured = _measured(spots, [model])
     controls = control_outcomes(spots, model, measured, planted=None)
     assert list(controls) == [LOG_TOTAL, SECTION_MEAN]
     mean = controls[SECTION_MEAN]["S3"]
@@ -77,7 +82,7 @@ def test_unseen_genes_are_scored_apart_and_beside_the_mean_of_the_seen(toy_store
     model = replace(model, meta={**model.meta, "unseen": ["B"]})
     sets = gene_sets_of([model], None)
     assert (sets["seen"].tolist(), sets["unseen"].tolist()) == ([0, 2, 3], [1])
-    measured = measured_sections(resolve(toy_store.uri, "spots/toy", "spots"), [model])
+    measured = _measured(resolve(toy_store.uri, "spots/toy", "spots"), [model])
     outcomes = {model.name: section_outcomes(model, measured)}
     (control,) = seen_gene_controls([model], outcomes).values()
     np.testing.assert_allclose(control["S3"].predicted[:, 1], np.arange(5) + 5 / 3, rtol=1e-6)
@@ -113,4 +118,4 @@ def test_models_of_one_method_are_named_by_their_artifacts(toy_store: StoragePat
 def test_a_slide_without_measured_spots_cannot_be_scored(toy_store: StoragePath) -> None:
     (model,) = _opened(toy_store, _predict(toy_store, notes={"slides": ["S9"]}))
     with pytest.raises(SectionError, match=r"on a slide that all models predict \(predicted: 'S9'\)"):
-        measured_sections(resolve(toy_store.uri, "spots/toy", "spots"), [model])
+        predicted_sections(resolve(toy_store.uri, "spots/toy", "spots"), [model])

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Float64
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.score import SectionOutcome
 from raystp.expression.sections import SectionCounts, load_counts
+from raystp.missing import pair_where_predicted
 from raystp.models.baselines.log_total import fit_log_total, predict_log_total
 from raystp.models.unseen_genes import mean_gene_profile
 from raystp.steps.evaluate.predictions import Prediction
@@ -38,18 +39,19 @@ def control_outcomes(
     train = [load_counts(spots, name) for name in sections_of_training(spots, first)]
     line = None
     if train:
-        totals, expression = [one.totals for one in train], [one.expression(genes) for one in train]
+        totals, expression = [one.totals for one in train], [one.expression(genes, first.aliases) for one in train]
         line = fit_log_total(np.concatenate(totals), np.concatenate(expression))
     controls: Outcomes = {}
     for name, counts in measured.items():
-        truth = counts.expression(genes)
-        mean = np.repeat(truth.mean(axis=0, keepdims=True), len(truth), axis=0)
+        truth = counts.expression(genes, first.aliases)
+        mean = np.repeat(truth.mean(axis=0, keepdims=True), len(truth), axis=0)  # of a gene that is missing: missing
         predicted = {LOG_TOTAL: predict_log_total(line, counts.totals)} if line is not None else {}
         predicted[SECTION_MEAN] = mean
         if planted is not None:
             predicted[PLANTED] = planted_expression(planted, counts, genes)
         for control, values in predicted.items():
-            controls.setdefault(control, {})[name] = SectionOutcome(values, truth, counts.xy, counts.patient)
+            pair = pair_where_predicted(values, truth)
+            controls.setdefault(control, {})[name] = SectionOutcome(*pair, counts.xy, counts.patient)
     return controls
 
 

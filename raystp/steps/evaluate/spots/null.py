@@ -20,9 +20,10 @@ from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import RunConfig
 from raystp.errors import ConfigError
-from raystp.evaluate.metrics.genes import pcc_per_gene
+from raystp.evaluate.metrics.genes import pcc_where_measured
 from raystp.evaluate.metrics.score import POOLED, Nulls
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, join_section, load_training_set, stack_sections
+from raystp.missing import pair_where_predicted
 from raystp.models.methods import METHODS
 from raystp.models.store import load_model
 from raystp.models.training.fit import fit
@@ -50,13 +51,14 @@ class SpotNullTask:
 
 
 def null_pcc(task: SpotNullTask) -> dict[str, Float64[np.ndarray, " gene"]]:
-    """Return the PCC of each gene in each test section, and pooled, under one permutation."""
+    """Return the PCC of each gene in each test section, and pooled, under one permutation; NaN where not measured."""
     config, train, test = _data(task.model, task.spots, task.embed, task.test)
     shuffled = train.shuffled(np.random.default_rng([task.seed, 0xB1EE9]))
     predicted = _refit(config, shuffled, test, task)
     parts = {name: test.group == number for number, name in enumerate(test.sections)}
-    found = {name: pcc_per_gene(predicted[rows], test.expression[rows])[0] for name, rows in parts.items()}
-    return found | {POOLED: pcc_per_gene(predicted, test.expression)[0]}
+    predicted, measured = pair_where_predicted(predicted, test.expression)
+    found = {name: pcc_where_measured(predicted[rows], measured[rows])[0] for name, rows in parts.items()}
+    return found | {POOLED: pcc_where_measured(predicted, measured)[0]}
 
 
 @functools.lru_cache(maxsize=2)
@@ -68,9 +70,10 @@ def _data(
     measured, images = open_artifact(spots, "spots"), open_artifact(embed, "embed")
     config = SpotsTrainConfig.of({**open_artifact(model, "train").manifest.config, "run": {}})
     genes, validation = tuple(meta["genes"]), tuple(meta["validation"])
-    block = config.split.validation_block
-    train, _ = load_training_set(TrainingSetSpec(measured, images, tuple(meta["train"]), validation, block, genes))
-    return config, train, stack_sections([join_section(measured, images, name) for name in test], genes)
+    block, aliases = config.split.validation_block, meta.get("gene_aliases", {})
+    spec = TrainingSetSpec(measured, images, tuple(meta["train"]), validation, block, genes, aliases)
+    train, _ = load_training_set(spec)
+    return config, train, stack_sections([join_section(measured, images, name) for name in test], genes, aliases)
 
 
 def _refit(

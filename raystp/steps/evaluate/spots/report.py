@@ -1,17 +1,17 @@
 """Report of an evaluation against measured spots: each section measured beside predicted, then other slides."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.intervals import interval_kind
-from raystp.evaluate.metrics.score import ScoreRow, SectionOutcome
+from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import protocol_of
 from raystp.evaluate.report.document import Report, ReportSection
 from raystp.evaluate.report.sections import section_figures
-from raystp.expression.sections import SectionCounts, sections_of
+from raystp.expression.sections import sections_of
 from raystp.models.methods import REFERENCE
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.evaluate.report import (
@@ -25,6 +25,7 @@ from raystp.steps.evaluate.report import (
     training_curves,
 )
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
+from raystp.steps.evaluate.spots.outcomes import ComparedSections
 from raystp.units import Level0Pixels
 
 GENES_DRAWN = 3
@@ -35,9 +36,7 @@ GENES_DRAWN = 3
 class SpotResults:
     """The results of an evaluation against measured spots."""
 
-    measured: Mapping[str, SectionCounts]
-    outcomes: Mapping[str, Mapping[str, SectionOutcome]]
-    """Model -> section -> predicted beside measured expression."""
+    compared: ComparedSections
     rows: Sequence[ScoreRow]
     notes: Sequence[str]
 
@@ -48,8 +47,8 @@ def spots_report(
     """Return the report's content; it is about the first model."""
     first = models[0]
     sources = source_artifacts(first, config.run.store) | {"spots": spots}
-    embed, measured = sources["embeddings"], results.measured
-    names = [one.name for one in models]
+    embed, measured = sources["embeddings"], results.compared.measured
+    names, lost = [one.name for one in models], results.compared.failures
     return Report(
         title=f"{first.name}: {', '.join(measured)}",
         protocol=protocol_of(first.label().protocol),
@@ -65,7 +64,7 @@ def spots_report(
         sections=[_measured(config, name, results, first=first, embed=embed) for name in measured]
         + _unmeasured(config, spots, first, embed),
         curves=training_curves(models),
-        failures=failures_of(sources),
+        failures=failures_of(sources) + [{key: str(value) for key, value in row.items()} for row in lost],
         manifests=manifests_of(sources),
     )
 
@@ -83,11 +82,12 @@ def _described(spots: Artifact, sections: Sequence[str]) -> list[str]:
 def _measured(
     config: SpotsEvaluateConfig, name: str, results: SpotResults, *, first: Prediction, embed: Artifact
 ) -> ReportSection:
-    outcome, counts = results.outcomes[first.name][name], results.measured[name]
+    outcome, counts = results.compared.outcomes[first.name][name], results.compared.measured[name]
     thumbnail, diameter = slide_thumbnail(embed, counts.slide), Level0Pixels(counts.diameter_px)
     figures = section_figures(name, thumbnail, diameter, outcome, panel=first.genes, listed=config.genes)
     figures += slide_uncertainty(first.prediction, counts.slide, thumbnail)
     note = f"Slide {counts.slide}, patient {counts.patient}, {len(outcome.xy)} spots."
+    note += "".join(f" Note: {warning}." for warning in results.compared.warnings.get(name, []))
     return ReportSection(f"Section {name}", figures, note)
 
 

@@ -1,5 +1,6 @@
 """Score predictions against measured spots: outcomes, controls, permutation null, maps, report."""
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,15 +15,20 @@ from raystp.steps.evaluate.report import Evaluation
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.steps.evaluate.spots.controls import NOTES, control_outcomes, planted_expression, seen_gene_controls
 from raystp.steps.evaluate.spots.null import spot_nulls
-from raystp.steps.evaluate.spots.outcomes import measured_sections, section_outcomes
+from raystp.steps.evaluate.spots.outcomes import compare_sections
 from raystp.steps.evaluate.spots.report import SpotResults, spots_report
+
+logger = logging.getLogger("raystp")
 
 
 def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Prediction]) -> Evaluation:
-    """Return scores, notes and report; raises SectionError if no measured section is predicted."""
-    first, measured = models[0], measured_sections(spots, models)
+    """Return scores, notes and report; raises SectionError if no predicted section can be scored."""
+    first, compared = models[0], compare_sections(spots, models)
+    measured, outcomes = compared.measured, compared.outcomes
+    for section, warnings in compared.warnings.items():
+        for warning in warnings:
+            logger.warning(f"  {section}: {warning}")
     sets = gene_sets_of(models, config.planted)
-    outcomes = {one.name: section_outcomes(one, measured) for one in models}
     nulls = spot_nulls(models, spots, tuple(measured), config.permutations, run=config.run)
     controls = control_outcomes(spots, first, measured, planted=config.planted)
     controls |= seen_gene_controls(models, outcomes)
@@ -34,8 +40,17 @@ def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Pr
     maps = score_maps(config, models, slides, _planted(config.planted, measured, first.genes))
     rows += maps.rows
     notes = [f"`{name}` {note}." for name, note in NOTES.items() if name in controls] + maps.lines
-    report = spots_report(config, spots, models, SpotResults(measured, outcomes, rows, notes))
-    return Evaluation(rows, spots_text(rows), notes, report, cohort=spots.manifest.name)
+    notes += [f"{section}: {warning}." for section, warnings in compared.warnings.items() for warning in warnings]
+    report = spots_report(config, spots, models, SpotResults(compared, rows, notes))
+    return Evaluation(
+        rows,
+        spots_text(rows),
+        notes,
+        report,
+        cohort=spots.manifest.name,
+        failures=compared.failures,
+        warnings=compared.warnings,
+    )
 
 
 def _planted(folder: str | None, measured: Mapping[str, SectionCounts], genes: tuple[str, ...]) -> PlantedSections:

@@ -10,7 +10,7 @@ from raystp.artifacts import Artifact, digest, resolve
 from raystp.cluster.streams.pixels import ReaderPool
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.folds import Split, split_by_patient, split_by_section
-from raystp.expression.panel import choose_panel
+from raystp.expression.panel import choose_panel, panel_aliases
 from raystp.expression.sections import sections_of
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
 from raystp.models.training.plan import epoch_plan
@@ -56,7 +56,13 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
     split = _split(config, spots, sources.images, protocol)
     genes, panel = choose_panel(config.panel, spots, split.train)
     spec = TrainingSetSpec(
-        spots, sources.images, split.train, split.validation, config.split.validation_block, tuple(genes)
+        spots=spots,
+        images=sources.images,
+        train=split.train,
+        validation=split.validation,
+        validation_block=config.split.validation_block,
+        genes=tuple(genes),
+        aliases=panel_aliases(spots, genes),
     )
     train, validation = load_training_set(spec)
     _log(config, protocol, split, train=train, held=validation)
@@ -126,6 +132,7 @@ def _meta(
     notes = spec.images.manifest.notes
     return {
         "genes": list(spec.genes),
+        "gene_aliases": {gene: list(names) for gene, names in spec.aliases.items()},
         "d_image": dim_of(config.encoder) if config.encoder else train.features.shape[1],
         "options": config.model_dump(mode="json").get(config.model, {}),
         "encoder": config.encoder.model_dump(mode="json") if config.encoder else notes["encoder"],

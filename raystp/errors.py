@@ -10,6 +10,7 @@ RaystpError
 ├── EncoderError     an encoder is unknown, or its weights are not the configured ones
 ├── ModelError       a model cannot be trained or applied with these options
 ├── LeakError        a patient is on both sides of a split, or of a query and its reference
+├── ClusterError     Ray cannot start here, or a worker failed in a way that nothing else explains
 └── Unfinished       part of the work is left; the same command continues
 
 Each message has what is wrong, the value seen, what is allowed, the file, and the next command.
@@ -78,6 +79,10 @@ class LeakError(RaystpError):
     """A patient is on both sides of a split, or of a query and its reference."""
 
 
+class ClusterError(RaystpError):
+    """Ray cannot start on this machine, or a worker process failed in a way that no other class explains."""
+
+
 class Unfinished(RaystpError):  # noqa: N818 -- not an error of the user or the data
     """Part of the work is left; the same command continues."""
 
@@ -114,6 +119,29 @@ def failure_as_reason(function: Callable[[Item], Result]) -> Callable[[Item], Re
             return failure_reason(error)
 
     return result_or_reason
+
+
+def own_error(error: BaseException) -> RaystpError:
+    """Return a RaystpError unchanged, and any other exception as a ClusterError with its class, message and place.
+
+    For an exception that is sent to another process, which would lose its traceback.
+    """
+    return error if isinstance(error, RaystpError) else ClusterError(failure_reason(error))
+
+
+def to_text(error: BaseException) -> str:
+    """Return an exception as text for another process: `<class>: <message>`, of its `own_error`."""
+    own = own_error(error)
+    return f"{type(own).__name__}: {own}"
+
+
+def of_text(text: str) -> RaystpError:
+    """Return the error of `to_text`; of a class that is unknown here, a ClusterError with the whole text."""
+    name, _, message = text.partition(": ")
+    kind = globals().get(name)
+    if isinstance(kind, type) and issubclass(kind, RaystpError):
+        return kind(message)
+    return ClusterError(text)
 
 
 def describe_exception(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from raystp.errors import RaystpError, failure_reason
+from raystp.errors import RaystpError, own_error
 
 
 class ShardActor:
@@ -24,14 +24,14 @@ class ShardActor:
         try:
             self._held = open_shard(shard)
         except Exception as error:  # noqa: BLE001 -- Ray would not report why an actor's constructor failed
-            self._error = _own_error(error)
+            self._error = own_error(error)
 
     def call(self, method: str, *arguments: object) -> object:
         """Return the result of a method of the shard, or the error that it raised, as a RaystpError."""
         try:
             return self._error or getattr(self._held, method)(*arguments)
         except Exception as error:  # noqa: BLE001 -- the caller raises it
-            return _own_error(error)
+            return own_error(error)
 
     def ready(self) -> RaystpError | None:
         """Return None once the shard is open, or the error of opening it."""
@@ -77,11 +77,6 @@ def open_pool(open_shard: Callable[[int], object], shards: int, *, replicas: int
         pool.close()
         raise
     return pool
-
-
-def _own_error(error: Exception) -> RaystpError:
-    """Return an error with its place: an exception that is sent to another process loses its traceback."""
-    return error if isinstance(error, RaystpError) else RaystpError(failure_reason(error))
 
 
 def _results(calls: "Sequence[ray.ObjectRef[object]]") -> list[Any]:

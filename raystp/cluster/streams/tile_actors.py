@@ -1,19 +1,30 @@
 """Actors of the tile stream: one that reads and encodes whole units, and three that share a unit's parts."""
 
+import contextlib
 import faulthandler
 import itertools
+import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import TypeAlias
 
 import numpy as np
+import ray
 
-from raystp.cluster.streams.units import Pixels, StreamResources, UnitReceipt, UnitWork, Vectors, WorkUnit
-from raystp.errors import failure_reason
+from raystp.cluster.streams.units import (
+    Pixels,
+    ReadTiles,
+    StreamResources,
+    UnitReceipt,
+    UnitWork,
+    Vectors,
+    WorkUnit,
+)
+from raystp.errors import ClusterError, RaystpError, failure_reason, to_text
 
 Batch: TypeAlias = dict[str, np.ndarray]
 Rows: TypeAlias = dict[str, list[object]]
@@ -25,25 +36,51 @@ GRACE_S = 1.0
 """Time that a hung process gets to exit by itself, before faulthandler ends it."""
 
 
+class _Start:
+    """What a process makes before its first unit. An exception there ends the run, as a receipt with `fatal`.
+
+    Ray would print the traceback of an actor's constructor on both streams, and restart without limit one that crashes.
+    """
+
+    def __init__(self, work: UnitWork, make: Callable[[], None]) -> None:
+        process = ray.get_runtime_context().get_actor_id() or ""
+        self.fatal = ""
+        try:
+            if refusal := work.begin_start(process):
+                self.fatal = to_text(ClusterError(refusal))
+                return
+            make()
+            work.end_start(process)
+        except Exception as caught:  # noqa: BLE001 -- the driver raises it
+            self.fatal = to_text(caught)
+            with contextlib.suppress(RaystpError):  # the store's own error is the one above
+                work.end_start(process)
+
+
 class EncodeUnit:
     """Actor that reads, encodes and commits whole units."""
 
     def __init__(self, work: UnitWork, resources: StreamResources) -> None:
         self._work, self._resources = work, resources
-        self._read, self._encode = work.make_reader(2 * resources.threads + 2), work.make_encoder()
+        self._start = _Start(work, self._make)
         self._waited_s = self._encoded_s = 0.0
         self._threads = ThreadPoolExecutor(resources.threads)
+
+    def _make(self) -> None:
+        self._read = self._work.make_reader(2 * self._resources.threads + 2)
+        self._encode = self._work.make_encoder()
 
     def __call__(self, batch: Batch) -> Rows:
         """Turn a batch of one unit into its receipt."""
         unit = _unit(batch)
         self._waited_s = self._encoded_s = 0.0
+        fatal, error = self._start.fatal, ""
         try:
-            error = self._run(unit)
+            error = fatal or self._run(unit)
         except Exception as caught:  # noqa: BLE001 -- from the store
             error = failure_reason(caught)
         rows = 0 if error else unit.rows
-        receipt = UnitReceipt(unit.unit, unit.slide, rows, error, self._waited_s, self._encoded_s)
+        receipt = UnitReceipt(unit.unit, unit.slide, rows, error, self._waited_s, self._encoded_s, fatal)
         return {key: [value] for key, value in asdict(receipt).items()}
 
     def _run(self, unit: WorkUnit) -> str:
@@ -54,8 +91,12 @@ class EncodeUnit:
             return refusal
         error = ""
         try:
-            vectors = [self._timed_encode(pixels) for pixels in self._batches(unit)]
-            self._work.commit(unit, np.concatenate(vectors))
+            vectors: list[Vectors] = []
+            failed: dict[int, str] = {}
+            for tiles in self._batches(unit):
+                vectors.append(self._timed_encode(tiles.pixels))
+                failed |= tiles.failed
+            self._work.commit(unit, np.concatenate(vectors), failed)
         except Exception as caught:  # noqa: BLE001 -- one unit's fault does not end the others
             error = failure_reason(caught)
         self._work.end(unit)
@@ -67,10 +108,10 @@ class EncodeUnit:
         self._encoded_s += time.monotonic() - start
         return vectors
 
-    def _batches(self, unit: WorkUnit) -> Iterator[Pixels]:
+    def _batches(self, unit: WorkUnit) -> Iterator[ReadTiles]:
         """Yield a unit's batches in order; each thread reads one batch ahead of the encoder."""
         ranges = iter(_ranges(unit.rows, self._resources.batch_tiles))
-        reading: list[Future[Pixels]] = []
+        reading: list[Future[ReadTiles]] = []
 
         def submit(count: int) -> None:
             reading.extend(self._threads.submit(self._read, unit, *one) for one in itertools.islice(ranges, count))
@@ -79,10 +120,10 @@ class EncodeUnit:
         try:
             while reading:
                 start = time.monotonic()
-                pixels = _result(reading.pop(0), unit, self._resources.deadline_s)
+                tiles = _result(reading.pop(0), unit, self._resources.deadline_s)
                 self._waited_s += time.monotonic() - start
                 submit(1)
-                yield pixels
+                yield tiles
         finally:
             for future in reading:
                 future.cancel()
@@ -93,32 +134,36 @@ class ReadUnit:
     """Actor that reads a unit and yields it in bounded parts."""
 
     def __init__(self, work: UnitWork, resources: StreamResources) -> None:
-        self._work, self._read, self._resources = work, work.make_reader(1), resources
+        self._work, self._resources = work, resources
+        self._start = _Start(work, self._make)
         self._thread = ThreadPoolExecutor(1)
+
+    def _make(self) -> None:
+        self._read = self._work.make_reader(1)
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
         """Yield a row per part: the unit, the part's number, and its pixels as bytes or an error message.
 
         A committed unit gives a single row with 0 parts.
         """
-        unit = _unit(batch)
+        unit, fatal = _unit(batch), self._start.fatal
         ranges = _ranges(unit.rows, self._resources.batch_tiles)
         try:
-            committed = self._work.is_committed(unit)
-            error = "" if committed else self._work.begin(unit)
+            committed = not fatal and self._work.is_committed(unit)
+            error = fatal or ("" if committed else self._work.begin(unit))
         except Exception as caught:  # noqa: BLE001 -- from the store
             committed, error = False, failure_reason(caught)
         if committed or error:
-            yield _part_row(unit, 0, 0 if committed else len(ranges), error=error)
+            yield _part_row(unit, 0, 0 if committed else len(ranges), error=error, fatal=fatal)
             return
         for part, (start, stop) in enumerate(ranges):
             try:
                 future = self._thread.submit(self._read, unit, start, stop)
-                pixels = _result(future, unit, self._resources.deadline_s)
+                tiles = _result(future, unit, self._resources.deadline_s)
             except Exception as caught:  # noqa: BLE001 -- one unit's fault does not end the others
                 yield _part_row(unit, part, len(ranges), error=failure_reason(caught))
                 break
-            yield _part_row(unit, part, len(ranges), pixels=pixels)
+            yield _part_row(unit, part, len(ranges), tiles=tiles)
         self._work.end(unit)
 
 
@@ -126,26 +171,34 @@ class EncodePart:
     """Actor that encodes a part of a unit and writes it to a temporary file."""
 
     def __init__(self, work: UnitWork) -> None:
-        self._work, self._encode = work, work.make_encoder()
+        self._work = work
+        self._start = _Start(work, self._make)
+
+    def _make(self) -> None:
+        self._encode = self._work.make_encoder()
 
     def __call__(self, batch: Batch) -> Rows:
         """Turn a batch of one part into a row for the driver, without pixels and vectors."""
-        unit, part, error = _unit(batch), int(batch["part"][0]), str(batch["error"][0])
+        unit, part = _unit(batch), int(batch["part"][0])
+        fatal = str(batch["fatal"][0]) or self._start.fatal
+        error = str(batch["error"][0]) or fatal
         if not error and batch["parts"][0]:
             tile_px = int(batch["tile_px"][0])
             pixels = np.frombuffer(batch["pixels"][0], np.uint8).reshape(-1, tile_px, tile_px, 3)
+            failed = {int(row): str(reason) for row, reason in json.loads(batch["failed"][0])}
             try:
-                self._work.write_part(unit, part, self._encode(pixels))
+                self._work.write_part(unit, part, self._encode(pixels), failed)
             except Exception as caught:  # noqa: BLE001 -- one unit's fault does not end the others
                 error = failure_reason(caught)
-        return {"unit": [unit.unit], "part": [part], "parts": [int(batch["parts"][0])], "error": [error]}
+        row = {"unit": unit.unit, "part": part, "parts": int(batch["parts"][0]), "error": error, "fatal": fatal}
+        return {key: [value] for key, value in row.items()}
 
 
 class JoinParts:
     """Actor that joins units from their parts: one process for all units, since each process imports everything."""
 
-    def __init__(self, work: UnitWork) -> None:
-        self._work = work
+    def __init__(self, work: "list[ray.ObjectRef[UnitWork]]") -> None:
+        self._work = ray.get(work[0])
 
     def join(self, unit: WorkUnit, parts: int) -> str:
         """Commit a unit from its parts; return an error message, or an empty string."""
@@ -156,7 +209,7 @@ class JoinParts:
         return ""
 
 
-def _result(future: "Future[Pixels]", unit: WorkUnit, deadline_s: float) -> Pixels:
+def _result(future: "Future[ReadTiles]", unit: WorkUnit, deadline_s: float) -> ReadTiles:
     """Return what was read; after the deadline exit the process, since a decoder cannot be interrupted otherwise.
 
     A decoder that hangs while it holds the GIL stops this thread too; then faulthandler's own thread exits.
@@ -172,11 +225,16 @@ def _result(future: "Future[Pixels]", unit: WorkUnit, deadline_s: float) -> Pixe
         faulthandler.cancel_dump_traceback_later()
 
 
-def _part_row(unit: WorkUnit, part: int, parts: int, *, pixels: Pixels | None = None, error: str = "") -> Rows:
+def _part_row(
+    unit: WorkUnit, part: int, parts: int, *, tiles: ReadTiles | None = None, error: str = "", fatal: str = ""
+) -> Rows:
     """Return the row of one part, as the readers send it to the encoders."""
-    tile_px, content = (pixels.shape[1], pixels.tobytes()) if pixels is not None else (0, b"")
-    row = {**asdict(unit), "part": part, "parts": parts, "tile_px": tile_px, "pixels": content, "error": error}
-    return {key: [value] for key, value in row.items()}
+    tile_px, content, failed = 0, b"", "[]"
+    if tiles is not None:
+        tile_px, content = tiles.pixels.shape[1], tiles.pixels.tobytes()
+        failed = json.dumps(list(tiles.failed.items()))
+    row = {**asdict(unit), "part": part, "parts": parts, "tile_px": tile_px, "pixels": content, "failed": failed}
+    return {key: [value] for key, value in {**row, "error": error, "fatal": fatal}.items()}
 
 
 def _ranges(rows: int, batch: int) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ Ray Data's row checkpoints are not used: they filter rows only in plans that sta
 commits each finished unit under the unit's name, and the driver skips committed units at the start.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -23,8 +24,12 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
+from raystp.cluster.native_stderr import without_line
 from raystp.cluster.streams.tile_actors import EncodePart, EncodeUnit, JoinParts, ReadUnit
 from raystp.cluster.streams.units import StreamResources, UnitReceipt, UnitWork, WorkUnit
+from raystp.errors import of_text
+
+RESTART_WARNING = b"constructor arguments in the object store and max_restarts > 0"
 
 JOIN_THREADS = 4
 
@@ -35,16 +40,34 @@ MAX_BLOCKS = 10_000
 def stream(
     work: UnitWork, units: list[WorkUnit], resources: StreamResources, on_stats: Callable[[str], object] = str
 ) -> Iterator[UnitReceipt]:
-    """Run every unit; yield receipts as units finish, in no particular order. `on_stats` gets Ray's statistics."""
+    """Run every unit; yield receipts as units finish, in no particular order. `on_stats` gets Ray's statistics.
+
+    Raises the RaystpError of a process that cannot make its encoder or its reader.
+    """
     if not units:
         return
     plan = build_plan(work, units, resources)
     if resources.readers == 0:
-        for row in plan.iter_rows():
+        for row in _rows(plan):
             yield UnitReceipt(**row)
     else:
         yield from _join_parts(work, {unit.unit: unit for unit in units}, plan)
     on_stats(plan.stats())
+
+
+def _rows(plan: "ray.data.Dataset") -> Iterator[dict[str, Any]]:
+    """Yield the plan's rows; raise the error of a row that ends the run.
+
+    Ray warns on stderr that an actor cannot be restarted once the arguments of its constructor are lost. Here the
+    driver keeps them until the end (Ray Data's operator holds the reference): a killed actor is restarted.
+    """
+    rows = iter(plan.iter_rows())
+    with without_line(RESTART_WARNING):
+        first = next(rows, None)
+    for row in itertools.chain([] if first is None else [first], rows):
+        if row["fatal"]:
+            raise of_text(row["fatal"])
+        yield row
 
 
 def build_plan(work: UnitWork, units: list[WorkUnit], resources: StreamResources) -> "ray.data.Dataset":
@@ -52,7 +75,7 @@ def build_plan(work: UnitWork, units: list[WorkUnit], resources: StreamResources
     source = ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=min(len(units), MAX_BLOCKS))
     encoders: dict[str, Any] = {
         "batch_size": 1,
-        "compute": _pool(resources.encoders),
+        "compute": _pool(resources.encoders, len(units)),
         "num_cpus": resources.cpus_per_encoder,
         "num_gpus": resources.gpus_per_encoder,
     }
@@ -62,16 +85,17 @@ def build_plan(work: UnitWork, units: list[WorkUnit], resources: StreamResources
         ReadUnit,
         fn_constructor_args=(work, resources),
         batch_size=1,
-        compute=_pool(resources.readers),
+        compute=_pool(resources.readers, len(units)),
         num_cpus=0.5,  # must differ from the encoders' share, or Ray fuses both into one operator
     )
     return parts.map_batches(EncodePart, fn_constructor_args=(work,), **encoders)
 
 
-def _pool(size: int | tuple[int, int]) -> ActorPoolStrategy:
+def _pool(size: int | tuple[int, int], units: int) -> ActorPoolStrategy:
+    """Return a pool of this size, or of [min, max]; no more actors than units start."""
     if isinstance(size, int):
-        return ActorPoolStrategy(size=size)
-    least, most = size
+        return ActorPoolStrategy(size=min(size, units))
+    least, most = min(size[0], units), min(size[1], units)
     return ActorPoolStrategy(min_size=least, max_size=most, initial_size=least)
 
 
@@ -79,11 +103,13 @@ def _join_parts(work: UnitWork, units: dict[str, WorkUnit], plan: "ray.data.Data
     """Join each unit once all its parts are written; yield its receipt as soon as it is committed."""
     # It reserves no CPU: the encoders may hold all of them until the last part is encoded.
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": JOIN_THREADS}
-    joiner: Any = ray.remote(JoinParts).options(**options).remote(work)
+    # The reference is kept here until the end: a restart needs it.
+    reference = ray.put(work)
+    joiner: Any = ray.remote(JoinParts).options(**options).remote([reference])
     written: dict[str, set[int]] = defaultdict(set)
     failed: set[str] = set()
     joining: dict[ray.ObjectRef[str], WorkUnit] = {}
-    for row in plan.iter_rows():
+    for row in _rows(plan):
         unit = units[row["unit"]]
         if row["error"] and unit.unit not in failed:
             failed.add(unit.unit)

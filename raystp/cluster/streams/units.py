@@ -1,6 +1,6 @@
 """Types of the tile stream: a work unit, the work on it, its receipt, and the resources."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -22,8 +22,17 @@ class WorkUnit:
 
 
 @dataclass(frozen=True)
+class ReadTiles:
+    """A part of a unit as read: the pixels of the tiles that can be read, in order, and the reasons of the others."""
+
+    pixels: Pixels
+    failed: Mapping[int, str] = field(default_factory=dict)
+    """Row within the unit -> the reason that this tile cannot be read."""
+
+
+@dataclass(frozen=True)
 class UnitReceipt:
-    """The outcome of a unit: its committed rows, or the error message."""
+    """The outcome of a unit: its rows once it is committed, or the error message."""
 
     unit: str
     slide: str
@@ -33,6 +42,8 @@ class UnitReceipt:
     """Seconds the encoder waited for the unit's pixels; 0 with separate readers."""
     encoded_s: float = field(default=0.0, compare=False)
     """Seconds of encoding."""
+    fatal: str = ""
+    """An error that ends the run, as `errors.to_text`: the encoder or the reader of units cannot be made."""
 
 
 @runtime_checkable
@@ -51,17 +62,26 @@ class UnitWork(Protocol):
     def end(self, unit: WorkUnit) -> None:
         """Remove the record of attempts: the worker survived the unit."""
 
-    def make_reader(self, buffers: int) -> Callable[[WorkUnit, int, int], Pixels]:
+    def begin_start(self, process: str) -> str:
+        """Record that a process starts to make its reader and encoder; return an error message after too many crashes.
+
+        A restarted process has the same name.
+        """
+
+    def end_start(self, process: str) -> None:
+        """Remove the record of starts: the reader and the encoder are made, or cannot be made."""
+
+    def make_reader(self, buffers: int) -> Callable[[WorkUnit, int, int], ReadTiles]:
         """Build a function that reads tiles [start, stop) of a unit; it may reuse a batch after `buffers` more."""
 
     def make_encoder(self) -> Callable[[Pixels], Vectors]:
         """Build a function from tiles to vectors, on this process's device; vectors of encoders are concatenated."""
 
-    def commit(self, unit: WorkUnit, vectors: Vectors) -> None:
-        """Commit a whole unit atomically."""
+    def commit(self, unit: WorkUnit, vectors: Vectors, failed: Mapping[int, str]) -> None:
+        """Commit a whole unit atomically: the vectors of its tiles, without the failed ones."""
 
-    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
-        """Write a part of a unit to a temporary file."""
+    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors, failed: Mapping[int, str]) -> None:
+        """Write a part of a unit, and the reasons of its failed tiles, to a temporary file."""
 
     def commit_parts(self, unit: WorkUnit, parts: int) -> None:
         """Commit a unit from its parts, and remove them."""

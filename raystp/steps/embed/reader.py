@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from raystp.artifacts import content_id, file_id
-from raystp.cluster.streams.units import Pixels, WorkUnit
+from raystp.cluster.streams.units import Pixels, ReadTiles, WorkUnit
 from raystp.errors import SlideError
-from raystp.slides.open import Slide, open_slide, prefetch_tiles, read_tiles
+from raystp.slides.open import Slide, open_slide, prefetch_tiles, read_tiles_or_fail
 from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
@@ -51,11 +51,17 @@ class UnitReader:
         self._slide: Slide | None = None
         self._boxes: Float64[np.ndarray, "tile 3"] = np.empty((0, 3))
 
-    def __call__(self, unit: WorkUnit, start: int, stop: int) -> Pixels:
-        """Return the pixels of tiles [start, stop) of a unit."""
+    def __call__(self, unit: WorkUnit, start: int, stop: int) -> ReadTiles:
+        """Return the pixels of tiles [start, stop) of a unit, and the reasons of those that cannot be read."""
         slide, boxes = self._open(unit)
-        part = boxes[unit.first + start : unit.first + stop]
-        return read_tiles(slide, part, self._tile_px, into=self._next_buffer(stop - start))
+        first = unit.first + start
+        part = boxes[first : unit.first + stop]
+        pixels, failed = read_tiles_or_fail(slide, part, self._tile_px, into=self._next_buffer(stop - start))
+        if not failed:
+            return ReadTiles(pixels)
+        # The reason has the number of the tile in this batch; its reader needs the number in the slide.
+        reasons = {start + row: f"tile {first + row}{text.removeprefix(f'tile {row}')}" for row, text in failed.items()}
+        return ReadTiles(np.delete(pixels, list(failed), axis=0), reasons)
 
     def _next_buffer(self, count: int) -> Pixels:
         with self._lock:

@@ -13,8 +13,9 @@ from raystp.cluster.streams.tiles import stream
 from raystp.cluster.streams.units import StreamResources, UnitReceipt, WorkUnit
 from raystp.encoders.encoder import InferenceOptions, stored_precision
 from raystp.encoders.registry import describe, tile_warning
-from raystp.errors import ConfigError
+from raystp.errors import ArtifactError, ConfigError
 from raystp.steps.embed.config import EmbedConfig, EmbedRun
+from raystp.steps.embed.failed_tiles import read_failed_tiles, slide_error, units_with_failed_tiles
 from raystp.steps.embed.reader import SlideTiles
 from raystp.steps.embed.work import EmbedWork, EncoderOutput
 from raystp.steps.encoder_source import EncoderSource, source_of
@@ -111,7 +112,7 @@ class _StreamOutcome:
 
 def _embed(config: EmbedConfig, tiles: Artifact, unfinished: Sequence[_EncoderArtifact]) -> list[Artifact]:
     """Read the pixels once for all the encoders, and finish each one's artifact."""
-    slides: list[SlideEntry] = tiles.table("slides.parquet", tables.SLIDES).to_pylist()
+    slides = slides_of(tiles)
     run = config.run
     work = EmbedWork(
         tiles=tiles.path,
@@ -122,10 +123,28 @@ def _embed(config: EmbedConfig, tiles: Artifact, unfinished: Sequence[_EncoderAr
         pass_tiles=run.pass_tiles,
         options=InferenceOptions(run.channels_last, run.compiler),
         cache=run.node_cache(),
+        again=_units_again(unfinished) if run.retry_failed else frozenset(),
     )
     units = plan_units({one["slide"]: one["tiles"] for one in slides}, config.unit_tiles)
     outcome = _stream(work, units, run)
     return [_finish(one, tiles, slides, units=units, outcome=outcome) for one in unfinished]
+
+
+def slides_of(tiles: Artifact) -> list[SlideEntry]:
+    """Return the slides table of tiles; raises ArtifactError if no slide has a tile."""
+    slides: list[SlideEntry] = tiles.table("slides.parquet", tables.SLIDES).to_pylist()
+    if not any(one["tiles"] for one in slides):
+        msg = (
+            f"none of the {len(slides)} slides of {tiles.path} has a tile, so there is nothing to embed: see its "
+            "failures table and thumbnails, then run `raystp tile` with other settings"
+        )
+        raise ArtifactError(msg)
+    return slides
+
+
+def _units_again(unfinished: Sequence[_EncoderArtifact]) -> frozenset[str]:
+    """Return the units with failed tiles, for `run.retry_failed`."""
+    return frozenset().union(*(units_with_failed_tiles(one.writer.path) for one in unfinished))
 
 
 def _tile_px(tiles: Artifact) -> TilePixels:
@@ -202,16 +221,26 @@ def _finish(
     units: list[WorkUnit],
     outcome: _StreamOutcome,
 ) -> Artifact:
-    """Finish an artifact with the slides that have no error; a slide with any error is left out as a whole."""
-    errors, writer, config = outcome.errors, unfinished.writer, unfinished.config
-    patients = {slide["slide"]: slide["patient"] for slide in slides if slide["slide"] not in errors}
+    """Finish an artifact with the slides that have no error; a slide with any error is left out as a whole.
+
+    A slide without a tile is such an error, and one with too many tiles that cannot be read. Fewer of these are rows
+    of the failures table, and the slide is kept.
+    """
+    writer, config = unfinished.writer, unfinished.config
+    lost = read_failed_tiles(writer.path, units)
+    errors = {one["slide"]: outcome.errors.get(one["slide"]) or _error_of(one, lost, tiles) for one in slides}
+    patients = {slide["slide"]: slide["patient"] for slide in slides if not errors[slide["slide"]]}
     kept = [unit for unit in units if unit.slide in patients]
     files: dict[str, list[str]] = {slide: [] for slide in patients}
     for unit in kept:
         files[unit.slide].append(unit.unit)
-    failures: list[dict[str, object]] = [{"slide": s, "stage": STEP, "reason": e} for s, e in sorted(errors.items())]
+    reasons = {slide: [error] if error else lost.get(slide, []) for slide, error in errors.items()}
+    failures: list[dict[str, object]] = [
+        {"slide": slide, "stage": STEP, "reason": one} for slide in sorted(reasons) for one in reasons[slide]
+    ]
     (writer.path / "parts").remove()
     readers = tiles.manifest.notes.get("readers", {})
+    failed = {slide: len(lost[slide]) for slide in patients if slide in lost}
     notes = {
         "encoder": config.encoder.model_dump(mode="json"),
         "encoder_identity": unfinished.source.identity,
@@ -222,6 +251,14 @@ def _finish(
         "units": files,
         "patients": patients,
         "readers": {slide: readers[slide] for slide in patients if slide in readers},
+        **({"failed_tiles": failed} if failed else {}),
     }
-    rows = {"slides": len(patients), "tiles": sum(unit.rows for unit in kept)}
+    rows = {"slides": len(patients), "tiles": sum(unit.rows for unit in kept) - sum(failed.values())}
     return writer.finish(rows, failures, notes, outcome.statistics())
+
+
+def _error_of(slide: SlideEntry, lost: Mapping[str, list[str]], tiles: Artifact) -> str:
+    """Return why a slide whose units are all committed fails as a whole; "" if it does not."""
+    if not slide["tiles"]:
+        return f"it has no tile in {tiles.path}"
+    return slide_error(lost.get(slide["slide"], []), slide["tiles"]) if slide["slide"] in lost else ""

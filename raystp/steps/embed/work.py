@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,16 @@ from raystp import tables
 from raystp.cluster.streams.units import Pixels, Vectors, WorkUnit
 from raystp.encoders.batches import Batch
 from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOptions, Precision, stored_precision
+from raystp.steps.embed.failed_tiles import write_failed_tiles
 from raystp.steps.embed.reader import SlideTiles, UnitReader
 from raystp.steps.encoder_source import EncoderSource
 from raystp.storage import StoragePath
 from raystp.storage.attempt_ledger import MAX_CRASHES, AttemptLedger
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
+
+START = "start-"
+"""Prefix of the markers of processes that make their encoder."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class EmbedWork:
     pass_tiles: Batch = None
     options: InferenceOptions = DEFAULT_OPTIONS
     cache: NodeCache | None = None
+    again: frozenset[str] = frozenset()
+    """Committed units with failed tiles that are computed and committed again."""
 
     @property
     def attempts(self) -> AttemptLedger:
@@ -59,17 +65,18 @@ class EmbedWork:
         self.attempts.clear()
 
     def remove_stale_attempts(self) -> None:
-        """Remove the markers of committed units."""
-        self.attempts.remove_finished(self.committed())
+        """Remove the markers of committed units, and of starts."""
+        starts = {name for name in self.attempts.path.names() if name.startswith(START)}
+        self.attempts.remove_finished(self.committed() | starts)
 
     def committed(self) -> set[str]:
         """Return the names of the units that are committed for every encoder."""
         names = [set((output.path / "commits").names()) for output in self.outputs]
-        return {name.removesuffix(".json") for name in set.intersection(*names)}
+        return {name.removesuffix(".json") for name in set.intersection(*names)} - self.again
 
     def is_committed(self, unit: WorkUnit) -> bool:
-        """Return whether a unit has a commit record for every encoder."""
-        return all(_commit_record(output, unit).exists() for output in self.outputs)
+        """Return whether a unit has a commit record for every encoder, and is not to be committed again."""
+        return unit.unit not in self.again and all(_commit_record(output, unit).exists() for output in self.outputs)
 
     def begin(self, unit: WorkUnit) -> str:
         """Write a marker before any decoder runs; return an error message after `MAX_CRASHES` crashes, else ""."""
@@ -84,6 +91,20 @@ class EmbedWork:
     def end(self, unit: WorkUnit) -> None:
         """Remove the unit's markers."""
         self.attempts.end(unit.unit)
+
+    def begin_start(self, process: str) -> str:
+        """Write a marker before the encoder is made; return an error message after `MAX_CRASHES` crashes, else ""."""
+        if host := self.attempts.begin(f"{START}{process}"):
+            names = ", ".join(f"'{output.source.spec.name}'" for output in self.outputs)
+            return (
+                f"the process of encoder {names} crashed {MAX_CRASHES} times before its first tile (last on {host}), "
+                "probably out of memory: set fewer `run.encoders`, or a smaller encoder"
+            )
+        return ""
+
+    def end_start(self, process: str) -> None:
+        """Remove the markers of a process that made its encoder."""
+        self.attempts.end(f"{START}{process}")
 
     def make_reader(self, buffers: int) -> UnitReader:
         """Build a reader of tiles [start, stop) of a unit; it reuses a batch after `buffers` more."""
@@ -109,12 +130,14 @@ class EmbedWork:
 
         return encode
 
-    def commit(self, unit: WorkUnit, vectors: Vectors) -> None:
+    def commit(self, unit: WorkUnit, vectors: Vectors, failed: Mapping[int, str]) -> None:
         """Write a unit's table for each encoder, then its commit record. An existing table or record is kept."""
         tiles = (self.tiles / "tiles" / f"{unit.slide}.parquet").read_table().slice(unit.first, unit.rows)
+        tiles = tiles.filter(pa.array([row not in failed for row in range(unit.rows)], pa.bool_()))
         columns = [column.combine_chunks() for column in tiles.columns]
         start = 0
         for output in self.outputs:
+            write_failed_tiles(output.path, unit.unit, failed)
             self._commit_output(unit, output, columns, vectors[:, start : start + output.dim])
             start += output.dim
 
@@ -124,24 +147,32 @@ class EmbedWork:
         table = pa.Table.from_arrays([*tiles, tables.vectors(vectors, precision)], schema=schema)
         file, stream = output.path / "embeddings" / unit.slide / f"{unit.unit}.parquet", io.BytesIO()
         pq.write_table(table, stream, compression="zstd")
-        content = stream.getvalue()
-        if not file.write_new(content):
+        content, record = stream.getvalue(), _commit_record(output, unit)
+        if unit.unit in self.again:
+            file.write_bytes(content)
+            record.remove()
+        elif not file.write_new(content):
             content = file.read_bytes()  # of a worker that died before its commit record, or is still running
-        record = {"rows": unit.rows, "dim": output.dim, "sha256": hashlib.sha256(content).hexdigest()}
-        _commit_record(output, unit).write_new(json.dumps(record).encode())
+        values = {"rows": len(vectors), "dim": output.dim, "sha256": hashlib.sha256(content).hexdigest()}
+        record.write_new(json.dumps(values).encode())
 
-    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
-        """Write a numbered part of a unit to a temporary file."""
-        content = io.BytesIO()
-        np.save(content, vectors, allow_pickle=False)
-        (self._parts_folder(unit) / f"{part:06d}.npy").write_bytes(content.getvalue())
+    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors, failed: Mapping[int, str]) -> None:
+        """Write a numbered part of a unit, and the reasons of its failed tiles, to a temporary file."""
+        content, rows = io.BytesIO(), np.array(list(failed), np.int64)
+        np.savez(content, vectors=vectors, rows=rows, reasons=np.array(list(failed.values()), np.str_))
+        (self._parts_folder(unit) / f"{part:06d}.npz").write_bytes(content.getvalue())
 
     def commit_parts(self, unit: WorkUnit, parts: int) -> None:
         """Commit a unit from its parts, in order, and remove them."""
         folder = self._parts_folder(unit)
         if not self.is_committed(unit):  # else a worker died after its commit
-            contents = [(folder / f"{part:06d}.npy").read_bytes() for part in range(parts)]
-            self.commit(unit, np.concatenate([np.load(io.BytesIO(one), allow_pickle=False) for one in contents]))
+            vectors: list[Vectors] = []
+            failed: dict[int, str] = {}
+            for part in range(parts):
+                with np.load(io.BytesIO((folder / f"{part:06d}.npz").read_bytes()), allow_pickle=False) as arrays:
+                    vectors.append(arrays["vectors"])
+                    failed |= dict(zip(arrays["rows"].tolist(), arrays["reasons"].tolist(), strict=True))
+            self.commit(unit, np.concatenate(vectors), failed)
         folder.remove()
 
     def _parts_folder(self, unit: WorkUnit) -> StoragePath:

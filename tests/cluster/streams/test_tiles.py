@@ -1,11 +1,12 @@
 """The tile stream on toy slides: parallelism changes no row; a unit is committed once, or fails with a message."""
 
+import json
 import os
 import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import pytest
 
 from raystp.cluster.streams import tiles as tile_stream
 from raystp.cluster.streams.tiles import build_plan, stream
-from raystp.cluster.streams.units import Pixels, StreamResources, UnitReceipt, Vectors, WorkUnit
-from raystp.errors import SlideError
+from raystp.cluster.streams.units import Pixels, ReadTiles, StreamResources, UnitReceipt, Vectors, WorkUnit
+from raystp.errors import ClusterError, EncoderError, SlideError
 
 pytestmark = pytest.mark.ray
 
@@ -50,10 +51,21 @@ class Numbers:
     def end(self, unit: WorkUnit) -> None:
         shutil.rmtree(self.folder / "attempts" / unit.unit)
 
-    def make_reader(self, buffers: int) -> Callable[[WorkUnit, int, int], Pixels]:  # noqa: ARG002 -- every batch is a new array here
+    def begin_start(self, process: str) -> str:
+        starts = self.folder / "starts" / process
+        starts.mkdir(parents=True, exist_ok=True)
+        if len(list(starts.iterdir())) >= MAX_ATTEMPTS:
+            return "the encoder crashed its process"
+        (starts / str(time.time_ns())).touch()
+        return ""
+
+    def end_start(self, process: str) -> None:
+        shutil.rmtree(self.folder / "starts" / process)
+
+    def make_reader(self, buffers: int) -> Callable[[WorkUnit, int, int], ReadTiles]:  # noqa: ARG002 -- every batch is a new array here
         return self._read
 
-    def _read(self, unit: WorkUnit, start: int, stop: int) -> Pixels:
+    def _read(self, unit: WorkUnit, start: int, stop: int) -> ReadTiles:
         if unit.slide == BROKEN.slide and stop > 70:
             raise SlideError(MESSAGE)
         if unit.slide == ODD.slide and stop > 70:
@@ -67,7 +79,10 @@ class Numbers:
         if unit.slide == HANGING.slide:
             time.sleep(3600)
         numbers = np.arange(unit.first + start, unit.first + stop, dtype=np.uint8)
-        return np.broadcast_to(numbers[:, None, None, None], (stop - start, TILE_PX, TILE_PX, 3)).copy()
+        pixels = np.broadcast_to(numbers[:, None, None, None], (stop - start, TILE_PX, TILE_PX, 3)).copy()
+        failed = [row for row in unit_damage(unit) if start <= row < stop]
+        pixels = np.delete(pixels, [row - start for row in failed], axis=0)
+        return ReadTiles(pixels, {row: f"tile {unit.first + row} is damaged" for row in failed})
 
     def make_encoder(self) -> Callable[[Pixels], Vectors]:
         def encode(tiles: Pixels) -> Vectors:
@@ -76,20 +91,31 @@ class Numbers:
 
         return encode
 
-    def commit(self, unit: WorkUnit, vectors: Vectors) -> None:
+    def commit(self, unit: WorkUnit, vectors: Vectors, failed: Mapping[int, str]) -> None:
         with (self.folder / "log.txt").open("a") as log:
             log.write(f"{unit.unit}\n")
+        assert dict(failed) == {row: f"tile {unit.first + row} is damaged" for row in unit_damage(unit)}
         np.save(self.folder / f"{unit.unit}.npy", vectors)
 
-    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors) -> None:
+    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors, failed: Mapping[int, str]) -> None:
         np.save(self.folder / f"part-{unit.unit}-{part}.npy", vectors)
+        (self.folder / f"part-{unit.unit}-{part}.json").write_text(json.dumps(list(failed.items())))
 
     def commit_parts(self, unit: WorkUnit, parts: int) -> None:
-        self.commit(unit, np.concatenate([np.load(self.folder / f"part-{unit.unit}-{n}.npy") for n in range(parts)]))
+        files = [f"{self.folder}/part-{unit.unit}-{n}" for n in range(parts)]
+        failed = [entry for file in files for entry in json.loads(Path(f"{file}.json").read_text())]
+        vectors = [np.load(f"{file}.npy") for file in files]
+        self.commit(unit, np.concatenate(vectors), dict(failed))
+
+
+def unit_damage(unit: WorkUnit) -> list[int]:
+    """Return the rows of a unit that cannot be read: single tiles, and with batches of 7 a whole batch."""
+    return [5, *range(21, 28), 63] if unit.unit == "one.1" else []
 
 
 def _numbers(unit: WorkUnit) -> np.ndarray:
     number = np.arange(unit.first, unit.first + unit.rows, dtype=np.float32)
+    number = np.delete(number, unit_damage(unit))
     return np.stack([number, number**2], axis=1)
 
 
@@ -156,11 +182,45 @@ def test_a_unit_committed_before_a_crash_is_not_computed_again(
     readers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tile_stream, "MAX_BLOCKS", 2)  # so that a block has several units
-    Numbers(tmp_path).commit(UNITS[0], _numbers(UNITS[0]))
+    Numbers(tmp_path).commit(UNITS[0], _numbers(UNITS[0]), {})
     receipts = list(
         stream(Numbers(tmp_path), UNITS, StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers))
     )
     _check_committed(tmp_path, receipts, UNITS, failed=[])
+
+
+@dataclass(frozen=True)
+class NoEncoder(Numbers):
+    """Work whose encoder cannot be made: it raises an error, or ends the process."""
+
+    error: Exception | None = None
+
+    def make_encoder(self) -> Callable[[Pixels], Vectors]:
+        if self.error is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(3600)  # until the signal arrives
+        assert self.error is not None
+        raise self.error
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("error", "expected", "readers"),
+    [
+        (EncoderError("the weights: are gated"), EncoderError("the weights: are gated"), 0),
+        (ZeroDivisionError("x"), ClusterError("ZeroDivisionError: x"), 0),
+        (ZeroDivisionError("x"), ClusterError("ZeroDivisionError: x"), 1),
+        (None, ClusterError("the encoder crashed its process"), 0),
+    ],
+    ids=["an error", "an unexpected exception", "separate readers", "a crash"],
+)
+def test_an_encoder_that_cannot_be_made_ends_the_run_with_its_own_error(
+    error: Exception | None, expected: Exception, readers: int, tmp_path: Path
+) -> None:
+    resources = StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers)
+    with pytest.raises(type(expected), match=rf"^{expected}( \(raystp/cluster/streams/tile_actors\.py:\d+\))?$"):
+        list(stream(NoEncoder(tmp_path, error), UNITS, resources))
+    assert not (tmp_path / "log.txt").exists()
 
 
 @pytest.mark.slow

@@ -76,9 +76,11 @@ def cohort_of(cases: CasesConfig, embed: Artifact, labelled: Collection[str]) ->
 
 
 def _tiles_of(embed: Artifact) -> dict[str, int]:
-    """Return the number of tiles of each slide."""
+    """Return the number of embedded tiles of each slide."""
+    failed: dict[str, int] = embed.manifest.notes.get("failed_tiles", {})
     tiles = open_artifact(StoragePath(embed.manifest.notes["tiles"]), "tile").table("slides.parquet", tables.SLIDES)
-    return dict(zip(tiles["slide"].to_pylist(), tiles["tiles"].to_pylist(), strict=True))
+    counted = zip(tiles["slide"].to_pylist(), tiles["tiles"].to_pylist(), strict=True)
+    return {slide: count - failed.get(slide, 0) for slide, count in counted}
 
 
 def features_of(embed: Artifact, slides: Sequence[str]) -> Float32[np.ndarray, "tile feature"]:

@@ -36,7 +36,7 @@ from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle
 from raystp.slides.readers.resample import Box, resample, wide_window
 from raystp.slides.readers.scale import SlideScale
 from raystp.slides.tiled.buffers import new_buffer
-from raystp.slides.tiled.decoders import complete_stream
+from raystp.slides.tiled.decoders.tiles import complete_stream
 from raystp.slides.tiled.levels import Level, find_pyramid
 from raystp.slides.tiled.read_plan import Windows, make_read_plan
 from raystp.storage import StoragePath

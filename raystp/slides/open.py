@@ -1,12 +1,13 @@
 """Open a slide, and read tiles of it.
 
-A supported tiled TIFF is read by its stored tiles; from an object store only the needed ones are fetched. Any other
-file is opened by OpenSlide, or as a flat image (JPEG, PNG, plain TIFF) if OpenSlide does not know its format. For these
-two an object is first copied to local disk, where processes of a node may share it. Coordinates are stored pixels of
-level 0: x is the column, y the row.
+A supported tiled TIFF is read by its stored tiles; from an object store only the needed ones are fetched. Other files
+are read by OpenSlide, or as a flat image (JPEG, PNG, plain TIFF); `choose_reader` decides. For these two an object is
+first copied to local disk, where processes of a node may share it. Coordinates are stored pixels of level 0: x is the
+column, y the row. Orientation tags are not applied.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -14,16 +15,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from raystp.errors import SlideError
+from raystp.errors import SlideError, some
+from raystp.slides.choose_reader import Opening, open_local, open_remote
 from raystp.slides.coordinates import TileGeometry, boxes_around
-from raystp.slides.readers.flat import FlatSlide
-from raystp.slides.readers.flat_image import open_image
-from raystp.slides.readers.headers import file_kind
-from raystp.slides.readers.opened import DamagedRegion, SlideContext
-from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle, slide_bounds, slide_mpp
+from raystp.slides.readers.opened import DamagedRegion
 from raystp.slides.readers.resample import WHITE
-from raystp.slides.readers.scale import ScaleSources, resolve_scale
-from raystp.slides.tiled.open import open_file, open_object, read_pyramid
+from raystp.slides.readers.scale import ScaleSources
 from raystp.slides.tiled.read_ahead import cancelling_pool
 from raystp.slides.tiled.slide import TiledSlide, tile_error
 from raystp.storage import StoragePath
@@ -32,6 +29,9 @@ from raystp.units import Level0Pixels, Microns, MicronsPerPixel, TilePixels
 
 MULTI_FILE_SUFFIXES = (".mrxs", ".dcm", ".vms", ".vmu")
 """Formats of several files. A download copies one of them, and one DICOM level would look like a whole slide."""
+
+MAX_LISTED = 10_000
+"""Entries of a folder that are looked at for an error message."""
 
 
 @runtime_checkable
@@ -52,6 +52,8 @@ class Slide(Protocol):
     """The scanned part (x, y, width, height) in level-0 px, white around it; None if the slide does not give one."""
     warnings: list[str]
     """What is doubtful in the file, a sentence each, without the slide's name."""
+    empty: Float64[np.ndarray, "region 4"]
+    """Stored tiles (x, y, width, height) of level 0 without bytes, which are white: glass, or a fault amid tissue."""
     damaged: list[DamagedRegion]
     """What the last call of `thumbnail` could not decode."""
     reader: str
@@ -99,8 +101,9 @@ def open_slide(
     """Open a slide by its id and its path.
 
     Its um/px is `given_mpp` (from the slide table), else the slide's own, else `derived_mpp` (from the spots' pitch).
-    A flat image's dpi tag is ignored, but OpenSlide takes a tiled TIFF's resolution as its um/px. An object that has to
-    be downloaded goes to `cache`, or without one to a temporary copy.
+    A TIFF's own um/px is that of its OME-XML, of ImageJ's unit, or of its resolution tags; an implausible tag of an
+    untiled TIFF, and the dpi tag of a PNG or JPEG, are ignored. An object that has to be downloaded goes to `cache`, or
+    without one to a temporary copy.
 
     Raises:
         SlideError: the file is not a slide, is damaged, or has no plausible um/px.
@@ -111,37 +114,39 @@ def open_slide(
         msg = f"{where} has a format of several files, which is read from local disk only; copy it to this machine"
         raise SlideError(msg)
     sources = ScaleSources(given=given_mpp, derived=derived_mpp)
+    if path.is_local and Path(path.uri).is_dir():
+        raise _folder_error(where, Path(path.uri))
     with contextlib.ExitStack() as stack:
-        tiled = None if path.is_local else open_object(where, path)
+        opening = Opening(name, where, sources, stack)
+        tiled = None if path.is_local else open_remote(opening, path)
         if tiled is not None:
-            stack.callback(tiled.source.close)
-            scale = resolve_scale(where, ScaleSources(given_mpp, tiled.pyramid.mpp, derived_mpp))
-            return TiledSlide(tiled, SlideContext(name, where, scale, stack.pop_all()))
+            return tiled
         local = stack.enter_context(path.local() if cache is None else cache.fetch(path))
-        return _open_local(name, local, where=where, sources=sources, stack=stack)
+        return open_local(opening, local)
 
 
-def _open_local(name: str, path: Path, *, where: str, sources: ScaleSources, stack: contextlib.ExitStack) -> Slide:
-    """Open a local file; the slide takes over its open files and all of `stack`."""
-    kind = file_kind(where, path)
-    pyramid = read_pyramid(where, path) if kind == "tiff" else None
-    handle = open_handle(where, path)
-    if handle is not None:
-        with contextlib.ExitStack() as handle_stack:
-            handle_stack.enter_context(handle)
-            scale = resolve_scale(where, ScaleSources(sources.given, slide_mpp(where, handle), sources.derived))
-            tiled = open_file(where, path, pyramid, handle) if pyramid is not None else None
-            if tiled is None:
-                stack.push(handle_stack.pop_all())
-                context = SlideContext(name, where, scale, stack.pop_all(), slide_bounds(handle))
-                return OpenSlideSlide(handle, context)
-        stack.callback(tiled.source.close)
-        return TiledSlide(tiled, SlideContext(name, where, scale, stack.pop_all()))
-    image = open_image(where, path, kind)
-    if image is None:
-        msg = f"{where} is not a slide: its format is unknown to OpenSlide and is not JPEG, PNG or TIFF"
-        raise SlideError(msg)
-    return FlatSlide(image, SlideContext(name, where, resolve_scale(where, sources), stack.pop_all()))
+def _folder_error(where: str, folder: Path) -> SlideError:
+    """Return the error for a folder that is given as a slide, with a file in it that may be meant."""
+    beside = folder.with_name(f"{folder.name}.mrxs")
+    if beside.is_file():
+        return SlideError(f"{where} is a folder with the data of a MIRAX slide; name the file {beside.name} beside it")
+    files = sorted(file for file in itertools.islice(folder.iterdir(), MAX_LISTED) if file.is_file())
+    images = [file for file in files if _is_dicom(file)]
+    if images:
+        return SlideError(
+            f"{where} is a folder of DICOM files; name one file of it, such as {images[0].name}: "
+            "the others of the same slide are found beside it"
+        )
+    shown = f", which has {some([file.name for file in files], 3)}" if files else ", which has no files"
+    return SlideError(f"{where} is a folder{shown}; name one slide file in the column `path` of the slide table")
+
+
+def _is_dicom(file: Path) -> bool:
+    if file.suffix.lower() == ".dcm":
+        return True
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        return opened.read(132)[128:] == b"DICM"
+    return False
 
 
 def read_tiles(

@@ -39,7 +39,7 @@ class FlatSlide:
         self.name = context.name
         self.width, self.height = image.width, image.height
         self.mpp, self.mpp_from, self.own_mpp = context.scale.mpp, context.scale.source, context.scale.own
-        self.bounds, self.warnings = context.bounds, context.warnings
+        self.bounds, self.warnings, self.empty = context.bounds, context.warnings, context.empty
         self.damaged: list[DamagedRegion] = []
 
     def read(

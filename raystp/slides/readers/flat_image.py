@@ -1,8 +1,8 @@
 """Decode flat images (JPEG, PNG, plain TIFF) to one uint8 RGB array, or refuse them with the reason.
 
-Grey, palette and alpha become RGB, with alpha over white. 16-bit images, CMYK and stacks are refused: their mapping to
-8-bit RGB is not known here. EXIF orientation is NOT applied: measured spots are in the frame of the stored pixels. A
-truncated JPEG is an error; no decoder used here detects flipped bits inside a JPEG stream.
+Grey, palette and alpha become RGB, with alpha over white. What the header states is checked by `readers.checks`. EXIF
+orientation is NOT applied: measured spots are in the frame of the stored pixels. A truncated JPEG is an error; no
+decoder used here detects flipped bits inside a JPEG stream.
 """
 
 from collections.abc import Callable
@@ -12,21 +12,21 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from tifffile import COMPRESSION
 
 from raystp.errors import SlideError
-from raystp.slides.readers.headers import TIFF_ERRORS
+from raystp.slides.readers.checks import SlideFacts
+from raystp.slides.readers.headers import TIFF_ERRORS, directories
 from raystp.slides.readers.resample import WHITE
+from raystp.slides.readers.tiff.picture import choose_picture
 
 MAX_PIXELS = 2**30
 """A flat image is held in memory whole, 3 bytes a px (8 while it is decoded); larger ones need a pyramidal TIFF."""
 
-MAX_SAMPLES = 5
-"""RGB, alpha and one more; a header with more is damaged, or not of an H&E image."""
-
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError)
+_PILLOW_ERRORS = (*TIFF_ERRORS, SyntaxError)
 _PLUGINS = {"jpeg": JpegImageFile, "png": PngImageFile}
 _END_MARKERS = {"jpeg": b"\xff\xd9", "png": b"IEND"}
 _TAIL_BYTES = 1 << 16
@@ -41,40 +41,32 @@ class FlatImage:
 
     width: int
     height: int
+    facts: SlideFacts
     decode: Callable[[], UInt8[np.ndarray, "row col 3"]]
     """Decode the whole image; raises SlideError."""
 
 
 def open_image(where: str, path: Path, kind: str) -> FlatImage | None:
-    """Return the image in a file of `kind` (see `headers.file_kind`), or None for `other`; reads only the header.
+    """Return the image in a PNG or JPEG, None for another kind (see `headers.file_kind`); reads only the header.
 
     Raises:
         SlideError: the image cannot be used as a slide; the message begins with `where`.
     """
-    if kind in _PLUGINS:
-        return _with_pillow(where, path, kind)
-    if kind == "tiff":
-        return _with_tifffile(where, path)
-    return None
-
-
-def _with_pillow(where: str, path: Path, kind: str) -> FlatImage:
+    if kind not in _PLUGINS:
+        return None
     # The plugin's class is opened directly: Image.open has a process-wide pixel limit, which common sections exceed.
     try:
         with _PLUGINS[kind](path) as image, path.open("rb") as file:
-            (width, height), mode = image.size, image.mode
             head = file.read(_PNG_DEPTH_OFFSET + 1)
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             has_end = _END_MARKERS[kind] in file.read()
+            facts = _facts_of_image(image, kind.upper(), head[_PNG_DEPTH_OFFSET] if kind == "png" else 8)
     except _PILLOW_ERRORS as error:
         raise _decode_error(where, error) from None
-    _check_size(where, width, height)
-    if mode == "CMYK" or (kind == "png" and head[_PNG_DEPTH_OFFSET] > 8):  # noqa: PLR2004 -- bits
-        msg = f"{where} is a {mode} {kind.upper()}, not 8-bit grey or RGB; save it as 8-bit RGB"
-        raise SlideError(msg)
     if not has_end:
         msg = f"{where} is a {kind.upper()} without its end: it was cut off; copy the file again from its source"
         raise SlideError(msg)
+    check_memory(where, facts.width, facts.height)
 
     def decode() -> UInt8[np.ndarray, "row col 3"]:
         try:
@@ -84,7 +76,38 @@ def _with_pillow(where: str, path: Path, kind: str) -> FlatImage:
         except _PILLOW_ERRORS as error:
             raise _decode_error(where, error) from None
 
-    return FlatImage(width, height, decode)
+    return FlatImage(facts.width, facts.height, facts, decode)
+
+
+_COLOURS = {"1": "MINISBLACK", "L": "MINISBLACK", "LA": "MINISBLACK", "P": "PALETTE", "CMYK": "SEPARATED"}
+"""The colour model of Pillow's modes; RGB for others that are 8-bit."""
+
+
+def _facts_of_image(image: Image.Image, kind: str, bits: int) -> SlideFacts:
+    width, height = image.size
+    dpi = image.info.get("dpi", (0,))[0]
+    return SlideFacts(
+        kind=kind,
+        width=width,
+        height=height,
+        bits=(max(8, bits),) * len(image.getbands()),  # Pillow scales 1, 2 and 4 bits to 8
+        number=f"uint{max(8, bits)}",
+        colour=_COLOURS.get(image.mode, "RGB" if image.mode in ("RGB", "RGBA") or bits > 8 else image.mode),  # noqa: PLR2004
+        stack=getattr(image, "n_frames", 1),
+        orientation=_orientation(image.info.get("exif", b"")),
+        dpi_mpp=25_400.0 / dpi if dpi > 0 else None,
+    )
+
+
+def _orientation(content: bytes) -> int:
+    """Return the orientation in EXIF metadata; 1 if it has none, or is damaged."""
+    exif = Image.Exif()  # getexif() of a PNG decodes all of it
+    try:
+        exif.load(content)
+        found = exif.get(ExifTags.Base.Orientation, 1)
+    except _PILLOW_ERRORS:
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -96,46 +119,42 @@ def _on_white(image: Image.Image) -> Image.Image:
     return background
 
 
-def _with_tifffile(where: str, path: Path) -> FlatImage:
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            axes, page = tiff.series[0].axes, tiff.pages.first
-            width, height = int(page.imagewidth), int(page.imagelength)
-            reason = _unsupported(page, axes)
-    except TIFF_ERRORS as error:
-        raise _decode_error(where, error) from None
-    if reason is not None:
-        msg = f"{where} is a TIFF {reason}; save it as one 8-bit RGB image"
+def open_tiff(where: str, path: Path, facts: SlideFacts) -> FlatImage:
+    """Return the largest picture of a TIFF, which passed the checks, as one image.
+
+    Raises:
+        SlideError: its compression cannot be decoded, or it is too large for memory.
+    """
+    if not is_decodable(facts):
+        msg = (
+            f"{where} is a TIFF compressed as {facts.compression}, which no reader here decodes; convert it: "
+            "`vips tiffsave SLIDE NEW.tif --tile --pyramid --bigtiff --compression jpeg --Q 90`"
+        )
         raise SlideError(msg)
-    _check_size(where, width, height)
+    check_memory(where, facts.width, facts.height)
 
     def decode() -> UInt8[np.ndarray, "row col 3"]:
         try:
             with tifffile.TiffFile(path) as tiff:
-                return _to_rgb(tiff.pages.first)
+                images = [_to_rgb(page) for page in choose_picture(directories(tiff)).levels[0]]
         except TIFF_ERRORS as error:
             raise _decode_error(where, error) from None
+        return images[0] if len(images) == 1 else np.stack([image[..., 0] for image in images], axis=2)
 
-    return FlatImage(width, height, decode)
+    return FlatImage(facts.width, facts.height, facts, decode)
 
 
-_GREY, _PALETTE = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE), (tifffile.PHOTOMETRIC.PALETTE,)
+def is_decodable(facts: SlideFacts) -> bool:
+    """Return whether tifffile decodes the compression of a TIFF to RGB or grey."""
+    if facts.compression == COMPRESSION.APERIO_JP2000_YCBC.name:
+        return False  # it returns YCbCr
+    try:
+        return COMPRESSION[facts.compression] in tifffile.TIFF.DECOMPRESSORS
+    except KeyError:
+        return False
+
+
 _COLOUR = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
-
-
-def _unsupported(page: tifffile.TiffPage, axes: str) -> str | None:
-    """Return why a TIFF is not one 8-bit RGB image, or None."""
-    if page.dtype not in (np.uint8, np.bool_):
-        return f"of {page.dtype} values"
-    if axes not in ("YX", "YXS", "SYX"):
-        return f"with axes {axes}, a stack and not one image"
-    if page.photometric not in (*_GREY, *_PALETTE, *_COLOUR):
-        return f"of colour model {tifffile.PHOTOMETRIC(page.photometric).name}"
-    if page.samplesperpixel > MAX_SAMPLES:
-        return f"with {page.samplesperpixel} values a pixel"
-    if page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression != tifffile.COMPRESSION.JPEG:
-        return "of uncompressed YCbCr"  # tifffile returns its values unconverted
-    return None
 
 
 def _to_rgb(page: tifffile.TiffPage) -> UInt8[np.ndarray, "row col 3"]:
@@ -166,10 +185,8 @@ def _over_white(
     return np.clip(np.rint(own + WHITE * (1.0 - cover)), 0, WHITE).astype(np.uint8)
 
 
-def _check_size(where: str, width: int, height: int) -> None:
-    if min(width, height) < 1:
-        msg = f"{where} has a damaged header: its size is {width} x {height} px"
-        raise SlideError(msg)
+def check_memory(where: str, width: int, height: int) -> None:
+    """Raise SlideError if an image is too large to be held in memory whole."""
     if width * height > MAX_PIXELS:
         msg = (
             f"{where} is a flat image of {width} x {height} px; flat images are held in memory whole, up to "

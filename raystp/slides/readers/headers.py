@@ -23,7 +23,22 @@ MAX_TILE_SIDE = 4096
 MAX_PAGES = 256
 """Directories that are read; a slide has up to about 20."""
 
-TIFF_ERRORS = (OSError, ValueError, LookupError, RuntimeError, TypeError, ArithmeticError, struct.error)
+MAX_SUBIFDS = 32
+"""SubIFDs that are read of a directory; a pyramid has up to about 10."""
+
+TIFF_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    EOFError,
+    struct.error,
+)
 """Exceptions that tifffile and imagecodecs raise on damaged files."""
 
 _COPY_AGAIN = "copy the file again from its source"
@@ -62,12 +77,9 @@ def checked_tiff(where: str, file: Path | io.RawIOBase) -> Iterator[list[tifffil
     """
     try:
         with tifffile.TiffFile(cast("Path | BinaryIO", file)) as tiff:
-            # An NDPI has one JPEG stream per level, with offsets beyond 4 GB in Hamamatsu's own tags.
-            count = 0 if tiff.is_ndpi else min(len(tiff.pages), MAX_PAGES)
-            pages = [
-                page for i in range(count) if isinstance(page := tiff.pages.get(i, aspage=True), tifffile.TiffPage)
-            ]
-            faults = ((page.index, _fault(page, tiff.filehandle.size)) for page in pages)
+            pages = directories(tiff)
+            subs = [sub for page in pages for sub in sub_directories(page)]
+            faults = ((page.index, _fault(page, tiff.filehandle.size)) for page in (*pages, *subs))
             found = next(((index, fault) for index, fault in faults if fault), None)
             if found is not None:
                 msg = f"{where} has a damaged TIFF header: image {found[0]} {found[1]}; {_COPY_AGAIN}"
@@ -84,6 +96,21 @@ def checked_tiff(where: str, file: Path | io.RawIOBase) -> Iterator[list[tifffil
         raise SlideError(msg) from None
 
 
+def directories(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """Return the directories of a TIFF, none of an NDPI: its levels are in Hamamatsu's own tags."""
+    count = 0 if tiff.is_ndpi else min(len(tiff.pages), MAX_PAGES)
+    return [page for i in range(count) if isinstance(page := tiff.pages.get(i, aspage=True), tifffile.TiffPage)]
+
+
+def sub_directories(page: tifffile.TiffPage) -> list[tifffile.TiffPage]:
+    """Return the SubIFDs of a directory, in which OME-TIFF stores the coarser levels."""
+    found = page.pages
+    if found is None:
+        return []
+    subs = (found.get(number, aspage=True) for number in range(min(len(found), MAX_SUBIFDS)))
+    return [sub for sub in subs if isinstance(sub, tifffile.TiffPage)]
+
+
 def _has_last_directory(tiff: tifffile.TiffFile) -> bool:
     """Return whether the last directory found is marked as the last."""
     tiff.filehandle.seek(tiff.pages.next_page_offset or 0)
@@ -96,8 +123,10 @@ def _fault(page: tifffile.TiffPage, size: int) -> str | None:
         if max(page.tilewidth, page.tilelength) > MAX_TILE_SIDE or min(page.tilewidth, page.tilelength) < 1:
             return f"has tiles of {page.tilewidth} x {page.tilelength} px, allowed are 1 to {MAX_TILE_SIDE}"
         across, down = math.ceil(page.imagewidth / page.tilewidth), math.ceil(page.imagelength / page.tilelength)
-        if len(page.dataoffsets) < across * down:
-            return f"is {page.imagewidth} x {page.imagelength} px in {len(page.dataoffsets)} tiles, not {across * down}"
+        is_separate = page.samplesperpixel > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+        needed = across * down * (page.samplesperpixel if is_separate else 1)
+        if len(page.dataoffsets) < needed:
+            return f"is {page.imagewidth} x {page.imagelength} px in {len(page.dataoffsets)} tiles, not {needed}"
     if len(page.dataoffsets) != len(page.databytecounts):
         return f"has {len(page.dataoffsets)} offsets for {len(page.databytecounts)} byte counts"
     end = max((o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True) if n), default=0)

@@ -3,7 +3,12 @@
 import contextlib
 from dataclasses import dataclass, field
 
+import numpy as np
+from jaxtyping import Float64
+
 from raystp.slides.readers.scale import SlideScale
+
+NO_REGIONS = np.empty((0, 4))
 
 
 @dataclass(frozen=True)
@@ -32,3 +37,5 @@ class SlideContext:
     """See `Slide.bounds`."""
     warnings: list[str] = field(default_factory=list)
     """See `Slide.warnings`."""
+    empty: Float64[np.ndarray, "region 4"] = field(default_factory=lambda: NO_REGIONS)
+    """See `Slide.empty`."""

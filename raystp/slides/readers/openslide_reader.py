@@ -27,6 +27,15 @@ from raystp.slides.readers.resample import (
 from raystp.units import Level0Pixels, TilePixels
 
 
+def vendor_of(path: Path) -> str | None:
+    """Return OpenSlide's name of a file's format, `generic-tiff` for a plain tiled TIFF; None if it is unknown."""
+    try:
+        found: str | None = openslide.OpenSlide.detect_format(path)
+    except (openslide.OpenSlideError, ValueError):  # a file that is damaged is reported when it is opened
+        return None
+    return found
+
+
 def open_handle(where: str, path: Path) -> openslide.OpenSlide | None:
     """Return OpenSlide's handle, or None for an unknown format. `where` names the slide in errors.
 
@@ -42,8 +51,8 @@ def open_handle(where: str, path: Path) -> openslide.OpenSlide | None:
         raise SlideError(msg) from None
 
 
-def slide_mpp(where: str, handle: openslide.OpenSlide) -> tuple[float, float] | None:
-    """Return the slide's own um/px along x and y; None if either is missing."""
+def slide_mpp(where: str, handle: openslide.OpenSlide, *, is_needed: bool = True) -> tuple[float, float] | None:
+    """Return the slide's own um/px along x and y; None if either is missing, or no number and not needed."""
     names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     texts = [handle.properties[name] for name in names if name in handle.properties]
     if len(texts) < len(names):
@@ -51,6 +60,8 @@ def slide_mpp(where: str, handle: openslide.OpenSlide) -> tuple[float, float] | 
     try:
         across, down = (float(text) for text in texts)
     except ValueError:
+        if not is_needed:
+            return None
         msg = f"{where} gives {' x '.join(texts)} um/px; set a number in the column `mpp` of the slide table"
         raise SlideError(msg) from None
     return across, down
@@ -87,7 +98,7 @@ class OpenSlideSlide:
         self.name = context.name
         self.width, self.height = (int(length) for length in handle.dimensions)
         self.mpp, self.mpp_from, self.own_mpp = context.scale.mpp, context.scale.source, context.scale.own
-        self.bounds, self.warnings = context.bounds, context.warnings
+        self.bounds, self.warnings, self.empty = context.bounds, context.warnings, context.empty
         self.damaged: list[DamagedRegion] = []
 
     def read(

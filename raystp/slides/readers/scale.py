@@ -32,6 +32,9 @@ class ScaleSources:
     derived: float | None = None
     """From the pitch of the measured spots."""
 
+    unused: float | None = None
+    """From a tag that is not trusted: the dpi of an image that is no scan."""
+
 
 def resolve_scale(where: str, sources: ScaleSources) -> SlideScale:
     """Return the um/px of the first source that gives one: the table, the slide itself, the spots.
@@ -55,6 +58,12 @@ def resolve_scale(where: str, sources: ScaleSources) -> SlideScale:
         return SlideScale(MicronsPerPixel((across + down) / 2.0), "slide", own)
     if sources.derived is not None:
         return SlideScale(_plausible(where, sources.derived, "the spots' pitch gives"), "spots")
+    if sources.unused is not None:
+        msg = (
+            f"{where} has no um/px of its own but a dpi tag, which would be {sources.unused:g} um/px and is often "
+            "wrong; set the right value in the column `mpp` of the slide table"
+        )
+        raise SlideError(msg)
     msg = f"{where} has no um/px of its own; set the column `mpp` of the slide table"
     raise SlideError(msg)
 

@@ -1,22 +1,49 @@
-"""Open a slide by its stored tiles: supported tiled TIFFs only, and only if OpenSlide reports the same pyramid.
+"""Open a TIFF by its stored tiles, if they are supported exactly.
 
-Both functions return None for any other file or object. Of an object only the header and one tile of each level are
-fetched. OpenSlide cannot open it, so its pyramid follows from the header by OpenSlide's own rules.
+`read_header` reads what all readers need of a TIFF. The tiles of an Aperio file are read only if OpenSlide reports the
+same pyramid; other scanners' files are left to OpenSlide. Of an object only the header and one tile of each level are
+fetched. OpenSlide cannot open it, so its pyramid follows from the header alone.
 """
 
 import contextlib
-from collections.abc import Callable
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import openslide
+from jaxtyping import Float64
 
+from raystp.slides.readers.checks import SlideFacts
 from raystp.slides.readers.headers import checked_tiff, kind_of_bytes
+from raystp.slides.readers.tiff.facts import empty_tiles, facts_of_tiff
+from raystp.slides.readers.tiff.picture import choose_picture
 from raystp.slides.tiled.byte_source import ByteSource, LocalSource
-from raystp.slides.tiled.decoders import has_expected_colours
-from raystp.slides.tiled.levels import Pyramid, find_pyramid
+from raystp.slides.tiled.decoders.tiles import has_expected_colours
+from raystp.slides.tiled.levels import Level, Pyramid, find_pyramid, is_other_vendor
 from raystp.slides.tiled.remote_source import HeaderFile, RemoteSource
 from raystp.storage import StoragePath
+
+PROBED_TILES = 16
+"""Stored tiles of a level that are searched for one whose stream is not damaged."""
+
+
+@dataclass(frozen=True)
+class TiffHeader:
+    """What a TIFF's directories state, read once."""
+
+    facts: SlideFacts
+    sizes: tuple[tuple[int, int], ...]
+    """Width and height of each level, the finest first."""
+    is_tiled: bool
+    planes: int
+    """Directories that one level is stored in: 3 for separate planes of an OME-TIFF."""
+    is_other_vendor: bool
+    """Whether a scanner's own rules may count, which OpenSlide knows."""
+    pyramid: Pyramid | None
+    """The levels by their stored tiles; None if they are not supported exactly."""
+    empty: Float64[np.ndarray, "region 4"]
+    """Regions (x, y, width, height) of level 0 that are stored without bytes."""
 
 
 @dataclass(frozen=True)
@@ -27,58 +54,77 @@ class TiledFile:
     source: ByteSource
 
 
-def read_pyramid(where: str, path: Path) -> Pyramid | None:
-    """Return the pyramid of a TIFF on this machine, None if it is not supported exactly.
+def read_header(where: str, file: Path | io.RawIOBase) -> TiffHeader | None:
+    """Return what a TIFF's directories state; None for an NDPI, whose directories are Hamamatsu's own.
 
     Raises:
         SlideError: the header is damaged; no decoder may open such a file.
     """
-    with checked_tiff(where, path) as pages:
-        return find_pyramid(pages)
+    with checked_tiff(where, file) as pages:
+        if not pages:
+            return None
+        picture = choose_picture(pages)
+        return TiffHeader(
+            facts=facts_of_tiff(picture),
+            sizes=tuple((level[0].imagewidth, level[0].imagelength) for level in picture.levels),
+            is_tiled=picture.first.is_tiled,
+            planes=len(picture.levels[0]),
+            is_other_vendor=is_other_vendor(pages[0]),
+            pyramid=find_pyramid(pages, picture),
+            empty=empty_tiles(picture.first),
+        )
 
 
-def open_file(where: str, path: Path, pyramid: Pyramid, handle: openslide.OpenSlide) -> TiledFile | None:
-    """Open a file by its tiles if OpenSlide's handle has the same vendor and level sizes."""
+def is_pyramid_of(handle: openslide.OpenSlide, pyramid: Pyramid) -> bool:
+    """Return whether OpenSlide's handle has the vendor and the level sizes of a pyramid."""
     sizes = tuple((level.width, level.height) for level in pyramid.levels)
-    if handle.properties.get(openslide.PROPERTY_NAME_VENDOR) != pyramid.vendor or handle.level_dimensions != sizes:
-        return None
-    return _open(LocalSource(where, path), lambda _: pyramid)
+    return handle.properties.get(openslide.PROPERTY_NAME_VENDOR) == pyramid.vendor and handle.level_dimensions == sizes
 
 
-def open_object(where: str, path: StoragePath) -> TiledFile | None:
-    """Open an object by its tiles; return None if it is not a tiled TIFF that is supported exactly.
+def open_file(where: str, path: Path, pyramid: Pyramid) -> TiledFile | None:
+    """Open a file by its tiles; None if their streams contradict its header."""
+    return _with_tiles(LocalSource(where, path), pyramid)
+
+
+def open_object(where: str, path: StoragePath) -> tuple[TiffHeader, TiledFile | None] | None:
+    """Return an object's TIFF header, and its tiles if they are supported; None if it is no plain or Aperio TIFF.
 
     Raises:
         SlideError: the TIFF's header is damaged.
         StorageError: the object cannot be read.
     """
-
-    def read(source: ByteSource) -> Pyramid | None:
+    source = RemoteSource(where, path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(source.close)
         file = HeaderFile(source)
         if kind_of_bytes(file.read(8)) != "tiff":
             return None
         file.seek(0)
-        with checked_tiff(where, file) as pages:
-            return find_pyramid(pages)
+        header = read_header(where, file)
+        if header is None or header.is_other_vendor:
+            return None
+        stack.pop_all()
+        return header, None if header.pyramid is None else _with_tiles(source, header.pyramid)
 
-    return _open(RemoteSource(where, path), read)
 
-
-def _open(source: ByteSource, read: Callable[[ByteSource], Pyramid | None]) -> TiledFile | None:
-    """Return a source with its pyramid; close it if there is none."""
+def _with_tiles(source: ByteSource, pyramid: Pyramid) -> TiledFile | None:
+    """Return a source with its pyramid; close it and return None if the tiles contradict the header."""
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
-        pyramid = read(source)
-        if pyramid is None or not _matches_header(pyramid, source):
+        if not all(_matches_header(level, source) for level in pyramid.levels):
             return None
         stack.pop_all()
         return TiledFile(pyramid, source)
 
 
-def _matches_header(pyramid: Pyramid, source: ByteSource) -> bool:
-    """Return whether the first stored tile of each level has the colour space of its header."""
-    levels = [level for level in pyramid.levels if level.counts.any()]
-    first = [int(level.counts.argmax() if level.counts[0] == 0 else 0) for level in levels]
-    ranges = [(int(level.offsets[tile]), int(level.counts[tile])) for level, tile in zip(levels, first, strict=True)]
-    contents = source.fetch(*zip(*ranges, strict=True)) if ranges else []
-    return all(has_expected_colours(level, content) for level, content in zip(levels, contents, strict=True))
+def _matches_header(level: Level, source: ByteSource) -> bool:
+    """Return whether the first stored tile that is not damaged has the colour space of the level's header."""
+    if level.green_blue:
+        return True  # grey streams, which are checked when they are decoded
+    tiles = np.flatnonzero(level.counts)[:PROBED_TILES]
+    for tile in tiles.tolist():
+        (content,) = source.fetch([int(level.offsets[tile])], [int(level.counts[tile])])
+        found = has_expected_colours(level, content)
+        if found is not None:
+            return found
+    return not len(tiles)

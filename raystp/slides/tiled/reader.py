@@ -6,6 +6,7 @@ already in the processor's cache, and copied from there.
 
 import contextlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -19,7 +20,7 @@ from raystp.errors import RaystpError
 from raystp.slides.readers.resample import WHITE
 from raystp.slides.tiled.buffers import ALIGNMENT, BufferPool
 from raystp.slides.tiled.byte_source import ByteSource
-from raystp.slides.tiled.decoders import tile_decoder
+from raystp.slides.tiled.decoders.tiles import StoredTile, tile_decoder
 from raystp.slides.tiled.levels import Level
 from raystp.slides.tiled.read_ahead import cancelling_pool, prefetched
 from raystp.slides.tiled.read_plan import CopyRect, ReadPlan
@@ -93,7 +94,7 @@ class FetchedTiles:
 
     first: int
     buffers: list[Pixels | None]
-    contents: list[memoryview]
+    contents: list[StoredTile]
 
 
 class LevelReader:
@@ -155,9 +156,9 @@ class _PlanRead:
         offsets, counts = self.offsets[first:last].tolist(), self.counts[first:last].tolist()
         buffers = self.reader.pool.take_cached(keys)
         missing = [number for number, buffer in enumerate(buffers) if buffer is None and counts[number]]
-        contents = [_NO_BYTES] * len(keys)
+        contents: list[StoredTile] = [_NO_BYTES] * len(keys)
         try:
-            fetched = self.reader.source.fetch([offsets[n] for n in missing], [counts[n] for n in missing])
+            fetched = self._fetch(first, missing, offsets, counts)
         except RaystpError:
             for key, buffer in zip(keys, buffers, strict=True):
                 if buffer is not None:
@@ -166,6 +167,17 @@ class _PlanRead:
         for number, content in zip(missing, fetched, strict=True):
             contents[number] = content
         return FetchedTiles(first, buffers, contents)
+
+    def _fetch(self, first: int, missing: list[int], offsets: list[int], counts: list[int]) -> Sequence[StoredTile]:
+        """Return the stored bytes of the tiles `missing` after the first one, of each plane if there are three."""
+        red = self.reader.source.fetch([offsets[n] for n in missing], [counts[n] for n in missing])
+        if not self.reader.level.green_blue:
+            return red
+        planes = [red]
+        tiles = [self.plan.tiles[first + n] for n in missing]
+        for plane_offsets, plane_counts in self.reader.level.green_blue:
+            planes.append(self.reader.source.fetch(plane_offsets[tiles].tolist(), plane_counts[tiles].tolist()))
+        return list(zip(*planes, strict=True))
 
     def load_part(self, first: int) -> None:
         """Fetch, decode and copy some tiles; their bytes are still in the processor's cache when they are decoded."""
@@ -201,7 +213,7 @@ class _PlanRead:
         if spare is not None:
             pool.give_back(spare, None)
 
-    def _decode(self, tile: int, content: memoryview, pixels: Pixels, rects: list[CopyRect]) -> bool:
+    def _decode(self, tile: int, content: StoredTile, pixels: Pixels, rects: list[CopyRect]) -> bool:
         """Decode a tile, and return whether that succeeded; record a failure for its targets."""
         if not content:
             pixels.fill(WHITE)

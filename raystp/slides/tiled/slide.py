@@ -62,7 +62,7 @@ class TiledSlide:
         self.name = context.name
         self.width, self.height = levels[0].width, levels[0].height
         self.mpp, self.mpp_from, self.own_mpp = context.scale.mpp, context.scale.source, context.scale.own
-        self.bounds, self.warnings = context.bounds, context.warnings
+        self.bounds, self.warnings, self.empty = context.bounds, context.warnings, context.empty
         self.damaged: list[DamagedRegion] = []
 
     def read(
@@ -126,8 +126,9 @@ class TiledSlide:
             level = self._readers[number].level
             plan = make_read_plan(level, Windows(np.arange(len(found)), *np.array(found, np.int64).T))
             stored = [tile for tile in plan.tiles if level.counts[tile]]
-            offsets += level.offsets[stored].tolist()
-            counts += level.counts[stored].tolist()
+            for plane_offsets, plane_counts in ((level.offsets, level.counts), *level.green_blue):
+                offsets += plane_offsets[stored].tolist()
+                counts += plane_counts[stored].tolist()
         self._source.prefetch(offsets, counts)
 
     def thumbnail(self, longest: int) -> UInt8[np.ndarray, "row col 3"]:

@@ -95,7 +95,9 @@ def test_an_image_that_cannot_be_8_bit_rgb_is_refused_with_the_reason(tmp_path: 
     Image.fromarray(rgb[..., 0].astype(np.uint16) * 257).save(tmp_path / "16.png")
     Image.fromarray(rgb).convert("CMYK").save(tmp_path / "cmyk.jpg")
     reasons = {"16.tif": "uint16", "float.tif": "float32", "stack.tif": "stack", "cmyk.tif": "SEPARATED"}
-    for name, reason in (reasons | {"16.png": "PNG, not 8-bit", "cmyk.jpg": "CMYK"}).items():
+    for name, reason in (
+        reasons | {"16.png": "PNG of uint16 values with 16 bits, not 8-bit", "cmyk.jpg": "CMYK"}
+    ).items():
         with pytest.raises(SlideError, match=rf"slide 'A1' .*{name}.*{reason}.*8-bit RGB"):
             open_slide("A1", StoragePath.of(tmp_path / name), given_mpp=0.5)
 

@@ -55,24 +55,30 @@ def test_a_ycbcr_jpeg_in_an_rgb_file_is_read_by_openslide(tmp_path: Path) -> Non
     reads_as_openslide(path, "openslide")
 
 
-def test_grey_tiles_are_read_by_openslide(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.tiff", IMAGE[..., 0], photometric="minisblack", compression="jpeg")
-    reads_as_openslide(path, "openslide")
+@pytest.mark.parametrize("compression", ["jpeg", "lzw"])
+def test_grey_tiles_read_as_openslide_reads_them(tmp_path: Path, compression: str) -> None:
+    path = written(tmp_path / "a.tiff", IMAGE[..., 0], photometric="minisblack", compression=compression)
+    reads_as_openslide(path, "tiled")
+    path = written(tmp_path / "b.tiff", IMAGE[..., 0], photometric="miniswhite", compression="deflate")
+    reads_as_openslide(path, "tiled")
 
 
-def test_separate_planes_are_read_by_openslide(tmp_path: Path) -> None:
+def test_separate_planes_read_as_openslide_reads_them(tmp_path: Path) -> None:
     planes = np.ascontiguousarray(np.moveaxis(IMAGE, 2, 0))
     path = written(tmp_path / "a.tiff", planes, photometric="rgb", planarconfig="separate", compression="lzw")
-    reads_as_openslide(path, "openslide")
+    reads_as_openslide(path, "tiled")
 
 
-def test_pixels_that_start_in_another_corner_are_read_by_openslide(tmp_path: Path) -> None:
-    turned = (274, 3, 1, 3, True)
-    path = written(tmp_path / "a.tiff", IMAGE, photometric="rgb", compression="lzw", extratags=[turned])
-    reads_as_openslide(path, "openslide")
+def test_palettes_and_alpha_are_read_by_openslide(tmp_path: Path) -> None:
+    colormap = np.stack([np.arange(256), np.arange(256)[::-1], np.full(256, 7)]).astype(np.uint16) * 257
+    options: dict[str, Any] = {"photometric": "palette", "colormap": colormap, "compression": "lzw"}
+    reads_as_openslide(written(tmp_path / "a.tiff", IMAGE[..., 0], **options), "openslide")
+    alpha = np.concatenate([IMAGE, IMAGE[..., :1]], axis=2)
+    options = {"photometric": "rgb", "extrasamples": ["unassalpha"], "compression": "lzw"}
+    reads_as_openslide(written(tmp_path / "b.tiff", alpha, **options), "openslide")
 
 
-def test_a_file_of_another_vendor_is_read_by_openslide(tmp_path: Path) -> None:
+def test_a_file_that_may_be_another_vendors_is_read_by_its_tiles_if_openslide_knows_none(tmp_path: Path) -> None:
     xmp = (700, 1, 5, b"<xmp>", True)
     path = written(tmp_path / "a.tiff", IMAGE, photometric="rgb", compression="jpeg", extratags=[xmp])
     reads_as_openslide(path, "openslide")

@@ -10,6 +10,7 @@ from jaxtyping import Float64, UInt8
 from raystp.errors import SlideError
 from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.tiled.byte_source import LocalSource
+from raystp.slides.tiled.decoders.tiles import StoredTile
 from raystp.slides.tiled.slide import TiledSlide
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, TilePixels
@@ -82,7 +83,7 @@ def count_decodes(slide: TiledSlide) -> list[int]:
     for number, reader in enumerate(slide._readers):
 
         def decode(
-            content: memoryview, pixels: Rgb, number: int = number, own: Callable[..., None] = reader.decode
+            content: StoredTile, pixels: Rgb, number: int = number, own: Callable[..., None] = reader.decode
         ) -> None:
             counts[number] += 1
             own(content, pixels)

@@ -1,0 +1,1 @@
+"""Decoders of single stored tiles, one per codec."""

@@ -5,24 +5,28 @@ from collections.abc import Callable
 import anndata as ad
 
 from raystp.errors import SectionError
-from raystp.expression.readers.legacy_st import read_legacy_st
-from raystp.expression.readers.scverse import read_scverse
-from raystp.expression.readers.source import Notes, SectionSource
-from raystp.expression.readers.space_ranger import read_space_ranger
+from raystp.expression.readers.legacy_st import parse_legacy_st
+from raystp.expression.readers.scverse import parse_scverse
+from raystp.expression.readers.source import SectionSource
+from raystp.expression.readers.space_ranger import parse_space_ranger
+from raystp.expression.section_checks.finish import finish_section
+from raystp.expression.section_checks.raw import Notes, RawSection
 
-LAYOUTS: dict[str, Callable[[SectionSource], tuple[ad.AnnData, Notes]]] = {
-    "legacy_st": read_legacy_st,
-    "space_ranger": read_space_ranger,
-    "scverse": read_scverse,
+LAYOUTS: dict[str, Callable[[SectionSource, Notes], RawSection]] = {
+    "legacy_st": parse_legacy_st,
+    "space_ranger": parse_space_ranger,
+    "scverse": parse_scverse,
 }
+"""Each parses its files, and only that: the checks are `SECTION_CHECKS`, for all layouts."""
 
 
 def read(source: SectionSource) -> tuple[ad.AnnData, Notes]:
     """Read a measured section: return it in raystp's schema, with notes on what was dropped or assumed.
 
-    Raises SectionError for an unknown layout, and wherever the layout's reader does.
+    Raises SectionError for an unknown layout, and wherever the layout's parser or a check does.
     """
     if source.layout not in LAYOUTS:
         msg = f"section '{source.section}': unknown layout {source.layout!r}; choose one of {', '.join(LAYOUTS)}"
         raise SectionError(msg)
-    return LAYOUTS[source.layout](source)
+    notes: Notes = {}
+    return finish_section(LAYOUTS[source.layout](source, notes), source, notes)

@@ -1,0 +1,1 @@
+"""The checks that every measured section passes, whatever layout it came in."""

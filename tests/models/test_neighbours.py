@@ -9,7 +9,7 @@ from jaxtyping import Float64
 
 import raystp.models.neighbours as module
 from raystp.errors import SectionError
-from raystp.expression.readers.legacy_st import read_legacy_st
+from raystp.expression.readers.registry import read
 from raystp.expression.readers.source import SectionSource
 from raystp.models.neighbours import REACH, SpotNeighbours, neighbours
 from raystp.storage import StoragePath
@@ -134,7 +134,7 @@ def test_neighbours_of_a_tile_grid_are_found_by_tile_centres() -> None:
 def test_a_real_section_has_nearly_all_its_neighbours(real_data: Path) -> None:
     counts = StoragePath.of(real_data / "her2st" / "ST-cnts" / "C2.tsv.gz")
     positions = StoragePath.of(real_data / "her2st" / "ST-spotfiles" / "C2_selection.tsv")
-    section = read_legacy_st(SectionSource("C2", "C2", "C", "legacy_st", counts, positions))[0]
+    section = read(SectionSource("C2", "C2", "C", "legacy_st", counts, positions))[0]
     label = section.uns["raystp"]
     around = neighbours(section.obsm["spatial"], within=REACH * label["pitch_um"] / label["mpp"])
     assert around.mask.sum(axis=1).mean() > 7

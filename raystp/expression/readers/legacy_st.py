@@ -47,6 +47,7 @@ class CountTable:
 def parse_legacy_st(source: SectionSource, notes: Notes) -> RawSection:
     """Parse a section; raises SectionError where a file is not of this layout, or where no positions are known."""
     refuse_packed(source.counts, source.origin)
+    notes["counts_from"] = source.counts.name
     table = _read_counts(source.counts, source.origin)
     places = _read_selection(source.positions, source.origin) if source.positions else _places_of_names(source, table)
     keys = _spot_names(table.array) if source.positions else table.spots

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
-import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
 from raystp.errors import SectionError, some
 from raystp.expression.hdf5 import checked_hdf5, max_declared_bytes
 from raystp.expression.readers.files.folders import Found, find_role, refuse_packed, split_role
-from raystp.expression.readers.source import SectionSource
 from raystp.expression.readers.files.values import single
+from raystp.expression.readers.source import SectionSource
 from raystp.expression.section_checks.genes import GENE_EXPRESSION
 from raystp.storage import StoragePath
 from raystp.storage.text_files import decode_text
@@ -81,7 +80,7 @@ def _read_h5(found: Found, origin: str) -> CountMatrix:
             counts.check_format(full_check=True)
             columns = [_strings(features[name]) for name in ("name", "id", "feature_type")]
             chemistry = str(single(file.attrs.get("chemistry_description", "")))
-            return _matrix(found, counts, _strings(group["barcodes"]), columns, chemistry)
+            return _matrix(found, counts, _strings(group["barcodes"]), columns, chemistry=chemistry)
         except (KeyError, ValueError, TypeError, AttributeError, OSError, IndexError, RuntimeError) as error:
             msg = f"{origin}: {path} is not a feature-barcode matrix of Space Ranger (version 2 or later): {error}"
             raise SectionError(msg) from None
@@ -96,7 +95,7 @@ def _read_mtx(found: Found, names: list[str], source: SectionSource) -> CountMat
         ids = [row[0] for row in features]
         symbols = [row[1] if len(row) > 1 else row[0] for row in features]
         kinds = [row[2] if len(row) > 2 else GENE_EXPRESSION for row in features]  # noqa: PLR2004 -- genes.tsv has two
-        return _matrix(found, counts, [row[0] for row in barcodes], [symbols, ids, kinds], "")
+        return _matrix(found, counts, [row[0] for row in barcodes], [symbols, ids, kinds], chemistry="")
     except (KeyError, ValueError, TypeError, IndexError, OverflowError, OSError, EOFError, zlib.error) as error:
         msg = f"{origin}: {folder} does not hold the matrix, features and barcodes of Space Ranger: {error}"
         raise SectionError(msg) from None
@@ -114,7 +113,7 @@ def _read_mtx_counts(path: StoragePath, origin: str) -> sp.csr_matrix:
 
 
 def _matrix(
-    found: Found, counts: sp.csr_matrix, barcodes: list[str], columns: list[list[str]], chemistry: str
+    found: Found, counts: sp.csr_matrix, barcodes: list[str], columns: list[list[str]], *, chemistry: str
 ) -> CountMatrix:
     """Return the matrix; raises ValueError where the lengths do not fit."""
     symbols, ids, kinds = columns

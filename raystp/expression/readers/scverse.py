@@ -50,9 +50,9 @@ def parse_scverse(source: SectionSource, notes: Notes) -> RawSection:
 
 def _places(adata: ad.AnnData, source: SectionSource, notes: Notes) -> RawPlaces:
     names = [str(name) for name in adata.obs_names]
-    pixels = _columns(adata, PIXEL_COLUMNS, source)
+    pixels = _columns(adata, PIXEL_COLUMNS)
     flags = list(adata.obs["in_tissue"]) if "in_tissue" in adata.obs else None
-    array = _columns(adata, ARRAY_COLUMNS, source)
+    array = _columns(adata, ARRAY_COLUMNS)
     if "spatial" in adata.obsm:
         notes["places_from"] = "obsm['spatial']"
         if source.positions is not None:
@@ -105,7 +105,7 @@ def _checked(
     raise SectionError(msg)
 
 
-def _columns(adata: ad.AnnData, names: tuple[str, str], source: SectionSource) -> Float64[np.ndarray, "spot 2"] | None:
+def _columns(adata: ad.AnnData, names: tuple[str, str]) -> Float64[np.ndarray, "spot 2"] | None:
     """Return two columns of obs as numbers; None where one is absent or has no numbers at all."""
     if not all(name in adata.obs for name in names):
         return None

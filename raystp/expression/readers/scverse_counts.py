@@ -46,10 +46,10 @@ def find_counts(adata: ad.AnnData, source: SectionSource, notes: Notes) -> tuple
         raise SectionError(msg)
     example = next(iter(_usual(adata)), None)
     fault = _fault(_csr(example[1], example[0], source), adata, len(example[2])) if example else "they are empty"
+    where = _and(looked) if looked else "X, .raw and layers"
     msg = (
-        f"{source.origin} has no raw counts: {_and(looked) if looked else 'X, .raw and layers'} hold no whole numbers "
-        f"from 0 on ({fault}): they are normalised already; add the raw counts as layers['counts'], or name their "
-        "layer in counts_layer"
+        f"{source.origin}: {where} have values that are not whole numbers from 0 on ({fault}), so they are not raw "
+        "counts (normalised already?): add the raw counts as layers['counts'], or name their layer in counts_layer"
     )
     raise SectionError(msg)
 

@@ -24,7 +24,7 @@ OWN_COLUMNS = (
 )
 """Columns that name a library; two values mean two libraries."""
 WEAK_COLUMNS = ("batch", "section", "dataset", "region", "array", "capture_area", "donor_id", "patient", "sangerID")
-"""Columns that name a library only if their values are the libraries, or if spots of two values share an array place."""
+"""Columns that name a library only if their values are the libraries, or if two spots share an array place."""
 
 
 def facts_of(adata: ad.AnnData) -> dict[str, LibraryFacts]:

@@ -12,10 +12,10 @@ import json
 
 from raystp.errors import SectionError, some
 from raystp.expression.readers.files.folders import Found, find_role, refuse_packed, split_role
+from raystp.expression.readers.files.values import numbers
 from raystp.expression.readers.matrices import CountMatrix, read_matrix
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.readers.tissue_positions import read_tissue_positions
-from raystp.expression.readers.files.values import numbers
 from raystp.expression.readers.visium_hd import refuse_bins, refuse_visium_hd
 from raystp.expression.section_checks.join import suffix_libraries
 from raystp.expression.section_checks.raw import LibraryFacts, Notes, RawGenes, RawSection
@@ -98,7 +98,8 @@ def _find_positions(source: SectionSource, counts: Found) -> tuple[Found, list[s
         same = [name for name in names if split_role(name, POSITION_ROLES) == counts.prefix]
         if same:
             return Found(candidate / same[0], counts.prefix), names
-    msg = f"{source.origin} has no positions: give its spatial folder, or the file {' or '.join(POSITION_ROLES[:2])} in it"
+    files = " or ".join(POSITION_ROLES[:2])
+    msg = f"{source.origin} has no positions: give its spatial folder, or the file {files} in it"
     raise SectionError(msg)
 
 

@@ -46,6 +46,6 @@ def _has_marks(path: StoragePath) -> bool:
 def _message(source: SectionSource) -> str:
     return (
         f"{source.origin} is Visium HD, whose square bins are not spots, and the layout `space_ranger` reads spots: "
-        "convert one bin size (square_008um or square_016um) to h5ad, with obsm['spatial'] in px of the full-resolution "
-        "image, and use the layout `scverse` with mpp = microns_per_pixel of its scalefactors_json.json"
+        "convert one bin size (square_008um or square_016um) to h5ad with obsm['spatial'] in px of the full-res image, "
+        "and use the layout `scverse` with mpp = microns_per_pixel of its scalefactors_json.json"
     )

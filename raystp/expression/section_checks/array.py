@@ -43,7 +43,7 @@ def fit_to_array(raw: RawSection, source: SectionSource, notes: Notes) -> RawSec
         )
     notes["mirrored"] = fit.mirrored
     if fit.mirrored:
-        _report_mirrored(raw, technology, fit, source, notes)
+        _report_mirrored(raw, technology, fit, source=source, notes=notes)
     if technology is None:
         return raw
     notes["technology"] = technology.name
@@ -79,7 +79,7 @@ def _report_strays(technology: Technology, fit: ArrayFit, source: SectionSource,
 
 
 def _report_mirrored(
-    raw: RawSection, technology: Technology | None, fit: ArrayFit, source: SectionSource, notes: Notes
+    raw: RawSection, technology: Technology | None, fit: ArrayFit, *, source: SectionSource, notes: Notes
 ) -> None:
     """Raise SectionError where no instrument mirrors; else warn.
 

@@ -29,7 +29,7 @@ SECTION_CHECKS: dict[str, Check] = {
     "measured": tissue.drop_unmeasured,
     "positions differ": join.check_positions_differ,
 }
-"""What every section passes; whole, finite, positive counts and finite positions are checked by the schema at the end."""
+"""What every section passes; the schema at the end checks whole, finite, positive counts and finite positions."""
 
 
 def finish_section(raw: RawSection, source: SectionSource, notes: Notes) -> tuple[ad.AnnData, Notes]:

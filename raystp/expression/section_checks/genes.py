@@ -56,7 +56,7 @@ def keep_gene_expression(raw: RawSection, source: SectionSource, notes: Notes) -
     return raw if len(kept) == len(kinds) else replace(raw, counts=raw.counts[:, kept], genes=_take(raw.genes, kept))
 
 
-def name_genes(raw: RawSection, source: SectionSource, notes: Notes) -> RawSection:
+def name_genes(raw: RawSection, _source: SectionSource, notes: Notes) -> RawSection:
     """Name genes by symbols where the files have them; keep Ensembl ids, without versions, as `gene_ids`."""
     genes = raw.genes
     by_ids = bool(genes.names) and sum(map(is_ensembl, genes.names)) > len(genes.names) / 2

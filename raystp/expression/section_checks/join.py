@@ -111,7 +111,7 @@ def _without_suffix(names: list[str]) -> tuple[list[str] | None, str]:
     return [match[1] if match else name for match, name in zip(parts, names, strict=True)], suffixes.pop()
 
 
-def check_names_once(raw: RawSection, source: SectionSource, notes: Notes) -> RawSection:
+def check_names_once(raw: RawSection, source: SectionSource, _notes: Notes) -> RawSection:
     """Refuse a spot that is listed twice: which counts, or which place, are its own?"""
     for names, side in ((raw.keys or raw.spots, "counts"), (raw.places.names, "positions")):
         if len(set(names)) < len(names):
@@ -141,7 +141,7 @@ def join_places(raw: RawSection, source: SectionSource, notes: Notes) -> RawSect
     return replace(raw.take(np.asarray(both, np.int64)), places=replace(places, in_tissue=None), keys=None)
 
 
-def check_positions_differ(raw: RawSection, source: SectionSource, notes: Notes) -> RawSection:
+def check_positions_differ(raw: RawSection, source: SectionSource, _notes: Notes) -> RawSection:
     """Refuse spots that share a place: places that nobody filled in, or several sections in one file."""
     for values, kind in ((raw.places.xy, "position"), (raw.places.array, "array_row and array_col")):
         if values is None:

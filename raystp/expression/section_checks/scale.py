@@ -32,9 +32,9 @@ def resolve_scale(raw: RawSection, source: SectionSource, notes: Notes) -> RawSe
         by_pitch = technology.step_um / raw.lattice_pitch_px
         notes["mpp_by_pitch"] = by_pitch
     mpp = _choose_mpp(raw, source, by_pitch, notes)
-    _compare_with_pitch(mpp, by_pitch, technology, source, notes)
+    _compare_with_pitch(mpp, by_pitch, technology, source=source, notes=notes)
     pitch_um = _pitch_um(raw, technology, mpp, notes)
-    diameter_um = _spot_diameter_um(raw, technology, mpp, pitch_um, notes)
+    diameter_um = _spot_diameter_um(raw, technology, mpp, pitch_um, notes=notes)
     scale = Scale(mpp, pitch_um, diameter_um)
     raw = replace(raw, technology=technology, scale=scale)
     _check_drawn_diameter(raw, source, notes)
@@ -84,7 +84,7 @@ def _choose_mpp(raw: RawSection, source: SectionSource, by_pitch: float | None, 
 
 
 def _compare_with_pitch(
-    mpp: float, by_pitch: float | None, technology: Technology | None, source: SectionSource, notes: Notes
+    mpp: float, by_pitch: float | None, technology: Technology | None, *, source: SectionSource, notes: Notes
 ) -> None:
     if by_pitch is None or technology is None or abs(mpp / by_pitch - 1) <= MPP_NOTED:
         return
@@ -142,7 +142,7 @@ def _unknown_pitch(pitch: float, mpp: float) -> str:
 
 
 def _spot_diameter_um(
-    raw: RawSection, technology: Technology | None, mpp: float, pitch_um: float, notes: Notes
+    raw: RawSection, technology: Technology | None, mpp: float, pitch_um: float, *, notes: Notes
 ) -> float:
     stored = raw.stored_um.get("spot_diameter_um")
     if stored:

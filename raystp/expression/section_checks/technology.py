@@ -86,4 +86,4 @@ def _one_parity(
 ) -> bool:
     known = array[np.isfinite(array).all(axis=1)]
     odd = np.rint(known).sum(axis=1) % 2 != 0
-    return len(known) >= least and max(odd.mean(), 1 - odd.mean()) >= share
+    return len(known) >= least and max(float(odd.mean()), 1 - float(odd.mean())) >= share

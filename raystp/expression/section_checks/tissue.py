@@ -11,7 +11,7 @@ from raystp.expression.section_checks.raw import Notes, RawSection, note_dropped
 
 LEAST_UMI = 10.0
 LEAST_SHARE = 0.05
-"""Default of `min_counts`: the larger of 10 UMI and 5 % of the section's median. Of HER2ST's 36 sections, 20 hold 1 or 2
+"""Default of `min_counts`: the larger of 10 UMI and 5 % of the section's median. 20 of HER2ST's 36 sections hold 1 or 2
 spots with fewer than 10 UMI, of which CP10k makes 9.2 of one UMI. Bins of 8 um with a hundred UMI stay."""
 MANY_DROPPED = 0.10
 

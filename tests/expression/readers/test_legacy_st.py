@@ -7,9 +7,10 @@ import pytest
 
 from raystp.errors import SectionError, StorageError
 from raystp.expression.readers.registry import read
-from raystp.expression.readers.source import SectionSource
+from raystp.expression.readers.source import SectionOptions, SectionSource
 from raystp.storage import StoragePath
 
+OPTIONS = SectionOptions(min_counts=0.0, max_lost=0.5)
 COUNTS = "\tA\tB\tC\n1x1\t1\t0\t2\n2x1\t0\t3\t0\n1x2\t4\t0\t0\n2x3\t0\t0\t5\n"
 SELECTION = (
     "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n"
@@ -17,12 +18,18 @@ SELECTION = (
 )
 
 
+def _warnings(notes: dict[str, object]) -> list[str]:
+    warnings = notes.get("warnings", [])
+    assert isinstance(warnings, list)
+    return warnings
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> SectionSource:
     (tmp_path / "A1.tsv").write_text(COUNTS)
     (tmp_path / "A1_selection.tsv").write_text(SELECTION)
     counts, positions = StoragePath.of(tmp_path / "A1.tsv"), StoragePath.of(tmp_path / "A1_selection.tsv")
-    return SectionSource("A1", "slideA1", "A", "legacy_st", counts, positions)
+    return SectionSource("A1", "slideA1", "A", "legacy_st", counts, positions, options=OPTIONS)
 
 
 def test_a_spot_has_the_position_of_its_array_coordinates(source: SectionSource) -> None:
@@ -59,23 +66,28 @@ def test_compression_and_a_missing_corner_cell_change_nothing(source: SectionSou
 
 def test_spots_in_one_file_only_are_dropped_and_noted(source: SectionSource, tmp_path: Path) -> None:
     (tmp_path / "A1.tsv").write_text(COUNTS + "9x9\t1\t1\t1\n3x1\t0\t0\t0\n3x2\t1\t0\t0\n")
-    more = "8\t8\t8\t8\t1\t1\t1\n3\t1\t3\t1\t800\t2100\t1\n3\t2\t3\t2\t800\t2200\t0\n"
+    more = "8\t8\t8\t8\t1300\t2800\t1\n3\t1\t3\t1\t800\t2100\t1\n3\t2\t3\t2\t800\t2200\t0\n"
     (tmp_path / "A1_selection.tsv").write_text(SELECTION + more)
     section, notes = read(source)
     assert section.n_obs == 4
-    assert (notes["dropped_no_place"], notes["dropped_no_place_first"]) == (2, ["9x9", "3x2"])
+    assert (notes["dropped_no_place"], notes["dropped_no_place_first"]) == (1, ["9x9"])
     assert (notes["dropped_no_counts"], notes["dropped_no_counts_first"]) == (1, ["8x8"])
     assert (notes["dropped_empty"], notes["dropped_empty_first"]) == (1, ["3x1"])
-    assert (notes["dropped_unselected"], notes["dropped_unselected_first"]) == (1, ["3x2"])
+    assert (notes["dropped_off_tissue"], notes["dropped_off_tissue_first"]) == (1, ["3x2"])
 
 
-def test_a_given_mpp_is_used_unless_the_pitch_contradicts_it(source: SectionSource) -> None:
+def test_a_given_mpp_or_pitch_wins_with_a_warning_where_the_array_contradicts_it(source: SectionSource) -> None:
     section, notes = read(replace(source, mpp=1.95))
     assert section.uns["raystp"]["mpp"] == 1.95
     assert notes["mpp_from"] == "given"
     assert notes["mpp_by_pitch"] == pytest.approx(2.0)
-    with pytest.raises(SectionError, match=r"mpp 0.5 was given, but the spots' pitch gives 2 um/px"):
-        read(replace(source, mpp=0.5))
+    assert "warnings" not in notes
+    section, notes = read(replace(source, mpp=0.5))
+    assert (section.uns["raystp"]["mpp"], section.uns["raystp"]["pitch_um"]) == (0.5, pytest.approx(50.0))
+    assert any("mpp 0.5 was given, but the spots' pitch gives 2 um/px" in text for text in _warnings(notes))
+    section, notes = read(replace(source, pitch_um=150.0))
+    assert (section.uns["raystp"]["mpp"], section.uns["raystp"]["pitch_um"]) == (pytest.approx(1.5), 150.0)
+    assert any("pitch_um 150 is given and used; the array looks like legacy ST" in text for text in _warnings(notes))
     with pytest.raises(SectionError, match="implausible nan um/px"):
         read(replace(source, mpp=float("nan")))
 
@@ -109,7 +121,10 @@ def test_detected_array_coordinates_are_positions_with_spot_px(source: SectionSo
         ),
         (("\tA\n1x1\t0.5\n2x1\t1\n1x2\t1\n", SELECTION), r"1 counts that are not whole numbers.*1x1/A = 0.5"),
         (("\tA\n1x1\tnan\n2x1\t1\n1x2\t1\n", SELECTION), r"1 counts that are not finite numbers.*1x1/A = nan"),
-        (("\tA\n1x1\t1\n2x1\t1\n", SELECTION), r"um/px is unknown: too few spots.*give mpp"),
+        (
+            ("\tA\n1x1\t1\n2x1\t1\n", "x\ty\tpixel_x\tpixel_y\n1\t1\t600\t2100\n2\t1\t700\t2100\n"),
+            r"um/px is unknown:.*too few spots.*give mpp",
+        ),
         ((COUNTS, "x\ty\tpixel_x\n1\t1\t5\n"), r"no column 'pixel_y'; it has 'x', 'y', 'pixel_x'"),
         ((COUNTS, SELECTION.replace("600", "left")), "has values that are not numbers"),
         ((COUNTS, ""), "not a tab-separated table of positions"),
@@ -127,7 +142,7 @@ def test_malformed_files_are_refused(
 def test_a_damaged_gzip_and_an_absent_file_are_reported(source: SectionSource, tmp_path: Path) -> None:
     whole = gzip.compress(COUNTS.encode() * 50)
     (tmp_path / "cut.tsv.gz").write_bytes(whole[:40])
-    with pytest.raises(SectionError, match=r"cut.tsv.gz\) is not a tab-separated table of counts"):
+    with pytest.raises(SectionError, match=r"cut.tsv.gz cannot be read as text .*the gzip file is damaged"):
         read(replace(source, counts=StoragePath.of(tmp_path / "cut.tsv.gz")))
     with pytest.raises(StorageError, match="no file at"):
         read(replace(source, counts=StoragePath.of(tmp_path / "absent.tsv")))
@@ -146,7 +161,9 @@ def test_her2st_reads_with_known_figures(real_data: Path, name: str, row: tuple[
     spots, dropped, genes, mpp, median = row
     counts = StoragePath.of(real_data / "her2st" / "ST-cnts" / f"{name}.tsv.gz")
     positions = StoragePath.of(real_data / "her2st" / "ST-spotfiles" / f"{name}_selection.tsv")
-    section, notes = read(SectionSource(name, name, name[0], "legacy_st", counts, positions))
+    section, notes = read(
+        SectionSource(name, name, name[0], "legacy_st", counts, positions, options=SectionOptions(min_counts=0.0))
+    )
     assert section.shape == (spots, genes)
     assert notes["dropped_no_counts"] == dropped
     assert notes["dropped_no_place"] == 0
@@ -158,7 +175,7 @@ def test_her2st_reads_with_known_figures(real_data: Path, name: str, row: tuple[
 
 def test_the_spots_of_the_olfactory_bulb_are_inside_its_image(real_data: Path) -> None:
     counts = StoragePath.of(real_data / "mob_rep11" / "counts" / "Rep11_MOB_count_matrix-1.tsv.gz")
-    section, _ = read(SectionSource("11", "11", "mouse", "legacy_st", counts, spot_px=72.56))
+    section, _ = read(SectionSource("11", "11", "mouse", "legacy_st", counts, spot_px=72.56, options=OPTIONS))
     assert section.shape == (262, 16218)
     assert section.uns["raystp"]["mpp"] == pytest.approx(2.76, abs=0.005)
     assert (section.obsm["spatial"] > 0).all()

@@ -10,10 +10,11 @@ import scipy.sparse as sp
 
 from raystp.errors import SectionError
 from raystp.expression.readers.registry import LAYOUTS, read
-from raystp.expression.readers.source import SectionSource
+from raystp.expression.readers.source import SectionOptions, SectionSource
 from raystp.expression.schema import section_info, write_section
 from raystp.storage import StoragePath
 
+OPTIONS = SectionOptions(min_counts=0.0)
 XY = np.array([[100.0, 1000.0], [200.0, 1000.0], [100.0, 1100.0], [300.0, 1300.0]])
 COUNTS = np.array([[1, 0], [2, 3], [0, 4], [5, 6]], dtype=np.float32)
 
@@ -29,7 +30,7 @@ def _foreign(**parts: Any) -> ad.AnnData:
 
 @pytest.fixture
 def source(tmp_path: Path) -> SectionSource:
-    return SectionSource("S1", "slide1", "P1", "scverse", StoragePath.of(tmp_path / "x.h5ad"), mpp=0.5)
+    return SectionSource("S1", "slide1", "P1", "scverse", StoragePath.of(tmp_path / "x.h5ad"), mpp=0.5, options=OPTIONS)
 
 
 def _read(source: SectionSource, adata: ad.AnnData) -> tuple[ad.AnnData, dict[str, object]]:
@@ -60,13 +61,15 @@ def test_values_in_uns_are_used(source: SectionSource) -> None:
 
 @pytest.mark.parametrize("mpp", [None, 352.8])
 def test_um_per_pixel_is_required(source: SectionSource, mpp: float | None) -> None:
-    with pytest.raises(SectionError, match=r"um/px is needed, and (the file has none|352.8 \(given\) is implausible)"):
+    with pytest.raises(SectionError, match=r"um/px is unknown: the files have none|implausible 352.8 um/px \(given\)"):
         _read(replace(source, mpp=mpp), _foreign())
 
 
 def test_the_counts_layer_is_preferred_and_a_normalised_x_is_refused(source: SectionSource) -> None:
     normalised = _foreign(X=sp.csr_matrix(np.log1p(COUNTS)))
-    with pytest.raises(SectionError, match="not raw counts"):
+    with pytest.raises(
+        SectionError, match=r"X have values that are not whole numbers .*a/G = 0.693147.* not raw counts.* counts_layer"
+    ):
         _read(source, normalised)
     normalised.layers["counts"] = COUNTS
     section, notes = _read(source, normalised)
@@ -77,7 +80,7 @@ def test_the_counts_layer_is_preferred_and_a_normalised_x_is_refused(source: Sec
 def test_spots_off_tissue_and_without_counts_are_dropped(source: SectionSource) -> None:
     foreign = _foreign(X=COUNTS * np.array([[1], [0], [1], [1]], dtype=np.float32))
     foreign.obs["in_tissue"] = [0, 1, 1, 1]
-    foreign.obs["array_row"] = [0, 0, 1, 3]
+    foreign.obs["array_row"], foreign.obs["array_col"] = [0, 0, 1, 3], [0, 1, 0, 2]
     section, notes = _read(source, foreign)
     assert section.obs_names.tolist() == ["c", "d"]
     assert section.obs["array_row"].tolist() == [1, 3]

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from raystp.errors import SectionError
 from raystp.expression.readers.registry import read
-from raystp.expression.readers.source import SectionSource
+from raystp.expression.readers.source import SectionOptions, SectionSource
 from raystp.storage import StoragePath
 
 BARCODES = ["AA-1", "BB-1", "CC-1", "DD-1", "EE-1"]
@@ -20,6 +20,7 @@ COUNTS = np.array([[1, 0, 2, 0], [0, 3, 0, 1], [4, 0, 0, 0], [0, 0, 5, 7], [6, 0
 IDS, SYMBOLS = ["E1", "E2", "E3", "AB1"], ["G", "H", "G", "CD3"]
 KINDS = ["Gene Expression", "Gene Expression", "Gene Expression", "Antibody Capture"]
 PITCH = 200.0
+OPTIONS = SectionOptions(min_counts=0.0)
 HEADER = "barcode,in_tissue,array_row,array_col,pxl_row_in_fullres,pxl_col_in_fullres\n"
 
 
@@ -66,7 +67,7 @@ def outs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def source(outs: Path) -> SectionSource:
-    return SectionSource("V1", "V1", "mouse", "space_ranger", StoragePath.of(outs))
+    return SectionSource("V1", "V1", "mouse", "space_ranger", StoragePath.of(outs), options=OPTIONS)
 
 
 def test_a_spot_has_the_position_of_its_barcode(source: SectionSource) -> None:
@@ -120,10 +121,14 @@ def test_without_scale_factors_the_spot_diameter_is_the_printed_one(source: Sect
     assert section.uns["spatial"]["V1"]["scalefactors"]["spot_diameter_fullres"] == pytest.approx(110)
 
 
-def test_swapped_pixel_columns_are_reported_as_mirrored(source: SectionSource, outs: Path) -> None:
+def test_swapped_pixel_columns_are_refused_as_mirrored(source: SectionSource, outs: Path) -> None:
     swapped = HEADER.replace("pxl_row_in_fullres,pxl_col_in_fullres", "pxl_col_in_fullres,pxl_row_in_fullres")
     (outs / "spatial" / "tissue_positions.csv").write_text(swapped + _positions())
-    assert read(source)[1]["mirrored"] is True
+    with pytest.raises(SectionError, match=r"array is mirrored in the positions \(array columns run along y\)"):
+        read(source)
+    section, notes = read(replace(source, options=replace(OPTIONS, allow_mirrored=True)))
+    assert section.n_obs == 4
+    assert notes["mirrored"] is True
 
 
 def test_spots_in_tissue_without_counts_are_dropped_and_noted(source: SectionSource, outs: Path) -> None:
@@ -144,16 +149,19 @@ def test_scale_factors_of_another_image_are_refused(source: SectionSource, outs:
 
 def test_positions_are_required_and_checked(source: SectionSource, outs: Path) -> None:
     h5 = source.counts / "V1_filtered_feature_bc_matrix.h5"
+    assert read(replace(source, counts=h5))[0].n_obs == 4  # `spatial` beside the matrix
+    (outs / "lone").mkdir()
+    (outs / "lone" / h5.name).write_bytes(h5.read_bytes())
+    (outs / "spatial").rename(outs / "elsewhere")
     with pytest.raises(SectionError, match="has no positions: give its spatial folder"):
-        read(replace(source, counts=h5))
+        read(replace(source, counts=source.counts / "lone" / h5.name))
+    (outs / "elsewhere").rename(outs / "spatial")
     (outs / "spatial" / "tissue_positions_list.csv").write_text("AA-1,1,0\n")
     with pytest.raises(SectionError, match="not a table of tissue positions"):
         read(source)
     (outs / "spatial" / "tissue_positions_list.csv").unlink()
     with pytest.raises(SectionError, match=r"no tissue_positions.csv or .* there are 'scalefactors_json.json'"):
         read(source)
-    with pytest.raises(SectionError, match="Visium HD"):
-        read(replace(source, positions=source.counts / "spatial" / "tissue_positions.parquet"))
 
 
 def test_malformed_counts_are_refused(source: SectionSource, outs: Path) -> None:
@@ -190,7 +198,7 @@ def test_a_matrix_that_declares_more_than_its_file_is_not_read(source: SectionSo
 
 def test_a_real_output_reads_with_known_figures(real_data: Path) -> None:
     folder = StoragePath.of(real_data / "visium" / "Vis5A_2dpi")
-    section, notes = read(SectionSource("Vis5A", "Vis5A", "mouse", "space_ranger", folder))
+    section, notes = read(SectionSource("Vis5A", "Vis5A", "mouse", "space_ranger", folder, options=OPTIONS))
     assert section.shape == (982, 33217)
     assert np.median(np.asarray(section.X.sum(axis=1))) == 4903.0
     assert section.uns["raystp"]["mpp"] == pytest.approx(0.3597, abs=0.0001)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import anndata as ad
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool
 
 from raystp.errors import SectionError, some
 from raystp.storage import is_safe_name
@@ -91,33 +90,32 @@ def check_counts(adata: ad.AnnData, origin: str) -> None:
     except ValueError as error:
         msg = f"{origin} has a damaged count matrix: {error}"
         raise SectionError(msg) from None
-    values = counts.data
-    with np.errstate(invalid="ignore"):  # inf - inf, for a value that the first check reports
-        _check_values(adata, ~np.isfinite(values), f"{origin} has {{}} counts that are not finite numbers")
-        _check_values(adata, values < 0, f"{origin} has {{}} negative counts")
-        _check_values(
-            adata,
-            values != np.rint(values),
-            f"{origin} has {{}} counts that are not whole numbers, so they are not raw counts (normalised already?)",
-        )
+    check_values(counts, adata.obs_names.tolist(), adata.var_names.tolist(), origin)
     empty = adata.obs_names[np.asarray(counts.sum(axis=1)).ravel() == 0].tolist()
     if empty:
         msg = f"{origin} has {len(empty)} spots without a count, which cannot be normalised: {some(empty)}; remove them"
         raise SectionError(msg)
 
 
-def _check_values(adata: ad.AnnData, faulty: Bool[np.ndarray, "stored"], message: str) -> None:
-    """Raise SectionError where a stored count is faulty; `message` has one {} for their number."""
-    stored = np.flatnonzero(faulty)
-    if not stored.size:
-        return
-    counts = adata.X
-    first = stored[:5]
-    rows = np.searchsorted(counts.indptr, first, side="right") - 1
-    examples = [
-        f"{adata.obs_names[row]}/{adata.var_names[column]} = {value:g}"
-        for row, column, value in zip(rows, counts.indices[first], counts.data[first], strict=True)
-    ]
-    more = f" and {stored.size - len(examples)} more" if stored.size > len(examples) else ""
-    msg = f"{message.format(stored.size)}: {', '.join(examples)}{more}"
-    raise SectionError(msg)
+def check_values(counts: sp.csr_matrix, spots: list[str], genes: list[str], origin: str) -> None:
+    """Raise SectionError, with spots and genes, for counts that are not finite, negative, or not whole."""
+    values = counts.data
+    faults = (
+        (~np.isfinite(values), "counts that are not finite numbers"),
+        (values < 0, "negative counts"),
+        (
+            values != np.rint(values),
+            "counts that are not whole numbers, so they are not raw counts (normalised already?)",
+        ),
+    )
+    for faulty, kind in faults:
+        stored = np.flatnonzero(faulty)
+        if not stored.size:
+            continue
+        first = stored[:5]
+        rows = np.searchsorted(counts.indptr, first, side="right") - 1
+        triples = zip(rows.tolist(), counts.indices[first].tolist(), values[first].tolist(), strict=True)
+        examples = [f"{spots[row]}/{genes[column]} = {value:g}" for row, column, value in triples]
+        more = f" and {stored.size - len(examples)} more" if stored.size > len(examples) else ""
+        msg = f"{origin} has {stored.size} {kind}: {', '.join(examples)}{more}"
+        raise SectionError(msg)

@@ -2,7 +2,9 @@
 
 Its columns are `slide`, `path`, `patient`, and optionally `mpp` (um/px of the scan; empty for the slide's own). For
 measured spots on this slide it also has `layout`, `counts`, `positions`, `section` and `spot_px` (for legacy ST without
-positions: pixels per array step). Relative paths start from `root`, by default the table's own folder. Columns `x_*`
+positions: pixels per array step), `pitch_um` (distance of neighbouring spots, if not the technology's), `library` (of a
+file with several), `image` (`hires` or `lowres`, where the slide is Space Ranger's picture) and `counts_layer` (of an
+h5ad). Relative paths start from `root`, by default the table's own folder. Columns `x_*`
 are covariates; other columns are not read, and a warning names them.
 """
 
@@ -22,7 +24,18 @@ from raystp.storage.text_files import TextTable, parse_number, read_text_table
 logger = logging.getLogger("raystp")
 
 REQUIRED = ("slide", "path", "patient")
-OPTIONAL = ("mpp", "layout", "counts", "positions", "section", "spot_px")
+OPTIONAL = (
+    "mpp",
+    "layout",
+    "counts",
+    "positions",
+    "section",
+    "spot_px",
+    "pitch_um",
+    "library",
+    "image",
+    "counts_layer",
+)
 COVARIATE = "x_"
 """Start of the name of a column with a covariate."""
 
@@ -32,7 +45,11 @@ NOT_AVAILABLE = frozenset({"na", "n/a", "none", "null"})
 _LIKE = 0.75
 """From this similarity on (difflib's ratio), an unknown column is taken for a misspelt one."""
 
-_UNITS = {"mpp": r"(um|µm|μm|micron|microns|mpp)(/(px|pixel))?", "spot_px": "(px|pixels?)"}
+_UNITS = {
+    "mpp": r"(um|µm|μm|micron|microns|mpp)(/(px|pixel))?",
+    "spot_px": "(px|pixels?)",
+    "pitch_um": r"(um|µm|μm|micron|microns)",
+}
 _MPP_RANGE = (0.01, 100.0)
 
 
@@ -51,6 +68,10 @@ class SlideRow:
     spot_px: float | None
     covariates: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Cells of the columns `x_*`."""
+    pitch_um: float | None = None
+    library: str | None = None
+    image: str | None = None
+    counts_layer: str | None = None
 
 
 def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]:
@@ -153,6 +174,10 @@ def _row(where: str, cells: Mapping[str, str], base: StoragePath) -> SlideRow:
         section=section,
         spot_px=_number(optional, "spot_px", where),
         covariates={name: cell for name, cell in cells.items() if name.startswith(COVARIATE)},
+        pitch_um=_number(optional, "pitch_um", where),
+        library=optional["library"] or None,
+        image=optional["image"] or None,
+        counts_layer=optional["counts_layer"] or None,
     )
 
 
@@ -163,7 +188,7 @@ def _number(cells: Mapping[str, str], column: str, where: str) -> float | None:
         return None
     number = parse_number(re.sub(rf"\s*{_UNITS[column]}$", "", text, flags=re.IGNORECASE))
     if number is None or not 0 < number < float("inf"):
-        unit = "um/px" if column == "mpp" else "px"
+        unit = {"mpp": "um/px", "spot_px": "px", "pitch_um": "um"}[column]
         msg = f"{where}: {column} is {text!r}; expected a number above 0, such as 0.5, in {unit}"
         raise ConfigError(msg)
     if column == "mpp" and not _MPP_RANGE[0] <= number <= _MPP_RANGE[1]:

@@ -17,6 +17,7 @@ import pytest
 from raystp import cli, tables
 from raystp.artifacts import resolve
 from raystp.errors import ConfigError, EncoderError
+from raystp.expression.readers.source import SectionOptions
 from raystp.slides.table import SlideRow
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.config import EmbedConfig
@@ -231,7 +232,7 @@ SAID = {
     "nan": "has 1 counts that are not finite numbers: s1/G1 = nan",
     "negative": "has 1 negative counts: s1/G1 = -1",
     "normalised": "counts that are not whole numbers, so they are not raw counts (normalised already?): s0/G0 = 0.69",
-    "twice": "lists 1 spots more than once ('s1'): names must be unique",
+    "twice": "lists 1 spots more than once in its counts: 's1'",
 }
 
 
@@ -240,7 +241,7 @@ SAID = {
 def test_counts_that_are_none_are_told_with_spot_and_gene_and_nothing_is_written(tmp_path: Path, kind: str) -> None:
     file = StoragePath.of(BAD[kind](tmp_path / f"{kind}.h5ad"))
     row = SlideRow("S1", StoragePath.of("a.svs"), "P1", 0.5, "scverse", file, None, "S1", None)
-    said = spots._read(spots._ReadSection(row, StoragePath.of(tmp_path / "out" / "S1.h5ad")))
+    said = spots._read(spots._ReadSection(row, StoragePath.of(tmp_path / "out" / "S1.h5ad"), None, SectionOptions()))
     assert isinstance(said, str)
     assert "section 'S1'" in said
     assert SAID[kind] in said
@@ -258,6 +259,7 @@ def test_sections_that_fail_are_rows_of_a_table_and_the_others_are_read(
     rows = [f"{name},{name}.svs,P,scverse,{name}.h5ad" for name in (*BAD, "good", "absent")]
     (tmp_path / "slides.csv").write_text("\n".join(["slide,path,patient,layout,counts", *rows]))
     arguments = ["spots", "--set", f"slides={tmp_path / 'slides.csv'}", "--set", f"run.store={tmp_path / 'store'}"]
+    arguments += ["--set", "min_counts=1"]
     assert cli.main(arguments) == 3
     told = capsys.readouterr().out
     done = resolve(str(tmp_path / "store"), "spots/default", "spots")

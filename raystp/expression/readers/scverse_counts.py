@@ -8,6 +8,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from raystp.errors import SectionError, some
+from raystp.expression.checks import check_values
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.section_checks.genes import ID_COLUMNS, SYMBOL_COLUMNS
 from raystp.expression.section_checks.raw import Notes, RawGenes, warn
@@ -44,14 +45,18 @@ def find_counts(adata: ad.AnnData, source: SectionSource, notes: Notes) -> tuple
             f"whole numbers: {some(whole)}; choose one with counts_layer"
         )
         raise SectionError(msg)
-    example = next(iter(_usual(adata)), None)
-    fault = _fault(_csr(example[1], example[0], source), adata, len(example[2])) if example else "they are empty"
-    where = _and(looked) if looked else "X, .raw and layers"
-    msg = (
-        f"{source.origin}: {where} have values that are not whole numbers from 0 on ({fault}), so they are not raw "
-        "counts (normalised already?): add the raw counts as layers['counts'], or name their layer in counts_layer"
-    )
-    raise SectionError(msg)
+    raise SectionError(_no_counts(adata, looked, source))
+
+
+def _no_counts(adata: ad.AnnData, looked: list[str], source: SectionSource) -> str:
+    hint = "add the raw counts as layers['counts'], or name their layer in counts_layer"
+    for name, values, var in _usual(adata):
+        try:
+            spots = [str(spot) for spot in adata.obs_names]
+            check_values(_csr(values, name, source), spots, [str(gene) for gene in var.index], source.origin)
+        except SectionError as error:
+            return f"{error}; there are no raw counts in {_and(looked)}: {hint}"
+    return f"{source.origin} has no count above 0 in {_and(looked) if looked else 'X, .raw or layers'}: {hint}"
 
 
 def _usual(adata: ad.AnnData) -> Iterator[tuple[str, object, pd.DataFrame]]:
@@ -96,21 +101,6 @@ def _is_counts(matrix: sp.csr_matrix, most_above: float = 0.0) -> bool:
     if not values.size or not np.isfinite(values).all():
         return False
     return bool(values.min() >= 0 and values.max() > most_above and (values == np.rint(values)).all())
-
-
-def _fault(matrix: sp.csr_matrix, adata: ad.AnnData, genes: int) -> str:
-    """Return the first values that are no counts."""
-    values = matrix.data
-    with np.errstate(invalid="ignore"):
-        stored = np.flatnonzero(~np.isfinite(values) | (values < 0) | (values != np.rint(values)))[:2]
-    rows = np.searchsorted(matrix.indptr, stored, side="right") - 1
-    names = [
-        f"{adata.obs_names[row]}/{adata.var_names[column] if genes == adata.n_vars else column} = {value:g}"
-        for row, column, value in zip(
-            rows.tolist(), matrix.indices[stored].tolist(), values[stored].tolist(), strict=True
-        )
-    ]
-    return ", ".join(names) or "no count at all"
 
 
 def _genes(var: pd.DataFrame) -> RawGenes:

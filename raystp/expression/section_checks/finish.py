@@ -26,10 +26,11 @@ SECTION_CHECKS: dict[str, Check] = {
     "array": array.fit_to_array,
     "scale": scale.resolve_scale,
     "join": join.join_places,
+    "raw counts": tissue.check_raw_counts,
     "measured": tissue.drop_unmeasured,
     "positions differ": join.check_positions_differ,
 }
-"""What every section passes; the schema at the end checks whole, finite, positive counts and finite positions."""
+"""What every section passes; the schema at the end checks finite positions, and all of it again."""
 
 
 def finish_section(raw: RawSection, source: SectionSource, notes: Notes) -> tuple[ad.AnnData, Notes]:

@@ -123,9 +123,16 @@ def warn(notes: Notes, warning: str) -> None:
     warnings.append(warning)
 
 
+def warnings_of(notes: Notes) -> list[str]:
+    """Return the warnings in the notes."""
+    warnings = notes.get("warnings", [])
+    assert isinstance(warnings, list)
+    return warnings
+
+
 def totals(counts: sp.csr_matrix) -> Float64[np.ndarray, "spot"]:
-    """Return the sum of absolute counts of each spot; a count that is not a number gives one."""
-    return np.asarray(np.abs(counts).sum(axis=1), np.float64).ravel()
+    """Return the total counts of each spot."""
+    return np.asarray(counts.sum(axis=1), np.float64).ravel()
 
 
 def rows_where(mask: Bool[np.ndarray, "row"]) -> Int64[np.ndarray, "kept"]:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from raystp.errors import SectionError, some
+from raystp.expression.checks import check_values
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.section_checks.raw import Notes, RawSection, note_dropped, rows_where, totals, warn
 
@@ -56,6 +57,15 @@ def in_tissue(raw: RawSection) -> Bool[np.ndarray, "place"]:
     return np.ones(len(raw.places.names), bool) if flags is None else np.asarray(flags, bool)
 
 
+def check_raw_counts(raw: RawSection, source: SectionSource, _notes: Notes) -> RawSection:
+    """Refuse counts that are not finite, negative, or not whole; zeros are not stored."""
+    counts = raw.counts.copy()
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    check_values(counts, raw.spots, raw.genes.names, source.origin)
+    return replace(raw, counts=counts)
+
+
 def drop_unmeasured(raw: RawSection, source: SectionSource, notes: Notes) -> RawSection:
     """Drop spots without a count, and those with fewer than `min_counts`; count them and their UMI.
 
@@ -66,10 +76,10 @@ def drop_unmeasured(raw: RawSection, source: SectionSource, notes: Notes) -> Raw
     measured = depth[depth > 0]
     least = source.options.min_counts
     if least is None and measured.size:
-        median = float(np.nanmedian(measured)) if np.isfinite(measured).any() else 0.0
-        least = max(LEAST_UMI, LEAST_SHARE * median) if np.isfinite(median) else LEAST_UMI
+        median = float(np.median(measured))
+        least = max(LEAST_UMI, LEAST_SHARE * median)
     least = least or 0.0
-    low = (depth > 0) & (depth < least)  # a count that is not a number stays: it is refused with its spot and gene
+    low = (depth > 0) & (depth < least)
     names = [raw.spots[row] for row in rows_where(low).tolist()]
     note_dropped(notes, "low_counts", names)
     if names:

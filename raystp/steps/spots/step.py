@@ -11,10 +11,11 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import Location, RunConfig, StepConfig
-from raystp.errors import ConfigError, RaystpError
+from raystp.errors import ConfigError, failure_as_reason
 from raystp.expression.readers.registry import read
-from raystp.expression.readers.source import SectionSource
+from raystp.expression.readers.source import MAX_LOST, SectionOptions, SectionSource
 from raystp.expression.schema import section_info, write_section
+from raystp.expression.section_checks.raw import warnings_of
 from raystp.expression.sections import SectionEntry
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.storage import StoragePath
@@ -35,6 +36,18 @@ class SpotsConfig(StepConfig[RunConfig]):
     root: Annotated[str | None, Location()] = None
     """Folder or URI that the table's relative paths start from. The default is the table's own folder."""
 
+    min_counts: float | None = Field(default=None, ge=0)
+    """Fewest UMI of a spot; the default is the larger of 10 and 5 % of the section's median. 0 keeps every spot."""
+
+    max_lost: float = Field(default=MAX_LOST, ge=0, le=1)
+    """Largest share of the counts without a position, or of the positions in tissue without counts."""
+
+    counts_layer: str | None = None
+    """Where an h5ad has its raw counts: a layer, `X` or `raw`; the table's column of this name wins."""
+
+    allow_mirrored: bool = False
+    """Accept sections whose positions mirror the array of Visium, as those of a picture that was flipped."""
+
     run: RunConfig = Field(default_factory=RunConfig)
 
 
@@ -42,6 +55,8 @@ class SpotsConfig(StepConfig[RunConfig]):
 class _ReadSection:
     row: SlideRow
     target: StoragePath
+    counts_layer: str | None
+    options: SectionOptions
 
 
 CONFIG = SpotsConfig
@@ -57,7 +72,11 @@ def run(config: SpotsConfig) -> Artifact:
     writer = create_or_open(config, STEP, {"sections": digest_of([_identity(row) for row in rows])})
     if isinstance(writer, Artifact):
         return writer
-    work = [_ReadSection(row, writer.path / "sections" / f"{row.section}.h5ad") for row in rows]
+    options = SectionOptions(config.min_counts, config.max_lost, config.allow_mirrored)
+    work = [
+        _ReadSection(row, writer.path / "sections" / f"{row.section}.h5ad", config.counts_layer, options)
+        for row in rows
+    ]
     sections: dict[str, SectionEntry] = {}
     failures: list[dict[str, object]] = []
     with session(config.run.address), Progress(STEP, len(work), "section") as progress:
@@ -70,37 +89,45 @@ def run(config: SpotsConfig) -> Artifact:
             progress.add(1, failed=isinstance(result, str))
     for name in sorted(sections):
         logger.info(f"  {name}: {_summary(sections[name])}")
+    warnings = {name: found for name, one in sorted(sections.items()) if (found := warnings_of(one["notes"]))}
+    for name, warning in [(name, text) for name, texts in warnings.items() for text in texts]:
+        logger.warning(f"  {name}: {warning}")
     spots = sum(one["spots"] for one in sections.values())
     ordered = {row.section: sections[row.section] for row in rows if row.section in sections}
-    return writer.finish({"sections": len(sections), "spots": spots}, failures, {"sections": ordered})
+    notes = {"sections": ordered} | ({"warnings": warnings} if warnings else {})
+    return writer.finish({"sections": len(sections), "spots": spots}, failures, notes)
 
 
 def _identity(row: SlideRow) -> list[str | float | None]:
     """Return what a section's result depends on: file contents and entries of the table, not paths."""
     files = [content_id(path) if path else None for path in (row.counts, row.positions)]
-    return [row.section, row.slide, row.patient, row.layout, row.mpp, row.spot_px, *files]
+    chosen = [row.mpp, row.spot_px, row.pitch_um, row.library, row.image, row.counts_layer]
+    return [row.section, row.slide, row.patient, row.layout, *chosen, *files]
 
 
-def _read(work: _ReadSection) -> SectionEntry | str:
-    """Read one section and write it; return its entry of the manifest, or an error message."""
+@failure_as_reason
+def _read(work: _ReadSection) -> SectionEntry:
+    """Read one section and write it; return its entry of the manifest."""
     row = work.row
     assert row.layout is not None  # rows without one were left out
     assert row.counts is not None  # required together with `layout`
-    try:
-        source = SectionSource(
-            section=row.section,
-            slide=row.slide,
-            patient=row.patient,
-            layout=row.layout,
-            counts=row.counts,
-            positions=row.positions,
-            mpp=row.mpp,
-            spot_px=row.spot_px,
-        )
-        section, notes = read(source)
-        write_section(work.target, section)
-    except RaystpError as error:
-        return str(error)
+    source = SectionSource(
+        section=row.section,
+        slide=row.slide,
+        patient=row.patient,
+        layout=row.layout,
+        counts=row.counts,
+        positions=row.positions,
+        mpp=row.mpp,
+        spot_px=row.spot_px,
+        pitch_um=row.pitch_um,
+        library=row.library,
+        image=row.image,
+        counts_layer=row.counts_layer or work.counts_layer,
+        options=work.options,
+    )
+    section, notes = read(source)
+    write_section(work.target, section)
     return {
         "patient": row.patient,
         "slide": row.slide,
@@ -112,6 +139,6 @@ def _read(work: _ReadSection) -> SectionEntry | str:
 
 
 def _summary(entry: SectionEntry) -> str:
-    notes = ", ".join(f"{key} {value}" for key, value in entry["notes"].items())
+    notes = ", ".join(f"{key} {value}" for key, value in entry["notes"].items() if key != "warnings")
     summary = f"{entry['spots']} spots x {entry['genes']} genes, {entry['mpp']:.4f} um/px"
     return f"{summary}; {notes}" if notes else summary

@@ -21,8 +21,8 @@ AUTO = "auto"
 OVERHANG = 0.02
 """Share of the slide's sides by which a polygon may extend beyond the edge, as a hand-drawn one does; it is clipped."""
 
-CLEARLY = 2.0
-"""In the right frame a mask has at least this many times as much tissue under it as in the other."""
+CLEARLY = 0.1
+"""In the right frame at least this much more of a mask's area is on tissue than in the other."""
 
 MOSTLY = 0.5
 """Share of a mask's area that counts as most of it."""
@@ -85,10 +85,8 @@ def _recognise(drawn: DrawnMask, where: str, ground: MaskGround) -> str:
     if not _fits(drawn.extent, ground.slide) or _inside_share(drawn.regions, area) < MOSTLY:
         return BOUNDS
     tissue, tissue_there = _tissue_share(drawn.regions, ground), _tissue_share(there, ground)
-    if tissue_there >= CLEARLY * tissue and tissue_there > 0:
-        return BOUNDS
-    if tissue >= CLEARLY * tissue_there and tissue > 0:
-        return LEVEL0
+    if abs(tissue_there - tissue) >= CLEARLY:
+        return BOUNDS if tissue_there > tissue else LEVEL0
     msg = (
         f"{where} fits the slide in two frames: {tissue:.0%} of it is on tissue if its coordinates start at the "
         f"slide's corner, {tissue_there:.0%} if they start at the slide's bounds (x {area.x}, y {area.y}), as in "

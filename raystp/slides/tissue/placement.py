@@ -56,14 +56,14 @@ def check_on_tissue(
             "Give a mask (`masks`), or set allow_glass=1 to tile around the spots as they are"
         )
         raise SectionError(msg)
-    sentence = (
-        f"{share:.0%} of the {len(centres)} spots in tissue are on bare glass{_hint(tissue, centres, diameter, slide)}"
-    )
+    hint = _hint(tissue, centres, diameter, slide)
+    sentence = f"{share:.0%} of the {len(centres)} spots are on bare glass{hint}"
     if share <= allow_glass:
         return [sentence]
     msg = (
-        f"{sentence}; {allow_glass:.0%} are allowed (allow_glass). The picture is flipped, mirrored, shifted, has x "
-        "and y swapped, or is another section's: give the picture that the positions were measured on"
+        f"{sentence}; allow_glass={allow_glass:g} is allowed. The picture is flipped, mirrored, shifted, has x and y "
+        "swapped, or is another section's: give the picture that the positions were measured on. If the section has "
+        "spots beside the tissue, raise allow_glass"
     )
     raise SectionError(msg)
 

@@ -110,7 +110,8 @@ def _validation_block(train: SpotTable, share: float) -> Bool[np.ndarray, "spot"
     centres = tile_centres(train.boxes)
     for number in range(len(train.sections)):
         rows = np.flatnonzero(train.group == number)
-        block[rows] = spatial_block(centres[rows], share)
+        if len(rows) > 1:  # a single spot cannot be divided: it trains
+            block[rows] = spatial_block(centres[rows], share)
     return block
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
 from raystp.errors import ModelError, PanelError, SectionError, some
-from raystp.missing import equal_columns
+from raystp.missing import equal_columns, pair_where_predicted
 
 NO_SPREAD = 1e-6
 """A standard deviation below this share of the largest absolute value is float32 rounding, so the gene is constant."""
@@ -62,10 +62,11 @@ def pcc_where_measured(
     return pcc, constant
 
 
-def mean_of_measured(values: Float[np.ndarray, "_"]) -> float:
-    """Return the mean over genes that have a value; NaN where none has."""
-    existing = ~np.isnan(values)
-    return float(values.mean()) if existing.all() else float(values[existing].mean()) if existing.any() else np.nan
+def validation_pcc(predicted: Float[np.ndarray, "spot gene"], measured: Float[np.ndarray, "spot gene"]) -> float:
+    """Return the mean PCC over the genes that are measured and predicted; NaN where no gene has a PCC."""
+    pcc = pcc_where_measured(*pair_where_predicted(predicted, measured))[0]
+    existing = ~np.isnan(pcc)
+    return float(pcc[existing].mean()) if existing.any() else float(np.nan)
 
 
 def spot_pcc(

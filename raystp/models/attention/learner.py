@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
+from raystp.missing import has_missing
 from raystp.models.arrays import SpotArrays
 from raystp.models.attention.model import seeded_attention
 from raystp.models.attention.options import AttentionOptions
@@ -72,8 +73,8 @@ def _section_bags(inputs: SpotInputs, spots: SpotArrays, parts: int) -> BagSampl
         for number, part in enumerate(compact_parts(spots, np.flatnonzero(spots.group == section), parts))
     ]
     labels = np.stack([pooled_expression(spots, part) for _, part in groups])
-    bags = BagSamples.of([spots.features[part] for _, part in groups], labels, [name for name, _ in groups])
-    return replace(bags, device=inputs.device)
+    named, features = [name for name, _ in groups], [spots.features[part] for _, part in groups]
+    return replace(BagSamples.of(features, labels, named, missing=True), device=inputs.device)
 
 
 def compact_parts(spots: SpotArrays, rows: Int64[np.ndarray, "spot"], parts: int) -> list[Int64[np.ndarray, "part"]]:
@@ -88,9 +89,18 @@ def compact_parts(spots: SpotArrays, rows: Int64[np.ndarray, "spot"], parts: int
 
 
 def pooled_expression(spots: SpotArrays, rows: Int64[np.ndarray, "part"]) -> Float32[np.ndarray, " gene"]:
-    """Return log1p of counts per 10,000 of the pooled spots: the mean of their shares, weighted by total counts."""
+    """Return log1p of counts per 10,000 of the pooled spots: the mean of their shares, weighted by total counts.
+
+    A gene is pooled over the spots that measured it, and missing (NaN) where none did.
+    """
     shares = np.expm1(spots.expression[rows].astype(np.float64))
     totals = spots.totals[rows]
-    pooled: Float64[np.ndarray, " gene"] = (shares * totals[:, None]).sum(axis=0) / max(totals.sum(), 1.0)
+    pooled: Float64[np.ndarray, " gene"]
+    if has_missing(shares):
+        known = ~np.isnan(shares)
+        weight = np.where(known, totals[:, None], 0).sum(axis=0)
+        pooled = np.where(known, shares * totals[:, None], 0).sum(axis=0) / np.where(weight > 0, weight, np.nan)
+    else:
+        pooled = (shares * totals[:, None]).sum(axis=0) / max(totals.sum(), 1.0)
     labels: Float32[np.ndarray, " gene"] = np.log1p(pooled).astype(np.float32)
     return labels

@@ -18,6 +18,7 @@ from raystp.models.attention.heads import TileHeads, attention_weights, pool_emb
 from raystp.models.attention.options import AttentionOptions
 from raystp.models.layers import standardiser
 from raystp.models.training.options import FitOptions
+from raystp.models.training.samples import mean_squared_error
 
 
 class AttentionRegression(nn.Module):
@@ -88,8 +89,11 @@ class AttentionRegression(nn.Module):
         return self._clamp(predicted), (labels - self.label_mean) / self.label_scale
 
     def loss(self, predicted: Float[Tensor, "bag gene"], labels: Float[Tensor, "bag gene"]) -> Float[Tensor, ""]:
-        """Return the mean squared error over all bags of a batch and all genes (the published loss of each gene)."""
-        return functional.mse_loss(predicted, labels)
+        """Return the mean squared error over all bags of a batch and all genes (the published loss of each gene).
+
+        A label of nan is missing and has no error.
+        """
+        return mean_squared_error(predicted, labels)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], options: FitOptions) -> torch.optim.Optimizer:
         """Return the optimiser that the options name, with the learning rate and the decay of the fit.

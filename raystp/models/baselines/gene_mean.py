@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Float32
 
+from raystp.missing import column_means
 from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.baselines.predictor import BaselinePredictor
 from raystp.models.method import ModelMeta, NoOptions
@@ -19,8 +20,8 @@ def open_predictor(arrays: Arrays, meta: ModelMeta) -> BaselinePredictor:
 
 
 def fit_gene_mean(expression: Float[np.ndarray, "spot gene"]) -> Arrays:
-    """Return each gene's training mean."""
-    return {"mean": expression.mean(axis=0, dtype=np.float64).astype(np.float32)}
+    """Return each gene's mean over the training spots that measured it."""
+    return {"mean": column_means(expression).astype(np.float32)}
 
 
 def predict_gene_mean(model: Arrays, features: Float[np.ndarray, "query feature"]) -> Float32[np.ndarray, "query gene"]:

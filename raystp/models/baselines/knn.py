@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from raystp.errors import ModelError
+from raystp.missing import equal_columns
 from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.baselines.method import KnnOptions
 from raystp.models.baselines.predictor import BaselinePredictor
@@ -45,15 +46,32 @@ def fit_knn(
 
 
 def predict_knn(model: Arrays, features: Float[np.ndarray, "query feature"]) -> Float32[np.ndarray, "query gene"]:
-    """Predict the mean expression of each query's `k` nearest training spots; a tie for the last one is arbitrary."""
+    """Predict the mean expression of each query's `k` nearest training spots; a tie for the last one is arbitrary.
+
+    Each gene is averaged over the `k` nearest of the spots that measured it, or over all of them where they are fewer.
+    """
     directions = _directions((features - model["mean"]) / model["scale"])
-    k = int(model["k"])
-    out = np.empty((len(features), model["expression"].shape[1]), dtype=np.float32)
+    expression = model["expression"]
+    parts = equal_columns(~np.isnan(expression))
+    out = np.full((len(features), expression.shape[1]), np.nan, dtype=np.float32)
     for start in range(0, len(features), _BLOCK):
         distance = -(directions[start : start + _BLOCK] @ model["references"].T)
-        nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
-        out[start : start + _BLOCK] = model["expression"][nearest].mean(axis=1)
+        for rows, genes in parts:
+            if len(rows) == len(expression):
+                part, own = expression if len(genes) == expression.shape[1] else expression[:, genes], distance
+            else:
+                part, own = expression[np.ix_(rows, genes)], distance[:, rows]
+            out[start : start + _BLOCK, genes] = _mean_of_nearest(own, part, int(model["k"]))
     return out
+
+
+def _mean_of_nearest(
+    distance: Float32[np.ndarray, "query row"], expression: Float32[np.ndarray, "row gene"], k: int
+) -> Float32[np.ndarray, "query gene"]:
+    k = min(k, distance.shape[1])
+    nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
+    mean: np.ndarray = expression[nearest].mean(axis=1)
+    return mean
 
 
 def _directions(values: Float[np.ndarray, "row feature"]) -> Float32[np.ndarray, "row feature"]:

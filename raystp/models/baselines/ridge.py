@@ -3,6 +3,9 @@
 One eigendecomposition per fold gives the weights for every alpha and every gene. With X the standardised features
 (n x d) and X'X = V diag(l) V', the weights are V diag(1 / (l + alpha)) V'X'Y; with fewer rows than features the same
 follows from XX' = U diag(l) U' as X'U diag(1 / (l + alpha)) U'Y. Both are `basis @ (right / (l + alpha))`.
+
+A gene that a section has not measured is fitted on the spots that measured it: genes with the same spots are a group,
+with one decomposition. All groups have the same alpha.
 """
 
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from jaxtyping import Float, Float32, Float64, Int, Shaped
 from sklearn.model_selection import KFold, LeaveOneGroupOut
 
 from raystp.errors import ModelError
+from raystp.missing import equal_columns
 from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.baselines.predictor import BaselinePredictor
 from raystp.models.layers import standardiser
@@ -96,27 +100,63 @@ def fit_ridge(
 
     The folds are the `groups` (sections, patients) if there are 3 or more, else 5 random parts drawn from `seed`.
     Features are standardised within each fold's training part; the intercept is the training mean, unpenalised. Of
-    equal alphas the smallest is chosen. The arrays include alpha and the errors of all alphas. Raises ModelError below
-    2 spots.
+    equal alphas the smallest is chosen. A missing value (NaN) is in no sum; a gene that is only measured in the fold
+    that is held out is not in this fold's error. The arrays include alpha and the errors of all alphas. Raises
+    ModelError below 2 spots.
     """
     if len(features) < 2:  # noqa: PLR2004 -- one to train on, one to hold out
         msg = f"the cross-validation of ridge needs 2 or more spots, got {len(features)}: add measured spots"
         raise ModelError(msg)
-    errors = np.zeros(len(alphas))
-    for train, test in _folds(len(features), groups, seed):
-        spectrum = _Spectrum.of(features[train], expression[train])
-        errors += spectrum.squared_errors(features[test], expression[test], alphas)
+    errors, values = _errors(features, expression, _folds(len(features), groups, seed), alphas)
+    if not values:  # each gene is measured in one section only: no other section is left to hold out
+        errors, values = _errors(features, expression, _folds(len(features), None, seed), alphas)
     alpha = alphas[int(np.argmin(errors))]
-    whole = _Spectrum.of(features, expression)
+    mean, scale = standardiser(features)
+    weights, intercept = np.zeros((features.shape[1], expression.shape[1])), np.full(expression.shape[1], np.nan)
+    for rows, genes in equal_columns(~np.isnan(expression)):
+        if len(rows):
+            own = _Spectrum.of(features[rows], _columns(expression, rows, genes))
+            # Each group has its own standardisation; the stored one is that of all spots.
+            weights[:, genes] = own.weights(alpha) * (scale / own.scale)[:, None]
+            intercept[genes] = own.intercept + ((mean - own.mean) / scale) @ weights[:, genes]
     return {
-        "mean": whole.mean.astype(np.float32),
-        "scale": whole.scale.astype(np.float32),
-        "weights": whole.weights(alpha).astype(np.float32),
-        "intercept": whole.intercept.astype(np.float32),
+        "mean": mean.astype(np.float32),
+        "scale": scale.astype(np.float32),
+        "weights": weights.astype(np.float32),
+        "intercept": intercept.astype(np.float32),
         "alpha": np.array(alpha),
         "alphas": np.array(alphas),
-        "cv_mse": errors / expression.size,
+        "cv_mse": errors / max(values, 1),
     }
+
+
+Fold = tuple[Int[np.ndarray, "_"], Int[np.ndarray, "_"]]
+"""Rows of the training part, and rows that are held out."""
+
+
+def _errors(
+    features: Float[np.ndarray, "spot feature"],
+    expression: Float[np.ndarray, "spot gene"],
+    folds: list[Fold],
+    alphas: tuple[float, ...],
+) -> tuple[Float64[np.ndarray, "alpha"], int]:
+    """Return the summed squared error of each alpha over all folds, and the number of values in it."""
+    errors, values, parts = np.zeros(len(alphas)), 0, equal_columns(~np.isnan(expression))
+    for train, test in folds:
+        for rows, genes in parts:
+            fitted, held = (side[np.isin(side, rows)] for side in (train, test))
+            if len(fitted) and len(held):
+                spectrum = _Spectrum.of(features[fitted], _columns(expression, fitted, genes))
+                errors += spectrum.squared_errors(features[held], _columns(expression, held, genes), alphas)
+                values += len(held) * len(genes)
+    return errors, values
+
+
+def _columns(
+    expression: Float[np.ndarray, "spot gene"], rows: Int[np.ndarray, "_"], genes: Int[np.ndarray, "_"]
+) -> Float[np.ndarray, "row column"]:
+    columns: np.ndarray = expression[rows] if len(genes) == expression.shape[1] else expression[np.ix_(rows, genes)]
+    return columns
 
 
 def predict_ridge(model: Arrays, features: Float[np.ndarray, "query feature"]) -> Float32[np.ndarray, "query gene"]:
@@ -125,9 +165,7 @@ def predict_ridge(model: Arrays, features: Float[np.ndarray, "query feature"]) -
     return x @ model["weights"] + model["intercept"]
 
 
-def _folds(
-    rows: int, groups: Shaped[np.ndarray, "spot"] | None, seed: int
-) -> list[tuple[Int[np.ndarray, "train"], Int[np.ndarray, "test"]]]:
+def _folds(rows: int, groups: Shaped[np.ndarray, "spot"] | None, seed: int) -> list[Fold]:
     if groups is not None and len(np.unique(groups)) >= MIN_GROUPS:
         return list(LeaveOneGroupOut().split(np.empty((rows, 1)), groups=groups))
     return list(KFold(min(FOLDS, rows), shuffle=True, random_state=seed).split(np.empty((rows, 1))))

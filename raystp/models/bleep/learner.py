@@ -6,16 +6,21 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
+from raystp.missing import filled
 from raystp.models.arrays import Arrays, without_encoder
 from raystp.models.bleep.model import Bleep, seeded_bleep
 from raystp.models.bleep.options import BleepOptions
 from raystp.models.method import ModelMeta
 from raystp.models.predictor import checked_rows
-from raystp.models.training.setup import SpotInputs, TrainSetup
+from raystp.models.training.setup import SpotInputs, TrainSetup, training_mean
 
 
 def setup(options: BleepOptions, inputs: SpotInputs) -> TrainSetup:
-    """Return the model and its pairs for training and validation; validation pairs are never augmented."""
+    """Return the model and its pairs for training and validation; validation pairs are never augmented.
+
+    A gene that a spot's section has not measured enters the spot encoder with its training mean.
+    """
+    inputs = inputs.with_filled_expression()
     genes = inputs.train.expression.shape[1]
     model = seeded_bleep(inputs.d_image, genes, options, seed=inputs.seed, encoder=inputs.encoder)
     if inputs.encoder is None:
@@ -32,6 +37,8 @@ class BleepPredictor:
     genes: list[str]
     d_image: int
     heads: Bleep
+    training_mean: Float32[np.ndarray, "gene"] | None = None
+    """Input for a gene that a spot's section has not measured."""
 
     def embed_images(self, features: Float[np.ndarray, "query feature"]) -> Float32[np.ndarray, "query joint"]:
         """Return the embeddings of tiles; raises ModelError for features of another encoder."""
@@ -41,7 +48,12 @@ class BleepPredictor:
         return out
 
     def embed_spots(self, expression: Float[np.ndarray, "spot gene"]) -> Float32[np.ndarray, "spot joint"]:
-        """Return the embeddings of measured spots, columns in the order of `genes`; raises ModelError for others."""
+        """Return the embeddings of measured spots, columns in the order of `genes`; raises ModelError for others.
+
+        A missing value (NaN) is replaced by the gene's training mean.
+        """
+        if self.training_mean is not None and expression.shape[1] == len(self.genes):
+            expression = filled(expression, self.training_mean)
         rows = checked_rows(expression, len(self.genes), self.kind, "genes")
         with torch.inference_mode():
             out: np.ndarray = self.heads.embed_spots(torch.from_numpy(rows)).numpy()
@@ -52,4 +64,4 @@ def open_predictor(arrays: Arrays, meta: ModelMeta) -> BleepPredictor:
     """Return a stored model without its image encoder; `meta["options"]` are its `BleepOptions`."""
     heads = Bleep(meta["d_image"], len(meta["genes"]), BleepOptions(**meta["options"]))
     heads.load_state_dict({name: torch.from_numpy(value) for name, value in without_encoder(arrays).items()})
-    return BleepPredictor("bleep", meta["genes"], meta["d_image"], heads.eval())
+    return BleepPredictor("bleep", meta["genes"], meta["d_image"], heads.eval(), training_mean(meta))

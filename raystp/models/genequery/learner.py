@@ -40,7 +40,7 @@ def _samples(inputs: SpotInputs, spots: SpotArrays, seen: list[int], model: Gene
     features, expression = inputs.tensors(spots)
     expression = expression[:, seen]
     if model.options.context != "spot":
-        return PairDataset.of(features, expression)
+        return PairDataset.of(features, expression, missing=True)
     parts = [torch.from_numpy(spots.group == number).to(inputs.device) for number in range(len(spots.sections))]
     kept = [(name, part) for name, part in zip(spots.sections, parts, strict=True) if bool(part.any())]
     return SectionGenes.of(

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional
 
 from raystp.errors import ModelError
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.genequery.scaling import fit_scaling_to_texts, gene_scaling, min_max
 from raystp.models.genequery.transformer import Transformer
 from raystp.models.layers import ProjectionHead, standardiser
+from raystp.models.training.samples import mean_squared_error
 
 
 class GeneQuery(nn.Module):
@@ -172,21 +172,25 @@ class GeneQuery(nn.Module):
         target: Float[Tensor, "sample token"],
         mask: Bool[Tensor, "sample token"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the mean squared error over all tokens of a batch except padding (published: with padding)."""
+        """Return the mean squared error over all tokens of a batch except padding (published: with padding).
+
+        A target of nan is missing and has no error.
+        """
         if mask is None:
-            return functional.mse_loss(predicted, target)
-        errors = ((predicted - target) ** 2).masked_fill(~mask, 0)
-        return errors.sum() / mask.sum()
+            return mean_squared_error(predicted, target)
+        return mean_squared_error(predicted, target.masked_fill(~mask, torch.nan))
 
     def scaled(self, expression: Float[Tensor, "spot gene"]) -> Float[Tensor, "spot gene"]:
-        """Return spots' expression of the trained genes in the unit of the errors."""
+        """Return spots' expression of the trained genes in the unit of the errors; a missing gene stays nan."""
         if self.options.scaling == "min_max":
-            return min_max(expression)
+            missing = torch.isnan(expression)
+            return min_max(expression, ~missing).masked_fill(missing, torch.nan)
         return (expression - self.offset) / torch.where(self.scale > 0, self.scale, 1)
 
     def _scaled_sections(self, expression: Tensor, mask: Tensor, gene: Tensor) -> Tensor:
         if self.options.scaling == "min_max":
-            return min_max(expression, mask)
+            missing = torch.isnan(expression)
+            return min_max(expression, mask & ~missing).masked_fill(missing, torch.nan)
         scale = self.scale[gene][:, None]
         scaled = (expression - self.offset[gene][:, None]) / torch.where(scale > 0, scale, 1)
         return scaled.masked_fill(~mask, 0)

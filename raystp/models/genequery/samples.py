@@ -17,12 +17,14 @@ from raystp.errors import ModelError, some
 
 @dataclass(frozen=True)
 class SectionGenes:
-    """Sections by number, padded; the number of a sample is `section * genes + gene`. All on the model's device."""
+    """Sections by number, padded; a sample is a gene that a section has measured. All on the model's device."""
 
     features: Float[Tensor, "section spot image"]
     expression: Float[Tensor, "section gene spot"]
     mask: Bool[Tensor, "section spot"]
     """False at padding."""
+    samples: Int64[np.ndarray, "sample"]
+    """Number of each sample: `section * genes + gene`."""
 
     @classmethod
     def of(
@@ -31,7 +33,10 @@ class SectionGenes:
         expression: Sequence[Float[Tensor, "_ gene"]],
         names: Sequence[str] | None = None,
     ) -> "SectionGenes":
-        """Return the samples of some sections; raises ModelError for empty sections, and for nan or infinity."""
+        """Return the samples of some sections; raises ModelError for empty sections, and for nan or infinity.
+
+        nan in the expression is a missing gene, which is no sample of its section.
+        """
         named = list(names) if names is not None else [f"section {number}" for number in range(len(features))]
         _check(features, expression, named)
         longest = max(len(rows) for rows in features)
@@ -39,16 +44,18 @@ class SectionGenes:
         labels = [torch.nn.functional.pad(rows.T, (0, longest - len(rows))) for rows in expression]
         sizes = torch.tensor([len(rows) for rows in features], device=features[0].device)
         mask = torch.arange(longest, device=sizes.device) < sizes[:, None]
-        return cls(torch.stack(padded), torch.stack(labels), mask)
+        measured = torch.stack([~torch.isnan(rows).all(dim=0) for rows in expression]).flatten()
+        samples = np.flatnonzero(measured.cpu().numpy()).astype(np.int64)
+        return cls(torch.stack(padded), torch.stack(labels), mask, samples)
 
     def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[Tensor, ...]:
         """Return the arguments of `GeneQuery.forward`: features and expression of all spots, the mask, and the gene."""
-        chosen = torch.from_numpy(rows).to(self.mask.device)
+        chosen = torch.from_numpy(self.samples[rows]).to(self.mask.device)
         section, gene = chosen // self.expression.shape[1], chosen % self.expression.shape[1]
         return self.features[section], self.expression[section, gene], self.mask[section], gene
 
     def __len__(self) -> int:
-        return self.expression.shape[0] * self.expression.shape[1]
+        return len(self.samples)
 
 
 def _check(features: Sequence[Tensor], expression: Sequence[Tensor], names: list[str]) -> None:
@@ -64,8 +71,13 @@ def _check(features: Sequence[Tensor], expression: Sequence[Tensor], names: list
         msg = f"{len(empty)} of {len(names)} sections have no spots ({some(empty)}): remove them"
         raise ModelError(msg)
     for what, side in (("image features", features), ("expression", expression)):
-        bad = {name: int((~torch.isfinite(rows).all(dim=1)).sum()) for name, rows in zip(names, side, strict=True)}
+        wrong = torch.isinf if what == "expression" else _is_not_finite
+        bad = {name: int(wrong(rows).any(dim=1).sum()) for name, rows in zip(names, side, strict=True)}
         if any(bad.values()):
             where = some([f"{name}: {count}" for name, count in bad.items() if count])
             msg = f"the {what} of {sum(bad.values())} spots hold nan or infinity ({where}): remove those spots"
             raise ModelError(msg)
+
+
+def _is_not_finite(values: Tensor) -> Tensor:
+    return ~torch.isfinite(values)

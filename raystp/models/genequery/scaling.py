@@ -22,6 +22,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
+from raystp.missing import column_means, has_missing
+
 PENALTIES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
 """Ridge penalties that are tried for the estimate, by leave-one-gene-out."""
 
@@ -80,22 +82,24 @@ def _standard_scaling(expression: Float[np.ndarray, "spot gene"], *, common: boo
 
     A gene of constant expression has scale 0: it is scaled to 0, and back to its mean.
     """
-    deviation = expression.std(axis=0, dtype=np.float64)
+    missing = has_missing(expression)
+    deviation = np.nanstd(expression, axis=0, dtype=np.float64) if missing else expression.std(axis=0, dtype=np.float64)
     if common:
         deviation = np.where(deviation > 0, np.sqrt(np.mean(deviation**2)), 0)
-    return np.stack([expression.mean(axis=0, dtype=np.float64), deviation])
+    return np.stack([column_means(expression), deviation])
 
 
 def _spot_scaling(expression: Float[np.ndarray, "spot gene"]) -> Scaling:
     """Return the mean over spots of a spot's minimum and of its span over genes: the same for each gene."""
-    low, high = expression.min(axis=1), expression.max(axis=1)
+    measured = expression[~np.isnan(expression).all(axis=1)]
+    low, high = np.nanmin(measured, axis=1), np.nanmax(measured, axis=1)
     scaling = np.array([low.mean(dtype=np.float64), (high - low).mean(dtype=np.float64)])
     return np.repeat(scaling[:, None], expression.shape[1], axis=1)
 
 
 def _section_scaling(expression: Float[np.ndarray, "spot gene"], sections: Int64[np.ndarray, "spot"]) -> Scaling:
-    """Return the mean over sections of each gene's minimum and span over the section's spots."""
+    """Return the mean, over sections that measured it, of each gene's minimum and span over the section's spots."""
     each = [expression[sections == section].astype(np.float64) for section in np.unique(sections)]
-    return np.stack(
-        [np.mean([part.min(axis=0) for part in each], axis=0), np.mean([np.ptp(p, axis=0) for p in each], axis=0)]
-    )
+    low = np.stack([np.fmin.reduce(part, axis=0) for part in each])
+    high = np.stack([np.fmax.reduce(part, axis=0) for part in each])
+    return np.stack([column_means(low), column_means(high - low)])

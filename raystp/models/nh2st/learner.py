@@ -1,5 +1,8 @@
 """NH2ST's training from arrays: spots with their neighbourhoods."""
 
+import torch
+
+from raystp.missing import filled, has_missing
 from raystp.models.arrays import SpotArrays
 from raystp.models.neighbours import spot_neighbours
 from raystp.models.nh2st.model import seeded_nh2st
@@ -16,10 +19,14 @@ def setup(options: Nh2stOptions, inputs: SpotInputs) -> TrainSetup:
     train = inputs.train
     model = seeded_nh2st(train.features.shape[1], train.expression.shape[1], options, seed=inputs.seed)
     model.standardize(train.features)
+    model.misses_genes = has_missing(train.expression)
     validation = _samples(inputs, inputs.validation) if inputs.validation is not None else None
     return TrainSetup(model.to(inputs.device), _samples(inputs, train), validation)
 
 
 def _samples(inputs: SpotInputs, spots: SpotArrays) -> NeighbourSamples:
     near = spot_neighbours(spots.boxes, spots.group)
-    return NeighbourSamples.of(*inputs.tensors(spots), near.rows, near.mask)
+    features, expression = inputs.tensors(spots)
+    fill = inputs.training_mean()
+    encoded = torch.from_numpy(filled(spots.expression, fill)).to(inputs.device)
+    return NeighbourSamples.of(features, expression, near.rows, near.mask, encoded=encoded)

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from torch.nn import functional
 
 from raystp.errors import ModelError
 from raystp.models.nh2st.attention import CrossAttention
@@ -22,13 +21,17 @@ from raystp.models.nh2st.hypergraph import HypergraphNetwork, incidence, mean_of
 from raystp.models.nh2st.options import LR_EVERY, LR_FACTOR, Nh2stOptions
 from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import ONE_RANK, RankLayout
+from raystp.models.training.samples import mean_squared_error
 
 _ROWS = 4096
 """Rows standardised at a time: limits the memory of the float64 copy."""
 
 
 class Nh2st(nn.Module):
-    """The encoders, the hypergraph networks, one cross-attention that is used four times, and the decoder."""
+    """The encoders, the hypergraph networks, one cross-attention that is used four times, and the decoder.
+
+    `misses_genes`: whether any training section has not measured a gene. It is set before training, alike on all ranks.
+    """
 
     image_mean: Tensor
     image_scale: Tensor
@@ -42,6 +45,7 @@ class Nh2st(nn.Module):
             )
             raise ModelError(msg)
         self.options, dim = options, options.dim
+        self.misses_genes = False
         self.encode_image = nn.Linear(d_image, dim)
         self.encode_expression = nn.Sequential(nn.Linear(genes, dim), nn.Linear(dim, dim))
         self.image_graph = HypergraphNetwork(d_image, 2 * dim, dim)
@@ -75,7 +79,10 @@ class Nh2st(nn.Module):
         near_expression: Float[Tensor, "sample node gene"],
         mask: Bool[Tensor, "sample node"],
     ) -> tuple[Tensor, ...]:
-        """Return what `loss` needs: prediction, target, z_p, z_g, n_p, n_g. The first node of a sample is its spot."""
+        """Return what `loss` needs: prediction, target, z_p, z_g, n_p, n_g. The first node of a sample is its spot.
+
+        A gene that is missing is nan in `expression`, and has its training mean in `near_expression`.
+        """
         image, near = self._standard(features), self._standard(near_features)
         averaged = spread(incidence(near, mask, self.options.nearest))
         image_nodes = self.image_graph(near, averaged)
@@ -84,7 +91,8 @@ class Nh2st(nn.Module):
         hidden = self.encode_image(image)
         prediction = self._decoded(hidden, image_nodes, mask)
         if self.options.form == "faithful":
-            genes = self.encode_expression(expression)
+            own = torch.where(torch.isnan(expression), near_expression[:, 0], expression)
+            genes = self.encode_expression(own)
             pooled = mean_of_present(image_nodes, mask), mean_of_present(gene_nodes, mask)
             views = [*self._fused_vectors(hidden, genes), *self._fused_vectors(*pooled)]
         else:
@@ -101,10 +109,13 @@ class Nh2st(nn.Module):
     def loss_part(self, ranks: RankLayout, prediction: Tensor, target: Tensor, *views: Tensor) -> Float[Tensor, ""]:
         """Return this rank's part of the loss of a batch that is split over ranks; its mean over ranks is the loss."""
         z_p, z_g, n_p, n_g = views
-        start = 0
+        start, share = 0, 1.0
         if ranks.gather is not None:  # this rank's image sides against the gene sides of all ranks
             start, z_g, n_g = ranks.rank * len(z_p), ranks.gather(z_g.float()), ranks.gather(n_g.float())
-        return nh2st_loss((prediction, target), (z_p, z_g), (n_p, n_g), self.options, start=start)
+            if self.misses_genes:
+                counts = (~torch.isnan(target)).sum(dim=1, keepdim=True).float()
+                share = float(counts.sum() * ranks.world / ranks.gather(counts).sum().clamp(min=1))
+        return nh2st_loss((prediction, target), (z_p, z_g), (n_p, n_g), self.options, start=start, share=share)
 
     def predict(
         self,
@@ -188,13 +199,16 @@ def nh2st_loss(
     options: Nh2stOptions,
     *,
     start: int = 0,
+    share: float = 1.0,
 ) -> Float[Tensor, ""]:
     """Return `MSE + weight_query contrast(z_p, z_g) + weight_neighbour contrast(n_p, n_g)`, image sides first.
 
     As in the published code (the paper's own formula is not known); see `contrast`. The gene sides may have more rows
     than the image sides, which are then their rows from `start` on: the mean over equal parts of a batch is its loss.
+    The error is over the measured values (a target of nan is missing); `share` is the number of these in a part, in
+    units of the mean over the parts.
     """
-    error = functional.mse_loss(prediction[0].float(), prediction[1].float())
+    error = mean_squared_error(prediction[0].float(), prediction[1].float()) * share
     of_query = contrast(*query, options.temperature_query, negatives=options.negatives, start=start)
     of_neighbour = contrast(*neighbour, options.temperature_neighbour, negatives=options.negatives, start=start)
     return error + options.weight_query * of_query + options.weight_neighbour * of_neighbour

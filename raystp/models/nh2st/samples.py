@@ -20,6 +20,9 @@ class NeighbourSamples:
 
     features: Float[Tensor, "spot image"]
     expression: Float[Tensor, "spot gene"]
+    """nan where the spot's section has not measured the gene."""
+    encoded: Float[Tensor, "spot gene"]
+    """The same with the gene's training mean where it is missing: the input of the expression encoder."""
     rows: Int64[Tensor, "spot node"]
     """Rows of the nodes of a spot's neighbourhood; the first is the spot itself."""
     mask: Bool[Tensor, "spot node"]
@@ -34,17 +37,23 @@ class NeighbourSamples:
         mask: Bool[np.ndarray, "_ _"],
         *,
         smooth_labels: bool = False,
+        encoded: Float[Tensor, "spot gene"] | None = None,
     ) -> "NeighbourSamples":
         """Return the samples; raises ModelError for nan or infinity, and for neighbours that do not fit the spots.
+
+        With `encoded`, the expression whose missing values are filled, nan in the expression is a missing gene.
 
         `rows` and `mask` are `[spot, node]`, as `models.neighbours` returns them. `smooth_labels` replaces the
         expression of each spot by the mean over its neighbourhood, as the published code does (there for test spots
         too). For training only: never for spots that are scored.
         """
-        check_finite(features, expression)
+        check_finite(features, expression, missing=encoded is not None)
+        encoded = expression if encoded is None else encoded
         _check_neighbourhoods((len(features), len(expression)), rows, mask)
         near, present = torch.from_numpy(rows).to(features.device), torch.from_numpy(mask).to(features.device)
-        return cls(features, _smooth(expression, near, present) if smooth_labels else expression, near, present)
+        if smooth_labels:
+            expression, encoded = (_smooth(values, near, present) for values in (expression, encoded))
+        return cls(features, expression, encoded, near, present)
 
     def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[Tensor, ...]:
         """Return the arguments of `Nh2st.forward`: features and expression of spot and nodes, and the mask."""
@@ -54,7 +63,7 @@ class NeighbourSamples:
             self.features[chosen],
             self.features[near],
             self.expression[chosen],
-            self.expression[near],
+            self.encoded[near],
             self.mask[chosen],
         )
 

@@ -39,6 +39,8 @@ class BagSamples:
     epoch: Callable[[], int] = _first
     """The current epoch. The default is always 0: every epoch uses the same tiles."""
     device: torch.device | str = "cpu"
+    missing: bool = False
+    """Whether nan in a label is a missing gene; else it is an error."""
 
     def __post_init__(self) -> None:
         if not len(self.sizes) == len(self.labels) == len(self.names):
@@ -49,7 +51,8 @@ class BagSamples:
         if empty:
             msg = f"{len(empty)} of {len(self.sizes)} bags have no tiles ({some(empty)}): remove those cases"
             raise ModelError(msg)
-        wrong = [self.names[bag] for bag in np.flatnonzero(~np.isfinite(self.labels).all(axis=1)).tolist()]
+        faulty = np.isinf(self.labels) if self.missing else ~np.isfinite(self.labels)
+        wrong = [self.names[bag] for bag in np.flatnonzero(faulty.any(axis=1)).tolist()]
         if wrong:
             msg = f"the labels of {len(wrong)} bags hold nan or infinity ({some(wrong)}): remove those cases"
             raise ModelError(msg)
@@ -63,11 +66,17 @@ class BagSamples:
         bags: Sequence[Float[np.ndarray, "_ feature"]],
         labels: Float[np.ndarray, "_ gene"],
         names: Sequence[str] | None = None,
+        *,
+        missing: bool = False,
     ) -> "BagSamples":
         """Return whole bags whose features are in memory; `dataclasses.replace` sets the other fields."""
         sizes = np.array([len(bag) for bag in bags], dtype=np.int64)
         named = list(names) if names is not None else [f"bag {number}" for number in range(len(bags))]
-        return cls(lambda bag, chosen: bags[bag] if chosen is None else bags[bag][chosen], sizes, labels, named)
+
+        def tiles(bag: int, chosen: Int64[np.ndarray, "tile"] | None) -> Float[np.ndarray, "tile feature"]:
+            return bags[bag] if chosen is None else bags[bag][chosen]
+
+        return cls(tiles, sizes, labels, named, missing=missing)
 
     def chosen(self, bag: int) -> Int64[np.ndarray, "tile"] | None:
         """Return the rows of a bag's tiles in this epoch, ascending; None for all of them."""

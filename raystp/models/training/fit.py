@@ -154,7 +154,7 @@ def _epochs(
                 "check the features for nan"
             )
             raise ModelError(msg)
-        pcc = score(state.model.eval()) if score is not None else None
+        pcc = _existing(score(state.model.eval()), options) if score is not None else None
         state.epoch += 1
         if validation is not None:
             value = -pcc if options.select == "best_pcc" and pcc is not None else losses[1]
@@ -245,6 +245,19 @@ def validation_loss(state: TrainState, validation: SampleSet, options: FitOption
         batches = (validation.at(rows) for rows in plan)
         losses = [state.loss(*_outputs(state.model, one, state.device, options.precision)) for one in batches]
     return float(torch.stack(losses).mean())
+
+
+def _existing(pcc: float, options: FitOptions) -> float | None:
+    """Return a validation PCC; None where no gene has one. Raises ModelError where the epoch is chosen by it."""
+    if math.isfinite(pcc):
+        return pcc
+    if options.select == "best_pcc":
+        msg = (
+            'select="best_pcc" needs a validation PCC, and none exists: no gene was measured at 2 or more spots of the '
+            'validation; name a larger validation section, or set fit.select="last"'
+        )
+        raise ModelError(msg)
+    return None
 
 
 def _keep_best(state: TrainState, epoch: int, value: float, options: FitOptions) -> None:

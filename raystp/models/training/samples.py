@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn import functional
 
 from raystp.errors import ModelError
 
@@ -40,9 +41,11 @@ class PairDataset:
     expression: Float[Tensor, "spot gene"]
 
     @classmethod
-    def of(cls, features: Float[Tensor, "spot image"], expression: Float[Tensor, "spot gene"]) -> "PairDataset":
-        """Return pairs whose features are in memory; raises ModelError for nan or infinity."""
-        check_finite(features, expression)
+    def of(
+        cls, features: Float[Tensor, "spot image"], expression: Float[Tensor, "spot gene"], *, missing: bool = False
+    ) -> "PairDataset":
+        """Return pairs whose features are in memory; raises ModelError as `check_finite` does."""
+        check_finite(features, expression, missing=missing)
         return cls(lambda rows: _rows(features, rows), expression)
 
     def at(self, rows: Int64[np.ndarray, "pair"]) -> tuple[Float[Tensor, "pair ..."], Float[Tensor, "pair gene"]]:
@@ -53,13 +56,28 @@ class PairDataset:
         return len(self.expression)
 
 
-def check_finite(features: Float[Tensor, "spot image"], expression: Float[Tensor, "_ gene"]) -> None:
-    """Raise ModelError for spots with nan or infinity."""
-    for name, values in {"image features": features, "expression": expression}.items():
-        bad = int((~torch.isfinite(values).all(dim=1)).sum())
+def check_finite(
+    features: Float[Tensor, "spot image"], expression: Float[Tensor, "_ gene"], *, missing: bool = False
+) -> None:
+    """Raise ModelError for spots with nan or infinity; with `missing`, nan in the expression is a missing gene."""
+    wrong = {
+        "image features": ~torch.isfinite(features).all(dim=1),
+        "expression": (torch.isinf(expression) if missing else ~torch.isfinite(expression)).any(dim=1),
+    }
+    for name, spots in wrong.items():
+        bad = int(spots.sum())
         if bad:
-            msg = f"the {name} of {bad} of {len(values)} spots hold nan or infinity: remove those spots"
+            msg = f"the {name} of {bad} of {len(spots)} spots hold nan or infinity: remove those spots"
             raise ModelError(msg)
+
+
+def mean_squared_error(predicted: Float[Tensor, "sample gene"], target: Float[Tensor, "sample gene"]) -> Tensor:
+    """Return the mean squared error over all values of a batch that are measured: a target of nan is missing."""
+    missing = torch.isnan(target)
+    if not missing.any():
+        return functional.mse_loss(predicted, target)
+    errors = (predicted - torch.where(missing, predicted.detach(), target)) ** 2
+    return errors.masked_fill(missing, 0).sum() / (~missing).sum().clamp(min=1)
 
 
 def _rows(values: Tensor, rows: Int64[np.ndarray, "pair"]) -> Tensor:

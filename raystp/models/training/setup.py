@@ -1,7 +1,7 @@
 """The inputs and the result of a method's `setup`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float32
 from torch import nn
 
+from raystp.missing import column_means, filled, has_missing
 from raystp.models.arrays import SpotArrays
 from raystp.models.training.bags import BagSamples
 from raystp.models.training.fit import TrainState
@@ -52,8 +53,23 @@ class SpotInputs:
     pixel_pairs: Callable[[SpotArrays, bool], SampleSet] | None = None
     """With `encoder`: spots, and whether to augment them -> pairs of pixels and expression."""
 
+    def training_mean(self) -> Float32[np.ndarray, "gene"]:
+        """Return the mean of each gene over the training spots that measured it."""
+        recorded = training_mean(self.meta)
+        mean = column_means(self.train.expression) if recorded is None else recorded
+        return np.asarray(np.nan_to_num(mean), np.float32)
+
+    def with_filled_expression(self) -> "SpotInputs":
+        """Return the inputs with each missing value replaced by its gene's training mean, for an expression encoder."""
+        sides = [side for side in (self.train, self.validation) if side is not None]
+        if not any(has_missing(side.expression) for side in sides):
+            return self
+        fill = self.training_mean()
+        whole = [_with_expression(side, filled(side.expression, fill)) for side in sides]
+        return replace(self, train=whole[0], validation=whole[1] if len(whole) > 1 else None)
+
     def pairs(self, spots: SpotArrays, *, augment: bool = False) -> SampleSet:
-        """Return pairs of image and expression, on the device."""
+        """Return pairs of image and expression, on the device; a gene that a section has not measured is NaN."""
         if self.pixel_pairs is not None:
             return self.pixel_pairs(spots, augment)
         return PairDataset.of(*self.tensors(spots))
@@ -61,6 +77,18 @@ class SpotInputs:
     def tensors(self, spots: SpotArrays) -> tuple[torch.Tensor, torch.Tensor]:
         """Return features and expression on the device."""
         return torch.from_numpy(spots.features).to(self.device), torch.from_numpy(spots.expression).to(self.device)
+
+
+def training_mean(meta: Mapping[str, Any]) -> Float32[np.ndarray, "gene"] | None:
+    """Return the training mean of each gene, from a model's record; None where it has none."""
+    mean = meta.get("training_mean")
+    return None if mean is None else np.asarray(mean, np.float32)
+
+
+def _with_expression(spots: SpotArrays, expression: Float32[np.ndarray, "spot gene"]) -> SpotArrays:
+    table: Any = spots  # a frozen dataclass, which the protocol does not say
+    changed: SpotArrays = replace(table, expression=expression)
+    return changed
 
 
 @dataclass(frozen=True)

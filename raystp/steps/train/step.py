@@ -15,7 +15,7 @@ from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import Tracker, tracked
 from raystp.cluster.training.workers import TrainResources, train
 from raystp.errors import ConfigError
-from raystp.evaluate.metrics.genes import pcc_per_gene
+from raystp.evaluate.metrics.genes import validation_pcc
 from raystp.models.methods import open_predictor
 from raystp.models.predict import predict_spots
 from raystp.models.predictor import DirectPredictor
@@ -113,7 +113,8 @@ def _fit(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> dict[s
     if held is not None:
         model = open_predictor(config.model, arrays, plan.meta)
         assert isinstance(model, DirectPredictor)  # as every method that is fitted at once
-        pcc = float(pcc_per_gene(predict_spots(model, held), held.expression)[0].mean())
+        score = validation_pcc(predict_spots(model, held), held.expression)
+        pcc = score if np.isfinite(score) else None
     tracker, run_ref = _tracking(config, writer, plan.cohort)
     with tracked(tracker, run_ref, writer.config) as one:
         scalars = {name: float(value) for name, value in arrays.items() if np.ndim(value) == 0}

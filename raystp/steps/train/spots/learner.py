@@ -13,7 +13,7 @@ from raystp.cluster.streams.pixels import ReaderPool
 from raystp.cluster.training.workers import Worker
 from raystp.encoders.encoder import Encoder, EncoderSpec
 from raystp.encoders.registry import build
-from raystp.evaluate.metrics.genes import pcc_per_gene
+from raystp.evaluate.metrics.genes import validation_pcc
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
 from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.method import Options
@@ -89,7 +89,7 @@ class SpotsLearner:
         def score(model: nn.Module) -> float:
             arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
             predicted = learner.predict(arrays | extra, train, validation)
-            return float(pcc_per_gene(predicted[:, seen], validation.expression[:, seen])[0].mean())
+            return validation_pcc(predicted[:, seen], validation.expression[:, seen])
 
         return score
 

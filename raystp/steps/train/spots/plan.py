@@ -13,6 +13,7 @@ from raystp.expression.folds import Split, split_by_patient, split_by_section
 from raystp.expression.panel import choose_panel, panel_aliases
 from raystp.expression.sections import sections_of
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
+from raystp.missing import column_means, has_missing
 from raystp.models.training.plan import epoch_plan
 from raystp.models.unseen_genes import split_genes
 from raystp.steps.encoder_source import dim_of, source_of, spec_of
@@ -144,7 +145,7 @@ def _meta(
         "test": list(split.test),
         "patients": {name: known[name]["patient"] for name in seen},
         "slides": [known[name]["slide"] for name in seen],
-        "training_mean": train.expression.mean(axis=0, dtype=np.float64).tolist(),
+        "training_mean": column_means(train.expression).tolist(),
         "training_variance": _variance_within(train).tolist(),
         "normalisation": UNIT,
     }
@@ -155,17 +156,24 @@ def _gene_split(config: SpotsTrainConfig, genes: list[str], train: SpotTable) ->
     text = config.text
     if not text.unseen:
         return {"seen": list(genes), "unseen": []}
-    seen, unseen = split_genes(genes, train.expression.mean(axis=0), unseen=text.unseen, seed=text.seed)
+    expression = train.expression
+    mean = column_means(expression) if has_missing(expression) else expression.mean(axis=0)
+    seen, unseen = split_genes(genes, mean, unseen=text.unseen, seed=text.seed)
     return {"seen": seen, "unseen": unseen}
 
 
 def _variance_within(train: SpotTable) -> Float64[np.ndarray, " gene"]:
-    """Return each gene's variance around the mean of its section: differences between sections do not count."""
-    centred = train.expression.astype(np.float64)
-    for number in range(len(train.sections)):
-        centred[train.group == number] -= centred[train.group == number].mean(axis=0)
-    total: Float64[np.ndarray, " gene"] = np.square(centred).sum(axis=0)
-    return total / max(1, len(centred) - len(train.sections))
+    """Return each gene's variance around the mean of its section: differences between sections do not count.
+
+    Over the sections that measured the gene.
+    """
+    centred, own = train.expression.astype(np.float64), [train.group == number for number in range(len(train.sections))]
+    for rows in own:
+        centred[rows] -= column_means(centred[rows])
+    sections = np.sum([~np.isnan(centred[rows]).all(axis=0) for rows in own], axis=0)
+    spots = (~np.isnan(centred)).sum(axis=0)
+    variance: Float64[np.ndarray, " gene"] = np.nansum(np.square(centred), axis=0) / np.maximum(1, spots - sections)
+    return variance
 
 
 def _log(

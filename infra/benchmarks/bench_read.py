@@ -215,7 +215,7 @@ def with_openslide(path: Path) -> OpenSlideSlide:
     handle = open_handle("bench", path)
     assert handle is not None  # the bench made this slide
     scale = SlideScale(MicronsPerPixel(0.5), "table")
-    return OpenSlideSlide(handle, SlideContext("bench", "bench", scale, ExitStack()))
+    return OpenSlideSlide(handle, path, SlideContext("bench", "bench", scale, ExitStack()))
 
 
 def in_batches(read: Read, boxes: Boxes, tiles: Tiles) -> None:

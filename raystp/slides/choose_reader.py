@@ -118,7 +118,7 @@ def _open_scanners(opening: Opening, path: Path, header: TiffHeader | None) -> A
                 msg = f"{tag}, which OpenSlide applies to each stored tile; {_RESAVE}"
                 raise SlideError(msg)
             opening.stack.push(handle_stack.pop_all())
-            return OpenSlideSlide(handle, opening.context(facts, bounds=slide_bounds(handle), empty=empty))
+            return OpenSlideSlide(handle, path, opening.context(facts, bounds=slide_bounds(handle), empty=empty))
     opening.stack.callback(tiled.source.close)
     return TiledSlide(tiled, opening.context(facts, empty=empty))
 
@@ -137,7 +137,7 @@ def _open_plain_tiff(opening: Opening, path: Path, header: TiffHeader) -> AnySli
     handle = _same_picture(opening.where, path, header)
     if handle is not None:
         opening.stack.enter_context(handle)
-        return OpenSlideSlide(handle, opening.context(facts, empty=header.empty))
+        return OpenSlideSlide(handle, path, opening.context(facts, empty=header.empty))
     image = open_tiff(opening.where, path, facts)
     return FlatSlide(image, opening.context(_without_dpi(facts) if not header.is_tiled else facts))
 

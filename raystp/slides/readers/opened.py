@@ -8,6 +8,9 @@ from jaxtyping import Float64
 
 from raystp.slides.readers.scale import SlideScale
 
+MAX_DAMAGED_SHARE = 0.5
+"""Share of a thumbnail's stored tiles with bytes, or of its area, that may be damaged; beyond, the slide is refused."""
+
 NO_REGIONS = np.empty((0, 4))
 
 

@@ -1,9 +1,11 @@
 """Slides that OpenSlide opens: SVS, NDPI, MRXS, SCN, DICOM, BIF, tiled TIFF.
 
 Transparent pixels (not scanned, outside the slide, or a tile stored with no bytes) become white. An OpenSlide handle
-stays broken after its first failure: every later read of it raises SlideError too.
+stays broken after its first failure, so the slide is then opened again: only the damaged region fails.
 """
 
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from raystp.errors import SlideError
-from raystp.slides.readers.opened import DamagedRegion, SlideContext
+from raystp.slides.readers.opened import MAX_DAMAGED_SHARE, DamagedRegion, SlideContext
 from raystp.slides.readers.resample import (
     WHITE,
     Box,
@@ -25,6 +27,21 @@ from raystp.slides.readers.resample import (
     wide_window,
 )
 from raystp.units import Level0Pixels, TilePixels
+
+DAMAGED_PX = 64
+"""Side in output pixels of the regions of a thumbnail that are left white because they cannot be read."""
+
+MAX_DAMAGED_REGIONS = 256
+"""Regions of a thumbnail that may be white: each costs two new handles."""
+
+
+def file_version(path: Path) -> tuple[int, int]:
+    """Return the size and the time of change of a file, (0, 0) if there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def vendor_of(path: Path) -> str | None:
@@ -89,9 +106,11 @@ class OpenSlideSlide:
 
     reader = "openslide"
 
-    def __init__(self, handle: openslide.OpenSlide, context: SlideContext) -> None:
+    def __init__(self, handle: openslide.OpenSlide, path: Path, context: SlideContext) -> None:
         self._where = context.where
-        self._handle = handle
+        self._first_handle = self._handle = handle
+        self._path, self._version = path, file_version(path)
+        self._lock = threading.Lock()
         self._resources = context.resources
         self._downsamples = [float(downsample) for downsample in handle.level_downsamples]
         self._is_open = True
@@ -111,11 +130,17 @@ class OpenSlideSlide:
         """Return the whole slide with `longest` px along its longer side; see `Slide`."""
         needed = max(self.width, self.height) / longest
         ratio = needed / self._downsamples[coarsest_level(self._downsamples, needed)]
-        return shrink_image((self.width, self.height), longest, ratio, self._render)
+        found: list[DamagedRegion] = []
+        image = shrink_image((self.width, self.height), longest, ratio, partial(self._render_readable, found))
+        if sum(region.width * region.height for region in found) > MAX_DAMAGED_SHARE * self.width * self.height:
+            raise SlideError(found[0].reason)
+        self.damaged = found
+        return image
 
     def close(self) -> None:
         """Release the handle, and the local copy of a remote slide."""
         self._is_open = False
+        self._handle = self._first_handle  # a later one is closed when no thread uses it
         self._resources.close()
 
     def __enter__(self) -> "OpenSlideSlide":
@@ -123,6 +148,29 @@ class OpenSlideSlide:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _render_readable(
+        self, damaged: list[DamagedRegion], box: Box, columns: int, rows: int
+    ) -> UInt8[np.ndarray, "row col 3"]:
+        """Return a box with white where it cannot be read, to about `DAMAGED_PX` output pixels."""
+        try:
+            return self._render(box, columns, rows)
+        except SlideError as error:
+            if not self._is_open or len(damaged) >= MAX_DAMAGED_REGIONS:
+                raise
+            if max(columns, rows) <= DAMAGED_PX:
+                corner = round(box.left), round(box.top)
+                size = round(box.right) - corner[0], round(box.bottom) - corner[1]
+                damaged.append(DamagedRegion(*corner, *size, str(error)))
+                return np.full((rows, columns, 3), WHITE, np.uint8)
+        image = np.empty((rows, columns, 3), np.uint8)
+        across, down = box.width / columns, box.height / rows
+        for top, bottom in ((0, (rows + 1) // 2), ((rows + 1) // 2, rows)):
+            for left, right in ((0, (columns + 1) // 2), ((columns + 1) // 2, columns)):
+                if bottom > top and right > left:
+                    part = Box(left * across, top * down, right * across, bottom * down).moved(box.left, box.top)
+                    image[top:bottom, left:right] = self._render_readable(damaged, part, right - left, bottom - top)
+        return image
 
     def _render(self, box: Box, columns: int, rows: int) -> UInt8[np.ndarray, "row col 3"]:
         level = coarsest_level(self._downsamples, min(box.width / columns, box.height / rows))
@@ -151,13 +199,31 @@ class OpenSlideSlide:
             raise SlideError(msg)
         try:
             region = self._handle.read_region(corner, level, size)
-        except openslide.OpenSlideError as error:
-            x, y = corner
-            msg = f"{self._where} cannot be read at x {x}, y {y}, level {level}: OpenSlide reports {str(error)!r}"
-            raise SlideError(msg) from None
+        except openslide.OpenSlideError:  # of this region, or of another one before it
+            region = self._read_again(corner, level, size)
         pixels = np.asarray(region)
         if pixels[..., 3].min() == WHITE:
             return pixels[..., :3]
         background = Image.new("RGB", size, (WHITE, WHITE, WHITE))
         background.paste(region, mask=region.getchannel("A"))
         return np.asarray(background)
+
+    def _read_again(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
+        """Read a region with a new handle, and leave one that is not broken for the next reads."""
+        with self._lock:
+            if file_version(self._path) != self._version:
+                msg = f"{self._where} was replaced while it was read; run the command again when it no longer changes"
+                raise SlideError(msg)
+            handle = open_handle(self._where, self._path)
+            if handle is None:
+                msg = f"{self._where} can no longer be opened"
+                raise SlideError(msg)
+            try:
+                region = handle.read_region(corner, level, size)
+            except openslide.OpenSlideError as error:
+                self._handle = open_handle(self._where, self._path) or self._first_handle
+                x, y = corner
+                msg = f"{self._where} cannot be read at x {x}, y {y}, level {level}: OpenSlide reports {str(error)!r}"
+                raise SlideError(msg) from None
+            self._handle = handle
+            return region

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
 from raystp.errors import SlideError
-from raystp.slides.readers.opened import DamagedRegion, SlideContext
+from raystp.slides.readers.opened import MAX_DAMAGED_SHARE, DamagedRegion, SlideContext
 from raystp.slides.readers.resample import (
     MAX_REGION,
     WHITE,
@@ -38,9 +38,6 @@ POOL_BYTES = (8 << 20, 256 << 20)
 
 REGION_BYTES = 128 << 20
 """Memory for regions to be resampled; a batch that needs more is read in parts."""
-
-MAX_DAMAGED_SHARE = 0.5
-"""Stored tiles that a thumbnail may lack, as a share of those with bytes; with more the slide is refused."""
 
 ONE_THREAD = ReadOptions()
 

@@ -29,7 +29,7 @@ def oracle(path: Path) -> OpenSlideSlide:
         assert handle is not None
         stack.enter_context(handle)
         scale = SlideScale(MicronsPerPixel(0.5), "table")
-        return OpenSlideSlide(handle, SlideContext("A1", "the oracle", scale, stack.pop_all()))
+        return OpenSlideSlide(handle, path, SlideContext("A1", "the oracle", scale, stack.pop_all()))
 
 
 def sample_image(width: int, height: int) -> Rgb:

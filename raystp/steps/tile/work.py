@@ -15,6 +15,7 @@ from raystp.slides.coordinates import boxes_around, name_spots, spots_inside
 from raystp.slides.open import Slide, open_slide
 from raystp.slides.table import SlideRow
 from raystp.slides.tissue.area import scanned_area, tissue_image, whole_area
+from raystp.slides.tissue.empty import note_missing_tiles
 from raystp.slides.tissue.masks import TissueMask, UserMask, slide_mask, tissue_grid
 from raystp.slides.tissue.overview import write_images
 from raystp.slides.tissue.placement import check_on_tissue
@@ -87,6 +88,7 @@ def tile_slide(task: TileTask) -> TileResult:
         warnings += _damage(slide)
         mask = None if task.mask is None else UserMask(task.mask, config.mask_frame)
         tissue = slide_mask(slide, area, image, mask)
+        warnings += note_missing_tiles(slide.empty, tissue.detected, tissue.area)
         found = _boxes(slide, tissue, task)
         boxes = found.boxes
         write_images(task.target, slide, image, tissue=tissue, boxes=boxes)

@@ -44,27 +44,25 @@ def check_on_tissue(
     Raises:
         SectionError: more than `allow_glass` of the spots are on bare glass.
     """
-    ground = tissue.detected | tissue.mask
     if not len(centres):
         return []
+    ground = tissue.detected | tissue.mask
     share = glass_share(ground, tissue.area, centres, diameter)
     if share <= min(DOUBTFUL_GLASS, allow_glass):
         return []
+    doubt = f"{share:.0%} of the {len(centres)} spots are on bare glass"
     if not ground.any():
-        msg = (
-            "no tissue is found on the slide, so all spots are on bare glass: the image is empty, grey or not H&E. "
-            "Give a mask (`masks`), or set allow_glass=1 to tile around the spots as they are"
+        doubt += ": no tissue is found on the slide; the image is empty, grey or not H&E"
+        remedy = "Give an RGB image of the section, or a mask (`masks`)"
+    else:
+        doubt += _hint(tissue, centres, diameter, slide)
+        remedy = (
+            "The picture is flipped, mirrored, shifted, has x and y swapped, or is another section's: give the picture "
+            "that the positions were measured on. If the section has spots beside the tissue, raise allow_glass"
         )
-        raise SectionError(msg)
-    hint = _hint(tissue, centres, diameter, slide)
-    sentence = f"{share:.0%} of the {len(centres)} spots are on bare glass{hint}"
     if share <= allow_glass:
-        return [sentence]
-    msg = (
-        f"{sentence}; allow_glass={allow_glass:g} is allowed. The picture is flipped, mirrored, shifted, has x and y "
-        "swapped, or is another section's: give the picture that the positions were measured on. If the section has "
-        "spots beside the tissue, raise allow_glass"
-    )
+        return [doubt]
+    msg = f"{doubt}; allow_glass={allow_glass:g} is allowed. {remedy}"
     raise SectionError(msg)
 
 

@@ -89,7 +89,7 @@ def _shrunk(image: Image.Image) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _at_size(mask: Bool[np.ndarray, "row col"], image: Image.Image) -> Bool[np.ndarray, "row col"]:
+def _at_size(mask: Bool[np.ndarray, "row col"], image: Image.Image) -> Bool[np.ndarray, "small_row small_col"]:
     if mask.shape == image.size[::-1]:
         return mask
     return np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST), np.bool_)

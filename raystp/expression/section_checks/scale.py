@@ -17,6 +17,8 @@ PITCH_TOLERANCE = 0.15
 """A pitch in um may differ from the technology's by this share before a warning."""
 DRAWN_UM = (50.0, 72.0)
 """Range of a Visium spot of `spot_diameter_fullres`, in um: 65 in Space Ranger's files, 55 in some converters'."""
+MIN_DIAMETER = 0.4
+"""Smallest spot diameter in pitches before a warning: 0.55 to 0.65 for Visium, 0.5 to 0.7 for legacy ST."""
 MAX_DIAMETER = 1.10
 """Largest spot diameter in pitches: bins touch, printed spots do not; the pitch of detected spots is biased."""
 
@@ -122,14 +124,16 @@ def _pitch_um(raw: RawSection, technology: Technology | None, mpp: float, notes:
         return stored or 100.0
     pitch = nearest * mpp
     notes["pitch_um"] = round(pitch, 2)
-    if not _is_known(pitch):
+    like = [name for name, lengths in KNOWN_PITCHES_UM.items() if _is_near(pitch, lengths)]
+    if like and not stored:
+        notes["pitch_like"] = like[0]
+    if not like:
         warn(notes, _unknown_pitch(pitch, mpp))
     return stored or pitch
 
 
-def _is_known(pitch: float) -> bool:
-    known = [length for lengths in KNOWN_PITCHES_UM.values() for length in lengths]
-    return any(abs(pitch / length - 1) <= PITCH_TOLERANCE for length in known)
+def _is_near(pitch: float, lengths: tuple[float, ...]) -> bool:
+    return any(abs(pitch / length - 1) <= PITCH_TOLERANCE for length in lengths)
 
 
 def _unknown_pitch(pitch: float, mpp: float) -> str:
@@ -173,6 +177,12 @@ def _check_drawn_diameter(raw: RawSection, source: SectionSource, notes: Notes) 
         )
         raise SectionError(msg)
     pitch_px = raw.lattice_pitch_px or nearest_distance(raw.places.xy)
+    if pitch_px and raw.technology is None and drawn_px < MIN_DIAMETER * pitch_px:
+        warn(
+            notes,
+            f"spots of {drawn:.1f} um across are {pitch_px * raw.scale.mpp:.1f} um apart, as in no known technology: "
+            "positions and scale factors may be of different images",
+        )
     if pitch_px and drawn_px > MAX_DIAMETER * pitch_px:
         msg = (
             f"{source.origin}: spots of {drawn:.1f} um across (spot_diameter_fullres) cannot be "

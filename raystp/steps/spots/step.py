@@ -139,6 +139,10 @@ def _read(work: _ReadSection) -> SectionEntry:
 
 
 def _summary(entry: SectionEntry) -> str:
-    notes = ", ".join(f"{key} {value}" for key, value in entry["notes"].items() if key != "warnings")
+    notes = ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in entry["notes"].items()
+        if key != "warnings"
+    )
     summary = f"{entry['spots']} spots x {entry['genes']} genes, {entry['mpp']:.4f} um/px"
     return f"{summary}; {notes}" if notes else summary

@@ -117,7 +117,7 @@ def test_detected_array_coordinates_are_positions_with_spot_px(source: SectionSo
         (("\tA\n1x1\t1\n1.1x1\t1\n", SELECTION), r"lists 1 spots more than once in its counts: '1x1'"),
         (
             ("\tA\n50x1\t1\n", SELECTION),
-            r"no spot has both counts and a position; counts have '50x1', positions have '2x3'",
+            r"no spot has both counts and a position in tissue; counts have '50x1', positions have '2x3'",
         ),
         (("\tA\n1x1\t0.5\n2x1\t1\n1x2\t1\n", SELECTION), r"1 counts that are not whole numbers.*1x1/A = 0.5"),
         (("\tA\n1x1\tnan\n2x1\t1\n1x2\t1\n", SELECTION), r"1 counts that are not finite numbers.*1x1/A = nan"),

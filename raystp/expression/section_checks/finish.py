@@ -22,13 +22,13 @@ SECTION_CHECKS: dict[str, Check] = {
     "suffixes": join.match_suffixes,
     "spots once": join.check_names_once,
     "in tissue": tissue.check_in_tissue,
+    "positions differ": join.check_positions_differ,
     "image": frame.move_to_image,
     "array": array.fit_to_array,
     "scale": scale.resolve_scale,
     "join": join.join_places,
     "raw counts": tissue.check_raw_counts,
     "measured": tissue.drop_unmeasured,
-    "positions differ": join.check_positions_differ,
 }
 """What every section passes; the schema at the end checks finite positions, and all of it again."""
 

@@ -51,7 +51,11 @@ def choose_library(raw: RawSection, source: SectionSource, notes: Notes) -> RawS
     mask = np.asarray([library == chosen for library in raw.libraries], bool)
     notes["dropped_other_libraries"] = int((~mask).sum())
     kept = rows_where(mask)
-    return replace(raw.take(kept), places=raw.places.take(kept) if raw.own_places else raw.places)
+    beside = raw.libraries if raw.own_places else suffix_libraries(raw.places.names) or [chosen]
+    if chosen not in beside or len(beside) == 1:  # positions of one library, whatever suffix they have
+        return raw.take(kept)
+    there = np.asarray([library == chosen for library in beside], bool)
+    return replace(raw.take(kept), places=raw.places.take(rows_where(there)))
 
 
 def _chosen(libraries: list[str], source: SectionSource) -> str:
@@ -151,9 +155,11 @@ def join_places(raw: RawSection, source: SectionSource, notes: Notes) -> RawSect
 
 def check_positions_differ(raw: RawSection, source: SectionSource, _notes: Notes) -> RawSection:
     """Refuse spots that share a place: places that nobody filled in, or several sections in one file."""
-    for values, kind in ((raw.places.xy, "position"), (raw.places.array, "array_row and array_col")):
-        if values is None:
+    inside = in_tissue(raw)
+    for stored, kind in ((raw.places.xy, "position"), (raw.places.array, "array_row and array_col")):
+        if stored is None:
             continue
+        values = stored[inside]
         finite = values[np.isfinite(values).all(axis=1)]
         shared = len(finite) - len(np.unique(finite, axis=0))
         if shared > max(1.0, 0.02 * len(finite)):

@@ -139,7 +139,7 @@ def _is_relative(text: str, location: Location) -> bool:
         return False
     if text.startswith("sqlite:///"):
         return not text.startswith("sqlite:////")
-    return "://" not in text and not Path(text).expanduser().is_absolute()
+    return "://" not in text and text != "~" and not text.startswith(("/", "~/"))
 
 
 def read_yaml(path: Path, kind: type[BaseModel]) -> dict[str, object]:

@@ -198,5 +198,5 @@ def _number(cells: Mapping[str, str], column: str, where: str) -> float | None:
 
 
 def _path(text: str, base: StoragePath) -> StoragePath:
-    is_absolute = "://" in text or text.startswith(("/", "~"))
+    is_absolute = "://" in text or text.startswith(("/", "~/"))
     return StoragePath.of(text) if is_absolute else base / text

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from raystp.cluster.tracking.delivery import sqlite_uri
 from raystp.cluster.tracking.outbox import Tracker
 from raystp.config import Location, RunConfig
 from raystp.errors import ConfigError
@@ -36,7 +37,7 @@ class TrackedRun(RunConfig):
         if not store.is_local:
             msg = f"the store {store} is remote: set run.tracking to the URI of an MLflow server, or to `none`"
             raise ConfigError(msg)
-        return f"sqlite:///{store.local_path / 'mlflow.db'}"
+        return sqlite_uri(store.local_path / "mlflow.db")
 
 
 class SlideRun(RunConfig):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,11 +37,19 @@ class StoragePath:
 
     @classmethod
     def of(cls, text: str | Path) -> "StoragePath":
-        """Return a path or URI as a StoragePath; a relative path starts at the working directory."""
+        """Return a path or URI as a StoragePath; a relative path starts at the working directory.
+
+        A `file://` URI is the path that it quotes (`%20` is a space); in a path, `%`, `?` and `#` mean themselves.
+        """
         text = str(text)
-        if text.startswith("file://"):
-            text = text.removeprefix("file://")
-        return cls(text if _REMOTE.match(text) else str(Path(text).expanduser().absolute()))
+        scheme, separator, rest = text.partition("://")
+        if scheme.lower() == "file" and separator:
+            return cls(str(Path(unquote(rest.removeprefix("localhost"))).absolute()))
+        text = f"{scheme.lower()}{separator}{rest}" if _REMOTE.match(text.lower()) else text
+        if _REMOTE.match(text):
+            return cls(text)
+        path = Path(text).expanduser() if text == "~" or text.startswith("~/") else Path(text)  # not a file named ~x
+        return cls(str(path.absolute()))
 
     def __str__(self) -> str:
         return re.sub(r"^([^/]*//)[^/]*@", r"\1", self._parts()[0])

@@ -1,6 +1,7 @@
 """A real MLflow server on loopback, and a proxy in front of it that can be closed, slow, or return errors."""
 
 import contextlib
+import json
 import os
 import socket
 import socketserver
@@ -24,7 +25,10 @@ def free_port() -> int:
 
 @dataclass
 class FaultyProxy:
-    """The server's address for clients; `state` is open, closed or error; `slow_s` delays each connection."""
+    """The server's address for clients; `slow_s` delays each connection.
+
+    `state` is open, closed, error, or the status and MLflow's code of a refusal, such as `403 PERMISSION_DENIED`.
+    """
 
     upstream: int
     port: int = 0
@@ -49,6 +53,13 @@ class FaultyProxy:
         if self.state == "error":
             client.recv(65536)
             client.sendall(b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return
+        status, _, code = self.state.partition(" ")
+        if code:
+            client.recv(65536)
+            body = json.dumps({"error_code": code, "message": f"refused: {code}"}).encode()
+            head = f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            client.sendall(head.encode() + body)
             return
         time.sleep(self.slow_s)
         with socket.create_connection(("127.0.0.1", self.upstream)) as server:

@@ -1,5 +1,6 @@
 """The slide table: the one file a user writes, so each mistake is reported with its line and its column."""
 
+import csv
 import logging
 from pathlib import Path
 
@@ -44,6 +45,29 @@ def test_three_columns_are_enough_in_any_order_with_a_byte_order_mark_and_empty_
 def test_relative_paths_start_from_the_root_where_one_is_given(tmp_path: Path) -> None:
     (row,) = _read(tmp_path, "slide,path,patient\nA,a/b.svs,P\n", root="s3://bucket/data?region=x")
     assert row.path == StoragePath.of("s3://bucket/data/a/b.svs?region=x")
+
+
+PATHS = [
+    "a b.tif",
+    "#1.tif",
+    "100%41.tif",
+    "a?b.tif",
+    "Ä ö.tif",
+    "'q\".tif",
+    "[a].tif",
+    "x;y, z.tif",
+    "~x.tif",
+    "$x.tif",
+]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_path_is_the_text_of_its_cell(tmp_path: Path, separator: str) -> None:
+    with (tmp_path / "slides.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=separator)
+        writer.writerows([["slide", "path", "patient"], *([f"S{n}", path, "P"] for n, path in enumerate(PATHS))])
+    rows = read_slide_table(str(tmp_path / "slides.csv"), None, "store")
+    assert [row.path.local_path for row in rows] == [tmp_path / path for path in PATHS]
 
 
 def test_a_demos_table_is_read_from_its_store(tmp_path: Path) -> None:

@@ -241,3 +241,57 @@ def test_sections_models_and_indexes_are_read_back_from_either(folder: StoragePa
     described = write_reference_index(folder / "index", reference, shards=2, metric="l2")
     index = open_reference_index(folder / "index", described)
     np.testing.assert_array_equal(index.expression(np.array([1, 0])), expression[::-1])
+
+
+NAMES = [
+    "a%41b",
+    "100%",
+    "a?b=c",
+    "a#b",
+    " a b ",
+    "ä ö'\"",
+    "a&b;c",
+    "[a]*",
+    "~x",
+    "$HOME",
+    "a:b",
+    "-x",
+    "e\u0301",
+    "x\\y",
+]
+"""Names that mean something else in a URI, a shell or a glob."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_local_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    folder = StoragePath.of(tmp_path / name)
+    file = folder / f"{name}.bin"
+    assert not folder.exists()
+    assert file.write_new(b"abc")
+    assert not file.write_new(b"xyz")
+    table = pa.table({"x": [1]})
+    (folder / "t.parquet").write_table(table)
+    assert (folder.names(), file.read_bytes(), file.size()) == (sorted([f"{name}.bin", "t.parquet"]), b"abc", 3)
+    assert (folder / "t.parquet").read_table().equals(table)
+    assert (file.parent, file.name, file.read_range(1, 2, version=file.version())) == (folder, f"{name}.bin", b"bc")
+    assert (tmp_path / name / f"{name}.bin").read_bytes() == b"abc"
+    with file.local() as local:
+        assert local.read_bytes() == b"abc"
+    for uri in (file.local_path.as_uri(), file.local_path.as_uri().replace("file://", "FILE://localhost")):
+        assert StoragePath.of(uri) == file
+    assert StoragePath.of(str(file)) == file
+    folder.remove()
+    assert [one.name for one in tmp_path.iterdir()] == []
+
+
+def test_the_home_folder_is_a_tilde_with_a_slash_and_no_other_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert StoragePath.of("~/a~b") == StoragePath(f"{tmp_path}/a~b")
+    assert StoragePath.of("~nobody.tif") == StoragePath(f"{tmp_path}/~nobody.tif")
+
+
+def test_a_scheme_in_capitals_is_the_same_store() -> None:
+    assert StoragePath.of("S3://Bucket/Key?region=x") == StoragePath.of("s3://Bucket/Key?region=x")

@@ -1,28 +1,36 @@
 """Delivery of a run's entries to an MLflow server: each entry once, whatever was delivered before.
 
 An entry is a small JSON value, so an undelivered one can be kept in a file and sent later. Delivery is idempotent:
-existing parameters and metric points are skipped, and a file overwrites itself. Models are not logged as MLflow
-flavors, because loading one unpickles.
+existing parameters and metric points are skipped, and a file overwrites itself. An experiment or run that was deleted
+in MLflow is restored. Models are not logged as MLflow flavors, because loading one unpickles.
 """
 
 import contextlib
 import getpass
+import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag, ViewType
 from mlflow.tracking import MlflowClient
+from sqlalchemy.engine import URL, make_url
 
 from raystp.storage import StoragePath
 
 IDENTITY_TAG = "raystp.artifact"
 """The tag by which a run is found again: the artifact that it belongs to."""
 PARENT_TAG = "mlflow.parentRunId"
-MAX_VALUE_LENGTH = 500
-"""Characters of a parameter or tag; MLflow's own limits depend on the server."""
+CHANGED_TAG = "raystp.changed."
+"""Start of the tag with a parameter's new value: MLflow allows no second value of a parameter."""
+MAX_VALUE_LENGTH, MAX_KEY_LENGTH = 500, 250
+"""Characters of a parameter or tag, and of its name; MLflow's own limits depend on the server."""
+LONG_VALUES = "long-values"
+"""Folder of the run's files with the values that are longer, whole."""
 
 CLIENT_ENVIRONMENT = {
     # The client would retry for minutes; here each call is short, and the caller retries.
@@ -41,6 +49,18 @@ MAX_PARAMETERS, MAX_METRICS = 100, 1000
 
 Entry: TypeAlias = dict[str, Any]
 """`kind` (open, params, tags, metrics, file, keep, end) and its fields, as JSON values."""
+
+
+logger = logging.getLogger("raystp")
+
+
+def sqlite_uri(file: Path) -> str:
+    """Return the tracking URI of a SQLite file, whose path may have `%` and `?`, which are quoted in a URI."""
+    plain = f"sqlite:///{file}"
+    if make_url(plain).database == str(file):
+        return plain
+    # With the driver's name: for `sqlite:///` alone, MLflow makes the folder of the quoted path.
+    return URL.create("sqlite+pysqlite", database=str(file)).render_as_string()
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class RunDelivery:
         self._experiment = self._open_experiment()
         found = self._find(run_ref.identity)
         self.run_id = found or self._create(run_ref)
-        self._parameters: set[str] = set()
+        self._parameters: dict[str, str] = {}
         self._points: set[tuple[str, int]] = set()
         self._status = "RUNNING"
         if found:
@@ -85,7 +105,8 @@ class RunDelivery:
     def _metrics(self, entries: list[Entry]) -> None:
         points: dict[tuple[str, int], Metric] = {}
         for entry in entries:
-            for key, value in entry["values"].items():
+            for name, value in entry["values"].items():
+                key = _key(name)
                 if (key, entry["step"]) not in self._points:
                     # An epoch may occur twice: when it was reported, and in a trial's history after its end.
                     points.setdefault((key, entry["step"]), Metric(key, value, entry["time"], entry["step"]))
@@ -96,20 +117,32 @@ class RunDelivery:
             self._points |= part.keys()
 
     def _params(self, entry: Entry) -> None:
-        values = entry["values"].items()
-        new = [Param(key, value[:MAX_VALUE_LENGTH]) for key, value in values if key not in self._parameters]
+        values = self._short(entry)
+        changed = {key: text for key, text in values.items() if self._parameters.get(key, text) != text}
+        self._client.log_batch(self.run_id, tags=[RunTag(f"{CHANGED_TAG}{key}", text) for key, text in changed.items()])
+        new = [Param(key, text) for key, text in values.items() if key not in self._parameters]
         for start in range(0, len(new), MAX_PARAMETERS):
             self._client.log_batch(self.run_id, params=new[start : start + MAX_PARAMETERS])
-        self._parameters |= {one.key for one in new}
+        self._parameters |= {one.key: one.value for one in new}
 
     def _tags(self, entry: Entry) -> None:
-        tags = [RunTag(key, value[:MAX_VALUE_LENGTH]) for key, value in entry["values"].items()]
+        tags = [RunTag(key, text) for key, text in self._short(entry).items()]
         self._client.log_batch(self.run_id, tags=tags)
+
+    def _short(self, entry: Entry) -> dict[str, str]:
+        """Return the values in MLflow's limits; a longer one is logged whole, as a file."""
+        for name, text in entry["values"].items():
+            if len(text) > MAX_VALUE_LENGTH:
+                self._client.log_text(self.run_id, text, f"{LONG_VALUES}/{_key(name).replace('/', '.')}.txt")
+        return {_key(name): text[:MAX_VALUE_LENGTH] for name, text in entry["values"].items()}
 
     def _file(self, entry: Entry) -> None:
         file = self._run_ref.store
         for part in entry["path"].split("/"):
             file = file / part
+        if not file.exists():
+            msg = f"no file {file}"
+            raise FileNotFoundError(msg)
         with file.local() as path:
             self._client.log_artifact(self.run_id, str(path), entry["folder"])
 
@@ -134,20 +167,32 @@ class RunDelivery:
         known = self._client.get_experiment_by_name(name)
         if known is None:
             # SQLite stores no files, and MLflow would write them to the working directory; a server has its own store.
-            local = self._uri.startswith("sqlite:") and self._run_ref.store.is_local
-            files = (self._run_ref.store / "mlflow-files" / name).local_path.as_uri() if local else None
+            local = self._uri.startswith("sqlite") and self._run_ref.store.is_local
+            folder = self._run_ref.store / "mlflow-files" / re.sub(r"[/\\]|^\.+", "_", name)
             # Another process may create it at the same time; then it is found below.
             with contextlib.suppress(mlflow.MlflowException):
+                files = folder.local_path.as_uri() if local else None
                 self._client.create_experiment(name, artifact_location=files, tags=EXPERIMENT_TAGS)
             known = self._client.get_experiment_by_name(name)
         if known is None:
             msg = f"cannot create the experiment {name!r}"
             raise mlflow.MlflowException(msg)
+        if known.lifecycle_stage == LifecycleStage.DELETED:
+            self._client.restore_experiment(known.experiment_id)
+            logger.info(f"  MLflow: the experiment {name!r} was deleted; restored")
         return str(known.experiment_id)
 
     def _find(self, identity: str) -> str | None:
-        runs = self._client.search_runs([self._experiment], f"tags.`{IDENTITY_TAG}` = '{identity}'", max_results=1)
-        return str(runs[0].info.run_id) if runs else None
+        """Return the run of an artifact; a deleted one is restored."""
+        condition = f"tags.`{IDENTITY_TAG}` = '{identity}'"
+        for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
+            runs = self._client.search_runs([self._experiment], condition, run_view_type=view, max_results=1)
+            if runs and view == ViewType.DELETED_ONLY:
+                self._client.restore_run(runs[0].info.run_id)
+                logger.info(f"  MLflow: the run {runs[0].info.run_name!r} was deleted; restored")
+            if runs:
+                return str(runs[0].info.run_id)
+        return None
 
     def _create(self, run_ref: RunRef) -> str:
         tags = {**run_ref.tags, IDENTITY_TAG: run_ref.identity, "mlflow.user": getpass.getuser()}
@@ -160,6 +205,11 @@ class RunDelivery:
 
     def _read_run(self) -> None:
         run = self._client.get_run(self.run_id)
-        self._status, self._parameters = run.info.status, set(run.data.params)
+        self._status, self._parameters = run.info.status, dict(run.data.params)
         for key in run.data.metrics:
             self._points |= {(key, point.step) for point in self._client.get_metric_history(self.run_id, key)}
+
+
+def _key(name: str) -> str:
+    """Return a name in the characters and the length that MLflow accepts."""
+    return re.sub(r"[^A-Za-z0-9_\-. :/]", "_", name)[:MAX_KEY_LENGTH]

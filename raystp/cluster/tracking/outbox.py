@@ -1,20 +1,21 @@
 """Tracking: entries of runs go to MLflow in the background, or to a file for later; the work never waits.
 
-A thread delivers the entries in order and retries while a server is down or slow. Entries that are undelivered at the
-end of a run are written to the store, with a message that gives the command to send them. One process of a run logs:
-rank 0 of a training, the driver of a sweep.
+A thread delivers the entries in order and retries while a server is down or slow. An entry that the server rejects does
+not stop the others. All that is undelivered at the end of a run is written to the store, with a message that gives the
+command to send it. One process of a run logs: rank 0 of a training, the driver of a sweep.
 """
 
 import contextlib
-import json
 import logging
-import re
+import shlex
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from raystp.cluster.tracking.backlog import backlog_file, kept_runs, read_backlog, write_backlog
 from raystp.cluster.tracking.delivery import Entry, RunDelivery, RunRef
+from raystp.cluster.tracking.rejections import is_rejection, parts_of, reason_of
 from raystp.errors import RaystpError
 from raystp.storage import StoragePath
 
@@ -24,9 +25,6 @@ END_TIMEOUT_S = 20.0
 """How long the end of a run waits for delivery. Time for which the server was already down counts, up to MIN_WAIT_S."""
 MIN_WAIT_S = 2.0
 MAX_PAUSE_S = 15.0
-
-FINAL_ERRORS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "RESOURCE_DOES_NOT_EXIST"})
-"""Error codes that a retry would not change: the entry is dropped with a warning, so that later ones are delivered."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,8 @@ class Outbox:
     def __init__(self, tracker: Tracker, timeout_s: float | None = None) -> None:
         self._tracker, self._timeout_s = tracker, END_TIMEOUT_S if timeout_s is None else timeout_s
         self._queue: list[tuple[RunRef, Entry]] = []
+        self._rejected: list[tuple[RunRef, Entry]] = []
+        self._reasons: set[str] = set()
         self._deliveries: dict[str, RunDelivery] = {}
         self._changed, self._closing = threading.Condition(), False
         self._error, self._error_since = "", 0.0
@@ -62,7 +62,12 @@ class Outbox:
 
     def run(self, run_ref: RunRef) -> "RunLogger":
         """Open a run, or reopen it; entries that an earlier attempt could not deliver are queued first."""
-        for entry in _read_backlog(self._tracker.store, run_ref):
+        try:
+            kept = read_backlog(self._tracker.store, run_ref)
+        except RaystpError as error:  # the work does not depend on its log
+            logger.warning(f"  {error}")
+            kept = []
+        for entry in kept:
             self.put(run_ref, entry)
         return RunLogger(self, run_ref)
 
@@ -80,20 +85,27 @@ class Outbox:
         down_s = time.monotonic() - self._error_since if self._error else 0.0
         self._thread.join(max(MIN_WAIT_S, self._timeout_s - down_s))
         with self._changed:
-            undelivered, self._queue = self._queue, []
+            undelivered, self._queue, self._rejected = [*self._rejected, *self._queue], [], []
+        try:
+            self._keep(undelivered)
+        except RaystpError as error:
+            return f"{len(undelivered)} entries were not delivered to MLflow and cannot be kept: {error}"
+        if not undelivered:
+            return ""
+        store, reasons = self._tracker.store, "; ".join(sorted(self._reasons | {self._error} - {""})) or "too slow"
+        command = f"raystp send --set {shlex.quote(f'run.store={store}')} --set run.tracking=URI"
+        kept = (
+            f"{len(undelivered)} entries were not delivered to MLflow ({reasons}) and are kept in {store / 'tracking'}"
+        )
+        return f"{kept}; send them with `{command}`"
+
+    def _keep(self, undelivered: list[tuple[RunRef, Entry]]) -> None:
         run_refs = {run_ref.identity: run_ref for run_ref, _ in undelivered}
         for identity, run_ref in run_refs.items():
             entries = [entry for of, entry in undelivered if of.identity == identity]
-            _write_backlog(self._tracker.store, run_ref, entries)
+            write_backlog(self._tracker.store, run_ref, entries)
         for identity in self._deliveries.keys() - run_refs.keys():
-            _backlog(self._tracker.store, identity).remove()
-        if not undelivered:
-            return ""
-        store = self._tracker.store
-        return (
-            f"{len(undelivered)} entries were not delivered to MLflow ({self._error}) and are kept in "
-            f"{store / 'tracking'}; send them with `raystp send --set run.store={store} --set run.tracking=URI`"
-        )
+            backlog_file(self._tracker.store, identity).remove()
 
     def _run(self) -> None:
         pause = 0.5
@@ -118,23 +130,50 @@ class Outbox:
         """Deliver a batch of one run and one kind; log once when the server stops responding and when it is back."""
         run_ref = batch[0][0]
         try:
-            if run_ref.identity not in self._deliveries:
-                self._deliveries[run_ref.identity] = RunDelivery(str(self._tracker.uri), run_ref)
-            self._deliveries[run_ref.identity].deliver([entry for _, entry in batch])
+            self._send(run_ref, [entry for _, entry in batch])
         except Exception as error:  # noqa: BLE001 -- no error of a client or its database may stop the work
-            reason = _reason(error)
-            if _is_final(error):
-                logger.warning(f"  MLflow rejected an entry of {run_ref.name}; skipped: {reason}")
-                return True
+            self._deliveries.pop(run_ref.identity, None)
+            if is_rejection(error):
+                return self._deliver_parts(run_ref, [part for _, entry in batch for part in parts_of(entry)])
+            reason = reason_of(error)
             if not self._error:
                 self._error_since = time.monotonic()
                 logger.warning(f"  MLflow does not respond ({reason}); the run continues and its log is kept")
             self._error = reason
-            self._deliveries.pop(run_ref.identity, None)
             return False
         if self._error:
             logger.info("  MLflow responds again")
             self._error = ""
+        return True
+
+    def _send(self, run_ref: RunRef, entries: list[Entry]) -> None:
+        if run_ref.identity not in self._deliveries:
+            self._deliveries[run_ref.identity] = RunDelivery(str(self._tracker.uri), run_ref)
+        self._deliveries[run_ref.identity].deliver(entries)
+
+    def _deliver_parts(self, run_ref: RunRef, parts: list[Entry]) -> bool:
+        """Deliver the values of a rejected batch one by one; what is rejected again is kept.
+
+        The run is opened anew, which restores it if it was deleted meanwhile. Returns False if the server does not
+        respond; then the whole batch is repeated.
+        """
+        rejected: list[tuple[RunRef, Entry]] = []
+        for part in parts:
+            try:
+                self._send(run_ref, [part])
+            except Exception as error:  # noqa: BLE001 -- as in `_deliver`
+                self._deliveries.pop(run_ref.identity, None)
+                if not is_rejection(error):
+                    self._error = self._error or reason_of(error)
+                    return False
+                reason, is_lost = reason_of(error), isinstance(error, FileNotFoundError)
+                if reason not in self._reasons:
+                    outcome = "skipped" if is_lost else "kept"
+                    logger.warning(f"  MLflow rejected entries of {run_ref.name}; {outcome}: {reason}")
+                if not is_lost:
+                    self._reasons.add(reason)
+                    rejected.append((run_ref, part))
+        self._rejected += rejected
         return True
 
 
@@ -209,25 +248,12 @@ def silence_mlflow() -> None:
 def send(tracker: Tracker, timeout_s: float | None = None) -> tuple[int, str]:
     """Deliver the entries kept in the store; return the number of runs, and a message about undelivered entries."""
     silence_mlflow()
-    files = [(tracker.store / "tracking" / name) for name in (tracker.store / "tracking").names()]
-    outbox = Outbox(tracker, timeout_s)
-    for file in files:
-        values = json.loads(file.read_bytes())
-        run_ref = RunRef(**{**values["book"], "store": tracker.store})
-        for entry in values["entries"]:
+    outbox, runs = Outbox(tracker, timeout_s), 0
+    for run_ref, entries in kept_runs(tracker.store):
+        runs += 1
+        for entry in entries:
             outbox.put(run_ref, entry)
-    return len(files), outbox.close()
-
-
-def _is_final(error: Exception) -> bool:
-    """Return whether a retry would fail too: MLflow rejects the entry, or a file of the run does not exist."""
-    return isinstance(error, RaystpError | FileNotFoundError) or getattr(error, "error_code", None) in FINAL_ERRORS
-
-
-def _reason(error: Exception) -> str:
-    """Return an error's first line, without the user and password of a URL."""
-    line = str(error).strip().partition("\n")[0][:160]
-    return f"{type(error).__name__}: {re.sub(r'//[^/@ ]*@', '//', line)}"
+    return runs, outbox.close()
 
 
 def _next_batch(queue: list[tuple[RunRef, Entry]]) -> list[tuple[RunRef, Entry]]:
@@ -238,24 +264,6 @@ def _next_batch(queue: list[tuple[RunRef, Entry]]) -> list[tuple[RunRef, Entry]]
             break
         count += 1
     return queue[:count]
-
-
-def _backlog(store: StoragePath, identity: str) -> StoragePath:
-    return store / "tracking" / f"{identity.replace('/', '.').replace('#', '.')}.json"
-
-
-def _read_backlog(store: StoragePath, run_ref: RunRef) -> list[Entry]:
-    file = _backlog(store, run_ref.identity)
-    entries: list[Entry] = json.loads(file.read_bytes())["entries"] if file.exists() else []
-    return entries
-
-
-def _write_backlog(store: StoragePath, run_ref: RunRef, entries: list[Entry]) -> None:
-    """Write undelivered entries, without the store's URI, which may contain a secret; `book` is the stored key."""
-    reference = {key: value for key, value in asdict(run_ref).items() if key != "store"}
-    _backlog(store, run_ref.identity).write_bytes(
-        json.dumps({"book": reference, "entries": entries}, indent=1).encode()
-    )
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -43,6 +43,10 @@ class SearchableIndex(Protocol):
     def genes(self) -> list[str]:
         """Names of the columns of expression."""
 
+    @property
+    def measured(self) -> object | None:
+        """Which genes each row has measured; None where every row has measured all."""
+
     def search(self, queries: Queries, k: int, *, allowed: Allowed | None = None) -> SearchResult:
         """Return the scores and rows of each query's k nearest rows, as the index's kind finds them."""
 
@@ -55,13 +59,13 @@ class SearchableIndex(Protocol):
     def squared_distances(self, queries: Queries, rows: Rows) -> Float32[np.ndarray, "tile k"]:
         """Return d^2 between vectors as the model gave them, not normalised."""
 
-    def weighted_sum(self, weights: Weights, rows: Rows, genes: Columns | None = None) -> Expression:
-        """Return the weighted sums of the rows' expression."""
+    def weighted_mean(self, weights: Weights, rows: Rows, genes: Columns | None = None) -> Expression:
+        """Return the weighted means of the rows' expression; NaN for a gene that none of the rows has measured."""
 
-    def weighted_spread(
+    def weighted_variance(
         self, weights: Weights, rows: Rows, mean: Expression, genes: Columns | None = None
     ) -> Expression:
-        """Return the weighted sums of squared differences from a mean."""
+        """Return the weighted means of squared differences from a mean."""
 
     def rows_where(self, column: str, values: Iterable[str], *, drop: bool = False) -> Allowed:
         """Return the mask of rows whose column is among the values, or is not."""
@@ -132,10 +136,13 @@ class NeighborImputer:
         return self.index.nearest_distance(found.scores[:, 0])
 
     def expression(self, found: FoundNeighbours, genes: Columns | None = None) -> Expression:
-        """Return the weighted mean of the neighbours' expression."""
-        return self.index.weighted_sum(found.weights, found.rows, genes)
+        """Return the weighted mean of the neighbours' expression.
+
+        A neighbour that has not measured a gene has no vote for it; where none has measured it, the mean is NaN.
+        """
+        return self.index.weighted_mean(found.weights, found.rows, genes)
 
     def spread(self, found: FoundNeighbours, mean: Expression, genes: Columns | None = None) -> Expression:
         """Return the weighted standard deviation of the neighbours around `mean`, their weighted mean."""
-        spread: Expression = np.sqrt(self.index.weighted_spread(found.weights, found.rows, mean, genes))
+        spread: Expression = np.sqrt(self.index.weighted_variance(found.weights, found.rows, mean, genes))
         return spread

@@ -14,8 +14,8 @@ from numpy.typing import DTypeLike
 from raystp import tables
 from raystp.errors import ModelError
 
-WeightedSum = Callable[[np.ndarray, np.ndarray, "np.ndarray | None"], np.ndarray]
-"""Weights, rows of the index, columns of genes (None for all) -> weighted sums: an index's `weighted_sum`."""
+WeightedMean = Callable[[np.ndarray, np.ndarray, "np.ndarray | None"], np.ndarray]
+"""Weights, rows of the index, columns of genes (None for all) -> weighted means: an index's `weighted_mean`."""
 
 _MAX_ROW = np.iinfo(np.int32).max
 
@@ -53,14 +53,14 @@ def rows_and_weights(neighbours: pa.Table) -> tuple[Int64[np.ndarray, "tile k"],
 
 
 def materialise(
-    neighbours: pa.Table, weighted_sum: WeightedSum, genes: Int64[np.ndarray, "gene"] | None = None
+    neighbours: pa.Table, weighted_mean: WeightedMean, genes: Int64[np.ndarray, "gene"] | None = None
 ) -> Float32[np.ndarray, "tile gene"]:
     """Return the expression of these genes (columns of the index), or of all.
 
     It differs from the dense prediction by at most 1e-3 with float16 weights, and 1e-6 with float32 weights.
     """
     rows, weights = rows_and_weights(neighbours)
-    expression: np.ndarray = weighted_sum(weights, rows, genes)
+    expression: np.ndarray = weighted_mean(weights, rows, genes)
     return expression
 
 

@@ -53,6 +53,8 @@ class SlidePrediction:
     """Names of the parts' layers."""
     var: Mapping[str, Shaped[np.ndarray, "gene"]] = field(default_factory=dict)
     """Columns of the AnnData's var: a number per gene, over the whole slide."""
+    missing: bool = False
+    """Whether a value may be NaN, because no neighbour has measured the gene; else NaN is an error."""
 
 
 def write_in_parts(
@@ -126,7 +128,7 @@ def _check(slide: SlidePrediction, part: PredictionPart, done: int) -> None:
     if set(part.layers) != set(slide.layers):
         msg = f"library '{library}': a part has layers {sorted(part.layers)}, expected {sorted(slide.layers)}"
         raise ModelError(msg)
-    check_finite(part.expression, genes, library)
+    check_finite(part.expression, genes, library, missing=slide.missing)
 
 
 class _ParquetFile:

@@ -92,9 +92,11 @@ def write_prediction(path: StoragePath, adata: ad.AnnData) -> None:
     path.write_file(adata.write_h5ad)
 
 
-def check_finite(expression: Float32[np.ndarray, "spot gene"], genes: list[str], library: str) -> None:
-    """Raise ModelError, naming the genes, where a prediction is not finite."""
-    finite = np.isfinite(expression)
+def check_finite(
+    expression: Float32[np.ndarray, "spot gene"], genes: list[str], library: str, *, missing: bool = False
+) -> None:
+    """Raise ModelError, naming the genes, where a prediction is not finite; with `missing`, nan is no prediction."""
+    finite = ~np.isinf(expression) if missing else np.isfinite(expression)
     if not finite.all():
         bad = [genes[column] for column in np.flatnonzero(~finite.all(axis=0)).tolist()]
         msg = f"library '{library}': predictions of {len(bad)} genes ({some(bad)}) are not finite; "

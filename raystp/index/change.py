@@ -16,7 +16,14 @@ from jaxtyping import Bool, Float32, Int64
 from raystp import artifacts
 from raystp.errors import ArtifactError, ModelError, some
 from raystp.index import files
-from raystp.index.description import VERSION, Change, IndexDescription, ShardRecord
+from raystp.index.description import (
+    VERSION,
+    VERSION_WITH_UNMEASURED,
+    Change,
+    IndexDescription,
+    ShardRecord,
+    with_unmeasured,
+)
 from raystp.index.expression.shard import write_expression
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.reference import ReferenceRows, shard_ranges
@@ -73,6 +80,7 @@ def extend(
     ]
     table = pa.concat_tables([index.rows, rows])
     extended = describe(new, plan, [*kept, *added], table, genes=index.genes, queries=queries)
+    extended = with_unmeasured(extended, {**description.get("unmeasured", {}), **reference.unmeasured})
     return _with_lineage(description, extended, {"change": "extended", "rows": rows.num_rows, "shards": shards})
 
 
@@ -115,12 +123,13 @@ def remove(
             records.append(_rewrite_shard(new, record, shard, own, plan=plan))
     table = index.rows.filter(pa.array(stays))
     remaining = describe(new, plan, records, table, genes=index.genes, queries=queries)
+    remaining = with_unmeasured(remaining, description.get("unmeasured", {}))
     change: Change = {"change": "removed", "rows": int((~stays).sum()), "patients": len(set(patients))}
     return _with_lineage(description, remaining, change)
 
 
 def _open(folder: StoragePath, description: IndexDescription) -> ReferenceIndex:
-    if description.get("version") != VERSION:
+    if description.get("version") not in {VERSION, VERSION_WITH_UNMEASURED}:
         msg = f"{folder} has an index of version {description.get('version')}, which can be read but not changed; "
         raise ArtifactError(msg + "run `raystp index` again with this version")
     return open_reference_index(folder, description)

@@ -1,10 +1,14 @@
 """The description of an index as its manifest stores it: plain JSON values. Keys are a stored format, version 2.
 
+Version 3 is written where a section has not measured a gene (`unmeasured`): a reader of version 2 would take its 0 for
+a measurement.
+
 Nothing is read, mapped or passed to FAISS unless its sha256 is the described one. Version 1 has only `version`,
 `metric`, `joint`, `genes`, `shards`, `rows`, `patients` and `sections`; its shards' vectors are in flat FAISS indexes,
 and their expression is a single file.
 """
 
+from collections.abc import Mapping
 from typing import NotRequired, TypedDict, final
 
 from raystp.index.expression.forms import Form
@@ -12,7 +16,10 @@ from raystp.index.search.kinds import Kind
 from raystp.index.search.score import Metric
 
 VERSION = 2
-"""Version that is written. Versions 1 and 2 are read."""
+"""Version that is written where every section has measured every gene. Versions 1 to 3 are read."""
+
+VERSION_WITH_UNMEASURED = 3
+"""Version that is written where a section has not measured a gene."""
 
 
 class FileRecord(TypedDict):
@@ -131,3 +138,13 @@ class IndexDescription(Measured):
     patients: list[str]
     sections: list[str]
     lineage: list[Change]
+    unmeasured: NotRequired[dict[str, list[int]]]
+    """Section -> the genes (columns) that it has not measured; sections that measured all are left out."""
+
+
+def with_unmeasured(description: IndexDescription, unmeasured: Mapping[str, list[int]]) -> IndexDescription:
+    """Return the description with the genes that its sections have not measured."""
+    own = {section: unmeasured[section] for section in description["sections"] if unmeasured.get(section)}
+    if not own:
+        return description
+    return {**description, "version": VERSION_WITH_UNMEASURED, "unmeasured": own}

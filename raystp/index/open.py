@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from raystp.errors import ArtifactError, ModelError
 from raystp.index import files
-from raystp.index.description import VERSION, IndexDescription
+from raystp.index.description import VERSION, VERSION_WITH_UNMEASURED, IndexDescription
+from raystp.index.expression.measured import MeasuredGenes
 from raystp.index.reference import read_rows
 from raystp.index.search import exact, faiss_gpu, faiss_lists, score
 from raystp.index.search.kinds import LISTED, Kind, SearchParams
@@ -45,6 +46,8 @@ class ReferenceIndex:
     """Where each row of the whole index came from (`raystp.index.reference.ROWS`), in order."""
     params: SearchParams
     centroids: Float32[np.ndarray, "list joint"] | None = None
+    measured: MeasuredGenes | None = None
+    """Which genes each row has measured; None where every row has measured all."""
 
     @property
     def is_whole(self) -> bool:
@@ -111,6 +114,31 @@ class ReferenceIndex:
         """Return the mask for `search` that drops these patients' rows."""
         return self.rows_where("patient", patients, drop=True)
 
+    def weighted_mean(
+        self,
+        weights: Float32[np.ndarray, "query k"],
+        rows: Int64[np.ndarray, "query k"],
+        genes: Int64[np.ndarray, "gene"] | None = None,
+    ) -> Float32[np.ndarray, "query gene"]:
+        """Return each query's weighted mean of its rows' expression, of these genes or all; weights add to 1.
+
+        A row that has not measured a gene has no vote for it; where no row has, the mean is NaN. All shards must be
+        open. Raises ModelError for a row that the index does not have.
+        """
+        sums = self.weighted_sum(weights, rows, genes)
+        return sums if self.measured is None else self.measured.mean(sums, weights, rows, genes)
+
+    def weighted_variance(
+        self,
+        weights: Float32[np.ndarray, "query k"],
+        rows: Int64[np.ndarray, "query k"],
+        mean: Float32[np.ndarray, "query gene"],
+        genes: Int64[np.ndarray, "gene"] | None = None,
+    ) -> Float32[np.ndarray, "query gene"]:
+        """Return the weighted variance of each query's rows around their mean, as in `weighted_mean`."""
+        spread = self.weighted_spread(weights, rows, mean, genes)
+        return spread if self.measured is None else self.measured.variance(spread, mean, weights, rows, genes=genes)
+
     def weighted_sum(
         self,
         weights: Float32[np.ndarray, "query k"],
@@ -140,7 +168,7 @@ class ReferenceIndex:
         return functools.reduce(_add, shares)
 
     def expression(self, rows: Int64[np.ndarray, "row"]) -> Float32[np.ndarray, "row gene"]:
-        """Return a copy of these rows' expression, in the given order.
+        """Return a copy of these rows' expression, in the given order; NaN for a gene that a row has not measured.
 
         Raises ModelError for a row of a shard that is not open.
         """
@@ -149,6 +177,8 @@ class ReferenceIndex:
         for shard in self.shards:
             here = _is_in(rows, shard)
             values[here] = shard.expression.rows(rows[here] - shard.first)
+        if self.measured is not None:
+            self.measured.rows(values, rows)
         return values
 
     def squared_distances(
@@ -217,8 +247,8 @@ def open_reference_index(
         ModelError: a shard that the index does not have, or no GPU where one is required.
     """
     version = description.get("version")
-    if version not in {1, VERSION}:
-        msg = f"{folder} has an index of version {version}; this raystp reads versions 1 and {VERSION}: "
+    if version not in {1, VERSION, VERSION_WITH_UNMEASURED}:
+        msg = f"{folder} has an index of version {version}; this raystp reads versions 1 to {VERSION_WITH_UNMEASURED}: "
         raise ArtifactError(msg + "run `raystp index` again with this version")
     count = len(description["shards"])
     numbers = sorted(set(range(count) if only is None else only))
@@ -231,15 +261,19 @@ def open_reference_index(
     shards = [open_shard(folder, description, number, trained) for number in numbers]
     if faiss_gpu.use_gpu(device, kind):
         shards = [shard_on_gpu(shard) for shard in shards]
+    rows = read_rows(folder, description["rows"], sum(shard["rows"] for shard in description["shards"]))
+    unmeasured = description.get("unmeasured", {})
+    sections = rows["section"].to_pylist() if unmeasured else []
     return ReferenceIndex(
         metric=description["metric"],
         kind=kind,
         genes=list(description["genes"]),
         joint=description["joint"],
         shards=shards,
-        rows=read_rows(folder, description["rows"], sum(shard["rows"] for shard in description["shards"])),
+        rows=rows,
         params=SearchParams(**description.get("effort", {})),
         centroids=None if trained is None else faiss_lists.centroids_of(trained),
+        measured=MeasuredGenes.of_sections(sections, unmeasured, len(description["genes"])),
     )
 
 

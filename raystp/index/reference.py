@@ -43,6 +43,8 @@ class ReferenceRows:
     patients: list[str]
     columns: Mapping[str, list[str]] = field(default_factory=dict)
     """Further text columns by which rows can be selected: slide, tissue, cohort."""
+    unmeasured: Mapping[str, list[int]] = field(default_factory=dict)
+    """Section -> the genes (columns) that it has not measured; its expression is 0 there."""
 
     def __post_init__(self) -> None:
         counts = {

@@ -14,6 +14,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float32, Int64
 
 from raystp.index.description import IndexDescription
+from raystp.index.expression.measured import MeasuredGenes
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.search.merge import SearchResult, incomplete, merge_top_k
 from raystp.index.search.score import check_k, count_allowed
@@ -111,13 +112,20 @@ class RemoteIndex:
         """Return d^2: each row is in one group."""
         return functools.reduce(np.add, self.shards.call("distances", queries, rows))
 
-    def weighted_sum(self, weights: Weights, rows: Rows, genes: Genes = None) -> Expression:
-        """Return the sum of the groups' shares, added in their order."""
-        return functools.reduce(np.add, self.shards.call("sums", weights, rows, genes))
+    @property
+    def measured(self) -> MeasuredGenes | None:
+        """Which genes each row has measured; None where every row has measured all."""
+        return self.head.measured
 
-    def weighted_spread(self, weights: Weights, rows: Rows, mean: Expression, genes: Genes = None) -> Expression:
-        """Return the sum of the groups' shares, added in their order."""
-        return functools.reduce(np.add, self.shards.call("spreads", weights, rows, mean, genes))
+    def weighted_mean(self, weights: Weights, rows: Rows, genes: Genes = None) -> Expression:
+        """Return the mean from the groups' shares of the sum, added in their order."""
+        sums = functools.reduce(np.add, self.shards.call("sums", weights, rows, genes))
+        return sums if self.measured is None else self.measured.mean(sums, weights, rows, genes)
+
+    def weighted_variance(self, weights: Weights, rows: Rows, mean: Expression, genes: Genes = None) -> Expression:
+        """Return the variance from the groups' shares of the sum, added in their order."""
+        spread = functools.reduce(np.add, self.shards.call("spreads", weights, rows, mean, genes))
+        return spread if self.measured is None else self.measured.variance(spread, mean, weights, rows, genes=genes)
 
     def rows_where(self, column: str, values: Iterable[str], *, drop: bool = False) -> Bool[np.ndarray, "row"]:
         """Return the mask of rows whose column is among the values, or is not."""

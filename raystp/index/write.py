@@ -24,6 +24,7 @@ from raystp.index.description import (
     IndexDescription,
     QuantizerRecord,
     ShardRecord,
+    with_unmeasured,
 )
 from raystp.index.expression.files import ExpressionSource
 from raystp.index.expression.shard import write_expression
@@ -212,7 +213,8 @@ def write_reference_index(
         write_shard_files(folder, number, reference.vectors[a:b], reference.expression[a:b], plan=plan)
         for number, (a, b) in enumerate(ranges)
     ]
-    return describe(folder, plan, records, reference.rows(), genes=reference.genes)
+    description = describe(folder, plan, records, reference.rows(), genes=reference.genes)
+    return with_unmeasured(description, reference.unmeasured)
 
 
 def shard_stem(number: int) -> str:

@@ -110,7 +110,7 @@ class ImputeResponse:
     """x, y and side in level-0 px, of tiles read from a slide."""
 
     def to_json(self) -> bytes:
-        """Return the response as JSON."""
+        """Return the response as JSON; a value without a prediction (NaN) is null."""
         arrays: dict[str, np.ndarray] = {"expression": self.expression, "distance": self.distance, "far": self.far}
         arrays |= {"spread": self.spread} if self.spread is not None else {}
         arrays |= {"tile_boxes": self.tile_boxes} if self.tile_boxes is not None else {}
@@ -122,7 +122,7 @@ class ImputeResponse:
                 "sections": self.neighbours.sections,
                 "spots": self.neighbours.spots,
             }
-        return pydantic_core.to_json(values)
+        return pydantic_core.to_json(values, inf_nan_mode="null")
 
 
 @runtime_checkable

@@ -2,11 +2,12 @@
 
 import contextlib
 import functools
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact, resolve
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import cluster_cpus, session
 from raystp.cluster.streams.shard_pool import open_pool
@@ -20,6 +21,9 @@ from raystp.models.methods import METHODS
 from raystp.models.store import load_model
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.impute.work import PredictOptions, SlideTask
+from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 STEP = "impute"
 CONFIG = ImputeConfig
@@ -46,7 +50,8 @@ def run(config: ImputeConfig) -> Artifact:
     _check_genes(config, meta["genes"])
     _check_neighbours(neighbours, embeddings, index)
     protocol = protocol_of(config.protocol or meta["protocol"])
-    selection = _select(config, embeddings, meta, index, protocol=protocol)
+    lost = _named_failures(config, embeddings)
+    selection = _select(config, embeddings, meta, index, protocol=protocol, lost=lost)
     task = SlideTask(
         model=model,
         embeddings=embeddings,
@@ -67,7 +72,7 @@ def run(config: ImputeConfig) -> Artifact:
         "shared_patients": selection.shared,
         "left_out": selection.left_out,
     }
-    return _predict(writer, config, task, slides=selection.slides, notes=notes)
+    return _predict(writer, config, task, slides=selection.slides, notes=notes, lost=lost)
 
 
 def open_remote_index(index: Artifact, actors: int, *, replicas: int = 1, cpus: float = 0.0) -> RemoteIndex:
@@ -86,8 +91,15 @@ def _select(
     index: Artifact | None,
     *,
     protocol: EvaluationProtocol,
+    lost: Mapping[str, str],
 ) -> SlideSelection:
-    """Return the slides that may be predicted, from what model, index and embeddings know of patients."""
+    """Return the slides that may be predicted, from what model, index and embeddings know of patients.
+
+    `lost` are named slides that failed in an earlier step.
+    """
+    named = None if config.slides is None else [slide for slide in config.slides if slide not in lost]
+    if lost and not named:
+        return SlideSelection([], [], {})
     indexed = index.manifest.notes if index is not None else {"patients": [], "slides": []}
     known = KnownPatients(
         model_patients=frozenset(meta["patients"].values()),
@@ -97,7 +109,22 @@ def _select(
     )
     rules = LeakRules(protocol.name, protocol.same_patient, leave_out=config.own_rows == "leave_out")
     patients = embeddings.manifest.notes["patients"]
-    return select_slides(patients, known, rules, named=config.slides, source=str(embeddings.path))
+    return select_slides(patients, known, rules, named=named, source=str(embeddings.path))
+
+
+def _named_failures(config: ImputeConfig, embeddings: Artifact) -> dict[str, str]:
+    """Return the named slides without embeddings that failed in an earlier step, and why; log the other failed ones."""
+    notes = embeddings.manifest.notes
+    rows = embeddings.failures().to_pylist()
+    if StoragePath(notes["tiles"]).exists():
+        rows += open_artifact(StoragePath(notes["tiles"]), "tile").failures().to_pylist()
+    reasons = {row["slide"]: f"it failed at {row['stage']}: {row['reason']}" for row in reversed(rows)}
+    failed = {slide: reason for slide, reason in reasons.items() if slide not in notes["patients"]}
+    if config.slides is not None:
+        return {slide: failed[slide] for slide in config.slides if slide in failed}
+    if failed:
+        logger.warning(f"impute: {some(sorted(failed))} not predicted: they failed in an earlier step")
+    return {}
 
 
 def _options(config: ImputeConfig, protocol: EvaluationProtocol) -> PredictOptions:
@@ -115,14 +142,22 @@ def _options(config: ImputeConfig, protocol: EvaluationProtocol) -> PredictOptio
 
 
 def _predict(
-    writer: ArtifactWriter, config: ImputeConfig, task: SlideTask, *, slides: list[str], notes: Mapping[str, object]
+    writer: ArtifactWriter,
+    config: ImputeConfig,
+    task: SlideTask,
+    *,
+    slides: list[str],
+    notes: Mapping[str, object],
+    lost: Mapping[str, str],
 ) -> Artifact:
     """Predict the slides that are not done; finish the artifact with those that are."""
     if config.run.retry_failed:
         task.attempts.clear()
     rows = {slide: count for slide in slides if (count := task.rows(slide)) is not None}
     left = [slide for slide in slides if slide not in rows]
-    failures: list[dict[str, object]] = []
+    failures: list[dict[str, object]] = [
+        {"slide": slide, "stage": STEP, "reason": reason} for slide, reason in lost.items()
+    ]
     with (
         session(config.run.address),
         _with_remote_index(task, config) as ready,
@@ -138,7 +173,24 @@ def _predict(
             progress.add(1, failed=bool(receipt.error))
     task.attempts.remove_finished(rows)
     done = [slide for slide in slides if slide in rows]
-    return writer.finish({"slides": len(done), "tiles": sum(rows.values())}, failures, {**notes, "slides": done})
+    notes = {**notes, "slides": done}
+    if warnings := _unpredicted(task, {slide: rows[slide] for slide in done}, genes=int(str(notes["genes"]))):
+        notes["warnings"] = warnings
+    return writer.finish({"slides": len(done), "tiles": sum(rows.values())}, failures, notes)
+
+
+def _unpredicted(task: SlideTask, rows: Mapping[str, int], *, genes: int) -> dict[str, list[str]]:
+    """Return slide -> a warning about values without a prediction, and log each."""
+    warnings = {}
+    for slide, tiles in rows.items():
+        if count := task.unpredicted(slide):
+            warning = (
+                f"{count} of {tiles * genes} values have no prediction (NaN): no neighbour of the tile has measured "
+                "the gene; raise k, or add sections that measured it to the index"
+            )
+            warnings[slide] = [warning]
+            logger.warning(f"  {slide}: {warning}")
+    return warnings
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ from PIL import Image
 
 from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
+from raystp.errors import ArtifactError
+from raystp.expression.gene_names import NO_ALIASES, Aliases
 from raystp.expression.schema import read_section
 from raystp.expression.sections import embeddings_of, load_counts, sections_of
 from raystp.impute.imputer import FoundNeighbours, NeighborImputer
@@ -78,6 +80,11 @@ class SlideTask:
         record = self.target / "commits" / f"{slide}.json"
         return int(json.loads(record.read_bytes())["rows"]) if record.exists() else None
 
+    def unpredicted(self, slide: str) -> int:
+        """Return how many values of a slide that is done have no prediction."""
+        record = self.target / "commits" / f"{slide}.json"
+        return int(json.loads(record.read_bytes()).get("unpredicted", 0)) if record.exists() else 0
+
     def begin(self, slide: str) -> str:
         """Write a marker; return a message where this slide has crashed too many processes."""
         if host := self.attempts.begin(slide):
@@ -97,7 +104,8 @@ class SlideTask:
 
         def predict_and_commit(slide: str) -> int:
             rows = predict(slide)
-            (self.target / "commits" / f"{slide}.json").write_bytes(json.dumps({"rows": rows}).encode())
+            record = {"rows": rows, "unpredicted": predict.unpredicted}
+            (self.target / "commits" / f"{slide}.json").write_bytes(json.dumps(record).encode())
             return rows
 
         return predict_and_commit
@@ -108,7 +116,10 @@ class SlidePredictor:
 
     def __init__(self, task: SlideTask) -> None:
         self._task, self._options = task, task.options
-        self._model = open_predictor(*load_model(task.model.path))
+        kind, arrays, meta = load_model(task.model.path)
+        self._model, self._aliases = open_predictor(kind, arrays, meta), meta.get("gene_aliases", {})
+        self.unpredicted = 0
+        """Values of the last slide without a prediction, because no neighbour has measured the gene."""
         self._genes = task.options.genes or list(self._model.genes)
         self._distance_quantiles: dict[str, float] | None = None
         if isinstance(self._model, ContrastivePredictor):
@@ -123,8 +134,17 @@ class SlidePredictor:
             self._columns = None if task.options.genes is None else np.asarray([column_of[g] for g in self._genes])
 
     def __call__(self, slide: str) -> int:
-        """Predict a slide, write its files, and return its number of tiles."""
-        tiles = embeddings_of(self._task.embeddings, slide)
+        """Predict a slide, write its files, and return its number of tiles.
+
+        Raises ArtifactError for a slide without embeddings, and for one without a tile.
+        """
+        tiles, self.unpredicted = embeddings_of(self._task.embeddings, slide), 0
+        if not tiles.num_rows:
+            msg = (
+                f"slide '{slide}' has no tile in {self._task.embeddings.path}: nothing can be predicted; see the "
+                "failures of its `tile` artifact, and run `raystp tile` and `raystp embed` again"
+            )
+            raise ArtifactError(msg)
         if self._options.output == "neighbours":
             self._write_neighbours(slide, tiles)
         else:
@@ -142,14 +162,15 @@ class SlidePredictor:
     def _write_dense(self, slide: str, tiles: pa.Table) -> None:
         """Write a slide's expression as parquet, with a row group per chunk, and as AnnData."""
         table, measured = tile_table(
-            slide, tiles, self._genes, embeddings=self._task.embeddings, spots=self._task.spots
+            slide, tiles, self._genes, embeddings=self._task.embeddings, spots=self._task.spots, aliases=self._aliases
         )
         layers: tuple[str, ...] = MAPS if isinstance(self._model, MapPredictor) else ()
         if isinstance(self._model, ContrastivePredictor) and self._options.spread:
             layers = ("spread",)
         var = self._slide_expression(tiles)
-        prediction = SlidePrediction(self._genes, table, self._provenance(), measured, layers, var)
         contrastive = isinstance(self._model, ContrastivePredictor)
+        missing = contrastive and self._imputer.index.measured is not None
+        prediction = SlidePrediction(self._genes, table, self._provenance(), measured, layers, var, missing)
         parts = self._predict_from_index(slide, tiles) if contrastive else self._predict_directly(tiles)
         target, schema = self._task.target, tables.predictions(len(self._genes))
         parquet, h5ad = target / "predictions" / f"{slide}.parquet", target / "anndata" / f"{slide}.h5ad"
@@ -191,6 +212,7 @@ class SlidePredictor:
         chunks = self._search(slide, tiles) if self._task.neighbours is None else self._read_neighbours(slide)
         for chunk, found, distance in chunks:
             mean = self._imputer.expression(found, self._columns)
+            self.unpredicted += int(np.isnan(mean).sum())
             obs: dict[str, np.ndarray] = {"distance": distance}
             if self._distance_quantiles is not None:
                 obs["far"] = is_far(distance, self._distance_quantiles)
@@ -229,9 +251,18 @@ class SlidePredictor:
 
 
 def tile_table(
-    slide: str, tiles: pa.Table, genes: list[str], *, embeddings: Artifact, spots: Artifact | None
+    slide: str,
+    tiles: pa.Table,
+    genes: list[str],
+    *,
+    embeddings: Artifact,
+    spots: Artifact | None,
+    aliases: Aliases = NO_ALIASES,
 ) -> tuple[TileTable, ad.AnnData | None]:
-    """Return names and centres of a slide's tiles, and the measured expression of their spots where there is any."""
+    """Return names and centres of a slide's tiles, and the measured expression of their spots where there is any.
+
+    A gene that the section has not measured is NaN.
+    """
     x, y, side = (tiles[name].to_numpy() for name in ("x", "y", "side"))
     names = tiles["spot"].to_pylist()
     measured, diameter = None, float(side[0]) if len(side) else 1.0
@@ -243,7 +274,9 @@ def tile_table(
         row_of = {spot: row for row, spot in enumerate(counts.spots)}
         centres = counts.xy[[row_of[name] for name in names]]  # as measured: a tile's corner is rounded to a pixel
         source = read_section(spots.path / "sections" / f"{section}.h5ad")
-        measured = ad.AnnData(counts.expression(genes), obs=source.obs, var=pd.DataFrame(index=pd.Index(genes)))
+        measured = ad.AnnData(
+            counts.expression(genes, aliases), obs=source.obs, var=pd.DataFrame(index=pd.Index(genes))
+        )
     numbered = zip(names, tiles["tile"].to_pylist(), strict=True)
     names = [spot or f"{slide}-{tile:06d}" for spot, tile in numbered]
     return TileTable(slide, names, centres, Level0Pixels(diameter), thumbnail_of(embeddings, slide)), measured

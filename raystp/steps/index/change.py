@@ -10,9 +10,10 @@ from jaxtyping import Float32
 from raystp.artifacts import MANIFEST, Artifact, ArtifactWriter, create_or_open, open_artifact, resolve
 from raystp.errors import ArtifactError, some
 from raystp.expression.sections import sections_of
-from raystp.expression.training_set import SpotTable, join_section, stack_sections
+from raystp.expression.training_set import SpotTable
 from raystp.index import change
 from raystp.index.description import IndexDescription
+from raystp.index.expression.measured import split_missing
 from raystp.index.open import open_reference_index
 from raystp.index.queries import (
     drop_patients,
@@ -24,8 +25,9 @@ from raystp.index.queries import (
     write_queries,
 )
 from raystp.index.reference import ReferenceRows
+from raystp.models.store import load_model
 from raystp.steps.index.config import IndexConfig, Vectors
-from raystp.steps.index.work import Embeddings, embed_table, load_contrastive
+from raystp.steps.index.work import Embeddings, PanelNames, embed_table, load_contrastive, unmeasured_warnings
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
@@ -46,8 +48,8 @@ def add_sections(config: IndexConfig, base: Artifact) -> Artifact:
         return writer
     names = config.reference or []
     _check_new(base, names)
-    contrastive = load_contrastive(model.path)
-    table = stack_sections([join_section(spots, embeddings, name) for name in names], tuple(contrastive.genes))
+    contrastive, panel = load_contrastive(model.path), PanelNames.of(load_model(model.path)[2])
+    table = panel.table(spots, embeddings, names)
     vectors, images = embed_table(contrastive, table, _vectors_of(base))
     reference = _reference(table, vectors, spots, list(contrastive.genes))
     queries = _add_queries(read_queries(base.path, base.manifest.notes), table, images, reference.patients)
@@ -56,6 +58,7 @@ def add_sections(config: IndexConfig, base: Artifact) -> Artifact:
         base.path, old, reference, writer.path, shards=config.shards or 1, queries=_recall_queries(queries, old)
     )
     logger.info(f"index: {len(table.spots)} spots of {some(names)} added to {base.manifest.folder}")
+    unmeasured_warnings(panel.genes, reference.unmeasured)
     slides = [*base.manifest.notes["slides"], *table.slides]
     return _finish(writer, description, base, slides, queries=queries)
 
@@ -104,9 +107,11 @@ def _check_new(base: Artifact, names: list[str]) -> None:
 def _reference(table: SpotTable, vectors: Embeddings, spots: Artifact, genes: list[str]) -> ReferenceRows:
     sections = sections_of(spots)
     names = [table.sections[number] for number in table.group.tolist()]
+    expression, unmeasured = split_missing(table.expression, names)
     return ReferenceRows(
         vectors=vectors,
-        expression=table.expression,
+        expression=expression,
+        unmeasured=unmeasured,
         genes=genes,
         sections=names,
         spots=list(table.spots),

@@ -12,7 +12,7 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.errors import ModelError, some
-from raystp.index.description import IndexDescription, ShardRecord
+from raystp.index.description import IndexDescription, ShardRecord, with_unmeasured
 from raystp.index.open import open_reference_index
 from raystp.index.queries import queries_per_section, recall_queries, write_queries
 from raystp.index.reference import shard_ranges, shard_ranges_by_bytes
@@ -25,11 +25,13 @@ from raystp.steps.index.change import STORED_VECTORS, add_sections, remove_patie
 from raystp.steps.index.config import IndexConfig, Vectors
 from raystp.steps.index.work import (
     EmbeddedSection,
+    PanelNames,
     SectionTask,
     ShardTask,
     embed_section,
     pieces_of,
     section_rows,
+    unmeasured_warnings,
     write_one_shard,
 )
 
@@ -53,7 +55,8 @@ def run(config: IndexConfig) -> Artifact:
     meta = _load_meta(model)
     config, vectors = _with_retrieval(config, meta)
     names = config.reference or [*meta["train"], *meta["validation"]]
-    tasks = [SectionTask(model.path, spots, embeddings, name, vectors, writer.path) for name in names]
+    panel = PanelNames.of(meta)
+    tasks = [SectionTask(model.path, spots, embeddings, name, vectors, writer.path, panel) for name in names]
     with session(config.run.address):
         sections, failures = _embed(tasks)
         count = queries_per_section(len(sections))
@@ -63,7 +66,7 @@ def run(config: IndexConfig) -> Artifact:
     (writer.path / "parts").remove()
     rows, shards = sum(len(section.spots) for section in sections), len(description["shards"])
     _log(config, description, sections)
-    notes = {
+    notes: dict[str, object] = {
         "bank": description,
         "model": model.manifest.folder,
         "vectors": STORED_VECTORS[vectors],
@@ -71,6 +74,8 @@ def run(config: IndexConfig) -> Artifact:
         "slides": sorted({section.slide for section in sections}),
         **measured,
     }
+    if warnings := unmeasured_warnings(panel.genes, {one.section: one.unmeasured for one in sections}):
+        notes["warnings"] = warnings
     return writer.finish({"rows": rows, "shards": shards}, failures, notes)
 
 
@@ -133,7 +138,8 @@ def _build(
     plan = plan_index(writer.path, *sample, rows=rows, metric=config.metric or "cosine", params=params)
     shards = _write_shards(config, writer, plan, sections=sections, row_bytes=4 * (joint + len(genes)))
     table = pa.concat_tables([section_rows(section) for section in sections])
-    return describe(writer.path, plan, shards, table, genes=genes, queries=recall_queries(queries, params.seed))
+    described = describe(writer.path, plan, shards, table, genes=genes, queries=recall_queries(queries, params.seed))
+    return with_unmeasured(described, {section.section: section.unmeasured for section in sections})
 
 
 def _write_shards(

@@ -5,8 +5,10 @@ shard in memory. Shards are then cut over the rows of all sections.
 """
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +16,13 @@ import scipy.sparse as sp
 from jaxtyping import Float32
 
 from raystp.artifacts import Artifact
-from raystp.errors import RaystpError
-from raystp.expression.sections import sections_of
+from raystp.errors import failure_as_reason, some
+from raystp.expression.gene_names import Aliases
+from raystp.expression.sections import check_panel, sections_of
 from raystp.expression.training_set import SpotTable, join_section, stack_sections
 from raystp.index.description import ExpressionRecord, ShardRecord
 from raystp.index.expression.forms import SparseExpression
+from raystp.index.expression.measured import split_missing
 from raystp.index.expression.shard import open_expression, write_expression
 from raystp.index.queries import evenly_spaced, queries_table
 from raystp.index.reference import rows_table
@@ -29,7 +33,32 @@ from raystp.models.store import load_model
 from raystp.steps.index.config import Vectors
 from raystp.storage import StoragePath
 
+logger = logging.getLogger("raystp")
+
 Embeddings = Float32[np.ndarray, "spot joint"]
+
+
+@dataclass(frozen=True)
+class PanelNames:
+    """Names of a model's genes, and the sections that have these names."""
+
+    genes: tuple[str, ...]
+    aliases: Aliases
+    trained: tuple[str, ...]
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any]) -> "PanelNames":
+        """Return the names in a model's record."""
+        return cls(tuple(meta["genes"]), meta.get("gene_aliases", {}), tuple(meta["train"]))
+
+    def table(self, spots: Artifact, embeddings: Artifact, sections: Sequence[str]) -> SpotTable:
+        """Return the spots of some sections; raises SectionError where a section's genes have other names."""
+        known = sections_of(spots)
+        joined = [join_section(spots, embeddings, name) for name in sections]
+        for one in joined:
+            others = [name for name in self.trained if name in known]
+            check_panel(one.counts, self.genes, self.aliases, spots=spots, others=others)
+        return stack_sections(joined, self.genes, self.aliases)
 
 
 @dataclass(frozen=True)
@@ -42,6 +71,7 @@ class SectionTask:
     section: str
     vectors: Vectors
     target: StoragePath
+    names: PanelNames
 
 
 @dataclass(frozen=True)
@@ -56,6 +86,8 @@ class EmbeddedSection:
     """Dimensions of the vectors."""
     folder: StoragePath
     expression: ExpressionRecord
+    unmeasured: list[int] = field(default_factory=list)
+    """Genes (columns) that the section has not measured; its expression is 0 there."""
 
     def vectors(self) -> Embeddings:
         """Return the vectors of the index as the model gave them, mapped where the store is on this machine."""
@@ -70,21 +102,36 @@ class EmbeddedSection:
             return queries_table(images[evenly_spaced(len(images), count)], self.section, self.patient)
 
 
-def embed_section(task: SectionTask) -> EmbeddedSection | str:
-    """Embed a section's spots and write the arrays; return the message of a failure."""
-    try:
-        model = load_contrastive(task.model)
-        table = stack_sections([join_section(task.spots, task.embeddings, task.section)], tuple(model.genes))
-        vectors, images = embed_table(model, table, task.vectors)
-        folder = task.target / "parts"
-        for name, array in (("vectors", vectors), ("images", images[evenly_spaced(len(images))])):
-            _save(folder / f"{task.section}.{name}.npy", array)
-        expression = write_expression(folder, task.section, sp.csr_array(table.expression), "csr")
-    except RaystpError as error:
-        return str(error)
+@failure_as_reason
+def embed_section(task: SectionTask) -> EmbeddedSection:
+    """Embed a section's spots and write the arrays; a failure becomes its message."""
+    model = load_contrastive(task.model)
+    table = task.names.table(task.spots, task.embeddings, [task.section])
+    vectors, images = embed_table(model, table, task.vectors)
+    folder = task.target / "parts"
+    for name, array in (("vectors", vectors), ("images", images[evenly_spaced(len(images))])):
+        _save(folder / f"{task.section}.{name}.npy", array)
+    stored, unmeasured = split_missing(table.expression, [task.section] * len(table.spots))
+    expression = write_expression(folder, task.section, sp.csr_array(stored), "csr")
     section = sections_of(task.spots)[task.section]
     slide, patient, spots = section["slide"], section["patient"], list(table.spots)
-    return EmbeddedSection(task.section, slide, patient, spots, vectors.shape[1], folder, expression)
+    lacking = unmeasured.get(task.section, [])
+    return EmbeddedSection(task.section, slide, patient, spots, vectors.shape[1], folder, expression, lacking)
+
+
+def unmeasured_warnings(genes: Sequence[str], unmeasured: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+    """Return section -> a warning about the genes that it has not measured, and log each."""
+    warnings = {}
+    for section, columns in unmeasured.items():
+        if columns:
+            names = some([genes[column] for column in columns])
+            warning = (
+                f"{len(genes) - len(columns)} of {len(genes)} genes of the panel are measured here; its spots have no "
+                f"vote for {names}"
+            )
+            warnings[section] = [warning]
+            logger.warning(f"  {section}: {warning}")
+    return warnings
 
 
 def embed_table(model: ContrastivePredictor, table: SpotTable, vectors: Vectors) -> tuple[Embeddings, Embeddings]:
@@ -115,16 +162,14 @@ class ShardTask:
     target: StoragePath
 
 
-def write_one_shard(task: ShardTask) -> ShardRecord | str:
-    """Write a shard's files and return their record, or the message of a failure."""
-    try:
-        vectors = np.concatenate([section.vectors()[first:end] for section, first, end in task.pieces])
-        expression = [_read_expression(section)[first:end] for section, first, end in task.pieces]
-        return write_shard_files(
-            task.target, task.number, vectors, sp.csr_array(sp.vstack(expression, format="csr")), plan=task.plan
-        )
-    except RaystpError as error:
-        return str(error)
+@failure_as_reason
+def write_one_shard(task: ShardTask) -> ShardRecord:
+    """Write a shard's files and return their record; a failure becomes its message."""
+    vectors = np.concatenate([section.vectors()[first:end] for section, first, end in task.pieces])
+    expression = [_read_expression(section)[first:end] for section, first, end in task.pieces]
+    return write_shard_files(
+        task.target, task.number, vectors, sp.csr_array(sp.vstack(expression, format="csr")), plan=task.plan
+    )
 
 
 def pieces_of(sections: Sequence[EmbeddedSection], first: int, end: int) -> Pieces:

@@ -11,6 +11,7 @@ from jaxtyping import Float32
 
 from raystp.expression.training_set import SpotTable
 from raystp.impute.weights import WEIGHTS
+from raystp.index.expression.measured import MeasuredGenes
 from raystp.index.expression.shard import in_memory
 from raystp.index.search.exact import search
 from raystp.models.predictor import ContrastivePredictor
@@ -32,7 +33,10 @@ def retrieve(
     features: Float32[np.ndarray, "query feature"],
     retrieval: Retrieval,
 ) -> Float32[np.ndarray, "query gene"]:
-    """Return the expression of tiles as the weighted mean of their `k` nearest reference spots."""
+    """Return the expression of tiles as the weighted mean of their `k` nearest reference spots.
+
+    A spot that has not measured a gene has no vote for it; where no neighbour has measured it, the mean is NaN.
+    """
     images = model.embed_images(features)
     if retrieval.vectors == "image":
         vectors = model.embed_images(reference.features)
@@ -41,4 +45,8 @@ def retrieve(
     scores, rows = search(vectors, images, min(retrieval.k, len(vectors)), metric=retrieval.metric)
     weighting = WEIGHTS[retrieval.weights]
     read = scores if weighting.input == "scores" else np.square(images[:, None] - vectors[rows]).sum(axis=2)
-    return in_memory(reference.expression).share_of_sum(weighting.compute(read), rows)
+    weights, measured = weighting.compute(read), MeasuredGenes.of_values(reference.expression)
+    if measured is None:
+        return in_memory(reference.expression).share_of_sum(weights, rows)
+    sums = in_memory(np.nan_to_num(reference.expression)).share_of_sum(weights, rows)
+    return measured.mean(sums, weights, rows)

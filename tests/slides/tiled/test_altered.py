@@ -1,10 +1,7 @@
 """Altered copies of a slide: each reads as in OpenSlide, or fails with one message that names it; none crashes."""
 
-import contextlib
-import shutil
 import struct
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +13,8 @@ from jaxtyping import Float64, UInt8
 from raystp.errors import SlideError
 from raystp.slides.open import open_slide, read_tiles
 from raystp.storage import StoragePath
-from raystp.storage.local_file import LocalFile
-from raystp.storage.objects import StoredObject
-from raystp.storage.retry import RETRY_POLICY, RetryPolicy
 from raystp.units import TilePixels
+from tests.slides.object_path import as_object
 from tests.slides.tiled.tiled_files import oracle, sample_image, write
 
 Rgb = UInt8[np.ndarray, "row col 3"]
@@ -138,21 +133,6 @@ READ_BY_ALL = {"tile without bytes", "tile at another's offset"}
 """No reader can detect these: the first is empty glass in the format."""
 
 
-@dataclass(frozen=True)
-class RemotePath(StoragePath):
-    """A stand-in for an object store."""
-
-    source: Path = Path()
-
-    def stored_object(self, policy: RetryPolicy = RETRY_POLICY) -> StoredObject:
-        return LocalFile(self.source, policy)
-
-    @contextlib.contextmanager
-    def local(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(shutil.copy(self.source, folder))
-
-
 @pytest.fixture(scope="module", params=["real", "drawn"])
 def slide_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param == "drawn":
@@ -190,7 +170,7 @@ def test_an_altered_copy_reads_as_openslide_reads_it_or_fails_with_a_reason(
         copy = Copy(bytearray(slide_file.read_bytes()), tiff.pages.first)
         ALTERED[kind](copy)
     path.write_bytes(copy.content)
-    source = RemotePath("s3://bucket/altered.svs", path) if remote else StoragePath.of(path)
+    source = as_object(path) if remote else StoragePath.of(path)
     found = tiles_or_message(source)
     if isinstance(found, str):
         assert kind not in READ_BY_ALL

@@ -14,6 +14,8 @@ MAX_CHARACTERS = 16 << 20
 
 MAX_PLANES = 4096
 
+MAX_DIGITS = 12
+
 _RGB_COLOURS = (0xFF0000, 0x00FF00, 0x0000FF)
 
 _RGB_NAMES = (("red", "r"), ("green", "g"), ("blue", "b"))
@@ -93,6 +95,7 @@ def _image(name: str, pixels: ET.Element, next_directory: int) -> OmeImage:
     sizes = {axis: _whole(pixels.get(f"Size{axis}", "1")) for axis in "XYCZT"}
     channels = _named(pixels, "Channel")
     samples = max((_whole(channel.get("SamplesPerPixel", "1")) for channel in channels), default=1)
+    samples = max(1, samples)
     planes = min(MAX_PLANES, max(1, sizes["C"] // samples) * sizes["Z"] * sizes["T"])
     colours = [_whole(text) & 0xFFFFFFFF for channel in channels if (text := channel.get("Color")) is not None]
     return OmeImage(
@@ -137,8 +140,8 @@ def _mpp(pixels: ET.Element) -> tuple[float, float] | None:
 
 def _whole(text: str) -> int:
     """Return a whole number; raises ValueError if it is not one, or is out of the range of any file."""
-    number = int(text)
-    if abs(number) > 1 << 32:
-        msg = f"it has the number {text[:20]}"
+    number = int(text) if text.strip().lstrip("-").isdecimal() and len(text) <= MAX_DIGITS else None
+    if number is None:
+        msg = f"it has {text[:20]!r} for a whole number"
         raise ValueError(msg)
     return number

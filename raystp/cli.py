@@ -2,18 +2,24 @@
 
 Exit status: 0 done (now or before), 1 an error, 2 a wrong command line, 3 done, but some slides or sections failed and
 are rows of the artifact's failures table. If stdout is not a terminal, its last line is the result as JSON, for a
-scheduler.
+scheduler, whatever ended the step.
 """
 
 import argparse
+import contextlib
 import datetime as dt
 import importlib
+import io
 import json
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
 
 from raystp.artifacts import Artifact
-from raystp.errors import RaystpError
+from raystp.cluster.environment import explain
+from raystp.errors import ClusterError, RaystpError, describe_exception, unwrapped
 
 STEPS = {
     "spots": "measured sections -> one AnnData per section",
@@ -36,27 +42,42 @@ CHORES = {"send": "send MLflow the records that it did not accept during the run
 SHOWN_FAILURES = 20
 """Failures in the JSON summary; the artifact's failures table has all of them."""
 
+SHOWN_WARNINGS = 5
+"""Warnings in the printed summary; the JSON summary has up to `SHOWN_FAILURES`, the manifest's notes have all."""
+
+TRACEBACK_FRAMES = 6
+"""Frames that are printed of an unexpected exception."""
+
+UNEXPECTED = "This is a fault of raystp or of a library, not of the command: please report it with the lines above"
+
 DONE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one step and return the exit status; a RaystpError is printed on stderr without a traceback."""
+    """Run one step and return the exit status. Whatever ends the step, the result is printed as JSON."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no step
     options = _parser().parse_args(arguments)
+    try:
+        with _terminable():
+            return _run(options)
+    except (KeyboardInterrupt, SystemExit) as error:
+        message = "stopped; finished work is kept, and the same command continues from there"
+        sys.stderr.write(f"{message}\n")
+        return _ended(options.step, FAILED, error=type(error).__name__, message=message)
+    except Exception as error:  # noqa: BLE001 -- a scheduler needs the result of any of them
+        return _failed(options.step, unwrapped(error))
+
+
+def _run(options: argparse.Namespace) -> int:
     importlib.import_module("raystp.cluster.progress").log_to_console()
     step = importlib.import_module(f"raystp.steps.{options.step}.step")
     began = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-    try:
-        config = step.CONFIG.load(options.config, options.overrides)
-        if importlib.import_module("raystp.cluster.session").is_submitted():
-            config.check_absolute()
-        result = step.run(config)
-    except RaystpError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return _ended(options.step, FAILED, error=type(error).__name__, message=str(error))
-    except KeyboardInterrupt:
-        message = "stopped; finished work is kept, and the same command continues from there"
-        sys.stderr.write(f"{message}\n")
-        return _ended(options.step, FAILED, error="KeyboardInterrupt", message=message)
+    config = step.CONFIG.load(options.config, options.overrides)
+    if importlib.import_module("raystp.cluster.session").is_submitted():
+        config.check_absolute()
+    result = step.run(config)
     if isinstance(result, str):
         sys.stdout.write(f"{result}\n")
         return _ended(options.step, DONE, message=result)
@@ -64,12 +85,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = result.manifest.created < began
     if before:
         sys.stdout.write(f"  equal work was finished at {result.manifest.created}: nothing was computed\n")
-    return _ended(
-        options.step,
-        INCOMPLETE if result.manifest.failures else DONE,
-        **_facts(result),
-        done_before=before,
-    )
+    status = INCOMPLETE if result.manifest.failures else DONE
+    return _ended(options.step, status, **_facts(result), done_before=before)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise SystemExit for SIGTERM, as Ctrl-C raises KeyboardInterrupt. Ray's own handler does the same."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _failed(step: str, error: BaseException) -> int:
+    """Print the error: a RaystpError and an exception of the machine as a sentence, any other with its traceback."""
+    name, message = type(error).__name__, str(error)
+    if not isinstance(error, RaystpError):
+        explained = explain(error)
+        if explained is None:
+            lines = traceback.format_exception(error, limit=-TRACEBACK_FRAMES)
+            sys.stderr.write("".join(lines))
+            message = f"{describe_exception(error)}. {UNEXPECTED}"
+            sys.stderr.write(f"{message}\n")
+            return _ended(step, FAILED, error=name, message=message)
+        name, message = ClusterError.__name__, explained
+    sys.stderr.write(f"{name}: {message}\n")
+    return _ended(step, FAILED, error=name, message=message)
 
 
 def summary(artifact: Artifact) -> str:
@@ -78,14 +124,29 @@ def summary(artifact: Artifact) -> str:
     lines = [manifest.notes["summary"]] if "summary" in manifest.notes else []
     lines += [f"{manifest.step}: {artifact.path}"]
     lines += [f"  {count} {what}" for what, count in manifest.rows.items()]
+    warnings = warnings_of(artifact)
+    lines += [f"  {len(warnings)} warnings"] if warnings else []
+    lines += [f"  warning: {warning}" for warning in warnings[:SHOWN_WARNINGS]]
     lines += [f"  failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in artifact.failures().to_pylist()]
     return "\n".join(lines) + "\n"
+
+
+def warnings_of(artifact: Artifact) -> list[str]:
+    """Return the warnings about slides and sections in a manifest's notes, each with the name that it is about."""
+    noted: dict[str, list[str]] = artifact.manifest.notes.get("warnings", {})
+    return [f"{name}: {warning}" for name, warnings in noted.items() for warning in warnings]
 
 
 def _facts(artifact: Artifact) -> dict[str, object]:
     manifest = artifact.manifest
     first = artifact.failures().slice(0, SHOWN_FAILURES).to_pylist()
-    about = {"artifact": str(artifact.path), "fingerprint": manifest.fingerprint, "rows": manifest.rows}
+    about: dict[str, object] = {
+        "artifact": str(artifact.path),
+        "fingerprint": manifest.fingerprint,
+        "rows": manifest.rows,
+    }
+    warnings = warnings_of(artifact)
+    about |= {"warnings": len(warnings), "first_warnings": warnings[:SHOWN_FAILURES]}
     return about | {"failures": manifest.failures, "first_failures": first}
 
 
@@ -93,8 +154,10 @@ def _ended(step: str, status: int, **facts: object) -> int:
     """Print the result as one line of JSON unless stdout is a terminal; return the exit status."""
     if not sys.stdout.isatty():
         words = {DONE: "done", INCOMPLETE: "incomplete", FAILED: "failed"}
-        sys.stdout.write(json.dumps({"step": step, "status": words[status], "exit": status, **facts}) + "\n")
-        sys.stdout.flush()
+        line = json.dumps({"step": step, "status": words[status], "exit": status, **facts}) + "\n"
+        with contextlib.suppress(BrokenPipeError):  # nobody reads it
+            sys.stdout.write(line)
+            sys.stdout.flush()
     return status
 
 

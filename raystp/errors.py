@@ -99,6 +99,7 @@ def failure_reason(error: BaseException) -> str:
     The place is the last line of raystp that the exception passed: `KeyError: 'x' (raystp/slides/open.py:123)`. The
     traceback of an unexpected exception goes to the logger `raystp.tracebacks`.
     """
+    error = unwrapped(error)
     if isinstance(error, RaystpError):
         return str(error)
     tracebacks.warning("unexpected exception of one slide or section", exc_info=error)
@@ -126,7 +127,15 @@ def own_error(error: BaseException) -> RaystpError:
 
     For an exception that is sent to another process, which would lose its traceback.
     """
+    error = unwrapped(error)
     return error if isinstance(error, RaystpError) else ClusterError(failure_reason(error))
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """Return the exception of a worker that Ray's RayTaskError wraps, whose text is a traceback; else `error`."""
+    while isinstance(cause := getattr(error, "cause", None), Exception):
+        error = cause
+    return error
 
 
 def to_text(error: BaseException) -> str:
@@ -146,8 +155,6 @@ def of_text(text: str) -> RaystpError:
 
 def describe_exception(error: BaseException) -> str:
     """Return the class, the message in one line, and the place of an unexpected exception."""
-    if isinstance(cause := getattr(error, "cause", None), Exception):  # Ray's wrapper of a worker's exception
-        return failure_reason(cause) if isinstance(cause, RaystpError) else describe_exception(cause)
     name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
     words = " ".join(str(error).split()) or "no message"
     shown = words if len(words) <= REASON_CHARACTERS else f"{words[:REASON_CHARACTERS]} ..."

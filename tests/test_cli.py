@@ -3,18 +3,24 @@
 import ast
 import contextlib
 import copy
+import errno
 import functools
 import importlib
 import json
+import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray.exceptions import RayActorError, RayTaskError
 
 from raystp import cli
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, digest_of
@@ -33,7 +39,9 @@ def _config_of(step: str) -> type[StepConfig[Any]]:
     return config
 
 
-def _spots_done(tmp_path: Path, failures: list[dict[str, object]]) -> list[str]:
+def _spots_done(
+    tmp_path: Path, failures: list[dict[str, object]], notes: Mapping[str, object] | None = None
+) -> list[str]:
     """Finish the artifact of a `spots` run as the step itself would name it; return the run's command line."""
     (tmp_path / "slides.csv").write_text("slide,path,patient,layout,counts\nA,A.svs,P,scverse,A.h5ad\n")
     arguments = ["spots", "--set", f"slides={tmp_path / 'slides.csv'}", "--set", f"run.store={tmp_path / 'store'}"]
@@ -41,7 +49,7 @@ def _spots_done(tmp_path: Path, failures: list[dict[str, object]]) -> list[str]:
     config = spots.CONFIG.load(None, arguments[2::2])
     draft = create_or_open(config, "spots", {"sections": digest_of([spots._identity(row)])})  # the step's own naming
     assert isinstance(draft, ArtifactWriter)
-    draft.finish({"sections": 1, "spots": 7}, failures, {"sections": {}})
+    draft.finish({"sections": 1, "spots": 7}, failures, notes or {"sections": {}})
     return arguments
 
 
@@ -139,13 +147,100 @@ def test_a_stopped_run_says_that_finished_work_is_kept(
     assert "finished work is kept" in capsys.readouterr().err
 
 
-def test_an_unexpected_exception_is_not_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def _broken(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
     def broken(_: object) -> Artifact:
-        raise ZeroDivisionError
+        raise error
 
     monkeypatch.setattr(spots, "run", broken)
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["spots", "--set", "slides=a.csv"])
+    return cli.main(["spots", "--set", "slides=a.csv"])
+
+
+def test_an_unexpected_exception_has_a_short_traceback_and_the_line_for_a_scheduler(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _broken(monkeypatch, ZeroDivisionError("x")) == 1
+    told = capsys.readouterr()
+    last = json.loads(told.out)
+    assert (last["status"], last["exit"], last["error"]) == ("failed", 1, "ZeroDivisionError")
+    assert re.match(r"ZeroDivisionError: x \(raystp/cli\.py:\d+\)\. This is a fault of raystp or", last["message"])
+    assert told.err.startswith("Traceback (most recent call last):\n")
+    assert told.err.endswith(f"{last['message']}\n")
+    assert told.err.count("\n") < 20
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), "there is no space left at /tmp/x"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/.ray"), "access is denied at /root/.ray"),
+        (OSError("AF_UNIX path length cannot exceed 107 bytes: /x"), "is too long for Ray's sockets"),
+        (KeyError("getpwuid(): uid not found: 54321"), "has no name or home folder on this machine"),
+        (MemoryError("x"), "this machine is out of memory (MemoryError: x"),
+        (RayActorError(), "Ray failed (RayActorError: "),
+        (OSError(errno.EMFILE, "Too many open files"), "too many files are open"),
+    ],
+    ids=["full", "denied", "sockets", "passwd", "memory", "ray", "files"],
+)
+def test_an_exception_of_the_machine_is_a_sentence(
+    error: Exception, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _broken(monkeypatch, error) == 1
+    told = capsys.readouterr()
+    last = json.loads(told.out)
+    assert expected in last["message"]
+    assert told.err == f"ClusterError: {last['message']}\n"
+
+
+def test_an_error_that_ray_wraps_is_the_error_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind: Any = RayTaskError  # Ray ships it without types
+    wrapped = kind("f", "a traceback\nof 200 lines", ConfigError("name: too long")).as_instanceof_cause()
+    assert isinstance(wrapped, ConfigError)
+    assert _broken(monkeypatch, wrapped) == 1
+    assert capsys.readouterr().err == "ConfigError: name: too long\n"
+
+
+def test_sigterm_stops_like_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def waiting(_: object) -> Artifact:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        raise AssertionError
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(spots, "run", waiting)
+    assert cli.main(["spots", "--set", "slides=a.csv"]) == 1
+    assert json.loads(capsys.readouterr().out)["message"].startswith("stopped; finished work is kept")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"\xff\xfe", b"slides: [", b""], ids=["a folder", "binary", "not YAML", "empty"]
+)
+def test_a_config_file_that_cannot_be_read_is_an_error_with_the_line_for_a_scheduler(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.mkdir() if content is None else file.write_bytes(content)
+    assert cli.main(["spots", "--config", str(file)]) == 1
+    told = capsys.readouterr()
+    last = json.loads(told.out)
+    assert last["error"] == "ConfigError"
+    assert str(file) in told.err
+    assert "Traceback" not in told.err
+
+
+def test_warnings_of_the_manifest_are_counted_and_the_first_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = {"sections": {}, "warnings": {"A": ["its pitch is 90 um", "x"], "B": [f"warning {n}" for n in range(30)]}}
+    assert cli.main(_spots_done(tmp_path, [], notes)) == 0
+    printed = capsys.readouterr().out
+    assert "  32 warnings\n  warning: A: its pitch is 90 um\n  warning: A: x\n  warning: B: warning 0\n" in printed
+    assert printed.count("  warning: ") == cli.SHOWN_WARNINGS
+    last = json.loads(printed.splitlines()[-1])
+    assert last["warnings"] == 32
+    assert len(last["first_warnings"]) == cli.SHOWN_FAILURES
 
 
 def test_help_needs_neither_ray_nor_torch() -> None:

@@ -6,7 +6,17 @@ import re
 import pytest
 
 from raystp import errors, units
-from raystp.errors import SlideError, describe_exception, failure_as_reason, failure_reason
+from raystp.errors import (
+    ClusterError,
+    ModelError,
+    RaystpError,
+    SlideError,
+    failure_as_reason,
+    failure_reason,
+    of_text,
+    own_error,
+    to_text,
+)
 from raystp.units import Microns, MicronsPerPixel
 
 
@@ -61,10 +71,30 @@ def test_numpy_s_own_memory_error_has_the_known_name() -> None:
 
 
 def test_the_cause_of_a_wrapper_is_described() -> None:
-    class Wrapper(Exception):  # noqa: N818 -- as Ray's RayTaskError
-        cause = SlideError("slide 'A' has no um/px")
+    class WrapperError(SlideError):  # as Ray's RayTaskError, which is also of the class of its cause
+        cause: Exception = SlideError("slide 'A' has no um/px")
 
-    assert describe_exception(Wrapper("430 lines")) == "slide 'A' has no um/px"
+    class OtherWrapperError(WrapperError):
+        cause = ZeroDivisionError("x")
+
+    assert failure_reason(WrapperError("430 lines")) == "slide 'A' has no um/px"
+    assert failure_reason(OtherWrapperError("430 lines")) == "ZeroDivisionError: x"
+    assert str(own_error(OtherWrapperError("430 lines"))) == "ZeroDivisionError: x"
+
+
+@pytest.mark.parametrize("error", [SlideError("slide 'A': no um/px"), ModelError(""), ClusterError("a\nb")])
+def test_an_error_is_the_same_after_its_way_as_text(error: RaystpError) -> None:
+    back = of_text(to_text(error))
+    assert (type(back), str(back)) == (type(error), str(error))
+
+
+@pytest.mark.parametrize("text", ["Path: x", "Item: x", "x", "NoSuchError: x"])
+def test_a_text_of_no_known_class_is_kept_whole(text: str) -> None:
+    assert (type(of_text(text)), str(of_text(text))) == (ClusterError, text)
+
+
+def test_an_unexpected_exception_goes_as_a_cluster_error_with_its_class() -> None:
+    assert to_text(_raised(ValueError("a: b"))) == "ClusterError: ValueError: a: b"
 
 
 def test_the_decorated_work_returns_its_result_or_the_reason() -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 import ray
 from ray.data import DataContext
 
-from raystp.errors import ConfigError
+from raystp.cluster.environment import explain_start
+from raystp.errors import ClusterError, ConfigError
 
 logger = logging.getLogger("raystp")
 
@@ -35,7 +36,7 @@ def session(address: str | None = None) -> Iterator[None]:
     """Connect to the cluster at `address`, or start a local Ray and stop it at the end.
 
     The default address is Ray's RAY_ADDRESS. Inside another session, that session is used. Raises ConfigError if no
-    cluster responds at the address.
+    cluster responds at the address, or one of another version; ClusterError if Ray cannot start here.
     """
     if ray.is_initialized():
         yield
@@ -59,9 +60,12 @@ def _connect(address: str) -> None:
     try:
         check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        msg = f"run.address: no Ray cluster responds at {address!r} ({reason}); omit it to start a local Ray"
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if "ersion mismatch" in reason:
+            msg = f"run.address: the cluster at {address!r} runs other versions ({reason}): install the same ones here"
+        else:
+            msg = f"run.address: no Ray cluster responds at {address!r} ({reason}); omit it to start a local Ray"
         raise ConfigError(msg) from error
 
 
@@ -78,13 +82,17 @@ def _start() -> None:
             f"{SHARED_MEMORY} has only {free / 1e6:,.0f} MB free: Ray uses slower files for shared objects. "
             f"Start Docker with --shm-size=4g, or mount a volume of medium Memory at {SHARED_MEMORY} in a pod"
         )
-    ray.init(
-        address="local",
-        num_cpus=max(MIN_CPUS, os.cpu_count() or 1),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(MIN_CPUS, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        ray.shutdown()  # of what has started already
+        raise ClusterError(explain_start(error)) from error
 
 
 def is_submitted() -> bool:

@@ -1,5 +1,6 @@
 """Sessions: a local Ray with a token, nested sessions, an unreachable cluster; tasks."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import ray
 
 from raystp.cluster.session import cluster_cpus, session
 from raystp.cluster.streams.tasks import map_tasks
+from raystp.errors import ClusterError, ModelError
 
 pytestmark = pytest.mark.ray
 
@@ -55,6 +57,45 @@ def test_an_unreachable_cluster_is_an_error_and_a_local_ray_has_a_token_and_stop
     assert int(cpus) == max(4, os.cpu_count() or 1)
     assert rest == ["[(0, 'b'), (1, 'd')]", "False"]
     assert len((tmp_path / ".ray" / "auth_token").read_text()) == 64
+
+
+TABLE = "slide,path,patient,layout,counts\nA,A.svs,P,scverse,A.h5ad\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"RAY_TMPDIR": "/tmp/" + "x" * 100}, "is too long for Ray's sockets, whose paths have at most 107 bytes: set"),
+        ({"HOME": "/proc"}, "Ray cannot start on this machine (FileNotFoundError: "),
+    ],
+    ids=["a long temporary folder", "a home that cannot be written"],
+)
+def test_where_ray_cannot_start_the_step_ends_with_a_sentence_and_the_line_for_a_scheduler(
+    change: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), **change}
+    del environment["RAY_AUTH_MODE"]
+    (tmp_path / "slides.csv").write_text(TABLE)
+    fields = [f"slides={tmp_path / 'slides.csv'}", f"run.store={tmp_path / 'store'}"]
+    command = [sys.executable, "-m", "raystp.cli", "spots", *(word for field in fields for word in ("--set", field))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = json.loads(done.stdout)
+    assert (last["status"], last["error"]) == ("failed", "ClusterError")
+    assert expected in last["message"]
+    assert done.stderr == f"ClusterError: {last['message']}\n"
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_exception_of_a_task_is_raised_as_the_error_itself() -> None:
+    with pytest.raises(ModelError, match=r"^k: 0$"):
+        list(map_tasks(_fail, [ModelError("k: 0")]))
+    with pytest.raises(ClusterError, match=r"^ZeroDivisionError: x \(raystp/cluster/streams/tasks\.py:\d+\)$"):
+        list(map_tasks(_fail, [ZeroDivisionError("x")]))
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
+
+from raystp.errors import ClusterError, own_error
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,7 +29,7 @@ def map_tasks(
     """Run `function` on each item in its own task and yield (position, result) as tasks finish.
 
     `function` must be importable (module level). An exception that it raises ends the run, so the work on a slide or a
-    section has the decorator `errors.failure_as_reason`. At most
+    section has the decorator `errors.failure_as_reason`. In `map_tasks` it is raised as its `errors.own_error`. At most
     `in_flight` tasks are submitted at a time, which bounds the driver's queue. A process that takes longer than
     `deadline_s` is killed. After a crash an item is retried twice; then `on_crash` gives its result, or, without
     `on_crash`, the run ends with the crash.
@@ -51,10 +53,15 @@ def _next(
     position = waiting.pop(ready)
     try:
         return position, ray.get(ready)
-    except (WorkerCrashedError, OutOfMemoryError):
-        if on_crash is None:
-            raise
-        return position, on_crash(items[position])
+    except (WorkerCrashedError, OutOfMemoryError) as error:
+        if on_crash is not None:
+            return position, on_crash(items[position])
+        out_of_memory = isinstance(error, OutOfMemoryError)
+        how = "was killed because this machine is out of memory" if out_of_memory else "crashed"
+        msg = f"the process of item {position + 1} of {len(items)} {how}, {RETRIES + 1} times; see Ray's logs"
+        raise ClusterError(msg) from error
+    except RayTaskError as error:
+        raise own_error(error) from None  # its text is the worker's traceback
 
 
 def _with_deadline(function: Callable[[Item], Result], item: Item, deadline_s: float | None) -> Result:
@@ -63,5 +70,7 @@ def _with_deadline(function: Callable[[Item], Result], item: Item, deadline_s: f
         faulthandler.dump_traceback_later(deadline_s, exit=True, file=sys.stderr.fileno())
     try:
         return function(item)
+    except Exception as error:
+        raise own_error(error) from error  # an exception loses its place on the way to the driver
     finally:
         faulthandler.cancel_dump_traceback_later()

@@ -23,7 +23,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from raystp.errors import ModelError, RaystpError
+from raystp.errors import ModelError, RaystpError, failure_reason, unwrapped
 from raystp.storage import StoragePath
 
 Values: TypeAlias = dict[str, Any]
@@ -208,10 +208,12 @@ def _run(config: Values) -> Values:
 
 def _message(error: TrainingFailedError) -> str:
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    first: BaseException = error
     for failure in failures.values():
         cause: BaseException | None = failure
         while cause is not None:
-            if isinstance(cause, RaystpError):
-                return str(cause)
+            first, own = cause, unwrapped(cause)
+            if isinstance(own, RaystpError):
+                return str(own)
             cause = cause.__cause__
-    return f"the training failed after {RESTARTS} restarts: {error}"
+    return f"the training failed after {RESTARTS} restarts: {failure_reason(first)}"

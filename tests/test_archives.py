@@ -30,6 +30,7 @@ from raystp.storage import StoragePath
 
 V1 = StoragePath.of(Path(__file__).parent / "archives" / "v1")
 V2 = StoragePath.of(Path(__file__).parent / "archives" / "v2")
+V3 = StoragePath.of(Path(__file__).parent / "archives" / "v3")
 """Formats added later: reference indexes of version 2, each with its description, and a table of neighbours."""
 LARGEST = 200_000
 EXPRESSION = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -143,6 +144,14 @@ def test_index_of_version_2(name: str) -> None:
     _, rows = index.search(EXPRESSION[:, :2], 2)
     assert rows.tolist() == [[0, 1], [1, 0]]
     np.testing.assert_array_equal(index.expression(np.array([1, 0])), EXPRESSION[::-1])
+
+
+def test_index_of_version_3() -> None:
+    index = open_reference_index(V3 / "bank", json.loads((V3 / "bank.json").read_bytes()))
+    known = np.array([[0, 1, 2], [3, 4, np.nan]], np.float32)
+    np.testing.assert_array_equal(index.expression(np.array([0, 1])), known)
+    half = np.full((1, 2), 0.5, np.float32)
+    np.testing.assert_array_equal(index.weighted_mean(half, np.array([[0, 1]])), [[1.5, 2.5, 2.0]])
 
 
 def test_neighbours_of_version_1() -> None:

@@ -31,10 +31,16 @@ class SplitConfig(Config):
     """Held out: sections or cases, or patients, which stand for all of theirs."""
 
     validation: list[str] = Field(default_factory=list)
-    """Sections, cases or patients of the training side that choose the epoch; they are not trained on."""
+    """Sections, cases or patients of the training side that choose the epoch; they are not trained on. `null` is none.
+    """
 
     train: list[str] | None = None
     """Sections, cases or patients to train on; by default all others."""
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _null_is_none(cls, names: Any) -> Any:
+        return [] if names is None else names
 
 
 class TrainRun(TrackedRun, SlideRun):

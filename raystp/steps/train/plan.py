@@ -1,6 +1,6 @@
 """What a training consists of, whichever its labels: sources, learner, the model's record and counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from raystp.artifacts import Artifact
@@ -60,3 +60,5 @@ class TrainPlan:
     """Name of what was measured: MLflow's experiment by default."""
     tables: tuple[SpotTable, SpotTable | None] | None = None
     """Training and validation spots, for a method that is fitted at once."""
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    """Section -> what was not measured in it."""

@@ -51,6 +51,8 @@ def run(config: TrainConfig) -> Artifact:
     (writer.path / "epochs.parquet").write_table(tables.of_rows(rows, tables.EPOCHS))
     (writer.path / "training").remove()
     notes = {key: plan.meta[key] for key in KEPT if key in plan.meta}
+    if plan.warnings:
+        notes["warnings"] = plan.warnings
     return writer.finish({**plan.counts, "epochs": len(rows)}, [], notes | {"score": score})
 
 

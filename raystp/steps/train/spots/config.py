@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Config, Location
 from raystp.models.methods import METHODS
@@ -19,6 +19,11 @@ class SpotsSplitConfig(SplitConfig):
 
     validation_block: float = Field(default=0.0, ge=0, lt=1)
     """Instead of `validation`: share of each training section's spots, one spatial block, that validates."""
+
+    @field_validator("validation_block", mode="before")
+    @classmethod
+    def _null_is_no_block(cls, share: Any) -> Any:
+        return 0.0 if share is None else share
 
 
 class BagConfig(Config):

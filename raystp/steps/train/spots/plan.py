@@ -8,8 +8,10 @@ from jaxtyping import Float64
 
 from raystp.artifacts import Artifact, digest, resolve
 from raystp.cluster.streams.pixels import ReaderPool
+from raystp.errors import some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.folds import Split, split_by_patient, split_by_section
+from raystp.expression.normalise import targeted_warning
 from raystp.expression.panel import choose_panel, panel_aliases
 from raystp.expression.sections import sections_of
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
@@ -98,7 +100,35 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
         cache=config.run.node_cache(),
     )
     counts = {"genes": len(genes), "spots": len(train.group)}
-    return TrainPlan(learner, meta, counts, spots.manifest.name, (train, validation))
+    warnings = _warnings(spec, [one for one in (train, validation) if one is not None])
+    return TrainPlan(learner, meta, counts, spots.manifest.name, (train, validation), warnings)
+
+
+def _warnings(spec: TrainingSetSpec, sides: list[SpotTable]) -> dict[str, list[str]]:
+    """Return section -> a warning about genes that it has not measured, or about few genes; log each."""
+    known, warnings = sections_of(spec.spots), dict[str, list[str]]()
+    for side in sides:
+        for number, section in enumerate(side.sections):
+            own = side.expression[side.group == number]
+            lacking = (
+                [spec.genes[gene] for gene in np.flatnonzero(np.isnan(own).all(axis=0)).tolist()] if len(own) else []
+            )
+            have = len(spec.genes) - len(lacking)
+            found = (
+                [
+                    f"{have} of {len(spec.genes)} genes of the panel are measured here; the section is left out of the "
+                    f"loss of {some(lacking)}"
+                ]
+                if lacking
+                else []
+            )
+            found += [few] if (few := targeted_warning(int(known[section]["genes"]))) else []
+            if found and section not in warnings:
+                warnings[section] = found
+    for section, found in warnings.items():
+        for warning in found:
+            logger.warning(f"  {section}: {warning}")
+    return warnings
 
 
 def _split(config: SpotsTrainConfig, spots: Artifact, images: Artifact, protocol: EvaluationProtocol) -> Split:

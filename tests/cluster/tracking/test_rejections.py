@@ -20,8 +20,14 @@ from tests.cluster.conftest import FaultyProxy
 pytestmark = pytest.mark.slow
 
 MODEL = {"model": "bleep"}
-FOLDERS = ["a%41b", "100%", "a?b", "a#b", "a b", "ä ö'\"", "a&b=c;d", "[a]"]
+FOLDERS = ["100%41 b", "a?b=c&d", "a#b;[c]", "ä ö'\""]
 """Names of folders that mean something else in a URI."""
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give SQLite its time on a busy machine; a test of what is not delivered shortens it."""
+    monkeypatch.setattr(tracking, "END_TIMEOUT_S", 120.0)
 
 
 def _tracker(folder: Path) -> Tracker:

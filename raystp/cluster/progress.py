@@ -23,6 +23,8 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit, self.done, self.failures = label, total, unit, 0, 0
         self._start = self._last = time.monotonic()
+        self.before = 0
+        """How many of `done` an earlier process finished: they do not count for the rate."""
         self.note = ""
         """Further text at the end of a line or of the bar."""
         self._bar = tqdm(total=total, desc=label, unit=unit, leave=False) if sys.stderr.isatty() else None
@@ -56,7 +58,7 @@ class Progress:
 
     def _line(self) -> None:
         seconds = max(self.seconds, 1e-9)
-        rate = self.done / seconds
+        rate = max(self.done - self.before, 0) / seconds
         text = f"{self.label}: {self.done} of {self.total} {self.unit}s in {seconds:.1f} s, {rate:.1f} {self.unit}s/s"
         if self.done < self.total and rate > 0:
             text += f", about {(self.total - self.done) / rate:.0f} s to go"

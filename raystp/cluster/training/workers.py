@@ -143,6 +143,11 @@ def inside_trial() -> Iterator[None]:
         _IN_TRIAL.reset(token)
 
 
+def in_trial() -> bool:
+    """Return whether this code is in a trial of a sweep, whose driver shows and logs the progress."""
+    return _IN_TRIAL.get()
+
+
 @runtime_checkable
 class WorkerTask(Protocol):
     """The work of one worker; it is pickled and sent to the workers, so it holds names and configs."""

@@ -1,11 +1,20 @@
 """Which slides belong to which case: from a table, or from TCGA barcodes."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from raystp.errors import SectionError, some
 from raystp.storage import StoragePath
 from raystp.storage.text_files import read_text_table
+
+Samples = Literal["tumour", "normal", "control", "all"]
+"""Kinds of samples of a TCGA barcode."""
+
+SAMPLES = {range(1, 10): "tumour", range(10, 20): "normal", range(20, 30): "control"}
+"""Sample codes of a TCGA barcode -> kind of sample."""
 
 CASE_LETTERS = 12
 """Letters at the start of a TCGA barcode that name the case: TCGA-AA-3488."""
@@ -51,6 +60,48 @@ def slides_of_cases(case_of: Mapping[str, str], cases: Collection[str]) -> dict[
     for slide, case in case_of.items():
         grouped.setdefault(case, []).append(slide)
     return grouped
+
+
+@dataclass(frozen=True)
+class SlideCases:
+    """Which slides belong to which case, and why others belong to none."""
+
+    case_of: dict[str, str]
+    """Slide -> case."""
+    left_out: dict[str, str]
+    """Slide -> the reason."""
+    summary: str = ""
+    """How many slides of which samples there are, for TCGA barcodes."""
+
+
+def tcga_cases(slides: Collection[str], samples: Samples) -> SlideCases:
+    """Return the cases of slides with TCGA barcodes, of one kind of sample.
+
+    A barcode without a sample (`TCGA-AA-3488`) is kept. Raises SectionError where a name is no barcode, and where no
+    slide is of this kind.
+    """
+    kinds = {slide: tcga_sample(slide) for slide in slides}
+    kept = {slide: tcga_case(slide) for slide, kind in kinds.items() if samples == "all" or kind in {samples, None}}
+    counts = Counter(kind or "unknown" for kind in kinds.values())
+    found = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    if not kept:
+        msg = f"no slide is of a {samples} sample by its TCGA barcode ({found}): set cases.samples to another kind"
+        raise SectionError(msg)
+    left = {slide: f"it is of a {kind} sample, and cases.samples is {samples}" for slide, kind in kinds.items()}
+    return SlideCases(kept, {slide: reason for slide, reason in left.items() if slide not in kept}, found)
+
+
+def tcga_sample(slide: str) -> str | None:
+    """Return the kind of sample of a TCGA barcode by its code; None for a barcode without one.
+
+    Codes: https://gdc.cancer.gov/resources-tcga-users/tcga-code-tables/sample-type-codes. Raises SectionError for
+    another name.
+    """
+    tcga_case(slide)
+    code = re.match(r"-(\d\d)(?!\d)", slide[CASE_LETTERS:])
+    if code is None:
+        return None
+    return next((kind for codes, kind in SAMPLES.items() if int(code[1]) in codes), "other")
 
 
 def tcga_case(slide: str) -> str:

@@ -4,16 +4,20 @@ A baseline is fitted in this process; any other method is trained on Ray Train.
 """
 
 import logging
+import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open
+from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import Tracker, tracked
-from raystp.cluster.training.workers import TrainResources, train
+from raystp.cluster.training.epoch_progress import describe, epochs_shown, show
+from raystp.cluster.training.workers import TrainResources, in_trial, train
 from raystp.errors import ConfigError
 from raystp.evaluate.metrics.genes import validation_pcc
 from raystp.models.methods import open_predictor
@@ -27,6 +31,7 @@ from raystp.steps.train.plan import Sources, TrainPlan
 from raystp.steps.train.spots import plan as spots
 from raystp.steps.train.spots.config import SpotsTrainConfig
 from raystp.steps.train.work import TrainWork
+from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
 
@@ -97,18 +102,29 @@ def _train(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> tupl
         tracker=tracker,
         run_ref=run_ref,
         parameters=writer.config,
+        progress=None if in_trial() else writer.path / "training" / "progress.json",
     )
-    with session(run.address):
+    with session(run.address), _shown(work.progress, config.fit.epochs) as progress:
         answer = train(work, resources, folder=writer.path / "training", name=writer.fingerprint)
+        rows: list[dict[str, Any]] = answer["epochs"]
+        chosen = next(row for row in rows if row["epoch"] == answer["chosen"])
+        if progress is not None:
+            progress.total = len(rows)  # fewer than planned, where the validation stopped it
+            show(progress, len(rows), chosen)
+            progress.note = f"epoch {chosen['epoch']} is kept: {describe(chosen)}"
     _warn(answer["untracked"])
-    rows: list[dict[str, Any]] = answer["epochs"]
-    return rows, next(row for row in rows if row["epoch"] == answer["chosen"])
+    return rows, chosen
+
+
+def _shown(file: StoragePath | None, epochs: int) -> AbstractContextManager[Progress | None]:
+    return nullcontext() if file is None else epochs_shown(file, epochs)
 
 
 def _fit(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> dict[str, float | None]:
     """Fit a baseline in this process; log its scalars and return its validation PCC."""
     assert plan.tables is not None  # a method that is fitted at once learns from spots
     learned, held = plan.tables
+    began = time.monotonic()
     arrays = config.method.fit(config.options, learned, seed=config.fit.seed)
     save_model(writer.path, config.model, arrays, plan.meta)
     pcc = None
@@ -117,6 +133,8 @@ def _fit(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> dict[s
         assert isinstance(model, DirectPredictor)  # as every method that is fitted at once
         score = validation_pcc(predict_spots(model, held), held.expression)
         pcc = score if np.isfinite(score) else None
+    seconds, score_text = time.monotonic() - began, "" if pcc is None else f"; validation PCC {pcc:.4g}"
+    logger.info(f"train: fitted {config.model} in {seconds:.1f} s{score_text}")
     tracker, run_ref = _tracking(config, writer, plan.cohort)
     with tracked(tracker, run_ref, writer.config) as one:
         scalars = {name: float(value) for name, value in arrays.items() if np.ndim(value) == 0}

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import NO_TRACKING, RunLogger, Tracker, tracked
+from raystp.cluster.training.epoch_progress import EpochWriter
 from raystp.cluster.training.workers import HISTORY, Worker, gather
 from raystp.models.store import MODEL_FILES, load_state, save_model, save_state
 from raystp.models.training.fit import TrainState, fit
@@ -33,6 +34,8 @@ class TrainWork:
     tracker: Tracker
     run_ref: RunRef
     parameters: dict[str, Any]
+    progress: StoragePath | None = None
+    """File for the progress, which the driver reads; None in a sweep."""
 
     def __call__(self, worker: Worker) -> dict[str, Any]:
         """Train all epochs; rank 0 writes the model.
@@ -46,12 +49,14 @@ class TrainWork:
         ranks = _ranks(state, worker, split=self.split_batches)
         loop = fit(state, setup.train, self.fit, validation=setup.validation, ranks=ranks, score=setup.score)
         tracker = self.tracker if worker.rank == 0 else NO_TRACKING
+        progress = EpochWriter(self.progress if worker.rank == 0 else None, resumed=len(rows))
         with tracked(tracker, self.run_ref, self.parameters) as run:
             for row in rows:  # from before a restart; those that were logged are skipped
                 _log(run, row)
             for row in loop:
                 rows.append(row)
                 _log(run, row)
+                progress.write(rows)
                 self._report(state, worker, rows)
             chosen = state.best_epoch if self.fit.select != "last" else state.epoch - 1
             if worker.rank == 0:

@@ -60,6 +60,10 @@ class TuneConfig(StepConfig[TuneRun]):
 
     seed: int = 0
 
+    refit: bool = False
+    """Train the best trial's config once more, on the training and validation sides together, for the epochs that the
+    trial chose; the model is `train/<name>-refit`."""
+
     run: TuneRun = Field(default_factory=TuneRun)
 
     def values(self) -> dict[str, Any]:

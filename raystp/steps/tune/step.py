@@ -66,6 +66,7 @@ def run(config: TuneConfig) -> Artifact:
                 work, _search(config, base), _limits(config, base), folder=writer.path, name="trials", observer=log
             )
         best = _best(trials, config)
+        refit = _refit(writer, config, best) if config.refit else None
         _write(writer, config, trials, best)
         log.close(trials, best.score, [f"{writer.folder}/{name}" for name in ("trials.parquet", "best.yaml")])
     if log.undelivered:
@@ -73,8 +74,13 @@ def run(config: TuneConfig) -> Artifact:
     (writer.path / "trials").remove()
     counts = {"trials": len(trials)} | {s: sum(one.status == s for one in trials) for s in ("finished", "stopped")}
     counts["failed"] = len(trials) - counts["finished"] - counts["stopped"]
-    notes = {"best": best.number, "score": best.score, "metric": config.metric, "overrides": best.overrides}
-    return writer.finish(counts, [], notes | {"summary": _summary(writer, config, trials, best)})
+    notes: dict[str, Any] = {"best": best.number, "score": best.score, "metric": config.metric}
+    notes["overrides"] = best.overrides
+    summary = _summary(writer, config, trials, best)
+    if refit is not None:
+        notes["refit"] = refit.manifest.folder
+        summary += f"\nrefit: {refit.path}, on the training and validation sides"
+    return writer.finish(counts, [], notes | {"summary": summary})
 
 
 def _check_metric(config: TuneConfig, base: TrainConfig) -> None:
@@ -143,6 +149,28 @@ def _best(trials: list[Trial], config: TuneConfig) -> Trial:
     why = f"; the first of {len(reasons)} failures: {reasons[0]}" if reasons else ": raise run.time_s or fit.epochs"
     msg = f"none of {len(trials)} trials finished{why}"
     raise ModelError(msg)
+
+
+def _refit(writer: ArtifactWriter, config: TuneConfig, best: Trial) -> Artifact:
+    """Train the best config on both sides, without a validation, for as many epochs as its trial chose.
+
+    The test side stays as it is. A side that the config does not name takes the validation side in by itself.
+    """
+    located = _located(config)
+    tried = located.training(best.overrides)
+    trial = open_artifact(writer.path.parent.parent / str(best.model), "train")
+    chosen: dict[str, Any] = {"name": f"{config.name}-refit", "split.validation": []}
+    if tried.split.train is not None:
+        chosen["split.train"] = list(dict.fromkeys([*tried.split.train, *tried.split.validation]))
+    if getattr(tried.split, "validation_block", 0):
+        chosen["split.validation_block"] = 0.0
+    if tried.method.is_trained:
+        epochs = int(trial.manifest.notes["score"]["epoch"]) + 1
+        chosen |= {"fit.epochs": epochs, "fit.select": "last", "fit.patience": None}
+    if config.run.tracking is not None:
+        chosen["run.tracking"] = config.run.tracking
+    logger.info(f"tune: trial {best.number} is trained again, on the training and validation sides")
+    return train.run(located.training(best.overrides | chosen))
 
 
 def _write(writer: ArtifactWriter, config: TuneConfig, trials: list[Trial], best: Trial) -> None:

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from raystp.errors import PanelError, SectionError
 from raystp.expression.bulk.labels import BulkLabels, read_bulk, variable_genes
-from raystp.expression.bulk.slides import read_slide_cases, slides_of_cases, tcga_case
+from raystp.expression.bulk.slides import read_slide_cases, slides_of_cases, tcga_case, tcga_cases, tcga_sample
 from raystp.storage import StoragePath
 
 CASES, GENES = ["007", "P2", "P3"], ["ERBB2", "FASN", "MUC1"]
@@ -153,6 +153,30 @@ def test_the_case_of_a_tcga_slide_is_the_start_of_its_barcode() -> None:
     for name in ("slide7", "TCGA-AA-34888-01A", "TCGA_AA_3488"):
         with pytest.raises(SectionError, match="has no TCGA barcode"):
             tcga_case(name)
+
+
+BARCODES = {
+    "TCGA-AA-0001-01A-01-TS1": "tumour",
+    "tcga-aa-0002-06A-01-TS1": "tumour",
+    "TCGA-AA-0001-11A-01-BS1": "normal",
+    "TCGA-AA-0003-20A": "control",
+    "TCGA-AA-0004-50A": "other",
+    "TCGA-AA-0005": None,
+    "TCGA-AA-0006.svs": None,
+    "TCGA-AA-0007-01Z-00-DX1.2B1F": "tumour",
+}
+
+
+def test_the_sample_code_of_a_barcode_tells_tumour_from_normal() -> None:
+    assert {name: tcga_sample(name) for name in BARCODES} == BARCODES
+    found = tcga_cases(BARCODES, "tumour")
+    assert set(found.case_of.values()) == {f"TCGA-AA-000{number}" for number in (1, 2, 5, 6, 7)}
+    assert found.left_out["TCGA-AA-0001-11A-01-BS1"] == "it is of a normal sample, and cases.samples is tumour"
+    assert set(found.left_out) == {name for name, kind in BARCODES.items() if kind not in {"tumour", None}}
+    assert found.summary == "3 tumour, 2 unknown, 1 normal, 1 control, 1 other"
+    assert tcga_cases(BARCODES, "all").left_out == {}
+    with pytest.raises(SectionError, match=r"no slide is of a normal sample .*\(1 tumour\): set cases.samples"):
+        tcga_cases(["TCGA-AA-0001-01A"], "normal")
 
 
 def test_variable_genes_have_the_highest_variance_between_the_given_cases() -> None:

@@ -143,6 +143,28 @@ def test_a_sweep_of_a_baseline_finds_the_best_on_the_validation_side_and_a_faili
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_the_best_trial_is_trained_again_on_both_sides_and_never_on_the_test_side(smoke_store: Path) -> None:
+    split = {"test": ["patient-C"], "validation": ["patient-B"]}
+    changes: dict[str, Any] = {"train": {**TRAIN, "split": split}, "space": {"bleep.dim": ["choice", 8]}, "asha": None}
+    artifact = tune.run(_config(smoke_store, "refit", trials=1, refit=True, run={"tracking": "none"}, **changes))
+    model = resolve(str(smoke_store), artifact.manifest.notes["refit"], "train")
+    (trial,) = (resolve(str(smoke_store), row["model"], "train") for row in _trials(artifact))
+    tried, notes = trial.manifest.notes, model.manifest.notes
+    assert (set(notes["train"]), notes["validation"]) == ({*tried["train"], *tried["validation"]}, [])
+    assert notes["test"] == tried["test"]
+    assert not {notes["patients"][section] for section in notes["train"]} & {"patient-C"}
+    rows = model.table("epochs.parquet", tables.EPOCHS).to_pylist()
+    assert len(rows) == tried["score"]["epoch"] + 1
+    assert {row["validation_pcc"] for row in rows} == {None}
+    assert str(model.path) in artifact.manifest.notes["summary"]
+    fit = {"epochs": len(rows), "batch_size": 16, "accumulate_batches": 2}
+    values = {**TRAIN, "split": {"test": ["patient-C"]}, "fit": fit, "bleep": {"dim": 8}}
+    again = train.run(train.CONFIG.of({**values, "name": "by-hand", "run": {"store": str(smoke_store)}}))
+    assert again.manifest.fingerprint == model.manifest.fingerprint
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_sweep_of_which_nothing_finished_says_what_the_first_failure_was(smoke_store: Path) -> None:
     space = {"panel.variable": ["choice", 100_000]}
     config = _config(smoke_store, "none", space=space, trials=1, run={"tracking": "none"})

@@ -4,6 +4,7 @@ A cohort's features may exceed a machine's memory, and every epoch reads all of 
 the embeddings when its bag is used, and as many cases as fit into a memory budget are kept.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ from raystp.expression.sections import embeddings_of
 from raystp.models.training.bags import BagSamples
 from raystp.steps.train.cases.config import CasesConfig
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,11 @@ def cohort_of(cases: CasesConfig, embed: Artifact, labelled: Collection[str]) ->
     Slides without a label and cases without a slide or tile are left out, each with its reason.
     """
     patients = dict(embed.manifest.notes["patients"])
-    case_of = cases.case_of_slides(patients)
-    known = set(labelled)
-    left = {f"slide {slide}": "it belongs to no case" for slide in patients if slide not in case_of}
+    listed = cases.case_of_slides(patients)
+    case_of, known = listed.case_of, set(labelled)
+    if listed.summary:
+        logger.info(f"  slides by TCGA barcode: {listed.summary}; {len(listed.left_out)} are left out")
+    left = {f"slide {slide}": reason for slide, reason in listed.left_out.items()}
     left |= {f"slide {slide}": f"its case {case} has no label" for slide, case in case_of.items() if case not in known}
     wanted = {slide: case for slide, case in case_of.items() if case in known}
     if not wanted:

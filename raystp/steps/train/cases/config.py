@@ -13,7 +13,7 @@ from raystp.artifacts import Artifact, digest, resolve
 from raystp.config import Config, Location
 from raystp.errors import ConfigError, SectionError, some
 from raystp.expression.bulk.labels import Scale
-from raystp.expression.bulk.slides import read_slide_cases, tcga_case
+from raystp.expression.bulk.slides import Samples, SlideCases, read_slide_cases, tcga_cases
 from raystp.models.methods import METHODS
 from raystp.steps.train.config import TrainConfig, is_mapping, with_method_options, with_published_fit
 from raystp.storage import StoragePath
@@ -47,10 +47,15 @@ class CasesConfig(Config):
     """A CSV with the columns `slide` and `case`, or `tcga`: the first 12 characters of a slide's name. By default a
     case is a patient of the slide table. A case with several slides is one bag of all their tiles."""
 
+    samples: Samples = "tumour"
+    """With `slides: tcga`: which slides to use, by the sample code of their barcodes (01-09 tumour, 10-19 normal, 20-29
+    control)."""
+
     def fingerprint_values(self) -> dict[str, str]:
         """Return what is computed, beside the digests of the files."""
         by = "patient" if self.slides is None else BARCODES if self.slides == BARCODES else "table"
-        return {"scale": self.scale, "case": self.case, "slides": by}
+        values = {"scale": self.scale, "case": self.case, "slides": by}
+        return values | ({"samples": self.samples} if by == BARCODES else {})
 
     def path(self, store: str) -> StoragePath:
         """Return the path of the table; raises ConfigError where there is none."""
@@ -68,24 +73,25 @@ class CasesConfig(Config):
         listed = self.slides not in {None, BARCODES}
         return found | ({"slides of cases": digest(self._slides_path())} if listed else {})
 
-    def case_of_slides(self, patients: dict[str, str]) -> dict[str, str]:
-        """Return slide -> case for the slides that have one; `patients` is slide -> patient of the slide table.
+    def case_of_slides(self, patients: dict[str, str]) -> SlideCases:
+        """Return the cases of the slides that have one; `patients` is slide -> patient of the slide table.
 
         Raises ConfigError for a case of two patients, which could be on both sides of a split; SectionError where no
         slide has a case.
         """
         if self.slides is None:
-            return dict(patients)
+            return SlideCases(dict(patients), {})
         if self.slides == BARCODES:
-            found = {slide: tcga_case(slide) for slide in patients}
+            found = tcga_cases(patients, self.samples)
         else:
             listed = read_slide_cases(self._slides_path())
-            found = {slide: listed[slide] for slide in patients if slide in listed}
-            if not found:
+            left = {slide: "it belongs to no case" for slide in patients if slide not in listed}
+            found = SlideCases({slide: listed[slide] for slide in patients if slide in listed}, left)
+            if not found.case_of:
                 msg = f"{self.slides} lists none of the slides {some(sorted(patients))}; it lists {some(list(listed))}"
                 raise SectionError(msg)
         whose: dict[str, set[str]] = {}
-        for slide, case in found.items():
+        for slide, case in found.case_of.items():
             whose.setdefault(case, set()).add(patients[slide])
         shared = [case for case, of in whose.items() if len(of) > 1]
         if shared:

@@ -41,6 +41,23 @@ TIFF_ERRORS = (
 )
 """Exceptions that tifffile and imagecodecs raise on damaged files."""
 
+_WHOLE_NUMBERS = (
+    "imagewidth",
+    "imagelength",
+    "imagedepth",
+    "tilewidth",
+    "tilelength",
+    "rowsperstrip",
+    "bitspersample",
+    "samplesperpixel",
+    "planarconfig",
+    "photometric",
+    "compression",
+    "predictor",
+    "subfiletype",
+)
+"""Fields of a directory whose value is one number, whatever a damaged header says."""
+
 _COPY_AGAIN = "copy the file again from its source"
 
 _MAGIC = {
@@ -92,7 +109,8 @@ def checked_tiff(where: str, file: Path | io.RawIOBase) -> Iterator[list[tifffil
                 raise SlideError(msg)
             yield pages
     except TIFF_ERRORS as error:
-        msg = f"{where} has a damaged TIFF header: {type(error).__name__}: {error}"
+        reason = str(error).partition("\n")[0]
+        msg = f"{where} has a damaged TIFF header: {type(error).__name__}: {reason}"
         raise SlideError(msg) from None
 
 
@@ -119,17 +137,32 @@ def _has_last_directory(tiff: tifffile.TiffFile) -> bool:
 
 def _fault(page: tifffile.TiffPage, size: int) -> str | None:
     """Return what is wrong with one directory of a file of `size` bytes, or None."""
-    if page.is_tiled:
-        if max(page.tilewidth, page.tilelength) > MAX_TILE_SIDE or min(page.tilewidth, page.tilelength) < 1:
-            return f"has tiles of {page.tilewidth} x {page.tilelength} px, allowed are 1 to {MAX_TILE_SIDE}"
-        across, down = math.ceil(page.imagewidth / page.tilewidth), math.ceil(page.imagelength / page.tilelength)
-        is_separate = page.samplesperpixel > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
-        needed = across * down * (page.samplesperpixel if is_separate else 1)
-        if len(page.dataoffsets) < needed:
-            return f"is {page.imagewidth} x {page.imagelength} px in {len(page.dataoffsets)} tiles, not {needed}"
+    odd = next((name for name in _WHOLE_NUMBERS if not isinstance(getattr(page, name), int)), None)
+    if odd is not None:
+        return f"has {str(getattr(page, odd))[:40]!r} for its {odd}, which is a whole number"
+    parts = _tile_fault(page) if page.is_tiled else _strip_fault(page)
+    if parts is not None:
+        return parts
     if len(page.dataoffsets) != len(page.databytecounts):
         return f"has {len(page.dataoffsets)} offsets for {len(page.databytecounts)} byte counts"
     end = max((o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True) if n), default=0)
-    if end > size:
-        return f"reaches to byte {end} of a file of {size} bytes: the file was cut off"
-    return None
+    return f"reaches to byte {end} of a file of {size} bytes: the file was cut off" if end > size else None
+
+
+def _tile_fault(page: tifffile.TiffPage) -> str | None:
+    """Return why a directory's tiles cannot have their size or number, or None."""
+    if max(page.tilewidth, page.tilelength) > MAX_TILE_SIDE or min(page.tilewidth, page.tilelength) < 1:
+        return f"has tiles of {page.tilewidth} x {page.tilelength} px, allowed are 1 to {MAX_TILE_SIDE}"
+    across, down = math.ceil(page.imagewidth / page.tilewidth), math.ceil(page.imagelength / page.tilelength)
+    is_separate = page.samplesperpixel > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+    needed = across * down * (page.samplesperpixel if is_separate else 1)
+    if len(page.dataoffsets) >= needed:
+        return None
+    return f"is {page.imagewidth} x {page.imagelength} px in {len(page.dataoffsets)} tiles, not {needed}"
+
+
+def _strip_fault(page: tifffile.TiffPage) -> str | None:
+    """Return why a directory's strips cannot cover it, or None."""
+    if page.rowsperstrip >= 1 and len(page.dataoffsets) >= math.ceil(page.imagelength / page.rowsperstrip):
+        return None
+    return f"has {page.imagelength} rows in {len(page.dataoffsets)} strips of {page.rowsperstrip} rows"

@@ -95,10 +95,11 @@ class HeaderFile(io.RawIOBase):
         self._position = end
         return content
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # Buffer needs Python 3.12
-        """Fill a buffer with the next bytes, and return their number."""
-        content = self.read(len(buffer))
-        buffer[: len(content)] = content
+    def readinto(self, buffer: object, /) -> int:
+        """Fill a buffer, of bytes or of other values, with the next bytes, and return their number."""
+        target = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typing.Buffer needs Python 3.12
+        content = self.read(len(target))
+        target[: len(content)] = content
         return len(content)
 
     def _load(self, numbers: list[int]) -> None:

@@ -64,8 +64,9 @@ def _level_mpp(picture: Picture) -> list[tuple[float, float]]:
 
 def _bits(page: tifffile.TiffPage) -> tuple[int, ...]:
     bits = _tag(page, "BitsPerSample", page.bitspersample)
-    each = bits if isinstance(bits, tuple) else (bits,)
-    return each if len(each) == page.samplesperpixel else each[:1] * page.samplesperpixel
+    if isinstance(bits, tuple) and len(bits) == page.samplesperpixel and all(isinstance(one, int) for one in bits):
+        return bits
+    return (page.bitspersample,) * page.samplesperpixel
 
 
 def _number(page: tifffile.TiffPage) -> str:

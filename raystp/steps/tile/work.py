@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from raystp import tables
 from raystp.errors import SectionError, SlideError, failure_as_reason
 from raystp.expression.schema import read_section, section_info
-from raystp.slides.coordinates import boxes_around, name_spots, spots_inside
+from raystp.slides.coordinates import TileGeometry, boxes_around, name_spots, spots_inside
 from raystp.slides.open import Slide, open_slide
 from raystp.slides.table import SlideRow
 from raystp.slides.tissue.area import scanned_area, tissue_image, whole_area
@@ -23,7 +23,7 @@ from raystp.slides.tissue.quality import SlideQuality, sharpness, slide_quality
 from raystp.steps.tile.checks import SectionScale, check_enlarged, check_scale, reason_without_tiles
 from raystp.steps.tile.config import TileConfig
 from raystp.storage import StoragePath
-from raystp.units import Microns, to_level0
+from raystp.units import Level0Pixels, Microns, to_level0
 
 
 @dataclass(frozen=True)
@@ -62,66 +62,74 @@ class TileResult(TypedDict):
 
 
 @dataclass(frozen=True)
-class _Boxes:
-    """The boxes of a slide, and for boxes around measured spots their ids."""
+class _Spots:
+    """The measured spots of a slide whose centre is inside it."""
 
-    boxes: Float64[np.ndarray, "tile 3"]
-    spots: list[str] | None
+    names: list[str]
+    centres: Float64[np.ndarray, "spot 2"]
+    diameter: Level0Pixels
     outside: int
     warnings: list[str]
+    """About those outside."""
 
 
 @failure_as_reason
 def tile_slide(task: TileTask) -> TileResult:
     """Tile one slide and return its row and its notes; a failure is returned as its reason."""
-    row, config = task.row, task.config
+    row = task.row
     if task.section is not None and not task.section.exists():
         msg = f"the measured section of slide {row.slide!r} is missing in the spots; see their failures table"
         raise SectionError(msg)
     derived_mpp = None if task.scale is None else task.scale.mpp
-    with open_slide(
-        row.slide, row.path, given_mpp=row.mpp, derived_mpp=derived_mpp, cache=config.run.node_cache()
-    ) as slide:
-        warnings = [*slide.warnings, *check_scale(slide, task.scale), *check_enlarged(config.geometry(slide.mpp))]
-        area = scanned_area(slide)
-        image = tissue_image(slide, area)
-        warnings += _damage(slide)
-        mask = None if task.mask is None else UserMask(task.mask, config.mask_frame)
-        tissue = slide_mask(slide, area, image, mask)
-        warnings += note_missing_tiles(slide.empty, tissue.detected, tissue.area)
-        found = _boxes(slide, tissue, task)
-        boxes = found.boxes
-        write_images(task.target, slide, image, tissue=tissue, boxes=boxes)
-        if not len(boxes):
-            geometry = config.geometry(slide.mpp)
-            raise SlideError(reason_without_tiles(slide, tissue, geometry, image=image, min_tissue=config.min_tissue))
-        quality = slide_quality(tissue, sharpness(slide, boxes, config.focus_tiles))
-        (task.target / "tiles" / f"{row.slide}.parquet").write_table(_tiles_table(row.slide, boxes, found.spots))
-        return {
-            "slide": row.slide,
-            "path": row.path.uri,
-            "patient": row.patient,
-            "mpp": float(slide.mpp),
-            "mpp_from": slide.mpp_from,
-            "width": slide.width,
-            "height": slide.height,
-            "native": config.geometry(slide.mpp).native,
-            "tissue": tissue.share,
-            "tiles": len(boxes),
-            "quality": quality,
-            "reader": slide.reader,
-            "spots_outside": found.outside,
-            "warnings": [*warnings, *tissue.warnings, *found.warnings],
-        }
+    cache = task.config.run.node_cache()
+    with open_slide(row.slide, row.path, given_mpp=row.mpp, derived_mpp=derived_mpp, cache=cache) as slide:
+        return _tile_open(slide, task)
 
 
-def _boxes(slide: Slide, tissue: TissueMask, task: TileTask) -> _Boxes:
-    """Return the tile boxes around the slide's spots, or a grid over its tissue."""
+def _tile_open(slide: Slide, task: TileTask) -> TileResult:
     config, geometry = task.config, task.config.geometry(slide.mpp)
-    if task.section is None:
-        stride = None if config.stride is None else Microns(config.stride)
-        return _Boxes(tissue_grid(tissue, geometry, stride=stride, min_tissue=config.min_tissue), None, 0, [])
-    section = read_section(task.section)
+    warnings = [*slide.warnings, *check_scale(slide, task.scale), *check_enlarged(geometry)]
+    spots = None if task.section is None else _spots(slide, task.section)
+    area = scanned_area(slide)
+    image = tissue_image(slide, area)
+    warnings += _damage(slide)
+    mask = None if task.mask is None else UserMask(task.mask, config.mask_frame)
+    tissue = slide_mask(slide, area, image, mask)
+    warnings += note_missing_tiles(slide.empty, tissue.detected, tissue.area)
+    boxes = _grid(tissue, config, geometry) if spots is None else boxes_around(spots.centres, geometry)
+    write_images(task.target, slide, image, tissue=tissue, boxes=boxes)  # also of a slide that fails below: to see why
+    if not len(boxes):
+        raise SlideError(reason_without_tiles(slide, tissue, geometry, image=image, min_tissue=config.min_tissue))
+    if spots is not None:
+        warnings += [*spots.warnings, *_check_spots(slide, tissue, spots, task)]
+    quality = slide_quality(tissue, sharpness(slide, boxes, config.focus_tiles))
+    names = None if spots is None else spots.names
+    (task.target / "tiles" / f"{slide.name}.parquet").write_table(_tiles_table(slide.name, boxes, names))
+    return {
+        "slide": slide.name,
+        "path": task.row.path.uri,
+        "patient": task.row.patient,
+        "mpp": float(slide.mpp),
+        "mpp_from": slide.mpp_from,
+        "width": slide.width,
+        "height": slide.height,
+        "native": geometry.native,
+        "tissue": tissue.share,
+        "tiles": len(boxes),
+        "quality": quality,
+        "reader": slide.reader,
+        "spots_outside": 0 if spots is None else spots.outside,
+        "warnings": [*warnings, *tissue.warnings],
+    }
+
+
+def _grid(tissue: TissueMask, config: TileConfig, geometry: TileGeometry) -> Float64[np.ndarray, "tile 3"]:
+    stride = None if config.stride is None else Microns(config.stride)
+    return tissue_grid(tissue, geometry, stride=stride, min_tissue=config.min_tissue)
+
+
+def _spots(slide: Slide, path: StoragePath) -> _Spots:
+    section = read_section(path)
     centres = np.asarray(section.obsm["spatial"], np.float64)
     names = [str(name) for name in section.obs_names]
     inside = spots_inside(slide.name, names, centres, width=slide.width, height=slide.height)
@@ -131,11 +139,24 @@ def _boxes(slide: Slide, tissue: TissueMask, task: TileTask) -> _Boxes:
         named = name_spots(names, centres, outside)
         warnings = [f"{len(outside)} of {len(names)} spots have their centre outside the slide and no tile: {named}"]
     diameter = to_level0(Microns(section_info(section).spot_diameter_um), slide.mpp)
-    warnings += check_on_tissue(
-        tissue, centres[inside], diameter, slide=whole_area(slide), allow_glass=config.allow_glass
-    )
     kept = [names[row] for row in np.flatnonzero(inside).tolist()]
-    return _Boxes(boxes_around(centres[inside], geometry), kept, len(outside), warnings)
+    return _Spots(kept, centres[inside], diameter, len(outside), warnings)
+
+
+def _check_spots(slide: Slide, tissue: TissueMask, spots: _Spots, task: TileTask) -> list[str]:
+    """Return a warning about spots on bare glass; the error names the slide and the image to look at."""
+    try:
+        return check_on_tissue(
+            tissue,
+            spots.centres,
+            spots.diameter,
+            slide=whole_area(slide),
+            allow_glass=task.config.allow_glass,
+        )
+    except SectionError as error:
+        overview = task.target / "overviews" / f"{slide.name}.png"
+        msg = f"slide {slide.name!r}: {error}; {overview} shows the tissue that was found and the spots' tiles"
+        raise SectionError(msg) from None
 
 
 def _tiles_table(slide: str, boxes: Float64[np.ndarray, "tile 3"], spots: Sequence[str] | None) -> pa.Table:

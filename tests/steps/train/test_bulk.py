@@ -277,6 +277,17 @@ def test_what_has_no_partner_is_left_out_and_named(cohort: Cohort, tmp_path: Pat
     assert left[f"case {EMPTY}"] == f"no tile was found on '{EMPTY}-a': check their tissue masks"
 
 
+def test_slides_of_normal_samples_are_left_out_of_tumour_cases(cohort: Cohort) -> None:
+    patients = {"TCGA-AA-0001-01A-TS1": "P", "TCGA-AA-0001-11A-TS1": "P", "TCGA-AA-0002": "Q"}
+    cases = cohort.train().cases.model_copy(update={"slides": "tcga"})  # type: ignore[attr-defined]  # a CasesTrainConfig
+    found = cases.case_of_slides(patients)
+    assert found.case_of == {"TCGA-AA-0001-01A-TS1": "TCGA-AA-0001", "TCGA-AA-0002": "TCGA-AA-0002"}
+    assert list(found.left_out) == ["TCGA-AA-0001-11A-TS1"]
+    both = cases.model_copy(update={"samples": "all"})
+    assert both.case_of_slides(patients).left_out == {}
+    assert cases.fingerprint_values() != both.fingerprint_values()
+
+
 def test_the_tables_content_counts_and_not_its_path(cohort: Cohort, tmp_path: Path) -> None:
     copied, changed = tmp_path / "copied.csv", tmp_path / "changed"
     copied.write_bytes(cohort.table.read_bytes())

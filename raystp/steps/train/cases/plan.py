@@ -149,7 +149,7 @@ def _panel(config: PanelConfig, trained: BulkLabels, table: StoragePath) -> tupl
     wanted, known = read_panel(StoragePath.of(config.file)), set(trained.genes)
     missing = [gene for gene in wanted if gene not in known]
     kept = [gene for gene in wanted if gene in known]
-    if not kept or (missing and config.absent == "refuse"):
+    if not kept or (missing and config.absent in {"mask", "refuse"}):  # a table measures a gene of all cases
         try:
             trained.of(trained.cases[:1], wanted)
         except PanelError as error:

@@ -27,8 +27,8 @@ def targeted_warning(genes: int) -> str | None:
     if genes >= FEWEST_GENES:
         return None
     return (
-        f"counts per 10,000 are over {genes} measured genes only (a targeted assay?): their level depends on these "
-        "genes, so do not compare MSE and MAE with sections of more genes"
+        f"counts per 10,000 are of {genes} genes only: their level depends on which genes the assay measures, so "
+        "MSE and MAE cannot be compared with those of other assays"
     )
 
 

@@ -66,7 +66,7 @@ def test_a_panel_with_absent_genes_is_refused_by_name(toy_store: StoragePath, tm
     (tmp_path / "panel.txt").write_text("A\nB\nZ\n")
     before = _files(toy_store)
     with pytest.raises(
-        PanelError, match=r"1 of 3 genes of the panel are in no training section: 'Z'; set absent='drop'"
+        PanelError, match=r"1 of 3 genes of the panel are in no training section: 'Z'; set panel.absent=drop"
     ):
         train.run(_train(toy_store, panel={"file": str(tmp_path / "panel.txt")}))
     with pytest.raises(PanelError, match=r"9 variable genes were requested; 4 of 4 are in at least 10% of the spots"):

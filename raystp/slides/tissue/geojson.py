@@ -29,10 +29,13 @@ LEVEL0, BOUNDS = "level0", "bounds"
 MAX_BYTES = 256 << 20
 """A hand-drawn mask has some kilobytes, a model's mask some megabytes; a larger file is not a mask."""
 
+MAX_COORDINATE = 1e9
+"""No slide has more px along a side; the geometry of larger numbers overflows."""
+
 COLOUR = (0, 160, 60)
 """Colour of the class in QuPath."""
 
-_COORDINATE_ERRORS = (ShapelyError, ValueError, TypeError, LookupError, AttributeError)
+_COORDINATE_ERRORS = (ShapelyError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
 """Exceptions that shapely raises on invalid coordinates."""
 
 
@@ -172,8 +175,13 @@ def _polygon(geometry: Mapping[str, object], where: str) -> BaseGeometry:
     except _COORDINATE_ERRORS as error:
         msg = f"{where} is not a {geometry['type']}: its coordinates are not rings of [x, y] pairs ({error})"
         raise SlideError(msg) from None
-    if not np.isfinite(shapely.get_coordinates(polygon)).all():
+    coordinates = shapely.get_coordinates(polygon)
+    if not np.isfinite(coordinates).all():
         msg = f"{where} has a coordinate that is not a finite number"
+        raise SlideError(msg)
+    largest = float(np.abs(coordinates).max(initial=0.0))
+    if largest > MAX_COORDINATE:
+        msg = f"{where} has the coordinate {largest:g}, and no slide has so many px; repair it there"
         raise SlideError(msg)
     if not shapely.is_valid(polygon):
         msg = (

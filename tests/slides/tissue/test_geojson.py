@@ -158,6 +158,14 @@ def test_a_polygon_over_the_edge_is_clipped() -> None:
             b'{"type":"Polygon","coordinates":[[[1,2],[NaN,4],[5,6],[1,2]]]}',
             ": feature 1 of 1 has a coordinate that is",
         ),
+        (
+            b'{"type":"Polygon","coordinates":[[[1,2],[1e308,4],[5,6],[1,2]]]}',
+            ": feature 1 of 1 has the coordinate 1e+308, and no slide has so many px",
+        ),
+        (
+            b'{"type":"Polygon","coordinates":[[[1,2],[1' + b"0" * 400 + b",4],[5,6],[1,2]]]}",
+            ": feature 1 of 1 is not a Polygon: its coordinates",
+        ),
         (b'{"type":"Polygon","coordinates":[[[1,2],[1e999,4],[5,6],[1,2]]]}', ": feature 1 of 1 has a coordinate that"),
         (
             feature({"type": "Polygon", "coordinates": [[[0, 0], [90, 90], [90, 0], [0, 90], [0, 0]]]}),

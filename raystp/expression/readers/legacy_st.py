@@ -91,6 +91,9 @@ def _read_counts(path: StoragePath, origin: str) -> CountTable:
             msg = "it has no rows below its header"
             raise ValueError(msg)
         counts = np.loadtxt([rest for _, _, rest in cells], delimiter=separator, ndmin=2, comments=None)
+        if len(counts) != len(cells):  # numpy leaves empty lines out
+            msg = f"{len(cells) - len(counts)} of its {len(cells)} rows have a name and no counts"
+            raise ValueError(msg)
         genes = header[1:] if not header[0] or len(header) == counts.shape[1] + 1 else header  # R omits the corner
         genes = genes[: counts.shape[1]] if not any(genes[counts.shape[1] :]) else genes
         if len(genes) != counts.shape[1]:

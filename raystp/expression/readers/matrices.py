@@ -81,7 +81,16 @@ def _read_h5(found: Found, origin: str) -> CountMatrix:
             columns = [_strings(features[name]) for name in ("name", "id", "feature_type")]
             chemistry = str(single(file.attrs.get("chemistry_description", "")))
             return _matrix(found, counts, _strings(group["barcodes"]), columns, chemistry=chemistry)
-        except (KeyError, ValueError, TypeError, AttributeError, OSError, IndexError, RuntimeError) as error:
+        except (
+            KeyError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            OSError,
+            IndexError,
+            RuntimeError,
+            OverflowError,
+        ) as error:
             msg = f"{origin}: {path} is not a feature-barcode matrix of Space Ranger (version 2 or later): {error}"
             raise SectionError(msg) from None
 

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from raystp.errors import SlideError
 from raystp.slides.readers.checks import SlideFacts, check_slide
 from raystp.slides.readers.flat import FlatSlide
-from raystp.slides.readers.flat_image import open_image, open_tiff
+from raystp.slides.readers.flat_image import open_image, open_tiff, unknown_codec
 from raystp.slides.readers.headers import file_kind
 from raystp.slides.readers.opened import NO_REGIONS, SlideContext
 from raystp.slides.readers.openslide_reader import OpenSlideSlide, open_handle, slide_bounds, slide_mpp, vendor_of
@@ -55,7 +55,7 @@ class Opening:
         """Check the facts, and return what the reader gets; it takes over all of the stack."""
         facts = replace(facts, is_mpp_given=self.sources.given is not None)
         warnings = check_slide(self.where, facts)
-        sources = replace(self.sources, own=facts.mpp, unused=facts.dpi_mpp)
+        sources = replace(self.sources, own=facts.mpp, unused=facts.dpi_mpp, magnification=facts.magnification)
         scale = resolve_scale(self.where, sources)
         return SlideContext(self.name, self.where, scale, self.stack.pop_all(), bounds, warnings, empty)
 
@@ -98,7 +98,12 @@ def open_local(opening: Opening, path: Path) -> AnySlide:
 
 def _open_scanners(opening: Opening, path: Path, header: TiffHeader | None) -> AnySlide:
     """Open a file in a scanner's own format, by OpenSlide's rules for its levels."""
-    handle = open_handle(opening.where, path)
+    try:
+        handle = open_handle(opening.where, path)
+    except SlideError as error:
+        if "Unsupported TIFF compression" not in str(error) or header is None:
+            raise
+        return _open_by_tiles(opening, path, header)
     if handle is None:
         msg = f"{opening.where} is not a slide: OpenSlide knows its format and cannot open it"
         raise SlideError(msg)
@@ -106,6 +111,7 @@ def _open_scanners(opening: Opening, path: Path, header: TiffHeader | None) -> A
         handle_stack.enter_context(handle)
         mpp = slide_mpp(opening.where, handle, is_needed=opening.sources.given is None)
         facts = _of_scanner(_facts_of_handle(handle) if header is None else header.facts, mpp)
+        facts = replace(facts, magnification=handle.properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
         is_turned = facts.orientation != 1 and facts.compression not in _STORED_AS_IS
         pyramid = header.pyramid if header is not None else None
         empty = header.empty if header is not None and handle.dimensions == header.sizes[0] else NO_REGIONS
@@ -121,6 +127,16 @@ def _open_scanners(opening: Opening, path: Path, header: TiffHeader | None) -> A
             return OpenSlideSlide(handle, path, opening.context(facts, bounds=slide_bounds(handle), empty=empty))
     opening.stack.callback(tiled.source.close)
     return TiledSlide(tiled, opening.context(facts, empty=empty))
+
+
+def _open_by_tiles(opening: Opening, path: Path, header: TiffHeader) -> TiledSlide:
+    """Open a scanner's file in a codec that OpenSlide does not know, if its rules for levels are known here."""
+    facts, pyramid = header.facts, header.pyramid
+    tiled = open_file(opening.where, path, pyramid) if pyramid is not None and pyramid.vendor not in PLAIN else None
+    if tiled is None or pyramid is None:
+        raise unknown_codec(opening.where, facts)
+    opening.stack.callback(tiled.source.close)
+    return TiledSlide(tiled, opening.context(_of_scanner(facts, pyramid.mpp), empty=header.empty))
 
 
 _RESAVE = "save it without the tag: `vips autorot SLIDE NEW.tif[tile,pyramid]`"

@@ -45,6 +45,8 @@ class SlideFacts:
     """The slide's own um/px along x and y."""
     dpi_mpp: float | None = None
     """um/px by a dpi tag, which is not the slide's own."""
+    magnification: str | None = None
+    """The objective, where there is no um/px."""
     level_mpp: tuple[tuple[float, float], ...] = ()
     """Downsample and um/px along x of each coarser level that gives one."""
     is_mpp_given: bool = False

@@ -126,11 +126,7 @@ def open_tiff(where: str, path: Path, facts: SlideFacts) -> FlatImage:
         SlideError: its compression cannot be decoded, or it is too large for memory.
     """
     if not is_decodable(facts):
-        msg = (
-            f"{where} is a TIFF compressed as {facts.compression}, which no reader here decodes; convert it: "
-            "`vips tiffsave SLIDE NEW.tif --tile --pyramid --bigtiff --compression jpeg --Q 90`"
-        )
-        raise SlideError(msg)
+        raise unknown_codec(where, facts)
     check_memory(where, facts.width, facts.height)
 
     def decode() -> UInt8[np.ndarray, "row col 3"]:
@@ -142,6 +138,14 @@ def open_tiff(where: str, path: Path, facts: SlideFacts) -> FlatImage:
         return images[0] if len(images) == 1 else np.stack([image[..., 0] for image in images], axis=2)
 
     return FlatImage(facts.width, facts.height, facts, decode)
+
+
+def unknown_codec(where: str, facts: SlideFacts) -> SlideError:
+    """Return the error for a TIFF in a codec that no reader decodes."""
+    return SlideError(
+        f"{where} is a TIFF compressed as {facts.compression}, which no reader here decodes; convert it: "
+        "`vips tiffsave SLIDE NEW.tif --tile --pyramid --bigtiff --compression jpeg --Q 90`"
+    )
 
 
 def is_decodable(facts: SlideFacts) -> bool:

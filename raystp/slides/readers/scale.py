@@ -35,6 +35,9 @@ class ScaleSources:
     unused: float | None = None
     """From a tag that is not trusted: the dpi of an image that is no scan."""
 
+    magnification: str | None = None
+    """The objective, `20` for 20x: cameras differ, so it does not give the um/px."""
+
 
 def resolve_scale(where: str, sources: ScaleSources) -> SlideScale:
     """Return the um/px of the first source that gives one: the table, the slide itself, the spots.
@@ -62,6 +65,12 @@ def resolve_scale(where: str, sources: ScaleSources) -> SlideScale:
         msg = (
             f"{where} has no um/px of its own but a dpi tag, which would be {sources.unused:g} um/px and is often "
             "wrong; set the right value in the column `mpp` of the slide table"
+        )
+        raise SlideError(msg)
+    if sources.magnification is not None:
+        msg = (
+            f"{where} has no um/px of its own, only an objective of {sources.magnification}x (20x is about 0.5 um/px); "
+            "set the right value in the column `mpp` of the slide table"
         )
         raise SlideError(msg)
     msg = f"{where} has no um/px of its own; set the column `mpp` of the slide table"

@@ -92,15 +92,19 @@ def find_pyramid(pages: Sequence[tifffile.TiffPage], picture: Picture | None = N
     """
     if not pages:
         return None
+    picture = choose_picture(pages) if picture is None else picture
     first = pages[0]
     if first.description.startswith("Aperio") and first.is_tiled:
-        images: list[Directories] = [(page,) for page in pages if page.is_tiled]
-        vendor, mpp = "aperio", aperio_mpp(first.description)
-    elif is_other_vendor(first):
-        return None
-    else:
-        picture = choose_picture(pages) if picture is None else picture
-        images, vendor, mpp = list(picture.levels), "generic-tiff", picture.mpp
+        return _pyramid([(page,) for page in pages if page.is_tiled], "aperio", aperio_mpp(first.description))
+    return None if is_other_vendor(first) else plain_pyramid(picture)
+
+
+def plain_pyramid(picture: Picture) -> Pyramid | None:
+    """Return the pyramid of a TIFF of no scanner's own format, or None if it is not supported exactly."""
+    return _pyramid(list(picture.levels), "generic-tiff", picture.mpp)
+
+
+def _pyramid(images: list[Directories], vendor: str, mpp: tuple[float, float] | None) -> Pyramid | None:
     if not _is_supported(images[0]) or (vendor == "aperio" and not all(_is_supported(image) for image in images)):
         return None
     levels = [_level(number, image, images[0][0]) for number, image in enumerate(images) if _is_supported(image)]
@@ -176,7 +180,7 @@ def _is_supported(planes: Directories) -> bool:
 
 def _is_plain(page: tifffile.TiffPage) -> bool:
     """Return whether a directory has 8-bit RGB, YCbCr or grey, and no other values."""
-    bits = page.tags["BitsPerSample"].value if "BitsPerSample" in page.tags else 8
+    bits = page.tags["BitsPerSample"].value if "BitsPerSample" in page.tags else 1
     if (set(bits) if isinstance(bits, tuple) else {bits}) != {8} or page.samplesperpixel not in (1, RGB_PLANES):
         return False
     if any(name in page.tags and page.tags[name].value not in values for name, values in _PLAIN_TAGS.items()):

@@ -20,7 +20,7 @@ from raystp.slides.readers.tiff.facts import empty_tiles, facts_of_tiff
 from raystp.slides.readers.tiff.picture import choose_picture
 from raystp.slides.tiled.byte_source import ByteSource, LocalSource
 from raystp.slides.tiled.decoders.tiles import has_expected_colours
-from raystp.slides.tiled.levels import Level, Pyramid, find_pyramid, is_other_vendor
+from raystp.slides.tiled.levels import Level, Pyramid, find_pyramid, is_other_vendor, plain_pyramid
 from raystp.slides.tiled.remote_source import HeaderFile, RemoteSource
 from raystp.storage import StoragePath
 
@@ -64,13 +64,14 @@ def read_header(where: str, file: Path | io.RawIOBase) -> TiffHeader | None:
         if not pages:
             return None
         picture = choose_picture(pages)
+        is_other = is_other_vendor(pages[0])
         return TiffHeader(
             facts=facts_of_tiff(picture),
             sizes=tuple((level[0].imagewidth, level[0].imagelength) for level in picture.levels),
             is_tiled=picture.first.is_tiled,
             planes=len(picture.levels[0]),
-            is_other_vendor=is_other_vendor(pages[0]),
-            pyramid=find_pyramid(pages, picture),
+            is_other_vendor=is_other,
+            pyramid=plain_pyramid(picture) if is_other else find_pyramid(pages, picture),
             empty=empty_tiles(picture.first),
         )
 

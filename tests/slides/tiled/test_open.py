@@ -11,6 +11,7 @@ import tifffile
 from jaxtyping import UInt8
 from PIL import Image
 
+from raystp.errors import SlideError
 from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.tiled.buffers import BufferPool
 from raystp.storage import StoragePath
@@ -81,7 +82,35 @@ def test_palettes_and_alpha_are_read_by_openslide(tmp_path: Path) -> None:
 def test_a_file_that_may_be_another_vendors_is_read_by_its_tiles_if_openslide_knows_none(tmp_path: Path) -> None:
     xmp = (700, 1, 5, b"<xmp>", True)
     path = written(tmp_path / "a.tiff", IMAGE, photometric="rgb", compression="jpeg", extratags=[xmp])
-    reads_as_openslide(path, "openslide")
+    reads_as_openslide(path, "tiled")
+    xml = '<?xml version="1.0"?><PerkinElmer-QPI-ImageDescription/>'
+    path = written(tmp_path / "b.tiff", IMAGE, photometric="rgb", compression="lzw", description=xml)
+    reads_as_openslide(path, "tiled")
+
+
+def test_an_aperio_file_in_a_codec_that_openslide_does_not_know_is_read_by_its_tiles(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"compression": "zstd", "description": APERIO.format(300, 200)}
+    path = written(tmp_path / "a.svs", IMAGE, photometric="rgb", **options)
+    with open_slide("A1", StoragePath.of(path)) as slide:
+        assert (slide.reader, slide.mpp, slide.mpp_from) == ("tiled", 0.499, "slide")
+        np.testing.assert_array_equal(read_tiles(slide, BOXES[4:5], TilePixels(64))[0], IMAGE[50:114, 31:95])
+
+
+def test_an_objective_is_not_a_um_per_px_and_is_named(tmp_path: Path) -> None:
+    description = "Aperio Image Library v11.2.1\n300x200 JPEG/RGB|AppMag = 20"
+    path = written(tmp_path / "a.svs", IMAGE, photometric="rgb", compression="lzw", description=description)
+    with pytest.raises(SlideError, match=r"no um/px of its own, only an objective of 20x"):
+        open_slide("A1", StoragePath.of(path))
+    with open_slide("A1", StoragePath.of(path), derived_mpp=0.5) as slide:
+        assert (slide.mpp_from, slide.own_mpp) == ("spots", None)
+
+
+def test_black_and_white_tiles_are_read_as_one_image(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tiff", IMAGE[..., 0] > 99, photometric="minisblack")
+    with open_slide("A1", StoragePath.of(path), given_mpp=0.5) as slide:
+        assert slide.reader == "flat"
+        expected = np.where(IMAGE[50:114, 31:95, :1] > 99, 255, 0).repeat(3, axis=2)
+        np.testing.assert_array_equal(read_tiles(slide, BOXES[4:5], TilePixels(64))[0], expected)
 
 
 def test_empty_tiles_of_an_aperio_pyramid_are_read_by_openslide(tmp_path: Path) -> None:

@@ -87,9 +87,13 @@ class Unfinished(RaystpError):  # noqa: N818 -- not an error of the user or the 
     """Part of the work is left; the same command continues."""
 
 
+LONGEST = 200
+"""Characters of a value in a message."""
+
+
 def some(values: list[str], limit: int = 5) -> str:
-    """Return up to `limit` values for a message, and the number of the others."""
-    shown = ", ".join(repr(value) for value in values[:limit])
+    """Return up to `limit` values for a message, and the number of the others; long values are cut."""
+    shown = ", ".join(repr(value if len(value) <= LONGEST else f"{value[:LONGEST]}...") for value in values[:limit])
     return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"
 
 

@@ -171,9 +171,14 @@ def read_panel(path: StoragePath) -> list[str]:
         raise PanelError(msg + "with 'genes'")
     try:
         genes = {"npy": _parse_npy, "txt": _parse_txt, "json": _parse_json}[suffix](path)
-    except (ValueError, EOFError, MemoryError, KeyError, TypeError, RecursionError) as error:
+    except PanelError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- a damaged file may raise anything in numpy or json
         msg = f"{path} cannot be read as a gene panel: {type(error).__name__}: {error}"
         raise PanelError(msg) from None
+    if not all(genes):
+        msg = f"{path} contains {genes.count('')} names that are empty"
+        raise PanelError(msg)
     if not genes:
         msg = f"{path} contains no genes"
         raise PanelError(msg)

@@ -141,11 +141,18 @@ def decode_text(content: bytes, where: str, error: type[RaystpError] = ConfigErr
 
 
 def split_header(text: str, known: Collection[str] = ()) -> tuple[list[str], str, str]:
-    """Return the names of a table's columns, its separator, and the text below the header, for another parser."""
+    """Return the names of a table's columns, its separator, and the text below the header, for another parser.
+
+    Raises ValueError for a header that is not one row of cells.
+    """
     lines = io.StringIO(text).readlines()
     separator, first = _find_header(lines, known)
     reader = csv.reader(lines[first:], delimiter=separator)
-    names = [trimmed(cell) for cell in next(reader, [])]
+    try:
+        names = [trimmed(cell) for cell in next(reader, [])]
+    except csv.Error as fault:
+        msg = f"its header is not a row of cells ({fault})"
+        raise ValueError(msg) from None
     return names, separator, "".join(lines[first + reader.line_num :])
 
 
@@ -153,7 +160,7 @@ def find_separator(header: str, known: Collection[str] = ()) -> str:
     """Return the separator of a header: the one that gives most `known` columns, of equal ones most cells."""
 
     def rank(separator: str) -> tuple[int, int]:
-        cells = {trimmed(cell).casefold() for cell in next(csv.reader([header], delimiter=separator), [])}
+        cells = {_unquoted(trimmed(cell)).casefold() for cell in header.split(separator)}
         return len(cells & {name.casefold() for name in known}), header.count(separator)
 
     return max(SEPARATORS, key=rank)

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -70,7 +69,9 @@ def read_table_text(path: StoragePath, *, names: StoragePath | None = None) -> T
     content = path.read_bytes()
     try:
         genes, rows = readers[suffix](content)
-    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, pa.ArrowInvalid) as error:
+    except EncoderError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- a damaged file may raise anything in numpy, zlib or Arrow
         msg = f"{path} cannot be read as a table of gene texts ({type(error).__name__}: {error})"
         raise EncoderError(msg) from None
     _check(genes, rows, path)

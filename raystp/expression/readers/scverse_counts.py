@@ -84,11 +84,11 @@ def _chosen(adata: ad.AnnData, name: str, source: SectionSource, notes: Notes) -
 def _csr(values: object, name: str, source: SectionSource) -> sp.csr_matrix:
     try:
         matrix = sp.csr_matrix(values)
+        matrix.check_format(full_check=True)  # first: scipy's own loops trust the index, and would crash
         matrix.sum_duplicates()
         if matrix.dtype.kind not in "biuf":
             msg = f"its type is {matrix.dtype}"
             raise TypeError(msg)
-        matrix.check_format(full_check=True)
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         msg = f"{source.origin}: {name} is not a matrix of numbers: {error}"
         raise SectionError(msg) from None

@@ -111,7 +111,7 @@ def _embed(tasks: list[SectionTask]) -> tuple[list[EmbeddedSection], list[dict[s
     embedded: dict[int, EmbeddedSection] = {}
     failures: list[dict[str, object]] = []
     with Progress(STEP, len(tasks), "section") as progress:
-        for position, result in map_tasks(embed_section, tasks):
+        for position, result in map_tasks(embed_section, tasks, on_crash=_crashed):
             if isinstance(result, str):
                 failures.append({"slide": tasks[position].section, "stage": STEP, "reason": result})
             else:
@@ -121,6 +121,13 @@ def _embed(tasks: list[SectionTask]) -> tuple[list[EmbeddedSection], list[dict[s
         msg = f"all {len(tasks)} sections failed; the first: {failures[0]['reason']}"
         raise ModelError(msg)
     return [embedded[position] for position in sorted(embedded)], failures
+
+
+def _crashed(task: SectionTask) -> str:
+    return (
+        f"section {task.section!r} crashed every worker that embedded it, probably out of memory; skipped. Rerun with "
+        "--set run.retry_failed=true"
+    )
 
 
 def _build(

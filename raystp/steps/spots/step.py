@@ -11,7 +11,7 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import Location, RunConfig, StepConfig
-from raystp.errors import ConfigError, failure_as_reason
+from raystp.errors import ConfigError, StorageError, failure_as_reason
 from raystp.expression.readers.registry import read
 from raystp.expression.readers.source import MAX_LOST, SectionOptions, SectionSource
 from raystp.expression.schema import section_info, write_section
@@ -80,7 +80,7 @@ def run(config: SpotsConfig) -> Artifact:
     sections: dict[str, SectionEntry] = {}
     failures: list[dict[str, object]] = []
     with session(config.run.address), Progress(STEP, len(work), "section") as progress:
-        for position, result in map_tasks(_read, work):
+        for position, result in map_tasks(_read, work, on_crash=_crashed):
             row = rows[position]
             if isinstance(result, str):
                 failures.append({"slide": row.slide, "stage": STEP, "reason": result})
@@ -100,9 +100,24 @@ def run(config: SpotsConfig) -> Artifact:
 
 def _identity(row: SlideRow) -> list[str | float | None]:
     """Return what a section's result depends on: file contents and entries of the table, not paths."""
-    files = [content_id(path) if path else None for path in (row.counts, row.positions)]
+    files = [_content(path) if path else None for path in (row.counts, row.positions)]
     chosen = [row.mpp, row.spot_px, row.pitch_um, row.library, row.image, row.counts_layer]
     return [row.section, row.slide, row.patient, row.layout, *chosen, *files]
+
+
+def _content(path: StoragePath) -> str:
+    """Return the id of a file's content; `unreadable` for a file whose section fails later."""
+    try:
+        return content_id(path)
+    except StorageError:
+        return "unreadable"
+
+
+def _crashed(work: _ReadSection) -> str:
+    return (
+        f"section {work.row.section!r} ({work.row.counts}) crashed every worker that read it: its file is damaged, or "
+        "the machine is out of memory; skipped. Check the file, or rerun with --set run.retry_failed=true"
+    )
 
 
 @failure_as_reason

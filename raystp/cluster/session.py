@@ -6,12 +6,14 @@ off.
 """
 
 import contextlib
+import contextvars
 import logging
 import os
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.data import DataContext
@@ -25,6 +27,9 @@ MIN_CPUS = 4
 """Minimum number of logical CPUs of a local Ray."""
 
 CONNECT_TIMEOUT_S = 10.0
+
+_STARTED_HERE: contextvars.ContextVar[bool] = contextvars.ContextVar("started_here", default=False)
+"""Whether this process started a local Ray, which never grows."""
 
 SHARED_MEMORY = Path("/dev/shm")
 MIN_SHARED_BYTES = 1 << 30
@@ -46,6 +51,7 @@ def session(address: str | None = None) -> Iterator[None]:
         _connect(address)
     else:
         _start()
+    started = _STARTED_HERE.set(not address)
     context = DataContext.get_current()
     context.enable_progress_bars = False  # the steps print their own progress
     context.print_on_execution_start = False
@@ -53,6 +59,7 @@ def session(address: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
+        _STARTED_HERE.reset(started)
         ray.shutdown()
 
 
@@ -108,6 +115,25 @@ def cluster_cpus() -> int:
 def cluster_gpus() -> int:
     """Return the GPUs of this session's cluster."""
     return _resource("GPU")
+
+
+def check_resources(*, cpus: float, gpus: float) -> None:
+    """Raise ConfigError if no node has the CPUs and GPUs of one process, for which Ray would wait without end.
+
+    A cluster may grow, so there it is a warning.
+    """
+    nodes: list[dict[str, Any]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray ships it without types
+    if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        return
+    most = {name: max((int(node.get(name, 0)) for node in nodes), default=0) for name in ("CPU", "GPU")}
+    msg = (
+        f"one process needs {cpus:g} logical CPUs and {gpus:g} GPUs, and the largest node of Ray has {most['CPU']} and "
+        f"{most['GPU']}"
+    )
+    if _STARTED_HERE.get():
+        advice = "ask for fewer in `run`, or connect to a cluster that has them with run.address"
+        raise ConfigError(f"{msg}: {advice}")
+    logger.warning(f"{msg}: the work waits until a larger node joins the cluster")
 
 
 def _resource(name: str) -> int:

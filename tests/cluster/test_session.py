@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from raystp.cluster.session import cluster_cpus, session
+from raystp.cluster.session import check_resources, cluster_cpus, session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.errors import ClusterError, ModelError
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ray
 SCRIPT = """
 import posixpath
 import ray
-from raystp.cluster.session import cluster_cpus, session
+from raystp.cluster.session import check_resources, cluster_cpus, session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.errors import ConfigError
 
@@ -29,6 +29,10 @@ except ConfigError as error:
     print(error)
 with session():
     print(cluster_cpus())
+    try:
+        check_resources(cpus=1, gpus=9)
+    except ConfigError as error:
+        print(error)
     print(sorted(map_tasks(posixpath.basename, ["a/b", "c/d"])))
 print(ray.is_initialized())
 """
@@ -51,10 +55,11 @@ def test_an_unreachable_cluster_is_an_error_and_a_local_ray_has_a_token_and_stop
     del environment["RAY_AUTH_MODE"]
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    refused, cpus, *rest = done.stdout.splitlines()
+    refused, cpus, too_few, *rest = done.stdout.splitlines()
     assert refused.startswith("run.address: no Ray cluster responds at '127.0.0.1:1' (")
     assert refused.endswith("; omit it to start a local Ray")
     assert int(cpus) == max(4, os.cpu_count() or 1)
+    assert too_few.startswith("one process needs 1 logical CPUs and 9 GPUs, and the largest node of Ray has ")
     assert rest == ["[(0, 'b'), (1, 'd')]", "False"]
     assert len((tmp_path / ".ray" / "auth_token").read_text()) == 64
 
@@ -84,6 +89,14 @@ def test_where_ray_cannot_start_the_step_ends_with_a_sentence_and_the_line_for_a
     assert (last["status"], last["error"]) == ("failed", "ClusterError")
     assert expected in last["message"]
     assert done.stderr == f"ClusterError: {last['message']}\n"
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_cluster_that_may_grow_is_waited_for_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    check_resources(cpus=4, gpus=0)
+    assert not caplog.records
+    check_resources(cpus=400, gpus=0)
+    assert "one process needs 400 logical CPUs and 0 GPUs, and the largest node of Ray has 4 and" in caplog.text
 
 
 def _fail(error: Exception) -> None:

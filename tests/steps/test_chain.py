@@ -1,5 +1,6 @@
 """The whole path on the smoke cohort, by the configs that stand in conf/, through the command line's own door."""
 
+import json
 import re
 from pathlib import Path
 
@@ -83,6 +84,9 @@ def test_the_demo_ends_well_although_a_slide_is_damaged(smoke_store: Path, capsy
     assert "planted mean" in told
     assert "damaged" in told
     assert "report.html" in told
+    last = json.loads(told.splitlines()[-1])
+    assert (last["status"], last["failures"]) == ("done", 1)
+    assert last["first_failures"][0]["slide"] == "damaged"
 
 
 def _report(artifact: Artifact) -> str:

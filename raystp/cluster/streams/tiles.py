@@ -25,6 +25,7 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from raystp.cluster.native_stderr import without_line
+from raystp.cluster.session import check_resources
 from raystp.cluster.streams.tile_actors import EncodePart, EncodeUnit, JoinParts, ReadUnit
 from raystp.cluster.streams.units import StreamResources, UnitReceipt, UnitWork, WorkUnit
 from raystp.errors import of_text
@@ -42,10 +43,12 @@ def stream(
 ) -> Iterator[UnitReceipt]:
     """Run every unit; yield receipts as units finish, in no particular order. `on_stats` gets Ray's statistics.
 
-    Raises the RaystpError of a process that cannot make its encoder or its reader.
+    Raises the RaystpError of a process that cannot make its encoder or its reader, and ConfigError where no node has
+    the resources of an encoder.
     """
     if not units:
         return
+    check_resources(cpus=resources.cpus_per_encoder, gpus=resources.gpus_per_encoder)
     plan = build_plan(work, units, resources)
     if resources.readers == 0:
         for row in _rows(plan):

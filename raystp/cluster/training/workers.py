@@ -23,6 +23,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from raystp.cluster.session import check_resources
 from raystp.errors import ModelError, RaystpError, failure_reason, unwrapped
 from raystp.storage import StoragePath
 
@@ -174,6 +175,7 @@ def train(task: WorkerTask, resources: TrainResources, *, folder: StoragePath, n
     """
     if _IN_TRIAL.get() and resources.workers == 1:
         return task(TrialWorker(0, 1, torch.device("cuda" if resources.gpus_per_worker else "cpu")))
+    check_resources(cpus=resources.cpus_per_worker, gpus=resources.gpus_per_worker)
     trainer = TorchTrainer(
         _run,  # type: ignore[arg-type]  # Ray's annotation does not allow a return value
         train_loop_config={"task": task, "in_sweep": _IN_TRIAL.get()},

@@ -8,6 +8,7 @@ before any model was trained on it.
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -135,7 +136,7 @@ def _train_values(config: DemoConfig, model: str, shared: dict[str, Any], cohort
 
 
 def _path(config: DemoConfig, cohort: StoragePath) -> Artifact:
-    """Run the pipeline on the cohort and return the evaluation."""
+    """Run the pipeline on the cohort and return the evaluation, with the failures that the demo draws on purpose."""
     patients = _patients(config)
     trained: dict[str, Any] = {
         KNN.name: {"k": config.neighbours},
@@ -155,4 +156,7 @@ def _path(config: DemoConfig, cohort: StoragePath) -> Artifact:
         },
         "run": {"store": config.run.store},
     }
-    return pipeline.path(pipeline.CONFIG.of(values))["evaluate"]
+    found = pipeline.path(pipeline.CONFIG.of(values))
+    scored, failures = found["evaluate"], [row for one in found.values() for row in one.failures().to_pylist()]
+    notes = {**scored.manifest.notes, "expected_failures": failures}
+    return replace(scored, manifest=replace(scored.manifest, notes=notes))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 from raystp import tables
@@ -186,7 +186,9 @@ def _stream(work: EmbedWork, units: list[WorkUnit], run: EmbedRun) -> _StreamOut
     remaining = [unit for unit in units if unit.unit not in done]
     with session(run.address), Progress(STEP, sum(rows.values()), "tile") as progress:
         progress.add(sum(unit.rows for unit in units if unit.unit in done))
-        for receipt in stream(work, remaining, _resources(run), outcome.set_operators):
+        resources = _resources(run)
+        work = replace(work, on_gpu=resources.gpus_per_encoder > 0)
+        for receipt in stream(work, remaining, resources, outcome.set_operators):
             outcome.add(receipt)
             left[receipt.slide] -= 1
             complete += not left[receipt.slide]

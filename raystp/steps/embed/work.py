@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from raystp import tables
 from raystp.cluster.streams.units import Pixels, Vectors, WorkUnit
 from raystp.encoders.batches import Batch
 from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOptions, Precision, stored_precision
+from raystp.errors import EncoderError
 from raystp.steps.embed.failed_tiles import write_failed_tiles
 from raystp.steps.embed.reader import SlideTiles, UnitReader
 from raystp.steps.encoder_source import EncoderSource
@@ -52,6 +54,8 @@ class EmbedWork:
     pass_tiles: Batch = None
     options: InferenceOptions = DEFAULT_OPTIONS
     cache: NodeCache | None = None
+    on_gpu: bool = False
+    """Whether Ray gives each encoder a GPU, which torch must see too."""
     again: frozenset[str] = frozenset()
     """Committed units with failed tiles that are computed and committed again."""
 
@@ -111,8 +115,17 @@ class EmbedWork:
         return UnitReader(self.tiles, self.slides, self.tile_px, cache=self.cache, buffers=buffers)
 
     def make_encoder(self) -> Callable[[Pixels], Vectors]:
-        """Build the encoders, on this process's GPU or on the CPU."""
+        """Build the encoders, on this process's GPU or on the CPU.
+
+        Raises EncoderError for an encoder that cannot be built, and for a GPU that torch does not see.
+        """
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.on_gpu and device == "cpu":
+            msg = (
+                f"Ray has a GPU for this encoder on {socket.gethostname()}, and torch {torch.__version__} sees no CUDA "
+                "device there: install a driver and a torch for this GPU, or set run.gpus_per_encoder=0 for the CPU"
+            )
+            raise EncoderError(msg)
         encoders = [
             BatchEncoder(
                 output.source.build(),

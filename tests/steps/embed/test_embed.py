@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 import yaml
 
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
 from raystp.cluster.streams.units import WorkUnit
-from raystp.errors import ConfigError
+from raystp.errors import ConfigError, EncoderError
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.embed.work import EmbedWork, EncoderOutput
@@ -236,3 +237,11 @@ def test_an_input_without_a_failed_slide_has_another_fingerprint(tmp_path: Path)
     first = create_or_open(config, "embed", {"tiles": lacking})
     second = create_or_open(config, "embed", {"tiles": draft.finish({}, [])})
     assert first.path != second.path
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_gpu_that_torch_does_not_see_is_an_error(tmp_path: Path) -> None:
+    output = EncoderOutput(StoragePath.of(tmp_path), source_of(EncoderConfig(), str(tmp_path)), 3)
+    work = EmbedWork(StoragePath.of(tmp_path), (output,), {}, TilePixels(224), "float32", on_gpu=True)
+    with pytest.raises(EncoderError, match=r"sees no CUDA device there: .* set run\.gpus_per_encoder=0 for the CPU$"):
+        work.make_encoder()

@@ -134,7 +134,7 @@ def summary(artifact: Artifact) -> str:
 def failures_of(artifact: Artifact) -> list[dict[str, str]]:
     """Return the failures, and those that a demo draws on purpose, which leave the exit status as it is."""
     expected: list[dict[str, str]] = artifact.manifest.notes.get("expected_failures", [])
-    return artifact.failures().to_pylist() + expected
+    return [*artifact.failures().to_pylist(), *expected]
 
 
 def warnings_of(artifact: Artifact) -> list[str]:

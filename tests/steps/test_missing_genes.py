@@ -19,6 +19,8 @@ from raystp.models.methods import open_predictor
 from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model, save_model
 from raystp.steps.evaluate import step as evaluate
+from raystp.steps.evaluate.predictions import open_models
+from raystp.steps.evaluate.spots.outcomes import compare_sections
 from raystp.steps.impute import step as impute
 from raystp.steps.index import step as index
 from raystp.steps.train import step as train
@@ -176,14 +178,11 @@ def test_neighbours_vote_only_for_what_their_section_measured(store: StoragePath
     alone = _predicted(store, "alone", "train/joint", index=f"index/{extended.manifest.name}", k=3, spread=True)
     assert np.isnan(_matrix(alone)[:, 3]).all()
     assert alone.manifest.notes["warnings"]["S3"][0].startswith("6 of 24 values have no prediction (NaN)")
-    scored = evaluate.run(
-        evaluate.CONFIG.of(
-            {"name": "e", "spots": "spots/toy", "predictions": ["impute/alone"], "permutations": 0, "run": _run(store)}
-        )
-    )
-    errors = (_matrix(alone) - expression("S3"))[:, :2]
-    assert _scores(scored)["bleep", "S3", "all", "MSE"] == pytest.approx(np.square(errors).mean(), rel=1e-4)
-    assert any("bleep: 6 values" in line for line in scored.manifest.notes["warnings"]["S3"])
+    compared = compare_sections(resolve(store.uri, "spots/toy", "spots"), open_models([alone], store.uri))
+    outcome = compared.outcomes["bleep"]["S3"]
+    np.testing.assert_allclose(outcome.predicted[:, :2], _matrix(alone)[:, :2])
+    assert np.isnan(outcome.measured).all(axis=0).tolist() == [False, False, True, True]
+    assert any(warning.startswith("bleep: 6 values") for warning in compared.warnings["S3"])
 
 
 def test_a_section_with_other_gene_names_is_a_failure_with_both_kinds_of_names(

@@ -161,7 +161,7 @@ def test_spots_outside_their_slide_are_told_by_name(
         "outside it: 's5 (x 320" in said
     )
     assert not (tmp_path / "out").exists()
-    assert "is missing in the spots; see their failures table" in str(
+    assert "is missing in the spots: their slide table had no such section; run `raystp spots` again" in str(
         _tile_one(tmp_path, _row(drawn(tmp_path / "S1.png"), 0.5), StoragePath.of(tmp_path / "none.h5ad"))
     )
 

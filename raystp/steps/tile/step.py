@@ -1,7 +1,7 @@
 """tile: slides [+ spots, masks] -> a tiles table, a tissue mask and a thumbnail per slide.
 
-The mask is detected on a thumbnail, or given by the user. It is written as GeoJSON in level-0 px. QuPath opens that
-file, and the same file given back through `masks` produces the same tiles.
+The mask is detected on an image of the slide, or given by the user. It is written as GeoJSON, as QuPath has it. QuPath
+opens that file, and the same file given back through `masks` produces the same tiles.
 """
 
 import logging
@@ -37,7 +37,7 @@ def run(config: TileConfig) -> Artifact:
     draft = create_or_open(config, STEP, {"slides": table, **digests, **({"spots": spots} if spots else {})})
     if isinstance(draft, Artifact):
         return draft
-    tasks = [_task(row, config, draft.path, spots=spots, mask=masks.get(row.slide)) for row in rows]
+    tasks = _tasks(rows, config, draft.path, spots=spots, masks=masks)
     slides: list[TileResult] = []
     failures: list[dict[str, object]] = []
     results: dict[int, TileResult | str] = {}
@@ -78,15 +78,33 @@ def _notes(config: TileConfig, slides: list[TileResult], failed: int) -> dict[st
     return notes | ({"spots_outside": outside} if outside else {}) | ({"warnings": warnings} if warnings else {})
 
 
-def _task(
-    row: SlideRow, config: TileConfig, target: StoragePath, *, spots: Artifact | None, mask: StoragePath | None
-) -> TileTask:
+def _tasks(
+    rows: list[SlideRow],
+    config: TileConfig,
+    target: StoragePath,
+    *,
+    spots: Artifact | None,
+    masks: dict[str, StoragePath],
+) -> list[TileTask]:
     if spots is None:
-        return TileTask(row, config, target, mask=mask)
-    known = spots.manifest.notes["sections"].get(row.section)
-    section = spots.path / "sections" / f"{row.section}.h5ad" if row.layout is not None else None
-    scale = SectionScale(float(known["mpp"]), known["notes"].get("mpp_by_pitch")) if known else None
-    return TileTask(row, config, target, section, scale, mask)
+        return [TileTask(row, config, target, mask=masks.get(row.slide)) for row in rows]
+    sections = spots.manifest.notes["sections"]
+    failures = {str(one["slide"]): str(one["reason"]) for one in spots.failures().to_pylist()}
+    tasks = []
+    for row in rows:
+        known = sections.get(row.section)
+        tasks.append(
+            TileTask(
+                row,
+                config,
+                target,
+                section=spots.path / "sections" / f"{row.section}.h5ad" if row.layout is not None else None,
+                scale=SectionScale(float(known["mpp"]), known["notes"].get("mpp_by_pitch")) if known else None,
+                mask=masks.get(row.slide),
+                section_failure=failures.get(row.slide),
+            )
+        )
+    return tasks
 
 
 def _content(path: StoragePath) -> str:

@@ -39,6 +39,8 @@ class TileTask:
     """Their um/px."""
     mask: StoragePath | None = None
     """The user's own mask."""
+    section_failure: str | None = None
+    """Why the spots lack the slide's section."""
 
 
 class TileResult(TypedDict):
@@ -78,7 +80,10 @@ def tile_slide(task: TileTask) -> TileResult:
     """Tile one slide and return its row and its notes; a failure is returned as its reason."""
     row = task.row
     if task.section is not None and not task.section.exists():
-        msg = f"the measured section of slide {row.slide!r} is missing in the spots; see their failures table"
+        reason = (
+            task.section_failure or "their slide table had no such section; run `raystp spots` again with this table"
+        )
+        msg = f"the measured section {row.section!r} of slide {row.slide!r} is missing in the spots: {reason}"
         raise SectionError(msg)
     derived_mpp = None if task.scale is None else task.scale.mpp
     cache = task.config.run.node_cache()

@@ -8,7 +8,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from raystp.slides.table import SlideRow
 from raystp.steps.tile.checks import SectionScale
+from raystp.steps.tile.config import TileConfig
+from raystp.steps.tile.work import TileTask, tile_slide
 from raystp.storage import StoragePath
 from tests.slides.tissue.glass import glass, stain, write_scn
 from tests.steps.tile.conftest import TileOne, hexagons
@@ -157,3 +160,11 @@ def test_a_written_mask_of_a_slide_with_bounds_gives_the_same_tiles_again(
     assert StoragePath.of(tmp_path / "out" / "tiles" / "S1.parquet").read_table().equals(tiles)
     corner = np.array([tiles["x"].to_numpy().min(), tiles["y"].to_numpy().min()])
     assert (np.abs(corner - (3300, 5340)) < 112).all()
+
+
+def test_a_section_that_failed_at_spots_gives_that_reason(tmp_path: Path, ellipse: Path) -> None:
+    config = TileConfig.of({"slides": "slides.csv", "run": {}})
+    row = SlideRow("S1", StoragePath.of(ellipse), "P1", 0.5, "toy", None, None, "S1", None)
+    section = StoragePath.of(tmp_path / "none.h5ad")
+    reason = tile_slide(TileTask(row, config, StoragePath.of(tmp_path), section, section_failure="no barcode fits"))
+    assert reason == "the measured section 'S1' of slide 'S1' is missing in the spots: no barcode fits"

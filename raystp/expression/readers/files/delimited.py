@@ -10,6 +10,9 @@ from raystp.errors import SectionError, some
 from raystp.storage import StoragePath
 from raystp.storage.text_files import decode_text, find_separator, parse_number, trimmed
 
+SHOWN = 60
+"""Characters of a cell in a message."""
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -61,10 +64,15 @@ def to_numbers(cells: list[str], column: str, path: StoragePath, origin: str) ->
         if value is None:
             value = _infinite(cell)
         if value is None:
-            msg = f"{origin}: {path} has values that are not numbers: {column} is {cell!r}"
+            msg = f"{origin}: {path} has values that are not numbers: {column} is {_short(cell)!r}"
             raise SectionError(msg)
         values.append(value)
     return np.asarray(values, np.float64)
+
+
+def _short(cell: str) -> str:
+    """Return a cell for a message; after a quote without its end, a cell holds many lines."""
+    return cell if len(cell) <= SHOWN else f"{cell[:SHOWN]}..."
 
 
 def _infinite(cell: str) -> float | None:
@@ -77,7 +85,11 @@ def _same_lengths(cells: Cells, path: StoragePath, what: str, origin: str) -> Ce
         row for row in cells.rows if len(row) < width
     ]
     if odd or not cells.rows:
-        fault = f"{len(odd)} rows do not have its {width} columns ({some(odd[0])})" if odd else "it has no rows"
+        fault = (
+            f"{len(odd)} rows do not have its {width} columns ({some([_short(cell) for cell in odd[0]])})"
+            if odd
+            else "it has no rows"
+        )
         msg = f"{origin}: {path} is not {what}: {fault}"
         raise SectionError(msg)
     return Cells(cells.header, [row[:width] for row in cells.rows])

@@ -159,10 +159,13 @@ def create_or_open(config: StepConfig[R], step: str, inputs: Mapping[str, Artifa
 
 
 def _input_fingerprint(artifact: Artifact) -> str:
-    """Return an input's part of a fingerprint: its own, and the slides it lacks, because those may be added later."""
+    """Return an input's part of a fingerprint: its own, and the slides it lacks, because those may be added later.
+
+    A slide is listed once for each of its failures: it may lack single tiles.
+    """
     if not artifact.manifest.failures:
         return artifact.manifest.fingerprint
-    lacking = sorted({str(row["slide"]) for row in artifact.failures().to_pylist()})
+    lacking = sorted(str(row["slide"]) for row in artifact.failures().to_pylist())
     return f"{artifact.manifest.fingerprint} without {digest_of(lacking)}"
 
 

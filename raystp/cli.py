@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from raystp.artifacts import Artifact
@@ -40,7 +41,7 @@ CHORES = {"send": "send MLflow the records that it did not accept during the run
 """The same for commands without an artifact; `run` returns a text."""
 
 SHOWN_FAILURES = 20
-"""Failures in the JSON summary; the artifact's failures table has all of them."""
+"""Failures in the JSON summary, one of each slide; the artifact's failures table has all of them."""
 
 SHOWN_WARNINGS = 5
 """Warnings in the printed summary; the JSON summary has up to `SHOWN_FAILURES`, the manifest's notes have all."""
@@ -127,7 +128,12 @@ def summary(artifact: Artifact) -> str:
     warnings = warnings_of(artifact)
     lines += [f"  {len(warnings)} warnings"] if warnings else []
     lines += [f"  warning: {warning}" for warning in warnings[:SHOWN_WARNINGS]]
-    lines += [f"  failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in failures_of(artifact)]
+    counts = Counter((row["stage"], row["slide"]) for row in failures_of(artifact))
+    for row in _first_of_each(failures_of(artifact)):
+        more = counts[row["stage"], row["slide"]] - 1
+        lines.append(
+            f"  failed at {row['stage']}: {row['slide']}: {row['reason']}" + (f" (and {more} more)" * bool(more))
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -135,6 +141,14 @@ def failures_of(artifact: Artifact) -> list[dict[str, str]]:
     """Return the failures, and those that a demo draws on purpose, which leave the exit status as it is."""
     expected: list[dict[str, str]] = artifact.manifest.notes.get("expected_failures", [])
     return [*artifact.failures().to_pylist(), *expected]
+
+
+def _first_of_each(failures: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the first failure of each slide at each step: one slide may have a row for each damaged tile."""
+    first: dict[tuple[str, str], dict[str, str]] = {}
+    for row in failures:
+        first.setdefault((row["stage"], row["slide"]), row)
+    return list(first.values())
 
 
 def warnings_of(artifact: Artifact) -> list[str]:
@@ -153,7 +167,7 @@ def _facts(artifact: Artifact) -> dict[str, object]:
     }
     warnings = warnings_of(artifact)
     about |= {"warnings": len(warnings), "first_warnings": warnings[:SHOWN_FAILURES]}
-    return about | {"failures": len(failures), "first_failures": failures[:SHOWN_FAILURES]}
+    return about | {"failures": len(failures), "first_failures": _first_of_each(failures)[:SHOWN_FAILURES]}
 
 
 def _ended(step: str, status: int, **facts: object) -> int:

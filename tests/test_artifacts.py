@@ -262,3 +262,13 @@ def test_a_content_id_changes_with_size_head_tail_and_names(tmp_path: Path) -> N
     assert content_id(StoragePath.of(tmp_path / "none")) == "absent"
     (tmp_path / "a").rename(tmp_path / "A")
     assert content_id(StoragePath.of(tmp_path), edge=3) != whole
+
+
+def test_an_input_that_lacks_fewer_tiles_of_a_slide_has_another_fingerprint(tmp_path: Path) -> None:
+    writer = ArtifactWriter(StoragePath.of(tmp_path) / "embed" / "a-0", "embed", "a", "0", {}, {})
+    rows: list[dict[str, object]] = [{"slide": "S", "stage": "embed", "reason": f"tile {n}: damaged"} for n in range(3)]
+    folders = {
+        str(create_or_open(_config(tmp_path), "x", {"embeddings": writer.finish({}, rows[:count])}).path)
+        for count in (0, 1, 3)
+    }
+    assert len(folders) == 3

@@ -75,6 +75,16 @@ def test_failures_are_printed_and_the_exit_status_is_3(tmp_path: Path, capsys: p
     assert last["first_failures"] == failures
 
 
+def test_many_failures_of_one_slide_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("A", f"tile {number}: damaged") for number in range(30)] + [("B", "it has no tile")]
+    failures: list[dict[str, object]] = [{"slide": slide, "stage": "embed", "reason": reason} for slide, reason in rows]
+    assert cli.main(_spots_done(tmp_path, failures)) == 3
+    printed = capsys.readouterr().out
+    assert "  failed at embed: A: tile 0: damaged (and 29 more)\n  failed at embed: B: it has no tile\n" in printed
+    last = json.loads(printed.splitlines()[-1])
+    assert (last["failures"], last["first_failures"]) == (31, [failures[0], failures[30]])
+
+
 def test_an_error_is_one_message_and_the_exit_status_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "none.csv"
     assert cli.main(["spots", "--set", f"slides={table}"]) == 1

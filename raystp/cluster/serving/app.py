@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from raystp.cluster.serving.arrow import STREAM, from_arrow, to_arrow
 from raystp.cluster.serving.asgi import RequestRefused
 from raystp.cluster.serving.messages import ImputeRequest, ImputeResponse, JsonRequest, from_json
-from raystp.errors import RaystpError, StorageError
+from raystp.errors import ClusterError, RaystpError, StorageError
 
 JsonObject: TypeAlias = "dict[str, object]"
 JSON = "application/json"
@@ -94,7 +94,7 @@ async def _error_response(_: Request, error: Exception) -> Response:
     status, message = 500, "internal error: see the replica's log"
     if isinstance(error, RequestRefused):
         status, message = error.status, error.message
-    elif isinstance(error, RaystpError):
+    elif isinstance(error, RaystpError) and not isinstance(error, ClusterError):
         status, message = (404 if isinstance(error, StorageError) else 422), str(error)
     elif isinstance(error, HTTPException):
         status, message = error.status_code, str(error.detail)

@@ -19,7 +19,7 @@ from raystp.cluster.serving.messages import (
     ResponseNeighbours,
 )
 from raystp.encoders.encoder import BatchEncoder
-from raystp.errors import ConfigError, EncoderError, ModelError, RaystpError
+from raystp.errors import ConfigError, EncoderError, ModelError, RaystpError, own_error
 from raystp.impute.imputer import Columns, FoundNeighbours, NeighborImputer
 from raystp.impute.weights import WEIGHTS
 from raystp.index.open import ReferenceIndex, open_reference_index
@@ -129,9 +129,9 @@ class ImputeHandler:
         """Predict requests that differ only in their tiles; after an error, predict each alone."""
         try:
             return list(self._impute_together(group))
-        except RaystpError as error:
+        except Exception as error:  # noqa: BLE001 -- one request's fault, of whatever kind, does not end the others
             if len(group) == 1:
-                return [error]
+                return [own_error(error)]
         return [response for request in group for response in self._impute_group([request])]
 
     def _impute_together(self, group: list[CheckedRequest]) -> list[ImputeResponse]:

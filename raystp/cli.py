@@ -82,8 +82,8 @@ def _run(options: argparse.Namespace) -> int:
     if isinstance(result, str):
         sys.stdout.write(f"{result}\n")
         return _ended(options.step, DONE, message=result)
-    sys.stdout.write(summary(result))
     before = result.manifest.created < began
+    sys.stdout.write(summary(result, shown_warnings=SHOWN_WARNINGS if before else 0))
     if before:
         sys.stdout.write(f"  equal work was finished at {result.manifest.created}: nothing was computed\n")
     status = INCOMPLETE if result.manifest.failures else DONE
@@ -119,15 +119,15 @@ def _failed(step: str, error: BaseException) -> int:
     return _ended(step, FAILED, error=name, message=message)
 
 
-def summary(artifact: Artifact) -> str:
-    """Return a finished artifact's summary, as lines of text."""
+def summary(artifact: Artifact, *, shown_warnings: int) -> str:
+    """Return a finished artifact's summary, as lines of text; a step that has just run has logged its warnings."""
     manifest = artifact.manifest
     lines = [manifest.notes["summary"]] if "summary" in manifest.notes else []
     lines += [f"{manifest.step}: {artifact.path}"]
     lines += [f"  {count} {what}" for what, count in manifest.rows.items()]
     warnings = warnings_of(artifact)
     lines += [f"  {len(warnings)} warnings"] if warnings else []
-    lines += [f"  warning: {warning}" for warning in warnings[:SHOWN_WARNINGS]]
+    lines += [f"  warning: {warning}" for warning in warnings[:shown_warnings]]
     counts = Counter((row["stage"], row["slide"]) for row in failures_of(artifact))
     for row in _first_of_each(failures_of(artifact)):
         more = counts[row["stage"], row["slide"]] - 1

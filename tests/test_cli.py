@@ -240,7 +240,7 @@ def test_a_config_file_that_cannot_be_read_is_an_error_with_the_line_for_a_sched
     assert "Traceback" not in told.err
 
 
-def test_warnings_of_the_manifest_are_counted_and_the_first_are_printed(
+def test_warnings_of_work_done_before_are_counted_and_the_first_are_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     notes = {"sections": {}, "warnings": {"A": ["its pitch is 90 um", "x"], "B": [f"warning {n}" for n in range(30)]}}

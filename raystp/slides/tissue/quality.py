@@ -5,6 +5,7 @@ It depends on the um/px and on the stain, so it is measured at one um/px for all
 cohort; no single limit holds for all cohorts.
 """
 
+import contextlib
 from typing import TypedDict
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float64, UInt8
 from PIL import Image
 from scipy import ndimage
 
+from raystp.errors import SlideError
 from raystp.slides.open import Slide, read_around
 from raystp.slides.tissue.masks import TissueMask
 from raystp.units import Level0Pixels, Microns, TilePixels
@@ -47,14 +49,15 @@ def slide_quality(tissue: TissueMask, sharp: float | None) -> SlideQuality:
 def sharpness(slide: Slide, boxes: Float64[np.ndarray, "tile 3"], count: int) -> float | None:
     """Return the median sharpness at the centres of `count` tiles, spread evenly over the list.
 
-    Each is measured on 256 px at 0.5 um/px (128 um). None if there are no tiles, or `count` is 0.
+    Each is measured on 256 px at 0.5 um/px (128 um); those that cannot be read are left out. None if none is left.
     """
     chosen = boxes[np.unique(np.linspace(0, len(boxes) - 1, min(count, len(boxes))).astype(np.int64))]
     tile_um = Microns(FOCUS_PX * max(FOCUS_MPP, float(slide.mpp)))
-    measured = [
-        laplacian_variance(read_around(slide, Level0Pixels(x), Level0Pixels(y), tile_um=tile_um, tile_px=FOCUS_PX))
-        for x, y in (chosen[:, :2] + chosen[:, 2:] / 2.0).tolist()
-    ]
+    measured = []
+    for x, y in (chosen[:, :2] + chosen[:, 2:] / 2.0).tolist():
+        with contextlib.suppress(SlideError):  # a damaged stored tile: `embed` names the tiles over it
+            pixels = read_around(slide, Level0Pixels(x), Level0Pixels(y), tile_um=tile_um, tile_px=FOCUS_PX)
+            measured.append(laplacian_variance(pixels))
     return float(np.median(measured)) if measured else None
 
 

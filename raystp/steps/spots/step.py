@@ -18,6 +18,7 @@ from raystp.expression.schema import section_info, write_section
 from raystp.expression.section_checks.raw import warnings_of
 from raystp.expression.sections import SectionEntry
 from raystp.slides.table import SlideRow, read_slide_table
+from raystp.steps.spots.summary import section_summary
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
@@ -88,7 +89,7 @@ def run(config: SpotsConfig) -> Artifact:
                 sections[row.section] = result
             progress.add(1, failed=isinstance(result, str))
     for name in sorted(sections):
-        logger.info(f"  {name}: {_summary(sections[name])}")
+        logger.info(f"  {name}: {section_summary(sections[name])}")
     warnings = {name: found for name, one in sorted(sections.items()) if (found := warnings_of(one["notes"]))}
     for name, warning in [(name, text) for name, texts in warnings.items() for text in texts]:
         logger.warning(f"  {name}: {warning}")
@@ -151,13 +152,3 @@ def _read(work: _ReadSection) -> SectionEntry:
         "genes": section.n_vars,
         "notes": notes,
     }
-
-
-def _summary(entry: SectionEntry) -> str:
-    notes = ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in entry["notes"].items()
-        if key != "warnings"
-    )
-    summary = f"{entry['spots']} spots x {entry['genes']} genes, {entry['mpp']:.4f} um/px"
-    return f"{summary}; {notes}" if notes else summary

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from raystp.slides.open import open_slide
 from raystp.slides.tissue.quality import laplacian_variance, sharpness
 from raystp.storage import StoragePath
+from tests.slides.tiled.test_damaged import spoiled
 
 Rgb = UInt8[np.ndarray, "row col 3"]
 
@@ -33,3 +34,11 @@ def test_out_of_focus_is_less_sharp(tmp_path: Path) -> None:
             assert sharpness(slide, boxes[:0], 3) is None
             assert sharpness(slide, boxes, 0) is None
     assert found[0] > 3 * found[1] > 3 * found[2] > 0.0
+
+
+def test_sharpness_is_that_of_the_tiles_that_can_be_read(tmp_path: Path) -> None:
+    path = spoiled(tmp_path / "a.tiff", (14,))  # the stored tile at (192, 64)
+    boxes = np.array([[192.0, 64.0, 64.0], [448.0, 320.0, 64.0]])
+    with open_slide("A1", StoragePath.of(path), given_mpp=0.5) as slide:
+        assert sharpness(slide, boxes, 2) == sharpness(slide, boxes[1:], 1)
+        assert sharpness(slide, boxes[:1], 1) is None

@@ -1,0 +1,36 @@
+"""The line about a section says what was found and dropped, and nothing that did not happen."""
+
+from raystp.expression.sections import SectionEntry
+from raystp.steps.spots.summary import section_summary
+
+
+def _entry(**notes: object) -> SectionEntry:
+    return {"patient": "P", "slide": "S", "mpp": 0.5, "spots": 1200, "genes": 15000, "notes": notes}
+
+
+def test_a_section_is_one_short_line_with_its_pitch_and_its_scale() -> None:
+    notes = {"technology": "Visium", "pitch_um": 100.0, "mpp_from": "pitch", "mpp_by_pitch": 0.5, "dropped_empty": 0}
+    line = section_summary(_entry(**notes, dropped_off_tissue=0, renamed_genes=0, mirrored=False))
+    assert line == "1,200 spots x 15,000 genes; spots 100 um apart (Visium); 0.5000 um/px (by their pitch)"
+
+
+def test_what_was_dropped_is_counted_with_its_reason_and_both_scales_are_named() -> None:
+    notes = {
+        "pitch_like": "legacy ST",
+        "pitch_um": 200.0,
+        "mirrored": True,
+        "mpp_from": "given",
+        "mpp_by_pitch": 0.52,
+        "dropped_off_tissue": 3,
+        "dropped_low_counts": 2,
+        "dropped_low_counts_umi": 1010.0,
+        "min_counts": 10,
+        "dropped_features": 5,
+    }
+    line = section_summary(_entry(**notes))
+    assert "spots 200 um apart (like legacy ST), mirrored array; 0.5000 um/px (given, 0.5200 by their pitch)" in line
+    assert "dropped 3 off tissue, 2 below 10 UMI (1,010 UMI together); 5 other features left out" in line
+
+
+def test_a_section_without_a_pitch_says_where_its_scale_is_from() -> None:
+    assert section_summary(_entry(mpp_from="scalefactors")).endswith("15,000 genes; 0.5000 um/px (scalefactors)")

@@ -175,7 +175,7 @@ def _ended(step: str, status: int, **facts: object) -> int:
     if not sys.stdout.isatty():
         words = {DONE: "done", INCOMPLETE: "incomplete", FAILED: "failed"}
         line = json.dumps({"step": step, "status": words[status], "exit": status, **facts}) + "\n"
-        with contextlib.suppress(BrokenPipeError):  # nobody reads it
+        with contextlib.suppress(BrokenPipeError):  # its reader has closed it
             sys.stdout.write(line)
             sys.stdout.flush()
     return status

@@ -154,7 +154,7 @@ def join_places(raw: RawSection, source: SectionSource, notes: Notes) -> RawSect
 
 
 def check_positions_differ(raw: RawSection, source: SectionSource, _notes: Notes) -> RawSection:
-    """Refuse spots that share a place: places that nobody filled in, or several sections in one file."""
+    """Refuse spots that share a place: places that were never filled in, or several sections in one file."""
     inside = in_tissue(raw)
     for stored, kind in ((raw.places.xy, "position"), (raw.places.array, "array_row and array_col")):
         if stored is None:

@@ -90,7 +90,7 @@ class RawSection:
     technology: Technology | None = None
     """The technology that the layout implies; None: find it from the array, if there is one."""
     flag_may_be_void: bool = False
-    """Whether `in_tissue` 0 everywhere can mean that nobody set it (HEST)."""
+    """Whether `in_tissue` 0 everywhere can mean that it was never set (HEST)."""
     stored_um: Mapping[str, float] = field(default_factory=dict)
     """`spot_diameter_um` and `pitch_um` of a file that raystp wrote."""
     lattice_pitch_px: float | None = None

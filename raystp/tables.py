@@ -32,7 +32,7 @@ SLIDES = _schema(
         pa.field("width", pa.int64(), nullable=False),  # level-0 px
         pa.field("height", pa.int64(), nullable=False),
         pa.field("native", pa.bool_(), nullable=False),  # read without resampling
-        pa.field("tissue", pa.float64(), nullable=False),  # share of the slide's area
+        pa.field("tissue", pa.float64(), nullable=False),  # share of the slide's area, or of its bounds
         pa.field("tiles", pa.int64(), nullable=False),
     ],
 )

@@ -69,12 +69,14 @@ def _notes(config: TileConfig, slides: list[TileResult], failed: int) -> dict[st
         "quality": {one["slide"]: one["quality"] for one in slides},
         "readers": {one["slide"]: one["reader"] for one in slides},
     }
+    bounds = {one["slide"]: one["bounds"] for one in slides if one["bounds"]}
     outside = {one["slide"]: one["spots_outside"] for one in slides if one["spots_outside"]}
     warnings = {one["slide"]: one["warnings"] for one in slides if one["warnings"]}
     if not slides:
         notes["summary"] = (
             f"none of the {failed} slides has a tile: no later step can use this artifact; see the reasons"
         )
+    notes |= {"bounds": bounds} if bounds else {}
     return notes | ({"spots_outside": outside} if outside else {}) | ({"warnings": warnings} if warnings else {})
 
 

@@ -58,6 +58,8 @@ class TileResult(TypedDict):
     tiles: int
     quality: SlideQuality
     reader: str
+    bounds: list[int] | None
+    """The scanned part (x, y, width, height) in level-0 px, where QuPath's coordinates start; None for all of it."""
     spots_outside: int
     """Measured spots that have no tile because their centre is outside the slide."""
     warnings: list[str]
@@ -123,6 +125,7 @@ def _tile_open(slide: Slide, task: TileTask) -> TileResult:
         "tiles": len(boxes),
         "quality": quality,
         "reader": slide.reader,
+        "bounds": None if slide.bounds is None else list(slide.bounds),
         "spots_outside": 0 if spots is None else spots.outside,
         "warnings": [*warnings, *tissue.warnings],
     }

@@ -148,6 +148,7 @@ def test_a_written_mask_of_a_slide_with_bounds_gives_the_same_tiles_again(
     path = write_scn(tmp_path / "S1.scn", stain(glass(1500, 1300), (700, 640), (400, 300)), (3000, 5000))
     first = tile_one(path, mpp=None)
     assert isinstance(first, dict)
+    assert first["bounds"] == [3000, 5000, 1500, 1300]
     tiles = StoragePath.of(tmp_path / "out" / "tiles" / "S1.parquet").read_table()
     mask = tmp_path / "mask.geojson"
     mask.write_bytes((tmp_path / "out" / "masks" / "S1.geojson").read_bytes())

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from raystp.errors import PanelError, some
-from raystp.expression.gene_names import GeneNames, unify_names
+from raystp.expression.gene_names import GeneNames, kind_of, unify_names
 from raystp.expression.normalise import log1p_scaled
 
 MIN_SHARE = 0.10
@@ -79,11 +79,22 @@ def _too_few_message(
     sections: Mapping[str, ad.AnnData], statistics: GeneStatistics, n: int, *, kept: int, min_share: float
 ) -> str:
     everywhere = int((statistics.sections == len(sections)).sum())
+    first, *others = sections
+    names = {name: GeneNames.of(section) for name, section in sections.items()}
+    unlike = [name for name in others if kind_of(names[name].names) != kind_of(names[first].names)]
     message = (
         f"panel.variable: {n} variable genes were requested; {kept} of {len(statistics.genes)} are in at "
         f"least {min_share:.0%} of the spots of {some(list(sections))}"
     )
-    if everywhere < len(statistics.genes):
+    if unlike and everywhere < n:
+        kinds = ", ".join(
+            f"'{name}' has {kind_of(names[name].names)} such as {names[name].examples()}" for name in (first, unlike[0])
+        )
+        message += (
+            f" and measured in each of these sections ({everywhere} are). {kinds}: give one of them var['gene_ids'] and "
+            "run `raystp spots` again, or leave sections out with split.train"
+        )
+    elif everywhere < len(statistics.genes):
         fewest = min(sections, key=lambda name: int(sections[name].n_vars))
         message += (
             f" and measured in each of these sections ({everywhere} are; '{fewest}' measured the fewest, "

@@ -139,3 +139,19 @@ def test_a_pickled_panel_is_never_unpickled(tmp_path: Path) -> None:
 
 def test_the_panel_of_several_papers_has_785_genes(real_data: Path) -> None:
     assert len(read_panel(StoragePath.of(real_data / "genes" / "her_hvg_cut_1000.npy"))) == 785
+
+
+def test_the_default_panel_has_genes_that_every_section_measured(make: Make) -> None:
+    rng = np.random.default_rng(0)
+    whole, part = rng.integers(1, 50, (20, 4)), rng.integers(1, 50, (20, 3))
+    sections = {"whole": make(whole, ["A", "B", "C", "D"]), "part": make(part, ["A", "B", "C"])}
+    assert set(most_variable_genes(sections, 3)) == {"A", "B", "C"}
+    with pytest.raises(
+        PanelError, match=r"4 variable genes.* \(3 are; 'part' measured the fewest, 3 genes: leave it out"
+    ):
+        most_variable_genes(sections, 4)
+    ids = {"S1": make(part, ["A", "B", "C"]), "S2": make(part, [f"ENSG{n:011d}.1" for n in range(3)])}
+    with pytest.raises(
+        PanelError, match=r"'S1' has names such as 'A', .*'S2' has Ensembl ids such as 'ENSG00000000000.1'"
+    ):
+        most_variable_genes(ids, 1)

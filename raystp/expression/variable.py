@@ -91,7 +91,7 @@ def _too_few_message(
             f"'{name}' has {kind_of(names[name].names)} such as {names[name].examples()}" for name in (first, unlike[0])
         )
         message += (
-            f" and measured in each of these sections ({everywhere} are). {kinds}: give one of them var['gene_ids'] and "
+            f" and measured in each of these sections ({everywhere} are). {kinds}: give one var['gene_ids'] and "
             "run `raystp spots` again, or leave sections out with split.train"
         )
     elif everywhere < len(statistics.genes):

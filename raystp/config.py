@@ -221,7 +221,8 @@ def _sentence(cls: type[BaseModel], fault: ErrorDetails) -> str:
         return f"{key}: there is no such field" + (f"; did you mean {near[0]!r}?" if near else "")
     if fault["type"] == "missing":
         return f"{key}: must be given"
-    return f"{key}: {fault['msg'].removeprefix('Value error, ')}, got {_SHORT.repr(fault['input'])}"
+    hint = f"; write [{fault['input']}]" if fault["type"] == "list_type" and isinstance(fault["input"], str) else ""
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')}, got {_SHORT.repr(fault['input'])}{hint}"
 
 
 def renamed_keys(part: object) -> dict[str, str]:

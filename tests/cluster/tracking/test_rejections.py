@@ -158,11 +158,9 @@ def test_what_a_full_database_refuses_is_kept_and_sent_later(
     "refusal",
     [
         "403 PERMISSION_DENIED",
-        "401 UNAUTHENTICATED",
         "400 INVALID_PARAMETER_VALUE",
         "404 RESOURCE_DOES_NOT_EXIST",
         "429 RESOURCE_LIMIT_EXCEEDED",
-        "429 REQUEST_LIMIT_EXCEEDED",
         "500 INTERNAL_ERROR",
         "413 OF_NO_VERSION",
     ],

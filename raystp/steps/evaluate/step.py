@@ -51,9 +51,10 @@ def _finish(config: EvaluateConfig, writer: ArtifactWriter, evaluation: Evaluati
     """Write the files and the manifest, and log the run to MLflow."""
     path = writer.path
     (path / "scores.parquet").write_table(tables.of_rows([asdict(row) for row in evaluation.rows], tables.SCORES))
+    limits = [f"{section}: {one}." for section, warnings in evaluation.warnings.items() for one in warnings]
     files = {
         **evaluation.files,
-        "scores.txt": f"{evaluation.text}\n",
+        "scores.txt": "\n".join([evaluation.text, *limits, ""]),
         "report.html": build_report(evaluation.report),
     }
     for name, content in files.items():

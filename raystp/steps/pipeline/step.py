@@ -6,6 +6,7 @@ where it stopped.
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -117,7 +118,20 @@ def run(config: PipelineConfig) -> Artifact:
     failures = [row for one in found.values() for row in one.failures().to_pylist()]
     scored = found["evaluate"]
     summary = "\n".join([scored.manifest.notes["summary"], *(f"{role}: {one.path}" for role, one in found.items())])
-    return writer.finish({"steps": len(found), **scored.manifest.rows}, failures, {"summary": summary})
+    notes: dict[str, object] = {"summary": summary}
+    if warnings := warnings_of_all(found.values()):
+        notes["warnings"] = warnings
+    return writer.finish({"steps": len(found), **scored.manifest.rows}, failures, notes)
+
+
+def warnings_of_all(artifacts: Iterable[Artifact]) -> dict[str, list[str]]:
+    """Return the warnings of all steps by slide or section, each once."""
+    warnings: dict[str, list[str]] = {}
+    for one in artifacts:
+        for name, texts in one.manifest.notes.get("warnings", {}).items():
+            known = warnings.setdefault(name, [])
+            known += [text for text in texts if text not in known]
+    return warnings
 
 
 def path(config: PipelineConfig) -> dict[str, Artifact]:

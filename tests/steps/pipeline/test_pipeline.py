@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from raystp.artifacts import resolve
+from raystp.artifacts import ArtifactWriter, resolve
 from raystp.errors import ConfigError
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.step import PipelineConfig
+from raystp.storage import StoragePath
 
 TRAIN: dict[str, Any] = {"split": {"test": ["patient-C"]}, "panel": {"variable": 30}}
 
@@ -30,6 +31,17 @@ def test_the_faults_of_all_steps_are_told_before_any_work(tmp_path: Path) -> Non
     ]
     assert "  tile_ums: there is no such field; did you mean 'tile_um'?" in str(caught.value)
     assert not (tmp_path / "store").exists()
+
+
+def test_the_warnings_of_all_steps_are_listed_once_by_slide(tmp_path: Path) -> None:
+    steps = [{"A": ["pale"], "B": ["cut"]}, {"A": ["pale", "far"]}, None]
+    found = [
+        ArtifactWriter(StoragePath.of(tmp_path) / str(n), "tile", "a", str(n), {}, {}).finish(
+            {}, [], {} if warnings is None else {"warnings": warnings}
+        )
+        for n, warnings in enumerate(steps)
+    ]
+    assert pipeline.warnings_of_all(found) == {"A": ["pale", "far"], "B": ["cut"]}
 
 
 def test_one_model_has_the_pipelines_name_and_several_have_their_own() -> None:

@@ -140,6 +140,30 @@ def test_validation_sections_do_not_train(spots: Artifact, embed: Artifact) -> N
     assert (train.sections, held.sections, len(held.spots)) == (("S1", "S2"), ("S3",), 6)
 
 
+def test_a_section_of_one_spot_trains_and_is_not_divided(
+    spots: Artifact, embed: Artifact, section: Callable[[str], ad.AnnData]
+) -> None:
+    write_section(spots.path / "sections" / "S1.h5ad", section("S1")[:1].copy())
+    train, held = load_training_set(_spec(spots, embed, validation_block=0.3))
+    assert held is not None
+    assert (train.group.tolist(), held.group.tolist()) == ([0, 1, 1, 1, 1], [1, 1])
+
+
+def test_a_section_whose_genes_have_other_names_is_refused(
+    spots: Artifact, embed: Artifact, section: Callable[[str], ad.AnnData]
+) -> None:
+    other = section("S2")
+    other.var_names = [f"gene-{number}" for number in range(4)]
+    write_section(spots.path / "sections" / "S2.h5ad", other)
+    with pytest.raises(
+        SectionError, match=r"'S2' shares 0 of the 2 genes of the panel: .*'D', 'A'.*'gene-0', 'gene-1'"
+    ):
+        load_training_set(_spec(spots, embed))
+    aliases = {"D": ["gene-3"], "A": ["gene-0"]}
+    train, _ = load_training_set(_spec(spots, embed, aliases=aliases))
+    assert np.isfinite(train.expression).all()
+
+
 def test_a_validation_block_is_the_same_end_of_each_section_and_does_not_train(
     spots: Artifact, embed: Artifact
 ) -> None:

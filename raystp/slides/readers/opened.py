@@ -11,6 +11,12 @@ from raystp.slides.readers.scale import SlideScale
 MAX_DAMAGED_SHARE = 0.5
 """Share of a thumbnail's stored tiles with bytes, or of its area, that may be damaged; beyond, the slide is refused."""
 
+DAMAGED_PX = 64
+"""Side in output pixels of the regions of a thumbnail that are left white because they cannot be read."""
+
+MAX_DAMAGED_REGIONS = 256
+"""Regions of a thumbnail that may be white: each costs two new handles of OpenSlide."""
+
 NO_REGIONS = np.empty((0, 4))
 
 

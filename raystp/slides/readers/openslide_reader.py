@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from raystp.errors import SlideError
-from raystp.slides.readers.opened import MAX_DAMAGED_SHARE, DamagedRegion, SlideContext
+from raystp.slides.readers.opened import DAMAGED_PX, MAX_DAMAGED_REGIONS, MAX_DAMAGED_SHARE, DamagedRegion, SlideContext
 from raystp.slides.readers.resample import (
     WHITE,
     Box,
@@ -27,12 +27,6 @@ from raystp.slides.readers.resample import (
     wide_window,
 )
 from raystp.units import Level0Pixels, TilePixels
-
-DAMAGED_PX = 64
-"""Side in output pixels of the regions of a thumbnail that are left white because they cannot be read."""
-
-MAX_DAMAGED_REGIONS = 256
-"""Regions of a thumbnail that may be white: each costs two new handles."""
 
 
 def file_version(path: Path) -> tuple[int, int]:

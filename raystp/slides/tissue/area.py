@@ -9,8 +9,10 @@ import math
 import numpy as np
 from jaxtyping import UInt8
 
+from raystp.errors import SlideError
 from raystp.slides.coordinates import Area
 from raystp.slides.open import Slide
+from raystp.slides.readers.opened import DAMAGED_PX, MAX_DAMAGED_REGIONS, MAX_DAMAGED_SHARE, DamagedRegion
 from raystp.slides.readers.resample import BLOCK_SIDE, WHITE
 from raystp.units import Level0Pixels, TilePixels
 
@@ -52,9 +54,35 @@ def _read_area(slide: Slide, area: Area, longest: int) -> UInt8[np.ndarray, "row
     columns, rows = (max(1, round(length / scale)) for length in (area.width, area.height))
     step = min(BLOCK_PX, max(1, int(BLOCK_SIDE / scale)))
     image = np.full((rows, columns, 3), WHITE, np.uint8)
+    damaged: list[DamagedRegion] = []
     for top in range(0, rows, step):
         for left in range(0, columns, step):
-            x, y = Level0Pixels(area.x + left * scale), Level0Pixels(area.y + top * scale)
-            block = slide.read(x, y, Level0Pixels(step * scale), TilePixels(step))
+            corner = area.x + left * scale, area.y + top * scale
+            block = _read_block(slide, corner, step, scale, damaged=damaged)
             image[top : top + step, left : left + step] = block[: rows - top, : columns - left]
+    if sum(region.width * region.height for region in damaged) > MAX_DAMAGED_SHARE * area.width * area.height:
+        raise SlideError(damaged[0].reason)
+    slide.damaged = damaged
     return image
+
+
+def _read_block(
+    slide: Slide, corner: tuple[float, float], side_px: int, scale: float, *, damaged: list[DamagedRegion]
+) -> UInt8[np.ndarray, "row col 3"]:
+    """Read a square block, white where a part of `DAMAGED_PX` or less cannot be read; such parts join `damaged`."""
+    (x, y), side = corner, side_px * scale
+    try:
+        return slide.read(Level0Pixels(x), Level0Pixels(y), Level0Pixels(side), TilePixels(side_px))
+    except SlideError as error:
+        if len(damaged) >= MAX_DAMAGED_REGIONS:
+            raise
+        block = np.full((side_px, side_px, 3), WHITE, np.uint8)
+        if side_px <= DAMAGED_PX or side_px % 2:
+            damaged.append(DamagedRegion(round(x), round(y), round(side), round(side), str(error)))
+            return block
+    half = side_px // 2
+    for top in (0, half):
+        for left in (0, half):
+            part = _read_block(slide, (x + left * scale, y + top * scale), half, scale, damaged=damaged)
+            block[top : top + half, left : left + half] = part
+    return block

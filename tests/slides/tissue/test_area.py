@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from raystp.slides.coordinates import Area
@@ -92,3 +93,26 @@ def test_tissue_is_searched_within_the_bounds_at_their_own_resolution(tmp_path: 
     assert tissue.share == pytest.approx(ellipse_px / (1500 * 1300), rel=0.05)
     assert tissue.regions.area == pytest.approx(ellipse_px, rel=0.05)
     assert tissue.regions.bounds == pytest.approx((3300, 5340, 4100, 5940), abs=12)
+
+
+def test_a_damaged_stored_tile_within_the_bounds_is_white_and_named(tmp_path: Path) -> None:
+    scan = stain(glass(2000, 1600), (1000.0, 800.0), (700.0, 500.0))
+    path = write_scn(tmp_path / "a.scn", scan, (500, 900))
+    with tifffile.TiffFile(path) as tiff:
+        pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)][1:]
+    content = bytearray(path.read_bytes())
+    for page in pages:  # of each level the tile in the middle
+        column, row = page.imagewidth // page.tilewidth // 2, page.imagelength // page.tilelength // 2
+        tile = row * -(-page.imagewidth // page.tilewidth) + column
+        start, count = page.dataoffsets[tile], page.databytecounts[tile]
+        content[start : start + count] = b"\xa5" * count
+    (tmp_path / "b.scn").write_bytes(content)
+    with open_slide("A1", StoragePath.of(path)) as slide:
+        expected = tissue_image(slide, scanned_area(slide))
+        assert slide.damaged == []
+    with open_slide("A1", StoragePath.of(tmp_path / "b.scn")) as slide:
+        image = tissue_image(slide, scanned_area(slide))
+        assert slide.damaged
+        assert "cannot be read" in slide.damaged[0].reason
+    differs = (image != expected).any(axis=2)
+    assert 0.0 < differs.mean() < 0.5

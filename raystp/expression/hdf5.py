@@ -34,8 +34,10 @@ def checked_hdf5(path: StoragePath) -> Iterator[Path]:
         try:
             with h5py.File(local, "r") as file:
                 declared = sum(_declared_bytes(dataset, str(path)) for dataset in _datasets(file, str(path), set()))
-        except (OSError, RuntimeError, KeyError) as error:
-            msg = f"{path} is not a readable HDF5 file: {str(error).partition(chr(10))[0]}"
+        except SectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- a damaged file makes h5py raise almost anything
+            msg = f"{path} is not a readable HDF5 file: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise SectionError(msg) from None
         limit = max_declared_bytes(size)
         if declared > limit:

@@ -20,6 +20,7 @@ from raystp.storage.text_files import decode_text
 
 H5_ROLES = ("filtered_feature_bc_matrix.h5", "filtered_gene_bc_matrices_h5.h5", "raw_feature_bc_matrix.h5")
 MTX_ROLES = ("matrix.mtx",)
+HDF5 = (".h5", ".hdf5")
 FOLDERS = ("filtered_feature_bc_matrix", "filtered_gene_bc_matrices", "raw_feature_bc_matrix", "outs")
 
 
@@ -42,25 +43,31 @@ class CountMatrix:
 
 def read_matrix(path: StoragePath, source: SectionSource) -> CountMatrix:
     """Read counts from a file `*.h5`, a matrix `*.mtx`, or a folder that holds either."""
+    found = find_matrix(path, source)
+    if found.path.name.endswith(HDF5):
+        return _read_h5(found, source.origin)
+    return _read_mtx(found, found.path.parent.names(), source)
+
+
+def find_matrix(path: StoragePath, source: SectionSource) -> Found:
+    """Return the file of the counts; raises SectionError, with what the folder has, where there is none."""
     refuse_packed(path, source.origin)
-    if path.name.endswith((".h5", ".hdf5")):
-        return _read_h5(Found(path, split_role(path.name, H5_ROLES) or ""), source.origin)
+    if path.name.endswith(HDF5):
+        return Found(path, split_role(path.name, H5_ROLES) or "")
     prefix = split_role(path.name, MTX_ROLES)
     if prefix is not None and not path.is_folder():
-        return _read_mtx(Found(path, prefix), path.parent.names(), source)
+        return Found(path, prefix)
     if path.exists() and not path.is_folder():
         msg = f"{source.origin} is no matrix of Space Ranger: give *{H5_ROLES[0]}, matrix.mtx(.gz), or a folder"
         raise SectionError(msg)
     names = path.names()
-    if found := find_role(path, names, MTX_ROLES, source):
-        return _read_mtx(found, names, source)
-    if found := find_role(path, names, H5_ROLES[:2], source):
-        return _read_h5(found, source.origin)
+    if found := find_role(path, names, MTX_ROLES, source) or find_role(path, names, H5_ROLES[:2], source):
+        return found
     inner = next((name for name in FOLDERS if name in names), None)
     if inner is not None:
-        return read_matrix(path / inner, source)
+        return find_matrix(path / inner, source)
     if found := find_role(path, names, H5_ROLES, source):
-        return _read_h5(found, source.origin)
+        return found
     msg = (
         f"{source.origin}: expected one *{H5_ROLES[0]}, or matrix.mtx(.gz) with its features and barcodes, in {path}; "
         f"it {'is empty' if not names else 'has ' + some(names, 8)}"

@@ -10,10 +10,10 @@ um/px comes from the pitch of all spots of the array. `spot_diameter_fullres` is
 
 import json
 
-from raystp.errors import SectionError, some
+from raystp.errors import RaystpError, SectionError, some
 from raystp.expression.readers.files.folders import Found, find_role, refuse_packed, split_role
 from raystp.expression.readers.files.values import numbers
-from raystp.expression.readers.matrices import CountMatrix, read_matrix
+from raystp.expression.readers.matrices import CountMatrix, find_matrix, read_matrix
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.readers.tissue_positions import read_tissue_positions
 from raystp.expression.readers.visium_hd import refuse_bins, refuse_visium_hd
@@ -54,6 +54,17 @@ def parse_space_ranger(source: SectionSource, notes: Notes) -> RawSection:
         technology=VISIUM,
         facts=LibraryFacts(factors=factors, mirroring=_may_mirror(matrix, beside)),
     )
+
+
+def files_beside(source: SectionSource) -> list[StoragePath]:
+    """Return the files that are read and found by their names: counts, positions, scale factors."""
+    try:
+        counts = find_matrix(source.counts, source)
+        found, names = _find_positions(source, counts)
+    except RaystpError:
+        return []  # the section fails when it is read
+    factors = _factors_file(found, names)
+    return [counts.path, found.path] + ([factors] if factors is not None else [])
 
 
 def read_factors(path: StoragePath) -> dict[str, float]:
@@ -105,13 +116,16 @@ def _find_positions(source: SectionSource, counts: Found) -> tuple[Found, list[s
 
 def _read_factors(found: Found, names: list[str], source: SectionSource) -> dict[str, float]:
     """Return the scale factors beside the positions, under the same prefix; none without the file."""
-    for name in (f"{found.prefix}{FACTORS_ROLE}", f"{found.prefix}{FACTORS_ROLE}.gz"):
-        if name in names:
-            factors = read_factors(found.path.parent / name)
-            if "bin_size_um" in factors:
-                refuse_bins([f"s_{factors['bin_size_um']:03.0f}um_00000_00000-1"], source)
-            return factors
-    return {}
+    path = _factors_file(found, names)
+    factors = read_factors(path) if path is not None else {}
+    if "bin_size_um" in factors:
+        refuse_bins([f"s_{factors['bin_size_um']:03.0f}um_00000_00000-1"], source)
+    return factors
+
+
+def _factors_file(found: Found, names: list[str]) -> StoragePath | None:
+    candidates = (f"{found.prefix}{FACTORS_ROLE}", f"{found.prefix}{FACTORS_ROLE}.gz")
+    return next((found.path.parent / name for name in candidates if name in names), None)
 
 
 def _may_mirror(matrix: CountMatrix, names: list[str]) -> bool:

@@ -14,6 +14,7 @@ from raystp.config import Location, RunConfig, StepConfig
 from raystp.errors import ConfigError, StorageError, failure_as_reason
 from raystp.expression.readers.registry import read
 from raystp.expression.readers.source import MAX_LOST, SectionOptions, SectionSource
+from raystp.expression.readers.space_ranger import files_beside
 from raystp.expression.schema import section_info, write_section
 from raystp.expression.section_checks.raw import warnings_of
 from raystp.expression.sections import SectionEntry
@@ -24,6 +25,9 @@ from raystp.storage import StoragePath
 logger = logging.getLogger("raystp")
 
 STEP = "spots"
+
+DEADLINE_S = 1800.0
+"""Longest time to read one section: HDF5 can hang for ever in a damaged file."""
 
 
 class SpotsConfig(StepConfig[RunConfig]):
@@ -81,7 +85,7 @@ def run(config: SpotsConfig) -> Artifact:
     sections: dict[str, SectionEntry] = {}
     failures: list[dict[str, object]] = []
     with session(config.run.address), Progress(STEP, len(work), "section") as progress:
-        for position, result in map_tasks(_read, work, on_crash=_crashed):
+        for position, result in map_tasks(_read, work, deadline_s=DEADLINE_S, on_crash=_crashed):
             row = rows[position]
             if isinstance(result, str):
                 failures.append({"slide": row.slide, "stage": STEP, "reason": result})
@@ -101,9 +105,30 @@ def run(config: SpotsConfig) -> Artifact:
 
 def _identity(row: SlideRow) -> list[str | float | None]:
     """Return what a section's result depends on: file contents and entries of the table, not paths."""
-    files = [_content(path) if path else None for path in (row.counts, row.positions)]
+    found = files_beside(_source(row)) if row.layout == "space_ranger" else []
+    files = [_content(path) if path else None for path in (row.counts, row.positions, *found)]
     chosen = [row.mpp, row.spot_px, row.pitch_um, row.library, row.image, row.counts_layer]
     return [row.section, row.slide, row.patient, row.layout, *chosen, *files]
+
+
+def _source(row: SlideRow, counts_layer: str | None = None, options: SectionOptions | None = None) -> SectionSource:
+    assert row.layout is not None  # rows without one were left out
+    assert row.counts is not None  # required together with `layout`
+    return SectionSource(
+        section=row.section,
+        slide=row.slide,
+        patient=row.patient,
+        layout=row.layout,
+        counts=row.counts,
+        positions=row.positions,
+        mpp=row.mpp,
+        spot_px=row.spot_px,
+        pitch_um=row.pitch_um,
+        library=row.library,
+        image=row.image,
+        counts_layer=row.counts_layer or counts_layer,
+        options=options or SectionOptions(),
+    )
 
 
 def _content(path: StoragePath) -> str:
@@ -116,8 +141,9 @@ def _content(path: StoragePath) -> str:
 
 def _crashed(work: _ReadSection) -> str:
     return (
-        f"section {work.row.section!r} ({work.row.counts}) crashed every worker that read it: its file is damaged, or "
-        "the machine is out of memory; skipped. Check the file, or rerun with --set run.retry_failed=true"
+        f"section {work.row.section!r} ({work.row.counts}) crashed every worker that read it, or took longer than "
+        f"{DEADLINE_S:g} s: its file is damaged, or the machine is out of memory; skipped. Check the file, "
+        "or rerun with --set run.retry_failed=true"
     )
 
 
@@ -125,24 +151,7 @@ def _crashed(work: _ReadSection) -> str:
 def _read(work: _ReadSection) -> SectionEntry:
     """Read one section and write it; return its entry of the manifest."""
     row = work.row
-    assert row.layout is not None  # rows without one were left out
-    assert row.counts is not None  # required together with `layout`
-    source = SectionSource(
-        section=row.section,
-        slide=row.slide,
-        patient=row.patient,
-        layout=row.layout,
-        counts=row.counts,
-        positions=row.positions,
-        mpp=row.mpp,
-        spot_px=row.spot_px,
-        pitch_um=row.pitch_um,
-        library=row.library,
-        image=row.image,
-        counts_layer=row.counts_layer or work.counts_layer,
-        options=work.options,
-    )
-    section, notes = read(source)
+    section, notes = read(_source(row, work.counts_layer, work.options))
     write_section(work.target, section)
     return {
         "patient": row.patient,

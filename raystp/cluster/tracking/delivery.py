@@ -20,11 +20,14 @@ from mlflow.entities import LifecycleStage, Metric, Param, RunTag, ViewType
 from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import URL, make_url
 
+from raystp.errors import RaystpError
 from raystp.storage import StoragePath
 
 IDENTITY_TAG = "raystp.artifact"
 """The tag by which a run is found again: the artifact that it belongs to."""
 PARENT_TAG = "mlflow.parentRunId"
+LOST_TAG = "raystp.lost"
+"""The tag of a run that raystp itself deleted: it is not restored."""
 CHANGED_TAG = "raystp.changed."
 """Start of the tag with a parameter's new value: MLflow allows no second value of a parameter."""
 MAX_VALUE_LENGTH, MAX_KEY_LENGTH = 500, 250
@@ -61,6 +64,10 @@ def sqlite_uri(file: Path) -> str:
         return plain
     # With the driver's name: for `sqlite:///` alone, MLflow makes the folder of the quoted path.
     return URL.create("sqlite+pysqlite", database=str(file)).render_as_string()
+
+
+class LostRunError(RaystpError):
+    """The run was deleted by raystp itself: its trial was lost, and its entries are dropped."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,7 @@ class RunDelivery:
         runs = self._client.search_runs([self._experiment], f"tags.`{PARENT_TAG}` = '{self.run_id}'", max_results=5000)
         for run in runs:
             if run.data.tags.get(IDENTITY_TAG) not in entry["identities"]:
+                self._client.set_tag(run.info.run_id, LOST_TAG, "true")
                 self._client.delete_run(run.info.run_id)
 
     def _open(self, entry: Entry) -> None:  # noqa: ARG002 -- the signature of all kinds of entries
@@ -187,6 +195,9 @@ class RunDelivery:
         condition = f"tags.`{IDENTITY_TAG}` = '{identity}'"
         for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
             runs = self._client.search_runs([self._experiment], condition, run_view_type=view, max_results=1)
+            if runs and LOST_TAG in runs[0].data.tags:
+                msg = f"the run {runs[0].info.run_name!r} was deleted with a lost trial"
+                raise LostRunError(msg)
             if runs and view == ViewType.DELETED_ONLY:
                 self._client.restore_run(runs[0].info.run_id)
                 logger.info(f"  MLflow: the run {runs[0].info.run_name!r} was deleted; restored")

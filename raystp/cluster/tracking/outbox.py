@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from raystp.cluster.tracking.backlog import backlog_file, kept_runs, read_backlog, write_backlog
-from raystp.cluster.tracking.delivery import Entry, RunDelivery, RunRef
+from raystp.cluster.tracking.delivery import Entry, LostRunError, RunDelivery, RunRef
 from raystp.cluster.tracking.rejections import is_rejection, parts_of, reason_of
 from raystp.errors import RaystpError
 from raystp.storage import StoragePath
@@ -166,7 +166,7 @@ class Outbox:
                 if not is_rejection(error):
                     self._error = self._error or reason_of(error)
                     return False
-                reason, is_lost = reason_of(error), isinstance(error, FileNotFoundError)
+                reason, is_lost = reason_of(error), isinstance(error, FileNotFoundError | LostRunError)
                 if reason not in self._reasons:
                     outcome = "skipped" if is_lost else "kept"
                     logger.warning(f"  MLflow rejected entries of {run_ref.name}; {outcome}: {reason}")

@@ -117,7 +117,7 @@ def cluster_gpus() -> int:
     return _resource("GPU")
 
 
-def check_resources(*, cpus: float, gpus: float) -> None:
+def check_resources(*, cpus: float | int, gpus: float | int) -> None:
     """Raise ConfigError if no node has the CPUs and GPUs of one process, for which Ray would wait without end.
 
     A cluster may grow, so there it is a warning.

@@ -18,7 +18,7 @@ PROGRAM = """
 import re, sys, time, torch
 from pathlib import Path
 from torch.nn import functional
-from raystp.models.bleep.loss import bleep_loss_part
+from raystp.models.contrastive.loss import contrastive_loss_part
 from raystp.models.bleep.options import BleepOptions
 from raystp.models.training.plan import RankLayout
 form, rows, parts, joint = sys.argv[1], *(int(word) for word in sys.argv[2:])
@@ -44,7 +44,7 @@ def run(rows):
     if form == "naive":
         naive(*own, gather).backward()
     else:
-        bleep_loss_part(*own, BleepOptions(), RankLayout(0, parts, gather)).backward()
+        contrastive_loss_part(*own, BleepOptions(), RankLayout(0, parts, gather)).backward()
     return peak() - before, time.perf_counter() - start
 
 torch.manual_seed(0)

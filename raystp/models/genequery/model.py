@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from raystp.errors import ModelError
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.genequery.scaling import fit_scaling_to_texts, gene_scaling, min_max
-from raystp.models.genequery.transformer import Transformer
 from raystp.models.layers import ProjectionHead, standardiser
 from raystp.models.training.samples import mean_squared_error
+from raystp.models.transformer import Transformer
 
 
 class GeneQuery(nn.Module):

@@ -14,9 +14,9 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from raystp.cluster.training.workers import gather
-from raystp.models.bleep import loss_blocks as bleep_blocks
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.bleep.options import BleepOptions
+from raystp.models.contrastive import loss_blocks
 from raystp.models.nh2st.model import seeded_nh2st
 from raystp.models.nh2st.options import Nh2stOptions
 from raystp.models.nh2st.samples import NeighbourSamples
@@ -78,7 +78,7 @@ def _gradients(setup: Setup, ranks: RankLayout) -> dict[str, torch.Tensor]:
 
 def _worker(rank: int, world: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    bleep_blocks.BLOCK = 2 * OPTIONS.batch_size  # two rows at a time
+    loss_blocks.BLOCK = 2 * OPTIONS.batch_size  # two rows at a time
     for name, make in SETUPS.items():
         for layout in LAYOUTS:
             training, samples = make()

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from raystp.errors import ModelError
-from raystp.models.bleep.loss import bleep_loss, soft_target
 from raystp.models.bleep.model import Bleep, seeded_bleep
 from raystp.models.bleep.options import BleepOptions
+from raystp.models.contrastive.loss import contrastive_loss, soft_target
 
 V = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 X = torch.tensor([[1.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
@@ -47,21 +47,21 @@ def _smoothed(scale: float) -> Callable[[int, int], float]:
 
 
 def test_loss_of_three_equal_orthogonal_pairs_is_the_closed_form() -> None:
-    loss = bleep_loss(torch.eye(3), torch.eye(3), BleepOptions())
+    loss = contrastive_loss(torch.eye(3), torch.eye(3), BleepOptions())
     assert float(loss) == pytest.approx(math.log(math.e + 2) - math.e / (math.e + 2), abs=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_loss_equals_the_formula_by_hand(temperature: float) -> None:
-    divided = bleep_loss(V, X, BleepOptions(temperature=temperature))
-    multiplied = bleep_loss(V, X, BleepOptions(temperature=temperature, target_scale="mul"))
+    divided = contrastive_loss(V, X, BleepOptions(temperature=temperature))
+    multiplied = contrastive_loss(V, X, BleepOptions(temperature=temperature, target_scale="mul"))
     assert float(divided) == pytest.approx(_by_hand(_smoothed(1 / temperature), temperature), abs=1e-5)
     assert float(multiplied) == pytest.approx(_by_hand(_smoothed(temperature), temperature), abs=1e-5)
 
 
 def test_image_side_uses_the_transposed_target() -> None:
     target = _smoothed(1.0)
-    assert float(bleep_loss(V, X, BleepOptions())) != pytest.approx(_by_hand(lambda i, j: target(j, i)), abs=1e-3)
+    assert float(contrastive_loss(V, X, BleepOptions())) != pytest.approx(_by_hand(lambda i, j: target(j, i)), abs=1e-3)
 
 
 def test_target_rows_sum_to_one() -> None:
@@ -72,7 +72,7 @@ def test_target_rows_sum_to_one() -> None:
 def test_divided_and_multiplied_targets_are_equal_at_temperature_one_only() -> None:
     def loss(temperature: float, scale: str) -> float:
         options = {"div": BleepOptions(temperature), "mul": BleepOptions(temperature, target_scale="mul")}
-        return float(bleep_loss(V, X, options[scale]))
+        return float(contrastive_loss(V, X, options[scale]))
 
     assert loss(1.0, "div") == loss(1.0, "mul")
     assert loss(0.5, "div") != pytest.approx(loss(0.5, "mul"), abs=1e-3)
@@ -81,17 +81,19 @@ def test_divided_and_multiplied_targets_are_equal_at_temperature_one_only() -> N
 def test_gradient_flows_through_the_target_unless_it_is_detached() -> None:
     def gradient(options: BleepOptions) -> Tensor:
         images = V.clone().requires_grad_()
-        return torch.autograd.grad(bleep_loss(images, X, options), images)[0]
+        return torch.autograd.grad(contrastive_loss(images, X, options), images)[0]
 
     whole, detached = gradient(BleepOptions()), gradient(BleepOptions(detach_target=True))
-    assert float(bleep_loss(V, X, BleepOptions())) == float(bleep_loss(V, X, BleepOptions(detach_target=True)))
+    assert float(contrastive_loss(V, X, BleepOptions())) == float(
+        contrastive_loss(V, X, BleepOptions(detach_target=True))
+    )
     assert (whole - detached).abs().max() > 1e-2
 
 
 def test_identity_target_is_the_cross_entropy_of_clip() -> None:
     logits = X @ V.T / 0.5
     to_images, to_spots = (functional.cross_entropy(side, torch.arange(3)) for side in (logits, logits.T))
-    loss = bleep_loss(V, X, BleepOptions(temperature=0.5, target="identity"))
+    loss = contrastive_loss(V, X, BleepOptions(temperature=0.5, target="identity"))
     torch.testing.assert_close(loss, (to_images + to_spots) / 2)
 
 
@@ -99,19 +101,19 @@ def test_input_target_depends_on_the_inputs_only_and_needs_them() -> None:
     options = BleepOptions(target="input", input_temperature=0.01)
     orthogonal = (torch.eye(3), torch.eye(3))
     torch.testing.assert_close(soft_target(V, X, options, orthogonal), torch.eye(3))
-    loss = bleep_loss(V, X, options, orthogonal)
-    torch.testing.assert_close(loss, bleep_loss(V, X, BleepOptions(target="identity")))
+    loss = contrastive_loss(V, X, options, orthogonal)
+    torch.testing.assert_close(loss, contrastive_loss(V, X, BleepOptions(target="identity")))
     with pytest.raises(ModelError, match="without `inputs`"):
-        bleep_loss(V, X, options)
+        contrastive_loss(V, X, options)
 
 
 def test_normalised_loss_does_not_depend_on_the_length_of_an_embedding() -> None:
     options = BleepOptions(temperature=0.07, normalize_embeddings=True)
-    torch.testing.assert_close(bleep_loss(V * 5, X * 3, options), bleep_loss(V, X, options))
+    torch.testing.assert_close(contrastive_loss(V * 5, X * 3, options), contrastive_loss(V, X, options))
 
 
 def test_loss_stays_finite_for_embeddings_of_any_length() -> None:
-    assert torch.isfinite(bleep_loss(V * 1e3, X * 1e3, BleepOptions()))
+    assert torch.isfinite(contrastive_loss(V * 1e3, X * 1e3, BleepOptions()))
 
 
 def test_first_loss_of_the_published_heads_is_well_above_collapse() -> None:

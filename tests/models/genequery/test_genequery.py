@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from raystp.errors import ModelError
-from raystp.models.genequery import transformer as transformer_module
+from raystp.models import transformer as transformer_module
 from raystp.models.genequery.model import GeneQuery, seeded_genequery
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.genequery.samples import SectionGenes
 from raystp.models.genequery.scaling import gene_scaling, min_max
-from raystp.models.genequery.transformer import Transformer
+from raystp.models.transformer import Transformer
 
 IMAGE, TEXT, GENES = 7, 5, 6
 TINY = GeneQueryOptions(dim=16, heads=2, head_dim=8, feedforward=32)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from raystp.errors import ModelError
+from raystp.models import transformer as transformer_module
 from raystp.models.arrays import Arrays
 from raystp.models.genequery import predictor as predictor_module
-from raystp.models.genequery import transformer as transformer_module
 from raystp.models.genequery.model import GeneQuery, seeded_genequery
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.genequery.predictor import GeneQueryPredictor, open_genequery

@@ -1,4 +1,4 @@
-"""BLEEP's loss: over all rows of a batch, or one rank's part of it.
+"""The contrastive loss of BLEEP, of which CLIP's is a case: over all rows of a batch, or one rank's part of it.
 
 Images and expression are compared in both directions with a soft target, the similarity of the rows among themselves.
 The image side uses the columns of the target. Here its sum is taken by rows, so that a rank needs only its own rows of
@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from raystp.errors import ModelError
-from raystp.models.bleep.loss_blocks import BLOCK, Terms, log_columns, summed_loss
-from raystp.models.bleep.options import BleepOptions
+from raystp.models.contrastive.loss_blocks import BLOCK, Terms, log_columns, summed_loss
+from raystp.models.contrastive.options import ContrastiveOptions
 from raystp.models.training.plan import ONE_RANK, RankLayout
 
 
-def bleep_loss(
+def contrastive_loss(
     images: Float[Tensor, "pair joint"],
     spots: Float[Tensor, "pair joint"],
-    options: BleepOptions,
+    options: ContrastiveOptions,
     inputs: tuple[Float[Tensor, "pair image"], Float[Tensor, "pair gene"]] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the loss of one batch: each row must find its partner among all rows, in both directions.
@@ -35,10 +35,10 @@ def bleep_loss(
     The image side uses the transposed target, whose rows need not sum to 1, and the gradient flows through the target:
     both as in the published code (github.com/bowang-lab/BLEEP, Apache-2.0). The paper writes the sum of the two, not
     its half. `inputs` are the inputs of the heads, image side first. Only `target="input"` uses them; without them it
-    raises ModelError. A batch too large for one block is computed by `bleep_loss_part`.
+    raises ModelError. A batch too large for one block is computed by `contrastive_loss_part`.
     """
     if len(images) ** 2 > BLOCK:
-        return bleep_loss_part(images, spots, options, ONE_RANK, inputs=inputs)
+        return contrastive_loss_part(images, spots, options, ONE_RANK, inputs=inputs)
     with torch.autocast(images.device.type, enabled=False):
         images, spots = _scaled(images, spots, options)
         logits = spots @ images.T / options.temperature
@@ -48,18 +48,19 @@ def bleep_loss(
         return ((of_spots + of_images) / 2).mean()
 
 
-def bleep_loss_part(
+def contrastive_loss_part(
     images: Float[Tensor, "own joint"],
     spots: Float[Tensor, "own joint"],
-    options: BleepOptions,
+    options: ContrastiveOptions,
     ranks: RankLayout,
     *,
     inputs: tuple[Float[Tensor, "own image"], Float[Tensor, "own gene"]] | None = None,
 ) -> Float[Tensor, ""]:
-    """Return this rank's part of the loss, mean over its own rows; its mean over ranks is `bleep_loss` of all rows.
+    """Return this rank's part of the loss, mean over its own rows.
 
-    The part of a spot includes the terms of all images with that spot. Its row of the target sums to 1, so with r the
-    logsumexp of each row of logits and c that of each column, both sides together are::
+    Its mean over ranks is `contrastive_loss` of all rows. The part of a spot includes the terms of all images with that
+    spot. Its row of the target sums to 1, so with r the logsumexp of each row of logits and c that of each column, both
+    sides together are::
 
         sum_j target[i, j] ((r[i] + c[j]) / 2 - logits[i, j])
 
@@ -81,7 +82,7 @@ def bleep_loss_part(
 def soft_target(
     images: Float[Tensor, "pair joint"],
     spots: Float[Tensor, "pair joint"],
-    options: BleepOptions,
+    options: ContrastiveOptions,
     inputs: tuple[Float[Tensor, "pair image"], Float[Tensor, "pair gene"]] | None = None,
 ) -> Float[Tensor, "pair pair"]:
     """Return the target of each row (a spot) over the columns (images); rows sum to 1.
@@ -97,7 +98,7 @@ def soft_target(
 
 
 def _target_rows(
-    images: Tensor, spots: Tensor, options: BleepOptions, inputs: tuple[Tensor, Tensor] | None
+    images: Tensor, spots: Tensor, options: ContrastiveOptions, inputs: tuple[Tensor, Tensor] | None
 ) -> tuple[tuple[Tensor, ...], float]:
     """Return the rows whose similarities make the target, and the factor of the similarities."""
     if options.target == "identity":
@@ -105,12 +106,12 @@ def _target_rows(
     if options.target == "smoothed":
         return (images, spots), options.temperature if options.target_scale == "mul" else 1 / options.temperature
     if inputs is None:
-        msg = 'the loss of BLEEP with target="input" was called without `inputs`: pass the inputs of both heads'
+        msg = 'the contrastive loss with target="input" was called without `inputs`: pass the inputs of both heads'
         raise ModelError(msg)
     return tuple(functional.normalize(_float32(side)) for side in inputs), 1 / options.input_temperature
 
 
-def _scaled(images: Tensor, spots: Tensor, options: BleepOptions) -> tuple[Tensor, Tensor]:
+def _scaled(images: Tensor, spots: Tensor, options: ContrastiveOptions) -> tuple[Tensor, Tensor]:
     """Return the embeddings in float32 at least, and of length 1 where the options say so."""
     if options.normalize_embeddings:
         return functional.normalize(_float32(images)), functional.normalize(_float32(spots))

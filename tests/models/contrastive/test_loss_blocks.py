@@ -1,4 +1,4 @@
-"""BLEEP's loss in blocks: the value and the gradient of the whole, in a block's memory."""
+"""The contrastive loss in blocks: the value and the gradient of the whole, in a block's memory."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from raystp.models.bleep import loss as loss_module
-from raystp.models.bleep import loss_blocks as loss_blocks_module
-from raystp.models.bleep.loss import bleep_loss
-from raystp.models.bleep.loss_blocks import Terms, log_columns, summed_loss
-from raystp.models.bleep.options import BleepOptions
+from raystp.models.contrastive import loss as loss_module
+from raystp.models.contrastive import loss_blocks as loss_blocks_module
+from raystp.models.contrastive.loss import contrastive_loss
+from raystp.models.contrastive.loss_blocks import Terms, log_columns, summed_loss
+from raystp.models.contrastive.options import ContrastiveOptions
 
 OPTIONS = {
-    "smoothed": BleepOptions(),
-    "multiplied": BleepOptions(temperature=0.5, target_scale="mul"),
-    "normalised": BleepOptions(temperature=0.07, normalize_embeddings=True),
-    "detached": BleepOptions(detach_target=True),
-    "identity": BleepOptions(target="identity"),
-    "input": BleepOptions(target="input"),
+    "smoothed": ContrastiveOptions(),
+    "multiplied": ContrastiveOptions(temperature=0.5, target_scale="mul"),
+    "normalised": ContrastiveOptions(temperature=0.07, normalize_embeddings=True),
+    "detached": ContrastiveOptions(detach_target=True),
+    "identity": ContrastiveOptions(target="identity"),
+    "input": ContrastiveOptions(target="input"),
 }
 
 
@@ -34,10 +34,10 @@ def _blocks(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
     monkeypatch.setattr(loss_module, "BLOCK", entries)
 
 
-def _with_gradients(options: BleepOptions, rows: int = 11) -> list[Tensor]:
+def _with_gradients(options: ContrastiveOptions, rows: int = 11) -> list[Tensor]:
     images, spots, inputs = _random(rows, 4), _random(rows, 4) + 0.5, (_random(rows, 6), _random(rows, 5))
     used = (images, spots, *inputs) if options.target == "input" else (images, spots)
-    loss = bleep_loss(images, spots, options, inputs)
+    loss = contrastive_loss(images, spots, options, inputs)
     return [loss, *torch.autograd.grad(loss, used)]
 
 
@@ -66,11 +66,11 @@ def test_gradient_equals_finite_differences(sides: int, monkeypatch: pytest.Monk
 
 def test_loss_of_half_precision_embeddings_is_computed_in_float32() -> None:
     images, spots = (_random(6, 4).to(torch.bfloat16) for _ in range(2))
-    for options in (BleepOptions(), replace(BleepOptions(), normalize_embeddings=True)):
+    for options in (ContrastiveOptions(), replace(ContrastiveOptions(), normalize_embeddings=True)):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = bleep_loss(images, spots, options)
+            loss = contrastive_loss(images, spots, options)
         assert loss.dtype == torch.float32
-        torch.testing.assert_close(loss, bleep_loss(images.float(), spots.float(), options))
+        torch.testing.assert_close(loss, contrastive_loss(images.float(), spots.float(), options))
 
 
 class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_subclass__ has no types
@@ -91,7 +91,7 @@ def test_no_matrix_of_all_rows_by_all_rows_is_made(monkeypatch: pytest.MonkeyPat
     for entries in (256 * 256, 256 * 8):
         _blocks(monkeypatch, entries)
         with _Largest() as largest_tensor:  # type: ignore[no-untyped-call]  # its __init__ has no types
-            torch.autograd.backward(bleep_loss(images, spots, BleepOptions()))
+            torch.autograd.backward(contrastive_loss(images, spots, ContrastiveOptions()))
         largest[entries] = largest_tensor.entries
     assert largest[256 * 256] == 256 * 256
     assert largest[256 * 8] == 3 * 256 * 8  # the three buffers

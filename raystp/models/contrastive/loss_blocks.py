@@ -1,4 +1,4 @@
-"""BLEEP's loss of a large batch: block by block of rows, in three buffers, with a gradient derived by hand.
+"""The contrastive loss of a large batch: block by block of rows, in three buffers, with a gradient derived by hand.
 
 Under autograd, every operation on every block would keep its result. Here the rows of a block are compared with all
 rows, summed up and discarded; for the gradient they are compared again. With own rows X of spots, all images V, their

@@ -1,4 +1,4 @@
-"""The transformer of GeneQuery: pre-norm, without position encoding, over genes or over spots.
+"""A transformer that several methods use: pre-norm, without position encoding, over genes or over spots.
 
 Context tokens attend to each other. Query tokens attend to the context only and are not attended to, so a prediction
 does not depend on the other queries. A query equal to a context token gets the same output as that token.
@@ -7,17 +7,51 @@ Without gradients, queries are computed in parts whose attention scores fit `SCO
 available. No row of scores is divided, so the result is that of one part.
 """
 
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raystp.models.genequery.options import GeneQueryOptions
-
 SCORES_AT_ONCE = 1 << 25
 """Attention scores at a time without gradients, 128 MB: limits the memory and does not change the result."""
+
+
+@runtime_checkable
+class TransformerOptions(Protocol):
+    """Sizes of a transformer: a method's options, or a part of them."""
+
+    @property
+    def width(self) -> int:
+        """Length of a token."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        ...
+
+    @property
+    def heads(self) -> int:
+        """Number of heads."""
+        ...
+
+    @property
+    def head_dim(self) -> int:
+        """Length of a query, of a key and of a value of one head."""
+        ...
+
+    @property
+    def feedforward(self) -> int:
+        """Length of the hidden layer of the feed-forward."""
+        ...
+
+    @property
+    def dropout(self) -> float:
+        """Dropout of the outputs of attention and feed-forward."""
+        ...
+
 
 KeysValues = tuple[Float[Tensor, "batch head token depth"], Float[Tensor, "batch head token depth"]]
 
@@ -25,7 +59,7 @@ KeysValues = tuple[Float[Tensor, "batch head token depth"], Float[Tensor, "batch
 class TransformerLayer(nn.Module):
     """Attention and feed-forward, each of the form `x + f(LayerNorm(x))`."""
 
-    def __init__(self, options: GeneQueryOptions) -> None:
+    def __init__(self, options: TransformerOptions) -> None:
         super().__init__()
         width, inner = options.width, options.heads * options.head_dim
         self.heads = options.heads
@@ -77,7 +111,7 @@ class TransformerLayer(nn.Module):
 class Transformer(nn.Module):
     """A stack of layers."""
 
-    def __init__(self, options: GeneQueryOptions) -> None:
+    def __init__(self, options: TransformerOptions) -> None:
         super().__init__()
         self.layers = nn.ModuleList(TransformerLayer(options) for _ in range(options.depth))
 

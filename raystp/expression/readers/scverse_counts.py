@@ -36,12 +36,12 @@ def find_counts(adata: ad.AnnData, source: SectionSource, notes: Notes) -> tuple
     whole = [name for name in layers if _is_counts(_csr(adata.layers[name], name, source), most_above=1.0)]
     if len(whole) == 1:
         notes["counts_from"] = f"layers[{whole[0]!r}]"
-        warn(notes, f"{_and(looked)} hold no raw counts: layers[{whole[0]!r}] holds whole numbers and is used")
+        warn(notes, f"{_and(looked)} holds no raw counts: layers[{whole[0]!r}] holds whole numbers and is used")
         return _csr(adata.layers[whole[0]], whole[0], source), _genes(adata.var)
     looked += [f"layers[{name!r}]" for name in layers]
     if whole:
         msg = (
-            f"{source.origin}: {_and(looked[: len(looked) - len(layers)])} hold no raw counts, and several layers hold "
+            f"{source.origin}: {_and(looked[: len(looked) - len(layers)])} holds no raw counts, and several layers hold "
             f"whole numbers: {some(whole)}; choose one with counts_layer"
         )
         raise SectionError(msg)

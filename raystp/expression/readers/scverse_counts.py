@@ -41,8 +41,8 @@ def find_counts(adata: ad.AnnData, source: SectionSource, notes: Notes) -> tuple
     looked += [f"layers[{name!r}]" for name in layers]
     if whole:
         msg = (
-            f"{source.origin}: {_and(looked[: len(looked) - len(layers)])} holds no raw counts, and layers hold "
-            f"whole numbers: {some(whole)}; choose one with counts_layer"
+            f"{source.origin}: {_and(looked[: len(looked) - len(layers)])} holds no raw counts, and "
+            f"several layers hold whole numbers: {some(whole)}; choose one with counts_layer"
         )
         raise SectionError(msg)
     raise SectionError(_no_counts(adata, looked, source))

@@ -5,7 +5,7 @@ The index is open in this process, or actors hold its shards: the results are th
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
@@ -56,7 +56,9 @@ class SearchableIndex(Protocol):
     def nearest_distance(self, best: Float32[np.ndarray, " tile"]) -> Float32[np.ndarray, " tile"]:
         """Return the distance of each query's nearest row by its score."""
 
-    def squared_distances(self, queries: Queries, rows: Rows) -> Float32[np.ndarray, "tile k"]:
+    def squared_distances(
+        self, queries: Queries, rows: Rows, *, distance: Literal["l2", "l1"] = "l2"
+    ) -> Float32[np.ndarray, "tile k"]:
         """Return d^2 between vectors as the model gave them, not normalised."""
 
     def weighted_mean(self, weights: Weights, rows: Rows, genes: Columns | None = None) -> Expression:
@@ -128,8 +130,10 @@ class NeighborImputer:
         search = self.index.search_exactly if exact else self.index.search
         scores, rows = search(queries, k, allowed=allowed)
         weighting = WEIGHTS[self.weights]
-        values = scores if weighting.input == "scores" else self.index.squared_distances(queries, rows)
-        return FoundNeighbours(scores, rows, weighting.compute(values))
+        if weighting.input == "scores":
+            return FoundNeighbours(scores, rows, weighting.compute(scores))
+        d2 = self.index.squared_distances(queries, rows, distance=weighting.distance)
+        return FoundNeighbours(scores, rows, weighting.compute(d2))
 
     def distance(self, found: FoundNeighbours) -> Float32[np.ndarray, " tile"]:
         """Return the distance of each tile's nearest row: 1 - cosine, or Euclidean."""

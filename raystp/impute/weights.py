@@ -12,6 +12,9 @@ from jaxtyping import Float32, Float64
 
 from raystp.errors import ModelError
 
+_LEAST_SHARE = 1e-12
+"""The least d^2 of `inverse_square`, as a share of the query's largest."""
+
 
 def mean(scores: Float32[np.ndarray, "query k"]) -> Float32[np.ndarray, "query k"]:
     """Return equal weights (BLEEP's `average`, its best variant; k = 50 in the paper)."""
@@ -45,12 +48,26 @@ def weighted_average(d2: Float32[np.ndarray, "query k"]) -> Float32[np.ndarray, 
     return _normalised(-d2.astype(np.float64))
 
 
+def inverse_square(d2: Float32[np.ndarray, "query k"]) -> Float32[np.ndarray, "query k"]:
+    """Return 1 / d^2, normalised (mclSTExp; there d is an L1 distance on HER2+, and Euclidean elsewhere).
+
+    d^2 is at least 1e-12 times the query's largest, so that an exact hit has a finite weight. With all d^2 at 0 the
+    weights are equal.
+    """
+    largest = d2.max(axis=1, keepdims=True).astype(np.float64)
+    relative = np.maximum(d2 / np.where(largest > 0, largest, 1.0), _LEAST_SHARE)
+    weights: np.ndarray = 1 / relative
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+
+
 @dataclass(frozen=True)
 class NeighbourWeighting:
     """A formula for the weights, and its input: the search's scores, or squared distances."""
 
     compute: Callable[[Float32[np.ndarray, "query k"]], Float32[np.ndarray, "query k"]]
     input: Literal["scores", "squared distances"] = "scores"
+    distance: Literal["l2", "l1"] = "l2"
+    """Which distances are squared: Euclidean, or sums of absolute differences."""
 
 
 WEIGHTS: dict[str, NeighbourWeighting] = {
@@ -58,6 +75,8 @@ WEIGHTS: dict[str, NeighbourWeighting] = {
     "top1": NeighbourWeighting(top1),
     "softmax": NeighbourWeighting(softmax),
     "weighted_average": NeighbourWeighting(weighted_average, input="squared distances"),
+    "inverse_square": NeighbourWeighting(inverse_square, input="squared distances"),
+    "inverse_square_l1": NeighbourWeighting(inverse_square, input="squared distances", distance="l1"),
 }
 
 

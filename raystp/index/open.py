@@ -23,7 +23,7 @@ from raystp.index.reference import read_rows
 from raystp.index.search import exact, faiss_gpu, faiss_lists, score
 from raystp.index.search.kinds import LISTED, Kind, SearchParams
 from raystp.index.search.merge import SearchResult, incomplete, merge_top_k
-from raystp.index.search.score import Metric
+from raystp.index.search.score import Distance, Metric
 from raystp.index.shard import IndexShard, open_shard, shard_on_gpu
 from raystp.storage import StoragePath
 
@@ -182,12 +182,17 @@ class ReferenceIndex:
         return values
 
     def squared_distances(
-        self, queries: Float32[np.ndarray, "query joint"], rows: Int64[np.ndarray, "query k"]
+        self,
+        queries: Float32[np.ndarray, "query joint"],
+        rows: Int64[np.ndarray, "query k"],
+        *,
+        distance: Distance = "l2",
     ) -> Float32[np.ndarray, "query k"]:
-        """Return d^2 between each query and its rows as the model gave them, not normalised (for BLEEP's weights).
+        """Return d^2 between each query and its rows as the model gave them, not normalised (for weights).
 
-        A cosine index stores unit vectors and lengths; their product is the row within float32 rounding. Rows of shards
-        that are not open give 0, so that the results of the parts of an index add up.
+        `l1` squares the sum of absolute differences. A cosine index stores unit vectors and lengths; their product is
+        the row within float32 rounding. Rows of shards that are not open give 0, so that the results of the parts of an
+        index add up.
         """
         self._check_rows(rows)
         score.check_dimensions(self.joint, queries.shape[1])
@@ -198,7 +203,7 @@ class ReferenceIndex:
             here = np.flatnonzero(_is_in(flat, shard))
             for part in np.array_split(here, len(here) // 512 + 1):
                 vectors = shard.vectors[flat[part] - shard.first] * length[flat[part], None]
-                distances[part] = np.square(queries[query[part]] - vectors).sum(axis=1)
+                distances[part] = score.squared_distances(queries[query[part]], vectors, distance)
         return distances.reshape(rows.shape)
 
     def _prepare(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Float32[np.ndarray, "query joint"]:

@@ -17,7 +17,7 @@ from raystp.index.description import IndexDescription
 from raystp.index.expression.measured import MeasuredGenes
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.search.merge import SearchResult, incomplete, merge_top_k
-from raystp.index.search.score import check_k, count_allowed
+from raystp.index.search.score import Distance, check_k, count_allowed
 from raystp.storage import StoragePath
 
 Queries = Float32[np.ndarray, "query joint"]
@@ -55,9 +55,9 @@ class ShardGroup:
         """Search these shards, comparing every row."""
         return self.index.search_exactly(queries, k, allowed=allowed)
 
-    def distances(self, queries: Queries, rows: Rows) -> Float32[np.ndarray, "query k"]:
+    def distances(self, queries: Queries, rows: Rows, distance: Distance) -> Float32[np.ndarray, "query k"]:
         """Return d^2 to the rows of these shards, 0 for the others."""
-        return self.index.squared_distances(queries, rows)
+        return self.index.squared_distances(queries, rows, distance=distance)
 
     def sums(self, weights: Weights, rows: Rows, genes: Genes) -> Expression:
         """Return these shards' share of weighted sums."""
@@ -108,9 +108,11 @@ class RemoteIndex:
         """Return the distance of each query's nearest row by its score."""
         return self.head.nearest_distance(best)
 
-    def squared_distances(self, queries: Queries, rows: Rows) -> Float32[np.ndarray, "query k"]:
+    def squared_distances(
+        self, queries: Queries, rows: Rows, *, distance: Distance = "l2"
+    ) -> Float32[np.ndarray, "query k"]:
         """Return d^2: each row is in one group."""
-        return functools.reduce(np.add, self.shards.call("distances", queries, rows))
+        return functools.reduce(np.add, self.shards.call("distances", queries, rows, distance))
 
     @property
     def measured(self) -> MeasuredGenes | None:

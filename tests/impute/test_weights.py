@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from raystp.errors import ModelError
-from raystp.impute.weights import WEIGHTS, mean, softmax, top1, weighted_average
+from raystp.impute.weights import WEIGHTS, inverse_square, mean, softmax, top1, weighted_average
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 50))
 SCORES = arrays(np.float32, SHAPES, elements=st.floats(-1e6, 1e6, width=32))
@@ -48,3 +48,16 @@ def test_softmax_goes_from_the_mean_to_top1_as_the_temperature_falls() -> None:
     for temperature in (0.0, -1.0, float("nan")):
         with pytest.raises(ModelError, match="it must be above 0"):
             softmax(scores, temperature)
+
+
+def test_inverse_square_weights_of_an_exact_hit_are_finite_and_it_takes_all() -> None:
+    """Acceptance 5 of mclSTExp."""
+    d2 = np.array([[0.0, 1.0, 4.0], [0.0, 0.0, 9.0], [0.0, 0.0, 0.0], [1.0, 4.0, 4.0]], np.float32)
+    expected = np.array([[1, 0, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3], [2 / 3, 1 / 6, 1 / 6]])
+    np.testing.assert_allclose(inverse_square(d2), expected, atol=1e-6)
+
+
+def test_inverse_square_weights_do_not_depend_on_the_unit_of_the_distances() -> None:
+    d2 = np.array([[0.5, 2.0, 7.0]], np.float32)
+    for unit in (1e-18, 1.0, 1e18):
+        np.testing.assert_allclose(inverse_square(d2 * np.float32(unit)), inverse_square(d2), rtol=1e-6)

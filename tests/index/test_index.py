@@ -102,6 +102,8 @@ def test_distances_are_between_vectors_as_the_model_gave_them(tmp_path: Path, me
     rows = np.random.default_rng(3).integers(0, ROWS, (20, 7))
     difference = queries()[:, None].astype(np.float64) - reference().vectors[rows]
     np.testing.assert_allclose(index.squared_distances(queries(), rows), (difference**2).sum(axis=2), rtol=1e-5)
+    absolute = np.abs(difference).sum(axis=2) ** 2
+    np.testing.assert_allclose(index.squared_distances(queries(), rows, distance="l1"), absolute, rtol=1e-5)
 
 
 def test_an_index_records_where_each_row_came_from(tmp_path: Path) -> None:

@@ -9,13 +9,16 @@ ordered by the lower row.
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from raystp.errors import ModelError, some
 from raystp.index.search import kernels, threads
 
 Metric = Literal["cosine", "l2"]
 """`cosine`: the score is the cosine, in [-1, 1]. `l2`: the score is minus the squared Euclidean distance."""
+
+Distance = Literal["l2", "l1"]
+"""Euclidean, or the sum of absolute differences."""
 
 METRICS: tuple[Metric, ...] = ("cosine", "l2")
 ROUNDOFF = 2.0**-24
@@ -95,6 +98,16 @@ def best_candidates(
     arguments = (_read_only(reference), _read_only(queries), *ordered, floor, metric == "l2", scores, found)
     kernels.run_over(kernels.best_candidates, len(rows), arguments, values=rows.size * reference.shape[1])
     return scores, found
+
+
+def squared_distances(
+    queries: Float[np.ndarray, "*#pair joint"], vectors: Float[np.ndarray, "*#pair joint"], distance: Distance
+) -> Float32[np.ndarray, "..."]:
+    """Return d^2 of each pair, in float32."""
+    difference = queries - vectors
+    if distance == "l2":
+        return np.asarray(np.square(difference).sum(axis=-1), np.float32)
+    return np.asarray(np.square(np.abs(difference).sum(axis=-1)), np.float32)
 
 
 def safe_floor(

@@ -56,8 +56,8 @@ class ImputeConfig(StepConfig[ImputeRun]):
     k: int = Field(default=50, ge=1)
     """Neighbours of a contrastive model."""
 
-    weights: Literal["mean", "top1", "softmax", "weighted_average"] = "mean"
-    """Weights of the neighbours, see `raystp.impute.weights`; the last three favour near neighbours."""
+    weights: Literal["mean", "top1", "softmax", "weighted_average", "inverse_square", "inverse_square_l1"] = "mean"
+    """Weights of the neighbours, see `raystp.impute.weights`; all but `mean` favour near neighbours."""
 
     search: Literal["index", "exact"] = "index"
     """Search as the index was built, or compare every row whatever its kind. An `exact` index gives equal results."""

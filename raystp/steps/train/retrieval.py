@@ -14,6 +14,7 @@ from raystp.impute.weights import WEIGHTS
 from raystp.index.expression.measured import MeasuredGenes
 from raystp.index.expression.shard import in_memory
 from raystp.index.search.exact import search
+from raystp.index.search.score import squared_distances
 from raystp.models.predictor import ContrastivePredictor
 
 
@@ -44,7 +45,9 @@ def retrieve(
         vectors = model.embed_spots(reference.expression)
     scores, rows = search(vectors, images, min(retrieval.k, len(vectors)), metric=retrieval.metric)
     weighting = WEIGHTS[retrieval.weights]
-    read = scores if weighting.input == "scores" else np.square(images[:, None] - vectors[rows]).sum(axis=2)
+    read = scores
+    if weighting.input == "squared distances":
+        read = squared_distances(images[:, None], vectors[rows], weighting.distance)
     weights, measured = weighting.compute(read), MeasuredGenes.of_values(reference.expression)
     if measured is None:
         return in_memory(reference.expression).share_of_sum(weights, rows)

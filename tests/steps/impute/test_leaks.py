@@ -130,7 +130,7 @@ def test_an_index_of_another_model_is_refused_and_both_are_named(toy_store: Stor
         ({"slides": ["S9"]}, r"slides: no embeddings of 'S9' in \S+; it has embeddings of S1, S2, S3, S4"),
         (
             {"weights": "median"},
-            r"weights: Input should be 'mean', 'top1', 'softmax' or 'weighted_average', got 'median'",
+            r"weights: Input should be 'mean', 'top1', .* or 'inverse_square_l1', got 'median'",
         ),
         ({"protocol": "mine"}, "unknown protocol 'mine'; choose from patient, section"),
     ],

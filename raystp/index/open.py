@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from raystp.errors import ArtifactError, ModelError
 from raystp.index import files
+from raystp.index.all_rows import RowSums, RowWeighting, WeighedRows, mean_and_variance, merge_sums, sum_rows
 from raystp.index.description import VERSION, VERSION_WITH_UNMEASURED, IndexDescription
 from raystp.index.expression.measured import MeasuredGenes
 from raystp.index.reference import read_rows
@@ -138,6 +139,47 @@ class ReferenceIndex:
         """Return the weighted variance of each query's rows around their mean, as in `weighted_mean`."""
         spread = self.weighted_spread(weights, rows, mean, genes)
         return spread if self.measured is None else self.measured.variance(spread, mean, weights, rows, genes=genes)
+
+    def mean_of_all_rows(
+        self,
+        queries: Float32[np.ndarray, "query joint"],
+        weighting: RowWeighting,
+        *,
+        allowed: Bool[np.ndarray, "row"] | None = None,
+        genes: Int64[np.ndarray, "gene"] | None = None,
+    ) -> tuple[Float32[np.ndarray, "query gene"], Float32[np.ndarray, "query gene"] | None]:
+        """Return each query's weighted mean over all (allowed) rows, and the variance if the weighting sums squares.
+
+        Every row is read, whatever the kind. A row that has not measured a gene has no vote for it; where no row has,
+        the mean is NaN. All shards must be open. Raises ModelError as `search` does.
+        """
+        sums = self.sums_of_all_rows(queries, weighting, allowed=allowed, genes=genes)
+        return mean_and_variance(sums, self.measured, genes)
+
+    def sums_of_all_rows(
+        self,
+        queries: Float32[np.ndarray, "query joint"],
+        weighting: RowWeighting,
+        *,
+        allowed: Bool[np.ndarray, "row"] | None = None,
+        genes: Int64[np.ndarray, "gene"] | None = None,
+    ) -> RowSums:
+        """Return the sums over the rows of the open shards, which `all_rows.merge_sums` merges with those of others."""
+        prepared, own = self._prepare(queries, 1, allowed), score.lengths(queries)
+        lengths = self._lengths() if self.metric == "cosine" else None
+        parts = []
+        for shard in self.shards:
+            mine = slice(shard.first, shard.end)
+            rows = WeighedRows(
+                metric=self.metric,
+                vectors=shard.vectors,
+                lengths=None if lengths is None else lengths[mine],
+                expression=shard.expression,
+                pattern=None if self.measured is None else self.measured.of_row[mine],
+                patterns=1 if self.measured is None else len(self.measured.patterns),
+            )
+            parts.append(sum_rows(rows, prepared, own, weighting, allowed=_part(allowed, shard), genes=genes))
+        return merge_sums(parts)
 
     def weighted_sum(
         self,

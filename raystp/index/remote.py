@@ -1,7 +1,8 @@
 """A reference index whose shards are open in other processes, behind the interface of `ReferenceIndex`.
 
 What calls those processes is a `ShardCaller`; this module knows nothing of actors. Arguments and results of a
-`ShardGroup` are arrays, and its methods take positional arguments, so that any remote call can carry them.
+`ShardGroup` are arrays, or records of arrays and functions of a module, and its methods take positional arguments, so
+that any remote call can carry them.
 """
 
 import functools
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Int64
 
+from raystp.index.all_rows import RowSums, RowWeighting, mean_and_variance, merge_sums
 from raystp.index.description import IndexDescription
 from raystp.index.expression.measured import MeasuredGenes
 from raystp.index.open import ReferenceIndex, open_reference_index
@@ -62,6 +64,10 @@ class ShardGroup:
     def sums(self, weights: Weights, rows: Rows, genes: Genes) -> Expression:
         """Return these shards' share of weighted sums."""
         return self.index.weighted_sum(weights, rows, genes)
+
+    def all_rows(self, queries: Queries, weighting: RowWeighting, allowed: Allowed, genes: Genes) -> RowSums:
+        """Return the sums over all rows of these shards."""
+        return self.index.sums_of_all_rows(queries, weighting, allowed=allowed, genes=genes)
 
     def spreads(self, weights: Weights, rows: Rows, mean: Expression, genes: Genes) -> Expression:
         """Return these shards' share of weighted squared differences."""
@@ -123,6 +129,14 @@ class RemoteIndex:
         """Return the mean from the groups' shares of the sum, added in their order."""
         sums = functools.reduce(np.add, self.shards.call("sums", weights, rows, genes))
         return sums if self.measured is None else self.measured.mean(sums, weights, rows, genes)
+
+    def mean_of_all_rows(
+        self, queries: Queries, weighting: RowWeighting, *, allowed: Allowed = None, genes: Genes = None
+    ) -> tuple[Expression, Expression | None]:
+        """Return the mean, and the variance, from the groups' sums over all rows."""
+        self._check(1, allowed)
+        sums = merge_sums(self.shards.call("all_rows", queries, weighting, allowed, genes))
+        return mean_and_variance(sums, self.measured, genes)
 
     def weighted_variance(self, weights: Weights, rows: Rows, mean: Expression, genes: Genes = None) -> Expression:
         """Return the variance from the groups' shares of the sum, added in their order."""

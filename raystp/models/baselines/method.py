@@ -1,5 +1,6 @@
 """The records of the baselines, which are fitted at once, and their options."""
 
+import math
 from dataclasses import dataclass
 
 from raystp.models.method import Method, NoOptions
@@ -17,8 +18,58 @@ class KnnOptions:
         check_at_least(self, {"k": 1})
 
 
+@dataclass(frozen=True)
+class RidgeLowrankOptions:
+    """Options of ridge with a low-rank output."""
+
+    rank: int | None = None
+    """Number of directions of expression that are predicted. By default it is chosen together with the penalty, by
+    cross-validation over the training sections."""
+
+    def __post_init__(self) -> None:
+        if self.rank is not None:
+            check_at_least(self, {"rank": 1})
+
+
+@dataclass(frozen=True)
+class KernelRidgeOptions:
+    """Options of kernel ridge."""
+
+    gamma: float | None = None
+    """In exp(-gamma d^2), with d the distance of standardised features divided by the root of their number. By default
+    it is chosen together with the penalty, by cross-validation over the training sections."""
+    exact_spots: int = 20_000
+    """Most training spots that are all used as references; that many need 8 bytes times their square, 3.2 GB."""
+    landmarks: int = 4000
+    """References where there are more spots, drawn from `fit.seed` (Nystroem)."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, {"exact_spots": 2, "landmarks": 2})
+        if self.gamma is not None and not 0 < self.gamma < math.inf:
+            msg = f"gamma must be finite and above 0, got {self.gamma}"
+            raise ValueError(msg)
+
+
 RIDGE = Method(name="ridge", title="ridge", options=NoOptions, module="raystp.models.baselines.ridge", is_trained=False)
 """Linear regression with an L2 penalty chosen by cross-validation."""
+
+RIDGE_LOWRANK = Method(
+    name="ridge_lowrank",
+    title="ridge, low rank",
+    options=RidgeLowrankOptions,
+    module="raystp.models.baselines.ridge_lowrank",
+    is_trained=False,
+)
+"""Ridge whose predictions span few directions of expression."""
+
+KERNEL_RIDGE = Method(
+    name="kernel_ridge",
+    title="kernel ridge",
+    options=KernelRidgeOptions,
+    module="raystp.models.baselines.kernel_ridge",
+    is_trained=False,
+)
+"""Ridge in the space of a Gaussian kernel."""
 
 KNN = Method(name="knn", title="kNN", options=KnnOptions, module="raystp.models.baselines.knn", is_trained=False)
 """Mean expression of the nearest training tiles."""

@@ -45,6 +45,8 @@ class ModelMeta(TypedDict):
     """With gene texts: the genes held back from training."""
     text_encoder: NotRequired[dict[str, object]]
     """Name and settings of the encoder of the gene texts."""
+    tile: NotRequired[dict[str, float]]
+    """`side` of the tiles in um, and `pixels`."""
 
 
 def _default_fit(_options: Mapping[str, object]) -> FitOptions:

@@ -9,13 +9,14 @@ from raystp.models.attention.method import ATTENTION
 from raystp.models.baselines.method import GENE_MEAN, KERNEL_RIDGE, KNN, RIDGE, RIDGE_LOWRANK
 from raystp.models.bleep.method import BLEEP
 from raystp.models.genequery.method import GENEQUERY
+from raystp.models.mclstexp.method import MCLSTEXP
 from raystp.models.method import Method, ModelMeta
 from raystp.models.nh2st.method import NH2ST
 from raystp.models.predictor import Predictor
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (BLEEP, GENEQUERY, NH2ST, ATTENTION, RIDGE_LOWRANK, KERNEL_RIDGE, RIDGE, KNN, GENE_MEAN)
+    for method in (BLEEP, MCLSTEXP, GENEQUERY, NH2ST, ATTENTION, RIDGE_LOWRANK, KERNEL_RIDGE, RIDGE, KNN, GENE_MEAN)
 }
 
 DEFAULT = BLEEP.name

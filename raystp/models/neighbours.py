@@ -74,20 +74,25 @@ def neighbours(
 
 
 def spot_neighbours(boxes: Float64[np.ndarray, "spot 3"], group: Int64[np.ndarray, "spot"]) -> SpotNeighbours:
-    """Return the neighbourhoods of tiles in their own slides, within `REACH` of the array's pitch.
-
-    The pitch is the median distance to the nearest other tile of the slide: it suits hexagonal and square arrays, and
-    grids of tiles.
-    """
+    """Return the neighbourhoods of tiles in their own slides, within `REACH` of the array's pitch."""
     centres = tile_centres(boxes)
+    return neighbours(centres, group, within=REACH * pitches(centres, group))
+
+
+def pitches(centres: Float64[np.ndarray, "spot 2"], group: Int64[np.ndarray, "spot"]) -> Float64[np.ndarray, "spot"]:
+    """Return the pitch of each spot's slide, in the unit of `centres`; infinity on a slide of one spot.
+
+    It is the median distance to the nearest other spot of the slide, which suits hexagonal and square arrays, and grids
+    of tiles.
+    """
     nearest = neighbours(centres, group, k=2)
     apart = np.linalg.norm(centres - centres[nearest.rows[:, 1]], axis=1)
-    within = np.full(len(group), np.inf)
+    pitch = np.full(len(group), np.inf)
     for number in np.unique(group).tolist():
         rows = (group == number) & nearest.mask[:, 1]
         if rows.any():
-            within[group == number] = REACH * float(np.median(apart[rows]))
-    return neighbours(centres, group, within=within)
+            pitch[group == number] = float(np.median(apart[rows]))
+    return pitch
 
 
 def _rows_of_slides(

@@ -1,11 +1,20 @@
-"""Predict whole slides with a direct model. Not in `predictor`, so that reading a config does not import SciPy."""
+"""Predict whole slides with a direct model, and embed whole sections with a contrastive one.
+
+Not in `predictor`, so that reading a config does not import SciPy.
+"""
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from raystp.models.arrays import SpotArrays
 from raystp.models.neighbours import spot_neighbours
-from raystp.models.predictor import DirectPredictor, NeighbourPredictor
+from raystp.models.predictor import (
+    ContrastivePredictor,
+    DirectPredictor,
+    NeighbourPredictor,
+    SectionPredictor,
+    SpotSections,
+)
 
 
 def predict_slide(
@@ -28,3 +37,10 @@ def predict_spots(model: DirectPredictor, spots: SpotArrays) -> Float32[np.ndarr
         rows = spots.group == number
         out[rows] = predict_slide(model, spots.features[rows], spots.boxes[rows])
     return out
+
+
+def embed_reference(model: ContrastivePredictor, spots: SpotArrays) -> Float32[np.ndarray, "spot joint"]:
+    """Return a model's embeddings of measured spots; `spots` hold whole sections, for a model that reads them."""
+    if isinstance(model, SectionPredictor) and model.needs_sections:
+        return model.embed_spots(spots.expression, sections=SpotSections(spots.group, spots.boxes))
+    return model.embed_spots(spots.expression)

@@ -6,10 +6,11 @@ model's meta names, or from the image encoder that was trained with the model (`
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from raystp.errors import ModelError
 
@@ -100,6 +101,32 @@ class ContrastivePredictor(OpenModel, Protocol):
 
     def embed_spots(self, expression: Float[np.ndarray, "spot gene"]) -> Float32[np.ndarray, "spot joint"]:
         """Return the embeddings of measured spots, columns in the order of `genes`; raises ModelError for others."""
+        ...
+
+
+@dataclass(frozen=True)
+class SpotSections:
+    """Where measured spots are."""
+
+    group: Int64[np.ndarray, "spot"]
+    """Number of each spot's section."""
+    boxes: Float64[np.ndarray, "spot 3"]
+    """Tiles (x, y, side) in level-0 px."""
+
+
+@runtime_checkable
+class SectionPredictor(ContrastivePredictor, Protocol):
+    """A contrastive model that can also read the section of each spot that it embeds."""
+
+    @property
+    def needs_sections(self) -> bool:
+        """Whether `embed_spots` needs `sections`."""
+        ...
+
+    def embed_spots(
+        self, expression: Float[np.ndarray, "spot gene"], *, sections: SpotSections | None = None
+    ) -> Float32[np.ndarray, "spot joint"]:
+        """Return the embeddings of measured spots; `sections` are whole, and do not mix."""
         ...
 
 

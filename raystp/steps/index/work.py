@@ -28,6 +28,7 @@ from raystp.index.queries import evenly_spaced, queries_table
 from raystp.index.reference import rows_table
 from raystp.index.write import IndexPlan, write_shard_files
 from raystp.models.methods import open_predictor
+from raystp.models.predict import embed_reference
 from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
 from raystp.steps.index.config import Vectors
@@ -137,7 +138,7 @@ def unmeasured_warnings(genes: Sequence[str], unmeasured: Mapping[str, Sequence[
 def embed_table(model: ContrastivePredictor, table: SpotTable, vectors: Vectors) -> tuple[Embeddings, Embeddings]:
     """Return the vectors of spots in the index, and the embeddings of their tiles, which serve as queries."""
     images = model.embed_images(table.features)
-    return (model.embed_spots(table.expression) if vectors == "expression" else images), images
+    return (embed_reference(model, table) if vectors == "expression" else images), images
 
 
 @functools.lru_cache(maxsize=1)

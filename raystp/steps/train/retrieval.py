@@ -15,6 +15,7 @@ from raystp.index.expression.measured import MeasuredGenes
 from raystp.index.expression.shard import in_memory
 from raystp.index.search.exact import search
 from raystp.index.search.score import squared_distances
+from raystp.models.predict import embed_reference
 from raystp.models.predictor import ContrastivePredictor
 
 
@@ -42,7 +43,7 @@ def retrieve(
     if retrieval.vectors == "image":
         vectors = model.embed_images(reference.features)
     else:
-        vectors = model.embed_spots(reference.expression)
+        vectors = embed_reference(model, reference)
     scores, rows = search(vectors, images, min(retrieval.k, len(vectors)), metric=retrieval.metric)
     weighting = WEIGHTS[retrieval.weights]
     read = scores

@@ -17,9 +17,14 @@ from raystp.cluster.training.workers import gather
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.bleep.options import BleepOptions
 from raystp.models.contrastive import loss_blocks
+from raystp.models.mclstexp.model import seeded_mclstexp
+from raystp.models.mclstexp.options import MclstexpOptions
+from raystp.models.mclstexp.places import section_places
+from raystp.models.mclstexp.samples import SectionSpots
 from raystp.models.nh2st.model import seeded_nh2st
 from raystp.models.nh2st.options import Nh2stOptions
 from raystp.models.nh2st.samples import NeighbourSamples
+from raystp.models.predictor import SpotSections
 from raystp.models.training.fit import TrainState, accumulate
 from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout, epoch_plan
@@ -53,12 +58,23 @@ def _nh2st(form: Any) -> Setup:
     return TrainState.start(model, model.loss, OPTIONS, loss_part=model.loss_part), samples
 
 
+def _mclstexp() -> Setup:
+    """Return spots of two sections on a line."""
+    options = MclstexpOptions(positions="learned", dim=8, heads=2, head_dim=4, context_spots=12)
+    model = seeded_mclstexp(FEATURES, GENES, options, seed=1)
+    line = np.arange(ROWS)
+    sections = SpotSections(line % 2, np.stack([line // 2 * 9.0, np.ones(ROWS), np.full(ROWS, 8.0)], axis=1))
+    samples = SectionSpots.of(_arrays(), sections, section_places(options, sections, None), options)
+    return TrainState.start(model, model.loss, OPTIONS, loss_part=model.loss_part), samples
+
+
 # Without dropout, whose random masks differ with the number of workers.
 SETUPS: dict[str, Callable[[], Setup]] = {
     "BLEEP": lambda: _bleep(BleepOptions(dropout=0.0, dim=8)),
     "BLEEP, identity": lambda: _bleep(BleepOptions(dropout=0.0, dim=8, target="identity", normalize_embeddings=True)),
     "NH2ST": lambda: _nh2st("faithful"),
     "NH2ST, mended": lambda: _nh2st("mended"),
+    "mclSTExp": _mclstexp,
 }
 
 

@@ -26,6 +26,7 @@ STEPS = {
     "spots": "measured sections -> one AnnData per section",
     "tile": "slides [+ spots] -> tiles table, tissue masks, thumbnails",
     "embed": "tiles + slides + an encoder -> embeddings",
+    "complete": "spots -> labels whose zeros are replaced, for training",
     "train": "spots + embeddings or pixels -> a model",
     "tune": "a train config + a search space -> a trials table, the best config",
     "index": "a contrastive model + reference spots -> a reference index",

@@ -72,6 +72,29 @@ EPOCHS = _schema(
     ],
 )
 
+COMPLETION_STEPS = _schema(
+    "completion steps",
+    1,
+    [
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("train_mse", pa.float64(), nullable=False),  # on hidden entries of the step's batch
+        pa.field("validation_mse", pa.float64()),  # on hidden entries of the validation sections
+    ],
+)
+
+COMPLETION_ERRORS = _schema(
+    "completion errors",
+    1,
+    [
+        pa.field("section", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("mse", pa.float64(), nullable=False),
+        pa.field("mae", pa.float64(), nullable=False),
+        pa.field("pcc", pa.float64()),  # mean over genes; null where no gene has one
+        pa.field("entries", pa.int64(), nullable=False),  # counted entries that were hidden
+    ],
+)
+
 TRIALS = _schema(
     "trials",
     1,

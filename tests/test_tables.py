@@ -16,6 +16,8 @@ SCHEMAS = {
     "failures": tables.FAILURES,
     "epochs": tables.EPOCHS,
     "scores": tables.SCORES,
+    "completion steps": tables.COMPLETION_STEPS,
+    "completion errors": tables.COMPLETION_ERRORS,
     "embeddings": tables.embeddings(4),
     "half embeddings": tables.embeddings(4, precision="float16"),
     "predictions": tables.predictions(3),

@@ -80,6 +80,15 @@ def split_by_section(
     return Split(train=rest, validation=tuple(validation), test=tuple(test), same_patient=same)
 
 
+def sections_named(names: Sequence[str], patients: Mapping[str, str]) -> list[str]:
+    """Return sections; the name of a patient stands for all of the patient's sections. Unknown names stay."""
+    return [
+        section
+        for name in names
+        for section in ([name] if name in patients else [s for s, p in patients.items() if p == name] or [name])
+    ]
+
+
 def spatial_block(xy: Float[np.ndarray, "spot 2"], share: float) -> Bool[np.ndarray, "spot"]:
     """Return which spots of a section validate: the `share` at the far end of the section's longer side.
 

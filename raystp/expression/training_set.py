@@ -6,9 +6,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from raystp.artifacts import Artifact
-from raystp.errors import ModelError
+from raystp.errors import ModelError, SectionError, some
+from raystp.expression.completed import load_completed
 from raystp.expression.folds import spatial_block
-from raystp.expression.gene_names import NO_ALIASES, Aliases
+from raystp.expression.gene_names import NO_ALIASES, Aliases, GeneNames
 from raystp.expression.sections import JoinedSection, check_panel, join_embeddings, join_tiles, load_counts
 from raystp.units import tile_centres
 
@@ -27,6 +28,8 @@ class TrainingSetSpec:
     genes: tuple[str, ...]
     aliases: Aliases = field(default_factory=dict)
     """Other names of the genes, by which sections with other gene names are matched."""
+    completed: Artifact | None = None
+    """A `complete` artifact: labels of training spots are taken from it, those of validation spots never."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +69,44 @@ class SpotTable:
 def load_training_set(spec: TrainingSetSpec) -> tuple[SpotTable, SpotTable | None]:
     """Return the training spots, and the validation spots if the spec has any.
 
+    With `completed`, the labels of the training spots are completed ones; those of the validation spots are measured.
     Raises ModelError where a validation block leaves one of the two sides empty, and SectionError for a section whose
     genes have other names than the panel's.
     """
+    train, validation = load_measured(spec)
+    return (train if spec.completed is None else with_completed_labels(train, spec, spec.completed)), validation
+
+
+def load_measured(spec: TrainingSetSpec) -> tuple[SpotTable, SpotTable | None]:
+    """Return the same spots with measured labels on both sides."""
     train = _load(spec, spec.train)
     if spec.validation_block > 0:
         block = _validation_block(train, spec.validation_block)
         _check_block(spec, block)
         return train.select(~block), train.select(block)
     return train, _load(spec, spec.validation) if spec.validation else None
+
+
+def with_completed_labels(table: SpotTable, spec: TrainingSetSpec, completed: Artifact) -> SpotTable:
+    """Return the table with the labels of completed genes replaced; other genes, and unmeasured ones, stay.
+
+    Raises SectionError where a section or a spot is not in `completed`.
+    """
+    expression = table.expression.copy()
+    for number, name in enumerate(table.sections):
+        section = load_completed(completed, name)
+        rows = np.flatnonzero(table.group == number)
+        row_of = {spot: row for row, spot in enumerate(section.spots)}
+        absent = [table.spots[row] for row in rows.tolist() if table.spots[row] not in row_of]
+        if absent:
+            msg = f"{completed.path} lacks {len(absent)} spots of section '{name}' ({some(absent)}): complete it again"
+            raise SectionError(msg)
+        columns = GeneNames(tuple(section.genes)).find(spec.genes, spec.aliases)
+        genes = np.flatnonzero(columns >= 0)
+        values = section.values[[row_of[table.spots[row]] for row in rows.tolist()]][:, columns[genes]]
+        at = np.ix_(rows, genes)
+        expression[at] = np.where(np.isnan(expression[at]) | np.isnan(values), expression[at], values)
+    return replace(table, expression=expression)
 
 
 def join_section(spots: Artifact, images: Artifact, section: str) -> JoinedSection:

@@ -28,6 +28,9 @@ SCHEMA_VERSION = 1
 MODEL_FILES = ("model.safetensors", "model.json")
 """Files of a stored model."""
 
+_STEP_OF = {"model": "train", "state": "train", "completion": "complete"}
+"""Name of the files -> the step that writes them."""
+
 _STORE_KEYS = ("schema_version", "kind", "sha256")
 """Keys of `model.json` that `save_model` adds to the caller's."""
 
@@ -57,6 +60,22 @@ def load_model(folder: StoragePath) -> tuple[str, Arrays, dict[str, Any]]:
         arrays = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
         raise _damaged(folder / "model.safetensors", error) from None
+    return str(meta["kind"]), arrays, {name: value for name, value in meta.items() if name not in _STORE_KEYS}
+
+
+def save_completion(folder: StoragePath, method: str, arrays: Arrays, meta: Mapping[str, object]) -> None:
+    """Write a fitted completion into a folder as `completion.safetensors` and `completion.json`."""
+    ordered = {name: _array(value) for name, value in arrays.items()}
+    _write(folder, "completion", safetensors.numpy.save(ordered), {"kind": method, **meta})
+
+
+def load_completion(folder: StoragePath) -> tuple[str, Arrays, dict[str, Any]]:
+    """Return the method, the arrays and the meta of `save_completion`; raises ModelError like `load_model`."""
+    content, meta = _read(folder, "completion")
+    try:
+        arrays = safetensors.numpy.load(content)
+    except safetensors.SafetensorError as error:
+        raise _damaged(folder / "completion.safetensors", error) from None
     return str(meta["kind"]), arrays, {name: value for name, value in meta.items() if name not in _STORE_KEYS}
 
 
@@ -106,7 +125,7 @@ def _read(folder: StoragePath, name: str) -> tuple[bytes, dict[str, Any]]:
     json_path, arrays_path = folder / f"{name}.json", folder / f"{name}.safetensors"
     for path in (json_path, arrays_path):
         if not path.exists():
-            msg = f"{folder} has no {path.name}: it holds no finished {name}; run `raystp train` first"
+            msg = f"{folder} has no {path.name}: it holds no finished {name}; run `raystp {_STEP_OF[name]}` first"
             raise ModelError(msg)
     try:
         fields = json.loads(json_path.read_bytes())
@@ -116,7 +135,7 @@ def _read(folder: StoragePath, name: str) -> tuple[bytes, dict[str, Any]]:
     if version != SCHEMA_VERSION:
         msg = (
             f"{json_path} is of schema version {version}, this raystp reads version {SCHEMA_VERSION}: "
-            "run `raystp train` again with this version"
+            f"run `raystp {_STEP_OF[name]}` again with this version"
         )
         raise ModelError(msg)
     content = arrays_path.read_bytes()
@@ -124,7 +143,7 @@ def _read(folder: StoragePath, name: str) -> tuple[bytes, dict[str, Any]]:
     if seen != sha256:
         msg = (
             f"{arrays_path} has sha256 {seen}, but {json_path.name} states {sha256}: the two files were not written "
-            "together; copy both files again, or run `raystp train` again"
+            f"together; copy both files again, or run `raystp {_STEP_OF[name]}` again"
         )
         raise ModelError(msg)
     return content, fields
@@ -152,5 +171,5 @@ def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _damaged(path: StoragePath, error: Exception) -> ModelError:
     return ModelError(
         f"{path} cannot be read ({type(error).__name__}: {error}): a damaged or altered file; "
-        "copy it again, or run `raystp train` again"
+        f"copy it again, or run `raystp {_STEP_OF[path.name.partition('.')[0]]}` again"
     )

@@ -11,21 +11,36 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from raystp.errors import ModelError
+from raystp.models.arrays import Arrays
 from raystp.models.completion.values import (
     SectionValues,
+    check_counted,
     keep_real,
     mask_rates,
     mean_of_real,
     nearest_spots,
     real_share,
 )
+from raystp.models.training.options import check_at_least
 
-ALPHA = 1000.0
-"""The ridge penalty: chosen on masked entries of training sections among 30 to 3,000; the result is flat there."""
 
-NEIGHBOURS = 6
-DRAWS = 4
-"""Random masks per training section."""
+@dataclass(frozen=True)
+class LinearOptions:
+    """Options of the linear completion."""
+
+    alpha: float = 1000.0
+    """The ridge penalty. The error on hidden entries of her2st changes little from 30 to 3,000."""
+    neighbours: int = 6
+    """Spots whose mean is an input; 0 for the spot alone."""
+    draws: int = 4
+    """Random masks per training section."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least(self, {"alpha": 0, "neighbours": 0, "draws": 1})
+        if self.alpha == 0:
+            msg = "linear.alpha must be above 0: inputs of hidden entries are 0, so the problem is singular without it"
+            raise ModelError(msg)
 
 
 @dataclass(frozen=True)
@@ -37,31 +52,44 @@ class LinearCompletion:
     weights: Float64[np.ndarray, "input gene"]
     """Inputs are the spot's genes, then the neighbours' means. A gene's weight on itself is 0."""
     offset: Float64[np.ndarray, "gene"]
+    neighbours: int
 
     def complete(self, section: SectionValues) -> Float32[np.ndarray, "spot gene"]:
         """Return the section with each missing entry predicted; it depends on this section alone."""
-        inputs = _inputs(section, section.real, self.mean)
+        inputs = _inputs(section, section.real, self.mean, self.neighbours)
         predicted = inputs @ self.weights + self.offset + self.mean
         return keep_real(section, predicted.astype(np.float32))
 
+    def arrays(self) -> Arrays:
+        """Return what `open_linear` needs."""
+        return {"gene_mean": self.mean, "weights": self.weights, "offset": self.offset}
 
-def fit_linear(sections: list[SectionValues], *, alpha: float = ALPHA, seed: int = 0) -> LinearCompletion:
-    """Fit on the training sections, with `DRAWS` random masks of each; raises ModelError for a gene never counted."""
-    share = real_share(sections)
-    if not share.all():
-        msg = f"{int((share == 0).sum())} of {len(share)} genes have no count in the training sections: leave them out"
+
+def open_linear(arrays: Arrays, options: LinearOptions) -> LinearCompletion:
+    """Return a stored regression, ready to complete sections; raises ModelError where an array is absent."""
+    absent = sorted({"gene_mean", "weights", "offset"} - arrays.keys())
+    if absent:
+        msg = f"the stored arrays are not those of a linear completion: {', '.join(absent)} absent"
         raise ModelError(msg)
+    mean, weights, offset = (np.asarray(arrays[name], np.float64) for name in ("gene_mean", "weights", "offset"))
+    return LinearCompletion(mean, weights, offset, options.neighbours)
+
+
+def fit_linear(sections: list[SectionValues], options: LinearOptions) -> LinearCompletion:
+    """Fit on the training sections, under random masks of each; raises ModelError for a gene never counted."""
+    share = real_share(sections)
+    check_counted(share)
     mean = mean_of_real(sections)
-    rng, rates = np.random.default_rng(seed), mask_rates(share)
+    rng, rates = np.random.default_rng(options.seed), mask_rates(share)
     inputs, targets, hidden = [], [], []
     for section in sections:
-        for _ in range(DRAWS):
+        for _ in range(options.draws):
             masked = section.real & (rng.random(section.values.shape) < rates)
-            inputs.append(_inputs(section, section.real & ~masked, mean))
+            inputs.append(_inputs(section, section.real & ~masked, mean, options.neighbours))
             targets.append(section.values - mean)
             hidden.append(masked)
-    weights, offset = _solve(np.concatenate(inputs), np.concatenate(targets), np.concatenate(hidden), alpha)
-    return LinearCompletion(mean, weights, offset)
+    weights, offset = _solve(np.concatenate(inputs), np.concatenate(targets), np.concatenate(hidden), options.alpha)
+    return LinearCompletion(mean, weights, offset, options.neighbours)
 
 
 def _solve(
@@ -88,12 +116,17 @@ def _solve(
 
 
 def _inputs(
-    section: SectionValues, visible: Bool[np.ndarray, "spot gene"], mean: Float64[np.ndarray, "gene"]
+    section: SectionValues,
+    visible: Bool[np.ndarray, "spot gene"],
+    mean: Float64[np.ndarray, "gene"],
+    neighbours: int,
 ) -> Float64[np.ndarray, "spot input"]:
     """Return the spot's visible genes and the mean of its neighbours' visible ones, both centred; 0 where none is."""
     centred = np.where(visible, section.values - mean, 0.0)
-    near = nearest_spots(section.xy, NEIGHBOURS)
-    is_other = near[:, 1:] != near[:, :1]
-    total = (centred[near[:, 1:]] * is_other[..., None]).sum(axis=1)
-    count = (visible[near[:, 1:]] & is_other[..., None]).sum(axis=1)
+    near = nearest_spots(section.xy, neighbours)
+    total, count = np.zeros_like(centred), np.zeros(centred.shape, np.int64)
+    for column in near.T[1:]:  # one neighbour at a time: all at once need neighbours times the memory
+        is_other = (column != near[:, 0])[:, None]
+        total += np.where(is_other, centred[column], 0.0)
+        count += visible[column] & is_other
     return np.concatenate([centred, total / np.maximum(count, 1)], axis=1)

@@ -22,12 +22,14 @@ from raystp.errors import ModelError
 from raystp.models.arrays import Arrays
 from raystp.models.completion.values import (
     SectionValues,
+    check_counted,
     keep_real,
     mask_rates,
     mean_of_real,
     nearest_spots,
     real_share,
 )
+from raystp.models.training.options import check_at_least
 
 _BATCH = 1024
 """Spots completed at a time: limits the memory and does not change the result."""
@@ -51,11 +53,10 @@ class SpackleOptions:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        least = {"neighbours": 0, "layers": 1, "heads": 1, "feedforward": 1, "batch_size": 1, "steps": 1}
-        wrong = [f"{name} {getattr(self, name)}" for name, low in least.items() if getattr(self, name) < low]
-        if wrong or not 0 <= self.dropout < 1 or self.check_every < 1:
-            seen = ", ".join(wrong) or f"dropout {self.dropout}, check_every {self.check_every}"
-            msg = f"options of spackle are out of range: {seen}; counts are 1 or more and dropout is from 0 to below 1"
+        counts = ("layers", "heads", "feedforward", "batch_size", "steps", "check_every")
+        check_at_least(self, {"neighbours": 0, "dropout": 0, **dict.fromkeys(counts, 1)})
+        if self.dropout >= 1 or self.lr <= 0:
+            msg = f"options of spackle: dropout must be below 1 and lr above 0, got {self.dropout} and {self.lr}"
             raise ModelError(msg)
 
 
@@ -118,7 +119,7 @@ def open_spackle(arrays: Arrays, options: SpackleOptions) -> SpackleCompletion:
 
 
 def fit_spackle(
-    sections: list[SectionValues], options: SpackleOptions, *, validation: list[SectionValues] | None = None
+    sections: list[SectionValues], options: SpackleOptions, validation: list[SectionValues] | None = None
 ) -> tuple[SpackleCompletion, list[dict[str, float]]]:
     """Train on sections; return the model and the errors by step.
 
@@ -126,14 +127,11 @@ def fit_spackle(
     once; without them the last step is kept. Depends on the seed alone. Raises ModelError for a gene without a count.
     """
     share = real_share(sections)
-    if not share.all():
-        msg = f"{int((share == 0).sum())} of {len(share)} genes have no count in the training sections: leave them out"
-        raise ModelError(msg)
+    check_counted(share)
     mean, rates = mean_of_real(sections), mask_rates(share)
     generator = torch.Generator().manual_seed(options.seed)
     samples = _Samples.of(sections, mean, options.neighbours)
-    held = _Samples.of(validation, mean, options.neighbours) if validation else None
-    held_hidden = _hide(held.real, rates, generator) if held is not None else None
+    held = _HeldOut.of(_Samples.of(validation, mean, options.neighbours), rates, generator) if validation else None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(options.seed)
         model = Spackle(sections[0].values.shape[1], options)
@@ -142,12 +140,11 @@ def fit_spackle(
         best: tuple[float, dict[str, Tensor]] | None = None
         for step in range(1, options.steps + 1):
             batch = torch.randperm(len(samples.near), generator=generator)[: options.batch_size]
-            loss = _step(model, optimizer, samples.tokens(batch, rates, generator))
+            row = {"step": float(step), "train_mse": _step(model, optimizer, samples.tokens(batch, rates, generator))}
             if step % options.check_every and step != options.steps:
                 continue
-            row = {"step": float(step), "train_mse": loss}
-            if held is not None and held_hidden is not None:
-                row["validation_mse"] = _error(model, held, held_hidden)
+            if held is not None:
+                row["validation_mse"] = held.error(model)
                 if best is None or row["validation_mse"] < best[0]:
                     best = row["validation_mse"], {n: v.detach().clone() for n, v in model.state_dict().items()}
             history.append(row)
@@ -183,6 +180,30 @@ class _Samples:
         return self.centred[near].masked_fill(hidden, 0.0), self.centred[rows], hidden[:, 0]
 
 
+@dataclass(frozen=True)
+class _HeldOut:
+    """Validation spots under one mask."""
+
+    samples: _Samples
+    hidden: Bool[Tensor, "spot gene"]
+
+    @classmethod
+    def of(cls, samples: _Samples, rates: Float64[np.ndarray, "gene"], generator: torch.Generator) -> "_HeldOut":
+        return cls(samples, _hide(samples.real, rates, generator))
+
+    def error(self, model: Spackle) -> float:
+        """Return the mean squared error on the hidden entries of all spots."""
+        centred, near = self.samples.centred, self.samples.near
+        visible, total = centred.masked_fill(self.hidden, 0.0), 0.0
+        model.eval()
+        with torch.no_grad():
+            for start in range(0, len(near), _BATCH):
+                part = slice(start, start + _BATCH)
+                errors = (model(visible[near[part]]) - centred[part]).square()
+                total += float(errors[self.hidden[part]].sum())
+        return total / max(1, int(self.hidden.sum()))
+
+
 def _centred(
     section: SectionValues, visible: Bool[np.ndarray, "spot gene"], mean: Float64[np.ndarray, "gene"]
 ) -> Float[Tensor, "spot gene"]:
@@ -200,20 +221,8 @@ def _step(model: Spackle, optimizer: torch.optim.Optimizer, batch: tuple[Tensor,
     """Take one step on (tokens, truth, hidden) of some spots; return the error on the hidden entries."""
     tokens, truth, hidden = batch
     optimizer.zero_grad(set_to_none=True)
-    error = functional.mse_loss(model.train()(tokens), truth, reduction="none")[hidden].mean()
+    errors = functional.mse_loss(model.train()(tokens), truth, reduction="none")[hidden]
+    error = errors.sum() / max(1, len(errors))  # a small batch may hide nothing
     torch.autograd.backward(error)
     optimizer.step()
     return float(error.detach())
-
-
-def _error(model: Spackle, samples: _Samples, hidden: Bool[Tensor, "spot gene"]) -> float:
-    """Return the mean squared error on the hidden entries of all spots."""
-    visible = samples.centred.masked_fill(hidden, 0.0)
-    total = 0.0
-    model.eval()
-    with torch.no_grad():
-        for start in range(0, len(samples.near), _BATCH):
-            part = slice(start, start + _BATCH)
-            error = (model(visible[samples.near[part]]) - samples.centred[part]).square()
-            total += float(error[hidden[part]].sum())
-    return total / max(1, int(hidden.sum()))

@@ -1,7 +1,7 @@
 """The values of one section to complete, and the neighbourhoods that completion reads.
 
-An entry is *real* if its count is above 0, and *missing* if it is 0. Methods replace missing entries only: real ones
-are returned unchanged, to the bit.
+An entry is *real* if its count is above 0, *missing* if it is 0, and NaN if the section has not measured the gene.
+Methods replace missing entries only: real ones are returned unchanged, to the bit, and NaN stays NaN.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,13 @@ HIDDEN_SHARE = 0.3
 TOUCHING = 1.2
 """Two spots touch within this many pitches: 6 neighbours on a hexagonal array, 4 on a square one."""
 
+SQUARE_NEIGHBOURS = 4
+"""Spots that touch a spot of a square array, without corners. A hexagonal array has more."""
+
 
 @dataclass(frozen=True)
 class SectionValues:
-    """log1p CP10k of one section over the genes to complete; 0 where nothing was counted."""
+    """log1p CP10k of one section over the genes to complete; 0 where nothing was counted, NaN if not measured."""
 
     values: Float32[np.ndarray, "spot gene"]
     xy: Float64[np.ndarray, "spot 2"]
@@ -35,14 +38,33 @@ class SectionValues:
         if len(self.values) != len(self.xy):
             msg = f"a section has {len(self.values)} rows of values and {len(self.xy)} positions; expected as many"
             raise ModelError(msg)
-        if not np.isfinite(self.values).all() or self.values.min(initial=0.0) < 0:
-            msg = "values to complete must be finite and 0 or above: give log1p of measured counts"
+        unmeasured = np.isnan(self.values)
+        if np.isinf(self.values).any() or (self.values < 0).any() or (unmeasured != unmeasured.all(axis=0)).any():
+            msg = (
+                "values to complete must be finite and 0 or above, or NaN in the whole column of a gene that was not "
+                "measured: give log1p of measured counts"
+            )
             raise ModelError(msg)
 
     @property
     def real(self) -> Bool[np.ndarray, "spot gene"]:
         """Which entries were counted."""
-        return self.values > 0
+        real: Bool[np.ndarray, "spot gene"] = self.values > 0
+        return real
+
+    @property
+    def measured(self) -> Bool[np.ndarray, "gene"]:
+        """Which genes the section has measured."""
+        measured: Bool[np.ndarray, " gene"] = ~np.isnan(self.values).any(axis=0)
+        return measured
+
+
+def neighbour_graph(xy: Float64[np.ndarray, "spot 2"]) -> sp.csr_matrix:
+    """Return the graph of neighbouring spots: 6 on a hexagonal array, 8 (with corners) on a square one."""
+    graph = touching(xy)
+    degrees = np.diff(graph.indptr)
+    is_square = len(degrees) > 0 and np.quantile(degrees, 0.95) <= SQUARE_NEIGHBOURS
+    return touching(xy, diagonal=True) if is_square else graph
 
 
 def touching(xy: Float64[np.ndarray, "spot 2"], *, diagonal: bool = False) -> sp.csr_matrix:
@@ -64,7 +86,7 @@ def touching(xy: Float64[np.ndarray, "spot 2"], *, diagonal: bool = False) -> sp
 
 
 def nearest_spots(xy: Float64[np.ndarray, "spot 2"], k: int) -> Int64[np.ndarray, "spot token"]:
-    """Return each spot and its `k` nearest others by distance, ties by row; a small section repeats the spot itself."""
+    """Return each spot and its `k` nearest others by distance; a small section repeats the spot itself."""
     others = min(k, len(xy) - 1)
     rows = np.arange(len(xy), dtype=np.int64)
     near = np.repeat(rows[:, None], k + 1, axis=1)
@@ -78,24 +100,37 @@ def nearest_spots(xy: Float64[np.ndarray, "spot 2"], k: int) -> Int64[np.ndarray
 
 def mask_rates(share: Float64[np.ndarray, "gene"]) -> Float64[np.ndarray, "gene"]:
     """Return the probability that a training mask hides a real entry of each gene, from the gene's share of them."""
-    rates: Float64[np.ndarray, gene] = np.minimum(HIDDEN_SHARE / np.maximum(share, 1e-12), MAX_MASKED)
+    rates: Float64[np.ndarray, " gene"] = np.minimum(HIDDEN_SHARE / np.maximum(share, 1e-12), MAX_MASKED)
     return rates
 
 
 def real_share(sections: list[SectionValues]) -> Float64[np.ndarray, "gene"]:
-    """Return the share of real entries of each gene over all spots of these sections."""
+    """Return the share of real entries of each gene over the spots that measured it; 0 where none did."""
     total = sum(section.real.sum(axis=0, dtype=np.int64) for section in sections)
-    return np.asarray(total, np.float64) / sum(len(section.values) for section in sections)
+    spots = sum(len(section.values) * section.measured for section in sections)
+    share: Float64[np.ndarray, " gene"] = np.asarray(total, np.float64) / np.maximum(np.asarray(spots), 1)
+    return share
 
 
 def mean_of_real(sections: list[SectionValues]) -> Float64[np.ndarray, "gene"]:
     """Return the mean of each gene's real entries over all spots of these sections; 0 for a gene without any."""
-    total = sum(section.values.sum(axis=0, dtype=np.float64) for section in sections)
+    total = sum(np.where(one.real, one.values, 0).sum(axis=0, dtype=np.float64) for one in sections)
     count = sum(section.real.sum(axis=0, dtype=np.int64) for section in sections)
-    mean: Float64[np.ndarray, "gene"] = np.asarray(total) / np.maximum(np.asarray(count), 1)
+    mean: Float64[np.ndarray, " gene"] = np.asarray(total) / np.maximum(np.asarray(count), 1)
     return mean
+
+
+def check_counted(share: Float64[np.ndarray, "gene"]) -> None:
+    """Raise ModelError for a gene without any real entry in the training sections: nothing is learned of it."""
+    if not share.all():
+        msg = (
+            f"{int((share == 0).sum())} of {len(share)} genes have no count in the training sections: leave them out, "
+            "or complete with method=median"
+        )
+        raise ModelError(msg)
 
 
 def keep_real(section: SectionValues, completed: Float32[np.ndarray, "spot gene"]) -> Float32[np.ndarray, "spot gene"]:
     """Return the completed values where nothing was counted, and the section's own where something was."""
-    return np.where(section.real, section.values, np.maximum(completed, np.float32(0.0)))
+    filled = np.where(section.real, section.values, np.maximum(completed, np.float32(0.0)))
+    return np.where(section.measured, filled, np.float32(np.nan))

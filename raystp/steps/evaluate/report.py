@@ -56,6 +56,10 @@ def source_artifacts(first: Prediction, store: str) -> dict[str, Artifact]:
     for role, step in (("index", "index"), ("embeddings", "embed")):
         if role in first.prediction.manifest.inputs:
             sources[role] = open_artifact(StoragePath.of(store) / first.prediction.manifest.inputs[role], step)
+    if "completed" in first.model.manifest.inputs:
+        sources["completed labels"] = open_artifact(
+            StoragePath.of(store) / first.model.manifest.inputs["completed"], "complete"
+        )
     sources["tiles"] = open_artifact(StoragePath(sources["embeddings"].manifest.notes["tiles"]), "tile")
     return sources
 

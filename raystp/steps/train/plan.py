@@ -21,6 +21,8 @@ class Sources:
     """Embeddings, or tiles for a training from pixels."""
     spots: Artifact | None = None
     """Measured spots; None for labels of whole cases."""
+    completed: Artifact | None = None
+    """Completed labels of training spots, where the config names any."""
 
     @property
     def measured(self) -> Artifact:
@@ -32,7 +34,8 @@ class Sources:
 
     def inputs(self) -> dict[str, Artifact | str]:
         """Return the artifacts by their role, for a fingerprint."""
-        return {"spots": self.spots, "images": self.images} if self.spots is not None else {"images": self.images}
+        named = {"spots": self.spots, "images": self.images, "completed": self.completed}
+        return {role: one for role, one in named.items() if one is not None}
 
 
 @runtime_checkable

@@ -38,7 +38,19 @@ logger = logging.getLogger("raystp")
 STEP = "train"
 CONFIG = TrainConfig
 
-KEPT = ("protocol", "train", "validation", "test", "patients", "panel", "d_image", "unseen", "bulk", "left_out")
+KEPT = (
+    "protocol",
+    "train",
+    "validation",
+    "test",
+    "patients",
+    "panel",
+    "d_image",
+    "unseen",
+    "bulk",
+    "left_out",
+    "completed",
+)
 """What the manifest repeats of the model's record, where it has it."""
 
 

@@ -197,8 +197,9 @@ def _best_yaml(writer: ArtifactWriter, config: TuneConfig, best: Trial) -> str:
     for key, value in best.overrides.items():
         set_field(values, key, value, key)
     model = open_artifact(writer.path.parent.parent / str(best.model), "train")
-    if "spots" in model.manifest.inputs:
-        values["spots"] = model.manifest.inputs["spots"]
+    for role in ("spots", "completed"):
+        if role in model.manifest.inputs:
+            values[role] = model.manifest.inputs[role]
     values["tiles" if values.get("tiles") else "embeddings"] = model.manifest.inputs["images"]
     values["name"] = f"{config.name}-best"
     values["run"] = {key: value for key, value in values["run"].items() if value is not None}

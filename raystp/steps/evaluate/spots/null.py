@@ -48,11 +48,13 @@ class SpotNullTask:
     retrieval: Retrieval
     """The retrieval of the prediction that the null stands beside."""
     seed: int
+    completed: StoragePath | None = None
+    """The completed labels that the model was trained on; the test spots keep their measured ones."""
 
 
 def null_pcc(task: SpotNullTask) -> dict[str, Float64[np.ndarray, " gene"]]:
     """Return the PCC of each gene in each test section, and pooled, under one permutation; NaN where not measured."""
-    config, train, test = _data(task.model, task.spots, task.embed, task.test)
+    config, train, test = _data(task.model, task.spots, task.embed, task.test, completed=task.completed)
     shuffled = train.shuffled(np.random.default_rng([task.seed, 0xB1EE9]))
     predicted = _refit(config, shuffled, test, task)
     parts = {name: test.group == number for number, name in enumerate(test.sections)}
@@ -63,7 +65,12 @@ def null_pcc(task: SpotNullTask) -> dict[str, Float64[np.ndarray, " gene"]]:
 
 @functools.lru_cache(maxsize=2)
 def _data(
-    model: StoragePath, spots: StoragePath, embed: StoragePath, test: tuple[str, ...]
+    model: StoragePath,
+    spots: StoragePath,
+    embed: StoragePath,
+    test: tuple[str, ...],
+    *,
+    completed: StoragePath | None = None,
 ) -> tuple[SpotsTrainConfig, SpotTable, SpotTable]:
     """Read the training and the test spots once per process."""
     _, _, meta = load_model(model)
@@ -71,7 +78,8 @@ def _data(
     config = SpotsTrainConfig.of({**open_artifact(model, "train").manifest.config, "run": {}})
     genes, validation = tuple(meta["genes"]), tuple(meta["validation"])
     block, aliases = config.split.validation_block, meta.get("gene_aliases", {})
-    spec = TrainingSetSpec(measured, images, tuple(meta["train"]), validation, block, genes, aliases)
+    labels = open_artifact(completed, "complete") if completed is not None else None
+    spec = TrainingSetSpec(measured, images, tuple(meta["train"]), validation, block, genes, aliases, labels)
     train, _ = load_training_set(spec)
     return config, train, stack_sections([join_section(measured, images, name) for name in test], genes, aliases)
 
@@ -154,7 +162,10 @@ def _task(one: Prediction, spots: Artifact, test: tuple[str, ...], *, seed: int,
     inputs = one.prediction.manifest.inputs
     epochs = int(one.meta.get("epoch", 0)) + 1  # a method that is fitted at once has none
     images = store / inputs["embeddings"]
-    return SpotNullTask(one.model.path, spots.path, images, test, epochs, retrieval_of(one.prediction, store), seed)
+    labels = one.model.manifest.inputs.get("completed")
+    completed = store / labels if labels is not None else None
+    retrieval = retrieval_of(one.prediction, store)
+    return SpotNullTask(one.model.path, spots.path, images, test, epochs, retrieval, seed, completed)
 
 
 def retrieval_of(prediction: Artifact, store: StoragePath) -> Retrieval:

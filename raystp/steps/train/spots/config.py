@@ -1,6 +1,6 @@
 """Configuration of a training on measured spots."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -52,10 +52,16 @@ class RetrievalConfig(Config):
 class SpotsTrainConfig(TrainConfig):
     """Which model to train on measured spots, and who is held out."""
 
+    where: ClassVar[frozenset[str]] = TrainConfig.where | {"completed"}
+
     targets: Literal["spots"] = "spots"
 
     spots: Annotated[str, Location("spots")]
     """The measured spots, `spots/<name>`."""
+
+    completed: Annotated[str | None, Location("complete")] = None
+    """Completed labels, `complete/<name>`, for the training spots. Genes outside it, and all validation spots, keep
+    their measured labels; scores are on measured counts."""
 
     tiles: Annotated[str | None, Location("tile")] = None
     """Instead of `embeddings`: tiles as pixels, `tile/<name>`; the image encoder is trained with the model."""

@@ -10,17 +10,18 @@ from raystp.artifacts import Artifact, digest, resolve
 from raystp.cluster.streams.pixels import ReaderPool
 from raystp.errors import some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
-from raystp.expression.folds import Split, split_by_patient, split_by_section
+from raystp.expression.folds import Split, sections_named, split_by_patient, split_by_section
 from raystp.expression.normalise import targeted_warning
 from raystp.expression.panel import choose_panel, panel_aliases
 from raystp.expression.sections import sections_of
-from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
+from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_measured, with_completed_labels
 from raystp.missing import column_means, has_missing
 from raystp.models.training.plan import epoch_plan
 from raystp.models.unseen_genes import split_genes
 from raystp.steps.encoder_source import dim_of, source_of, spec_of
 from raystp.steps.train.plan import Meta, Sources, TrainPlan
 from raystp.steps.train.retrieval import Retrieval
+from raystp.steps.train.spots.completed import check_completed, completed_sentence, with_completed_record
 from raystp.steps.train.spots.config import SpotsTrainConfig
 from raystp.steps.train.spots.gene_text import text_rows
 from raystp.steps.train.spots.learner import SpotsLearner
@@ -35,9 +36,10 @@ def open_sources(config: SpotsTrainConfig) -> Sources:
     """Open the spots, and the embeddings or tiles."""
     store = config.run.store
     spots = resolve(store, config.spots, "spots")
+    completed = resolve(store, config.completed, "complete") if config.completed is not None else None
     if config.embeddings is not None:
-        return Sources(resolve(store, config.embeddings, "embed"), spots)
-    return Sources(resolve(store, str(config.tiles), "tile"), spots)
+        return Sources(resolve(store, config.embeddings, "embed"), spots, completed)
+    return Sources(resolve(store, str(config.tiles), "tile"), spots, completed)
 
 
 def file_inputs(config: SpotsTrainConfig) -> dict[str, Artifact | str]:
@@ -57,6 +59,8 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
     spots, method = sources.measured, config.method
     protocol = protocol_of(config.split.protocol)
     split = _split(config, spots, sources.images, protocol)
+    if sources.completed is not None:
+        check_completed(sources.completed, spots, split, protocol)
     genes, panel = choose_panel(config.panel, spots, split.train)
     spec = TrainingSetSpec(
         spots=spots,
@@ -66,11 +70,18 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
         validation_block=config.split.validation_block,
         genes=tuple(genes),
         aliases=panel_aliases(spots, genes),
+        completed=sources.completed,
     )
-    train, validation = load_training_set(spec)
+    measured, validation = load_measured(spec)
+    train = measured
+    if sources.completed is not None:
+        train = with_completed_labels(measured, spec, sources.completed)
     _log(config, protocol, split, train=train, held=validation)
     panel = {"name": config.panel.name, **panel}
-    meta = _meta(config, protocol, split, spec=spec, train=train) | {"panel": panel}
+    meta = _meta(config, protocol, split, spec=spec, train=measured) | {"panel": panel}
+    if sources.completed is not None:
+        meta = with_completed_record(meta, sources.completed, spec)
+        logger.info(f"  {completed_sentence(meta['completed'])}")
     texts = None
     if method.needs_gene_text:
         meta |= _gene_split(config, genes, train)
@@ -141,24 +152,18 @@ def _split(config: SpotsTrainConfig, spots: Artifact, images: Artifact, protocol
     patients = {name: str(one["patient"]) for name, one in sections.items() if one["slide"] in imaged}
     by = split_by_patient if protocol.split == "patient" else split_by_section
     chosen = config.split
-    train = _sections(chosen.train, patients) if chosen.train is not None else None
-    test, validation = _sections(chosen.test, patients), _sections(chosen.validation, patients)
+    train = sections_named(chosen.train, patients) if chosen.train is not None else None
+    test, validation = sections_named(chosen.test, patients), sections_named(chosen.validation, patients)
     return by(patients, test=test, validation=validation, train=train)
-
-
-def _sections(names: list[str], patients: dict[str, str]) -> list[str]:
-    """Return sections; the name of a patient stands for all of the patient's sections."""
-    return [
-        section
-        for name in names
-        for section in ([name] if name in patients else [s for s, p in patients.items() if p == name] or [name])
-    ]
 
 
 def _meta(
     config: SpotsTrainConfig, protocol: EvaluationProtocol, split: Split, *, spec: TrainingSetSpec, train: SpotTable
 ) -> Meta:
-    """Return the model's record: enough to apply it, to detect leaks, and to score it on its own gene sets."""
+    """Return the model's record: enough to apply it, to detect leaks, and to score it on its own gene sets.
+
+    `train` has measured labels, so that completed ones change no gene set.
+    """
     known, seen = sections_of(spec.spots), (*spec.train, *spec.validation)
     notes = spec.images.manifest.notes
     return {

@@ -1,0 +1,8 @@
+"""The complete step as a Ray job: ray job submit -- python jobs/complete.py --config FILE --set key=value."""
+
+import sys
+
+from raystp.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["complete", *sys.argv[1:]]))

@@ -1,0 +1,1 @@
+"""Step `complete`: spots -> completed labels for training."""

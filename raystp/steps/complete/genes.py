@@ -1,17 +1,19 @@
 """The genes that `complete` completes: a given list, or those that are expressed widely and in a spatial pattern."""
 
 import logging
+from collections.abc import Sequence
 
 import anndata as ad
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from raystp.artifacts import Artifact
-from raystp.errors import PanelError, some
-from raystp.expression.gene_names import GeneNames, unify_names
+from raystp.errors import PanelError, RaystpError, some
+from raystp.expression.gene_names import GeneNames, gene_aliases, unify_names
 from raystp.expression.normalise import log1p_cp10k
-from raystp.expression.panel import match_panel, panel_aliases, read_panel
+from raystp.expression.panel import match_panel, read_panel
 from raystp.expression.schema import read_section
+from raystp.expression.sections import gene_names_of, sections_of
 from raystp.models.completion.genes import expressed_genes, most_spatial
 from raystp.models.completion.values import SectionValues
 from raystp.steps.complete.config import CompletedGenes
@@ -29,7 +31,7 @@ def choose_genes(config: CompletedGenes, spots: Artifact, train: tuple[str, ...]
     sections = {name: read_section(spots.path / "sections" / f"{name}.h5ad") for name in train}
     if config.file is not None:
         listed = read_panel(StoragePath.of(config.file))
-        return match_panel(listed, sections, aliases=panel_aliases(spots, listed)).genes, "a given list of genes"
+        return match_panel(listed, sections, aliases=aliases_of(spots, listed)).genes, "a given list of genes"
     names = unify_names({name: GeneNames.of(section) for name, section in sections.items()})
     common = sorted(set.intersection(*(set(own) for own in names.values())))
     columns = {name: _columns(own, common) for name, own in names.items()}
@@ -52,6 +54,17 @@ def choose_genes(config: CompletedGenes, spots: Artifact, train: tuple[str, ...]
         f"spots of {', '.join(train)}"
     )
     return [common[gene] for gene in chosen.tolist()], about
+
+
+def aliases_of(spots: Artifact, genes: Sequence[str]) -> dict[str, list[str]]:
+    """Return the other names of the genes, as those sections give them that can be read."""
+    names: list[GeneNames] = []
+    for section in sections_of(spots):
+        try:
+            names += gene_names_of(spots, [section]).values()
+        except RaystpError as error:  # it fails later, on its own
+            logger.debug(f"{section}: {error}")
+    return gene_aliases(genes, names)
 
 
 def _columns(own: list[str], common: list[str]) -> Int64[np.ndarray, "_"]:

@@ -10,10 +10,9 @@ from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.errors import ModelError
 from raystp.expression.folds import Split, sections_named, split_by_section
-from raystp.expression.panel import panel_aliases
 from raystp.expression.sections import SectionEntry, sections_of
 from raystp.steps.complete.config import CompleteConfig
-from raystp.steps.complete.genes import choose_genes
+from raystp.steps.complete.genes import aliases_of, choose_genes
 from raystp.steps.complete.work import (
     ERRORS,
     CompletedEntry,
@@ -45,7 +44,7 @@ def run(config: CompleteConfig) -> Artifact:
     split, wanted = _split(config, known)
     genes, chosen = choose_genes(config.genes, spots, split.train)
     logger.info(f"complete: {chosen}")
-    names = CompletionGenes(tuple(genes), panel_aliases(spots, genes), split.train)
+    names = CompletionGenes(tuple(genes), aliases_of(spots, genes), split.train)
     fit = FitTask(spots, names, split.validation, config.method, config.options, writer.path)
     tasks = [CompletionTask(spots, names, section, writer.path) for section in wanted]
     with session(config.run.address):

@@ -14,7 +14,9 @@ from jaxtyping import Float32, Float64
 
 from raystp import tables
 from raystp.artifacts import Artifact
-from raystp.errors import ArtifactError, SectionError
+from raystp.errors import SectionError
+from raystp.expression.embeddings.join import JoinedEmbeddings
+from raystp.expression.embeddings.read import read_embeddings
 from raystp.expression.gene_names import NO_ALIASES, Aliases, GeneNames, check_shared
 from raystp.expression.hdf5 import checked_hdf5
 from raystp.expression.normalise import log1p_cp10k
@@ -136,22 +138,8 @@ def _read_gene_names(file: StoragePath) -> GeneNames:
 
 
 def embeddings_of(embed: Artifact, slide: str) -> pa.Table:
-    """Return the committed embeddings of a slide, its units in order; raises ArtifactError where it has none."""
-    notes = embed.manifest.notes
-    units = notes["units"].get(slide)
-    if units is None:
-        failed = {row["slide"]: row["reason"] for row in embed.failures().to_pylist()}
-        reason = f"it failed: {failed[slide]}" if slide in failed else f"there are {', '.join(notes['units'])}"
-        msg = f"slide '{slide}' has no embeddings in {embed.path}; {reason}"
-        raise ArtifactError(msg)
-    folder = embed.path / "embeddings" / slide
-    if not units:
-        return tables.embeddings(1, precision=notes["precision"]).empty_table()
-    parts = [(folder / f"{unit}.parquet").read_table() for unit in units]
-    dim = parts[0].schema.field("vector").type.list_size
-    for unit, part in zip(units, parts, strict=True):
-        tables.check(part.schema, tables.embeddings(dim, precision=notes["precision"]), str(folder / f"{unit}.parquet"))
-    return pa.concat_tables(parts)
+    """Return the committed embeddings of a slide, joined where `embed` is; raises ArtifactError where it has none."""
+    return embed.read(slide) if isinstance(embed, JoinedEmbeddings) else read_embeddings(embed, slide)
 
 
 def join_embeddings(counts: SectionCounts, embed: Artifact) -> JoinedSection:

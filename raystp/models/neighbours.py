@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 from scipy.spatial import cKDTree
 
 from raystp.errors import SectionError
@@ -93,6 +93,25 @@ def pitches(centres: Float64[np.ndarray, "spot 2"], group: Int64[np.ndarray, "sp
         if rows.any():
             pitch[group == number] = float(np.median(apart[rows]))
     return pitch
+
+
+def neighbour_means(
+    features: Float32[np.ndarray, "tile feature"], centres: Float64[np.ndarray, "tile 2"], *, count: int
+) -> Float32[np.ndarray, "tile feature"]:
+    """Return the mean features of each tile's `count` nearest other tiles; all tiles are of one slide.
+
+    The tile itself is excluded. On a slide with fewer other tiles all of them are averaged; a tile alone has its own
+    features. Ties go to the lower rows.
+    """
+    found = neighbours(centres, k=count + 1)
+    total = np.zeros(features.shape, np.float64)
+    for node in range(1, count + 1):
+        rows = found.mask[:, node]
+        total[rows] += features[found.rows[rows, node]]
+    number = found.mask[:, 1:].sum(axis=1)
+    total[number == 0] = features[number == 0]
+    mean: Float32[np.ndarray, "tile feature"] = (total / np.maximum(number, 1)[:, None]).astype(np.float32)
+    return mean
 
 
 def _rows_of_slides(

@@ -13,6 +13,7 @@ from raystp.evaluate.metrics.genes import GeneSets, gene_sets, named_sets
 from raystp.evaluate.metrics.score import ScoreLabel
 from raystp.expression.gene_names import Aliases
 from raystp.models.store import load_model
+from raystp.steps.embedding_source import input_folders, reopen_embeddings
 from raystp.storage import StoragePath
 
 
@@ -53,7 +54,8 @@ class Prediction:
 
     def embeddings(self, store: str) -> Artifact:
         """Open the embeddings that were predicted from."""
-        return open_artifact(StoragePath.of(store) / self.prediction.manifest.inputs["embeddings"], "embed")
+        folders = input_folders(self.prediction.manifest.inputs, "embeddings")
+        return reopen_embeddings(self.meta, [StoragePath.of(store) / folder for folder in folders])
 
 
 def open_models(predictions: list[Artifact], store: str) -> list[Prediction]:

@@ -53,9 +53,10 @@ class Evaluation:
 def source_artifacts(first: Prediction, store: str) -> dict[str, Artifact]:
     """Return the artifacts that the first model's scores come from, by role."""
     sources = {"prediction": first.prediction, "model": first.model}
-    for role, step in (("index", "index"), ("embeddings", "embed")):
-        if role in first.prediction.manifest.inputs:
-            sources[role] = open_artifact(StoragePath.of(store) / first.prediction.manifest.inputs[role], step)
+    for role, folder in first.prediction.manifest.inputs.items():
+        step = "index" if role == "index" else "embed"
+        if role == "index" or role.startswith("embeddings"):
+            sources[role] = open_artifact(StoragePath.of(store) / folder, step)
     if "completed" in first.model.manifest.inputs:
         sources["completed labels"] = open_artifact(
             StoragePath.of(store) / first.model.manifest.inputs["completed"], "complete"

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Location, RunConfig, StepConfig
 from raystp.models.methods import METHODS
+from raystp.steps.embedding_source import EmbeddingNames
 
 
 class ImputeRun(RunConfig):
@@ -35,8 +36,8 @@ class ImputeConfig(StepConfig[ImputeRun]):
 
     where: ClassVar[frozenset[str]] = frozenset({"embeddings", "model", "index", "spots", "neighbours"})
 
-    embeddings: Annotated[str, Location("embed")]
-    """The queries, `embed/<name>`."""
+    embeddings: EmbeddingNames
+    """The queries, `embed/<name>`, or a list in the order that the model was trained on."""
 
     model: Annotated[str, Location("train")]
     """`train/<name>`."""

@@ -14,11 +14,13 @@ from raystp.cluster.streams.shard_pool import open_pool
 from raystp.cluster.streams.slides import SlideResources, map_slides
 from raystp.errors import ConfigError, ModelError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
+from raystp.expression.embeddings.join import input_roles
 from raystp.impute.selection import KnownPatients, LeakRules, SlideSelection, select_slides
 from raystp.index.open import open_reference_index
 from raystp.index.remote import RemoteIndex, open_shard_group
 from raystp.models.methods import METHODS
 from raystp.models.store import load_model
+from raystp.steps.embedding_source import open_embeddings_for
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.impute.work import PredictOptions, SlideTask
 from raystp.storage import StoragePath
@@ -32,17 +34,18 @@ CONFIG = ImputeConfig
 def run(config: ImputeConfig) -> Artifact:
     """Predict every slide that the protocol allows; a slide that fails is a row in the failures table."""
     store = config.run.store
-    embeddings, model = resolve(store, config.embeddings, "embed"), resolve(store, config.model, "train")
+    model = resolve(store, config.model, "train")
+    kind, _, meta = load_model(model.path)
+    embeddings = open_embeddings_for(meta, store, config.embeddings, model.path)
     index = resolve(store, config.index, "index") if config.index else None
     spots = resolve(store, config.spots, "spots") if config.spots else None
     neighbours = resolve(store, config.neighbours, STEP) if config.neighbours else None
-    inputs: dict[str, Artifact | str] = {"embeddings": embeddings, "model": model}
+    inputs: dict[str, Artifact | str] = {**input_roles("embeddings", embeddings), "model": model}
     optional = (("index", index), ("spots", spots), ("neighbours", neighbours))
     inputs |= {role: artifact for role, artifact in optional if artifact is not None}
     writer = create_or_open(config, STEP, inputs)
     if isinstance(writer, Artifact):
         return writer
-    kind, _, meta = load_model(model.path)
     if index is None and METHODS[kind].needs_index:
         msg = f"{model.path} is a {kind} model, which needs a reference index: run `raystp index`, then set `index`"
         raise ConfigError(msg)
@@ -236,7 +239,7 @@ def _check_neighbours(neighbours: Artifact | None, embeddings: Artifact, index: 
     if neighbours.manifest.notes.get("output") != "neighbours":
         msg = f"neighbours: {neighbours.path} has no neighbours: run `raystp impute --set output=neighbours` first"
         raise ConfigError(msg)
-    for role, artifact in (("embeddings", embeddings), ("index", index)):
+    for role, artifact in [*input_roles("embeddings", embeddings).items(), ("index", index)]:
         used = neighbours.manifest.inputs.get(role)
         if artifact is None or used != artifact.manifest.folder:
             msg = (

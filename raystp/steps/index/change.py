@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from raystp.artifacts import MANIFEST, Artifact, ArtifactWriter, create_or_open, open_artifact, resolve
 from raystp.errors import ArtifactError, some
+from raystp.expression.embeddings.join import input_roles
 from raystp.expression.sections import sections_of
 from raystp.expression.training_set import SpotTable
 from raystp.index import change
@@ -26,6 +27,7 @@ from raystp.index.queries import (
 )
 from raystp.index.reference import ReferenceRows
 from raystp.models.store import load_model
+from raystp.steps.embedding_source import open_embeddings_for
 from raystp.steps.index.config import IndexConfig, Vectors
 from raystp.steps.index.work import Embeddings, PanelNames, embed_table, load_contrastive, unmeasured_warnings
 from raystp.storage import StoragePath
@@ -40,9 +42,9 @@ STORED_VECTORS: dict[Vectors, str] = {"expression": "spot", "image": "image"}
 def add_sections(config: IndexConfig, base: Artifact) -> Artifact:
     """Write the base with further sections."""
     store = config.run.store
-    spots, embeddings = resolve(store, str(config.spots), "spots"), resolve(store, str(config.embeddings), "embed")
-    model = open_artifact(StoragePath.of(store) / base.manifest.notes["model"], "train")
-    inputs = {"base": base, "spots": spots, "embeddings": embeddings, "model": model}
+    spots, model = resolve(store, str(config.spots), "spots"), _model_of(base, store)
+    embeddings = open_embeddings_for(load_model(model.path)[2], store, config.embeddings or (), model.path)
+    inputs = {"base": base, "spots": spots, **input_roles("embeddings", embeddings), "model": model}
     writer = create_or_open(config, STEP, inputs)
     if isinstance(writer, Artifact):
         return writer
@@ -86,6 +88,10 @@ def remove_patients(config: IndexConfig, base: Artifact) -> Artifact:
     model = base.manifest.notes["model"]
     logger.info(f"  models, spots and embeddings are unchanged: {model} may be trained on these patients")
     return index
+
+
+def _model_of(index: Artifact, store: str) -> Artifact:
+    return open_artifact(StoragePath.of(store) / index.manifest.notes["model"], "train")
 
 
 def _description_of(index: Artifact) -> IndexDescription:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raystp.config import Location, RunConfig, StepConfig
+from raystp.steps.embedding_source import EmbeddingNames
 
 Vectors = Literal["expression", "image"]
 
@@ -35,8 +36,8 @@ class IndexConfig(StepConfig[IndexRun]):
     spots: Annotated[str | None, Location("spots")] = None
     """The measured spots, `spots/<name>`."""
 
-    embeddings: Annotated[str | None, Location("embed")] = None
-    """The embeddings of their tiles, `embed/<name>`."""
+    embeddings: EmbeddingNames | None = None
+    """The embeddings of their tiles, `embed/<name>`, or the list that the model was trained on."""
 
     reference: list[str] | None = None
     """Sections to index. The default is those that the model was trained and validated on. With `base`: those to add.

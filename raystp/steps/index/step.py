@@ -12,6 +12,7 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.errors import ModelError, some
+from raystp.expression.embeddings.join import input_roles
 from raystp.index.description import IndexDescription, ShardRecord, with_unmeasured
 from raystp.index.open import open_reference_index
 from raystp.index.queries import queries_per_section, recall_queries, write_queries
@@ -21,6 +22,7 @@ from raystp.index.write import IndexPlan, describe, plan_index, sample_rows
 from raystp.models.methods import open_predictor
 from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
+from raystp.steps.embedding_source import open_embeddings_for
 from raystp.steps.index.change import STORED_VECTORS, add_sections, remove_patients
 from raystp.steps.index.config import IndexConfig, Vectors
 from raystp.steps.index.work import (
@@ -48,8 +50,8 @@ def run(config: IndexConfig) -> Artifact:
         base = resolve(store, config.base, STEP)
         return add_sections(config, base) if config.reference is not None else remove_patients(config, base)
     model, spots = resolve(store, str(config.model), "train"), resolve(store, str(config.spots), "spots")
-    embeddings = resolve(store, str(config.embeddings), "embed")
-    writer = create_or_open(config, STEP, {"model": model, "spots": spots, "embeddings": embeddings})
+    embeddings = open_embeddings_for(load_model(model.path)[2], store, config.embeddings or (), model.path)
+    writer = create_or_open(config, STEP, {"model": model, "spots": spots, **input_roles("embeddings", embeddings)})
     if isinstance(writer, Artifact):
         return writer
     meta = _load_meta(model)

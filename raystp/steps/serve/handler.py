@@ -27,6 +27,7 @@ from raystp.index.remote import RemoteIndex
 from raystp.models.methods import open_predictor
 from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
+from raystp.steps.embedding_source import neighbour_mean_of
 from raystp.steps.encoder_source import EncoderConfig, dim_of, source_of
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.pixels import SlideLibrary, decode_images
@@ -44,6 +45,11 @@ class ModelInfo(HandlerInfo):
     rows: int
     features: int
     encoder: str
+    """Of the first block."""
+    blocks: list[dict[str, Any]]
+    """Encoder and tiles of each block of the features, in the order of the columns; empty for an older model."""
+    neighbour_mean: int
+    """If not 0: the second half of the columns is the mean of the first half over so many nearest other tiles."""
     metric: str
     kind: str
     weights: list[str]
@@ -217,6 +223,12 @@ def _check_encoder(encoder: EncoderConfig, store: str, model: Artifact, meta: di
     if meta["trained_tower"] and source.identity != f"tower:{model.manifest.fingerprint}":
         msg = f"{model.path} has its own image tower: set encoder.trained to this model"
         raise EncoderError(msg)
+    if len(meta.get("features", {}).get("blocks", [])) > 1 or neighbour_mean_of(meta):
+        msg = (
+            f"{model.path} reads joined embeddings, which one encoder does not give: remove `encoder`, and send "
+            "`embeddings` with the columns of all blocks, in the order that `/v1/info` gives"
+        )
+        raise EncoderError(msg)
     name = meta["encoder"]["name"]
     if source.spec.name != name or dim_of(encoder) != meta["d_image"]:
         msg = f"{model.path} reads {meta['d_image']} features of encoder '{name}', got encoder '{source.spec.name}'"
@@ -265,6 +277,8 @@ def _model_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, inde
         "rows": index.manifest.rows["rows"],
         "features": meta["d_image"],
         "encoder": meta["encoder"]["name"],
+        "blocks": meta.get("features", {}).get("blocks", []),
+        "neighbour_mean": neighbour_mean_of(meta),
         "genes": description["genes"],
         "metric": description["metric"],
         "kind": description.get("kind", "exact"),

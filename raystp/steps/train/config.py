@@ -6,16 +6,17 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, create_model, field_validator
 
-from raystp.config import Config, Location, StepConfig
+from raystp.config import Config, StepConfig
 from raystp.errors import ConfigError
 from raystp.expression.panel import PanelConfig
 from raystp.models.method import Method, NoOptions, Options
 from raystp.models.methods import METHODS
 from raystp.models.training.options import FitOptions
+from raystp.steps.embedding_source import EmbeddingNames
 from raystp.steps.run_config import SlideRun, TrackedRun
 
 T = TypeVar("T", bound="TrainConfig")
@@ -80,8 +81,11 @@ class TrainConfig(StepConfig[TrainRun]):
     targets: Literal["spots", "cases"] = "spots"
     """Labels to learn from: measured spots, or one label per case."""
 
-    embeddings: Annotated[str | None, Location("embed")] = None
-    """Cached image features, `embed/<name>`."""
+    embeddings: EmbeddingNames | None = None
+    """Cached image features, `embed/<name>`; a list joins several of the same places, in this order."""
+
+    neighbour_mean: int = Field(default=0, ge=0, le=1000)
+    """Append the mean features of so many nearest other tiles of the slide, the tile itself excluded; 0 for none."""
 
     model: str = next(iter(METHODS))
     """Method to train."""
@@ -142,6 +146,8 @@ class TrainConfig(StepConfig[TrainRun]):
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed; options of other methods and paths of the panel are left out."""
         values = super().fingerprint_values()
+        if not self.neighbour_mean:
+            values.pop("neighbour_mean")  # as before the field existed
         values["panel"] = {key: value for key, value in values["panel"].items() if key != "file"}
         values["panel"]["listed"] = self.panel.file is not None
         return {key: value for key, value in values.items() if key == self.model or key not in METHODS}

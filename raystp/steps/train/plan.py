@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from raystp.artifacts import Artifact
 from raystp.cluster.training.workers import Worker
 from raystp.errors import ConfigError
+from raystp.expression.embeddings.join import input_roles
 from raystp.expression.training_set import SpotTable
 from raystp.models.training.setup import TrainSetup
 
@@ -34,7 +35,7 @@ class Sources:
 
     def inputs(self) -> dict[str, Artifact | str]:
         """Return the artifacts by their role, for a fingerprint."""
-        named = {"spots": self.spots, "images": self.images, "completed": self.completed}
+        named = {"spots": self.spots, **input_roles("images", self.images), "completed": self.completed}
         return {role: one for role, one in named.items() if one is not None}
 
 

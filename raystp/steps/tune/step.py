@@ -19,6 +19,7 @@ from raystp.cluster.training.trials import MODEL, Asha, SweepSearch, Trial, Tria
 from raystp.cluster.training.workers import HISTORY
 from raystp.config import set_field
 from raystp.errors import ConfigError, ModelError
+from raystp.steps.embedding_source import input_folders
 from raystp.steps.train import step as train
 from raystp.steps.train.config import TrainConfig
 from raystp.steps.tune.config import TuneConfig
@@ -200,7 +201,8 @@ def _best_yaml(writer: ArtifactWriter, config: TuneConfig, best: Trial) -> str:
     for role in ("spots", "completed"):
         if role in model.manifest.inputs:
             values[role] = model.manifest.inputs[role]
-    values["tiles" if values.get("tiles") else "embeddings"] = model.manifest.inputs["images"]
+    images = input_folders(model.manifest.inputs, "images")
+    values["tiles" if values.get("tiles") else "embeddings"] = images if len(images) > 1 else images[0]
     values["name"] = f"{config.name}-best"
     values["run"] = {key: value for key, value in values["run"].items() if value is not None}
     values["run"]["store"] = str(writer.path.parent.parent)

@@ -54,7 +54,7 @@ def _task(store: Path, prediction: Artifact) -> null.SpotNullTask:
     found = {step: resolve(str(store), f"{step}/smoke", step).path for step in ("spots", "embed")}
     model = resolve(str(store), "train/smoke-bleep", "train").path
     retrieval = null.retrieval_of(prediction, StoragePath.of(store))
-    return null.SpotNullTask(model, found["spots"], found["embed"], ("patient-C",), 2, retrieval, seed=3)
+    return null.SpotNullTask(model, found["spots"], (found["embed"],), ("patient-C",), 2, retrieval, seed=3)
 
 
 def _through_an_index(task: null.SpotNullTask, folder: Path) -> np.ndarray:

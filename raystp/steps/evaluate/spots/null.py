@@ -28,6 +28,7 @@ from raystp.models.methods import METHODS
 from raystp.models.store import load_model
 from raystp.models.training.fit import fit
 from raystp.models.training.setup import start
+from raystp.steps.embedding_source import input_folders, reopen_embeddings
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.train.retrieval import Retrieval
 from raystp.steps.train.spots.config import SpotsTrainConfig
@@ -42,7 +43,8 @@ class SpotNullTask:
 
     model: StoragePath
     spots: StoragePath
-    embed: StoragePath
+    embed: tuple[StoragePath, ...]
+    """The embeddings, in the model's order."""
     test: tuple[str, ...]
     epochs: int
     retrieval: Retrieval
@@ -67,14 +69,14 @@ def null_pcc(task: SpotNullTask) -> dict[str, Float64[np.ndarray, " gene"]]:
 def _data(
     model: StoragePath,
     spots: StoragePath,
-    embed: StoragePath,
+    embed: tuple[StoragePath, ...],
     test: tuple[str, ...],
     *,
     completed: StoragePath | None = None,
 ) -> tuple[SpotsTrainConfig, SpotTable, SpotTable]:
     """Read the training and the test spots once per process."""
     _, _, meta = load_model(model)
-    measured, images = open_artifact(spots, "spots"), open_artifact(embed, "embed")
+    measured, images = open_artifact(spots, "spots"), reopen_embeddings(meta, embed)
     config = SpotsTrainConfig.of({**open_artifact(model, "train").manifest.config, "run": {}})
     genes, validation = tuple(meta["genes"]), tuple(meta["validation"])
     block, aliases = config.split.validation_block, meta.get("gene_aliases", {})
@@ -161,7 +163,7 @@ def _check_config(one: Prediction) -> None:
 def _task(one: Prediction, spots: Artifact, test: tuple[str, ...], *, seed: int, store: StoragePath) -> SpotNullTask:
     inputs = one.prediction.manifest.inputs
     epochs = int(one.meta.get("epoch", 0)) + 1  # a method that is fitted at once has none
-    images = store / inputs["embeddings"]
+    images = tuple(store / folder for folder in input_folders(inputs, "embeddings"))
     labels = one.model.manifest.inputs.get("completed")
     completed = store / labels if labels is not None else None
     retrieval = retrieval_of(one.prediction, store)

@@ -15,6 +15,7 @@ from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ModelError, some
 from raystp.expression.bulk.slides import slides_of_cases
+from raystp.expression.embeddings.join import JoinedEmbeddings
 from raystp.expression.sections import embeddings_of
 from raystp.models.training.bags import BagSamples
 from raystp.steps.train.cases.config import CasesConfig
@@ -82,6 +83,8 @@ def cohort_of(cases: CasesConfig, embed: Artifact, labelled: Collection[str]) ->
 
 def _tiles_of(embed: Artifact) -> dict[str, int]:
     """Return the number of embedded tiles of each slide."""
+    if isinstance(embed, JoinedEmbeddings):
+        return {slide: embed.count(slide) for slide in embed.manifest.notes["patients"]}
     failed: dict[str, int] = embed.manifest.notes.get("failed_tiles", {})
     tiles = open_artifact(StoragePath(embed.manifest.notes["tiles"]), "tile").table("slides.parquet", tables.SLIDES)
     counted = zip(tiles["slide"].to_pylist(), tiles["tiles"].to_pylist(), strict=True)
@@ -95,6 +98,9 @@ def features_of(embed: Artifact, slides: Sequence[str]) -> Float32[np.ndarray, "
 
 def dim_of_embeddings(embed: Artifact, slide: str) -> int:
     """Return the length of the features, from the first file of a slide that has tiles."""
+    if isinstance(embed, JoinedEmbeddings):
+        dims = sum(dim_of_embeddings(block, slide) for block in embed.blocks)
+        return 2 * dims if embed.neighbour_mean else dims
     unit = embed.manifest.notes["units"][slide][0]
     schema = (embed.path / "embeddings" / slide / f"{unit}.parquet").read_schema()
     return int(schema.field("vector").type.list_size)

@@ -15,6 +15,7 @@ from raystp.errors import ConfigError, SectionError, some
 from raystp.expression.bulk.labels import Scale
 from raystp.expression.bulk.slides import Samples, SlideCases, read_slide_cases, tcga_cases
 from raystp.models.methods import METHODS
+from raystp.steps.embedding_source import EmbeddingNames
 from raystp.steps.train.config import TrainConfig, is_mapping, with_method_options, with_published_fit
 from raystp.storage import StoragePath
 
@@ -123,7 +124,7 @@ class CasesTrainConfig(TrainConfig):
     cases: CasesConfig
     """The table of labels. A bag is all tiles of a case's slides; `split` lists cases or patients."""
 
-    embeddings: Annotated[str, Location("embed")]
+    embeddings: EmbeddingNames
     """Cached image features, `embed/<name>`."""
 
     model: str = ABLE[0].name

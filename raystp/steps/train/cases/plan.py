@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from raystp.artifacts import Artifact, digest, resolve
+from raystp.artifacts import Artifact, digest
 from raystp.errors import ConfigError, LeakError, ModelError, PanelError
 from raystp.evaluate.protocols import protocol_of
 from raystp.expression.bulk.labels import BulkLabels, labels_of, variable_genes
 from raystp.expression.bulk.tables import read_table
+from raystp.expression.embeddings.join import features_record
 from raystp.expression.folds import Split, split_by_patient
 from raystp.expression.panel import PanelConfig, read_panel
 from raystp.models.training.plan import RankLayout, check_workers
+from raystp.steps.embedding_source import open_embeddings
 from raystp.steps.train.cases.cohort import CaseCohort, check_listed, cohort_of, dim_of_embeddings
 from raystp.steps.train.cases.config import NORMALISATION, CasesTrainConfig
 from raystp.steps.train.cases.learner import MIN_CASES_PCC, CasesLearner, CasesSpec
@@ -35,7 +37,7 @@ LISTED = 5
 
 def open_sources(config: CasesTrainConfig) -> Sources:
     """Open the embeddings."""
-    return Sources(resolve(config.run.store, config.embeddings, "embed"))
+    return Sources(open_embeddings(config.run.store, config.embeddings, neighbour_mean=config.neighbour_mean))
 
 
 def file_inputs(config: CasesTrainConfig) -> dict[str, Artifact | str]:
@@ -168,6 +170,7 @@ def _meta(config: CasesTrainConfig, spec: CasesSpec, split: Split, *, labels: Fl
         "options": config.model_dump(mode="json").get(config.model, {}),
         "encoder": notes["encoder"],
         "trained_tower": False,
+        "features": features_record(spec.images),
         "tile": {"side": notes["side"], "pixels": notes["pixels"]},
         "protocol": config.split.protocol,
         "bulk": {"scale": spec.scale},

@@ -117,6 +117,9 @@ class SpotsTrainConfig(TrainConfig):
         if (self.tiles is None) != (self.encoder is None):
             msg = "`tiles` and `encoder` belong together: the encoder is trained on the tiles' pixels; set both"
             raise ValueError(msg)
+        if self.tiles is not None and self.neighbour_mean:
+            msg = "`neighbour_mean` averages cached features: set `embeddings`, or remove it"
+            raise ValueError(msg)
         if self.tiles is not None and not self.method.trains_encoder:
             able = ", ".join(name for name, method in METHODS.items() if method.trains_encoder)
             msg = f"model '{self.model}' reads `embeddings`; trained from `tiles` can be: {able}"

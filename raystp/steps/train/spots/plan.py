@@ -10,6 +10,7 @@ from raystp.artifacts import Artifact, digest, resolve
 from raystp.cluster.streams.pixels import ReaderPool
 from raystp.errors import some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
+from raystp.expression.embeddings.join import features_record
 from raystp.expression.folds import Split, sections_named, split_by_patient, split_by_section
 from raystp.expression.normalise import targeted_warning
 from raystp.expression.panel import choose_panel, panel_aliases
@@ -18,6 +19,7 @@ from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_meas
 from raystp.missing import column_means, has_missing
 from raystp.models.training.plan import epoch_plan
 from raystp.models.unseen_genes import split_genes
+from raystp.steps.embedding_source import open_embeddings
 from raystp.steps.encoder_source import dim_of, source_of, spec_of
 from raystp.steps.train.plan import Meta, Sources, TrainPlan
 from raystp.steps.train.retrieval import Retrieval
@@ -38,7 +40,8 @@ def open_sources(config: SpotsTrainConfig) -> Sources:
     spots = resolve(store, config.spots, "spots")
     completed = resolve(store, config.completed, "complete") if config.completed is not None else None
     if config.embeddings is not None:
-        return Sources(resolve(store, config.embeddings, "embed"), spots, completed)
+        embed = open_embeddings(store, config.embeddings, neighbour_mean=config.neighbour_mean)
+        return Sources(embed, spots, completed)
     return Sources(resolve(store, str(config.tiles), "tile"), spots, completed)
 
 
@@ -173,6 +176,7 @@ def _meta(
         "options": config.model_dump(mode="json").get(config.model, {}),
         "encoder": config.encoder.model_dump(mode="json") if config.encoder else notes["encoder"],
         "trained_tower": config.encoder is not None,
+        **({} if config.encoder else {"features": features_record(spec.images)}),
         "tile": {"side": notes["side"], "pixels": notes["pixels"]},
         "protocol": protocol.name,
         "train": list(spec.train),

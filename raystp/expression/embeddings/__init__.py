@@ -1,0 +1,1 @@
+"""Embeddings of slides: one artifact, or several that are joined by place."""

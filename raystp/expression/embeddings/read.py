@@ -1,0 +1,73 @@
+"""Read the embeddings of a slide, and match its tiles by place with those of other embeddings."""
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float64, Int64
+from scipy.spatial import cKDTree
+
+from raystp import tables
+from raystp.artifacts import Artifact
+from raystp.errors import ArtifactError, ConfigError
+from raystp.storage import StoragePath
+from raystp.units import tile_centres
+
+SAME_PLACE = 1.5
+"""In level-0 px. Corners are rounded to whole pixels, so the centres of tiles of two sizes differ by up to 1.42."""
+
+
+def read_embeddings(embed: Artifact, slide: str) -> pa.Table:
+    """Return the committed embeddings of a slide, its units in order; raises ArtifactError where it has none."""
+    precision = embed.manifest.notes["precision"]
+    folder, units = _units(embed, slide)
+    if not units:
+        return tables.embeddings(1, precision=precision).empty_table()
+    parts = [(folder / f"{unit}.parquet").read_table() for unit in units]
+    dim = parts[0].schema.field("vector").type.list_size
+    for unit, part in zip(units, parts, strict=True):
+        tables.check(part.schema, tables.embeddings(dim, precision=precision), str(folder / f"{unit}.parquet"))
+    return pa.concat_tables(parts)
+
+
+def match_places(first: pa.Table, other: pa.Table) -> Int64[np.ndarray, "tile"]:
+    """Return the row of `other` at the place of each row of `first`; -1 where there is none.
+
+    Spots match by id where both tables have them, other tiles by the centre. Raises ConfigError where two tiles match
+    one.
+    """
+    spots, others = first["spot"].to_pylist(), other["spot"].to_pylist()
+    if None not in spots and None not in others:
+        row_of = {spot: row for row, spot in enumerate(others)}
+        return np.array([row_of.get(spot, -1) for spot in spots], np.int64)
+    if not len(spots) or not len(others):
+        return np.full(len(spots), -1, np.int64)
+    distance, nearest = cKDTree(centres_of(other)).query(centres_of(first))
+    rows = np.where(distance <= SAME_PLACE, nearest, -1).astype(np.int64)
+    matched = rows[rows >= 0]
+    if len(np.unique(matched)) < len(matched):
+        msg = "embeddings: tiles lie less than 2 px apart, so they cannot be matched by place"
+        raise ConfigError(msg)
+    return rows
+
+
+def read_places(embed: Artifact, slide: str) -> pa.Table:
+    """Return a slide's tiles without their vectors."""
+    folder, units = _units(embed, slide)
+    names = list(tables.TILES.names)
+    parts = [(folder / f"{unit}.parquet").read_table(names).replace_schema_metadata(None) for unit in units]
+    return pa.concat_tables([tables.TILES.empty_table().replace_schema_metadata(None), *parts])
+
+
+def centres_of(tiles: pa.Table) -> Float64[np.ndarray, "tile 2"]:
+    """Return the centres of tiles (x, y), in level-0 px."""
+    return tile_centres(np.stack([tiles[name].to_numpy() for name in ("x", "y", "side")], axis=1))
+
+
+def _units(embed: Artifact, slide: str) -> tuple[StoragePath, list[str]]:
+    units: list[str] | None = embed.manifest.notes["units"].get(slide)
+    if units is None:
+        failed = {row["slide"]: row["reason"] for row in embed.failures().to_pylist()}
+        known = ", ".join(embed.manifest.notes["units"])
+        reason = f"it failed: {failed[slide]}" if slide in failed else f"there are {known}"
+        msg = f"slide '{slide}' has no embeddings in {embed.path}; {reason}"
+        raise ArtifactError(msg)
+    return embed.path / "embeddings" / slide, units

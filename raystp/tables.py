@@ -50,6 +50,19 @@ TILES = _schema(
     ],
 )
 
+SCALES = _schema(
+    "scales",
+    1,
+    [
+        pa.field("tile", pa.int64(), nullable=False),  # of the tiles table
+        pa.field("tile_um", pa.float64(), nullable=False),
+        pa.field("x", pa.float64(), nullable=False),
+        pa.field("y", pa.float64(), nullable=False),
+        pa.field("side", pa.float64(), nullable=False),
+    ],
+)
+"""Boxes of several sizes around each tile: the rows of a tile are adjacent, in the order of the sizes."""
+
 FAILURES = _schema(
     "failures",
     1,

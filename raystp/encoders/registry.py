@@ -6,10 +6,14 @@ model of timm (the prefix may be left out for `vit_...`), `hf-hub:<owner>/<name>
 timm.
 """
 
+import contextlib
 import difflib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
 
 from raystp.encoders.card import Card
 from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
@@ -18,6 +22,7 @@ from raystp.encoders.families import hub_models as hub_family
 from raystp.encoders.families import mobilenet, tiny
 from raystp.encoders.families import timm_models as timm_family
 from raystp.encoders.published import bioptimus, ctranspath, gigapath, histai, kaiko, mahmood_lab, owkin, paige, resnet
+from raystp.encoders.stages import OWN_ROW, FeatureOptions, LayerFeatures, layers_dim
 from raystp.errors import EncoderError
 from raystp.units import Microns, TilePixels
 
@@ -29,6 +34,8 @@ class EncoderFamily:
     build: Callable[[EncoderSpec], Encoder]
     describe: Callable[[EncoderSpec], EncoderDescription]
     identity: Callable[[EncoderSpec], str]
+    create: Callable[[EncoderSpec], nn.Module]
+    """The network without weights: for shapes only."""
 
 
 CARDS: dict[str, Card] = {
@@ -60,8 +67,13 @@ DESCRIPTIONS: dict[str, Callable[[EncoderSpec], EncoderDescription]] = {
 }
 
 FAMILIES: dict[str, EncoderFamily] = {
-    timm_family.PREFIX: EncoderFamily(timm_family.build, timm_family.describe, timm_family.identity),
-    hub_family.PREFIX: EncoderFamily(hub_family.build, hub_family.describe, hub_family.identity),
+    timm_family.PREFIX: EncoderFamily(
+        timm_family.build,
+        timm_family.describe,
+        timm_family.identity,
+        lambda spec: timm_family.create(spec.name.removeprefix(timm_family.PREFIX)),
+    ),
+    hub_family.PREFIX: EncoderFamily(hub_family.build, hub_family.describe, hub_family.identity, hub_family.create),
 }
 
 _TIMM_SHORTHAND = "vit_"
@@ -91,9 +103,29 @@ def identity(spec: EncoderSpec) -> str:
     return _family(spec).identity(_with_prefix(spec))
 
 
+def features_dim(spec: EncoderSpec, options: FeatureOptions) -> int:
+    """Return the length of an encoder's rows with these layers, without its weights.
+
+    Raises EncoderError for a stage that the network does not have.
+    """
+    described = describe(spec)
+    if options.layers == OWN_ROW.layers:
+        return described.dim
+    full = _with_prefix(spec)
+    with contextlib.nullcontext() if spec.name == "tiny" else torch.device("meta"):  # tiny draws its own filters
+        network = LayerFeatures(_family(spec).create(full), options.layers, spec.name)
+        return layers_dim(network, described.dim, described.tile_px)
+
+
 def tile_warning(spec: EncoderSpec, side: Microns, tile_px: TilePixels) -> str | None:
     """Return a warning where tiles of `side` um and `tile_px` px differ from the encoder's training tiles."""
     return CARDS[spec.name].tile_warning(side, tile_px) if spec.name in CARDS else None
+
+
+def _create(spec: EncoderSpec) -> nn.Module:
+    if spec.name in CARDS:
+        return card_family.create(CARDS[spec.name])
+    return tiny.TinyNetwork(spec.seed) if spec.name == "tiny" else mobilenet.create()
 
 
 def _with_prefix(spec: EncoderSpec) -> EncoderSpec:
@@ -116,4 +148,4 @@ def _family(spec: EncoderSpec) -> EncoderFamily:
         )
         raise EncoderError(msg + (f"; did you mean '{close[0]}'?" if close else ""))
     describe_encoder = DESCRIPTIONS[name]
-    return EncoderFamily(ENCODERS[name], describe_encoder, lambda one: describe_encoder(one).identity)
+    return EncoderFamily(ENCODERS[name], describe_encoder, lambda one: describe_encoder(one).identity, _create)

@@ -72,6 +72,13 @@ def boxes_around(centres: Float64[np.ndarray, "spot 2"], geometry: TileGeometry)
     return np.stack([x, y, np.full(len(centres), side)], axis=1)
 
 
+def boxes_of_scales(
+    centres: Float64[np.ndarray, "place 2"], geometries: Sequence[TileGeometry]
+) -> Float64[np.ndarray, "place scale 3"]:
+    """Return concentric boxes of several sizes around each centre (x, y); each as `boxes_around` gives it."""
+    return np.stack([boxes_around(centres, geometry) for geometry in geometries], axis=1)
+
+
 def spots_inside(
     slide: str, spots: Sequence[str], centres: Float64[np.ndarray, "spot 2"], *, width: int, height: int
 ) -> Bool[np.ndarray, " spot"]:

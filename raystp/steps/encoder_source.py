@@ -1,8 +1,9 @@
 """Where an encoder comes from: the registry, or the image tower of a trained model."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -10,7 +11,8 @@ from pydantic import Field
 from raystp.artifacts import resolve
 from raystp.config import Config, Location
 from raystp.encoders.encoder import Encoder, EncoderSpec
-from raystp.encoders.registry import build, describe, identity
+from raystp.encoders.registry import build, features_dim, identity
+from raystp.encoders.stages import OWN_ROW, FeatureOptions
 from raystp.errors import EncoderError
 from raystp.models.arrays import encoder_weights
 from raystp.models.store import load_model
@@ -86,6 +88,11 @@ def spec_of(config: EncoderConfig) -> EncoderSpec:
     return EncoderSpec(config.name, config.weights, config.sha256, config.random, config.seed)
 
 
-def dim_of(config: EncoderConfig) -> int:
+def dim_of(config: EncoderConfig, features: FeatureOptions = OWN_ROW) -> int:
     """Return the length of an encoder's rows, without building it."""
-    return describe(spec_of(config)).dim
+    return features_dim(spec_of(config), features)
+
+
+def features_of_block(block: Mapping[str, Any]) -> FeatureOptions:
+    """Return the layers and views that a model's record, or a manifest's notes, state of its features."""
+    return FeatureOptions(tuple(block.get("layers", OWN_ROW.layers)), block.get("views", OWN_ROW.views))

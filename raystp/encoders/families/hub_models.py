@@ -20,7 +20,7 @@ PREFIX = "hf-hub:"
 
 def build(spec: EncoderSpec) -> Encoder:
     """Build `hf-hub:<owner>/<name>`; raises EncoderError where its config or its weights are not available."""
-    network = _create(spec)
+    network = create(spec)
     if spec.random:
         return timm_family.as_encoder(spec.name, network, weights.state_digest(network))
     if spec.weights is None:
@@ -32,7 +32,7 @@ def build(spec: EncoderSpec) -> Encoder:
 def describe(spec: EncoderSpec) -> EncoderDescription:
     """Describe what `build` builds; downloads only the config from the hub, or reads it from its cache."""
     with torch.device("meta"):
-        encoder = timm_family.as_encoder(spec.name, _create(spec), digest="")
+        encoder = timm_family.as_encoder(spec.name, create(spec), digest="")
     return EncoderDescription(identity(spec), encoder.dim, encoder.tile_px)
 
 
@@ -48,7 +48,8 @@ def identity(spec: EncoderSpec) -> str:
     return f"hub:{name}@{revision or 'main'}"
 
 
-def _create(spec: EncoderSpec) -> Any:  # of any class of timm
+def create(spec: EncoderSpec) -> Any:  # of any class of timm
+    """Create the network that a repository's config.json describes, with random weights."""
     timm = timm_family.import_timm()
     hub_files.download(_repository(spec), ["config.json"], encoder=spec.name)
     try:

@@ -8,6 +8,8 @@ Keras' padding and BatchNorm epsilon are kept. The file is not part of raystp: t
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from raystp.encoders import weights
 from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
 from raystp.encoders.families import timm_models as timm_family
@@ -21,6 +23,12 @@ SHA256 = "ea65163649a00e564098faea4538fe419f2b734466add142c3ec6afefef8c2af"
 
 def build(spec: EncoderSpec) -> Encoder:
     """Build the encoder from its file; raises EncoderError without a file, and for another or a damaged one."""
+    network = create()
+    return timm_family.as_encoder(spec.name, network, weights.load(_with_digest(spec), network))
+
+
+def create() -> nn.Module:
+    """Create the network with random weights."""
     network: Any = timm_family.create(  # timm's MobileNetV3, whose blocks are a Sequential
         "mobilenetv1_100",
         pad_type="same",  # TensorFlow's: one pixel more on the right and below where the stride is 2
@@ -33,7 +41,8 @@ def build(spec: EncoderSpec) -> Encoder:
     )
     # Before loading: the file ends with block 12, and block 13 would keep random weights.
     network.blocks[4] = network.blocks[4][:1]
-    return timm_family.as_encoder(spec.name, network, weights.load(_with_digest(spec), network))
+    created: nn.Module = network
+    return created
 
 
 def describe(spec: EncoderSpec) -> EncoderDescription:

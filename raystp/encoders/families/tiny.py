@@ -36,6 +36,7 @@ class TinyNetwork(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.filters = nn.ParameterList()
+        self.stages = nn.ModuleList(nn.Identity() for _ in LAYERS)  # where `stages.py` reads the responses
         channels = 3
         for count, kernel, _ in LAYERS:
             # Uniform and in float64: the same bits on every kind of processor, unlike normal deviates.
@@ -49,8 +50,8 @@ class TinyNetwork(nn.Module):
         """Return colour moments, then mean and standard deviation of every layer's responses."""
         statistics = [_colour_moments(pixels[:, :, ::COLOUR_STRIDE, ::COLOUR_STRIDE].float())]
         responses = pixels
-        for filters, (_, _, stride) in zip(self.filters, LAYERS, strict=True):
-            responses = torch.relu(functional.conv2d(responses, filters, stride=stride))
+        for filters, (_, _, stride), stage in zip(self.filters, LAYERS, self.stages, strict=True):
+            responses = stage(torch.relu(functional.conv2d(responses, filters, stride=stride)))
             statistics += _mean_and_std(responses.flatten(2).float())
         return torch.cat(statistics, dim=1)
 

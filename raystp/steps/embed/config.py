@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raystp.config import Location, StepConfig
+from raystp.encoders.stages import LAYER_PATTERN, OWN_ROW, FeatureOptions, Views
 from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.run_config import SlideRun
 
@@ -74,6 +75,14 @@ class EmbedConfig(StepConfig[EmbedRun]):
     """More encoders, name -> encoder; the pixels are read once for all. Each writes an artifact of that name, the same
     as in a run of its own."""
 
+    layers: tuple[Annotated[str, Field(pattern=LAYER_PATTERN)], ...] = Field(default=OWN_ROW.layers, min_length=1)
+    """Layers whose rows are concatenated, in this order: `last` is the encoder's own row. `middle` and `stage:<n>` are
+    mean and standard deviation of each channel of a stage. All are taken in one forward pass."""
+
+    views: Views = OWN_ROW.views
+    """Views of each tile whose rows are averaged: `rotations` (4), `flips` (these and their mirror images) or
+    `none`. Each view is a forward pass."""
+
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     """Precision of the encoder's arithmetic and of the stored vectors; bfloat16 vectors are stored as float16."""
 
@@ -83,16 +92,31 @@ class EmbedConfig(StepConfig[EmbedRun]):
     run: EmbedRun = Field(default_factory=EmbedRun)
 
     @model_validator(mode="after")
+    def _check_layers(self) -> "EmbedConfig":
+        if len(set(self.layers)) < len(self.layers):
+            msg = f"layers: {', '.join(self.layers)} has a layer twice"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _check_names(self) -> "EmbedConfig":
         if self.name in self.also:
             msg = f"also: {self.name!r} is already the name of the main encoder; choose another"
             raise ValueError(msg)
         return self
 
+    @property
+    def features(self) -> FeatureOptions:
+        """Layers and views as the plain value of the package `encoders`."""
+        return FeatureOptions(self.layers, self.views)
+
     def fingerprint_values(self) -> dict[str, object]:
         """Return what is computed; the digest of the weights is an input, so their path is not included."""
         values = super().fingerprint_values()
         values.pop("also")
+        for name in ("layers", "views"):
+            if name not in self.features.record:
+                values.pop(name)  # as before the field existed
         return {**values, "encoder": self.encoder.fingerprint_values()}
 
     def manifest_values(self) -> dict[str, object]:

@@ -15,6 +15,8 @@ from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
 
+COLUMNS = ["x", "y", "side"]
+
 
 @dataclass(frozen=True)
 class SlideTiles:
@@ -42,26 +44,36 @@ class UnitReader:
         *,
         cache: NodeCache | None,
         buffers: int,
+        scales: int = 1,
     ) -> None:
+        self._scales = scales
         self._tiles, self._slides, self._tile_px, self._cache = tiles, slides, tile_px, cache
         self._lock = threading.Lock()
         self._buffers: deque[Pixels] = deque([np.empty((0, 0, 0, 3), np.uint8)] * buffers)
         self._name: str | None = None
         self._unit: str | None = None
         self._slide: Slide | None = None
-        self._boxes: Float64[np.ndarray, "tile 3"] = np.empty((0, 3))
+        self._boxes: Float64[np.ndarray, "tile scale 3"] = np.empty((0, 1, 3))
 
     def __call__(self, unit: WorkUnit, start: int, stop: int) -> ReadTiles:
-        """Return the pixels of tiles [start, stop) of a unit, and the reasons of those that cannot be read."""
+        """Return the pixels of tiles [start, stop) of a unit, and the reasons of those that cannot be read.
+
+        With several sizes around each place, a place has adjacent tiles; if one cannot be read, the place cannot.
+        """
         slide, boxes = self._open(unit)
-        first = unit.first + start
-        part = boxes[first : unit.first + stop]
-        pixels, failed = read_tiles_or_fail(slide, part, self._tile_px, into=self._next_buffer(stop - start))
+        first, count = unit.first + start, self._scales
+        part = boxes[first : unit.first + stop].reshape(-1, 3)
+        buffer = self._next_buffer((stop - start) * count)
+        pixels, failed = read_tiles_or_fail(slide, part, self._tile_px, into=buffer)
         if not failed:
             return ReadTiles(pixels)
-        # The reason has the number of the tile in this batch; its reader needs the number in the slide.
-        reasons = {start + row: f"tile {first + row}{text.removeprefix(f'tile {row}')}" for row, text in failed.items()}
-        return ReadTiles(np.delete(pixels, list(failed), axis=0), reasons)
+        reasons: dict[int, str] = {}
+        for row, text in failed.items():
+            # The reason has the number of the tile in this batch; its reader needs the number in the slide.
+            place = row // count
+            reasons.setdefault(start + place, f"tile {first + place}{text.removeprefix(f'tile {row}')}")
+        lost = [(place - start) * count + scale for place in reasons for scale in range(count)]
+        return ReadTiles(np.delete(pixels, lost, axis=0), reasons)
 
     def _next_buffer(self, count: int) -> Pixels:
         with self._lock:
@@ -71,7 +83,7 @@ class UnitReader:
             self._buffers.append(buffer)
         return buffer[:count]
 
-    def _open(self, unit: WorkUnit) -> tuple[Slide, Float64[np.ndarray, "tile 3"]]:
+    def _open(self, unit: WorkUnit) -> tuple[Slide, Float64[np.ndarray, "tile scale 3"]]:
         """Return the unit's slide and all its tile boxes; announce the unit's tiles to the slide's reader."""
         with self._lock:
             if self._slide is None or self._name != unit.slide:
@@ -79,7 +91,8 @@ class UnitReader:
             assert self._slide is not None  # just opened
             if unit.unit != self._unit:
                 self._unit = unit.unit
-                prefetch_tiles(self._slide, self._boxes[unit.first : unit.first + unit.rows], self._tile_px)
+                boxes = self._boxes[unit.first : unit.first + unit.rows].reshape(-1, 3)
+                prefetch_tiles(self._slide, boxes, self._tile_px)
             return self._slide, self._boxes
 
     def _replace_slide(self, name: str) -> None:
@@ -93,5 +106,6 @@ class UnitReader:
             msg = f"slide {name!r} ({path}) was replaced after it was tiled: run `raystp tile` again"
             raise SlideError(msg)
         self._slide = open_slide(name, path, given_mpp=tiled.mpp, cache=self._cache)
-        table = (self._tiles / "tiles" / f"{name}.parquet").read_table(["x", "y", "side"])
-        self._boxes = np.stack([table[column].to_numpy() for column in ("x", "y", "side")], axis=1)
+        table = (self._tiles / ("tiles" if self._scales == 1 else "scales") / f"{name}.parquet").read_table(COLUMNS)
+        boxes = np.stack([table[column].to_numpy() for column in COLUMNS], axis=1)
+        self._boxes = boxes.reshape(-1, self._scales, 3)

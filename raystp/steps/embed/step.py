@@ -12,7 +12,7 @@ from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.streams.tiles import stream
 from raystp.cluster.streams.units import StreamResources, UnitReceipt, WorkUnit
 from raystp.encoders.encoder import InferenceOptions, stored_precision
-from raystp.encoders.registry import describe, tile_warning
+from raystp.encoders.registry import describe, features_dim, tile_warning
 from raystp.errors import ArtifactError, ConfigError
 from raystp.steps.embed.config import EmbedConfig, EmbedRun
 from raystp.steps.embed.failed_tiles import read_failed_tiles, slide_error, units_with_failed_tiles
@@ -116,10 +116,11 @@ def _embed(config: EmbedConfig, tiles: Artifact, unfinished: Sequence[_EncoderAr
     run = config.run
     work = EmbedWork(
         tiles=tiles.path,
-        outputs=tuple(EncoderOutput(one.writer.path, one.source, describe(one.source.spec).dim) for one in unfinished),
+        outputs=tuple(_output(one, len(_scales(tiles))) for one in unfinished),
         slides={one["slide"]: SlideTiles(one["path"], one["mpp"], one["content"]) for one in slides},
         tile_px=_tile_px(tiles),
         precision=config.precision,
+        scales=len(_scales(tiles)),
         pass_tiles=run.pass_tiles,
         options=InferenceOptions(run.channels_last, run.compiler),
         cache=run.node_cache(),
@@ -128,6 +129,12 @@ def _embed(config: EmbedConfig, tiles: Artifact, unfinished: Sequence[_EncoderAr
     units = plan_units({one["slide"]: one["tiles"] for one in slides}, config.unit_tiles)
     outcome = _stream(work, units, run)
     return [_finish(one, tiles, slides, units=units, outcome=outcome) for one in unfinished]
+
+
+def _output(unfinished: _EncoderArtifact, scales: int) -> EncoderOutput:
+    features = unfinished.config.features
+    dim = scales * features_dim(unfinished.source.spec, features)
+    return EncoderOutput(unfinished.writer.path, unfinished.source, dim, features)
 
 
 def slides_of(tiles: Artifact) -> list[SlideEntry]:
@@ -151,6 +158,12 @@ def _tile_px(tiles: Artifact) -> TilePixels:
     return TilePixels(int(tiles.manifest.notes["pixels"]))
 
 
+def _scales(tiles: Artifact) -> list[float]:
+    """Return the sides of the tiles around each place, in um."""
+    notes = tiles.manifest.notes
+    return [float(side) for side in notes.get("scales", [notes["side"]])]
+
+
 def _check_tiles(source: EncoderSource, tiles: Artifact) -> None:
     """Raise ConfigError, before any pixel is read, for tiles of another size than the encoder's."""
     expected, found = describe(source.spec).tile_px, _tile_px(tiles)
@@ -160,8 +173,9 @@ def _check_tiles(source: EncoderSource, tiles: Artifact) -> None:
             f"run `raystp tile` with tile_px={expected}; `tile_um` need not change"
         )
         raise ConfigError(msg)
-    if warning := tile_warning(source.spec, Microns(float(tiles.manifest.notes["side"])), found):
-        logger.warning(f"  {warning}")
+    for side in _scales(tiles):
+        if warning := tile_warning(source.spec, Microns(side), found):
+            logger.warning(f"  {warning}")
 
 
 def plan_units(tiles: Mapping[str, int], unit_tiles: int) -> list[WorkUnit]:
@@ -247,8 +261,10 @@ def _finish(
         "encoder": config.encoder.model_dump(mode="json"),
         "encoder_identity": unfinished.source.identity,
         "precision": stored_precision(config.precision),
+        **config.features.record,
         "side": tiles.manifest.notes["side"],
         "pixels": tiles.manifest.notes["pixels"],
+        **({"scales": _scales(tiles)} if len(_scales(tiles)) > 1 else {}),
         "tiles": tiles.path.uri,
         "units": files,
         "patients": patients,

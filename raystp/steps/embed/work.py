@@ -16,6 +16,7 @@ from raystp import tables
 from raystp.cluster.streams.units import Pixels, Vectors, WorkUnit
 from raystp.encoders.batches import Batch
 from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOptions, Precision, stored_precision
+from raystp.encoders.stages import OWN_ROW, FeatureOptions, with_features
 from raystp.errors import EncoderError
 from raystp.steps.embed.failed_tiles import write_failed_tiles
 from raystp.steps.embed.reader import SlideTiles, UnitReader
@@ -36,6 +37,8 @@ class EncoderOutput:
     path: StoragePath
     source: EncoderSource
     dim: int
+    """Length of a row, with all layers and sizes of tiles."""
+    features: FeatureOptions = OWN_ROW
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class EmbedWork:
     slides: dict[str, SlideTiles]
     tile_px: TilePixels
     precision: Precision
+    scales: int = 1
+    """Sizes of tiles around each place; their rows are concatenated."""
     pass_tiles: Batch = None
     options: InferenceOptions = DEFAULT_OPTIONS
     cache: NodeCache | None = None
@@ -112,7 +117,7 @@ class EmbedWork:
 
     def make_reader(self, buffers: int) -> UnitReader:
         """Build a reader of tiles [start, stop) of a unit; it reuses a batch after `buffers` more."""
-        return UnitReader(self.tiles, self.slides, self.tile_px, cache=self.cache, buffers=buffers)
+        return UnitReader(self.tiles, self.slides, self.tile_px, cache=self.cache, buffers=buffers, scales=self.scales)
 
     def make_encoder(self) -> Callable[[Pixels], Vectors]:
         """Build the encoders, on this process's GPU or on the CPU.
@@ -128,7 +133,7 @@ class EmbedWork:
             raise EncoderError(msg)
         encoders = [
             BatchEncoder(
-                output.source.build(),
+                with_features(output.source.build(), output.features),
                 device=device,
                 precision=self.precision,
                 batch=self.pass_tiles,
@@ -138,7 +143,8 @@ class EmbedWork:
         ]
 
         def encode(tiles: Pixels) -> Vectors:
-            vectors = [encoder(tiles) for encoder in encoders]
+            rows = len(tiles) // self.scales
+            vectors = [encoder(tiles).reshape(rows, -1) for encoder in encoders]
             return vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1)
 
         return encode

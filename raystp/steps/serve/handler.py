@@ -19,6 +19,7 @@ from raystp.cluster.serving.messages import (
     ResponseNeighbours,
 )
 from raystp.encoders.encoder import BatchEncoder
+from raystp.encoders.stages import OWN_ROW, FeatureOptions, with_features
 from raystp.errors import ConfigError, EncoderError, ModelError, RaystpError, own_error
 from raystp.impute.imputer import Columns, FoundNeighbours, NeighborImputer
 from raystp.impute.weights import WEIGHTS
@@ -28,7 +29,7 @@ from raystp.models.methods import open_predictor
 from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import neighbour_mean_of
-from raystp.steps.encoder_source import EncoderConfig, dim_of, source_of
+from raystp.steps.encoder_source import EncoderConfig, dim_of, features_of_block, source_of
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.pixels import SlideLibrary, decode_images
 from raystp.units import TilePixels
@@ -223,14 +224,15 @@ def _check_encoder(encoder: EncoderConfig, store: str, model: Artifact, meta: di
     if meta["trained_tower"] and source.identity != f"tower:{model.manifest.fingerprint}":
         msg = f"{model.path} has its own image tower: set encoder.trained to this model"
         raise EncoderError(msg)
-    if len(meta.get("features", {}).get("blocks", [])) > 1 or neighbour_mean_of(meta):
+    blocks = meta.get("features", {}).get("blocks", [])
+    if len(blocks) > 1 or neighbour_mean_of(meta) or any("scales" in block for block in blocks):
         msg = (
-            f"{model.path} reads joined embeddings, which one encoder does not give: remove `encoder`, and send "
-            "`embeddings` with the columns of all blocks, in the order that `/v1/info` gives"
+            f"{model.path} reads joined embeddings or several sizes of tiles, which one tile does not give: remove "
+            "`encoder`, and send `embeddings` with the columns of all blocks, in the order that `/v1/info` gives"
         )
         raise EncoderError(msg)
     name = meta["encoder"]["name"]
-    if source.spec.name != name or dim_of(encoder) != meta["d_image"]:
+    if source.spec.name != name or dim_of(encoder, _features(meta)) != meta["d_image"]:
         msg = f"{model.path} reads {meta['d_image']} features of encoder '{name}', got encoder '{source.spec.name}'"
         raise EncoderError(msg)
 
@@ -247,7 +249,7 @@ def open_handler(config: ServeConfig, index_actors: ReferenceIndex | RemoteIndex
     opened = index_actors or open_reference_index(index.path, description)
     encode, tile_px = None, TilePixels(0)
     if config.encoder is not None:
-        encoder = source_of(config.encoder, config.run.store).build()
+        encoder = with_features(source_of(config.encoder, config.run.store).build(), _features(meta))
         encode = BatchEncoder(encoder, device="cuda" if torch.cuda.is_available() else "cpu", batch="fit")
         tile_px = encoder.tile_px
     return ImputeHandler(
@@ -259,6 +261,12 @@ def open_handler(config: ServeConfig, index_actors: ReferenceIndex | RemoteIndex
         encode=encode,
         library=SlideLibrary(tuple(config.slides), config.tile_um, tile_px),
     )
+
+
+def _features(meta: dict[str, Any]) -> FeatureOptions:
+    """Return the layers and views of the encoder that the model reads."""
+    blocks = meta.get("features", {}).get("blocks", [])
+    return features_of_block(blocks[0]) if blocks else OWN_ROW
 
 
 def _far_distance(config: ServeConfig, index: Artifact) -> float | None:

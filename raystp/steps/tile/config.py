@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raystp.config import Location, StepConfig
 from raystp.slides.coordinates import TileGeometry
 from raystp.steps.run_config import SlideRun
 from raystp.units import Microns, MicronsPerPixel, TilePixels
+
+Side = Annotated[float, Field(gt=0)]
 
 
 class TileRun(SlideRun):
@@ -43,8 +45,9 @@ class TileConfig(StepConfig[TileRun]):
     """Where coordinates of your masks start on slides with bounds (MRXS, SCN): at the corner of the whole slide
     (`level0`), or at the bounds (`bounds`), as QuPath has it. `auto` recognises it by the tissue under the mask."""
 
-    tile_um: float = Field(default=112.0, gt=0)
-    """Side of a tile in um of tissue."""
+    tile_um: Side | Annotated[tuple[Side, ...], Field(min_length=1)] = 112.0
+    """Side of a tile in um of tissue. A list is several concentric tiles around each place, as one artifact. The places
+    of a grid are those of the first side; `stride`, `min_tissue` and the overview are about that side."""
 
     tile_px: int = Field(default=224, ge=16, le=4096)
     """Side of a tile in px, as the encoder reads it. Tissue is read at tile_um / tile_px um/px."""
@@ -65,5 +68,24 @@ class TileConfig(StepConfig[TileRun]):
     run: TileRun = Field(default_factory=TileRun)
 
     def geometry(self, mpp: MicronsPerPixel) -> TileGeometry:
-        """Return the geometry of tiles on a slide scanned at `mpp` um/px."""
-        return TileGeometry(Microns(self.tile_um), TilePixels(self.tile_px), mpp)
+        """Return the geometry of tiles, of the first side, on a slide scanned at `mpp` um/px."""
+        return self.geometries(mpp)[0]
+
+    def geometries(self, mpp: MicronsPerPixel) -> list[TileGeometry]:
+        """Return the geometry of each side, in the order given."""
+        return [TileGeometry(Microns(side), TilePixels(self.tile_px), mpp) for side in self.scales]
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The sides in um, in the order given."""
+        return self.tile_um if isinstance(self.tile_um, tuple) else (self.tile_um,)
+
+    @field_validator("tile_um")
+    @classmethod
+    def _check_scales(cls, sides: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        if not isinstance(sides, tuple):
+            return sides
+        if len(set(sides)) < len(sides):
+            msg = "a side is listed twice"
+            raise ValueError(msg)
+        return sides if len(sides) > 1 else sides[0]

@@ -63,7 +63,8 @@ def run(config: TileConfig) -> Artifact:
 def _notes(config: TileConfig, slides: list[TileResult], failed: int) -> dict[str, object]:
     """Return the manifest's notes; their keys are a stored format."""
     notes: dict[str, object] = {
-        "side": config.tile_um,
+        "side": config.scales[0],
+        **({"scales": list(config.scales)} if len(config.scales) > 1 else {}),
         "pixels": config.tile_px,
         "patients": {one["slide"]: one["patient"] for one in slides},
         "quality": {one["slide"]: one["quality"] for one in slides},

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from raystp import tables
 from raystp.errors import SectionError, SlideError, failure_as_reason
 from raystp.expression.schema import read_section, section_info
-from raystp.slides.coordinates import TileGeometry, boxes_around, name_spots, spots_inside
+from raystp.slides.coordinates import TileGeometry, boxes_around, boxes_of_scales, name_spots, spots_inside
 from raystp.slides.open import Slide, open_slide
 from raystp.slides.table import SlideRow
 from raystp.slides.tissue.area import scanned_area, tissue_image, whole_area
@@ -23,7 +23,7 @@ from raystp.slides.tissue.quality import SlideQuality, sharpness, slide_quality
 from raystp.steps.tile.checks import SectionScale, check_enlarged, check_scale, reason_without_tiles
 from raystp.steps.tile.config import TileConfig
 from raystp.storage import StoragePath
-from raystp.units import Level0Pixels, Microns, to_level0
+from raystp.units import Level0Pixels, Microns, tile_centres, to_level0
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,9 @@ def tile_slide(task: TileTask) -> TileResult:
 
 
 def _tile_open(slide: Slide, task: TileTask) -> TileResult:
-    config, geometry = task.config, task.config.geometry(slide.mpp)
-    warnings = [*slide.warnings, *check_scale(slide, task.scale), *check_enlarged(geometry)]
+    config, geometries = task.config, task.config.geometries(slide.mpp)
+    geometry, warnings = geometries[0], [*slide.warnings, *check_scale(slide, task.scale)]
+    warnings += [warning for one in geometries for warning in check_enlarged(one)]
     spots = None if task.section is None else _spots(slide, task.section)
     area = scanned_area(slide)
     image = tissue_image(slide, area)
@@ -112,6 +113,10 @@ def _tile_open(slide: Slide, task: TileTask) -> TileResult:
     quality = slide_quality(tissue, sharpness(slide, boxes, config.focus_tiles))
     names = None if spots is None else spots.names
     (task.target / "tiles" / f"{slide.name}.parquet").write_table(_tiles_table(slide.name, boxes, names))
+    if len(geometries) > 1:
+        centres = tile_centres(boxes) if spots is None else spots.centres
+        scaled = _scales_table(boxes_of_scales(centres, geometries), config.scales)
+        (task.target / "scales" / f"{slide.name}.parquet").write_table(scaled)
     return {
         "slide": slide.name,
         "path": task.row.path.uri,
@@ -172,6 +177,13 @@ def _tiles_table(slide: str, boxes: Float64[np.ndarray, "tile 3"], spots: Sequen
     names: list[str | None] = [*spots] if spots is not None else [None] * count
     columns = [[slide] * count, np.arange(count), boxes[:, 0], boxes[:, 1], boxes[:, 2], names]
     return tables.of_columns(columns, tables.TILES)
+
+
+def _scales_table(boxes: Float64[np.ndarray, "tile scale 3"], sides: Sequence[float]) -> pa.Table:
+    tile = np.repeat(np.arange(len(boxes)), len(sides))
+    flat = boxes.reshape(-1, 3)
+    columns = [tile, np.tile(sides, len(boxes)), flat[:, 0], flat[:, 1], flat[:, 2]]
+    return tables.of_columns(columns, tables.SCALES)
 
 
 def _damage(slide: Slide) -> list[str]:

@@ -86,7 +86,12 @@ def save_state(folder: StoragePath, state: TrainState) -> None:
     for number, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{name}": value for name, value in moments.items()}
     content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    fields = {"epoch": state.epoch, "best_epoch": state.best_epoch, "best_value": state.best_value}
+    fields = {
+        "epoch": state.epoch,
+        "best_epoch": state.best_epoch,
+        "best_value": state.best_value,
+        "best_is_poor": state.best_is_poor,
+    }
     _write(folder, "state", content, fields)
 
 
@@ -113,6 +118,7 @@ def load_state(folder: StoragePath, state: TrainState) -> None:
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.epoch, state.best = fields["epoch"], _with_prefix(tensors, "best/")
     state.best_epoch, state.best_value = fields["best_epoch"], fields["best_value"]
+    state.best_is_poor = fields["best_is_poor"]
 
 
 def _write(folder: StoragePath, name: str, content: bytes, fields: Mapping[str, object]) -> None:

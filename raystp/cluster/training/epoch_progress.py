@@ -62,8 +62,14 @@ def show(progress: Progress, done: int, row: EpochRow, *, resumed: int | None = 
 
 
 def describe(row: EpochRow) -> str:
-    """Return the losses and the PCC of an epoch as text."""
-    named = (("loss", "train_loss"), ("validation loss", "validation_loss"), ("validation PCC", "validation_pcc"))
+    """Return the losses, the PCC and the error of an epoch as text."""
+    named = (
+        ("loss", "train_loss"),
+        ("validation loss", "validation_loss"),
+        ("validation PCC", "validation_pcc"),
+        ("validation MSE", "validation_mse"),
+        ("gene mean's MSE", "gene_mean_mse"),
+    )
     return ", ".join(f"{name} {row[key]:.4g}" for name, key in named if row.get(key) is not None)
 
 

@@ -11,6 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+LEAST = 1e-6
+"""Least size of a divisor; a prediction is limited by `AttentionOptions.clamp` afterwards."""
+
 
 class Linears(nn.Module):
     """Linear maps in parallel, one per group and output; each is initialised as `nn.Linear` is."""
@@ -34,22 +37,28 @@ class TileHeads(nn.Module):
 
     With `e = Linear(x)`, the attention logit is `Linear(tanh(Linear(e)))` and the local prediction `Linear(e)`.
     `groups` is the number of trunks: 1 for all genes, or one per gene. `heads` is the number of attentions: 1 or one
-    per gene; 0 for pooling without attention.
+    per gene; 0 for pooling without attention. With `gated`, `tanh(Linear(e))` is multiplied by `sigmoid(Linear(e))`.
     """
 
-    def __init__(self, d_image: int, genes: int, *, groups: int, heads: int, widths: tuple[int, int]) -> None:
+    def __init__(
+        self, d_image: int, genes: int, *, groups: int, heads: int, widths: tuple[int, int], gated: bool = False
+    ) -> None:
         super().__init__()
         embedding, hidden = widths
         self.embed = Linears(groups, d_image, embedding)
         self.local = Linears(groups, embedding, genes // groups)
         self.hidden = Linears(groups, embedding, hidden) if heads else None
         self.attend = Linears(groups, hidden, heads // groups) if heads else None
+        self.gate = Linears(groups, embedding, hidden) if heads and gated else None
 
     def logits(self, embedded: Float[Tensor, "*rows group joint"]) -> Float[Tensor, "*rows head"]:
         """Return the attention logits; without attention they are zeros, which give all tiles the same weight."""
         if self.hidden is None or self.attend is None:
             return torch.zeros_like(embedded[..., 0, :1])
-        out: Tensor = self.attend(torch.tanh(self.hidden(embedded))).flatten(-2)
+        hidden = torch.tanh(self.hidden(embedded))
+        if self.gate is not None:
+            hidden = hidden * torch.sigmoid(self.gate(embedded))
+        out: Tensor = self.attend(hidden).flatten(-2)
         return out
 
     def predictions(self, embedded: Float[Tensor, "*rows group joint"]) -> Float[Tensor, "*rows gene"]:
@@ -70,6 +79,17 @@ def attention_weights(
 ) -> Float[Tensor, "bag tile head"]:
     """Return the softmax over the tiles of each bag; padding (mask 0) has weight 0."""
     return torch.softmax(logits.masked_fill(mask[..., None] == 0, -torch.inf), dim=1)
+
+
+def pool_lin(local: Float[Tensor, "*bag tile gene"], mask: Float[Tensor, "*bag tile"]) -> Float[Tensor, "*bag gene"]:
+    """Return `sum y^2 / sum y` over the tiles of each bag, for each gene (Graziani et al., published code)."""
+    kept = local * mask[..., None]
+    return lin_ratio(kept.square().sum(dim=-2), kept.sum(dim=-2))
+
+
+def lin_ratio(values: Float[Tensor, "..."], total: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return `values / total`; the size of the total is at least `LEAST`, so that the ratio is finite."""
+    return values / torch.where(total < 0, total.clamp(max=-LEAST), total.clamp(min=LEAST))
 
 
 def pool_predictions(

@@ -1,13 +1,13 @@
 """Attention regression's training from arrays: bags of tiles, each with one label."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
-from raystp.missing import has_missing
+from raystp.missing import column_means, has_missing
 from raystp.models.arrays import SpotArrays
 from raystp.models.attention.model import seeded_attention
 from raystp.models.attention.options import AttentionOptions
@@ -22,12 +22,11 @@ __all__ = ["open_predictor", "setup", "setup_bags"]
 def setup(options: AttentionOptions, inputs: SpotInputs) -> TrainSetup:
     """Return the model and its bags, which are parts of measured sections.
 
-    The label of a bag is the pooled counts of its spots; the counts of a single spot are not used.
+    The label of a bag is of all its spots together (`bags.labels`); a single spot's counts are no label.
     """
-    parts = inputs.bags.get("parts") or 1
-    validation = _section_bags(inputs, inputs.validation, parts) if inputs.validation is not None else None
+    validation = _section_bags(inputs, inputs.validation) if inputs.validation is not None else None
     bags = BagInputs(
-        train=_section_bags(inputs, inputs.train, parts),
+        train=_section_bags(inputs, inputs.train),
         validation=validation,
         features=inputs.train.features,
         seed=inputs.seed,
@@ -44,7 +43,7 @@ def setup_bags(options: AttentionOptions, inputs: BagInputs) -> TrainSetup:
     model.standardize(inputs.features)
     model.standardize_labels(labels)
     train = ResampledBags(replace(inputs.train, bag_tiles=inputs.bag_tiles, seed=inputs.seed))
-    return TrainSetup(model.to(inputs.device), train, inputs.validation)
+    return TrainSetup(model.to(inputs.device), train, inputs.validation, bag_mean=column_means(labels))
 
 
 @dataclass
@@ -66,25 +65,35 @@ class ResampledBags:
         return replace(self.bags, epoch=lambda: self.epoch).at(rows)
 
 
-def _section_bags(inputs: SpotInputs, spots: SpotArrays, parts: int) -> BagSamples:
+def _section_bags(inputs: SpotInputs, spots: SpotArrays) -> BagSamples:
+    parts, label = inputs.bags.get("parts") or 1, LABELS[inputs.bags.get("labels") or "log_of_pooled"]
     groups = [
         (f"{name} {number}", part)
         for section, name in enumerate(spots.sections)
         for number, part in enumerate(compact_parts(spots, np.flatnonzero(spots.group == section), parts))
     ]
-    labels = np.stack([pooled_expression(spots, part) for _, part in groups])
+    labels = np.stack([label(spots, part) for _, part in groups])
     named, features = [name for name, _ in groups], [spots.features[part] for _, part in groups]
     return replace(BagSamples.of(features, labels, named, missing=True), device=inputs.device)
 
 
 def compact_parts(spots: SpotArrays, rows: Int64[np.ndarray, "spot"], parts: int) -> list[Int64[np.ndarray, "part"]]:
-    """Divide a section's spots into about `parts` compact parts of equal size: columns, each divided into rows."""
+    """Divide a section's spots into `parts` compact parts of about equal size: columns, each divided into rows.
+
+    A section with fewer spots than that has one part per spot.
+    """
+    parts = min(parts, len(rows))
+    if not parts:
+        return []
     columns = max(1, round(parts**0.5))
+    per_column = np.full(columns, parts // columns) + (np.arange(columns) < parts % columns)
+    ends = len(rows) * np.cumsum(per_column)[:-1] // parts
     centres = tile_centres(spots.boxes)
     found = []
-    for column in np.array_split(rows[np.argsort(centres[rows, 0], kind="stable")], columns):
-        ordered = column[np.argsort(centres[column, 1], kind="stable")]
-        found += [part for part in np.array_split(ordered, max(1, parts // columns)) if len(part)]
+    for column, count in zip(
+        np.split(rows[np.argsort(centres[rows, 0], kind="stable")], ends), per_column, strict=True
+    ):
+        found += np.array_split(column[np.argsort(centres[column, 1], kind="stable")], int(count))
     return found
 
 
@@ -104,3 +113,19 @@ def pooled_expression(spots: SpotArrays, rows: Int64[np.ndarray, "part"]) -> Flo
         pooled = (shares * totals[:, None]).sum(axis=0) / max(totals.sum(), 1.0)
     labels: Float32[np.ndarray, " gene"] = np.log1p(pooled).astype(np.float32)
     return labels
+
+
+def mean_expression(spots: SpotArrays, rows: Int64[np.ndarray, "part"]) -> Float32[np.ndarray, " gene"]:
+    """Return the mean over spots of log1p of counts per 10,000: lower than `pooled_expression`, by Jensen's inequality.
+
+    Each spot has the same weight. It needs measured spots: a bulk sample has pooled counts only.
+    """
+    labels: Float32[np.ndarray, " gene"] = column_means(spots.expression[rows]).astype(np.float32)
+    return labels
+
+
+LABELS: dict[str, Callable[[SpotArrays, Int64[np.ndarray, "part"]], Float32[np.ndarray, " gene"]]] = {
+    "log_of_pooled": pooled_expression,
+    "mean_of_logs": mean_expression,
+}
+"""Values of `bags.labels`."""

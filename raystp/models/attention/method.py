@@ -1,7 +1,5 @@
 """The record of attention regression."""
 
-import dataclasses
-
 from raystp.models.attention.options import ATTENTION_FIT, AttentionOptions
 from raystp.models.method import Method
 
@@ -11,7 +9,7 @@ ATTENTION = Method(
     options=AttentionOptions,
     module="raystp.models.attention.learner",
     published_fit=lambda _: ATTENTION_FIT,
-    cases_fit=dataclasses.replace(ATTENTION_FIT, select="best", patience=12),
+    cases_fit=ATTENTION_FIT,
     needs_bags=True,
     small={"bags": {"parts": 16}, "fit": {"epochs": 60}},
 )

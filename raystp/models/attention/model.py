@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raystp.models.attention.heads import TileHeads, attention_weights, pool_embeddings, pool_predictions
+from raystp.models.attention.heads import TileHeads, attention_weights, pool_embeddings, pool_lin, pool_predictions
 from raystp.models.attention.options import AttentionOptions
-from raystp.models.layers import standardiser
+from raystp.models.layers import scale_features, standardiser
 from raystp.models.training.options import FitOptions
 from raystp.models.training.samples import mean_squared_error
 
@@ -35,19 +35,19 @@ class AttentionRegression(nn.Module):
         own_trunks, own_heads = options.trunk == "per_gene", options.heads == "per_gene"
         heads = 0 if options.pooling != "attention" else genes if own_heads else 1
         widths = (options.embedding, options.hidden)
-        self.tile = TileHeads(d_image, genes, groups=genes if own_trunks else 1, heads=heads, widths=widths)
+        groups = genes if own_trunks else 1
+        self.tile = TileHeads(d_image, genes, groups=groups, heads=heads, widths=widths, gated=options.gate)
         self.dropout = nn.Dropout(options.dropout)
         for name, width in (("feature", d_image), ("label", genes)):
             self.register_buffer(f"{name}_mean", torch.zeros(width))
             self.register_buffer(f"{name}_scale", torch.ones(width))
 
     def standardize(self, features: Float[np.ndarray, "tile feature"]) -> None:
-        """Set the mean and the deviation of the features from training tiles; call it before training.
+        """Set the scaling of the features from training tiles (`scale_features`); call it before training.
 
-        Both are part of the model and stored with it.
+        It is part of the model and stored with it.
         """
-        for buffer, value in zip((self.feature_mean, self.feature_scale), standardiser(features), strict=True):
-            buffer.copy_(torch.from_numpy(value))
+        scale_features((self.feature_mean, self.feature_scale), features, self.options.feature_scaling)
 
     def standardize_labels(self, labels: Float[np.ndarray, "bag gene"]) -> None:
         """Set the mean and the deviation of the labels from the training bags; predictions are in the labels' units."""
@@ -63,10 +63,21 @@ class AttentionRegression(nn.Module):
     def tiles(
         self, features: Float[Tensor, "tile feature"]
     ) -> tuple[Float[Tensor, "tile head"], Float[Tensor, "tile gene"]]:
-        """Return each tile's attention logits and its local predictions, in standard deviations of the labels."""
+        """Return each tile's logits and its local predictions, in standard deviations of the labels.
+
+        The logits are those of the attention; under the pooling `exp` they are the local predictions themselves.
+        """
         embedded = self.embed(features)
         local = self.tile.predictions(embedded)
-        return self.tile.logits(embedded), self._clamp(local) if self.options.level == "instance" else local
+        if self.options.level == "instance":
+            local = self._clamp(local)
+        return self.logits(embedded, local), local
+
+    def logits(
+        self, embedded: Float[Tensor, "*rows group joint"], local: Float[Tensor, "*rows gene"]
+    ) -> Float[Tensor, "*rows _"]:
+        """Return the logits of the tiles' weights, one for all genes or one for each."""
+        return local if self.options.pooling == "exp" else self.tile.logits(embedded)
 
     def forward(
         self,
@@ -76,16 +87,18 @@ class AttentionRegression(nn.Module):
     ) -> tuple[Float[Tensor, "bag gene"], Float[Tensor, "bag gene"]]:
         """Return predictions and labels of each bag, both standardised; the mask is 0 at padding."""
         embedded = self.embed(features.masked_fill(mask[..., None] == 0, 0.0))
-        weights = attention_weights(self.tile.logits(embedded), mask)
         if self.options.level == "embedding":
+            weights = attention_weights(self.tile.logits(embedded), mask)
             pooled = self.dropout(pool_embeddings(weights, embedded))
             predicted = self.tile.pooled_predictions(pooled)
         else:
             local = self._clamp(self.tile.predictions(self.dropout(embedded)))
             if self.options.pooling == "max":
                 predicted = local.masked_fill(mask[..., None] == 0, -torch.inf).amax(dim=1)
+            elif self.options.pooling == "lin":
+                predicted = pool_lin(local, mask)
             else:
-                predicted = pool_predictions(weights, local)
+                predicted = pool_predictions(attention_weights(self.logits(embedded, local), mask), local)
         return self._clamp(predicted), (labels - self.label_mean) / self.label_scale
 
     def loss(self, predicted: Float[Tensor, "bag gene"], labels: Float[Tensor, "bag gene"]) -> Float[Tensor, ""]:
@@ -102,7 +115,7 @@ class AttentionRegression(nn.Module):
         corrects this: their learning rate is multiplied by that number, their decay divided by it. So each gene with
         its own trunk trains as it would alone.
         """
-        if self.options.optimizer == "adamw":  # not sensitive to the scale of a gradient
+        if self.options.chosen_optimizer == "adamw":  # not sensitive to the scale of a gradient
             return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
         genes, trained = len(self.label_mean), list(parameters)
         own = {id(value) for name, value in self.named_parameters() if self._gene_axis(name) is not None}

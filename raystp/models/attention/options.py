@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raystp.errors import ModelError
-from raystp.models.training.options import FitOptions
+from raystp.models.training.options import FeatureScaling, FitOptions
 
 Level = Literal["instance", "embedding"]
-Pooling = Literal["attention", "mean", "max"]
+Pooling = Literal["attention", "mean", "max", "lin", "exp"]
+
+FROM_PREDICTIONS = ("max", "lin", "exp")
+"""Poolings whose weights follow from the local predictions: they need the level `instance`."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,25 @@ class AttentionOptions:
     """`instance` averages the tiles' predictions. `embedding` averages the tiles' embeddings and predicts once (ABMIL,
     Ilse et al. 2018, with its ReLU). Without a ReLU both levels would be the same function except clamp and dropout."""
     pooling: Pooling = "attention"
+    """How a bag's tiles are averaged, with y the local predictions of a gene: weights of attention, equal weights, the
+    highest y alone, `lin` (sum y^2 / sum y) or `exp` (sum y e^y / sum e^y). The last three as in Graziani's code, in
+    standard deviations from the training mean. The weights y of `lin` have both signs there: it is unstable."""
+    gate: bool = False
+    """Whether the attention's hidden layer is gated, tanh(V e) * sigmoid(U e), as in ABMIL (Ilse et al. 2018)."""
+    feature_scaling: FeatureScaling = "unit"
+    """Norm of the features: about 1 (`unit`), or the square root of their number (`published`)."""
     embedding: int = 128
     hidden: int = 64
     """Length of the hidden layer of the attention."""
     dropout: float = 0.2
     clamp: float = 10.0
     """Predictions are limited to this many standard deviations from the training mean."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """`sgd` (momentum 0.9, Nesterov) is the published one, and generalises better from few slides. On 40 simulated bags
-    and 64 genes, with the epoch chosen by validation, held-out PCC is 0.78 at a learning rate of 1e-3 and 0.80 at 1e-2.
-    At the published 1e-4 it is 0.64, not converged after 30 epochs; AdamW at 1e-3 gives 0.69."""
+    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
+    """`auto` is AdamW, except at the level `instance` with `feature_scaling="published"`, where it is SGD with momentum
+    0.9 (Nesterov), the published one. At a unit norm of the features SGD needs a rate about their number times higher.
+    With the published scaling SGD generalises better from few slides: on 40 simulated bags and 64 genes, with the epoch
+    chosen by validation, held-out PCC is 0.78 at a rate of 1e-3 and 0.80 at 1e-2. At the published 1e-4 it is 0.64, not
+    converged after 30 epochs; AdamW at 1e-3 gives 0.69."""
 
     def __post_init__(self) -> None:
         if min(self.embedding, self.hidden) < 1 or not 0 <= self.dropout < 1 or self.clamp <= 0:
@@ -41,22 +53,34 @@ class AttentionOptions:
                 f"embedding {self.embedding}, hidden {self.hidden}, dropout {self.dropout}, clamp {self.clamp}"
             )
             raise ModelError(msg)
-        if self.level == "embedding" and self.pooling == "max":
+        if self.level == "embedding" and self.pooling in FROM_PREDICTIONS:
             msg = (
-                'level="embedding" and pooling="max" cannot be combined, because no tile has a weight, so there are no '
-                'maps: set level="instance"'
+                f'level="embedding" and pooling="{self.pooling}" cannot be combined, because no tile has a weight, so '
+                'there are no maps: set level="instance"'
             )
+            raise ModelError(msg)
+        if self.gate and self.pooling != "attention":
+            msg = f'gate=true needs pooling="attention", got pooling="{self.pooling}": no attention is there to gate'
             raise ModelError(msg)
         if self.trunk == "per_gene" and self.heads == "joint" and self.pooling == "attention":
             msg = 'trunk="per_gene" and heads="joint" cannot be combined with attention pooling: set heads="per_gene"'
             raise ModelError(msg)
 
+    @property
+    def chosen_optimizer(self) -> Literal["sgd", "adamw"]:
+        """The optimiser, with `auto` decided."""
+        if self.optimizer != "auto":
+            return self.optimizer
+        return "sgd" if self.level == "instance" and self.feature_scaling == "published" else "adamw"
 
-GRAZIANI = AttentionOptions(heads="per_gene", trunk="per_gene", optimizer="sgd")
+
+GRAZIANI = AttentionOptions(heads="per_gene", trunk="per_gene", optimizer="sgd", feature_scaling="published")
 """The published model: genes share nothing."""
 
-ATTENTION_FIT = FitOptions(epochs=100, lr=1e-3, weight_decay=1e-2, batch_size=4, accumulate_batches=1)
-"""Default training. Published: lr 1e-4, one bag per step, the epoch of the lowest validation loss, patience 12.
+ATTENTION_FIT = FitOptions(
+    epochs=100, lr=1e-3, weight_decay=1e-2, batch_size=4, accumulate_batches=1, select="best", patience=12
+)
+"""Default training. Published: lr 1e-4, one bag per step; the same choice of the epoch, where a validation exists.
 
 See `AttentionOptions.optimizer` for the reason of another learning rate.
 """

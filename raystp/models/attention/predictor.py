@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raystp.errors import ModelError, some
 from raystp.models.arrays import Arrays
+from raystp.models.attention.heads import lin_ratio
 from raystp.models.attention.model import AttentionRegression, seeded_attention
 from raystp.models.attention.options import AttentionOptions
 from raystp.models.method import ModelMeta
@@ -37,6 +38,8 @@ class RunningPool:
         self.total = torch.zeros(genes, dtype=torch.float64, device=device)
         self.max_local = torch.full((genes,), -torch.inf, dtype=torch.float64, device=device)
         """The largest local prediction so far."""
+        self.sums = torch.zeros((2, genes), dtype=torch.float64, device=device)
+        """Sums of the local predictions and of their squares so far."""
 
     def add(self, features: Float[Tensor, "tile feature"]) -> None:
         """Add more tiles."""
@@ -46,6 +49,8 @@ class RunningPool:
         part.weight = weights.sum(dim=0, dtype=torch.float64)
         total = (weights.T @ local)[0] if weights.shape[1] == 1 else (weights * local).sum(dim=0, dtype=torch.float64)
         part.max_logit, part.total, part.max_local = top.double(), total.double(), local.amax(dim=0).double()
+        if self.model.options.pooling == "lin":
+            part.sums = torch.stack([local.sum(dim=0, dtype=torch.float64), local.double().square().sum(dim=0)])
         self.merge(part)
 
     def merge(self, other: "RunningPool") -> None:
@@ -56,6 +61,7 @@ class RunningPool:
         self.total = self.total * own_factor + other.total * other_factor
         self.max_local = torch.maximum(self.max_local, other.max_local)
         self.max_logit = top
+        self.sums = self.sums + other.sums
 
     def value(self) -> Float32[np.ndarray, "gene"]:
         """Return the slide's prediction in the labels' units; raises ModelError before any tile was added."""
@@ -63,6 +69,8 @@ class RunningPool:
             raise _no_tiles()
         options = self.model.options
         mean = self.max_local if options.pooling == "max" else self.total / self.weight
+        if options.pooling == "lin":
+            mean = lin_ratio(self.sums[1], self.sums[0])
         bounded = mean.clamp(-options.clamp, options.clamp)
         out: np.ndarray = (bounded * self.model.label_scale + self.model.label_mean).float().cpu().numpy()
         return out
@@ -103,8 +111,9 @@ class AttentionPredictor:
         """Return maps of a slide: a column for each of `genes` (None: all; they must fit in memory), a row per tile.
 
         `attention` sums to 1 over the tiles. Under max pooling it is 1 at the first tile with the highest local
-        prediction. `local` is the result of `predict`. `contribution` is attention times the difference of `local` from
-        the training mean. Its sum is the difference of the slide's prediction from the mean, unless that was clamped.
+        prediction; under `lin` it is the share of the local prediction in their sum, and may be below 0. `local` is the
+        result of `predict`. `contribution` is attention times the difference of `local` from the training mean. Its sum
+        is the difference of the slide's prediction from the mean, unless that was clamped.
         Raises ModelError for unfit features, for no tiles, and for a gene that the model does not have.
         """
         self._check(features)
@@ -116,6 +125,8 @@ class AttentionPredictor:
             logits, local = (torch.cat(side) for side in zip(*parts, strict=True))
             if model.options.pooling == "max":
                 attention = torch.zeros_like(local).scatter_(0, local.argmax(dim=0, keepdim=True), 1.0)
+            elif model.options.pooling == "lin":
+                attention = lin_ratio(local.double(), local.double().sum(dim=0)).float()
             else:
                 attention = torch.softmax(logits.double(), dim=0).float()
             contribution = attention * local * model.label_scale
@@ -147,6 +158,8 @@ class AttentionPredictor:
             logits, local = rows.astype(np.float64).T
             weights = np.exp(logits - logits.max())
             value = local.max() if options.pooling == "max" else weights @ local / weights.sum()
+            if options.pooling == "lin":
+                value = float(lin_ratio(torch.tensor(local @ local), torch.tensor(local.sum())))
             return float(np.clip(value, -options.clamp, options.clamp))
 
         return np.concatenate(parts), predict

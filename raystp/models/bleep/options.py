@@ -7,4 +7,4 @@ from raystp.models.contrastive.options import ContrastiveOptions
 
 @dataclass(frozen=True)
 class BleepOptions(ContrastiveOptions):
-    """Options that change BLEEP's result; the defaults are the published code's."""
+    """Options that change BLEEP's result; the defaults are the published code's, except `feature_scaling`."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from raystp.errors import ModelError
 from raystp.models.contrastive.loss import contrastive_loss, contrastive_loss_part
 from raystp.models.contrastive.options import ContrastiveOptions
-from raystp.models.layers import ProjectionHead, standardiser
+from raystp.models.layers import ProjectionHead, scale_features
 from raystp.models.training.plan import RankLayout
 
 
@@ -35,9 +35,9 @@ class ContrastiveHeads(nn.Module):
         self.register_buffer("image_scale", torch.ones(d_image))
 
     def standardize(self, features: Float[np.ndarray, "spot image"]) -> None:
-        """Set the mean and the deviation of the image features from the training spots; call it before training.
+        """Set the scaling of the image features from the training spots (`scale_features`); call it before training.
 
-        Both are part of the model and stored with it. Frozen features need it, because their scales are those of their
+        It is part of the model and stored with it. Frozen features need it, because their scales are those of their
         encoder. Raises ModelError for a model with an image encoder, whose features change in training.
         """
         if self.tower is not None:
@@ -46,8 +46,7 @@ class ContrastiveHeads(nn.Module):
                 "call standardize() only on a model without `encoder`"
             )
             raise ModelError(msg)
-        for buffer, value in zip((self.image_mean, self.image_scale), standardiser(features), strict=True):
-            buffer.copy_(torch.from_numpy(value))
+        scale_features((self.image_mean, self.image_scale), features, self.options.feature_scaling)
 
     def embed_images(self, images: Float[Tensor, "row ..."]) -> Float[Tensor, "row joint"]:
         """Return the embeddings of features, or of pixels for a model with an image encoder."""

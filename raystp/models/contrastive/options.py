@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raystp.errors import ModelError
-from raystp.models.training.options import check_at_least
+from raystp.models.training.options import FeatureScaling, check_at_least
 
 
 @dataclass(frozen=True)
 class ContrastiveOptions:
-    """Options of the heads and of the loss; the defaults are those of BLEEP's published code."""
+    """Options of the heads and of the loss; the defaults are those of BLEEP's published code, except
+    `feature_scaling`."""
 
     temperature: float = 1.0
     """Divides the logits. At 1 with unnormalised embeddings they are sharp; with normalised ones about 0.07 is needed,
@@ -27,6 +28,8 @@ class ContrastiveOptions:
     """Length of an embedding."""
     input_temperature: float = 0.1
     """Divides the cosines of `target="input"`; a choice of ours, not a published value."""
+    feature_scaling: FeatureScaling = "unit"
+    """Norm of the frozen features: about 1 (`unit`), or the square root of their number (`published`)."""
 
     def __post_init__(self) -> None:
         check_at_least(self, {"dropout": 0, "dim": 1})

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raystp.errors import ModelError
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.genequery.scaling import fit_scaling_to_texts, gene_scaling, min_max
-from raystp.models.layers import ProjectionHead, standardiser
+from raystp.models.layers import ProjectionHead, scale_features
 from raystp.models.training.samples import mean_squared_error
 from raystp.models.transformer import Transformer
 
@@ -56,6 +56,8 @@ class GeneQuery(nn.Module):
         self.text_head = nn.Linear(d_text, options.dim)
         self.mix = nn.Sequential(nn.Dropout(options.dropout), nn.ReLU() if options.context == "spot" else nn.GELU())
         self.transformer = Transformer(options) if options.context != "none" else None
+        twice = options.token_dropout == "twice" and self.transformer is not None
+        self.entry = nn.Dropout(options.dropout if twice else 0.0)
         self.answer = nn.Linear(options.width, 1)
         for name, value in {
             "image_mean": torch.zeros(d_image),
@@ -71,9 +73,9 @@ class GeneQuery(nn.Module):
             self.register_buffer(name, value)
 
     def standardize(self, features: Float[np.ndarray, "spot image"]) -> None:
-        """Set the mean and the deviation of the image features from the training spots; call it before training.
+        """Set the scaling of the image features from the training spots (`scale_features`); call it before training.
 
-        Both are part of the model and stored with it. Raises ModelError for a model with an image encoder, whose
+        It is part of the model and stored with it. Raises ModelError for a model with an image encoder, whose
         features change in training.
         """
         if self.tower is not None:
@@ -82,8 +84,7 @@ class GeneQuery(nn.Module):
                 "call standardize() only on a model without `encoder`"
             )
             raise ModelError(msg)
-        for buffer, value in zip((self.image_mean, self.image_scale), standardiser(features), strict=True):
-            buffer.copy_(torch.from_numpy(value))
+        scale_features((self.image_mean, self.image_scale), features, self.options.feature_scaling)
 
     def standardize_labels(
         self, expression: Float[np.ndarray, "spot gene"], sections: Int64[np.ndarray, "spot"] | None = None
@@ -147,7 +148,7 @@ class GeneQuery(nn.Module):
         if self.transformer is None:
             tokens = context if queries is None else queries
         else:
-            tokens = self.transformer(context, mask, queries)
+            tokens = self.transformer(self.entry(context), mask, None if queries is None else self.entry(queries))
         out: Tensor = self.answer(tokens)[..., 0]
         return out
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raystp.errors import ModelError
-from raystp.models.training.options import FitOptions
+from raystp.models.training.options import FeatureScaling, FitOptions
 
 GENEQUERY_FIT = FitOptions(epochs=100, lr=1e-4, weight_decay=1e-3, batch_size=30, accumulate_batches=1, seed=2024)
 """The published training of the gene-aware form, without its warm-up, whose length is not published."""
@@ -15,7 +15,7 @@ GENEQUERY_SPOT_FIT = FitOptions(epochs=100, lr=1e-4, weight_decay=1e-3, batch_si
 
 @dataclass(frozen=True)
 class GeneQueryOptions:
-    """Options that change GeneQuery's result; the defaults are the published code's, except `heads` and `scaling`."""
+    """Options that change GeneQuery's result; the defaults are the published code's, except where they say so."""
 
     context: Literal["gene", "spot", "none"] = "gene"
     """Which tokens attend to each other: the genes of one spot (gene-aware), the spots of one section for one gene
@@ -23,7 +23,7 @@ class GeneQueryOptions:
     fuse: Literal["add", "concat"] = "add"
     """How the image's and the text's projections become one token."""
     scaling: Literal["standardised", "centred", "min_max"] = "standardised"
-    """Unit of the errors, see `genequery/scaling.py`. `min_max` is the published one."""
+    """Unit of the errors, see `genequery/scaling.py`. `min_max` is the published one, `standardised` the default."""
     dim: int = 256
     depth: int = 2
     heads: int = 8
@@ -33,6 +33,11 @@ class GeneQueryOptions:
     dropout: float = 0.1
     """Dropout of tokens and of the outputs of attention and feed-forward. Attention weights have none, so that the
     fused kernels never hold a matrix of tokens x tokens."""
+    token_dropout: Literal["once", "twice"] = "once"
+    """How often a token passes dropout before the first layer: before its activation, or also after it, at the entry
+    of the Transformer, as in the published code. With `context="none"` there is no Transformer, and no second time."""
+    feature_scaling: FeatureScaling = "unit"
+    """Norm of the frozen features: about 1 (`unit`), or the square root of their number (`published`)."""
     context_tiles: int = 4096
     """Only with `context="spot"`, when a slide is predicted: the maximum number of tiles that are attended to, evenly
     spaced. All tiles are predicted. The published code cuts a slide after 600 or 2,300 spots."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raystp.models.contrastive.options import ContrastiveOptions
-from raystp.models.training.options import FitOptions, check_at_least
+from raystp.models.training.options import FeatureScaling, FitOptions, check_at_least
 
 MCLSTEXP_FIT = FitOptions(epochs=90, lr=1e-4, weight_decay=1e-3, batch_size=128, accumulate_batches=1)
 """The published training: Adam at a constant rate, with weight decay as an L2 term of the loss; the last epoch is kept.
@@ -33,6 +33,8 @@ class MclstexpOptions:
     heads: int = 8
     head_dim: int = 64
     dropout: float = 0.0
+    feature_scaling: FeatureScaling = "unit"
+    """Norm of the frozen features: about 1 (`unit`), or the square root of their number (`published`)."""
 
     def __post_init__(self) -> None:
         least = {"position_sd": 0, "context_spots": 1, "layers": 0, "heads": 1, "head_dim": 1}
@@ -42,7 +44,8 @@ class MclstexpOptions:
     @property
     def contrast(self) -> ContrastiveOptions:
         """Return the options of the two heads and of their loss: CLIP's, without temperature."""
-        return ContrastiveOptions(target="identity", dim=self.dim, dropout=self.dropout)
+        scaling = self.feature_scaling
+        return ContrastiveOptions(target="identity", dim=self.dim, dropout=self.dropout, feature_scaling=scaling)
 
     @property
     def reads_sections(self) -> bool:

@@ -19,14 +19,16 @@ def setup(options: Nh2stOptions, inputs: SpotInputs) -> TrainSetup:
     train = inputs.train
     model = seeded_nh2st(train.features.shape[1], train.expression.shape[1], options, seed=inputs.seed)
     model.standardize(train.features)
+    model.center_labels(inputs.training_mean())
     model.misses_genes = has_missing(train.expression)
     validation = _samples(inputs, inputs.validation) if inputs.validation is not None else None
-    return TrainSetup(model.to(inputs.device), _samples(inputs, train), validation)
+    samples = _samples(inputs, train, smooth_labels=options.smooth_labels)
+    return TrainSetup(model.to(inputs.device), samples, validation)
 
 
-def _samples(inputs: SpotInputs, spots: SpotArrays) -> NeighbourSamples:
+def _samples(inputs: SpotInputs, spots: SpotArrays, *, smooth_labels: bool = False) -> NeighbourSamples:
     near = spot_neighbours(spots.boxes, spots.group)
     features, expression = inputs.tensors(spots)
     fill = inputs.training_mean()
     encoded = torch.from_numpy(filled(spots.expression, fill)).to(inputs.device)
-    return NeighbourSamples.of(features, expression, near.rows, near.mask, encoded=encoded)
+    return NeighbourSamples.of(features, expression, near.rows, near.mask, smooth_labels=smooth_labels, encoded=encoded)

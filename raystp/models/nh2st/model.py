@@ -11,10 +11,10 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from raystp.errors import ModelError
+from raystp.models.layers import scale_features
 from raystp.models.nh2st.attention import CrossAttention
 from raystp.models.nh2st.contrast import contrast
 from raystp.models.nh2st.hypergraph import HypergraphNetwork, incidence, mean_of_present, spread
@@ -22,9 +22,6 @@ from raystp.models.nh2st.options import LR_EVERY, LR_FACTOR, Nh2stOptions
 from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import ONE_RANK, RankLayout
 from raystp.models.training.samples import mean_squared_error
-
-_ROWS = 4096
-"""Rows standardised at a time: limits the memory of the float64 copy."""
 
 
 class Nh2st(nn.Module):
@@ -35,6 +32,7 @@ class Nh2st(nn.Module):
 
     image_mean: Tensor
     image_scale: Tensor
+    label_mean: Tensor
 
     def __init__(self, d_image: int, genes: int, options: Nh2stOptions) -> None:
         super().__init__()
@@ -57,19 +55,25 @@ class Nh2st(nn.Module):
         self.context = self._attention() if options.neighbours_at_inference else None
         self.register_buffer("image_mean", torch.zeros(d_image))
         self.register_buffer("image_scale", torch.ones(d_image))
+        self.register_buffer("label_mean", torch.zeros(genes))
 
     def standardize(self, features: Float[np.ndarray, "spot image"]) -> None:
-        """Set the mean and the deviation of the image features from the training spots; call it before training.
+        """Set the scaling of the image features from the training spots (`scale_features`); call it before training.
 
-        Both are part of the model and stored with it. Frozen features need it, because their scales are those of their
+        It is part of the model and stored with it. Frozen features need it, because their scales are those of their
         encoder. Each channel of a map has one mean and one deviation for all tokens.
         """
-        scaler, tokens = StandardScaler(), self.options.tokens
-        for start in range(0, len(features), _ROWS):
-            part = features[start : start + _ROWS].astype(np.float64)
-            scaler.partial_fit(part.reshape(len(part) * tokens, -1))
-        for buffer, value in ((self.image_mean, scaler.mean_), (self.image_scale, scaler.scale_)):
-            buffer.copy_(torch.from_numpy(np.tile(value, tokens)))
+        options = self.options
+        scale_features((self.image_mean, self.image_scale), features, options.feature_scaling, tokens=options.tokens)
+
+    def center_labels(self, mean: Float[np.ndarray, "gene"]) -> None:
+        """Set the training mean of each gene; call it before training. It is part of the model and stored with it.
+
+        The prediction is this mean plus a deviation, and the expression encoder gets deviations. With
+        `labels="published"` this does nothing: all means are then learned through the features.
+        """
+        if self.options.labels == "centred":
+            self.label_mean.copy_(torch.from_numpy(mean))
 
     def forward(  # noqa: PLR0917 -- the samples' `at` returns them in this order
         self,
@@ -86,13 +90,13 @@ class Nh2st(nn.Module):
         image, near = self._standard(features), self._standard(near_features)
         averaged = spread(incidence(near, mask, self.options.nearest))
         image_nodes = self.image_graph(near, averaged)
-        encoded = self.encode_expression(near_expression)
+        encoded = self.encode_expression(near_expression - self.label_mean)
         gene_nodes = self.gene_graph(encoded, averaged)
         hidden = self.encode_image(image)
         prediction = self._decoded(hidden, image_nodes, mask)
         if self.options.form == "faithful":
             own = torch.where(torch.isnan(expression), near_expression[:, 0], expression)
-            genes = self.encode_expression(own)
+            genes = self.encode_expression(own - self.label_mean)
             pooled = mean_of_present(image_nodes, mask), mean_of_present(gene_nodes, mask)
             views = [*self._fused_vectors(hidden, genes), *self._fused_vectors(*pooled)]
         else:
@@ -157,7 +161,7 @@ class Nh2st(nn.Module):
     def _decoded(self, hidden: Tensor, image_nodes: Tensor | None, mask: Tensor | None) -> Tensor:
         if self.context is not None and image_nodes is not None:
             hidden = self.context(hidden[:, None], image_nodes, mask)[:, 0]
-        out: Tensor = self.decode(hidden)
+        out: Tensor = self.label_mean + self.decode(hidden)
         return out
 
     def _fused_vectors(self, image: Tensor, genes: Tensor) -> tuple[Tensor, Tensor]:

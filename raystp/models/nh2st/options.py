@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raystp.errors import ModelError
-from raystp.models.training.options import FitOptions
+from raystp.models.training.options import FeatureScaling, FitOptions
 
 NH2ST_FIT = FitOptions(
     epochs=200, lr=5e-4, weight_decay=0.0, batch_size=8, accumulate_batches=1, seed=2021, select="best_pcc", patience=20
@@ -17,12 +17,19 @@ LR_EVERY, LR_FACTOR = 50, 0.9
 
 @dataclass(frozen=True)
 class Nh2stOptions:
-    """Options that change NH2ST's result; the defaults are the published code's, except `form`."""
+    """Options that change NH2ST's result; the defaults are the published code's, except where they say so."""
 
     form: Literal["mended", "faithful"] = "mended"
     """`faithful`: each side of an attention is one vector, as published, so its softmax is 1 for any query. `mended`:
     the sides are sequences. In the query branch these are the patch's spatial tokens (or, without a map, the nodes'
     patches) and the nodes' expression; in the neighbour branch the hypergraph's nodes."""
+    feature_scaling: FeatureScaling = "unit"
+    """Norm of the frozen features: about 1 (`unit`), or the square root of their number (`published`)."""
+    labels: Literal["centred", "published"] = "centred"
+    """Whether the prediction is the training mean plus a deviation, or each gene's level is learned (`published`)."""
+    smooth_labels: bool = False
+    """Whether a training spot's label is the mean over its neighbourhood, as published. Validation and scores always
+    use measured, unsmoothed expression; the published code smooths test spots too."""
     tokens: int = 1
     """Spatial tokens in a row of features, token by token: 49 for a 7 x 7 map of 512 channels (25,088 features)."""
     neighbours_at_inference: bool = False

@@ -56,7 +56,16 @@ class Nh2stPredictor:
 
 
 def open_predictor(arrays: Arrays, meta: ModelMeta) -> Nh2stPredictor:
-    """Return a stored model; `meta["options"]` are its `Nh2stOptions`."""
+    """Return a stored model; `meta["options"]` are its `Nh2stOptions`.
+
+    Raises ModelError for a model of a version whose labels were not centred.
+    """
+    if "label_mean" not in arrays:
+        msg = (
+            "this nh2st model is of an earlier raystp, which recorded no `label_mean`: run `raystp train` again (with "
+            "nh2st.feature_scaling=published and nh2st.labels=published for that version's training)"
+        )
+        raise ModelError(msg)
     model = Nh2st(meta["d_image"], len(meta["genes"]), Nh2stOptions(**meta["options"]))
     model.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
     return Nh2stPredictor("nh2st", meta["genes"], meta["d_image"], model.eval())

@@ -31,9 +31,10 @@ from raystp.models.training.plan import (
     validation_batches,
 )
 from raystp.models.training.samples import Prefetching, SampleSet
+from raystp.models.training.score import ValidationScore
 
 EpochRow = dict[str, int | float | None]
-"""A row of the `epochs` table: epoch, train_loss, validation_loss, validation_pcc, seconds."""
+"""A row of the `epochs` table: epoch, losses, validation_pcc, validation_mse, gene_mean_mse, seconds."""
 
 
 @dataclass
@@ -56,7 +57,9 @@ class TrainState:
     """The epoch to run next."""
     best_epoch: int | None = None
     best_value: float | None = None
-    """The lowest validation loss so far, or minus the highest PCC."""
+    """The lowest validation loss so far, or minus the highest PCC; the validation MSE where `best_is_poor`."""
+    best_is_poor: bool = False
+    """Whether the best epoch's validation MSE is above that of the training means, as all epochs' so far."""
     best: dict[str, Tensor] = field(default_factory=dict)
     """Weights of the best epoch, on the CPU; empty for `select="last"`."""
 
@@ -100,14 +103,15 @@ def fit(
     *,
     validation: SampleSet | None = None,
     ranks: RankLayout = ONE_RANK,
-    score: Callable[[nn.Module], float] | None = None,
+    score: Callable[[nn.Module], ValidationScore] | None = None,
 ) -> Iterator[EpochRow]:
     """Train from `state.epoch` on; yield one row of the `epochs` table after each epoch.
 
     `state` is changed in place. Whenever a row is yielded it can be saved; the result is `state.weights()`. `score`
-    gives the row's `validation_pcc` from the model in eval mode. Each rank computes the whole validation, and all ranks
-    get the same values. Raises ModelError at once if the samples, the options and the workers do not fit each other,
-    and later if the loss is nan or infinite.
+    gives the row's `validation_pcc` and errors from the model in eval mode. An epoch whose error is above that of the
+    training means is kept only while there is no other: then the one of the lowest error. Each rank computes the whole
+    validation, and all ranks get the same values. Raises ModelError at once if the samples, the options and the workers
+    do not fit each other, and later if the loss is nan or infinite.
     """
     check_workers(options.batch_size, options.accumulate_batches, ranks)
     _plan(len(train), options, epoch=0)
@@ -140,7 +144,7 @@ def _epochs(
     *,
     validation: SampleSet | None,
     ranks: RankLayout,
-    score: Callable[[nn.Module], float] | None,
+    score: Callable[[nn.Module], ValidationScore] | None,
 ) -> Iterator[EpochRow]:
     while state.epoch < options.epochs and not _is_stale(state, options):
         began, epoch = time.perf_counter(), state.epoch
@@ -154,16 +158,20 @@ def _epochs(
                 "check the features for nan"
             )
             raise ModelError(msg)
-        pcc = _existing(score(state.model.eval()), options) if score is not None else None
+        found = score(state.model.eval()) if score is not None else ValidationScore(math.nan)
+        pcc = _existing(found.pcc, options) if score is not None else None
         state.epoch += 1
         if validation is not None:
             value = -pcc if options.select == "best_pcc" and pcc is not None else losses[1]
-            _keep_best(state, epoch, value, options)
+            poor = found.is_above_gene_mean
+            _keep_best(state, epoch, found.mse if poor else value, poor=poor, kept=options.select != "last")
         yield {
             "epoch": epoch,
             "train_loss": losses[0],
             "validation_loss": losses[1] if validation is not None else None,
             "validation_pcc": pcc,
+            "validation_mse": found.mse if math.isfinite(found.mse) else None,
+            "gene_mean_mse": found.gene_mean_mse if math.isfinite(found.gene_mean_mse) else None,
             "seconds": time.perf_counter() - began,
         }
 
@@ -260,10 +268,11 @@ def _existing(pcc: float, options: FitOptions) -> float | None:
     return None
 
 
-def _keep_best(state: TrainState, epoch: int, value: float, options: FitOptions) -> None:
-    if state.best_value is None or value < state.best_value:
-        state.best_epoch, state.best_value = epoch, value
-        state.best = _snapshot(state.model) if options.select != "last" else {}
+def _keep_best(state: TrainState, epoch: int, value: float, *, poor: bool, kept: bool) -> None:
+    """Note an epoch that is the best so far; any epoch is better than one that is `poor`, see `TrainState`."""
+    if state.best_value is None or (poor, value) < (state.best_is_poor, state.best_value):
+        state.best_epoch, state.best_value, state.best_is_poor = epoch, value, poor
+        state.best = _snapshot(state.model) if kept else {}
 
 
 def _is_stale(state: TrainState, options: FitOptions) -> bool:

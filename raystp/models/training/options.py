@@ -7,6 +7,9 @@ from typing import ClassVar, Literal
 
 Precision = Literal["float32", "bfloat16"]
 
+FeatureScaling = Literal["unit", "published"]
+"""How a trained method scales frozen features: see `raystp.models.layers.scale_features`."""
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -25,7 +28,8 @@ class FitOptions:
     seed: int = 0
     select: Literal["last", "best", "best_pcc"] = "last"
     """Which epoch's weights are kept: `best` has the lowest validation loss, `best_pcc` the highest validation PCC; of
-    equal epochs the earliest. A contrastive loss can rise for many epochs while retrieval still improves."""
+    equal epochs the earliest. A contrastive loss can rise for many epochs while retrieval still improves. Neither keeps
+    an epoch whose validation MSE is above that of the training means, as long as any epoch's is not above it."""
     patience: int | None = None
     """Stop after this many epochs in a row without a new best."""
     precision: Precision = "float32"

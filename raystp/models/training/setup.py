@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import nn
 
 from raystp.missing import column_means, filled, has_missing
@@ -15,6 +15,7 @@ from raystp.models.training.bags import BagSamples
 from raystp.models.training.fit import TrainState
 from raystp.models.training.options import FitOptions
 from raystp.models.training.samples import PairDataset, SampleSet
+from raystp.models.training.score import ValidationScore
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class TrainSetup:
     """Has a method `loss` that takes what its `forward` returns."""
     train: SampleSet
     validation: SampleSet | None = None
-    score: Callable[[nn.Module], float] | None = None
-    """Return the validation PCC of the model, in eval mode."""
+    score: Callable[[nn.Module], ValidationScore] | None = None
+    """Return the validation score of the model, in eval mode."""
+    bag_mean: Float[np.ndarray, " gene"] | None = None
+    """With labels of bags: their training mean."""
     extra: dict[str, np.ndarray] = field(default_factory=dict)
     """Arrays that are stored with the weights and are not weights."""
 
@@ -46,8 +49,8 @@ class SpotInputs:
     device: torch.device
     texts: Float32[np.ndarray, "gene text"] | None = None
     """Text embedding of each gene, for a method that needs them."""
-    bags: Mapping[str, int | None] = field(default_factory=dict)
-    """`parts` and `tiles` of `BagConfig`, for a method that learns from bags."""
+    bags: Mapping[str, Any] = field(default_factory=dict)
+    """`parts`, `labels` and `tiles` of `BagConfig`, for a method that learns from bags."""
     encoder: nn.Module | None = None
     """Image encoder that is trained with the model; None for cached features."""
     pixel_pairs: Callable[[SpotArrays, bool], SampleSet] | None = None

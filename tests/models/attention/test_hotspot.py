@@ -17,7 +17,7 @@ from raystp.models.training.options import FitOptions
 SMALL = AttentionOptions(embedding=16, hidden=8)
 EACH = replace(SMALL, heads="per_gene")
 OWN = replace(EACH, trunk="per_gene")
-FIT = FitOptions(epochs=15, lr=1e-2, weight_decay=0.01, batch_size=5, accumulate_batches=1)
+FIT = FitOptions(epochs=15, lr=3e-2, weight_decay=0.01, batch_size=5, accumulate_batches=1)
 WIDTH, AXES = 16, np.linalg.qr(np.random.default_rng(99).normal(size=(16, 16)))[0]
 SHUFFLES = 4
 

@@ -1,7 +1,7 @@
 """GeneQuery's tokens, masks, scaling and loss: laws, and small cases by hand."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -49,6 +49,21 @@ def _sections(sizes: tuple[int, ...] = (4, 9)) -> SectionGenes:
         [torch.from_numpy(_normal(n, IMAGE, seed=n)) for n in sizes],
         [torch.from_numpy(np.abs(_normal(n, GENES, seed=100 + n))) for n in sizes],
     )
+
+
+@pytest.mark.parametrize(("often", "left"), [("once", 0.8), ("twice", 0.64)])
+def test_tokens_pass_dropout_once_or_twice_before_the_transformer(often: Any, left: float) -> None:
+    options = replace(TINY, dropout=0.2, token_dropout=often)
+    model, images = _model(options).train(), torch.ones(4000, 1, options.dim)
+    seen = []
+    assert model.transformer is not None
+    model.transformer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model.predictions(model.tokens(images, torch.ones(1, 1, options.dim)))
+    assert float((seen[0] != 0).float().mean()) == pytest.approx(left, abs=0.01)
+    model.eval()
+    once = _model(replace(options, token_dropout="once"))
+    tokens = model.tokens(images[:3], torch.ones(1, 1, options.dim))
+    torch.testing.assert_close(model.predictions(tokens), once.predictions(tokens))
 
 
 @pytest.mark.parametrize("options", GENE.values(), ids=GENE)

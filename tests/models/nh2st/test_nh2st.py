@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -235,6 +236,22 @@ def test_standardised_model_does_not_depend_on_affine_changes_of_its_channels() 
     means = models[0].image_mean.reshape(3, 4)
     torch.testing.assert_close(means[0], means[2])
     np.testing.assert_allclose(means[0], features.reshape(90, 4).mean(axis=0), atol=1e-6)
+
+
+@every_kind
+def test_centred_labels_add_the_mean_to_the_prediction_and_take_it_from_what_is_encoded(options: Nh2stOptions) -> None:
+    inputs, mean = _inputs(), torch.arange(7.0)
+    plain, centred, published = _model(options), _model(options), _model(replace(options, labels="published"))
+    centred.center_labels(mean.numpy())
+    published.center_labels(mean.numpy())
+    shifted = [inputs[0], inputs[1], inputs[2] + mean, inputs[3] + mean, inputs[4]]
+    prediction, target, *views = centred(*shifted)
+    expected = plain(*inputs)
+    torch.testing.assert_close(prediction, expected[0] + mean)
+    torch.testing.assert_close(target, expected[1] + mean)
+    torch.testing.assert_close(views, list(expected[2:]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(centred.loss(prediction, target, *views), plain.loss(*expected), atol=1e-5, rtol=1e-5)
+    assert not published.label_mean.any()
 
 
 def test_seed_determines_the_first_weights_and_leaves_the_global_generator_unchanged() -> None:

@@ -48,6 +48,13 @@ def test_stored_model_predicts_as_the_trained_one(tmp_path: Path, options: Nh2st
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
+def test_a_model_without_a_mean_of_its_labels_is_refused_as_one_of_an_earlier_version(tmp_path: Path) -> None:
+    model, _ = _stored(tmp_path, ALONE)
+    arrays = {name: value.numpy() for name, value in model.state_dict().items() if name != "label_mean"}
+    with pytest.raises(ModelError, match="of an earlier raystp, which recorded no `label_mean`: run `raystp train`"):
+        open_predictor("nh2st", arrays, {"genes": GENES, "d_image": 6, "options": {}})
+
+
 @pytest.mark.parametrize("options", [ALONE, AROUND])
 def test_chunk_size_changes_no_prediction(
     tmp_path: Path, options: Nh2stOptions, monkeypatch: pytest.MonkeyPatch

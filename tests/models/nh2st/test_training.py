@@ -18,6 +18,7 @@ from raystp.models.store import load_state, save_state
 from raystp.models.training.fit import TrainState, accumulate, fit
 from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout
+from raystp.models.training.score import ValidationScore
 from raystp.storage import StoragePath
 
 SIDE, IMAGE, GENES, PROGRAMS = 16, 24, 40, 8
@@ -29,7 +30,7 @@ KINDS = {
     "mended, with neighbours": replace(TINY, neighbours_at_inference=True),
 }
 every_kind = pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
-SHORT = FitOptions(epochs=8, lr=2e-2, weight_decay=0.0, batch_size=32, accumulate_batches=1, seed=0)
+SHORT = FitOptions(epochs=14, lr=2e-2, weight_decay=0.0, batch_size=32, accumulate_batches=1, seed=0)
 
 
 def _section(seed: int, *, shuffled: bool = False, smooth_labels: bool = False) -> NeighbourSamples:
@@ -137,7 +138,7 @@ def test_published_training_selects_by_the_validation_score() -> None:
     state = _start(TINY, options)
     train = _section(0, smooth_labels=True)
     records: list[dict[str, Any]] = list(
-        fit(state, train, options, validation=test, score=lambda model: _pcc(model, test))
+        fit(state, train, options, validation=test, score=lambda model: ValidationScore(_pcc(model, test)))
     )
     assert [record["epoch"] for record in records] == [0, 1, 2]
     assert state.best_epoch == int(np.argmax([record["validation_pcc"] for record in records]))

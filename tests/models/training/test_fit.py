@@ -1,6 +1,7 @@
 """Training: a simulated signal is learned, and neither the number of workers nor a resume changes the result."""
 
 import copy
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from raystp.models.training.fit import EpochRow, TrainState, accumulate, fit, tr
 from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout, epoch_plan
 from raystp.models.training.samples import PairDataset
+from raystp.models.training.score import ValidationScore
 from raystp.storage import StoragePath
 
 SMALL = FitOptions(epochs=4, batch_size=8, accumulate_batches=4, seed=3)
@@ -271,9 +273,9 @@ def test_best_keeps_the_weights_of_the_lowest_validation_loss_and_patience_stops
 def test_score_of_each_epoch_gets_the_model_in_eval_mode() -> None:
     in_eval_mode = []
 
-    def score(model: nn.Module) -> float:
+    def score(model: nn.Module) -> ValidationScore:
         in_eval_mode.append(not model.training)
-        return 0.25
+        return ValidationScore(0.25)
 
     records = list(fit(_start(), _pairs(), SMALL, score=score))
     assert in_eval_mode == [True] * 4
@@ -324,9 +326,53 @@ def test_any_model_with_a_loss_of_whole_batches_can_be_trained() -> None:
 def test_best_pcc_keeps_the_epoch_of_the_highest_score_not_of_the_lowest_loss() -> None:
     state, scores = _start(), iter([0.1, 0.4, 0.2])
     options = replace(SMALL, epochs=3, select="best_pcc")
-    list(fit(state, _pairs(), options, validation=_pairs(), score=lambda _: next(scores)))
+    list(fit(state, _pairs(), options, validation=_pairs(), score=lambda _: ValidationScore(next(scores))))
     assert (state.best_epoch, state.best_value) == (1, -0.4)
     assert state.best
+
+
+def _guarded(errors: list[float], options: FitOptions, state: TrainState) -> list[EpochRow]:
+    """Train with a rising PCC, these validation errors, and an error of the training means of 1."""
+    left = iter([ValidationScore(0.1 + 0.1 * number, error, 1.0) for number, error in enumerate(errors)][state.epoch :])
+    return list(fit(state, _pairs(), options, validation=_pairs(), score=lambda _: next(left)))
+
+
+@pytest.mark.parametrize(
+    ("errors", "kept"),
+    [
+        ([1.5, 0.9, 1.2], 1),  # the last has the highest PCC
+        ([0.9, 1.2, 0.95], 2),
+        ([1.5, 1.1, 1.2], 1),  # all above: the lowest error
+        ([math.nan, 1.2, 1.1], 0),  # an error that is unknown is not above
+    ],
+)
+def test_no_epoch_is_kept_whose_error_is_above_that_of_the_training_means(errors: list[float], kept: int) -> None:
+    options = replace(SMALL, epochs=3, select="best_pcc")
+    state = _start()
+    rows = _guarded(errors, options, state)
+    assert state.best_epoch == kept
+    assert [row["validation_mse"] for row in rows] == [None if math.isnan(error) else error for error in errors]
+    assert {row["gene_mean_mse"] for row in rows} == {1.0}
+
+
+def test_a_resumed_run_knows_that_its_best_epoch_was_above_the_training_means(tmp_path: Path) -> None:
+    folder, options = StoragePath.of(tmp_path / "state"), replace(SMALL, epochs=3, select="best_pcc")
+    first = _start()
+    _guarded([1.5, 1.4], replace(options, epochs=2), first)
+    save_state(folder, first)
+    resumed = _start()
+    load_state(folder, resumed)
+    assert resumed.best_is_poor
+    _guarded([1.5, 1.4, 0.9], options, resumed)
+    assert (resumed.best_epoch, resumed.best_is_poor) == (2, False)
+
+
+def test_validation_score_compares_measured_and_predicted_values_only() -> None:
+    measured = np.array([[1.0, np.nan], [3.0, 4.0]])
+    predicted = np.array([[2.0, 5.0], [3.0, np.nan]])
+    score = ValidationScore.of(0.5, predicted, measured, np.array([0.0, 4.0]))
+    assert (score.mse, score.gene_mean_mse, score.is_above_gene_mean) == (0.5, 5.0, False)
+    assert math.isnan(ValidationScore.of(0.5, predicted, np.full((2, 2), np.nan), np.zeros(2)).mse)
 
 
 def test_bfloat16_trains_close_to_float32_and_keeps_weights_in_float32() -> None:

@@ -19,6 +19,7 @@ from raystp.models.method import Options
 from raystp.models.methods import METHODS, open_predictor
 from raystp.models.predictor import MapPredictor
 from raystp.models.training.bags import BagSamples
+from raystp.models.training.score import ValidationScore
 from raystp.models.training.setup import BagInputs, TrainSetup
 from raystp.steps.train.cases.cohort import Case, bags_of
 from raystp.storage import StoragePath
@@ -90,7 +91,7 @@ class CasesLearner:
             bag_tiles=self.bag_tiles,
         )
         made: TrainSetup = METHODS[self.kind].setup_bags(self.options, inputs)
-        return replace(made, score=self._score(held)) if len(held) >= MIN_CASES_PCC else made
+        return replace(made, score=self._score(held, made)) if len(held) >= MIN_CASES_PCC else made
 
     def open(self, arrays: Arrays) -> MapPredictor:
         """Return a trained model; raises ModelError for a method that predicts no whole case."""
@@ -100,12 +101,15 @@ class CasesLearner:
             raise ModelError(msg)
         return model
 
-    def _score(self, held: BagSamples) -> Callable[[nn.Module], float]:
-        """Return the function from a model to its PCC over the validation cases, mean over genes."""
+    def _score(self, held: BagSamples, made: TrainSetup) -> Callable[[nn.Module], ValidationScore]:
+        """Return the function from a model to its score over the validation cases: mean PCC over genes, and errors."""
+        mean = made.bag_mean
+        assert mean is not None  # as every method that learns from bags sets it
 
-        def score(model: nn.Module) -> float:
+        def score(model: nn.Module) -> ValidationScore:
             opened = self.open({name: value.detach().cpu().numpy() for name, value in model.state_dict().items()})
             predicted = np.stack([opened.predict_bag(held.tiles(bag, None)) for bag in range(len(held))])
-            return float(pcc_per_gene(predicted, held.labels)[0].mean())
+            pcc = float(pcc_per_gene(predicted, held.labels)[0].mean())
+            return ValidationScore.of(pcc, predicted, held.labels, mean)
 
         return score

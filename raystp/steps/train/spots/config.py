@@ -27,10 +27,14 @@ class SpotsSplitConfig(SplitConfig):
 
 
 class BagConfig(Config):
-    """Bags of tiles that share one label: pooled counts of a section, or of compact parts of it."""
+    """Bags of tiles that share one label: that of a section, or of a compact part of it."""
 
     parts: int = Field(default=1, ge=1)
-    """Parts that each section is cut into. More parts are more labels, each of less tissue."""
+    """Parts that each section is cut into, at most one per spot. More parts are more labels, each of less tissue."""
+
+    labels: Literal["log_of_pooled", "mean_of_logs"] = "log_of_pooled"
+    """A bag's label from its spots: log1p of the counts per 10,000 of their pooled counts, as a bulk sample would have,
+    or the mean of the spots' own log1p values, which no bulk sample has."""
 
     tiles: int | None = Field(default=None, ge=1)
     """Maximum number of tiles of a bag in one epoch, sampled again in each; by default all."""

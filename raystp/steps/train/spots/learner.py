@@ -15,12 +15,15 @@ from raystp.encoders.encoder import Encoder, EncoderSpec
 from raystp.encoders.registry import build
 from raystp.evaluate.metrics.genes import validation_pcc
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
+from raystp.missing import column_means
 from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.method import Options
 from raystp.models.methods import METHODS, open_predictor
 from raystp.models.predict import predict_spots
-from raystp.models.predictor import ContrastivePredictor
+from raystp.models.predictor import ContrastivePredictor, MapPredictor
+from raystp.models.training.bags import BagSamples
 from raystp.models.training.samples import SampleSet
+from raystp.models.training.score import ValidationScore
 from raystp.models.training.setup import SpotInputs, TrainSetup
 from raystp.steps.train.retrieval import Retrieval, retrieve
 from raystp.steps.train.spots.pixels import PixelPairs, TileRows
@@ -70,7 +73,7 @@ class SpotsLearner:
         made: TrainSetup = METHODS[self.kind].setup(self.options, inputs)
         if validation is None or encoder is not None:
             return made
-        return replace(made, score=self._score(train, validation, made.extra))
+        return replace(made, score=self._score(train, validation, made))
 
     def predict(self, arrays: Arrays, reference: SpotTable, queries: SpotTable) -> Float32[np.ndarray, "spot gene"]:
         """Return what a trained model predicts for other spots; `reference` is searched where the method retrieves."""
@@ -79,17 +82,30 @@ class SpotsLearner:
             return retrieve(model, reference, queries.features, self.retrieval)
         return predict_spots(model, queries)
 
-    def _score(self, train: SpotTable, validation: SpotTable, extra: Arrays) -> Callable[[nn.Module], float]:
-        """Return the function from a model to its validation PCC, mean over the genes that it was trained on."""
+    def _score(
+        self, train: SpotTable, validation: SpotTable, made: TrainSetup
+    ) -> Callable[[nn.Module], ValidationScore]:
+        """Return the function from a model to its validation score, over the genes that it was trained on.
+
+        The error is that of the retrieved expression, for a method that retrieves. For a method that learns from bags
+        it is that of the bags' labels, since these have another level than spots have.
+        """
         unseen = set(self.meta.get("unseen", ()))
         seen = [gene not in unseen for gene in self.meta["genes"]]
         few = replace(self.retrieval, k=min(self.retrieval.k, max(1, len(train.group) // 4)))
-        learner = replace(self, retrieval=few)
+        learner, mean = replace(self, retrieval=few), column_means(train.expression[:, seen])
 
-        def score(model: nn.Module) -> float:
-            arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-            predicted = learner.predict(arrays | extra, train, validation)
-            return validation_pcc(predicted[:, seen], validation.expression[:, seen])
+        def score(model: nn.Module) -> ValidationScore:
+            arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()} | made.extra
+            predicted = learner.predict(arrays, train, validation)[:, seen]
+            pcc = validation_pcc(predicted, validation.expression[:, seen])
+            if made.bag_mean is None:
+                return ValidationScore.of(pcc, predicted, validation.expression[:, seen], mean)
+            held, opened = made.validation, open_predictor(self.kind, arrays, self.meta)
+            assert isinstance(held, BagSamples)  # as every setup with a mean of bags has
+            assert isinstance(opened, MapPredictor)  # as every method that learns from bags
+            bags = np.stack([opened.predict_bag(held.tiles(bag, None)) for bag in range(len(held))])
+            return ValidationScore.of(pcc, bags, held.labels, made.bag_mean)
 
         return score
 

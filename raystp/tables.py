@@ -75,14 +75,12 @@ FAILURES = _schema(
 
 EPOCHS = _schema(
     "epochs",
-    2,
+    1,
     [
         pa.field("epoch", pa.int64(), nullable=False),
         pa.field("train_loss", pa.float64(), nullable=False),
         pa.field("validation_loss", pa.float64()),
         pa.field("validation_pcc", pa.float64()),
-        pa.field("validation_mse", pa.float64()),
-        pa.field("gene_mean_mse", pa.float64()),  # of the training means on the validation side
         pa.field("seconds", pa.float64(), nullable=False),
     ],
 )

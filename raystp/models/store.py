@@ -118,7 +118,7 @@ def load_state(folder: StoragePath, state: TrainState) -> None:
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.epoch, state.best = fields["epoch"], _with_prefix(tensors, "best/")
     state.best_epoch, state.best_value = fields["best_epoch"], fields["best_value"]
-    state.best_is_poor = fields["best_is_poor"]
+    state.best_is_poor = fields.get("best_is_poor", False)
 
 
 def _write(folder: StoragePath, name: str, content: bytes, fields: Mapping[str, object]) -> None:

@@ -9,8 +9,7 @@ from raystp.models.training.options import FeatureScaling, check_at_least
 
 @dataclass(frozen=True)
 class ContrastiveOptions:
-    """Options of the heads and of the loss; the defaults are those of BLEEP's published code, except
-    `feature_scaling`."""
+    """Options of heads and loss; the defaults are the published BLEEP code's, except `feature_scaling`."""
 
     temperature: float = 1.0
     """Divides the logits. At 1 with unnormalised embeddings they are sharp; with normalised ones about 0.07 is needed,

@@ -34,7 +34,7 @@ from raystp.models.training.samples import Prefetching, SampleSet
 from raystp.models.training.score import ValidationScore
 
 EpochRow = dict[str, int | float | None]
-"""A row of the `epochs` table: epoch, losses, validation_pcc, validation_mse, gene_mean_mse, seconds."""
+"""A row of the `epochs` table (epoch, losses, validation_pcc, seconds), and validation_mse and gene_mean_mse."""
 
 
 @dataclass

@@ -125,7 +125,19 @@ def _train(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> tupl
             show(progress, len(rows), chosen)
             progress.note = f"epoch {chosen['epoch']} is kept: {describe(chosen)}"
     _warn(answer["untracked"])
+    _warn(_above_gene_mean(chosen))
     return rows, chosen
+
+
+def _above_gene_mean(row: dict[str, Any]) -> str:
+    """Return a warning where the kept epoch's validation error is above that of the training means, or nothing."""
+    error, mean = row["validation_mse"], row["gene_mean_mse"]
+    if error is None or mean is None or error <= mean:
+        return ""
+    return (
+        f"epoch {row['epoch']} is kept, and its validation MSE {error:.4g} is above that of the training means "
+        f"({mean:.4g}): its order of spots may be right, its levels are not; try other values of `fit`"
+    )
 
 
 def _shown(file: StoragePath | None, epochs: int) -> AbstractContextManager[Progress | None]:

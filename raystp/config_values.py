@@ -12,7 +12,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, PlainValidator
+from pydantic_core import PydanticCustomError
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = frozenset(_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp"))
@@ -27,6 +28,19 @@ class ValuesOf:
     """Annotation of a field with the plain values of another config, which is validated later."""
 
     config: type[BaseModel]
+
+
+def _count_or_all(value: Any) -> int | Literal["all"]:
+    if value == "all":
+        return "all"
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    kind, text = "neighbour_count", "Input should be a whole number from 1 on, or 'all'"
+    raise PydanticCustomError(kind, text)
+
+
+NeighbourCount = Annotated[int | Literal["all"], PlainValidator(_count_or_all)]
+"""Type of a field with a number of neighbours, or `all` rows."""
 
 
 class UnclearValue(yaml.YAMLError):

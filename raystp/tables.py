@@ -132,7 +132,7 @@ SCORES = _schema(
         pa.field("model", pa.string(), nullable=False),
         pa.field("section", pa.string(), nullable=False),  # a section's name, `mean` over sections, or `pooled`
         pa.field("genes", pa.string(), nullable=False),  # all | HEG-50 | HVG-50 | planted | ...
-        pa.field("metric", pa.string(), nullable=False),  # PCC | MSE | MAE | RVD | spot-PCC
+        pa.field("metric", pa.string(), nullable=False),  # PCC | MSE | MAE | RVD | spot-PCC | spread
         pa.field("value", pa.float64(), nullable=False),
         pa.field("low", pa.float64()),  # bootstrap 95 % interval
         pa.field("high", pa.float64()),

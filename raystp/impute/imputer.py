@@ -4,14 +4,15 @@ The index is open in this process, or actors hold its shards: the results are th
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from raystp.errors import ModelError, some
-from raystp.impute.weights import WEIGHTS
+from raystp.impute.calibration import Calibration
+from raystp.impute.weights import RowWeights, all_rows_weights, weighting_of
 
 Weights = Float32[np.ndarray, "tile k"]
 Rows = Int64[np.ndarray, "tile k"]
@@ -69,6 +70,11 @@ class SearchableIndex(Protocol):
     ) -> Expression:
         """Return the weighted means of squared differences from a mean."""
 
+    def mean_of_all_rows(
+        self, queries: Queries, weighting: RowWeights, *, allowed: Allowed | None = None, genes: Columns | None = None
+    ) -> tuple[Expression, Expression | None]:
+        """Return the weighted means over all rows, and the variances if the weights sum squares."""
+
     def rows_where(self, column: str, values: Iterable[str], *, drop: bool = False) -> Allowed:
         """Return the mask of rows whose column is among the values, or is not."""
 
@@ -86,6 +92,18 @@ class FoundNeighbours:
 
 
 @dataclass(frozen=True)
+class Imputed:
+    """Predicted expression of some tiles."""
+
+    expression: Expression
+    distance: Float32[np.ndarray, " tile"]
+    """Distance of each tile's nearest row: 1 - cosine, or Euclidean."""
+    spread: Expression | None = None
+    neighbours: FoundNeighbours | None = None
+    """None where every row of the index has a vote."""
+
+
+@dataclass(frozen=True)
 class NeighborImputer:
     """A contrastive model and its reference index."""
 
@@ -93,6 +111,10 @@ class NeighborImputer:
     index: SearchableIndex
     weights: str = "mean"
     """A key of `raystp.impute.weights.WEIGHTS`."""
+    temperature: float | None = None
+    """Temperature of the weights, in the unit of the scores or squared distances; None for their default."""
+    calibration: Calibration | None = None
+    """Correction of what `impute` returns."""
 
     @property
     def genes(self) -> list[str]:
@@ -129,18 +151,61 @@ class NeighborImputer:
         queries = self.model.embed_images(features)
         search = self.index.search_exactly if exact else self.index.search
         scores, rows = search(queries, k, allowed=allowed)
-        weighting = WEIGHTS[self.weights]
-        if weighting.input == "scores":
-            return FoundNeighbours(scores, rows, weighting.compute(scores))
-        d2 = self.index.squared_distances(queries, rows, distance=weighting.distance)
-        return FoundNeighbours(scores, rows, weighting.compute(d2))
+        weighting, read = weighting_of(self.weights, self.temperature), scores
+        if weighting.input == "squared distances":
+            read = self.index.squared_distances(queries, rows, distance=weighting.distance)
+        return FoundNeighbours(scores, rows, weighting.compute(read, self.temperature))
+
+    def impute(
+        self,
+        features: Float[np.ndarray, "tile feature"],
+        k: int | Literal["all"],
+        *,
+        genes: Columns | None = None,
+        spread: bool = False,
+        allowed: Allowed | None = None,
+        exact: bool = False,
+    ) -> Imputed:
+        """Return the prediction of each tile from its k neighbours, or from all (allowed) rows; raise as `find` does.
+
+        All rows are read in blocks, for all tiles of a call together; no list of neighbours is made.
+        """
+        weights = all_rows_weights(self.weights, self.temperature, squares=spread) if k == "all" else None
+        if weights is None:
+            found = self.find(features, 1 if k == "all" else k, allowed=allowed, exact=exact)
+            return self.impute_from(found, self.distance(found), genes, spread=spread)
+        queries = self.model.embed_images(features)
+        nearest, _ = self.index.search_exactly(queries, 1, allowed=allowed)
+        mean, variance = self.index.mean_of_all_rows(queries, weights, allowed=allowed, genes=genes)
+        deviation = None if variance is None else np.sqrt(variance)
+        return self._calibrated(Imputed(mean, self.index.nearest_distance(nearest[:, 0]), deviation), genes)
+
+    def impute_from(
+        self,
+        found: FoundNeighbours,
+        distance: Float32[np.ndarray, " tile"],
+        genes: Columns | None = None,
+        *,
+        spread: bool = False,
+    ) -> Imputed:
+        """Return the prediction from neighbours that are known, such as stored ones."""
+        mean = self.expression(found, genes)
+        deviation = self.spread(found, mean, genes) if spread else None
+        return self._calibrated(Imputed(mean, distance, deviation, found), genes)
+
+    def _calibrated(self, imputed: Imputed, genes: Columns | None) -> Imputed:
+        fitted = self.calibration
+        if fitted is None:
+            return imputed
+        spread = None if imputed.spread is None else fitted.spread(imputed.spread)
+        return replace(imputed, expression=fitted.expression(imputed.expression, genes), spread=spread)
 
     def distance(self, found: FoundNeighbours) -> Float32[np.ndarray, " tile"]:
         """Return the distance of each tile's nearest row: 1 - cosine, or Euclidean."""
         return self.index.nearest_distance(found.scores[:, 0])
 
     def expression(self, found: FoundNeighbours, genes: Columns | None = None) -> Expression:
-        """Return the weighted mean of the neighbours' expression.
+        """Return the weighted mean of the neighbours' expression, not calibrated.
 
         A neighbour that has not measured a gene has no vote for it; where none has measured it, the mean is NaN.
         """

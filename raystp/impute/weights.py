@@ -21,6 +21,10 @@ Values = Float32[np.ndarray, "query k"]
 LogWeights = Float64[np.ndarray, "query k"]
 
 
+WeightsName = Literal["mean", "top1", "softmax", "weighted_average", "inverse_square", "inverse_square_l1"]
+"""The keys of `WEIGHTS`, for configs."""
+
+
 def mean(scores: Values) -> Values:
     """Return equal weights (BLEEP's `average`, its best variant; k = 50 in the paper)."""
     return WEIGHTS["mean"].compute(scores)
@@ -98,6 +102,37 @@ class NeighbourWeighting:
             msg = f"the temperature of the weights is {temperature}; it must be above 0 ({self.temperature} is usual)"
             raise ModelError(msg)
         return temperature
+
+
+@dataclass(frozen=True)
+class RowWeights:
+    """A formula and its temperature, for rows in any order; it is sent to other processes."""
+
+    weighting: NeighbourWeighting
+    temperature: float | None = None
+    squares: bool = False
+    """Whether squared expression is summed too, for a variance."""
+
+    @property
+    def input(self) -> Literal["scores", "squared distances"]:
+        """What the formula reads."""
+        return self.weighting.input
+
+    def log_weights(self, values: Values) -> LogWeights:
+        """Return the logarithms of the weights, up to a constant per query."""
+        return self.weighting.log_weights(values, self.temperature)
+
+
+def all_rows_weights(name: str, temperature: float | None = None, *, squares: bool = False) -> RowWeights | None:
+    """Return the weights of all rows of an index; None where only the nearest row has a weight (`top1`).
+
+    Raises ModelError as `weighting_of` does, and for L1 distances, which are computed for neighbours only.
+    """
+    weighting = weighting_of(name, temperature)
+    if weighting.distance == "l1":
+        msg = f"weights: {name} reads L1 distances of k neighbours; set k to a number, or weights=inverse_square"
+        raise ModelError(msg)
+    return None if weighting.by_rank else RowWeights(weighting, temperature, squares)
 
 
 def weighting_of(name: str, temperature: float | None = None) -> NeighbourWeighting:

@@ -8,9 +8,9 @@ products, so results differ between blocks by the rounding of float32 sums. A ro
 vote for it: weights are summed per pattern of measured genes (`raystp.index.expression.measured`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -29,16 +29,23 @@ _ROWS = 1024
 """Rows weighed at a time, at most."""
 
 
-@dataclass(frozen=True)
-class RowWeighting:
+@runtime_checkable
+class RowWeighting(Protocol):
     """How every row is weighted, and what is summed; it is sent to other processes."""
 
-    log_weights: Callable[[Float32[np.ndarray, "query row"]], Float64[np.ndarray, "query row"]]
-    """Scores or squared distances -> logarithms of the weights."""
-    input: Literal["scores", "squared distances"] = "scores"
-    """Squared distances are between vectors as the model gave them, not normalised."""
-    squares: bool = False
-    """Whether squares are summed too, for a variance."""
+    @property
+    def input(self) -> Literal["scores", "squared distances"]:
+        """What the formula reads; squared distances are between vectors as the model gave them, not normalised."""
+        ...
+
+    @property
+    def squares(self) -> bool:
+        """Whether squared expression is summed too, for a variance."""
+        ...
+
+    def log_weights(self, values: Float32[np.ndarray, "query row"]) -> Float64[np.ndarray, "query row"]:
+        """Return the logarithms of the weights, up to a constant per query."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,15 +1,13 @@
 """With every row voting, blocks, shards and processes answer as one; temperatures join the mean and the nearest row."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from raystp.impute.weights import WEIGHTS
+from raystp.impute.weights import WEIGHTS, RowWeights
 from raystp.index import all_rows
-from raystp.index.all_rows import RowWeighting
 from raystp.index.expression.forms import Form
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.remote import RemoteIndex, ShardGroup
@@ -18,9 +16,8 @@ from tests.index.test_unmeasured import QUERIES, ROWS, by_hand, opened, with_mis
 from tests.index.toy import make_index, reference
 
 
-def weighting(name: str, temperature: float | None = None, *, squares: bool = True) -> RowWeighting:
-    one = WEIGHTS[name]
-    return RowWeighting(functools.partial(one.log_weights, temperature=temperature), one.input, squares)
+def weighting(name: str, temperature: float | None = None, *, squares: bool = True) -> RowWeights:
+    return RowWeights(WEIGHTS[name], temperature, squares)
 
 
 def every_row(index: ReferenceIndex, name: str, temperature: float | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raystp.cluster.serving.asgi import RequestRefused
+from raystp.config_values import NeighbourCount
 from raystp.errors import RaystpError, some
 
 MAX_ERRORS_SHOWN = 5
@@ -22,10 +23,12 @@ class RequestOptions(BaseModel):
 
     genes: list[str] | None = None
     """Genes to predict, in the order of the response; by default all."""
-    k: int = Field(default=50, ge=1)
-    """Neighbours to average."""
-    weights: str = "mean"
+    k: NeighbourCount | None = None
+    """Neighbours to average, or `all` rows; by default the model's own, as the next two: `/v1/info`, `retrieval`."""
+    weights: str | None = None
     """How neighbours are weighted; `/v1/info` lists the choices."""
+    temperature: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Of the weights `softmax` and `weighted_average`."""
     spread: bool = False
     """Also return the weighted standard deviation among the neighbours, per gene."""
     neighbours: bool = False
@@ -175,7 +178,7 @@ class RequestLimits:
         genes = default_genes if options.genes is None else len(options.genes)
         if tiles > self.tiles:
             raise RequestRefused(413, f"{tiles:,} tiles were sent, the limit is {self.tiles:,} per request")
-        if options.k > self.k:
+        if isinstance(options.k, int) and options.k > self.k:
             raise RequestRefused(422, f"k: {options.k} neighbours were requested, the limit is {self.k}")
         if genes > self.genes:
             raise RequestRefused(422, f"genes: {genes:,} were requested, the limit is {self.genes:,} per request")

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
 from raystp.errors import ModelError, PanelError, SectionError, some
-from raystp.missing import equal_columns, pair_where_predicted
+from raystp.missing import column_means, equal_columns, pair_where_predicted
 
 NO_SPREAD = 1e-6
 """A standard deviation below this share of the largest absolute value is float32 rounding, so the gene is constant."""
@@ -67,6 +67,24 @@ def validation_pcc(predicted: Float[np.ndarray, "spot gene"], measured: Float[np
     pcc = pcc_where_measured(*pair_where_predicted(predicted, measured))[0]
     existing = ~np.isnan(pcc)
     return float(pcc[existing].mean()) if existing.any() else float(np.nan)
+
+
+def mse_and_spread(
+    predicted: Float[np.ndarray, "spot gene"], measured: Float[np.ndarray, "spot gene"]
+) -> tuple[float, float]:
+    """Return the mean squared error, and sd(predicted) / sd(measured), means over the measured and predicted genes.
+
+    A gene that is measured as constant has no ratio. NaN where no gene has a value.
+    """
+    predicted, measured = pair_where_predicted(predicted, measured)
+    known = ~np.isnan(measured)
+    own, true = (np.where(known, values, np.nan).astype(np.float64) for values in (predicted, measured))
+    error = column_means(np.square(own - true))
+    spread, of_truth = (np.sqrt(column_means(np.square(values - column_means(values)))) for values in (own, true))
+    varies = of_truth > NO_SPREAD * np.abs(np.nan_to_num(true)).max(axis=0)
+    ratio = np.where(varies, spread, np.nan) / np.where(varies, of_truth, 1.0)
+    means = [float(np.nanmean(values)) if (~np.isnan(values)).any() else float(np.nan) for values in (error, ratio)]
+    return means[0], means[1]
 
 
 def spot_pcc(

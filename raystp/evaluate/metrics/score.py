@@ -98,10 +98,10 @@ def score_model(
     """Return one model's rows: each section, `mean` and `pooled`.
 
     A section's interval is a block bootstrap of its spots. `interval_kind` of the sections' patients decides the
-    interval of `mean` and `pooled`. RVD has no interval: its bootstrap is biased upwards, because a resample of blocks
-    holds fewer distinct spots, so the ratio of variances is further from 1. Sections too small for blocks have none
-    either. A set whose RVD does not exist in a section has no RVD row there, and none in `mean`. `constant` of `mean`
-    is the sum over sections.
+    interval of `mean` and `pooled`. RVD and spread have none: a bootstrap of RVD is biased upwards, because a resample
+    of blocks holds fewer distinct spots, so the ratio of variances is further from 1. Sections too small for blocks
+    have none either. A set whose RVD does not exist in a section has no RVD row there, and none in `mean`; so has its
+    spread. `constant` of `mean` is the sum over sections.
 
     Raises SectionError without sections, PanelError for an empty gene set, and what `check_pair` raises.
     """
@@ -267,7 +267,7 @@ def _rows(
         if not np.isfinite(value):
             continue
         low, high, null_mean, null_sd = None, None, None, None
-        if scored.draws is not None and metric != "RVD":
+        if scored.draws is not None and metric not in {"RVD", "spread"}:
             low, high = _interval(scored.draws[:, metric_column, set_column])
         if null and metric == "PCC":
             of_sections = [_mean_of_existing(one[:, sets[genes]].T) for one in null]

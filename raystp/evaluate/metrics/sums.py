@@ -1,12 +1,13 @@
 """Sums over blocks of spots, from which any resample of blocks is scored without reading the spots again.
 
-PCC, MSE, MAE, RVD and spot-wise PCC of a gene set all follow from sums over spots. A section is reduced to such sums
-per block once; drawing a block twice counts its sums twice. 1000 resamples of 785 genes are then a few small matrix
-products, and sections of any size are pooled without holding them together. A point value is the draw in which every
-block counts once.
+PCC, MSE, MAE, RVD, spread and spot-wise PCC of a gene set follow from sums over spots. A section is reduced to such
+sums per block once; drawing a block twice counts its sums twice. 1000 resamples of 785 genes are then a few small
+matrix products, and sections of any size are pooled without holding them together. A point value is the draw in which
+every block counts once.
 
 RVD of a gene is the relative variance distance (Var(predicted) - Var(measured))^2 / Var(measured)^2. 0: the prediction
-varies as much as the measurement; 1: it does not vary. It does not exist for a gene that is measured as constant.
+varies as much as the measurement; 1: it does not vary. Spread is the ratio of the standard deviations, predicted to
+measured: below 1, the prediction varies less. Neither exists for a gene that is measured as constant.
 
 A value that was not measured is NaN and is left out: each gene has its own number of spots. A gene without a measured
 value has no metric, and a set's metric is the mean over the genes that have one.
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 
 from raystp.evaluate.metrics.genes import FEWEST_SPOTS, NO_SPREAD, check_pair, spot_pcc
 
-METRICS = ("PCC", "MSE", "MAE", "RVD", "spot-PCC")
+METRICS = ("PCC", "MSE", "MAE", "RVD", "spot-PCC", "spread")
 """The order of the metric axis below."""
 
 MAX_VALUES = 2_000_000
@@ -55,7 +56,8 @@ class MetricScores:
 
     values: Float64[np.ndarray, "draw metric sets"]
     constant: Int64[np.ndarray, "draw metric sets"]
-    """PCC: constant genes. spot-PCC: constant spots. RVD: genes measured as constant, which it leaves out. Else 0."""
+    """PCC: constant genes. spot-PCC: constant spots. RVD and spread: genes measured as constant, which they leave out.
+    Else 0."""
 
 
 def sums(
@@ -154,15 +156,17 @@ def _scores(
     constant = ((var_x <= floors[0]) & ~single) | constant_y
     pcc = np.clip((xy - x * y) / np.sqrt(np.where(constant | single, np.inf, var_x * var_y)), -1.0, 1.0)
     pcc = np.where(single, np.nan, pcc)
-    rvd = np.square(var_x / np.where(constant_y | single, np.nan, var_y) - 1.0)
+    ratio = var_x / np.where(constant_y | single, np.nan, var_y)
+    rvd, spread = np.square(ratio - 1.0), np.sqrt(np.maximum(ratio, 0.0))
     squared, absolute = np.maximum(xx - 2 * xy + yy, 0.0), counts @ blocks.absolute / n
     per_gene = _means_of_existing if single.any() else _means
     values = [per_gene(pcc, sets), per_gene(squared, sets), per_gene(absolute, sets), _means_of_existing(rvd, sets)]
     none = np.zeros(values[0].shape)
-    constants = [_counts(constant, sets), none, none, _counts(constant_y, sets), counts @ blocks.constant_spots]
-    spots = counts @ blocks.spot_n
+    without, spots = _counts(constant_y, sets), counts @ blocks.spot_n
+    constants = [_counts(constant, sets), none, none, without, counts @ blocks.constant_spots, without]
+    spot_means = counts @ blocks.spot / np.where(spots > 0, spots, np.nan)
     return MetricScores(
-        values=np.stack([*values, counts @ blocks.spot / np.where(spots > 0, spots, np.nan)], axis=1),
+        values=np.stack([*values, spot_means, _means_of_existing(spread, sets)], axis=1),
         constant=np.stack(constants, axis=1).astype(np.int64),
     )
 

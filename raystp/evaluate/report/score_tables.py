@@ -17,7 +17,7 @@ from raystp.evaluate.metrics.score import MEAN, ScoreRow
 Column = tuple[str, str]
 """Metric and gene set."""
 
-ERRORS: Sequence[Column] = (("MSE", "all"), ("MAE", "all"))
+ERRORS: Sequence[Column] = (("MSE", "all"), ("MAE", "all"), ("spread", "all"))
 ABSENT = "n/a"
 
 
@@ -36,7 +36,7 @@ class ScoreTable:
 def score_tables(rows: Sequence[ScoreRow], section: str = MEAN, extra: Sequence[Column] = ()) -> list[ScoreTable]:
     """Return a table per protocol and panel.
 
-    Columns: PCC of each gene set, then MSE and MAE over all genes, then the `extra` columns that have a value.
+    Columns: PCC of each gene set, then MSE, MAE and spread over all genes, then the `extra` columns that have a value.
     """
     return [_table(group, section, extra) for group in by_panel(rows)]
 

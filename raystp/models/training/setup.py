@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32
 from torch import nn
 
 from raystp.missing import column_means, filled, has_missing
-from raystp.models.arrays import SpotArrays
+from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.training.bags import BagSamples
 from raystp.models.training.fit import TrainState
 from raystp.models.training.options import FitOptions
@@ -32,6 +32,8 @@ class TrainSetup:
     """With labels of bags: their training mean."""
     extra: dict[str, np.ndarray] = field(default_factory=dict)
     """Arrays that are stored with the weights and are not weights."""
+    notes: Callable[[Arrays], dict[str, Any]] | None = None
+    """Return what the chosen weights add to the model's record, as plain JSON values."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Location, RunConfig, StepConfig
+from raystp.config_values import NeighbourCount
+from raystp.impute.weights import WeightsName
 from raystp.models.methods import METHODS
 from raystp.steps.embedding_source import EmbeddingNames
 
@@ -54,11 +56,19 @@ class ImputeConfig(StepConfig[ImputeRun]):
     protocol: str | None = None
     """The default is the model's own."""
 
-    k: int = Field(default=50, ge=1)
-    """Neighbours of a contrastive model."""
+    k: NeighbourCount | None = None
+    """Neighbours of a contrastive model, or `all` rows of the index. The default is the model's own (`train`:
+    retrieval.k), by which its epoch was chosen; so it is for the next two."""
 
-    weights: Literal["mean", "top1", "softmax", "weighted_average", "inverse_square", "inverse_square_l1"] = "mean"
+    weights: WeightsName | None = None
     """Weights of the neighbours, see `raystp.impute.weights`; all but `mean` favour near neighbours."""
+
+    temperature: float | None = Field(default=None, gt=0)
+    """Of the weights `softmax` and `weighted_average`; a higher one makes weights more equal."""
+
+    calibrate: bool | None = None
+    """Apply the model's calibration (`train`: retrieval.calibrate). The default is to apply it where the model has one
+    and `k`, `weights` and `temperature` are the model's own, for which it was fitted."""
 
     search: Literal["index", "exact"] = "index"
     """Search as the index was built, or compare every row whatever its kind. An `exact` index gives equal results."""
@@ -98,6 +108,9 @@ class ImputeConfig(StepConfig[ImputeRun]):
         """Raise for fields that contradict each other."""
         if self.index is None and (self.output == "neighbours" or self.neighbours or self.without):
             msg = "`output=neighbours`, `neighbours` and `without` need a reference index: set `index`"
+            raise ValueError(msg)
+        if self.k == "all" and (self.output == "neighbours" or self.neighbours):
+            msg = "k=all has no list of neighbours to store or read: set k to a number, or output=dense"
             raise ValueError(msg)
         if self.output == "neighbours" and (self.genes or self.spread or self.neighbours):
             msg = (

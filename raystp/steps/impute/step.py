@@ -23,6 +23,7 @@ from raystp.models.store import load_model
 from raystp.steps.embedding_source import open_embeddings_for
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.impute.work import PredictOptions, SlideTask
+from raystp.steps.train.retrieval import Retrieval
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
@@ -52,6 +53,8 @@ def run(config: ImputeConfig) -> Artifact:
     _check_index(model, index)
     _check_genes(config, meta["genes"])
     _check_neighbours(neighbours, embeddings, index)
+    retrieval = _retrieval(config, meta)
+    calibrate = _calibrates(config, meta, retrieval)
     protocol = protocol_of(config.protocol or meta["protocol"])
     lost = _named_failures(config, embeddings)
     selection = _select(config, embeddings, meta, index, protocol=protocol, lost=lost)
@@ -61,7 +64,7 @@ def run(config: ImputeConfig) -> Artifact:
         index=index,
         spots=spots,
         neighbours=neighbours,
-        options=_options(config, protocol),
+        options=_options(config, protocol, retrieval, calibrate=calibrate),
         left_out=selection.left_out,
         target=writer.path,
     )
@@ -75,6 +78,9 @@ def run(config: ImputeConfig) -> Artifact:
         "shared_patients": selection.shared,
         "left_out": selection.left_out,
     }
+    if index is not None:
+        how = {"k": retrieval.k, "weights": retrieval.weights, "temperature": retrieval.temperature}
+        notes["retrieval"] = {**how, "calibrated": calibrate}
     return _predict(writer, config, task, slides=selection.slides, notes=notes, lost=lost)
 
 
@@ -130,10 +136,44 @@ def _named_failures(config: ImputeConfig, embeddings: Artifact) -> dict[str, str
     return {}
 
 
-def _options(config: ImputeConfig, protocol: EvaluationProtocol) -> PredictOptions:
+def _retrieval(config: ImputeConfig, meta: Mapping[str, Any]) -> Retrieval:
+    """Return the model's own retrieval, with what the config sets; raises ConfigError for a contradiction."""
+    own = Retrieval.of(meta.get("retrieval", {}))
+    chosen = own.changed(k=config.k, weights=config.weights, temperature=config.temperature)
+    try:
+        everyone = chosen.neighbours is None
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
+    if everyone and (config.output == "neighbours" or config.neighbours):
+        msg = "the model's own retrieval is k=all, which has no list of neighbours to store or read: set k to a number"
+        raise ConfigError(msg)
+    return chosen
+
+
+def _calibrates(config: ImputeConfig, meta: Mapping[str, Any], retrieval: Retrieval) -> bool:
+    """Return whether predictions are calibrated; raises ConfigError where that is asked for and impossible."""
+    own = Retrieval.of(meta.get("retrieval", {}))
+    possible, fits = "calibration" in meta, retrieval.averages_as(own)
+    if config.calibrate and not (possible and fits):
+        if possible:
+            msg = (
+                f"calibrate: the model was calibrated for k={own.k}, weights={own.weights}, temperature="
+                f"{own.temperature}; leave these as they are, or set calibrate=false"
+            )
+        else:
+            msg = "calibrate: the model has no calibration: train it with retrieval.calibrate=true and a validation"
+        raise ConfigError(msg)
+    if possible and not fits and config.calibrate is None:
+        logger.warning("impute: not calibrated: k, weights or temperature differ from those of the calibration")
+    return possible and fits and config.calibrate is not False
+
+
+def _options(
+    config: ImputeConfig, protocol: EvaluationProtocol, retrieval: Retrieval, *, calibrate: bool
+) -> PredictOptions:
     return PredictOptions(
-        k=config.k,
-        weights=config.weights,
+        k=retrieval.k,
+        weights=retrieval.weights,
         exact=config.search == "exact",
         genes=config.genes,
         spread=config.spread,
@@ -141,6 +181,8 @@ def _options(config: ImputeConfig, protocol: EvaluationProtocol) -> PredictOptio
         without=config.without,
         protocol=protocol.name,
         chunk_tiles=config.run.chunk_tiles,
+        temperature=retrieval.temperature,
+        calibrate=calibrate,
     )
 
 

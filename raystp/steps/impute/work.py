@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import anndata as ad
 import numpy as np
@@ -18,7 +19,8 @@ from raystp.errors import ArtifactError
 from raystp.expression.gene_names import NO_ALIASES, Aliases
 from raystp.expression.schema import read_section
 from raystp.expression.sections import embeddings_of, load_counts, sections_of
-from raystp.impute.imputer import FoundNeighbours, NeighborImputer
+from raystp.impute.calibration import Calibration
+from raystp.impute.imputer import FoundNeighbours, Imputed, NeighborImputer
 from raystp.impute.neighbours import neighbours_table, rows_and_weights
 from raystp.impute.stream import PredictionPart, SlidePrediction, write_in_parts
 from raystp.impute.writer import SlideOverview, TileTable
@@ -42,7 +44,7 @@ Chunk = tuple[pa.Table, FoundNeighbours, Distance]
 class PredictOptions:
     """Options of each slide's prediction."""
 
-    k: int
+    k: int | Literal["all"]
     weights: str
     exact: bool
     genes: list[str] | None
@@ -51,6 +53,9 @@ class PredictOptions:
     without: dict[str, list[str]]
     protocol: str
     chunk_tiles: int
+    temperature: float | None = None
+    calibrate: bool = False
+    """Whether the model's calibration is applied."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,9 @@ class SlidePredictor:
             assert task.index is not None  # checked before the first slide
             notes = task.index.manifest.notes
             index = task.remote or open_reference_index(task.index.path, notes["bank"])
-            self._imputer = NeighborImputer(self._model, index, task.options.weights)
+            fitted = Calibration.from_json(meta["calibration"]) if task.options.calibrate else None
+            options = task.options
+            self._imputer = NeighborImputer(self._model, index, options.weights, options.temperature, fitted)
             self._columns = self._imputer.columns(task.options.genes)
             self._distance_quantiles = notes.get("distance")
         else:
@@ -153,8 +160,9 @@ class SlidePredictor:
 
     def _write_neighbours(self, slide: str, tiles: pa.Table) -> None:
         """Write the neighbours of a slide's tiles, and their weights unless these are equal."""
-        equal = self._options.weights == "mean"
-        parts = [tables.neighbours(self._options.k, weights=None if equal else "float16").empty_table()]
+        equal, k = self._options.weights == "mean", self._options.k
+        k = 1 if k == "all" else k  # of all rows, only `top1` has a list
+        parts = [tables.neighbours(k, weights=None if equal else "float16").empty_table()]
         for chunk, found, distance in self._search(slide, tiles):
             parts.append(neighbours_table(chunk, found.rows, distance, None if equal else found.weights))
         (self._task.target / "neighbours" / f"{slide}.parquet").write_table(pa.concat_tables(parts))
@@ -183,10 +191,32 @@ class SlidePredictor:
     def _search(self, slide: str, tiles: pa.Table) -> Iterator[Chunk]:
         """Yield chunks of tiles with their neighbours."""
         options, allowed = self._options, self._allowed_rows(slide)
+        k = 1 if options.k == "all" else options.k
+        for chunk in self._chunks(tiles):
+            found = self._imputer.find(tables.matrix(chunk["vector"]), k, allowed=allowed, exact=options.exact)
+            yield chunk, found, self._imputer.distance(found)
+
+    def _impute(self, slide: str, tiles: pa.Table) -> Iterator[tuple[pa.Table, Imputed]]:
+        """Yield chunks of tiles with their predictions, from a search or from stored neighbours."""
+        options, imputer = self._options, self._imputer
+        if self._task.neighbours is not None:
+            for chunk, found, distance in self._read_neighbours(slide):
+                yield chunk, imputer.impute_from(found, distance, self._columns, spread=options.spread)
+            return
+        allowed = self._allowed_rows(slide)
         for chunk in self._chunks(tiles):
             features = tables.matrix(chunk["vector"])
-            found = self._imputer.find(features, options.k, allowed=allowed, exact=options.exact)
-            yield chunk, found, self._imputer.distance(found)
+            yield (
+                chunk,
+                imputer.impute(
+                    features,
+                    options.k,
+                    genes=self._columns,
+                    spread=options.spread,
+                    allowed=allowed,
+                    exact=options.exact,
+                ),
+            )
 
     def _read_neighbours(self, slide: str) -> Iterator[Chunk]:
         """Yield chunks of tiles with the neighbours that an earlier run stored."""
@@ -209,15 +239,13 @@ class SlidePredictor:
         return allowed
 
     def _predict_from_index(self, slide: str, tiles: pa.Table) -> Iterator[PredictionPart]:
-        chunks = self._search(slide, tiles) if self._task.neighbours is None else self._read_neighbours(slide)
-        for chunk, found, distance in chunks:
-            mean = self._imputer.expression(found, self._columns)
-            self.unpredicted += int(np.isnan(mean).sum())
-            obs: dict[str, np.ndarray] = {"distance": distance}
+        for chunk, imputed in self._impute(slide, tiles):
+            self.unpredicted += int(np.isnan(imputed.expression).sum())
+            obs: dict[str, np.ndarray] = {"distance": imputed.distance}
             if self._distance_quantiles is not None:
-                obs["far"] = is_far(distance, self._distance_quantiles)
-            layers = {"spread": self._imputer.spread(found, mean, self._columns)} if self._options.spread else {}
-            yield PredictionPart(mean, _tile_columns(chunk), obs, layers)
+                obs["far"] = is_far(imputed.distance, self._distance_quantiles)
+            layers = {} if imputed.spread is None else {"spread": imputed.spread}
+            yield PredictionPart(imputed.expression, _tile_columns(chunk), obs, layers)
 
     def _predict_directly(self, tiles: pa.Table) -> Iterator[PredictionPart]:
         if not tiles.num_rows:

@@ -39,6 +39,9 @@ class LimitsConfig(Config):
     k: int = Field(default=500, ge=1)
     """Neighbours in one request."""
 
+    all_rows: int = Field(default=200_000, ge=0)
+    """Rows of the largest index of which a request may ask for all (`k: all`)."""
+
     genes: int = Field(default=25_000, ge=1)
     """Genes in one request."""
 
@@ -120,6 +123,9 @@ class ServeConfig(StepConfig[ServeRun]):
 
     search: Literal["index", "exact"] = "index"
     """Search as the index was built (`index`), or over every row (`exact`)."""
+
+    calibrate: bool = True
+    """Apply the model's calibration, where it has one, to requests with the model's own retrieval."""
 
     far_distance: float | None = Field(default=None, gt=0)
     """A tile whose nearest row is farther is flagged as `far`; by default a quantile that the index records."""

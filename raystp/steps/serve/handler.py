@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from raystp.cluster.serving.messages import (
 from raystp.encoders.encoder import BatchEncoder
 from raystp.encoders.stages import OWN_ROW, FeatureOptions, with_features
 from raystp.errors import ConfigError, EncoderError, ModelError, RaystpError, own_error
+from raystp.impute.calibration import Calibration
 from raystp.impute.imputer import Columns, FoundNeighbours, NeighborImputer
-from raystp.impute.weights import WEIGHTS
+from raystp.impute.weights import WEIGHTS, weighting_of
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.remote import RemoteIndex
 from raystp.models.methods import open_predictor
@@ -32,6 +33,7 @@ from raystp.steps.embedding_source import neighbour_mean_of
 from raystp.steps.encoder_source import EncoderConfig, dim_of, features_of_block, source_of
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.pixels import SlideLibrary, decode_images
+from raystp.steps.train.retrieval import Retrieval
 from raystp.units import TilePixels
 
 FAR_QUANTILE = "q99"
@@ -54,6 +56,7 @@ class ModelInfo(HandlerInfo):
     metric: str
     kind: str
     weights: list[str]
+    retrieval: dict[str, Any]
     far_distance: float | None
     protocol: str
     reads: list[str]
@@ -80,7 +83,8 @@ class CheckedRequest:
     def batch_key(self) -> tuple[object, ...]:
         """Equal for two requests that one search can serve."""
         options = self.options
-        chosen = (options.k, options.weights, options.spread, tuple(options.without), tuple(self.genes))
+        weights = (options.k, options.weights, options.temperature)
+        chosen = (*weights, options.spread, tuple(options.without), tuple(self.genes))
         return self.features is None, *chosen
 
 
@@ -95,6 +99,9 @@ class ImputeHandler:
     exact: bool
     encode: BatchEncoder | None
     library: SlideLibrary
+    retrieval: Retrieval = field(default_factory=Retrieval)
+    """The model's own, for requests that set nothing else; the imputer's calibration was fitted for it."""
+    all_rows_limit: int = 200_000
 
     def info(self) -> ModelInfo:
         """Return the body of `/v1/info`, without the limits."""
@@ -103,12 +110,7 @@ class ImputeHandler:
     def prepare(self, request: ImputeRequest) -> CheckedRequest:
         """Validate a request and load its tiles; raise RaystpError, and StorageError for an unknown slide."""
         options = request.options
-        if options.weights not in WEIGHTS:
-            msg = f"weights: {options.weights[:80]!r} is unknown; choose one of {', '.join(WEIGHTS)}"
-            raise ModelError(msg)
-        if not 1 <= options.k <= self.rows.num_rows:
-            msg = f"k: {options.k} neighbours were requested, the reference index has {self.rows.num_rows} rows"
-            raise ModelError(msg)
+        self._check_retrieval(self._retrieval(options))
         columns = self.imputer.columns(options.genes)
         genes = self.imputer.genes if options.genes is None else options.genes
         checked = CheckedRequest(options, genes, columns)
@@ -121,6 +123,19 @@ class ImputeHandler:
             return dataclasses.replace(checked, pixels=decode_images(request.images, self.library.tile_px))
         tile_boxes, pixels = self.library.read(request)
         return dataclasses.replace(checked, pixels=pixels, tile_boxes=tile_boxes)
+
+    def _retrieval(self, options: RequestOptions) -> Retrieval:
+        return self.retrieval.changed(k=options.k, weights=options.weights, temperature=options.temperature)
+
+    def _check_retrieval(self, retrieval: Retrieval) -> None:
+        weighting_of(retrieval.weights, retrieval.temperature)
+        rows, k = self.rows.num_rows, retrieval.k
+        if k != "all" and not 1 <= k <= rows:
+            msg = f"k: {k} neighbours were requested, the reference index has {rows} rows"
+            raise ModelError(msg)
+        if retrieval.neighbours is None and rows > self.all_rows_limit:
+            msg = f"k: all rows were requested; the index has {rows}, the limit is {self.all_rows_limit}: send a number"
+            raise ModelError(msg)
 
     def impute(self, requests: list[CheckedRequest]) -> list[ImputeResponse | RaystpError]:
         """Predict a batch; a request that fails does not affect the others."""
@@ -145,12 +160,23 @@ class ImputeHandler:
         first, total = group[0], sum(request.tiles for request in group)
         if not total:
             return [self._empty_response(request) for request in group]
-        options, imputer = first.options, dataclasses.replace(self.imputer, weights=first.options.weights)
+        options, how = first.options, self._retrieval(first.options)
+        imputer = dataclasses.replace(
+            self.imputer,
+            weights=how.weights,
+            temperature=how.temperature,
+            calibration=self.imputer.calibration if how.averages_as(self.retrieval) else None,
+        )
         allowed = imputer.index.rows_without(options.without) if options.without else None
-        found = imputer.find(self._features(group), options.k, allowed=allowed, exact=self.exact)
-        expression = imputer.expression(found, first.columns)
-        spread = imputer.spread(found, expression, first.columns) if options.spread else None
-        distance = imputer.distance(found)
+        imputed = imputer.impute(
+            self._features(group),
+            how.k,
+            genes=first.columns,
+            spread=options.spread,
+            allowed=allowed,
+            exact=self.exact,
+        )
+        expression, spread, distance = imputed.expression, imputed.spread, imputed.distance
         far = distance > self.far_distance if self.far_distance is not None else np.zeros(total, np.bool_)
         responses, start = [], 0
         for request in group:
@@ -162,7 +188,7 @@ class ImputeHandler:
                 distance=distance[part],
                 far=far[part],
                 spread=None if spread is None else spread[part],
-                neighbours=self._neighbours(found, part) if request.options.neighbours else None,
+                neighbours=self._neighbours(imputed.neighbours, part) if request.options.neighbours else None,
                 tile_boxes=request.tile_boxes,
             )
             responses.append(response)
@@ -181,7 +207,10 @@ class ImputeHandler:
             request.genes, rows, values, np.empty(0, np.bool_), spread=rows if request.options.spread else None
         )
 
-    def _neighbours(self, found: FoundNeighbours, part: slice) -> ResponseNeighbours:
+    def _neighbours(self, found: FoundNeighbours | None, part: slice) -> ResponseNeighbours:
+        if found is None:
+            msg = "neighbours: with k=all every row has a vote, and there is no list; send a number as k"
+            raise ModelError(msg)
         rows = found.rows[part]
         table = self.rows.take(pa.array(rows.ravel()))
         sections, spots = (
@@ -253,13 +282,15 @@ def open_handler(config: ServeConfig, index_actors: ReferenceIndex | RemoteIndex
         encode = BatchEncoder(encoder, device="cuda" if torch.cuda.is_available() else "cpu", batch="fit")
         tile_px = encoder.tile_px
     return ImputeHandler(
-        imputer=NeighborImputer(opened_model, opened),
+        imputer=NeighborImputer(opened_model, opened, calibration=_calibration(config, meta)),
         rows=opened.rows,
         model_info=_model_info(config, meta, model, index),
         far_distance=_far_distance(config, index),
         exact=config.search == "exact",
         encode=encode,
         library=SlideLibrary(tuple(config.slides), config.tile_um, tile_px),
+        retrieval=Retrieval.of(meta.get("retrieval", {})),
+        all_rows_limit=config.limits.all_rows,
     )
 
 
@@ -267,6 +298,10 @@ def _features(meta: dict[str, Any]) -> FeatureOptions:
     """Return the layers and views of the encoder that the model reads."""
     blocks = meta.get("features", {}).get("blocks", [])
     return features_of_block(blocks[0]) if blocks else OWN_ROW
+
+
+def _calibration(config: ServeConfig, meta: dict[str, Any]) -> Calibration | None:
+    return Calibration.from_json(meta["calibration"]) if config.calibrate and "calibration" in meta else None
 
 
 def _far_distance(config: ServeConfig, index: Artifact) -> float | None:
@@ -278,7 +313,8 @@ def _far_distance(config: ServeConfig, index: Artifact) -> float | None:
 
 
 def _model_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, index: Artifact) -> ModelInfo:
-    description = index.manifest.notes["bank"]
+    description, own = index.manifest.notes["bank"], Retrieval.of(meta.get("retrieval", {}))
+    how = {"k": own.k, "weights": own.weights, "temperature": own.temperature}
     return {
         "model": model.manifest.folder,
         "index": index.manifest.folder,
@@ -291,6 +327,7 @@ def _model_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, inde
         "metric": description["metric"],
         "kind": description.get("kind", "exact"),
         "weights": list(WEIGHTS),
+        "retrieval": {**how, "calibrated": config.calibrate and "calibration" in meta},
         "far_distance": _far_distance(config, index),
         "protocol": meta["protocol"],
         "reads": ["embeddings", *(["pixels"] if config.encoder else []), *(["slide"] if config.slides else [])],

@@ -1,10 +1,13 @@
 """One worker's part of a training: model, loop, checkpoints and metrics; for any method and number of workers."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from raystp.cluster.tracking.delivery import RunRef
@@ -15,7 +18,7 @@ from raystp.models.store import MODEL_FILES, load_state, save_model, save_state
 from raystp.models.training.fit import TrainState, fit
 from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout
-from raystp.models.training.setup import start
+from raystp.models.training.setup import TrainSetup, start
 from raystp.steps.train.plan import Learner
 from raystp.storage import StoragePath
 
@@ -60,11 +63,9 @@ class TrainWork:
                 self._report(state, worker, rows)
             chosen = state.best_epoch if self.fit.select != "last" else state.epoch - 1
             if worker.rank == 0:
+                arrays: dict[str, torch.Tensor | np.ndarray] = {**state.weights(), **setup.extra}
                 save_model(
-                    self.target,
-                    self.learner.kind,
-                    {**state.weights(), **setup.extra},
-                    self.meta | {"epoch": chosen},
+                    self.target, self.learner.kind, arrays, self.meta | {"epoch": chosen} | _notes(setup, arrays)
                 )
                 for name in MODEL_FILES:
                     run.log_file(f"{self.run_ref.identity}/{name}", "model")
@@ -98,6 +99,15 @@ def _ranks(state: TrainState, worker: Worker, *, split: bool) -> RankLayout:
         gather=gather if split else None,
         mean=worker.mean,
         no_sync=wrapped.no_sync,
+    )
+
+
+def _notes(setup: TrainSetup, arrays: Mapping[str, torch.Tensor | np.ndarray]) -> dict[str, Any]:
+    """Return what the chosen weights add to the model's record."""
+    if setup.notes is None:
+        return {}
+    return setup.notes(
+        {name: np.asarray(value.cpu() if isinstance(value, torch.Tensor) else value) for name, value in arrays.items()}
     )
 
 

@@ -25,8 +25,8 @@ from raystp.cluster.serving.messages import RequestLimits, from_json
         (b'{"embeddings": [["1"]]}', 422, "embeddings.0.0: Input should be a valid number"),
         (b'{"embeddings": [[true]]}', 422, "embeddings.0.0: Input should be a valid number"),
         (b'{"embeddings": [1]}', 422, "embeddings.0: Input should be a valid array"),
-        (b'{"embeddings": [], "k": 0}', 422, "k: Input should be greater than or equal to 1"),
-        (b'{"embeddings": [], "k": 1.5}', 422, "k: Input should be a valid integer"),
+        (b'{"embeddings": [], "k": 0}', 422, "k: Input should be a whole number from 1 on"),
+        (b'{"embeddings": [], "k": 1.5}', 422, "k: Input should be a whole number from 1 on"),
         (b'{"embeddings": [], "genes": "A"}', 422, "genes: Input should be a valid array"),
         (b'{"embeddings": [], "gene": ["A"]}', 422, "gene: Extra inputs are not permitted"),
         (b'{"slide": "a", "region": {"x": NaN, "y": 0}}', 422, "region.x: Input should be a finite number"),
@@ -47,7 +47,7 @@ def test_a_json_body_is_parsed() -> None:
     assert request.features is not None
     assert request.features.tolist() == [[1.0, 2.5]]
     assert (request.tiles, request.options.genes, request.options.k) == (1, ["B", "A"], 3)
-    assert (request.options.weights, request.options.spread, request.options.without) == ("mean", True, ["P1"])
+    assert (request.options.weights, request.options.spread, request.options.without) == (None, True, ["P1"])
 
 
 @pytest.mark.parametrize(

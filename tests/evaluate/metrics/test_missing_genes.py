@@ -10,7 +10,7 @@ from raystp.evaluate.metrics.score import ScoreLabel, ScoreRow, SectionOutcome, 
 
 GENES = 6
 SETS = {"all": np.arange(GENES), "pair": np.array([4, 5]), "last": np.array([5])}
-METRICS = {"PCC", "MSE", "MAE", "RVD", "spot-PCC"}
+METRICS = {"PCC", "MSE", "MAE", "RVD", "spot-PCC", "spread"}
 Key = tuple[str, str, str]
 
 

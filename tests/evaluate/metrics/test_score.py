@@ -35,7 +35,7 @@ def test_rows_are_those_of_the_scores_table() -> None:
     rows = scored({"A": outcome(0), "B": outcome(1)})
     table = tables.of_rows([asdict(row) for row in rows], tables.SCORES)
     assert [field.name for field in fields(ScoreRow)] == tables.SCORES.names
-    assert table.num_rows == 4 * 4 * 5  # sections and the two over them, gene sets, metrics
+    assert table.num_rows == 4 * 4 * 6  # sections and the two over them, gene sets, metrics
     assert table["section"].unique().to_pylist() == ["A", "B", "mean", "pooled"]
 
 
@@ -75,7 +75,7 @@ def test_constant_predictions_score_0_and_are_counted_over_sections() -> None:
 def test_an_interval_covers_its_point(patients: str) -> None:
     outcomes = {f"S{at}": outcome(at, patient) for at, patient in enumerate(patients)}
     for row in scored(outcomes):
-        if row.metric == "RVD":
+        if row.metric in {"RVD", "spread"}:
             assert row.low is None
         else:
             assert row.low is not None

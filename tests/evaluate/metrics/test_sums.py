@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from raystp.evaluate.metrics.genes import is_constant, mse, pcc_per_gene, spot_pcc
+from raystp.evaluate.metrics.genes import is_constant, mse, mse_and_spread, pcc_per_gene, spot_pcc
 from raystp.evaluate.metrics.intervals import resample
 from raystp.evaluate.metrics.sums import METRICS, BlockSums, join, score, scores_of_draws, sums
 
@@ -34,11 +34,17 @@ def rvd(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
     return distance
 
 
+def spread(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    ratio: np.ndarray = predicted.std(axis=0, dtype=np.float64) / measured.std(axis=0, dtype=np.float64)
+    return ratio
+
+
 def direct(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
     per_gene = [metric(predicted, measured) for metric in (mse, mae, rvd)]
     per_gene.insert(0, pcc_per_gene(predicted, measured)[0])
     values = [[found[genes].mean() for genes in SETS] for found in per_gene]
-    return np.array([*values, [spot_pcc(predicted[:, genes], measured[:, genes])[0].mean() for genes in SETS]])
+    values.append([spot_pcc(predicted[:, genes], measured[:, genes])[0].mean() for genes in SETS])
+    return np.array([*values, [spread(predicted, measured)[genes].mean() for genes in SETS]])
 
 
 def test_sums_give_the_same_scores_as_the_spots_themselves() -> None:
@@ -48,13 +54,16 @@ def test_sums_give_the_same_scores_as_the_spots_themselves() -> None:
     assert dict(zip(METRICS, found.constant[0].tolist(), strict=True))["PCC"] == [1, 1]
 
 
-def test_errors_and_rvd_by_hand() -> None:
-    # Variances: predicted 1, 0, 4, 1; measured 4, 4, 1, 0. The last gene has no RVD.
+def test_errors_rvd_and_spread_by_hand() -> None:
+    # Variances: predicted 1, 0, 4, 1; measured 4, 4, 1, 0. The last gene has no RVD and no spread.
     predicted = np.array([[0.0, 5.0, 0.0, 0.0], [2.0, 5.0, 4.0, 2.0]])
     measured = np.array([[0.0, 0.0, 0.0, 7.0], [4.0, 4.0, 2.0, 7.0]])
     each = [np.array([gene]) for gene in range(4)]
     found = score(sums(predicted, measured, block=np.array([0, 1]), centre=np.zeros(4), sets=each), each).values[0]
     np.testing.assert_allclose(found[METRICS.index("RVD")], [9 / 16, 1.0, 9.0, np.nan])
+    np.testing.assert_allclose(found[METRICS.index("spread")], [0.5, 0.0, 2.0, np.nan])
+    for gene, expected in enumerate(([2.0, 0.5], [13.0, 0.0], [2.0, 2.0], [37.0, np.nan])):
+        np.testing.assert_allclose(mse_and_spread(predicted[:, [gene]], measured[:, [gene]]), expected)
     np.testing.assert_allclose(found[METRICS.index("MAE")], [1.0, 3.0, 1.0, 6.0])
     np.testing.assert_allclose(found[METRICS.index("MSE")], [2.0, 13.0, 2.0, 37.0])
 

@@ -81,8 +81,9 @@ def _through_an_index(task: null.SpotNullTask, folder: Path) -> np.ndarray:
     )
     target = StoragePath.of(folder)
     described = write_reference_index(target, rows, shards=2, metric=task.retrieval.metric, params=IndexParams("exact"))
-    imputer = NeighborImputer(model, open_reference_index(target, described), task.retrieval.weights)
-    predicted = imputer.expression(imputer.find(test.features, task.retrieval.k), None)
+    how = task.retrieval
+    imputer = NeighborImputer(model, open_reference_index(target, described), how.weights, how.temperature)
+    predicted = imputer.impute(test.features, task.retrieval.k).expression
     return pcc_per_gene(predicted, test.expression)[0]
 
 

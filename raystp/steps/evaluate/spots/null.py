@@ -172,8 +172,8 @@ def _task(one: Prediction, spots: Artifact, test: tuple[str, ...], *, seed: int,
 
 def retrieval_of(prediction: Artifact, store: StoragePath) -> Retrieval:
     """Return the retrieval that a prediction was made with: that of its index, and its own neighbours and weights."""
-    config = prediction.manifest.config
-    own = Retrieval(k=config["k"], weights=config["weights"])
+    recorded = prediction.manifest.notes.get("retrieval") or prediction.manifest.config  # of an older prediction
+    own = Retrieval.of({key: recorded.get(key) for key in ("k", "weights", "temperature")})
     if "index" not in prediction.manifest.inputs:
         return own
     notes = open_artifact(store / prediction.manifest.inputs["index"], "index").manifest.notes

@@ -5,6 +5,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Config, Location
+from raystp.config_values import NeighbourCount
+from raystp.errors import ModelError
+from raystp.impute.calibration import CalibrateTo
+from raystp.impute.weights import WeightsName, all_rows_weights, weighting_of
 from raystp.models.methods import METHODS
 from raystp.steps.encoder_source import EncoderConfig
 from raystp.steps.train.config import SplitConfig, TrainConfig, is_mapping, with_method_options, with_published_fit
@@ -41,15 +45,44 @@ class BagConfig(Config):
 
 
 class RetrievalConfig(Config):
-    """How expression is retrieved while an epoch is chosen; `raystp index` and `impute` use the same by default."""
+    """How expression is retrieved while an epoch is chosen; `index`, `impute` and `serve` use the same by default."""
 
     vectors: Literal["expression", "image"] = "expression"
     """Embeddings that queries are compared with: of the references' expression, or of their images."""
 
     metric: Literal["cosine", "l2"] = "cosine"
 
-    k: int = Field(default=50, ge=1)
-    """Neighbours that are averaged; of a small training set at most a quarter."""
+    k: NeighbourCount = 50
+    """Neighbours that are averaged, or `all` reference rows; of a small training set at most a quarter, if a number."""
+
+    weights: WeightsName = "mean"
+    """Weights of the neighbours, see `raystp.impute.weights`."""
+
+    temperature: float | None = Field(default=None, gt=0)
+    """Of the weights `softmax` (default 0.1) and `weighted_average` (default 1); a higher one makes weights more equal.
+    Its unit is that of the scores: a cosine, or a squared distance for `l2` and for `weighted_average`."""
+
+    calibrate: CalibrateTo = "none"
+    """Correct predictions by a slope that is fitted on the validation spots: `spread` (or `true`) gives them the spread
+    of the measurements, `mse` the least squared error. PCC does not change."""
+
+    @field_validator("calibrate", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """Take `true` for `spread`, and `false` or `null` for `none`."""
+        if value is None or isinstance(value, bool):
+            return "spread" if value else "none"
+        return value
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "RetrievalConfig":
+        try:
+            weighting_of(self.weights, self.temperature)
+            if self.k == "all":
+                all_rows_weights(self.weights, self.temperature)
+        except ModelError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 @with_method_options(list(METHODS.values()))
@@ -110,6 +143,19 @@ class SpotsTrainConfig(TrainConfig):
         if self.method.compares_samples and self.fit.batch_size < PAIR:
             msg = f"fit: batch_size must be at least {PAIR} for {self.method.title}, which compares samples, got "
             raise ValueError(msg + str(self.fit.batch_size))
+        return self
+
+    @model_validator(mode="after")
+    def _calibration_has_validation(self) -> "SpotsTrainConfig":
+        if self.retrieval.calibrate != "none" and self.method.needs_index and not self.validates:
+            msg = (
+                "retrieval.calibrate: a calibration is fitted on validation spots, and there are none: set "
+                "split.validation or split.validation_block, or retrieval.calibrate=none"
+            )
+            raise ValueError(msg)
+        if self.retrieval.calibrate != "none" and self.trains_encoder:
+            msg = "retrieval.calibrate: not for a training from `tiles`; train on `embeddings`, or set it to none"
+            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")

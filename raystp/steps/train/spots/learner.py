@@ -1,5 +1,6 @@
 """A training on measured spots, as each worker builds it: any method, from cached features or from pixels."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,8 +14,10 @@ from raystp.cluster.streams.pixels import ReaderPool
 from raystp.cluster.training.workers import Worker
 from raystp.encoders.encoder import Encoder, EncoderSpec
 from raystp.encoders.registry import build
+from raystp.errors import ModelError
 from raystp.evaluate.metrics.genes import validation_pcc
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
+from raystp.impute.calibration import CalibrateTo, fit_calibration
 from raystp.missing import column_means
 from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.method import Options
@@ -29,6 +32,8 @@ from raystp.steps.train.retrieval import Retrieval, retrieve
 from raystp.steps.train.spots.pixels import PixelPairs, TileRows
 from raystp.storage.node_cache import NodeCache
 
+logger = logging.getLogger("raystp")
+
 
 @dataclass(frozen=True)
 class SpotsLearner:
@@ -42,6 +47,8 @@ class SpotsLearner:
     """Record of the model to be."""
     seed: int
     retrieval: Retrieval = field(default_factory=Retrieval)
+    calibrate: CalibrateTo = "none"
+    """What a correction of retrieved expression is fitted to, on the validation spots."""
     texts: Float32[np.ndarray, "gene text"] | None = None
     bags: Mapping[str, Any] = field(default_factory=dict)
     encoder: EncoderSpec | None = None
@@ -73,7 +80,8 @@ class SpotsLearner:
         made: TrainSetup = METHODS[self.kind].setup(self.options, inputs)
         if validation is None or encoder is not None:
             return made
-        return replace(made, score=self._score(train, validation, made))
+        made = replace(made, score=self._score(train, validation, made))
+        return made if self.calibrate == "none" else replace(made, notes=self._calibration(train, validation))
 
     def predict(self, arrays: Arrays, reference: SpotTable, queries: SpotTable) -> Float32[np.ndarray, "spot gene"]:
         """Return what a trained model predicts for other spots; `reference` is searched where the method retrieves."""
@@ -92,8 +100,8 @@ class SpotsLearner:
         """
         unseen = set(self.meta.get("unseen", ()))
         seen = [gene not in unseen for gene in self.meta["genes"]]
-        few = replace(self.retrieval, k=min(self.retrieval.k, max(1, len(train.group) // 4)))
-        learner, mean = replace(self, retrieval=few), column_means(train.expression[:, seen])
+        learner = replace(self, retrieval=self.retrieval.limited(len(train.group)))
+        mean = column_means(train.expression[:, seen])
 
         def score(model: nn.Module) -> ValidationScore:
             arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()} | made.extra
@@ -108,6 +116,23 @@ class SpotsLearner:
             return ValidationScore.of(pcc, bags, held.labels, made.bag_mean)
 
         return score
+
+    def _calibration(self, train: SpotTable, validation: SpotTable) -> Callable[[Arrays], dict[str, Any]]:
+        """Return the function from a trained model to its calibration on the validation spots, for its record."""
+        to = self.calibrate
+        assert to != "none"  # called only then
+
+        def notes(arrays: Arrays) -> dict[str, Any]:
+            predicted = self.predict(arrays, train, validation)
+            try:
+                fitted = fit_calibration(predicted, validation.expression, validation.group, to)
+            except ModelError as error:  # the training itself is done
+                logger.warning(f"  no calibration: {error}")
+                return {}
+            logger.info(f"  calibration: slope {fitted.slope:.3g} to {to}, on {len(predicted)} validation spots")
+            return {"calibration": {"to": to, "spots": len(predicted), **fitted.to_json()}}
+
+        return notes
 
     def _pixel_pairs(self, encoder: Encoder, device: torch.device) -> Callable[[SpotArrays, bool], SampleSet]:
         def pairs(spots: SpotArrays, augment: bool) -> SampleSet:  # noqa: FBT001 -- the signature of SpotInputs

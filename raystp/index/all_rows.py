@@ -25,6 +25,9 @@ _QUERIES = 1024
 """Queries whose sums are in memory at a time, in float64: 160 MB with 20,000 genes."""
 _VALUES = 1 << 22
 """Values of expression in memory at a time: 16 MB in float32."""
+_LEAST = 1e-30
+"""Least weight, relative to the query's largest, of the rows that measured a gene; float32 sums of less are not exact.
+"""
 _ROWS = 1024
 """Rows weighed at a time, at most."""
 
@@ -120,13 +123,16 @@ def merge_sums(parts: Sequence[RowSums]) -> RowSums:
 def mean_and_variance(
     sums: RowSums, measured: MeasuredGenes | None, genes: Genes = None
 ) -> tuple[Float32[np.ndarray, "query gene"], Float32[np.ndarray, "query gene"] | None]:
-    """Return the weighted means, and the variances if squares were summed; NaN for a gene that no row has measured."""
+    """Return the weighted means, and the variances if squares were summed; NaN for a gene that no row has measured.
+
+    A gene whose rows all have a negligible weight (below `_LEAST`) is as one that no row has measured.
+    """
     if measured is None:
         weight = sums.weight
     else:
         patterns = measured.patterns if genes is None else measured.patterns[:, genes]
         weight = sums.weight @ patterns.astype(np.float64)
-    weight = np.where(weight > 0, weight, np.nan)
+    weight = np.where(weight > _LEAST, weight, np.nan)
     mean = sums.total / weight
     if sums.squares is None:
         return mean.astype(np.float32), None

@@ -103,3 +103,13 @@ def test_processes_with_some_shards_answer_as_one(tmp_path: Path) -> None:
             assert found is not None
             assert expected is not None
             np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_gene_that_only_rows_of_negligible_weight_measured_has_no_prediction(tmp_path: Path) -> None:
+    rows, true = with_missing(reference(ROWS))
+    index = opened(tmp_path, rows, shards=3)
+    nearest = true[index.search(QUERIES, 1)[1][:, 0]]
+    cold, _ = index.mean_of_all_rows(QUERIES, weighting("softmax", 1e-7))
+    sure = np.isnan(nearest) | (np.abs(cold - nearest) < 1e-4)  # another row is as near as the first for a few
+    assert sure.mean() > 0.9
+    assert np.isnan(cold[np.isnan(nearest)]).mean() > 0.9

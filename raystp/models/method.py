@@ -47,6 +47,8 @@ class ModelMeta(TypedDict):
     """Name and settings of the encoder of the gene texts."""
     tile: NotRequired[dict[str, float]]
     """`side` of the tiles in um, and `pixels`."""
+    members: NotRequired[list[dict[str, Any]]]
+    """Of an ensemble: `kind` and `meta` of each member."""
 
 
 def _default_fit(_options: Mapping[str, object]) -> FitOptions:
@@ -74,6 +76,8 @@ class Method:
     """Whether it is trained epoch by epoch; if not, it is fitted at once."""
     is_learned: bool = True
     """Whether its prediction depends on the image; if not, it has no permutation null."""
+    combines_models: bool = False
+    """Whether it is made of finished models, without a training of its own."""
     needs_index: bool = False
     """Whether it predicts from neighbours in a reference index."""
     needs_gene_text: bool = False

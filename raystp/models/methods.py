@@ -8,6 +8,7 @@ from raystp.models.arrays import Arrays
 from raystp.models.attention.method import ATTENTION
 from raystp.models.baselines.method import GENE_MEAN, KERNEL_RIDGE, KNN, RIDGE, RIDGE_LOWRANK
 from raystp.models.bleep.method import BLEEP
+from raystp.models.ensemble.method import ENSEMBLE
 from raystp.models.genequery.method import GENEQUERY
 from raystp.models.mclstexp.method import MCLSTEXP
 from raystp.models.method import Method, ModelMeta
@@ -16,7 +17,10 @@ from raystp.models.predictor import Predictor
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (BLEEP, MCLSTEXP, GENEQUERY, NH2ST, ATTENTION, RIDGE_LOWRANK, KERNEL_RIDGE, RIDGE, KNN, GENE_MEAN)
+    for method in (
+        *(BLEEP, MCLSTEXP, GENEQUERY, NH2ST, ATTENTION),
+        *(ENSEMBLE, RIDGE_LOWRANK, KERNEL_RIDGE, RIDGE, KNN, GENE_MEAN),
+    )
 }
 
 DEFAULT = BLEEP.name

@@ -105,13 +105,15 @@ class TrainConfig(StepConfig[TrainRun]):
         if cls is not TrainConfig:
             return cls
         from raystp.steps.train.cases.config import CasesTrainConfig  # noqa: PLC0415 -- it imports this module
-        from raystp.steps.train.spots.config import SpotsTrainConfig  # noqa: PLC0415 -- the same
+        from raystp.steps.train.spots.config import EnsembleTrainConfig, SpotsTrainConfig  # noqa: PLC0415 -- the same
 
         targets = values.get("targets", "spots")
         if targets not in ("spots", "cases"):
             msg = f"targets: must be spots or cases, got {targets!r}"
             raise ConfigError(msg)
-        kind: Any = CasesTrainConfig if targets == "cases" else SpotsTrainConfig
+        method = METHODS.get(str(values.get("model")))
+        on_spots = EnsembleTrainConfig if method is not None and method.combines_models else SpotsTrainConfig
+        kind: Any = CasesTrainConfig if targets == "cases" else on_spots
         return kind  # type: ignore[no-any-return]  # a subclass of TrainConfig, which is what `cls` is here
 
     @property

@@ -8,6 +8,7 @@ from raystp.cluster.training.workers import Worker
 from raystp.errors import ConfigError
 from raystp.expression.embeddings.join import input_roles
 from raystp.expression.training_set import SpotTable
+from raystp.models.arrays import Arrays
 from raystp.models.training.setup import TrainSetup
 
 Meta = dict[str, Any]
@@ -64,5 +65,7 @@ class TrainPlan:
     """Name of what was measured: MLflow's experiment by default."""
     tables: tuple[SpotTable, SpotTable | None] | None = None
     """Training and validation spots, for a method that is fitted at once."""
+    made: Arrays | None = None
+    """Arrays of a model that is made of finished ones, which is not fitted."""
     warnings: dict[str, list[str]] = field(default_factory=dict)
     """Section -> what was not measured in it."""

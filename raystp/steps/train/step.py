@@ -29,7 +29,8 @@ from raystp.steps.train.cases.config import CasesTrainConfig
 from raystp.steps.train.config import TrainConfig
 from raystp.steps.train.plan import Sources, TrainPlan
 from raystp.steps.train.spots import plan as spots
-from raystp.steps.train.spots.config import SpotsTrainConfig
+from raystp.steps.train.spots.config import EnsembleTrainConfig, SpotsTrainConfig
+from raystp.steps.train.spots.members import with_member_values
 from raystp.steps.train.work import TrainWork
 from raystp.storage import StoragePath
 
@@ -56,6 +57,8 @@ KEPT = (
 
 def run(config: TrainConfig) -> Artifact:
     """Train the model; write `model.safetensors`, `model.json` and a score per epoch."""
+    if isinstance(config, EnsembleTrainConfig):
+        config = with_member_values(config)
     sources = open_sources(config)
     writer = create_or_open(config, STEP, inputs_of(config, sources))
     if isinstance(writer, Artifact):
@@ -149,7 +152,9 @@ def _fit(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> dict[s
     assert plan.tables is not None  # a method that is fitted at once learns from spots
     learned, held = plan.tables
     began = time.monotonic()
-    arrays = config.method.fit(config.options, learned, seed=config.fit.seed)
+    arrays = plan.made
+    if arrays is None:
+        arrays = config.method.fit(config.options, learned, seed=config.fit.seed)
     save_model(writer.path, config.model, arrays, plan.meta)
     pcc = None
     if held is not None:

@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64
 
-from raystp.artifacts import Artifact, open_artifact
+from raystp.artifacts import Artifact, open_artifact, resolve
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import RunConfig
-from raystp.errors import ConfigError
+from raystp.errors import ArtifactError, ConfigError
 from raystp.evaluate.metrics.genes import pcc_where_measured
 from raystp.evaluate.metrics.score import POOLED, Nulls
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, join_section, load_training_set, stack_sections
 from raystp.missing import pair_where_predicted
+from raystp.models.ensemble.predictor import weighted_mean
 from raystp.models.methods import METHODS
 from raystp.models.store import load_model
 from raystp.models.training.fit import fit
@@ -90,8 +91,11 @@ def _refit(
     config: SpotsTrainConfig, train: SpotTable, test: SpotTable, task: SpotNullTask
 ) -> Float32[np.ndarray, "spot gene"]:
     """Train the same model on these spots, for as many epochs as the real one; return what it predicts."""
-    kind, _, meta = load_model(task.model)
+    kind, stored, meta = load_model(task.model)
     artifact = open_artifact(task.model, "train")
+    if config.method.combines_models:
+        members = (_refit_member(artifact, number, train, test, task=task) for number in range(len(meta["members"])))
+        return weighted_mean(members, stored["weights"].tolist())
     learner = SpotsLearner(
         kind=kind,
         spec=TrainingSetSpec(artifact, artifact, (), (), 0.0, tuple(meta["genes"])),  # the spots are given instead
@@ -111,6 +115,28 @@ def _refit(
         pass
     arrays = {name: value.numpy() for name, value in state.weights().items()} | setup.extra
     return learner.predict(arrays, train, test)
+
+
+def _refit_member(
+    ensemble: Artifact, number: int, train: SpotTable, test: SpotTable, *, task: SpotNullTask
+) -> Float32[np.ndarray, "spot gene"]:
+    """Train a member of an ensemble on those of these spots whose sections it was trained on; return its prediction."""
+    member = _member(ensemble, number)
+    meta = load_model(member.path)[2]
+    kept = [row for row, name in enumerate(train.sections) if name in meta["train"]]
+    own = train.select(np.isin(train.group, kept))
+    sections, slides = ([names[row] for row in kept] for names in (train.sections, train.slides))
+    group = np.searchsorted(kept, own.group).astype(np.int64)
+    own = dataclasses.replace(own, sections=tuple(sections), slides=tuple(slides), group=group)
+    config = SpotsTrainConfig.of({**member.manifest.config, "run": {}})
+    epochs = int(meta.get("epoch", 0)) + 1
+    return _refit(config, own, test, dataclasses.replace(task, model=member.path, epochs=epochs))
+
+
+def _member(ensemble: Artifact, number: int) -> Artifact:
+    """Open a member of an ensemble; it is in the ensemble's store, or where its config says."""
+    reference = ensemble.manifest.config[ensemble.manifest.config["model"]]["members"][number]
+    return resolve(ensemble.path.parent.parent.uri, reference, "train")
 
 
 def spot_nulls(
@@ -153,8 +179,10 @@ def _has_null(one: Prediction) -> bool:
 def _check_config(one: Prediction) -> None:
     """Raise ConfigError, before any task is started, where a model cannot be trained again from its manifest."""
     try:
-        SpotsTrainConfig.of({**one.model.manifest.config, "run": {}}, f"the manifest of {one.model.path}")
-    except ConfigError as error:
+        config = SpotsTrainConfig.of({**one.model.manifest.config, "run": {}}, f"the manifest of {one.model.path}")
+        for number in range(len(one.meta["members"]) if config.method.combines_models else 0):
+            _member(one.model, number)
+    except (ConfigError, ArtifactError) as error:
         hint = "the permutation null trains this model again: train it with this version, or set permutations=0"
         msg = f"{error}\n  {hint}"
         raise ConfigError(msg) from None

@@ -179,7 +179,36 @@ class SpotsTrainConfig(TrainConfig):
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed: of the parts, those that the method reads; files count by their digests."""
         values, method = super().fingerprint_values(), self.method
+        if method.combines_models:  # the members count by their own fingerprints
+            values[method.name] = {key: value for key, value in values[method.name].items() if key != "members"}
         values["encoder"] = self.encoder.fingerprint_values() if self.encoder is not None else None
         values["text"] = self.text.fingerprint_values()
         read = {"text": method.needs_gene_text, "bags": method.needs_bags, "retrieval": method.needs_index}
         return {key: value for key, value in values.items() if read.get(key, True)}
+
+
+class EnsembleTrainConfig(SpotsTrainConfig):
+    """Which finished models to average. What is not given is that of the members (`members.with_member_values`)."""
+
+    spots: Annotated[str, Location("spots")] = ""
+    """The measured spots, `spots/<name>`; by default those of the first member."""
+
+    split: SpotsSplitConfig = Field(default_factory=lambda: SpotsSplitConfig(test=["that of the members"]))
+    """`test`, and `validation` for weights; by default those that all members share. All else is the members'."""
+
+    @property
+    def member_names(self) -> list[str]:
+        """References to the members."""
+        names: list[str] = getattr(self, self.model).members
+        return names
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "EnsembleTrainConfig":
+        """Refuse what does not fit finished models; their embeddings need not be given."""
+        if self.tiles is not None or self.encoder is not None or self.completed is not None:
+            msg = "an ensemble trains nothing: remove `tiles`, `encoder` and `completed`"
+            raise ValueError(msg)
+        if not self.member_names or len(set(self.member_names)) < len(self.member_names):
+            msg = f"{self.model}.members must name one or more finished models, each once: set {self.model}.members"
+            raise ValueError(msg + "=[train/a,train/b]")
+        return self

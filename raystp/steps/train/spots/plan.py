@@ -27,6 +27,7 @@ from raystp.steps.train.spots.completed import check_completed, completed_senten
 from raystp.steps.train.spots.config import SpotsTrainConfig
 from raystp.steps.train.spots.gene_text import text_rows
 from raystp.steps.train.spots.learner import SpotsLearner
+from raystp.steps.train.spots.members import Member, member_weights, open_members, stored
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
@@ -52,6 +53,8 @@ def file_inputs(config: SpotsTrainConfig) -> dict[str, Artifact | str]:
         inputs["panel"] = digest(StoragePath.of(config.panel.file))
     if config.method.needs_gene_text:
         inputs |= config.text.digests()
+    if config.method.combines_models:
+        inputs |= {f"member {number}": one.artifact for number, one in enumerate(open_members(config))}
     if config.encoder is not None:
         inputs["encoder"] = source_of(config.encoder, config.run.store).identity
     return inputs
@@ -64,7 +67,8 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
     split = _split(config, spots, sources.images, protocol)
     if sources.completed is not None:
         check_completed(sources.completed, spots, split, protocol)
-    genes, panel = choose_panel(config.panel, spots, split.train)
+    members = open_members(config) if method.combines_models else []
+    genes, panel = _panel(config, spots, split, members)
     spec = TrainingSetSpec(
         spots=spots,
         images=sources.images,
@@ -80,7 +84,6 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
     if sources.completed is not None:
         train = with_completed_labels(measured, spec, sources.completed)
     _log(config, protocol, split, train=train, held=validation)
-    panel = {"name": config.panel.name, **panel}
     meta = _meta(config, protocol, split, spec=spec, train=measured) | {"panel": panel}
     if sources.completed is not None:
         meta = with_completed_record(meta, sources.completed, spec)
@@ -114,9 +117,23 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
         readers=ReaderPool(config.run.readers) if config.run.readers else None,
         cache=config.run.node_cache(),
     )
+    made = None
+    if members:
+        made, records = stored(members, member_weights(config, members, validation))
+        meta |= records
     counts = {"genes": len(genes), "spots": len(train.group)}
     warnings = _warnings(spec, [one for one in (train, validation) if one is not None])
-    return TrainPlan(learner, meta, counts, spots.manifest.name, (train, validation), warnings)
+    return TrainPlan(learner, meta, counts, spots.manifest.name, (train, validation), made, warnings)
+
+
+def _panel(
+    config: SpotsTrainConfig, spots: Artifact, split: Split, members: list[Member]
+) -> tuple[list[str], dict[str, object]]:
+    """Return the genes, and the entry about them in the model's record; an ensemble has those of its members."""
+    if members:
+        return members[0].meta["genes"], members[0].meta["panel"]
+    genes, panel = choose_panel(config.panel, spots, split.train)
+    return genes, {"name": config.panel.name, **panel}
 
 
 def _warnings(spec: TrainingSetSpec, sides: list[SpotTable]) -> dict[str, list[str]]:

@@ -1,0 +1,1 @@
+"""Ensembles: the mean of finished models."""

@@ -49,6 +49,14 @@ def neighbour_mean_of(meta: Record) -> int:
     return int(meta.get("features", {}).get("neighbour_mean", 0))
 
 
+def describe_features(meta: Record) -> str:
+    """Return a model's features in words; equal for models that read the same."""
+    features = meta.get("features", {})
+    described = [_describe(block) for block in features.get("blocks", [])]
+    mean = neighbour_mean_of(meta)
+    return "; ".join([*described, *([f"mean of {mean} neighbours"] if mean else [])])
+
+
 def check_features(meta: Record, embed: Artifact, model: StoragePath) -> None:
     """Raise ModelError unless embeddings have the encoders and tiles that a model was trained on, in its order.
 

@@ -128,6 +128,7 @@ def _changed(store: StoragePath, name: str, **meta: Any) -> str:
             r"differ in encoder: train/one-\w+ has .*'tiny'.*, train/two-\w+ has .*'other'",
         ),
         ({"tile": {"side": 99.0, "pixels": 32}}, "differ in tile: .*99.0"),
+        ({"features": {"blocks": [], "neighbour_mean": 8}}, "differ in features: .*'mean of 8 neighbours'"),
         ({"protocol": "section"}, "differ in protocol"),
         ({"panel": {"name": "other"}}, "differ in panel: .*'four'.*'other'"),
         ({"genes": ["A", "B", "C", "X"]}, r"differ in genes: train/one-\w+ alone has 'D'; train/two-\w+ alone has 'X'"),
@@ -172,5 +173,5 @@ def test_the_permutation_null_is_the_mean_of_its_members_trained_again(toy_store
     found = []
     for model in (_ensemble(toy_store, ["train/one", "train/two"]), _train(toy_store, "one")):
         spots, embed = (toy_store / model.manifest.inputs[role] for role in ("spots", "images"))
-        found.append(null_pcc(SpotNullTask(model.path, spots, embed, ("S3",), 1, Retrieval(), 0)))
+        found.append(null_pcc(SpotNullTask(model.path, spots, (embed,), ("S3",), 1, Retrieval(), 0)))
     np.testing.assert_allclose(found[0]["S3"], found[1]["S3"], atol=1e-4)  # a constant does not change a correlation

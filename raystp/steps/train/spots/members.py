@@ -17,12 +17,14 @@ from raystp.models.methods import METHODS, open_predictor
 from raystp.models.predict import predict_spots
 from raystp.models.predictor import DirectPredictor
 from raystp.models.store import load_model
+from raystp.steps.embedding_source import describe_features, input_folders, neighbour_mean_of
 from raystp.steps.train.spots.config import EnsembleTrainConfig, SpotsTrainConfig
 from raystp.storage import StoragePath
 
 EQUAL_FACTS: dict[str, Callable[[dict[str, Any]], object]] = {
     "encoder": lambda meta: meta["encoder"],
     "tile": lambda meta: meta.get("tile"),
+    "features": describe_features,
     "number of features": lambda meta: meta["d_image"],
     "protocol": lambda meta: meta["protocol"],
     "panel": lambda meta: meta["panel"]["name"],
@@ -71,7 +73,11 @@ def with_member_values(config: EnsembleTrainConfig) -> SpotsTrainConfig:
     values = config.model_dump(mode="json", exclude_unset=True)
     values["split"] = _split(members, given.test if given else [], given.validation if given else [])
     options = {**values[config.model], "members": [_reference(one, config.run.store) for one in members]}
-    sources = {"spots": config.spots or read["spots"], "embeddings": config.embeddings or read["images"]}
+    sources = {
+        "spots": config.spots or read["spots"],
+        "embeddings": config.embeddings or input_folders(read, "images"),
+        "neighbour_mean": neighbour_mean_of(first.meta),
+    }
     panel = {"name": first.meta["panel"]["name"]}
     return SpotsTrainConfig.of({**values, **sources, "panel": panel, config.model: options})
 

@@ -134,7 +134,7 @@ def _train(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> tupl
 
 def _above_gene_mean(row: dict[str, Any]) -> str:
     """Return a warning where the kept epoch's validation error is above that of the training means, or nothing."""
-    error, mean = row["validation_mse"], row["gene_mean_mse"]
+    error, mean = row.get("validation_mse"), row.get("gene_mean_mse")
     if error is None or mean is None or error <= mean:
         return ""
     return (

@@ -244,7 +244,18 @@ def _log(
     logger.info(f"  held out: {', '.join(split.test)}")
     if split.same_patient:
         logger.info(f"  {protocol.leak}")
+    if config.method.needs_bags:
+        logger.info(f"  {_bags(config, train)}")
     if config.method.is_trained:
         fit: Any = config.fit
         batches = f"batches of {fit.batch_size}, {fit.accumulate_batches} per optimiser step"
         logger.info(f"  {batches}, {fit.epochs} epochs")
+
+
+def _bags(config: SpotsTrainConfig, train: SpotTable) -> str:
+    """Return how many bags each training section is cut into: a section of fewer spots than parts has one per spot."""
+    parts, spots = config.bags.parts, np.bincount(train.group, minlength=len(train.sections))
+    few = {name: int(count) for name, count in zip(train.sections, spots, strict=True) if count < parts}
+    lacking = f"; with one per spot: {some([f'{name}: {count}' for name, count in few.items()])}" if few else ""
+    total = int(np.minimum(spots, parts).sum())
+    return f"{total} bags, {parts} of each section{lacking}; labels: {config.bags.labels}"

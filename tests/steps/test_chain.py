@@ -32,12 +32,12 @@ def store(smoke_store: Path, statuses: dict[str, int]) -> str:
 
 
 def test_only_the_step_at_which_a_slide_failed_ends_with_status_3(statuses: dict[str, int]) -> None:
-    assert statuses == dict.fromkeys(STEPS, cli.DONE) | {"tile": cli.INCOMPLETE}
+    assert statuses == dict.fromkeys(STEPS, cli.DONE) | {"embed": cli.INCOMPLETE}
 
 
 def test_the_damaged_slide_is_a_row_of_the_failures_table(store: str) -> None:
-    (row,) = resolve(store, "tile/smoke", "tile").failures().to_pylist()
-    assert (row["slide"], row["stage"]) == ("damaged", "tile")
+    (row,) = resolve(store, "embed/smoke", "embed").failures().to_pylist()
+    assert (row["slide"], row["stage"]) == ("damaged", "embed")
     assert "damaged.svs" in row["reason"]
 
 

@@ -142,9 +142,11 @@ class EmbedWork:
             for output in self.outputs
         ]
 
+        dims = [output.dim for output in self.outputs]
+
         def encode(tiles: Pixels) -> Vectors:
             rows = len(tiles) // self.scales
-            vectors = [encoder(tiles).reshape(rows, -1) for encoder in encoders]
+            vectors = [encoder(tiles).reshape(rows, dim) for encoder, dim in zip(encoders, dims, strict=True)]
             return vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1)
 
         return encode

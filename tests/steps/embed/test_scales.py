@@ -18,6 +18,8 @@ from raystp.slides.open import read_tiles_or_fail
 from raystp.slides.table import SlideRow
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.reader import SlideTiles, UnitReader
+from raystp.steps.embed.work import EmbedWork, EncoderOutput
+from raystp.steps.encoder_source import EncoderConfig, source_of
 from raystp.steps.tile import step as tile
 from raystp.steps.tile.work import TileTask, tile_slide
 from raystp.storage import StoragePath
@@ -105,6 +107,13 @@ def test_pixels_of_a_place_are_those_of_each_size_and_one_failure_costs_the_plac
     partial = _reader(several, slide, 3)(unit, 2, 5)
     assert partial.failed == {3: "tile 4 (x 1) is damaged"}  # place 1 of the batch: row 3 of the unit, 4 of the slide
     np.testing.assert_array_equal(partial.pixels.reshape(2, 3, PX, PX, 3), read[[0, 2]])
+
+
+def test_places_of_which_none_can_be_read_have_no_rows(tmp_path: Path) -> None:
+    output = EncoderOutput(StoragePath.of(tmp_path), source_of(EncoderConfig(), str(tmp_path)), 2 * 128)
+    work = EmbedWork(StoragePath.of(tmp_path), (output,), {}, TilePixels(224), "float32", scales=2)
+    assert work.make_encoder()(np.empty((0, 224, 224, 3), np.uint8)).shape == (0, 256)
+    assert work.make_encoder()(np.zeros((6, 224, 224, 3), np.uint8)).shape == (3, 256)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 Pixels = UInt8[np.ndarray, "tile pixel pixel 3"]
-Vectors = Float[np.ndarray, "tile dim"]
+Vectors = Float[np.ndarray, "row dim"]
 
 
 @dataclass(frozen=True)

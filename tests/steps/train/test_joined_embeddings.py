@@ -1,7 +1,6 @@
 """Several embeddings of the same places are one: columns in the order of the list, rows matched by place."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,12 @@ from raystp.models.predict import predict_slide
 from raystp.models.predictor import DirectPredictor
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import check_features, input_folders, open_embeddings, reopen_embeddings
+from raystp.steps.evaluate.spots.null import SpotNullTask, null_pcc
+from raystp.steps.impute.work import PredictOptions, SlidePredictor, SlideTask
+from raystp.steps.index.work import PanelNames
 from raystp.steps.train import step as train
 from raystp.steps.train.cases.cohort import _tiles_of, dim_of_embeddings
+from raystp.steps.train.retrieval import Retrieval
 from raystp.storage import StoragePath
 
 Finish = Callable[[StoragePath, str, str, Mapping[str, Any]], Artifact]
@@ -119,7 +122,7 @@ def test_embeddings_that_do_not_belong_together_are_refused(
 
 
 def test_a_model_reads_the_embeddings_it_was_trained_on_in_their_order(
-    toy_store: StoragePath, finished: Finish, tmp_path: Path
+    toy_store: StoragePath, finished: Finish
 ) -> None:
     _add(toy_store, finished, "wide", _larger, side=32.0)
     values = {
@@ -129,7 +132,7 @@ def test_a_model_reads_the_embeddings_it_was_trained_on_in_their_order(
         "neighbour_mean": 3,
         "split": {"test": ["S3"]},
         "panel": {"variable": 4},
-        "run": {"store": toy_store.uri, "tracking": f"sqlite:///{tmp_path}/mlflow.db"},
+        "run": {"store": toy_store.uri, "tracking": "none"},
     }
     model = train.run(train.CONFIG.of(values))
     kind, arrays, meta = load_model(model.path)
@@ -142,7 +145,9 @@ def test_a_model_reads_the_embeddings_it_was_trained_on_in_their_order(
     check_features(meta, again, model.path)
     predictor = open_predictor(kind, arrays, meta)
     assert isinstance(predictor, DirectPredictor)
-    assert predict_slide(predictor, _vectors(again, "S3"), np.zeros((6, 3))).shape == (6, 4)
+    expected = predict_slide(predictor, _vectors(again, "S3"), np.zeros((6, 3)))
+    np.testing.assert_allclose(_imputed(toy_store, model, again), expected, atol=1e-6)
+    assert np.isfinite(_null(toy_store, model, folders)["S3"]).all()
     swapped = open_embeddings(toy_store.uri, ["embed/wide", "embed/toy"])
     with pytest.raises(
         ModelError, match=r"number 1 has encoder 'tiny' \(seed:wide\) on tiles of 32.0 um, and .* was tr"
@@ -150,6 +155,39 @@ def test_a_model_reads_the_embeddings_it_was_trained_on_in_their_order(
         check_features(meta, swapped, model.path)
     with pytest.raises(ModelError, match=r"reads 2 embeddings .* got 1"):
         check_features(meta, blocks_of(again)[0], model.path)
+
+
+def _imputed(store: StoragePath, model: Artifact, embed: Artifact) -> np.ndarray:
+    """Return what `impute` writes for slide S3, without Ray."""
+    options = PredictOptions(
+        k=1,
+        weights="mean",
+        exact=True,
+        genes=None,
+        spread=False,
+        output="dense",
+        without={},
+        protocol="patient",
+        chunk_tiles=2,
+    )
+    task = SlideTask(model, embed, None, None, None, options, {}, store / "impute" / "joined-0")
+    assert SlidePredictor(task)("S3") == 6
+    table = (task.target / "predictions" / "S3.parquet").read_table()
+    return tables.matrix(table["expression"])
+
+
+def _null(store: StoragePath, model: Artifact, folders: list[str]) -> dict[str, np.ndarray]:
+    """Return one permutation of a model on joined embeddings."""
+    spots, paths = resolve(store.uri, "spots/toy", "spots").path, tuple(store / folder for folder in folders)
+    return null_pcc(SpotNullTask(model.path, spots, paths, ("S3",), 1, Retrieval(), seed=0))
+
+
+def test_a_reference_index_is_of_the_joined_features(toy_store: StoragePath, finished: Finish) -> None:
+    _add(toy_store, finished, "wide", _larger)
+    joined = open_embeddings(toy_store.uri, ["embed/toy", "embed/wide"], neighbour_mean=2)
+    names = PanelNames(("A", "B", "C", "D"), {}, ("S1",))
+    table = names.table(resolve(toy_store.uri, "spots/toy", "spots"), joined, ["S2", "S1"])
+    np.testing.assert_array_equal(table.features, np.concatenate([_vectors(joined, "S2"), _vectors(joined, "S1")]))
 
 
 def test_a_single_embedding_keeps_its_role_and_fingerprint(toy_store: StoragePath, finished: Finish) -> None:

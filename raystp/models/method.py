@@ -70,6 +70,8 @@ class Method:
     `fit(options, train, seed=)` for one fitted at once; `open_predictor(arrays, meta)` for all."""
     published_fit: Callable[[Mapping[str, object]], FitOptions] = _default_fit
     """Plain values of its options -> the published training options."""
+    unvalidated_epochs: int | None = None
+    """Epochs of a training on spots without a validation side, where the published number needs one to stop early."""
     cases_fit: FitOptions | None = None
     """Training options for labels of whole cases; None where it cannot learn from such labels."""
     is_trained: bool = True

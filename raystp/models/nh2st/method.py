@@ -1,7 +1,7 @@
 """The record of NH2ST."""
 
 from raystp.models.method import Method
-from raystp.models.nh2st.options import NH2ST_FIT, Nh2stOptions
+from raystp.models.nh2st.options import NH2ST_FIT, UNVALIDATED_EPOCHS, Nh2stOptions
 
 NH2ST = Method(
     name="nh2st",
@@ -9,6 +9,7 @@ NH2ST = Method(
     options=Nh2stOptions,
     module="raystp.models.nh2st.learner",
     published_fit=lambda _: NH2ST_FIT,
+    unvalidated_epochs=UNVALIDATED_EPOCHS,
     compares_samples=True,
     small={"nh2st": {"dim": 128, "dropout": 0.2}, "fit": {"epochs": 30, "batch_size": 64, "lr": 1e-3}},
 )

@@ -171,13 +171,14 @@ def with_method_options(methods: list[Method]) -> Callable[[type[T]], type[T]]:
     return add
 
 
-def with_published_fit(values: Any, published: FitOptions, *, validated: bool) -> Any:
+def with_published_fit(values: Any, published: FitOptions, *, validated: bool, unvalidated: int | None = None) -> Any:
     """Fill in the method's published training options under those that are given.
 
-    Without a validation side no epoch can be chosen, so the last one is kept.
+    Without a validation side no epoch can be chosen, so the last one is kept, of `unvalidated` epochs.
     """
     if not validated:
-        published = dataclasses.replace(published, select="last", patience=None)
+        epochs = published.epochs if unvalidated is None else unvalidated
+        published = dataclasses.replace(published, select="last", patience=None, epochs=epochs)
     return {**values, "fit": {**dataclasses.asdict(published), **(values.get("fit") or {})}}
 
 

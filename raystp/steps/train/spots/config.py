@@ -136,7 +136,8 @@ class SpotsTrainConfig(TrainConfig):
         options = values.get(method.name)
         published = method.published_fit(options if isinstance(options, dict) else {})
         validated = isinstance(split, dict) and bool(split.get("validation") or split.get("validation_block"))
-        return with_published_fit(values, published, validated=validated)
+        epochs = method.unvalidated_epochs
+        return with_published_fit(values, published, validated=validated, unvalidated=epochs)
 
     @model_validator(mode="after")
     def _enough(self) -> "SpotsTrainConfig":

@@ -113,7 +113,7 @@ def test_a_models_own_options_alone_count_in_the_name_of_what_it_trains() -> Non
         nh2st.fingerprint_values()
         != TrainConfig.of({**base, "model": "nh2st", "nh2st": {"dim": 64}}).fingerprint_values()
     )
-    assert (nh2st.fit.epochs, nh2st.fit.lr, nh2st.fit.batch_size) == (10, 5e-4, 8)
+    assert (nh2st.fit.epochs, nh2st.fit.lr, nh2st.fit.batch_size) == (8, 5e-4, 8)
     assert (nh2st.fit.select, nh2st.fit.patience) == ("last", None)  # nobody validates
     checked = TrainConfig.of({**base, "model": "nh2st", "split": {"test": ["P"], "validation": ["Q"]}})
     assert (checked.fit.select, checked.fit.patience, checked.fit.epochs) == ("best_pcc", 20, 200)

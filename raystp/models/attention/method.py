@@ -11,6 +11,6 @@ ATTENTION = Method(
     published_fit=lambda _: ATTENTION_FIT,
     cases_fit=ATTENTION_FIT,
     needs_bags=True,
-    small={"bags": {"parts": 16}, "fit": {"epochs": 60}},
+    small={"bags": {"parts": 64}, "fit": {"epochs": 60}},
 )
 """Labels of whole bags of tiles, and maps of their tiles; Graziani et al. 2022."""

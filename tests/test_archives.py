@@ -32,6 +32,8 @@ V1 = StoragePath.of(Path(__file__).parent / "archives" / "v1")
 V2 = StoragePath.of(Path(__file__).parent / "archives" / "v2")
 V3 = StoragePath.of(Path(__file__).parent / "archives" / "v3")
 """Formats added later: reference indexes of version 2, each with its description, and a table of neighbours."""
+V4 = StoragePath.of(Path(__file__).parent / "archives" / "v4")
+"""A table of several sizes of tiles."""
 LARGEST = 200_000
 EXPRESSION = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -67,6 +69,13 @@ def test_tables_of_version_1(name: str) -> None:
     schema, row = ROWS[name]
     table = open_artifact(V1, "tile").table(name, schema)
     assert [list(one.values()) for one in table.to_pylist()] == [row]
+
+
+def test_table_of_scales_of_version_1() -> None:
+    table = (V4 / "scales.parquet").read_table()
+    tables.check(table.schema, tables.SCALES, "scales.parquet")
+    rows = [tuple(row.values()) for row in table.to_pylist()]
+    assert rows == [(0, 16.0, 8.0, 4.0, 32.0), (0, 40.0, -16.0, -20.0, 80.0)]
 
 
 TILES = [("S1", 0, 0.0, 8.0, 4.0, "s0"), ("S1", 1, 4.0, 8.0, 4.0, None)]

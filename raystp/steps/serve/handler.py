@@ -110,7 +110,7 @@ class ImputeHandler:
     def prepare(self, request: ImputeRequest) -> CheckedRequest:
         """Validate a request and load its tiles; raise RaystpError, and StorageError for an unknown slide."""
         options = request.options
-        self._check_retrieval(self._retrieval(options))
+        self._check_retrieval(self._retrieval(options), neighbours=options.neighbours)
         columns = self.imputer.columns(options.genes)
         genes = self.imputer.genes if options.genes is None else options.genes
         checked = CheckedRequest(options, genes, columns)
@@ -127,11 +127,14 @@ class ImputeHandler:
     def _retrieval(self, options: RequestOptions) -> Retrieval:
         return self.retrieval.changed(k=options.k, weights=options.weights, temperature=options.temperature)
 
-    def _check_retrieval(self, retrieval: Retrieval) -> None:
+    def _check_retrieval(self, retrieval: Retrieval, *, neighbours: bool) -> None:
         weighting_of(retrieval.weights, retrieval.temperature)
         rows, k = self.rows.num_rows, retrieval.k
         if k != "all" and not 1 <= k <= rows:
             msg = f"k: {k} neighbours were requested, the reference index has {rows} rows"
+            raise ModelError(msg)
+        if retrieval.neighbours is None and neighbours:
+            msg = "neighbours: with k=all every row has a vote, and there is no list; send a number as k"
             raise ModelError(msg)
         if retrieval.neighbours is None and rows > self.all_rows_limit:
             msg = f"k: all rows were requested; the index has {rows}, the limit is {self.all_rows_limit}: send a number"
@@ -208,9 +211,7 @@ class ImputeHandler:
         )
 
     def _neighbours(self, found: FoundNeighbours | None, part: slice) -> ResponseNeighbours:
-        if found is None:
-            msg = "neighbours: with k=all every row has a vote, and there is no list; send a number as k"
-            raise ModelError(msg)
+        assert found is not None  # `prepare` refuses other requests for neighbours
         rows = found.rows[part]
         table = self.rows.take(pa.array(rows.ravel()))
         sections, spots = (

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from raystp import tables
 from raystp.artifacts import Artifact, resolve
+from raystp.cluster.serving.messages import ImputeRequest, ImputeResponse, RequestOptions
+from raystp.errors import ConfigError
 from raystp.evaluate.metrics.genes import pcc_per_gene
+from raystp.expression.sections import embeddings_of
 from raystp.expression.training_set import load_training_set
+from raystp.impute.calibration import Calibration
 from raystp.impute.imputer import NeighborImputer
 from raystp.index.open import open_reference_index
 from raystp.index.reference import ReferenceRows
@@ -24,6 +29,8 @@ from raystp.models.training.setup import SpotInputs, start
 from raystp.steps.evaluate.spots import null
 from raystp.steps.impute import step as impute
 from raystp.steps.index import step as index
+from raystp.steps.serve.config import ServeConfig
+from raystp.steps.serve.handler import open_handler
 from raystp.steps.train import step as train
 from raystp.steps.train.retrieval import Retrieval
 from raystp.steps.train.spots.config import SpotsTrainConfig
@@ -125,3 +132,40 @@ def test_the_epoch_and_the_index_use_the_retrieval_of_the_training(smoke_store: 
     values = {"name": "by-l2", "model": model.path.uri, "spots": "spots/smoke", "embeddings": "embed/smoke"}
     made = index.run(index.CONFIG.of({**values, "run": {"store": str(smoke_store)}}))
     assert (made.manifest.notes["vectors"], made.manifest.notes["bank"]["metric"]) == ("image", "l2")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_predictions_take_the_models_retrieval_and_its_calibration(smoke_store: Path) -> None:
+    run = {"store": str(smoke_store), "tracking": "none"}
+    values: dict[str, Any] = {"name": "soft", "spots": "spots/smoke", "embeddings": "embed/smoke", "run": run}
+    values |= {"split": {"test": ["patient-C"], "validation": ["patient-B"]}, "panel": {"variable": 20}}
+    values |= {"fit": {"epochs": 1, "batch_size": 8, "accumulate_batches": 1}}
+    soft = {"k": "all", "weights": "softmax", "temperature": 0.3}
+    model = train.run(train.CONFIG.of({**values, "retrieval": {**soft, "calibrate": True}}))
+    meta = load_model(model.path)[2]
+    fitted = Calibration.from_json(meta["calibration"])
+    run = {"store": str(smoke_store)}
+    sources = {"model": model.path.uri, "spots": "spots/smoke", "embeddings": "embed/smoke", "run": run}
+    made = index.run(index.CONFIG.of({**sources, "name": "soft"}))
+    sources |= {"index": made.path.uri}
+    plain, changed = (
+        impute.run(impute.CONFIG.of({**sources, "name": name, "calibrate": how}))
+        for name, how in (("plain", False), ("changed", None))
+    )
+    for one, calibrated in ((plain, False), (changed, True)):
+        assert one.manifest.notes["retrieval"] == {**soft, "calibrated": calibrated}
+        assert null.retrieval_of(one, StoragePath.of(smoke_store)) == Retrieval.of(meta["retrieval"])
+    file = f"predictions/{plain.manifest.notes['slides'][0]}.parquet"
+    before, after = (tables.matrix(one.table(file, tables.predictions(20))["expression"]) for one in (plain, changed))
+    np.testing.assert_allclose(after, fitted.expression(before.astype(np.float32)), atol=1e-2)  # stored as float16
+    assert after.std(axis=0).mean() > before.std(axis=0).mean()
+    with pytest.raises(ConfigError, match=r"calibrated for k=all, weights=softmax, temperature=0\.3"):
+        impute.run(impute.CONFIG.of({**sources, "name": "other", "k": 5, "calibrate": True}))
+    handler = open_handler(ServeConfig.of({"model": sources["model"], "index": made.path.uri, "run": run}))
+    assert handler.info()["retrieval"] == {**soft, "calibrated": True}
+    tiles = embeddings_of(resolve(str(smoke_store), "embed/smoke", "embed"), plain.manifest.notes["slides"][0])
+    request = ImputeRequest(RequestOptions(), tables.matrix(tiles["vector"]))
+    (answer,) = handler.impute([handler.prepare(request)])
+    assert isinstance(answer, ImputeResponse)
+    np.testing.assert_allclose(answer.expression, after, atol=1e-2)

@@ -57,6 +57,26 @@ def test_resources_do_not_change_the_result(store: StoragePath) -> None:
         np.testing.assert_allclose(other.obs["distance"], first.obs["distance"], atol=1e-6)
 
 
+def test_all_rows_vote_alike_in_actors_and_in_one_process(store: StoragePath) -> None:
+    values: dict[str, Any] = {"weights": "softmax", "temperature": 0.3, "spread": True}
+    whole = _imputed(store, name="all-rows", k="all", **values)
+    assert whole.manifest.notes["retrieval"] == {
+        "k": "all",
+        "weights": "softmax",
+        "temperature": 0.3,
+        "calibrated": False,
+    }
+    run = {"shard_actors": 3, "chunk_tiles": 4, "cpus_per_process": 0.1}
+    rows = resolve(store.uri, "index/toy", "index").manifest.rows["rows"]
+    in_actors = _imputed(store, name="all-rows-actors", k="all", run=run, **values)
+    searched = _imputed(store, name="every-row", k=rows, **values)
+    first = _read(whole)
+    for other in (_read(in_actors), _read(searched)):
+        np.testing.assert_allclose(other.X, first.X, atol=1e-5)
+        np.testing.assert_allclose(other.layers["spread"], first.layers["spread"], atol=1e-4)
+        np.testing.assert_allclose(other.obs["distance"], first.obs["distance"], atol=1e-6)
+
+
 def test_stored_neighbours_give_any_genes_later(store: StoragePath) -> None:
     dense = _imputed(store, name="dense", spread=True)
     near = _imputed(store, name="near", output="neighbours")
@@ -148,6 +168,9 @@ class Crashing(SlideTask):
         ({"output": "neighbours", "spread": True}, "stores no expression"),
         ({"index": None, "model": "train/toy", "output": "neighbours"}, "set `index`"),
         ({"neighbours": "impute/dense"}, "has no neighbours"),
+        ({"k": "all", "output": "neighbours"}, "k=all has no list of neighbours"),
+        ({"temperature": 0.2, "weights": "mean"}, "weights that have none; softmax, weighted_average have one"),
+        ({"calibrate": True}, "the model has no calibration: train it with retrieval.calibrate=true"),
     ],
 )
 def test_an_impossible_config_is_refused_with_the_reason(

@@ -229,6 +229,8 @@ REFUSALS: list[tuple[Any, int, str]] = [
     ({"embeddings": [ROW], "genes": ["G0", "TP53"]}, 422, "genes 'TP53'; it has 12 genes, such as G0, G1"),
     ({"embeddings": [ROW], "k": 51}, 422, "k: 51 neighbours were requested, the limit is 50"),
     ({"embeddings": [ROW], "k": 40, "without": ["P1"]}, 422, "40 neighbours"),
+    ({"embeddings": [ROW], "k": "all", "neighbours": True}, 422, "with k=all every row has a vote"),
+    ({"embeddings": [ROW], "weights": "mean", "temperature": 1.0}, 422, "weights that have none"),
     (
         {"embeddings": [ROW], "weights": "median"},
         422,

@@ -29,7 +29,8 @@ class MclstexpOptions:
     dim: int = 256
     """Length of an embedding."""
     layers: int = 2
-    """Layers of the transformer; without layers and positions, the method is BLEEP with `target: identity`."""
+    """Layers of the transformer; without layers and positions, the method is BLEEP with `target: identity`. A token is
+    as long as the panel, so the feed-forward of a layer has 2 x genes^2 weights."""
     heads: int = 8
     head_dim: int = 64
     dropout: float = 0.0

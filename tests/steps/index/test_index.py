@@ -11,9 +11,12 @@ from raystp.artifacts import Artifact, resolve
 from raystp.errors import ArtifactError, ConfigError, ModelError
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.queries import read_queries
+from raystp.models.mclstexp.model import seeded_mclstexp
+from raystp.models.mclstexp.options import MclstexpOptions
+from raystp.models.store import load_model, save_model
 from raystp.steps.index import step as index
 from raystp.storage import StoragePath
-from tests.steps.conftest import PATIENTS
+from tests.steps.conftest import PATIENTS, finish
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -69,6 +72,21 @@ def test_an_extended_index_gives_the_results_of_the_index_of_all(joint_store: St
     assert extended.manifest.notes["distance"] == whole.manifest.notes["distance"]
     with pytest.raises(ArtifactError, match=r"'S3' are in index/more-\w+ already"):
         _changed(joint_store, name="again", base="index/more", **sources)
+
+
+def test_an_extended_index_of_a_model_that_reads_sections_is_the_index_of_all(joint_store: StoragePath) -> None:
+    """Acceptance 4 of mclSTExp."""
+    _, _, meta = load_model(resolve(joint_store.uri, "train/toy", "train").path)
+    options = MclstexpOptions(positions="learned", dim=8, heads=1, head_dim=4)
+    model = seeded_mclstexp(2, len(meta["genes"]), options, seed=0)
+    artifact = finish(joint_store, "train", "sections", {})
+    save_model(artifact.path, "mclstexp", dict(model.state_dict()), {**meta, "options": vars(options)})
+    _built(joint_store, model="train/sections", name="few", reference=["S1", "S2"], shards=2)
+    sources = {"spots": "spots/toy", "embeddings": "embed/toy", "reference": ["S3"]}
+    extended = _changed(joint_store, name="more", base="index/few", **sources)
+    whole = _built(joint_store, model="train/sections", name="all", reference=["S1", "S2", "S3"])
+    np.testing.assert_array_equal(_open(extended).search(QUERIES, 18), _open(whole).search(QUERIES, 18))
+    assert len(np.unique(_open(whole).search(QUERIES, 18)[0])) > 18
 
 
 def test_a_removed_patient_is_in_no_file_once_the_base_is_deleted(

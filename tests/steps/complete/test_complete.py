@@ -13,7 +13,7 @@ from raystp.artifacts import Artifact, resolve
 from raystp.errors import ConfigError, PanelError
 from raystp.expression.completed import CompletedSection, load_completed
 from raystp.expression.sections import load_counts
-from raystp.models.store import load_completion
+from raystp.models.store import load_completion, load_model
 from raystp.steps.complete import step as complete
 from raystp.steps.complete.config import CompletedGenes
 from raystp.steps.complete.genes import choose_genes
@@ -174,16 +174,9 @@ def test_a_model_trained_on_completed_labels_is_scored_on_measured_counts(smoke_
     table = prediction.table("predictions/patient-C.parquet", tables.predictions(40))
     row_of = {spot: row for row, spot in enumerate(table["spot"].to_pylist())}
     predicted = tables.matrix(table["expression"])[[row_of[spot] for spot in truth.spots]]
-    panel = prediction.manifest.notes["genes"] if "genes" in prediction.manifest.notes else _panel(smoke_store)
+    panel = load_model(resolve(str(smoke_store), "train/with", "train").path)[2]["genes"]
     errors = np.square(predicted - truth.expression(panel))
     assert found["with"]["value"] == pytest.approx(errors.mean(), rel=1e-4)
-
-
-def _panel(store: Path) -> list[str]:
-    from raystp.models.store import load_model  # noqa: PLC0415
-
-    genes: list[str] = load_model(resolve(str(store), "train/with", "train").path)[2]["genes"]
-    return genes
 
 
 @ray

@@ -13,7 +13,10 @@ from raystp import tables
 from raystp.artifacts import Artifact, Manifest, resolve
 from raystp.errors import ConfigError, EncoderError, ModelError, SectionError
 from raystp.expression.training_set import SpotTable, TrainingSetSpec
+from raystp.models.attention.options import AttentionOptions
+from raystp.models.bleep.options import BleepOptions
 from raystp.models.genequery.options import GeneQueryOptions
+from raystp.models.nh2st.options import Nh2stOptions
 from raystp.models.store import load_model
 from raystp.steps.evaluate import step as evaluate
 from raystp.steps.impute import step as impute
@@ -145,6 +148,32 @@ def test_bad_input_is_a_sentence(
     places = {"FILE": tmp_path / "texts.txt", "FOLDER": tmp_path / "folder"}
     with pytest.raises(kind, match=sentence):
         train.run(_config(smoke_store, method, **{key: places.get(value, value) for key, value in changes.items()}))
+
+
+@pytest.mark.parametrize("method", ["nh2st", "bleep", "attention"])
+def test_a_validation_error_stands_beside_that_of_the_training_means_in_the_unit_of_the_labels(
+    method: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    one = Artifact(StoragePath.of(tmp_path), Manifest(step="spots", name="a", fingerprint="0"))
+    squares = np.stack([np.arange(12.0), np.zeros(12), np.ones(12)], axis=1)
+    names = tuple(str(number) for number in range(12))
+    features, expression = rng.normal(size=(12, 5)).astype(np.float32), rng.random((12, 4)).astype(np.float32)
+    table = SpotTable(("a",), ("a",), np.zeros(12, np.int64), names, squares, features, expression, np.ones(12))
+    options: Any = {
+        "nh2st": Nh2stOptions(dim=8, heads=1),
+        "bleep": BleepOptions(dim=8),
+        "attention": AttentionOptions(embedding=4, hidden=2),
+    }[method]
+    meta: dict[str, Any] = {"genes": list("ABCD"), "d_image": 5, "options": vars(options)}
+    spec = TrainingSetSpec(one, one, ("a",), (), 0.0, ("A", "B", "C", "D"))
+    learner = SpotsLearner(method, spec, options, meta, 0, bags={"parts": 3, "labels": "mean_of_logs"})
+    setup = learner.setup(table, table, torch.device("cpu"))
+    assert setup.score is not None
+    score = setup.score(setup.model.eval())
+    labels = expression.reshape(3, 4, 4).mean(axis=1) if method == "attention" else expression
+    assert score.gene_mean_mse == pytest.approx(labels.var(axis=0).mean(), rel=1e-4)
+    assert score.mse > 0
 
 
 def test_no_epoch_is_chosen_by_genes_that_are_held_back(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ NH2ST_FIT = FitOptions(
 """The published training. Its validation section was the test section; here it must not be."""
 
 UNVALIDATED_EPOCHS = 8
-"""Epochs where nobody validates. On two public sections of one patient, each predicting the other, the score is highest
+"""Epochs without validation. On two public sections of one patient, each predicting the other, the score is highest
 after 8 epochs at the published width, batch and rate, and falls afterwards."""
 
 LR_EVERY, LR_FACTOR = 50, 0.9

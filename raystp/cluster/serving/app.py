@@ -123,7 +123,7 @@ def _responses() -> dict[int | str, JsonObject]:
         "properties": {
             "genes": {"type": "array", "items": {"type": "string"}},
             "expression": rows,
-            "distance": {"type": "array", "items": {"type": "number"}},
+            "distance": {"type": "array", "items": {"type": ["number", "null"]}},
             "far": {"type": "array", "items": {"type": "boolean"}},
             "spread": rows,
             "neighbours": {"type": "object"},

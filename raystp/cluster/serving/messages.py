@@ -106,6 +106,7 @@ class ImputeResponse:
     genes: list[str]
     expression: Float32[np.ndarray, "tile gene"]
     distance: Float32[np.ndarray, " tile"]
+    """Of the nearest row of the index; NaN without an index."""
     far: Bool[np.ndarray, " tile"]
     spread: Float32[np.ndarray, "tile gene"] | None = None
     neighbours: ResponseNeighbours | None = None

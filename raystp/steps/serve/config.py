@@ -107,10 +107,10 @@ class ServeConfig(StepConfig[ServeRun]):
     where: ClassVar[frozenset[str]] = frozenset({"model", "index", "slides"})
 
     model: Annotated[str, Location("train")]
-    """A contrastive model, `train/<name>`."""
+    """`train/<name>`."""
 
-    index: Annotated[str, Location("index")]
-    """The model's reference index, `index/<name>`."""
+    index: Annotated[str | None, Location("index")] = None
+    """The reference index of a contrastive model, `index/<name>`; other models have none."""
 
     encoder: EncoderConfig | None = None
     """The encoder whose features the model reads; needed where clients send pixels or name slides."""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float32, Float64, UInt8
 
 from raystp.artifacts import Artifact, resolve
 from raystp.cluster.serving.messages import (
@@ -20,19 +19,21 @@ from raystp.cluster.serving.messages import (
 )
 from raystp.encoders.encoder import BatchEncoder
 from raystp.encoders.stages import OWN_ROW, FeatureOptions, with_features
-from raystp.errors import ConfigError, EncoderError, ModelError, RaystpError, own_error
+from raystp.errors import EncoderError, ModelError, RaystpError
 from raystp.impute.calibration import Calibration
-from raystp.impute.imputer import Columns, FoundNeighbours, NeighborImputer
+from raystp.impute.imputer import FoundNeighbours, NeighborImputer
 from raystp.impute.weights import WEIGHTS, weighting_of
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.remote import RemoteIndex
-from raystp.models.methods import open_predictor
-from raystp.models.predictor import ContrastivePredictor
+from raystp.models.methods import METHODS, open_predictor
+from raystp.models.predictor import ContrastivePredictor, DirectPredictor
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import neighbour_mean_of
 from raystp.steps.encoder_source import EncoderConfig, dim_of, features_of_block, source_of
 from raystp.steps.serve.config import ServeConfig
-from raystp.steps.serve.pixels import SlideLibrary, decode_images
+from raystp.steps.serve.direct import DirectHandler, DirectInfo
+from raystp.steps.serve.pixels import SlideLibrary
+from raystp.steps.serve.requests import CheckedRequest, TileReader, predict_in_groups
 from raystp.steps.train.retrieval import Retrieval
 from raystp.units import TilePixels
 
@@ -63,32 +64,6 @@ class ModelInfo(HandlerInfo):
 
 
 @dataclass(frozen=True)
-class CheckedRequest:
-    """A validated request with its tiles loaded: features, or pixels to encode."""
-
-    options: RequestOptions
-    genes: list[str]
-    columns: Columns | None
-    features: Float32[np.ndarray, "tile feature"] | None = None
-    pixels: UInt8[np.ndarray, "tile pixel pixel 3"] | None = None
-    tile_boxes: Float64[np.ndarray, "tile 3"] | None = None
-
-    @property
-    def tiles(self) -> int:
-        """Number of tiles."""
-        loaded = self.features if self.features is not None else self.pixels
-        return 0 if loaded is None else len(loaded)
-
-    @property
-    def batch_key(self) -> tuple[object, ...]:
-        """Equal for two requests that one search can serve."""
-        options = self.options
-        weights = (options.k, options.weights, options.temperature)
-        chosen = (*weights, options.spread, tuple(options.without), tuple(self.genes))
-        return self.features is None, *chosen
-
-
-@dataclass(frozen=True)
 class ImputeHandler:
     """The request handler of `raystp serve`."""
 
@@ -97,8 +72,7 @@ class ImputeHandler:
     model_info: ModelInfo
     far_distance: float | None
     exact: bool
-    encode: BatchEncoder | None
-    library: SlideLibrary
+    reader: TileReader
     retrieval: Retrieval = field(default_factory=Retrieval)
     """The model's own, for requests that set nothing else; the imputer's calibration was fitted for it."""
     all_rows_limit: int = 200_000
@@ -113,16 +87,7 @@ class ImputeHandler:
         self._check_retrieval(self._retrieval(options), neighbours=options.neighbours)
         columns = self.imputer.columns(options.genes)
         genes = self.imputer.genes if options.genes is None else options.genes
-        checked = CheckedRequest(options, genes, columns)
-        if request.features is not None:
-            return dataclasses.replace(checked, features=self._check_features(request.features))
-        if self.encode is None:
-            msg = "this service has no encoder: send `embeddings`, or start the service with `encoder`"
-            raise ConfigError(msg)
-        if request.images is not None:
-            return dataclasses.replace(checked, pixels=decode_images(request.images, self.library.tile_px))
-        tile_boxes, pixels = self.library.read(request)
-        return dataclasses.replace(checked, pixels=pixels, tile_boxes=tile_boxes)
+        return self.reader.load(request, genes, columns)
 
     def _retrieval(self, options: RequestOptions) -> Retrieval:
         return self.retrieval.changed(k=options.k, weights=options.weights, temperature=options.temperature)
@@ -142,27 +107,10 @@ class ImputeHandler:
 
     def impute(self, requests: list[CheckedRequest]) -> list[ImputeResponse | RaystpError]:
         """Predict a batch; a request that fails does not affect the others."""
-        responses: dict[int, ImputeResponse | RaystpError] = {}
-        groups: dict[tuple[object, ...], list[int]] = {}
-        for number, request in enumerate(requests):
-            groups.setdefault(request.batch_key, []).append(number)
-        for numbers in groups.values():
-            responses |= zip(numbers, self._impute_group([requests[n] for n in numbers]), strict=True)
-        return [responses[number] for number in range(len(requests))]
-
-    def _impute_group(self, group: list[CheckedRequest]) -> list[ImputeResponse | RaystpError]:
-        """Predict requests that differ only in their tiles; after an error, predict each alone."""
-        try:
-            return list(self._impute_together(group))
-        except Exception as error:  # noqa: BLE001 -- one request's fault, of whatever kind, does not end the others
-            if len(group) == 1:
-                return [own_error(error)]
-        return [response for request in group for response in self._impute_group([request])]
+        return predict_in_groups(requests, self._impute_together)
 
     def _impute_together(self, group: list[CheckedRequest]) -> list[ImputeResponse]:
         first, total = group[0], sum(request.tiles for request in group)
-        if not total:
-            return [self._empty_response(request) for request in group]
         options, how = first.options, self._retrieval(first.options)
         imputer = dataclasses.replace(
             self.imputer,
@@ -172,7 +120,7 @@ class ImputeHandler:
         )
         allowed = imputer.index.rows_without(options.without) if options.without else None
         imputed = imputer.impute(
-            self._features(group),
+            self.reader.features(group),
             how.k,
             genes=first.columns,
             spread=options.spread,
@@ -197,19 +145,6 @@ class ImputeHandler:
             responses.append(response)
         return responses
 
-    def _features(self, group: list[CheckedRequest]) -> Float32[np.ndarray, "tile feature"]:
-        features = [request.features for request in group if request.features is not None]
-        if features:
-            return np.concatenate(features)
-        assert self.encode is not None  # `prepare` refuses pixels without an encoder
-        return self.encode(np.concatenate([request.pixels for request in group if request.pixels is not None]))
-
-    def _empty_response(self, request: CheckedRequest) -> ImputeResponse:
-        rows, values = np.empty((0, len(request.genes)), np.float32), np.empty(0, np.float32)
-        return ImputeResponse(
-            request.genes, rows, values, np.empty(0, np.bool_), spread=rows if request.options.spread else None
-        )
-
     def _neighbours(self, found: FoundNeighbours | None, part: slice) -> ResponseNeighbours:
         assert found is not None  # `prepare` refuses other requests for neighbours
         rows = found.rows[part]
@@ -219,31 +154,24 @@ class ImputeHandler:
         )
         return ResponseNeighbours(rows, found.weights[part], sections.tolist(), spots.tolist())
 
-    def _check_features(self, features: Float32[np.ndarray, "tile feature"]) -> Float32[np.ndarray, "tile feature"]:
-        d_image = self.imputer.model.d_image
-        if len(features) and features.shape[1] != d_image:
-            msg = (
-                f"embeddings: the model reads rows of {d_image} values, got rows of {features.shape[1]}; "
-                f"use the encoder that `/v1/info` names"
-            )
-            raise ModelError(msg)
-        bad = np.flatnonzero(~np.isfinite(features).all(axis=1)).tolist()
-        if bad:
-            msg = f"embeddings: {len(bad)} of {len(features)} tiles contain nan or infinity (first: tile {bad[0]})"
-            raise ModelError(msg)
-        return features
 
-
-def check_inputs(config: ServeConfig) -> tuple[Artifact, Artifact]:
+def check_inputs(config: ServeConfig) -> tuple[Artifact, Artifact | None]:
     """Return model and index; raise ModelError or EncoderError where they, or the encoder, do not match."""
-    model, index = resolve(config.run.store, config.model, "train"), resolve(config.run.store, config.index, "index")
-    if index.manifest.notes["model"] != model.manifest.folder:
+    store, model = config.run.store, resolve(config.run.store, config.model, "train")
+    index = resolve(store, config.index, "index") if config.index is not None else None
+    if index is not None and index.manifest.notes["model"] != model.manifest.folder:
         msg = (
             f"the index {index.path} was built with model {index.manifest.notes['model']}, not with "
             f"{model.manifest.folder}: build an index with this model, or serve that model"
         )
         raise ModelError(msg)
-    _, _, meta = load_model(model.path)
+    kind, _, meta = load_model(model.path)
+    if METHODS[kind].needs_index and index is None:
+        msg = f"{model.path} is a {kind} model, which needs a reference index: run `raystp index`, then set `index`"
+        raise ModelError(msg)
+    if index is None and (config.run.shard_actors or config.far_distance is not None):
+        msg = f"{model.path} is a {kind} model without an index: remove run.shard_actors and far_distance"
+        raise ModelError(msg)
     if config.encoder is not None:
         _check_encoder(config.encoder, config.run.store, model, meta)
     return model, index
@@ -267,29 +195,34 @@ def _check_encoder(encoder: EncoderConfig, store: str, model: Artifact, meta: di
         raise EncoderError(msg)
 
 
-def open_handler(config: ServeConfig, index_actors: ReferenceIndex | RemoteIndex | None = None) -> ImputeHandler:
+def open_handler(
+    config: ServeConfig, index_actors: ReferenceIndex | RemoteIndex | None = None
+) -> ImputeHandler | DirectHandler:
     """Open what a replica needs; without `index_actors` the index is memory-mapped in this process."""
     model, index = check_inputs(config)
     method, arrays, meta = load_model(model.path)
     opened_model = open_predictor(method, arrays, meta)
-    if not isinstance(opened_model, ContrastivePredictor):
-        msg = f"{model.path} is a {method} model, which needs no reference index: predict slides with `raystp impute`"
-        raise ModelError(msg)
-    description = index.manifest.notes["bank"]
-    opened = index_actors or open_reference_index(index.path, description)
     encode, tile_px = None, TilePixels(0)
     if config.encoder is not None:
         encoder = with_features(source_of(config.encoder, config.run.store).build(), _features(meta))
         encode = BatchEncoder(encoder, device="cuda" if torch.cuda.is_available() else "cpu", batch="fit")
         tile_px = encoder.tile_px
+    library = SlideLibrary(tuple(config.slides), config.tile_um, tile_px)
+    reader = TileReader(opened_model.d_image, encode, library)
+    if index is None:
+        assert isinstance(opened_model, DirectPredictor)  # as `check_inputs` has it
+        return DirectHandler(opened_model, _direct_info(config, meta, model, method), reader)
+    if not isinstance(opened_model, ContrastivePredictor):
+        msg = f"{model.path} is a {method} model, which needs no reference index: remove `index`"
+        raise ModelError(msg)
+    opened = index_actors or open_reference_index(index.path, index.manifest.notes["bank"])
     return ImputeHandler(
         imputer=NeighborImputer(opened_model, opened, calibration=_calibration(config, meta)),
         rows=opened.rows,
         model_info=_model_info(config, meta, model, index),
         far_distance=_far_distance(config, index),
         exact=config.search == "exact",
-        encode=encode,
-        library=SlideLibrary(tuple(config.slides), config.tile_um, tile_px),
+        reader=reader,
         retrieval=Retrieval.of(meta.get("retrieval", {})),
         all_rows_limit=config.limits.all_rows,
     )
@@ -313,6 +246,29 @@ def _far_distance(config: ServeConfig, index: Artifact) -> float | None:
     return recorded
 
 
+def _reads(config: ServeConfig) -> list[str]:
+    return ["embeddings", *(["pixels"] if config.encoder else []), *(["slide"] if config.slides else [])]
+
+
+def _versions() -> dict[str, str]:
+    return {"raystp": importlib.metadata.version("raystp"), "torch": torch.__version__}
+
+
+def _direct_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, method: str) -> DirectInfo:
+    return {
+        "model": model.manifest.folder,
+        "method": method,
+        "features": meta["d_image"],
+        "encoder": meta["encoder"]["name"],
+        "blocks": meta.get("features", {}).get("blocks", []),
+        "neighbour_mean": neighbour_mean_of(meta),
+        "genes": meta["genes"],
+        "protocol": meta["protocol"],
+        "reads": _reads(config),
+        "versions": _versions(),
+    }
+
+
 def _model_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, index: Artifact) -> ModelInfo:
     description, own = index.manifest.notes["bank"], Retrieval.of(meta.get("retrieval", {}))
     how = {"k": own.k, "weights": own.weights, "temperature": own.temperature}
@@ -331,6 +287,6 @@ def _model_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, inde
         "retrieval": {**how, "calibrated": config.calibrate and "calibration" in meta},
         "far_distance": _far_distance(config, index),
         "protocol": meta["protocol"],
-        "reads": ["embeddings", *(["pixels"] if config.encoder else []), *(["slide"] if config.slides else [])],
-        "versions": {"raystp": importlib.metadata.version("raystp"), "torch": torch.__version__},
+        "reads": _reads(config),
+        "versions": _versions(),
     }

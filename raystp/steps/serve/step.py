@@ -1,4 +1,4 @@
-"""serve: a model and its index -> an HTTP service on Ray Serve, in the foreground until SIGTERM or SIGINT.
+"""serve: a model [and its index] -> an HTTP service on Ray Serve, in the foreground until SIGTERM or SIGINT.
 
 It writes no artifact. Model, index, encoder and token are checked before Serve starts.
 """
@@ -33,10 +33,11 @@ def run(config: ServeConfig) -> str:
         return _write_config(config, plan, address, config.run.config_file)
     with session(config.run.address):
         actors, remote = config.run.shard_actors, None
-        if actors:
+        if actors and index is not None:
             remote = open_remote_index(index, actors, replicas=config.run.shard_replicas)
         access = "token required" if plan.policy.token else "no token required"
-        ready = f"serve: ready at {address.url} ({index.manifest.rows['rows']} rows, {access}); stop with Ctrl-C"
+        rows = f"{index.manifest.rows['rows']} rows" if index is not None else "no index"
+        ready = f"serve: ready at {address.url} ({rows}, {access}); stop with Ctrl-C"
         service.serve_until(_plan(config, remote), address, lambda: logger.info(ready))
     return f"serve: stopped ({address.url})"
 

@@ -75,7 +75,9 @@ def _close_clients(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def handler(store: Path) -> ImputeHandler:
     values = {"model": "train/toy", "index": "index/toy", "far_distance": 0.5, "run": {"store": str(store)}}
-    return open_handler(ServeConfig.of(values))
+    opened = open_handler(ServeConfig.of(values))
+    assert isinstance(opened, ImputeHandler)
+    return opened
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from raystp.steps.evaluate.spots import null
 from raystp.steps.impute import step as impute
 from raystp.steps.index import step as index
 from raystp.steps.serve.config import ServeConfig
-from raystp.steps.serve.handler import open_handler
+from raystp.steps.serve.handler import ImputeHandler, open_handler
 from raystp.steps.train import step as train
 from raystp.steps.train.retrieval import Retrieval
 from raystp.steps.train.spots.config import SpotsTrainConfig
@@ -163,6 +163,7 @@ def test_predictions_take_the_models_retrieval_and_its_calibration(smoke_store: 
     with pytest.raises(ConfigError, match=r"calibrated for k=all, weights=softmax, temperature=0\.3"):
         impute.run(impute.CONFIG.of({**sources, "name": "other", "k": 5, "calibrate": True}))
     handler = open_handler(ServeConfig.of({"model": sources["model"], "index": made.path.uri, "run": run}))
+    assert isinstance(handler, ImputeHandler)
     assert handler.info()["retrieval"] == {**soft, "calibrated": True}
     tiles = embeddings_of(resolve(str(smoke_store), "embed/smoke", "embed"), plain.manifest.notes["slides"][0])
     request = ImputeRequest(RequestOptions(), tables.matrix(tiles["vector"]))

@@ -25,7 +25,9 @@ SOFT: dict[str, Any] = {"k": "all", "weights": "softmax", "temperature": 0.2}
 
 def open_with(store: Path, **changes: Any) -> ImputeHandler:
     values = {"model": "train/toy", "index": "index/toy", "run": {"store": str(store)}}
-    return open_handler(ServeConfig.of({**values, **changes}))
+    opened = open_handler(ServeConfig.of({**values, **changes}))
+    assert isinstance(opened, ImputeHandler)
+    return opened
 
 
 def answer(handler: ImputeHandler, **options: Any) -> ImputeResponse:

@@ -65,7 +65,11 @@ class Retrieval:
 
     @property
     def neighbours(self) -> int | None:
-        """Rows to search for; None where every row has a vote. Of all rows, `top1` reads the nearest only."""
+        """Rows to search for; None where every row has a vote. Of all rows, `top1` reads the nearest only.
+
+        Raises ModelError for weights that do not exist, or do not fit the temperature or `k`.
+        """
+        weighting_of(self.weights, self.temperature)
         if self.k != "all":
             return self.k
         return 1 if all_rows_weights(self.weights, self.temperature) is None else None

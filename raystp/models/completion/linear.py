@@ -62,16 +62,16 @@ class LinearCompletion:
 
     def arrays(self) -> Arrays:
         """Return what `open_linear` needs."""
-        return {"gene_mean": self.mean, "weights": self.weights, "offset": self.offset}
+        return {"mean_of_real": self.mean, "weights": self.weights, "offset": self.offset}
 
 
 def open_linear(arrays: Arrays, options: LinearOptions) -> LinearCompletion:
     """Return a stored regression, ready to complete sections; raises ModelError where an array is absent."""
-    absent = sorted({"gene_mean", "weights", "offset"} - arrays.keys())
+    absent = sorted({"mean_of_real", "weights", "offset"} - arrays.keys())
     if absent:
         msg = f"the stored arrays are not those of a linear completion: {', '.join(absent)} absent"
         raise ModelError(msg)
-    mean, weights, offset = (np.asarray(arrays[name], np.float64) for name in ("gene_mean", "weights", "offset"))
+    mean, weights, offset = (np.asarray(arrays[name], np.float64) for name in ("mean_of_real", "weights", "offset"))
     return LinearCompletion(mean, weights, offset, options.neighbours)
 
 

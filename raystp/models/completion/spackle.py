@@ -103,15 +103,15 @@ class SpackleCompletion:
     def arrays(self) -> Arrays:
         """Return what `open_spackle` needs."""
         weights = {name: value.detach().numpy() for name, value in self.model.state_dict().items()}
-        return {**weights, "gene_mean": self.mean}
+        return {**weights, "mean_of_real": self.mean}
 
 
 def open_spackle(arrays: Arrays, options: SpackleOptions) -> SpackleCompletion:
     """Return a stored model, ready to complete sections; raises ModelError for arrays of another shape."""
-    mean = np.asarray(arrays["gene_mean"], np.float64)
+    mean = np.asarray(arrays["mean_of_real"], np.float64)
     model = Spackle(len(mean), options)
     try:
-        model.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items() if name != "gene_mean"})
+        model.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items() if name != "mean_of_real"})
     except RuntimeError as error:
         msg = f"the stored arrays are not those of SpaCKLE with these options: {error}"
         raise ModelError(msg) from None

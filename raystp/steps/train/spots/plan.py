@@ -137,7 +137,7 @@ def _panel(
 
 
 def _warnings(spec: TrainingSetSpec, sides: list[SpotTable]) -> dict[str, list[str]]:
-    """Return section -> a warning about genes that it has not measured, or about few genes; log each."""
+    """Return section -> a warning about genes that it has not measured, or about few genes; log each once."""
     known, warnings = sections_of(spec.spots), dict[str, list[str]]()
     for side in sides:
         for number, section in enumerate(side.sections):
@@ -157,9 +157,12 @@ def _warnings(spec: TrainingSetSpec, sides: list[SpotTable]) -> dict[str, list[s
             found += [few] if (few := targeted_warning(int(known[section]["genes"]))) else []
             if found and section not in warnings:
                 warnings[section] = found
+    named: dict[str, list[str]] = {}
     for section, found in warnings.items():
         for warning in found:
-            logger.warning(f"  {section}: {warning}")
+            named.setdefault(warning, []).append(section)
+    for warning, sections in named.items():
+        logger.warning(f"  {', '.join(sections)}: {warning}")
     return warnings
 
 

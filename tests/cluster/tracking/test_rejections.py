@@ -154,6 +154,7 @@ def test_what_a_full_database_refuses_is_kept_and_sent_later(
     _check_complete(tracker)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -182,6 +183,7 @@ def test_whatever_a_server_refuses_is_kept_and_sent_later(
     _check_complete(tracker, name)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_store_may_have_any_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name

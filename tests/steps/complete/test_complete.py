@@ -116,6 +116,7 @@ def test_a_section_completed_alone_without_ray_is_the_section_completed_with_oth
     np.testing.assert_array_equal(alone.values, load_completed(spackle, "patient-C").values)
 
 
+@pytest.mark.faults
 @ray
 def test_a_run_that_was_stopped_continues_and_equals_one_that_was_not(smoke_store: Path) -> None:
     changes = {"name": "stopped", "method": "linear"}
@@ -140,6 +141,7 @@ def test_a_run_that_was_stopped_continues_and_equals_one_that_was_not(smoke_stor
     _assert_equal(fitted, again)
 
 
+@pytest.mark.faults
 @ray
 def test_a_model_trained_on_completed_labels_is_scored_on_measured_counts(smoke_store: Path) -> None:
     run = {"store": str(smoke_store), "tracking": "none"}

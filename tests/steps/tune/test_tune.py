@@ -141,6 +141,7 @@ def test_a_sweep_of_a_baseline_finds_the_best_on_the_validation_side_and_a_faili
     assert artifact.manifest.notes["overrides"] == {"panel.variable": 20}
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_best_trial_is_trained_again_on_both_sides_and_never_on_the_test_side(smoke_store: Path) -> None:

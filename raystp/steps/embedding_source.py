@@ -13,8 +13,13 @@ from raystp.expression.embeddings.join import features_record, join_embeddings_o
 from raystp.models.neighbours import neighbour_means
 from raystp.storage import StoragePath
 
-EmbeddingNames = Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], Location("embed")]
+OneOrMany = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
+EmbeddingNames = Annotated[OneOrMany, Location("embed")]
 """`embed/<name>`, or a list of them."""
+
+OptionalEmbeddingNames = Annotated[OneOrMany | None, Location("embed")]
+"""The same, or None: pydantic finds a `Location` of the whole field only, not of a part of a union."""
 
 Record = Mapping[str, Any]
 """A model's record."""

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raystp.config import Location, RunConfig, StepConfig
-from raystp.steps.embedding_source import EmbeddingNames
+from raystp.steps.embedding_source import OptionalEmbeddingNames
 
 Vectors = Literal["expression", "image"]
 
@@ -36,7 +36,7 @@ class IndexConfig(StepConfig[IndexRun]):
     spots: Annotated[str | None, Location("spots")] = None
     """The measured spots, `spots/<name>`."""
 
-    embeddings: EmbeddingNames | None = None
+    embeddings: OptionalEmbeddingNames = None
     """The embeddings of their tiles, `embed/<name>`, or the list that the model was trained on."""
 
     reference: list[str] | None = None

@@ -16,7 +16,7 @@ from raystp.expression.panel import PanelConfig
 from raystp.models.method import Method, NoOptions, Options
 from raystp.models.methods import METHODS
 from raystp.models.training.options import FitOptions
-from raystp.steps.embedding_source import EmbeddingNames
+from raystp.steps.embedding_source import OptionalEmbeddingNames
 from raystp.steps.run_config import SlideRun, TrackedRun
 
 T = TypeVar("T", bound="TrainConfig")
@@ -81,7 +81,7 @@ class TrainConfig(StepConfig[TrainRun]):
     targets: Literal["spots", "cases"] = "spots"
     """Labels to learn from: measured spots, or one label per case."""
 
-    embeddings: EmbeddingNames | None = None
+    embeddings: OptionalEmbeddingNames = None
     """Cached image features, `embed/<name>`; a list joins several of the same places, in this order."""
 
     neighbour_mean: int = Field(default=0, ge=0, le=1000)

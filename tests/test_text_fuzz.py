@@ -18,8 +18,8 @@ from raystp.encoders.text.table import read_table_text
 from raystp.errors import RaystpError
 from raystp.expression.bulk.labels import read_bulk
 from raystp.expression.bulk.slides import read_slide_cases
-from raystp.expression.gene_text import read_descriptions, read_gene_names, read_gmt
-from raystp.expression.panel import read_panel
+from raystp.expression.genes.panel import read_panel
+from raystp.expression.genes.text import read_descriptions, read_gene_names, read_gmt
 from raystp.slides.table import read_slide_table
 from raystp.storage import StoragePath
 

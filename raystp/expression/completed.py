@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32
 
 from raystp.artifacts import Artifact
 from raystp.errors import SectionError, some
-from raystp.expression.gene_names import NO_ALIASES, Aliases
+from raystp.expression.genes.names import NO_ALIASES, Aliases
 from raystp.expression.schema import read_h5ad
 from raystp.expression.sections import SectionCounts
 from raystp.storage import StoragePath

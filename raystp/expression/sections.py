@@ -17,7 +17,7 @@ from raystp.artifacts import Artifact
 from raystp.errors import SectionError
 from raystp.expression.embeddings.join import JoinedEmbeddings
 from raystp.expression.embeddings.read import read_embeddings
-from raystp.expression.gene_names import NO_ALIASES, Aliases, GeneNames, check_shared
+from raystp.expression.genes.names import NO_ALIASES, Aliases, GeneNames, check_shared
 from raystp.expression.hdf5 import checked_hdf5
 from raystp.expression.normalise import log1p_cp10k
 from raystp.expression.schema import read_section, section_info

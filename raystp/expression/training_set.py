@@ -9,7 +9,7 @@ from raystp.artifacts import Artifact
 from raystp.errors import ModelError, SectionError, some
 from raystp.expression.completed import load_completed
 from raystp.expression.folds import spatial_block
-from raystp.expression.gene_names import NO_ALIASES, Aliases, GeneNames
+from raystp.expression.genes.names import NO_ALIASES, Aliases, GeneNames
 from raystp.expression.sections import JoinedSection, check_panel, join_embeddings, join_tiles, load_counts
 from raystp.units import tile_centres
 

@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from raystp.errors import ConfigError, RaystpError, some
 from raystp.storage.path import StoragePath
 
+MAX_TEXT = 1 << 32
+"""Bytes of text at most, unzipped: a small gzip file can hold any number of them."""
+
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 _MARKS = {  # UTF-32 before UTF-16: its mark begins with that of UTF-16
@@ -115,13 +118,18 @@ def read_text_lines(path: StoragePath, *, error: type[RaystpError] = ConfigError
 def decode_text(content: bytes, where: str, error: type[RaystpError] = ConfigError) -> str:
     """Return the text of a file, unzipped, without a byte order mark, and with line feeds as the only line ends.
 
-    Raises `error` for an encoding that is not UTF-8, and is not UTF-16 or UTF-32 with a mark; also for other formats.
+    Raises `error` for an encoding that is not UTF-8, and is not UTF-16 or UTF-32 with a mark; also for other formats,
+    and for more than `MAX_TEXT` bytes.
     """
     try:
-        content = gzip.GzipFile(fileobj=io.BytesIO(content)).read() if content.startswith(_GZIP) else content
+        if content.startswith(_GZIP):
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_TEXT + 1)
     except (OSError, EOFError, zlib.error) as fault:
         msg = f"{where} cannot be read as text ({type(fault).__name__}: {fault}): the gzip file is damaged"
         raise error(msg) from None
+    if len(content) > MAX_TEXT:
+        msg = f"{where} holds over {MAX_TEXT >> 20:,} MiB of text: a damaged or hostile file; it was not read"
+        raise error(msg)
     other = next((name for start, name in _OTHER_FORMATS.items() if content.startswith(start)), None)
     if other is not None:
         msg = f"{where} cannot be read as text: it is {other}; save it as CSV UTF-8"

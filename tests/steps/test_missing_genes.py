@@ -12,7 +12,7 @@ from raystp import tables
 from raystp.artifacts import Artifact, resolve
 from raystp.errors import SectionError
 from raystp.evaluate.metrics.genes import pcc_per_gene
-from raystp.expression.panel import panel_aliases
+from raystp.expression.genes.panel import panel_aliases
 from raystp.expression.schema import read_section, write_section
 from raystp.index.open import open_reference_index
 from raystp.models.methods import open_predictor

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raystp.errors import ConfigError, SectionError
-from raystp.storage import StoragePath
+from raystp.storage import StoragePath, text_files
 from raystp.storage.text_files import find_separator, parse_number, read_list, read_text_lines, read_text_table
 
 TABLE = 'id,näme,n\nA,"x,y;z\tü",1\n\n,,\nB,w,\n'
@@ -120,3 +120,10 @@ def test_the_separator_gives_most_of_the_known_columns() -> None:
 )
 def test_a_number_is_read_only_where_it_has_one_meaning(text: str, number: float | None) -> None:
     assert parse_number(text) == number
+
+
+def test_a_small_file_that_unzips_to_more_than_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "MAX_TEXT", 1 << 20)
+    assert len(text_files.decode_text(gzip.compress(b"a" * (1 << 20)), "list.txt.gz")) == 1 << 20
+    with pytest.raises(ConfigError, match=r"list.txt.gz holds over 1 MiB of text: .* it was not read"):
+        text_files.decode_text(gzip.compress(b"a" * ((1 << 20) + 1)), "list.txt.gz")

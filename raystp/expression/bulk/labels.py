@@ -14,8 +14,8 @@ from jaxtyping import Float32
 
 from raystp.errors import PanelError, SectionError, some
 from raystp.expression.bulk.tables import BulkTable, read_table
+from raystp.expression.genes.panel import close_names
 from raystp.expression.normalise import log1p_cp10k
-from raystp.expression.panel import close_names
 from raystp.storage import StoragePath
 
 Scale = Literal["counts", "expression", "signed"]

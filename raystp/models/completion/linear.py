@@ -29,7 +29,7 @@ class LinearOptions:
     """Options of the linear completion."""
 
     alpha: float = 1000.0
-    """The ridge penalty. The error on hidden entries of her2st changes little from 30 to 3,000."""
+    """The ridge penalty. On one section of HER2ST, penalties of 30 to 1,000 gave errors of .224 to .193."""
     neighbours: int = 6
     """Spots whose mean is an input; 0 for the spot alone."""
     draws: int = 4

@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raystp.errors import ModelError
 from raystp.models.contrastive.loss import contrastive_loss, contrastive_loss_part
 from raystp.models.contrastive.options import ContrastiveOptions
-from raystp.models.layers import ProjectionHead, scale_features
+from raystp.models.layers import ProjectionHead, check_frozen, scale_features
 from raystp.models.training.plan import RankLayout
 
 
@@ -40,12 +39,7 @@ class ContrastiveHeads(nn.Module):
         It is part of the model and stored with it. Frozen features need it, because their scales are those of their
         encoder. Raises ModelError for a model with an image encoder, whose features change in training.
         """
-        if self.tower is not None:
-            msg = (
-                "the features of an image encoder that is trained with the model change, so they are not standardised: "
-                "call standardize() only on a model without `encoder`"
-            )
-            raise ModelError(msg)
+        check_frozen(self.tower)
         scale_features((self.image_mean, self.image_scale), features, self.options.feature_scaling)
 
     def embed_images(self, images: Float[Tensor, "row ..."]) -> Float[Tensor, "row joint"]:

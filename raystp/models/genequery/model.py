@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raystp.errors import ModelError
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.genequery.scaling import fit_scaling_to_texts, gene_scaling, min_max
-from raystp.models.layers import ProjectionHead, scale_features
+from raystp.models.layers import ProjectionHead, check_frozen, scale_features
 from raystp.models.training.samples import mean_squared_error
 from raystp.models.transformer import Transformer
 
@@ -78,12 +78,7 @@ class GeneQuery(nn.Module):
         It is part of the model and stored with it. Raises ModelError for a model with an image encoder, whose
         features change in training.
         """
-        if self.tower is not None:
-            msg = (
-                "the features of an image encoder that is trained with the model change, so they are not standardised: "
-                "call standardize() only on a model without `encoder`"
-            )
-            raise ModelError(msg)
+        check_frozen(self.tower)
         scale_features((self.image_mean, self.image_scale), features, self.options.feature_scaling)
 
     def standardize_labels(

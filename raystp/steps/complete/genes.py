@@ -9,9 +9,9 @@ from jaxtyping import Float64, Int64
 
 from raystp.artifacts import Artifact
 from raystp.errors import PanelError, RaystpError, some
-from raystp.expression.gene_names import GeneNames, gene_aliases, unify_names
+from raystp.expression.genes.names import GeneNames, gene_aliases, unify_names
+from raystp.expression.genes.panel import match_panel, read_panel
 from raystp.expression.normalise import log1p_cp10k
-from raystp.expression.panel import match_panel, read_panel
 from raystp.expression.schema import read_section
 from raystp.expression.sections import gene_names_of, sections_of
 from raystp.models.completion.genes import expressed_genes, most_spatial

@@ -13,7 +13,7 @@ from raystp import tables
 from raystp.artifacts import Artifact
 from raystp.errors import RaystpError, failure_as_reason
 from raystp.expression.completed import CompletedSection, read_completed, write_completed
-from raystp.expression.gene_names import Aliases
+from raystp.expression.genes.names import Aliases
 from raystp.expression.sections import SectionCounts, check_panel, load_counts
 from raystp.models.completion.hidden import GeneMeanCompletion, HiddenErrors, errors_on_hidden
 from raystp.models.completion.linear import LinearOptions, fit_linear

@@ -11,7 +11,7 @@ from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ConfigError, some
 from raystp.evaluate.metrics.genes import GeneSets, gene_sets, named_sets
 from raystp.evaluate.metrics.score import ScoreLabel
-from raystp.expression.gene_names import Aliases
+from raystp.expression.genes.names import Aliases
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import input_folders, reopen_embeddings
 from raystp.storage import StoragePath

@@ -20,7 +20,7 @@ from raystp.evaluate.report.score_tables import score_tables
 from raystp.evaluate.report.sections import prediction_figures, uncertainty_figures
 from raystp.evaluate.report.slide_figures import SlideThumbnail, png
 from raystp.steps.evaluate.predictions import Prediction
-from raystp.steps.impute.work import thumbnail_of
+from raystp.steps.impute.tiles import thumbnail_of
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
 

@@ -1,29 +1,22 @@
 """Predict a slide in one of Ray's processes: read its tiles chunk by chunk, predict, and write the files."""
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from jaxtyping import Bool, Float32
-from PIL import Image
 
 from raystp import tables
-from raystp.artifacts import Artifact, open_artifact
+from raystp.artifacts import Artifact
 from raystp.errors import ArtifactError
-from raystp.expression.gene_names import NO_ALIASES, Aliases
-from raystp.expression.schema import read_section
-from raystp.expression.sections import embeddings_of, load_counts, sections_of
+from raystp.expression.sections import embeddings_of
 from raystp.impute.calibration import Calibration
 from raystp.impute.imputer import FoundNeighbours, Imputed, NeighborImputer
 from raystp.impute.neighbours import neighbours_table, rows_and_weights
 from raystp.impute.stream import PredictionPart, SlidePrediction, write_in_parts
-from raystp.impute.writer import SlideOverview, TileTable
 from raystp.index.open import open_reference_index
 from raystp.index.queries import is_far
 from raystp.index.remote import RemoteIndex
@@ -31,10 +24,10 @@ from raystp.models.methods import open_predictor
 from raystp.models.predict import predict_slide
 from raystp.models.predictor import ContrastivePredictor, DirectPredictor, MapPredictor
 from raystp.models.store import load_model
+from raystp.steps.impute.tiles import tile_table
 from raystp.storage import StoragePath
 from raystp.storage.attempt_ledger import MAX_CRASHES, AttemptLedger
 from raystp.tables import MAPS
-from raystp.units import Level0Pixels
 
 Distance = Float32[np.ndarray, " tile"]
 Chunk = tuple[pa.Table, FoundNeighbours, Distance]
@@ -276,54 +269,6 @@ class SlidePredictor:
             "schema_version": 1,
         }
         return provenance if task.index is None else {**provenance, "index": task.index.manifest.folder}
-
-
-def tile_table(
-    slide: str,
-    tiles: pa.Table,
-    genes: list[str],
-    *,
-    embeddings: Artifact,
-    spots: Artifact | None,
-    aliases: Aliases = NO_ALIASES,
-) -> tuple[TileTable, ad.AnnData | None]:
-    """Return names and centres of a slide's tiles, and the measured expression of their spots where there is any.
-
-    A gene that the section has not measured is NaN.
-    """
-    x, y, side = (tiles[name].to_numpy() for name in ("x", "y", "side"))
-    names = tiles["spot"].to_pylist()
-    measured, diameter = None, float(side[0]) if len(side) else 1.0
-    centres = np.stack([x + side / 2, y + side / 2], axis=1)
-    section = _section_on(spots, slide)
-    if spots is not None and section is not None and all(names):
-        counts = load_counts(spots, section)
-        diameter = counts.diameter_px
-        row_of = {spot: row for row, spot in enumerate(counts.spots)}
-        centres = counts.xy[[row_of[name] for name in names]]  # as measured: a tile's corner is rounded to a pixel
-        source = read_section(spots.path / "sections" / f"{section}.h5ad")
-        measured = ad.AnnData(
-            counts.expression(genes, aliases), obs=source.obs, var=pd.DataFrame(index=pd.Index(genes))
-        )
-    numbered = zip(names, tiles["tile"].to_pylist(), strict=True)
-    names = [spot or f"{slide}-{tile:06d}" for spot, tile in numbered]
-    return TileTable(slide, names, centres, Level0Pixels(diameter), thumbnail_of(embeddings, slide)), measured
-
-
-def _section_on(spots: Artifact | None, slide: str) -> str | None:
-    """Return the section that was measured on a slide."""
-    sections = sections_of(spots) if spots is not None else {}
-    return next((name for name, section in sections.items() if section["slide"] == slide), None)
-
-
-def thumbnail_of(embeddings: Artifact, slide: str) -> SlideOverview:
-    """Return a slide's thumbnail, from the tiles that were embedded."""
-    tiles = open_artifact(StoragePath(embeddings.manifest.notes["tiles"]), "tile")
-    content = (tiles.path / "thumbnails" / f"{slide}.png").read_bytes()
-    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    rows = tiles.table("slides.parquet", tables.SLIDES).to_pylist()
-    width = next(row["width"] for row in rows if row["slide"] == slide)
-    return SlideOverview(pixels, pixels.shape[1] / width)
 
 
 def _tile_columns(chunk: pa.Table) -> dict[str, pa.Array]:

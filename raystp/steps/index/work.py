@@ -17,7 +17,7 @@ from jaxtyping import Float32
 
 from raystp.artifacts import Artifact
 from raystp.errors import failure_as_reason, some
-from raystp.expression.gene_names import Aliases
+from raystp.expression.genes.names import Aliases
 from raystp.expression.sections import check_panel, sections_of
 from raystp.expression.training_set import SpotTable, join_section, stack_sections
 from raystp.index.description import ExpressionRecord, ShardRecord

@@ -12,7 +12,7 @@ from pydantic import Field, create_model, field_validator
 
 from raystp.config import Config, StepConfig
 from raystp.errors import ConfigError
-from raystp.expression.panel import PanelConfig
+from raystp.expression.genes.panel import PanelConfig
 from raystp.models.method import Method, NoOptions, Options
 from raystp.models.methods import METHODS
 from raystp.models.training.options import FitOptions

@@ -9,7 +9,7 @@ from raystp.artifacts import Artifact
 from raystp.errors import ConfigError, LeakError, some
 from raystp.evaluate.protocols import EvaluationProtocol
 from raystp.expression.folds import Split
-from raystp.expression.gene_names import GeneNames
+from raystp.expression.genes.names import GeneNames
 from raystp.expression.sections import sections_of
 from raystp.expression.training_set import TrainingSetSpec
 

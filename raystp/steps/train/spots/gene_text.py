@@ -12,7 +12,7 @@ from raystp.encoders.text.hashed import GeneTextEncoder, HashedText, RandomText,
 from raystp.encoders.text.language_model import read_model_text
 from raystp.encoders.text.table import read_table_text
 from raystp.errors import ConfigError
-from raystp.expression.gene_text import gene_texts, read_descriptions, read_gene_names, read_gmt
+from raystp.expression.genes.text import gene_texts, read_descriptions, read_gene_names, read_gmt
 from raystp.models.unseen_genes import shuffled_texts
 from raystp.storage import StoragePath
 

@@ -12,8 +12,8 @@ from raystp.errors import some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.embeddings.join import features_record
 from raystp.expression.folds import Split, sections_named, split_by_patient, split_by_section
+from raystp.expression.genes.panel import choose_panel, panel_aliases
 from raystp.expression.normalise import targeted_warning
-from raystp.expression.panel import choose_panel, panel_aliases
 from raystp.expression.sections import sections_of
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_measured, with_completed_labels
 from raystp.missing import column_means, has_missing

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raystp.errors import SectionError
-from raystp.expression.gene_text import gene_texts, read_descriptions, read_gene_names, read_gmt
+from raystp.expression.genes.text import gene_texts, read_descriptions, read_gene_names, read_gmt
 from raystp.storage import StoragePath
 from tests.conftest import SHARED
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raystp.errors import SectionError
-from raystp.expression.gene_names import (
+from raystp.expression.genes.names import (
     GeneNames,
     check_shared,
     gene_aliases,

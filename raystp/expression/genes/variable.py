@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from raystp.errors import PanelError, some
-from raystp.expression.gene_names import GeneNames, kind_of, unify_names
+from raystp.expression.genes.names import GeneNames, kind_of, unify_names
 from raystp.expression.normalise import log1p_scaled
 
 MIN_SHARE = 0.10

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from raystp.errors import PanelError
+from raystp.expression.genes.panel import match_panel, read_panel
+from raystp.expression.genes.variable import gene_statistics, most_variable_genes
 from raystp.expression.normalise import log1p_cp10k
-from raystp.expression.panel import match_panel, read_panel
-from raystp.expression.variable import gene_statistics, most_variable_genes
 from raystp.storage import StoragePath
 
 Make = Callable[..., ad.AnnData]

@@ -20,10 +20,10 @@ from pydantic import Field
 from raystp.artifacts import Artifact
 from raystp.config import Config, Location
 from raystp.errors import PanelError, some
-from raystp.expression.gene_names import Aliases, GeneNames, check_shared, gene_aliases, kind_of
+from raystp.expression.genes.names import Aliases, GeneNames, check_shared, gene_aliases, kind_of
+from raystp.expression.genes.variable import most_variable_genes
 from raystp.expression.schema import read_section
 from raystp.expression.sections import gene_names_of, sections_of
-from raystp.expression.variable import most_variable_genes
 from raystp.storage import StoragePath
 from raystp.storage.text_files import decode_text, read_list, trimmed
 

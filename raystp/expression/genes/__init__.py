@@ -1,0 +1,1 @@
+"""Genes of sections: their names and ids, their texts, the panel to predict, the most variable ones."""

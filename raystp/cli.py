@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 
 from raystp.artifacts import Artifact
 from raystp.cluster.environment import explain
-from raystp.errors import ClusterError, RaystpError, describe_exception, unwrapped
+from raystp.errors import ClusterError, ConfigError, RaystpError, describe_exception, unwrapped
+from raystp.steps.printed import Printed
 
 STEPS = {
     "spots": "measured sections -> one AnnData per section",
@@ -39,7 +40,7 @@ STEPS = {
 """Step -> its help. Each is a module of `raystp.steps` with `CONFIG` and `run`, which returns an artifact or a text."""
 
 CHORES = {"send": "send MLflow the records that it did not accept during the runs"}
-"""The same for commands without an artifact; `run` returns a text."""
+"""The same for commands without an artifact; `run` returns a text, or what is printed as it is (`Printed`)."""
 
 SHOWN_FAILURES = 20
 """Failures in the JSON summary, one of each slide; the artifact's failures table has all of them."""
@@ -76,10 +77,13 @@ def _run(options: argparse.Namespace) -> int:
     importlib.import_module("raystp.cluster.progress").log_to_console()
     step = importlib.import_module(f"raystp.steps.{options.step}.step")
     began = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-    config = step.CONFIG.load(options.config, options.overrides)
+    config = step.CONFIG.load(options.config, [*_bare(step.CONFIG.positional, options), *options.overrides])
     if importlib.import_module("raystp.cluster.session").is_submitted():
         config.check_absolute()
     result = step.run(config)
+    if isinstance(result, Printed):
+        sys.stdout.write(result.text)
+        return INCOMPLETE if result.failures else DONE
     if isinstance(result, str):
         sys.stdout.write(f"{result}\n")
         return _ended(options.step, DONE, message=result)
@@ -89,6 +93,16 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.write(f"  equal work was finished at {result.manifest.created}: nothing was computed\n")
     status = INCOMPLETE if result.manifest.failures else DONE
     return _ended(options.step, status, **_facts(result), done_before=before)
+
+
+def _bare(field: str | None, options: argparse.Namespace) -> list[str]:
+    """Return the override that a bare argument stands for. Raises ConfigError for a step that takes none."""
+    if options.input is None:
+        return []
+    if field is None:
+        msg = f"raystp {options.step} takes no bare argument, got {options.input!r}; set a field with --set KEY=VALUE"
+        raise ConfigError(msg)
+    return [f"{field}={options.input}"]
 
 
 @contextlib.contextmanager
@@ -187,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     steps = parser.add_subparsers(dest="step", required=True, metavar="step")
     for name, words in {**STEPS, **CHORES}.items():
         step = steps.add_parser(name, help=words, description=words)
+        step.add_argument("input", nargs="?", metavar="INPUT", help="what the command reads, where it takes one")
         step.add_argument("--config", metavar="FILE", help="YAML file; only what differs from the defaults")
         step.add_argument(
             "--set",

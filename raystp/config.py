@@ -66,6 +66,9 @@ class StepConfig(Config, Generic[R]):
     where: ClassVar[frozenset[str]] = frozenset()
     """Fields with the path of an input; the fingerprint covers the input's own fingerprint instead."""
 
+    positional: ClassVar[str | None] = None
+    """The field that a bare argument of the command line sets: `raystp slides INPUT`. None: it takes none."""
+
     name: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """The first part of the artifact's folder name; the second is the fingerprint."""
 

@@ -1,0 +1,12 @@
+"""What a command prints that writes no artifact and whose standard output is data for a file or another program."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Text for standard output, which has nothing else: no summary and no JSON line follow."""
+
+    text: str
+    failures: int = 0
+    """Rows with a problem; the exit status is then 3."""

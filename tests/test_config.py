@@ -14,7 +14,7 @@ from raystp import cli
 from raystp.config import Config, Location, RunConfig, StepConfig, relative_paths
 from raystp.config_values import ValuesOf, field_names, field_type, members, read_override
 from raystp.errors import ConfigError
-from raystp.steps.encoder_source import EncoderConfig
+from raystp.steps.input_config import EncoderConfig
 from raystp.steps.train.config import TrainConfig
 
 

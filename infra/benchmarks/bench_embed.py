@@ -29,7 +29,8 @@ from bench_embed_watch import WatchedRun, watch
 
 from raystp.artifacts import Artifact
 from raystp.encoders.registry import build
-from raystp.steps.encoder_source import EncoderConfig, spec_of
+from raystp.steps.encoder_source import spec_of
+from raystp.steps.input_config import EncoderConfig
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 600.0

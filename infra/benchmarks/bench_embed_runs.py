@@ -30,7 +30,8 @@ from raystp.encoders.registry import describe
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.reader import SlideTiles
 from raystp.steps.embed.work import EmbedWork, EncoderOutput
-from raystp.steps.encoder_source import EncoderConfig, source_of
+from raystp.steps.encoder_source import source_of
+from raystp.steps.input_config import EncoderConfig
 from raystp.storage import StoragePath
 from raystp.units import TilePixels
 

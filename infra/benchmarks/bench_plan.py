@@ -18,7 +18,8 @@ from raystp.cluster.streams.units import StreamResources
 from raystp.steps.embed.reader import SlideTiles
 from raystp.steps.embed.step import plan_units
 from raystp.steps.embed.work import EmbedWork, EncoderOutput
-from raystp.steps.encoder_source import EncoderConfig, source_of
+from raystp.steps.encoder_source import source_of
+from raystp.steps.input_config import EncoderConfig
 from raystp.storage import StoragePath
 from raystp.units import TilePixels
 

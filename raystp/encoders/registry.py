@@ -21,8 +21,9 @@ from raystp.encoders.families import cards as card_family
 from raystp.encoders.families import hub_models as hub_family
 from raystp.encoders.families import mobilenet, tiny
 from raystp.encoders.families import timm_models as timm_family
+from raystp.encoders.features import OWN_ROW, FeatureOptions
 from raystp.encoders.published import bioptimus, ctranspath, gigapath, histai, kaiko, mahmood_lab, owkin, paige, resnet
-from raystp.encoders.stages import OWN_ROW, FeatureOptions, LayerFeatures, layers_dim
+from raystp.encoders.stages import LayerFeatures, layers_dim
 from raystp.errors import EncoderError
 from raystp.units import Microns, TilePixels
 

@@ -2,24 +2,13 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from raystp.artifacts import Artifact, open_artifact, resolve
-from raystp.config import Location
 from raystp.errors import ModelError
 from raystp.expression.embeddings.join import features_record, join_embeddings_of
 from raystp.models.neighbours import neighbour_means
 from raystp.storage import StoragePath
-
-OneOrMany = str | Annotated[tuple[str, ...], Field(min_length=1)]
-
-EmbeddingNames = Annotated[OneOrMany, Location("embed")]
-"""`embed/<name>`, or a list of them."""
-
-OptionalEmbeddingNames = Annotated[OneOrMany | None, Location("embed")]
-"""The same, or None: pydantic finds a `Location` of the whole field only, not of a part of a union."""
 
 Record = Mapping[str, Any]
 """A model's record."""

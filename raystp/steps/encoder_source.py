@@ -3,46 +3,19 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from raystp.artifacts import resolve
-from raystp.config import Config, Location
 from raystp.encoders.encoder import Encoder, EncoderSpec
+from raystp.encoders.features import OWN_ROW, FeatureOptions
 from raystp.encoders.registry import build, features_dim, identity
-from raystp.encoders.stages import OWN_ROW, FeatureOptions
 from raystp.errors import EncoderError
 from raystp.models.arrays import encoder_weights
 from raystp.models.store import load_model
+from raystp.steps.input_config import EncoderConfig
 from raystp.storage import StoragePath
-
-
-class EncoderConfig(Config):
-    """An encoder and its weights."""
-
-    name: str = "tiny"
-    """A name of the registry (uni_v2, virchow2, resnet50 ...), `timm:<model>`, `vit_*`, or `hf-hub:<owner>/<name>`."""
-
-    weights: Annotated[str | None, Location()] = None
-    """A local file (or URI) with the encoder's weights: safetensors, or .bin and .pt that hold only tensors."""
-
-    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """The expected digest of the weights file."""
-
-    random: bool = False
-    """Use untrained weights: a control that must be requested, never a default."""
-
-    seed: int = 0
-    """Seed of random weights."""
-
-    trained: Annotated[str | None, Location("train")] = None
-    """Instead of all other fields: the image tower of a model that was trained end to end, `train/<name>`."""
-
-    def fingerprint_values(self) -> dict[str, object]:
-        """Return what is computed: without path and expected digest, since the digest that was found is an input."""
-        return self.model_dump(mode="json", exclude={"weights", "sha256", "trained"})
 
 
 @dataclass(frozen=True)

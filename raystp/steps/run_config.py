@@ -1,18 +1,21 @@
-"""The `run` sections that several steps share: MLflow tracking, and the node's cache of slides."""
+"""The `run` sections that several steps share: MLflow tracking, and the node's cache of slides.
+
+Configs are read by `raystp STEP --help`, so MLflow and pyarrow are imported where they are used.
+"""
 
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from raystp.cluster.tracking.delivery import sqlite_uri
-from raystp.cluster.tracking.outbox import Tracker
 from raystp.config import Location, RunConfig
 from raystp.errors import ConfigError
-from raystp.storage import StoragePath
-from raystp.storage.node_cache import NodeCache
+
+if TYPE_CHECKING:
+    import raystp.cluster.tracking.outbox
+    import raystp.storage.node_cache
 
 GIGABYTE = 1_000_000_000
 
@@ -26,12 +29,18 @@ class TrackedRun(RunConfig):
     experiment: str | None = None
     """MLflow's experiment. The default is the cohort's name, which is the name of the measured spots."""
 
-    def tracker(self, cohort: str) -> Tracker:
+    def tracker(self, cohort: str) -> "raystp.cluster.tracking.outbox.Tracker":
         """Return the tracker of a cohort's runs; raise ConfigError for a remote store without `tracking`."""
-        store = StoragePath.of(self.store)
-        return Tracker(self._uri(store), self.experiment or cohort, store)
+        from raystp.cluster.tracking.outbox import Tracker  # noqa: PLC0415 -- imports MLflow
+        from raystp.storage import StoragePath  # noqa: PLC0415 -- imports pyarrow
 
-    def _uri(self, store: StoragePath) -> str | None:
+        return Tracker(self._uri(), self.experiment or cohort, StoragePath.of(self.store))
+
+    def _uri(self) -> str | None:
+        from raystp.cluster.tracking.delivery import sqlite_uri  # noqa: PLC0415 -- imports MLflow
+        from raystp.storage import StoragePath  # noqa: PLC0415 -- imports pyarrow
+
+        store = StoragePath.of(self.store)
         if self.tracking is not None:
             return None if self.tracking == "none" else self.tracking
         if not store.is_local:
@@ -50,7 +59,9 @@ class SlideRun(RunConfig):
     cache_gb: float = Field(default=50.0, gt=0)
     """Size limit of the cache in GB. Slides in use are kept even above it."""
 
-    def node_cache(self) -> NodeCache:
+    def node_cache(self) -> "raystp.storage.node_cache.NodeCache":
         """Return the cache's settings; each node that receives them uses its own disk."""
+        from raystp.storage.node_cache import NodeCache  # noqa: PLC0415 -- imports pyarrow
+
         default = Path(tempfile.gettempdir()) / f"raystp-slides-{os.getuid()}"
         return NodeCache(Path(self.cache).expanduser() if self.cache else default, int(self.cache_gb * GIGABYTE))

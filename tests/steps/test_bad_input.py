@@ -17,7 +17,7 @@ import pytest
 from raystp import cli, tables
 from raystp.artifacts import resolve
 from raystp.errors import ConfigError, EncoderError
-from raystp.expression.readers.source import SectionOptions
+from raystp.expression.readers.options import SectionOptions
 from raystp.slides.table import SlideRow
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.config import EmbedConfig

@@ -19,7 +19,7 @@ from raystp.index.write import write_reference_index
 from raystp.models.baselines.gene_mean import fit_gene_mean
 from raystp.models.store import load_model, save_model
 from raystp.slides.table import read_slide_table
-from raystp.steps.spots.step import SpotsConfig
+from raystp.steps.spots.config import SpotsConfig
 from raystp.storage import StoragePath, is_safe_name
 from tests.storage.conftest import CANARY
 

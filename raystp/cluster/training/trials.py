@@ -9,7 +9,7 @@ sweeps only from a store that no other user can write to.
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -24,16 +24,6 @@ from ray.tune.search.optuna import OptunaSearch
 from raystp.cluster.training.workers import HISTORY, inside_trial
 from raystp.errors import RaystpError
 from raystp.storage import StoragePath
-
-DISTRIBUTIONS: dict[str, Callable[..., object]] = {
-    "choice": lambda *values: tune.choice(list(values)),
-    "uniform": tune.uniform,
-    "loguniform": tune.loguniform,
-    "quniform": tune.quniform,
-    "randint": tune.randint,
-    "lograndint": tune.lograndint,
-}
-"""Name -> Ray Tune's distribution; the upper bound of `randint` and `lograndint` is exclusive."""
 
 TUNE_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials name their files by absolute paths
@@ -150,12 +140,16 @@ def sweep(
     else:
         tuner = Tuner(
             trainable,
-            param_space={key: DISTRIBUTIONS[str(kind)](*arguments) for key, (kind, *arguments) in search.space.items()},
+            param_space={key: _distribution(str(kind), arguments) for key, (kind, *arguments) in search.space.items()},
             tune_config=_tune_config(search, limits),
             run_config=_run_config(name, storage),
         )
     tuner.fit()
     return sorted(_TuneCallback.trials, key=lambda trial: trial.number)
+
+
+def _distribution(name: str, arguments: Sequence[object]) -> Any:
+    return tune.choice(list(arguments)) if name == "choice" else getattr(tune, name)(*arguments)
 
 
 def _run_config(name: str, storage: Mapping[str, Any]) -> tune.RunConfig:

@@ -7,23 +7,16 @@ genes). `bulk.slides` says which slides belong to which case.
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
 
 from raystp.errors import PanelError, SectionError, some
+from raystp.expression.bulk.kinds import Scale
 from raystp.expression.bulk.tables import BulkTable, read_table
 from raystp.expression.genes.panel import close_names
 from raystp.expression.normalise import log1p_cp10k
 from raystp.storage import StoragePath
-
-Scale = Literal["counts", "expression", "signed"]
-"""Scale of a table's values.
-
-`counts`: raw counts, normalised to log1p of counts per ten thousand over all genes of the table. `expression`:
-non-negative values (log1p of TPM, say), used unchanged. `signed`: any values (z-scores), used unchanged.
-"""
 
 
 @dataclass(frozen=True)

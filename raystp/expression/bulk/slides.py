@@ -4,14 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from raystp.errors import SectionError, some
+from raystp.expression.bulk.kinds import Samples
 from raystp.storage import StoragePath
 from raystp.storage.text_files import read_text_table
-
-Samples = Literal["tumour", "normal", "control", "all"]
-"""Kinds of samples of a TCGA barcode."""
 
 SAMPLES = {range(1, 10): "tumour", range(10, 20): "normal", range(20, 30): "control"}
 """Sample codes of a TCGA barcode -> kind of sample."""

@@ -10,17 +10,15 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import anndata as ad
 import numpy as np
 from jaxtyping import Int64
-from pydantic import Field
 
 from raystp.artifacts import Artifact
-from raystp.config import Config, Location
 from raystp.errors import PanelError, some
 from raystp.expression.genes.names import Aliases, GeneNames, check_shared, gene_aliases, kind_of
+from raystp.expression.genes.panel_config import Absent, PanelConfig
 from raystp.expression.genes.variable import most_variable_genes
 from raystp.expression.schema import read_section
 from raystp.expression.sections import gene_names_of, sections_of
@@ -29,27 +27,6 @@ from raystp.storage.text_files import decode_text, read_list, trimmed
 
 MAX_SUGGESTIONS = 5
 """With more unknown genes than this, the names are probably of another kind, and no close names are listed."""
-
-
-Absent = Literal["mask", "drop", "common", "refuse"]
-
-
-class PanelConfig(Config):
-    """The genes to predict."""
-
-    name: str = "variable"
-    """Printed with every score. Give a panel that others chose on the test sections a name of its own."""
-
-    file: Annotated[str | None, Location()] = None
-    """A list of genes: .npy (strings), .txt (one per line, `# remarks`) or .json ({"genes": [...]} or a list)."""
-
-    variable: int = Field(default=1000, ge=1)
-    """Without a file: the number of most variable genes among those that every training section measured."""
-
-    absent: Absent = "mask"
-    """Genes of the file that a training section has not measured. `mask`: such a section is left out of the gene's
-    loss, and a gene that no section measured is an error; `drop`: the same, but a gene that no section measured is left
-    out of the panel; `common`: only genes that every section measured stay; `refuse`: either is an error."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Float64
 
 from raystp.errors import ModelError
 from raystp.models.arrays import Arrays
+from raystp.models.completion.options import LinearOptions
 from raystp.models.completion.values import (
     SectionValues,
     check_counted,
@@ -21,26 +22,6 @@ from raystp.models.completion.values import (
     nearest_spots,
     real_share,
 )
-from raystp.models.training.options import check_at_least
-
-
-@dataclass(frozen=True)
-class LinearOptions:
-    """Options of the linear completion."""
-
-    alpha: float = 1000.0
-    """The ridge penalty. On one section of HER2ST, penalties of 30 to 1,000 gave errors of .224 to .193."""
-    neighbours: int = 6
-    """Spots whose mean is an input; 0 for the spot alone."""
-    draws: int = 4
-    """Random masks per training section."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_at_least(self, {"alpha": 0, "neighbours": 0, "draws": 1})
-        if self.alpha == 0:
-            msg = "linear.alpha must be above 0: inputs of hidden entries are 0, so the problem is singular without it"
-            raise ModelError(msg)
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,8 @@ import scipy.sparse as sp
 from jaxtyping import Float32
 
 from raystp.models.arrays import Arrays
+from raystp.models.completion.options import MedianOptions
 from raystp.models.completion.values import SectionValues, keep_real, neighbour_graph
-from raystp.models.training.options import check_at_least
-
-
-@dataclass(frozen=True)
-class MedianOptions:
-    """Options of the adaptive median."""
-
-    hops: int = 4
-    """Largest neighbourhood, in steps from spot to spot."""
-
-    def __post_init__(self) -> None:
-        check_at_least(self, {"hops": 1})
 
 
 @dataclass(frozen=True)

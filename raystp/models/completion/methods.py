@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from raystp.models.arrays import Arrays
-from raystp.models.completion.linear import LinearOptions, fit_linear, open_linear
-from raystp.models.completion.median import MedianCompletion, MedianOptions
-from raystp.models.completion.spackle import SpackleOptions, fit_spackle, open_spackle
+from raystp.models.completion.linear import fit_linear, open_linear
+from raystp.models.completion.median import MedianCompletion
+from raystp.models.completion.options import LinearOptions, MedianOptions, SpackleOptions
+from raystp.models.completion.spackle import fit_spackle, open_spackle
 from raystp.models.completion.values import SectionValues
 
 History = list[dict[str, float]]

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from raystp.errors import ModelError
 from raystp.models.arrays import Arrays
+from raystp.models.completion.options import SpackleOptions
 from raystp.models.completion.values import (
     SectionValues,
     check_counted,
@@ -29,35 +30,9 @@ from raystp.models.completion.values import (
     nearest_spots,
     real_share,
 )
-from raystp.models.training.options import check_at_least
 
 _BATCH = 1024
 """Spots completed at a time: limits the memory and does not change the result."""
-
-
-@dataclass(frozen=True)
-class SpackleOptions:
-    """Options of SpaCKLE; the published values, but for the number of steps."""
-
-    neighbours: int = 18
-    layers: int = 2
-    heads: int = 1
-    feedforward: int = 2048
-    dropout: float = 0.1
-    lr: float = 1e-3
-    batch_size: int = 256
-    steps: int = 500
-    """Optimiser steps. The released code takes 1,000; with the mended loss the error is lowest at 200 to 500."""
-    check_every: int = 20
-    """Steps between two checks of the error on hidden entries of the validation sections."""
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        counts = ("layers", "heads", "feedforward", "batch_size", "steps", "check_every")
-        check_at_least(self, {"neighbours": 0, "dropout": 0, **dict.fromkeys(counts, 1)})
-        if self.dropout >= 1 or self.lr <= 0:
-            msg = f"options of spackle: dropout must be below 1 and lr above 0, got {self.dropout} and {self.lr}"
-            raise ModelError(msg)
 
 
 class Spackle(nn.Module):

@@ -5,10 +5,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from raystp.config import Config, Location, RunConfig, StepConfig
-from raystp.models.completion.linear import LinearOptions
-from raystp.models.completion.median import MedianOptions
-from raystp.models.completion.methods import COMPLETIONS
-from raystp.models.completion.spackle import SpackleOptions
+from raystp.models.completion.options import LinearOptions, MedianOptions, SpackleOptions
+
+OPTION_PARTS = ("median", "linear", "spackle")
+"""Parts with the options of one method each."""
 
 
 class CompletedGenes(Config):
@@ -80,4 +80,4 @@ class CompleteConfig(StepConfig[CompleteRun]):
         """Return what is computed; options of other methods and the path of the list of genes are left out."""
         values = super().fingerprint_values()
         values["genes"] = {"listed": True} if self.genes.file is not None else values["genes"]
-        return {key: value for key, value in values.items() if key == self.method or key not in COMPLETIONS}
+        return {key: value for key, value in values.items() if key == self.method or key not in OPTION_PARTS}

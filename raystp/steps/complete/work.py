@@ -16,10 +16,10 @@ from raystp.expression.completed import CompletedSection, read_completed, write_
 from raystp.expression.genes.names import Aliases
 from raystp.expression.sections import SectionCounts, check_panel, load_counts
 from raystp.models.completion.hidden import GeneMeanCompletion, HiddenErrors, errors_on_hidden
-from raystp.models.completion.linear import LinearOptions, fit_linear
-from raystp.models.completion.median import MedianCompletion, MedianOptions
+from raystp.models.completion.linear import fit_linear
+from raystp.models.completion.median import MedianCompletion
 from raystp.models.completion.methods import COMPLETIONS, Completion
-from raystp.models.completion.spackle import SpackleOptions
+from raystp.models.completion.options import LinearOptions, MedianOptions, SpackleOptions
 from raystp.models.completion.values import SectionValues, mask_rates, real_share
 from raystp.models.store import load_completion, save_completion
 from raystp.storage import StoragePath

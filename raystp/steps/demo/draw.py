@@ -9,11 +9,11 @@ from raystp.expression.schema import SectionInfo, SpotPositions, make_section, w
 from raystp.expression.synthetic.programs import Programs, expected_expression, measure
 from raystp.expression.synthetic.spots import PITCH, type_fractions, visium_positions
 from raystp.slides.synthetic.slide import TISSUES, damage, draw_slide, draw_stain, tissue_map, write_slide
+from raystp.steps.demo.config import CELL
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, MicronsPerPixel
 
 MPP = MicronsPerPixel(0.5)
-CELL = 16
 SPOT_UM = 55.0
 MAX_GLASS = 0.5
 UNMEASURED, DAMAGED = "unmeasured", "damaged"

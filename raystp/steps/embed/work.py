@@ -16,7 +16,8 @@ from raystp import tables
 from raystp.cluster.streams.units import Pixels, Vectors, WorkUnit
 from raystp.encoders.batches import Batch
 from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOptions, Precision, stored_precision
-from raystp.encoders.stages import OWN_ROW, FeatureOptions, with_features
+from raystp.encoders.features import OWN_ROW, FeatureOptions
+from raystp.encoders.stages import with_features
 from raystp.errors import EncoderError
 from raystp.steps.embed.failed_tiles import write_failed_tiles
 from raystp.steps.embed.reader import SlideTiles, UnitReader

@@ -8,7 +8,7 @@ from raystp.config import Location, RunConfig, StepConfig
 from raystp.config_values import NeighbourCount
 from raystp.impute.weights import WeightsName
 from raystp.models.methods import METHODS
-from raystp.steps.embedding_source import EmbeddingNames
+from raystp.steps.input_config import EmbeddingNames
 
 
 class ImputeRun(RunConfig):

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raystp.config import Location, RunConfig, StepConfig
-from raystp.steps.embedding_source import OptionalEmbeddingNames
+from raystp.steps.input_config import OptionalEmbeddingNames
 
 Vectors = Literal["expression", "image"]
 

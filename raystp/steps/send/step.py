@@ -3,29 +3,11 @@
 A run continues while its MLflow server is down, and keeps its undelivered entries in `<store>/tracking`.
 """
 
-from typing import ClassVar
-
-from pydantic import Field
-
 from raystp.cluster.tracking.outbox import send
-from raystp.config import StepConfig
 from raystp.errors import ConfigError, Unfinished
-from raystp.steps.run_config import TrackedRun
+from raystp.steps.send.config import SendConfig
 
 STEP = "send"
-
-
-class SendConfig(StepConfig[TrackedRun]):
-    """Configuration of `raystp send`."""
-
-    RENAMED: ClassVar[dict[str, str]] = {"patience_s": "timeout_s"}
-
-    timeout_s: float = Field(default=120.0, gt=0)
-    """How long to wait for the server, in seconds."""
-
-    run: TrackedRun = Field(default_factory=TrackedRun)
-
-
 CONFIG = SendConfig
 
 

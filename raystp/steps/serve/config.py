@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raystp.config import Config, Location, RunConfig, StepConfig
-from raystp.steps.encoder_source import EncoderConfig
+from raystp.steps.input_config import EncoderConfig
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -18,7 +18,8 @@ from raystp.cluster.serving.messages import (
     ResponseNeighbours,
 )
 from raystp.encoders.encoder import BatchEncoder
-from raystp.encoders.stages import OWN_ROW, FeatureOptions, with_features
+from raystp.encoders.features import OWN_ROW, FeatureOptions
+from raystp.encoders.stages import with_features
 from raystp.errors import EncoderError, ModelError, RaystpError
 from raystp.impute.calibration import Calibration
 from raystp.impute.imputer import FoundNeighbours, NeighborImputer
@@ -29,7 +30,8 @@ from raystp.models.methods import METHODS, open_predictor
 from raystp.models.predictor import ContrastivePredictor, DirectPredictor
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import neighbour_mean_of
-from raystp.steps.encoder_source import EncoderConfig, dim_of, features_of_block, source_of
+from raystp.steps.encoder_source import dim_of, features_of_block, source_of
+from raystp.steps.input_config import EncoderConfig
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.direct import DirectHandler, DirectInfo
 from raystp.steps.serve.pixels import SlideLibrary

@@ -2,23 +2,21 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
-
-from pydantic import Field
 
 from raystp.artifacts import Artifact, content_id, create_or_open, digest_of
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
-from raystp.config import Location, RunConfig, StepConfig
 from raystp.errors import ConfigError, StorageError, failure_as_reason
+from raystp.expression.readers.options import SectionOptions
 from raystp.expression.readers.registry import read
-from raystp.expression.readers.source import MAX_LOST, SectionOptions, SectionSource
+from raystp.expression.readers.source import SectionSource
 from raystp.expression.readers.space_ranger import files_beside
 from raystp.expression.schema import section_info, write_section
 from raystp.expression.section_checks.raw import warnings_of
 from raystp.expression.sections import SectionEntry
 from raystp.slides.table import SlideRow, read_slide_table
+from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.spots.summary import section_summary
 from raystp.storage import StoragePath
 
@@ -28,32 +26,6 @@ STEP = "spots"
 
 DEADLINE_S = 1800.0
 """Longest time to read one section: HDF5 can hang for ever in a damaged file."""
-
-
-class SpotsConfig(StepConfig[RunConfig]):
-    """Configuration of `raystp spots`."""
-
-    where: ClassVar[frozenset[str]] = frozenset({"slides", "root"})
-
-    slides: Annotated[str, Location("demo")]
-    """The slide table, a CSV; rows with `layout` and `counts` are measured sections. `demo/<name>`: that of a demo."""
-
-    root: Annotated[str | None, Location()] = None
-    """Folder or URI that the table's relative paths start from. The default is the table's own folder."""
-
-    min_counts: float | None = Field(default=None, ge=0)
-    """Fewest UMI of a spot; the default is the larger of 10 and 5 % of the section's median. 0 keeps every spot."""
-
-    max_lost: float = Field(default=MAX_LOST, ge=0, le=1)
-    """Largest share of the counts without a position, or of the positions in tissue without counts."""
-
-    counts_layer: str | None = None
-    """Where an h5ad has its raw counts: a layer, `X` or `raw`; the table's column of this name wins."""
-
-    allow_mirrored: bool = False
-    """Accept sections whose positions mirror the array of Visium, as those of a picture that was flipped."""
-
-    run: RunConfig = Field(default_factory=RunConfig)
 
 
 @dataclass(frozen=True)

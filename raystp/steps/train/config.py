@@ -12,11 +12,11 @@ from pydantic import Field, create_model, field_validator
 
 from raystp.config import Config, StepConfig
 from raystp.errors import ConfigError
-from raystp.expression.genes.panel import PanelConfig
+from raystp.expression.genes.panel_config import PanelConfig
 from raystp.models.method import Method, NoOptions, Options
 from raystp.models.methods import METHODS
 from raystp.models.training.options import FitOptions
-from raystp.steps.embedding_source import OptionalEmbeddingNames
+from raystp.steps.input_config import OptionalEmbeddingNames
 from raystp.steps.run_config import SlideRun, TrackedRun
 
 T = TypeVar("T", bound="TrainConfig")

@@ -5,13 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from raystp.cluster.training.trials import DISTRIBUTIONS
+from raystp.cluster.training.distributions import DISTRIBUTIONS
 from raystp.config import Config, StepConfig, read_yaml, relative_paths, set_field
 from raystp.config_values import ValuesOf
 from raystp.errors import ConfigError
 from raystp.steps.run_config import TrackedRun
 from raystp.steps.train.config import TrainConfig
-from raystp.storage import StoragePath
 
 _BOUNDS = {"choice": (1, 10_000), "quniform": (3, 3)}
 """Distribution -> fewest and most arguments; (2, 2) for all others."""
@@ -68,6 +67,8 @@ class TuneConfig(StepConfig[TuneRun]):
 
     def values(self) -> dict[str, Any]:
         """Return the train config's plain values, from the file or as given, with this sweep's store."""
+        from raystp.storage import StoragePath  # noqa: PLC0415 -- imports pyarrow, which `--help` does not need
+
         values = (
             copy.deepcopy(self.train)
             if isinstance(self.train, dict)
@@ -82,6 +83,8 @@ class TuneConfig(StepConfig[TuneRun]):
 
         Raises ConfigError where the values do not describe a training.
         """
+        from raystp.storage import StoragePath  # noqa: PLC0415 -- imports pyarrow, which `--help` does not need
+
         values = self.values()
         for key, value in (overrides or {}).items():
             set_field(values, key, value, f"space: {key}")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from raystp.errors import SectionError, StorageError
+from raystp.expression.readers.options import SectionOptions
 from raystp.expression.readers.registry import read
-from raystp.expression.readers.source import SectionOptions, SectionSource
+from raystp.expression.readers.source import SectionSource
 from raystp.storage import StoragePath
 
 OPTIONS = SectionOptions(min_counts=0.0, max_lost=0.5)

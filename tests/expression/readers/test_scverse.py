@@ -9,8 +9,9 @@ import pytest
 import scipy.sparse as sp
 
 from raystp.errors import SectionError
+from raystp.expression.readers.options import SectionOptions
 from raystp.expression.readers.registry import LAYOUTS, read
-from raystp.expression.readers.source import SectionOptions, SectionSource
+from raystp.expression.readers.source import SectionSource
 from raystp.expression.schema import section_info, write_section
 from raystp.storage import StoragePath
 

@@ -10,8 +10,9 @@ import scipy.io
 import scipy.sparse as sp
 
 from raystp.errors import SectionError
+from raystp.expression.readers.options import SectionOptions
 from raystp.expression.readers.registry import read
-from raystp.expression.readers.source import SectionOptions, SectionSource
+from raystp.expression.readers.source import SectionSource
 from raystp.storage import StoragePath
 
 BARCODES = ["AA-1", "BB-1", "CC-1", "DD-1", "EE-1"]

@@ -9,8 +9,9 @@ import pytest
 from jaxtyping import Float64
 
 from raystp.errors import SectionError
+from raystp.expression.readers.options import SectionOptions
 from raystp.expression.readers.registry import read
-from raystp.expression.readers.source import SectionOptions, SectionSource
+from raystp.expression.readers.source import SectionSource
 from raystp.expression.section_checks.raw import Notes, warnings_of
 from raystp.storage import StoragePath
 from tests.expression.toy_layouts import as_h5ad, checkerboard, square, toy

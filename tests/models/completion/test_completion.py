@@ -5,10 +5,11 @@ import pytest
 from jaxtyping import Float32, Float64
 
 from raystp.errors import ModelError
-from raystp.models.completion.linear import LinearOptions, fit_linear, open_linear
+from raystp.models.completion.linear import fit_linear, open_linear
 from raystp.models.completion.median import MedianCompletion
 from raystp.models.completion.methods import Completion
-from raystp.models.completion.spackle import SpackleOptions, fit_spackle, open_spackle
+from raystp.models.completion.options import LinearOptions, SpackleOptions
+from raystp.models.completion.spackle import fit_spackle, open_spackle
 from raystp.models.completion.values import (
     SectionValues,
     mean_of_real,

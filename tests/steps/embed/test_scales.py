@@ -19,7 +19,8 @@ from raystp.slides.table import SlideRow
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.reader import SlideTiles, UnitReader
 from raystp.steps.embed.work import EmbedWork, EncoderOutput
-from raystp.steps.encoder_source import EncoderConfig, source_of
+from raystp.steps.encoder_source import source_of
+from raystp.steps.input_config import EncoderConfig
 from raystp.steps.tile import step as tile
 from raystp.steps.tile.work import TileTask, tile_slide
 from raystp.storage import StoragePath

@@ -8,7 +8,7 @@ import pytest
 from raystp.artifacts import ArtifactWriter, resolve
 from raystp.errors import ConfigError
 from raystp.steps.pipeline import step as pipeline
-from raystp.steps.pipeline.step import PipelineConfig
+from raystp.steps.pipeline.config import PipelineConfig
 from raystp.storage import StoragePath
 
 TRAIN: dict[str, Any] = {"split": {"test": ["patient-C"]}, "panel": {"variable": 30}}

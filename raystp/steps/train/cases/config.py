@@ -5,19 +5,21 @@ both name the table by the same keys.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raystp.artifacts import Artifact, digest, resolve
 from raystp.config import Config, Location
 from raystp.errors import ConfigError, SectionError, some
-from raystp.expression.bulk.labels import Scale
-from raystp.expression.bulk.slides import Samples, SlideCases, read_slide_cases, tcga_cases
+from raystp.expression.bulk.kinds import Samples, Scale
 from raystp.models.methods import METHODS
-from raystp.steps.embedding_source import EmbeddingNames
+from raystp.steps.input_config import EmbeddingNames
 from raystp.steps.train.config import TrainConfig, is_mapping, with_method_options, with_published_fit
-from raystp.storage import StoragePath
+
+if TYPE_CHECKING:
+    import raystp.artifacts
+    import raystp.expression.bulk.slides
+    import raystp.storage
 
 BARCODES = "tcga"
 DEMO = "demo"
@@ -58,8 +60,11 @@ class CasesConfig(Config):
         values = {"scale": self.scale, "case": self.case, "slides": by}
         return values | ({"samples": self.samples} if by == BARCODES else {})
 
-    def path(self, store: str) -> StoragePath:
+    def path(self, store: str) -> "raystp.storage.StoragePath":
         """Return the path of the table; raises ConfigError where there is none."""
+        from raystp.artifacts import resolve  # noqa: PLC0415 -- imports pyarrow
+        from raystp.storage import StoragePath  # noqa: PLC0415 -- the same
+
         is_demo = self.table.startswith(f"{DEMO}/")
         path = resolve(store, self.table, DEMO).path / "bulk.csv" if is_demo else StoragePath.of(self.table)
         if not path.exists():
@@ -68,18 +73,26 @@ class CasesConfig(Config):
             raise ConfigError(msg)
         return path
 
-    def digests(self, store: str) -> dict[str, Artifact | str]:
+    def digests(self, store: str) -> "dict[str, raystp.artifacts.Artifact | str]":
         """Return the digests of the files, for a fingerprint: their content counts, not their path."""
+        from raystp.artifacts import Artifact, digest  # noqa: PLC0415 -- imports pyarrow
+
         found: dict[str, Artifact | str] = {"cases": digest(self.path(store))}
         listed = self.slides not in {None, BARCODES}
         return found | ({"slides of cases": digest(self._slides_path())} if listed else {})
 
-    def case_of_slides(self, patients: dict[str, str]) -> SlideCases:
+    def case_of_slides(self, patients: dict[str, str]) -> "raystp.expression.bulk.slides.SlideCases":
         """Return the cases of the slides that have one; `patients` is slide -> patient of the slide table.
 
         Raises ConfigError for a case of two patients, which could be on both sides of a split; SectionError where no
         slide has a case.
         """
+        from raystp.expression.bulk.slides import (  # noqa: PLC0415 -- imports pandas
+            SlideCases,
+            read_slide_cases,
+            tcga_cases,
+        )
+
         if self.slides is None:
             return SlideCases(dict(patients), {})
         if self.slides == BARCODES:
@@ -101,7 +114,9 @@ class CasesConfig(Config):
             raise ConfigError(msg)
         return found
 
-    def _slides_path(self) -> StoragePath:
+    def _slides_path(self) -> "raystp.storage.StoragePath":
+        from raystp.storage import StoragePath  # noqa: PLC0415 -- imports pyarrow
+
         path = StoragePath.of(str(self.slides))
         if not path.exists():
             msg = f"cases.slides: no table of slides and cases at {path}"

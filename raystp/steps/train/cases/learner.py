@@ -13,7 +13,8 @@ from raystp.artifacts import Artifact
 from raystp.cluster.training.workers import Worker
 from raystp.errors import ModelError
 from raystp.evaluate.metrics.genes import pcc_per_gene
-from raystp.expression.bulk.labels import BulkLabels, Scale, read_bulk
+from raystp.expression.bulk.kinds import Scale
+from raystp.expression.bulk.labels import BulkLabels, read_bulk
 from raystp.models.arrays import Arrays
 from raystp.models.method import Options
 from raystp.models.methods import METHODS, open_predictor

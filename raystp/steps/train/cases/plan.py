@@ -17,7 +17,8 @@ from raystp.expression.bulk.labels import BulkLabels, labels_of, variable_genes
 from raystp.expression.bulk.tables import read_table
 from raystp.expression.embeddings.join import features_record
 from raystp.expression.folds import Split, split_by_patient
-from raystp.expression.genes.panel import PanelConfig, read_panel
+from raystp.expression.genes.panel import read_panel
+from raystp.expression.genes.panel_config import PanelConfig
 from raystp.models.training.plan import RankLayout, check_workers
 from raystp.steps.embedding_source import open_embeddings
 from raystp.steps.train.cases.cohort import CaseCohort, check_listed, cohort_of, dim_of_embeddings

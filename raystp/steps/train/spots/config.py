@@ -10,9 +10,9 @@ from raystp.errors import ModelError
 from raystp.impute.calibration import CalibrateTo
 from raystp.impute.weights import WeightsName, all_rows_weights, weighting_of
 from raystp.models.methods import METHODS
-from raystp.steps.encoder_source import EncoderConfig
+from raystp.steps.input_config import EncoderConfig
 from raystp.steps.train.config import SplitConfig, TrainConfig, is_mapping, with_method_options, with_published_fit
-from raystp.steps.train.spots.gene_text import TextConfig
+from raystp.steps.train.spots.text_config import TextConfig
 
 PAIR = 2
 """Fewest samples that a loss can compare."""

@@ -169,6 +169,7 @@ def _run(package: Path, folder: Path, **steps: Mapping[str, object]) -> list[dic
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"step"')]
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_new_method_goes_through_every_step_by_its_folder_and_one_line(

@@ -110,6 +110,7 @@ def test_the_null_of_an_index_is_the_null_of_its_own_retrieval(
     assert np.abs(found - other).max() > 1e-2  # the default retrieval has another null
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_epoch_and_the_index_use_the_retrieval_of_the_training(smoke_store: Path) -> None:

@@ -20,6 +20,7 @@ from raystp.steps.train.retrieval import Retrieval, retrieve
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 
 
+@pytest.mark.faults
 def test_predictions_through_an_index_of_mclstexp_equal_those_in_memory(smoke_store: Path) -> None:
     """Acceptance 4 of mclSTExp: each section is embedded by a task of its own."""
     run: dict[str, Any] = {"store": str(smoke_store), "tracking": "none"}

@@ -39,7 +39,10 @@ STEPS = {
 }
 """Step -> its help. Each is a module of `raystp.steps` with `CONFIG` and `run`, which returns an artifact or a text."""
 
-CHORES = {"send": "send MLflow the records that it did not accept during the runs"}
+CHORES = {
+    "slides": "a folder, glob, prefix or table of slides -> a slide table of what their headers say, on stdout",
+    "send": "send MLflow the records that it did not accept during the runs",
+}
 """The same for commands without an artifact; `run` returns a text, or what is printed as it is (`Printed`)."""
 
 SHOWN_FAILURES = 20

@@ -58,6 +58,8 @@ class Slide(Protocol):
     """What the last call of `thumbnail` could not decode."""
     reader: str
     """Which reader is used: `tiled`, `openslide` or `flat`."""
+    vendor: str
+    """The format: OpenSlide's name of a scanner's format, `generic-tiff`, or the kind of a flat image (`jpeg`)."""
 
     def read(
         self, x: Level0Pixels, y: Level0Pixels, side: Level0Pixels, tile_px: TilePixels
@@ -109,20 +111,34 @@ def open_slide(
         SlideError: the file is not a slide, is damaged, or has no plausible um/px.
         StorageError: the object cannot be read.
     """
-    where = f"slide {name!r} ({path})"
-    if not path.is_local and path.name.lower().endswith(MULTI_FILE_SUFFIXES):
-        msg = f"{where} has a format of several files, which is read from local disk only; copy it to this machine"
-        raise SlideError(msg)
-    sources = ScaleSources(given=given_mpp, derived=derived_mpp)
-    if path.is_local and Path(path.uri).is_dir():
-        raise _folder_error(where, Path(path.uri))
     with contextlib.ExitStack() as stack:
-        opening = Opening(name, where, sources, stack)
+        opening = _opening(name, path, ScaleSources(given=given_mpp, derived=derived_mpp), stack)
         tiled = None if path.is_local else open_remote(opening, path)
         if tiled is not None:
             return tiled
         local = stack.enter_context(path.local() if cache is None else cache.fetch(path))
         return open_local(opening, local)
+
+
+def open_header(
+    name: str, path: StoragePath, *, given_mpp: float | None = None, derived_mpp: float | None = None
+) -> Slide | None:
+    """Open a slide as `open_slide` does if its header can be read by ranges; None for an object to be downloaded."""
+    if path.is_local:
+        return open_slide(name, path, given_mpp=given_mpp, derived_mpp=derived_mpp)
+    with contextlib.ExitStack() as stack:
+        return open_remote(_opening(name, path, ScaleSources(given=given_mpp, derived=derived_mpp), stack), path)
+
+
+def _opening(name: str, path: StoragePath, sources: ScaleSources, stack: contextlib.ExitStack) -> Opening:
+    """Return what the readers get. Raises SlideError for a path that no reader takes."""
+    where = f"slide {name!r} ({path})"
+    if not path.is_local and path.name.lower().endswith(MULTI_FILE_SUFFIXES):
+        msg = f"{where} has a format of several files, which is read from local disk only; copy it to this machine"
+        raise SlideError(msg)
+    if path.is_local and Path(path.uri).is_dir():
+        raise _folder_error(where, Path(path.uri))
+    return Opening(name, where, sources, stack)
 
 
 def _folder_error(where: str, folder: Path) -> SlideError:

@@ -1,11 +1,13 @@
-"""The slide table that the user writes: CSV, semicolons or tabs, one row per slide.
+"""The slides that the user gives: a table with one row per slide, or a folder, glob or prefix of slide files.
 
-Its columns are `slide`, `path`, `patient`, and optionally `mpp` (um/px of the scan; empty for the slide's own). For
-measured spots on this slide it also has `layout`, `counts`, `positions`, `section` and `spot_px` (for legacy ST without
-positions: pixels per array step), `pitch_um` (distance of neighbouring spots, if not the technology's), `library` (of a
-file with several), `image` (`hires` or `lowres`, where the slide is Space Ranger's picture) and `counts_layer` (of an
-h5ad). Relative paths start from `root`, by default the table's own folder. Columns `x_*`
-are covariates; other columns are not read, and a warning names them.
+A table is CSV (commas, semicolons or tabs), .xlsx or parquet. Its columns are `path`, `slide` (by default the file's
+name), `patient` (which measured sections need), and optionally `mpp` (um/px of the scan; empty for the slide's own).
+For measured spots on this slide it also has `layout`, `counts`, `positions`, `section` and `spot_px` (for legacy ST
+without positions: pixels per array step), `pitch_um` (distance of neighbouring spots, if not the technology's),
+`library` (of a file with several), `image` (`hires` or `lowres`, where the slide is Space Ranger's picture) and
+`counts_layer` (of an h5ad). Relative paths start from `root`, by default the table's own folder. Columns `x_*` are
+covariates; other columns are not read, and a warning names them. `inputs.schemes` has the columns of other tools that
+are read for these.
 """
 
 import difflib
@@ -18,12 +20,17 @@ from dataclasses import dataclass, field
 
 from raystp.artifacts import resolve
 from raystp.errors import ConfigError, some
+from raystp.slides.inputs.ids import barcode_patient, slide_ids
+from raystp.slides.inputs.listing import FoundSlides, find_slides, is_pattern, is_slide_name
+from raystp.slides.inputs.schemes import adopt
+from raystp.slides.inputs.sheets import read_sheet
 from raystp.storage import StoragePath, is_safe_name
-from raystp.storage.text_files import TextTable, parse_number, read_text_table
+from raystp.storage.text_files import TextTable, parse_number
 
 logger = logging.getLogger("raystp")
 
-REQUIRED = ("slide", "path", "patient")
+REQUIRED = ("path",)
+NAMES = ("slide", "patient")
 OPTIONAL = (
     "mpp",
     "layout",
@@ -36,6 +43,10 @@ OPTIONAL = (
     "image",
     "counts_layer",
 )
+ALL_COLUMNS = ("slide", "path", "patient", *OPTIONAL)
+FACTS = ("width", "height", "vendor", "problem")
+"""Columns that `raystp slides` writes about each file; no step reads them."""
+
 COVARIATE = "x_"
 """Start of the name of a column with a covariate."""
 
@@ -60,6 +71,7 @@ class SlideRow:
     slide: str
     path: StoragePath
     patient: str
+    """Empty if it is unknown, which only a slide without measured spots may be."""
     mpp: float | None
     layout: str | None
     counts: StoragePath | None
@@ -75,33 +87,62 @@ class SlideRow:
 
 
 def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]:
-    """Read the table; `demo/<name>` is the table of a demo cohort in the store.
+    """Read the slides of a table, folder, glob or prefix; `demo/<name>` is the table of a demo cohort in the store.
 
-    Warnings about columns and patients are logged. Raises ConfigError, with line and column, for an invalid table.
+    A folder has no measured spots, and patients only by TCGA barcodes. What was taken for what, and warnings, are
+    logged. Raises ConfigError, with line and column, for an invalid table.
     """
     path = resolve(store, table, "demo").path / "slides.csv" if table.startswith("demo/") else StoragePath.of(table)
-    base = StoragePath.of(root) if root is not None else path.parent
+    if is_pattern(table) or path.is_folder():
+        return _listed(find_slides(table, store=store), str(StoragePath.of(table)))
     if not path.exists():
-        msg = f"slides: no slide table at {path}; it is a CSV with the columns {', '.join(REQUIRED + OPTIONAL)}"
+        msg = (
+            f"slides: no slide table at {path}; it is a CSV with the columns {', '.join(ALL_COLUMNS)}, a folder of "
+            "slides, a glob, or a prefix of an object store"
+        )
         raise ConfigError(msg)
-    found = read_text_table(path, known=REQUIRED + OPTIONAL)
-    name_of, warnings = _columns(found)
-    rows = []
-    for row in found.rows:
-        cells = {name_of[column]: cell for column, cell in row.cells.items() if column in name_of}
-        rows.append(_row(f"{path}, line {row.line}", cells, base))
+    if is_slide_name(path.name):
+        return _listed(FoundSlides(path.parent, [path.name], []), str(path))
+    base = StoragePath.of(root) if root is not None else path.parent
+    adopted = adopt(read_sheet(path, known=ALL_COLUMNS), base)
+    name_of, warnings = _columns(adopted.table)
+    cells = [{name_of[name]: cell for name, cell in row.cells.items() if name in name_of} for row in adopted.table.rows]
+    named = _with_names(cells, has_ids="slide" in name_of.values())
+    rows = [_row(f"{path}, line {row.line}", one, base) for row, one in zip(adopted.table.rows, named, strict=True)]
     _check_rows(path, rows)
+    for note in adopted.notes:
+        logger.info(f"  {path}: {note}")
     for warning in warnings + _patient_warnings(rows):
         logger.warning(f"  {path}: {warning}")
     return rows
 
 
+def _listed(found: FoundSlides, where: str) -> list[SlideRow]:
+    """Return the rows of slide files that no table describes."""
+    ids, paths = found.ids(), found.paths()
+    rows = [
+        _row(where, {"slide": one, "path": path.uri, "patient": barcode_patient(one)}, found.base)
+        for one, path in zip(ids, paths, strict=True)
+    ]
+    for note in [*found.notes, *_patient_warnings(rows)]:
+        logger.warning(f"  {where}: {note}")
+    return rows
+
+
+def _with_names(rows: list[dict[str, str]], *, has_ids: bool) -> list[dict[str, str]]:
+    """Return the rows' cells with ids and patients that their file names give, where the table has none."""
+    if not has_ids:
+        ids = slide_ids([row.get("path", "") for row in rows])
+        rows = [{**row, "slide": one} for row, one in zip(rows, ids, strict=True)]
+    return [{**row, "patient": row.get("patient") or barcode_patient(row["slide"])} for row in rows]
+
+
 def _columns(table: TextTable) -> tuple[dict[str, str], list[str]]:
     """Return column of the file -> column of a slide table, and warnings; raise ConfigError for missing ones."""
-    known = REQUIRED + OPTIONAL
+    known = ALL_COLUMNS + FACTS
     name_of = {name: name.lower() if name.lower() in known else name for name in table.columns}
     other = [name for name in table.columns if name_of[name] not in known and not name.startswith(COVARIATE)]
-    absent = [name for name in known if name not in name_of.values()]
+    absent = [name for name in ALL_COLUMNS if name not in name_of.values()]
     faults = [f"lacks the column {some(missing)}"] if (missing := [n for n in REQUIRED if n in absent]) else []
     if repeated := [name for name, times in Counter(name_of.values()).items() if times > 1]:
         faults.append(f"has the column {some(repeated)} more than once")
@@ -112,7 +153,7 @@ def _columns(table: TextTable) -> tuple[dict[str, str], list[str]]:
         if like
     ]
     if faults:
-        allowed = f"a slide table has {', '.join(REQUIRED)} and may have {', '.join(OPTIONAL)}"
+        allowed = f"a slide table has {', '.join(REQUIRED)} and may have {', '.join(NAMES + OPTIONAL)}"
         found = f"; this one has {some(table.columns, 10) or 'none'}" if missing else ""
         msg = f"{table.where} {' and '.join(faults)}; {allowed}{found}"
         raise ConfigError(msg)
@@ -138,20 +179,24 @@ def _check_rows(path: StoragePath, rows: list[SlideRow]) -> None:
 
 def _patient_warnings(rows: list[SlideRow]) -> list[str]:
     """Return warnings about patients that may be one patient, or none: a split by patient depends on the names."""
-    patients = list(dict.fromkeys(row.patient for row in rows))
+    patients = list(dict.fromkeys(row.patient for row in rows if row.patient))
     spellings: dict[str, list[str]] = {}
     for patient in patients:
         spellings.setdefault(re.sub(r"[\s_.-]+", "", patient).casefold(), []).append(patient)
     same = [some(names) for names in spellings.values() if len(names) > 1]
     warnings = [f"the patients {names} count as different patients; is it one?" for names in same]
     empty = [patient for patient in patients if patient.casefold() in NOT_AVAILABLE]
+    if unknown := sum(not row.patient for row in rows):
+        warnings.append(f"{unknown} of {len(rows)} slides have no `patient`: no case is trained or scored on them")
     return warnings + [f"patient {name!r} is taken as one patient's name" for name in empty]
 
 
 def _row(where: str, cells: Mapping[str, str], base: StoragePath) -> SlideRow:
-    for name in REQUIRED:
+    measured = ("patient",) if cells.get("layout", "").lower() not in {"", *NOT_AVAILABLE} else ()
+    for name in ("slide", *REQUIRED, *measured):
         if not cells.get(name):
-            msg = f"{where}: the column {name!r} is empty"
+            why = "; a measured section needs its patient, which decides where it may be tested" * (name in measured)
+            msg = f"{where}: the column {name!r} is empty{why}"
             raise ConfigError(msg)
     optional = {name: "" if cells.get(name, "").lower() in NOT_AVAILABLE else cells.get(name, "") for name in OPTIONAL}
     section = optional["section"] or cells["slide"]
@@ -166,7 +211,7 @@ def _row(where: str, cells: Mapping[str, str], base: StoragePath) -> SlideRow:
     return SlideRow(
         slide=cells["slide"],
         path=_path(cells["path"], base),
-        patient=unicodedata.normalize("NFC", cells["patient"]),
+        patient=unicodedata.normalize("NFC", cells.get("patient", "")),
         mpp=_number(optional, "mpp", where),
         layout=layout or None,
         counts=_path(counts, base) if counts else None,

@@ -69,6 +69,20 @@ class LocalFile:
         found = _FILES.get_file_info(pafs.FileSelector(str(self.path), recursive=False, allow_not_found=True))
         return sorted(one.base_name for one in found if not one.base_name.startswith(TEMPORARY))
 
+    def files(self) -> list[str]:
+        """Return the paths of all files below the folder; a folder that a link leads to twice is listed once."""
+        found, seen = [], set()
+        for folder, folders, names in os.walk(self.path, followlinks=True):
+            status = os.stat(folder)  # noqa: PTH116 -- as os.walk gives it
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            inner = os.path.relpath(folder, self.path)
+            kept = [name for name in names if not name.startswith(TEMPORARY)]
+            found += kept if inner == "." else [f"{inner}/{name}" for name in kept]
+        return found
+
     def open(self) -> pa.NativeFile:
         """Open the file for random access."""
         return _FILES.open_input_file(str(self.path))

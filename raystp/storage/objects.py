@@ -93,6 +93,10 @@ class StoredObject(Protocol):
         """Return the sorted names in the folder; empty if there is no folder."""
         ...
 
+    def files(self) -> list[str]:
+        """Return the paths of all files in the folder and below it, relative to it; empty if there is no folder."""
+        ...
+
     def open(self) -> pa.NativeFile:
         """Open the object for random access."""
         ...

@@ -61,6 +61,10 @@ class StoragePath:
         head, query = self._parts()
         return StoragePath(f"{head.rstrip('/')}/{name}{query}")
 
+    def with_query(self) -> str:
+        """Return the path as text that `of` reads back, with its query and without `key:secret@`."""
+        return f"{self}{self._parts()[1]}"
+
     def _parts(self) -> tuple[str, str]:
         """Return the address, and the query with its `?`; in a local path `?` is an ordinary character."""
         head, question_mark, query = (self.uri, "", "") if self.is_local else self.uri.partition("?")
@@ -107,6 +111,11 @@ class StoragePath:
         """Return the sorted names in this folder, without unfinished files; empty if there is no folder."""
         with self._named("list"):
             return self.stored_object().names()
+
+    def files(self) -> list[str]:
+        """Return the sorted paths of all files in this folder and below it, relative to it; links are followed."""
+        with self._named("list"):
+            return sorted(self.stored_object().files())
 
     def open(self) -> pa.NativeFile:
         """Open the file for random access; raises StorageError if there is none."""

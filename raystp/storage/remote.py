@@ -106,6 +106,17 @@ class RemoteObject:
         names = {path.rstrip("/").rpartition("/")[2] for path in self._retry("list", look)}
         return sorted(name for name in names if not name.startswith(TEMPORARY))
 
+    def files(self) -> list[str]:
+        """Return the keys of all objects below the folder, relative to it."""
+        prefix = f"{self.address.key}/" if self.address.key else ""
+
+        def look() -> list[str]:
+            listed = obstore.list(self.opened.store, prefix or None, chunk_size=1000)
+            return [meta["path"].removeprefix(prefix) for chunk in listed for meta in chunk]
+
+        found = self._retry("list", look)
+        return [name for name in found if name and not name.rpartition("/")[2].startswith(TEMPORARY)]
+
     def open(self) -> pa.NativeFile:
         """Open the object for random access: each read is a request, or some in parallel."""
         return pa.PythonFile(RangeFile(self, self.info()), mode="r")

@@ -60,6 +60,7 @@ class TextTable:
     where: str
     """The file, for messages."""
     separator: str
+    """One of `SEPARATORS`; a comma for a table that is not text."""
     columns: list[str]
     rows: list[TextRow]
     """Without the empty ones; a cell that is absent at a row's end is empty."""
@@ -89,7 +90,7 @@ def read_text_table(
         line = first + reader.line_num
         msg = f"{path}, line {line} or a line before it is not a row of cells ({fault}): is a quote missing?"
         raise error(msg) from None
-    return _table(str(path), separator, header, rows, error=error)
+    return as_table(str(path), separator, header, rows, error=error)
 
 
 def read_list(path: StoragePath, *, error: type[RaystpError] = ConfigError) -> list[tuple[int, str]]:
@@ -113,6 +114,40 @@ def read_text_lines(path: StoragePath, *, error: type[RaystpError] = ConfigError
     """Return the lines with their numbers from 1, without line ends, empty lines, and remarks (`# ...`)."""
     lines = decode_text(path.read_bytes(), str(path), error).split("\n")
     return [(number, line) for number, line in enumerate(lines, 1) if trimmed(line) and not line.startswith("#")]
+
+
+def as_table(
+    where: str,
+    separator: str,
+    header: list[str],
+    numbered: list[tuple[int, dict[int, str]]],
+    *,
+    error: type[RaystpError],
+) -> TextTable:
+    """Return the table with cells by name; `numbered` has each row's line, and its cells by column number.
+
+    Raises `error` for a column that occurs twice, and for a row with more cells than the header or with a line break.
+    """
+    repeated = sorted(name for name, times in Counter(header).items() if times > 1 and name)
+    if repeated:
+        msg = f"{where} has the column {some(repeated)} more than once: rename or remove one"
+        raise error(msg)
+    rows, unnamed = [], set()
+    for line, cells in numbered:
+        surplus = [cell for number, cell in cells.items() if number >= len(header)]
+        if surplus:
+            msg = (
+                f"{where}, line {line}: there are more cells than columns, {some(surplus)} too many; the cells are "
+                f"separated by {SEPARATORS[separator]}: quote a cell that has one"
+            )
+            raise error(msg)
+        broken = [header[number] for number, cell in cells.items() if "\n" in cell]
+        if broken:
+            msg = f"{where}, line {line}: the cell of {broken[0]!r} has a line break; remove it, or add a missing quote"
+            raise error(msg)
+        unnamed |= {number + 1 for number in cells if not header[number]}
+        rows.append(TextRow(line, {name: cells.get(number, "") for number, name in enumerate(header) if name}))
+    return TextTable(where, separator, [name for name in header if name], rows, sorted(unnamed))
 
 
 def decode_text(content: bytes, where: str, error: type[RaystpError] = ConfigError) -> str:
@@ -203,34 +238,3 @@ def _find_header(lines: list[str], known: Collection[str]) -> tuple[str, int]:
         elif trimmed(line.strip(",;\t\n")) and not line.startswith("#"):
             return separator or find_separator(line.rstrip("\n"), known), number
     return separator or ",", len(lines)
-
-
-def _table(
-    where: str,
-    separator: str,
-    header: list[str],
-    numbered: list[tuple[int, dict[int, str]]],
-    *,
-    error: type[RaystpError],
-) -> TextTable:
-    """Return the table with cells by name; `numbered` has each row's line, and its cells by column number."""
-    repeated = sorted(name for name, times in Counter(header).items() if times > 1 and name)
-    if repeated:
-        msg = f"{where} has the column {some(repeated)} more than once: rename or remove one"
-        raise error(msg)
-    rows, unnamed = [], set()
-    for line, cells in numbered:
-        surplus = [cell for number, cell in cells.items() if number >= len(header)]
-        if surplus:
-            msg = (
-                f"{where}, line {line}: there are more cells than columns, {some(surplus)} too many; the cells are "
-                f"separated by {SEPARATORS[separator]}: quote a cell that has one"
-            )
-            raise error(msg)
-        broken = [header[number] for number, cell in cells.items() if "\n" in cell]
-        if broken:
-            msg = f"{where}, line {line}: the cell of {broken[0]!r} has a line break; remove it, or add a missing quote"
-            raise error(msg)
-        unnamed |= {number + 1 for number in cells if not header[number]}
-        rows.append(TextRow(line, {name: cells.get(number, "") for number, name in enumerate(header) if name}))
-    return TextTable(where, separator, [name for name in header if name], rows, sorted(unnamed))

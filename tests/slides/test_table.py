@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raystp.errors import ArtifactError, ConfigError, StorageError
+from raystp.errors import ArtifactError, ConfigError
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.storage import StoragePath
 
@@ -78,21 +78,25 @@ def test_a_demos_table_is_read_from_its_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slide,path\nA,a\n", " lacks the column 'patient'; a slide table has slide, path, patient and may have mpp"),
+        ("slide,patient\nA,P\n", " lacks the column 'path'; a slide table has path and may have slide, patient, mpp"),
         (
             "slide,path,patient,mppp\nA,a,P,1\n",
             " has an unknown column 'mppp', did you mean 'mpp'? (or name it x_mppp); a slide table has",
         ),
         (
             "slide,path,patients\nA,a,P\n",
-            " lacks the column 'patient' and has an unknown column 'patients', did you mean",
+            " has an unknown column 'patients', did you mean 'patient'?",
         ),
         ("slide,path,patient,Path\nA,a,P,b\n", " has the column 'path' more than once"),
         ("slide,path,patient,path\nA,a,P,b\n", " has the column 'path' more than once"),
-        ("", " lacks the column 'slide', 'path', 'patient'"),
+        ("", " lacks the column 'path'"),
         ("slide,path,patient\n", " has no slide; add one row per slide"),
-        ("slide,path,patient\nA,a,P\n\nB,b,\n", ", line 4: the column 'patient' is empty"),
-        ("slide,path,patient\nA,a.svs\n", ", line 2: the column 'patient' is empty"),
+        ("slide,path,patient\nA,a,P\n\n,b,\n", ", line 4: the column 'slide' is empty"),
+        ("slide,path,patient\nA\n", ", line 2: the column 'path' is empty"),
+        (
+            "slide,path,patient,layout,counts\nA,a,,scverse,b\n",
+            ", line 2: the column 'patient' is empty; a measured section needs its patient",
+        ),
         (
             "slide,path,patient\nA,a,b.svs,P\n",
             ", line 2: there are more cells than columns, 'P' too many; the cells are separated",
@@ -171,8 +175,8 @@ def test_patients_stay_as_written_and_look_alikes_are_named(tmp_path: Path, capl
     ]
 
 
-def test_a_table_that_is_absent_or_a_folder_is_refused(tmp_path: Path) -> None:
+def test_a_table_that_is_absent_or_a_folder_without_slides_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no slide table at \S+/none.csv; it is a CSV with the columns slide, path"):
         read_slide_table(str(tmp_path / "none.csv"), None, "store")
-    with pytest.raises(StorageError, match=f"cannot read {tmp_path}"):
+    with pytest.raises(ConfigError, match=f"the folder has no slide file, {tmp_path}; slides are .svs"):
         read_slide_table(str(tmp_path), None, "store")

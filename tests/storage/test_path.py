@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,11 @@ from raystp.index.reference import ReferenceRows
 from raystp.index.write import write_reference_index
 from raystp.models.baselines.gene_mean import fit_gene_mean
 from raystp.models.store import load_model, save_model
+from raystp.slides.inputs.survey import read_headers
 from raystp.slides.table import read_slide_table
 from raystp.steps.spots.config import SpotsConfig
 from raystp.storage import StoragePath, is_safe_name
+from tests.slides.conftest import write_pyramid
 from tests.storage.conftest import CANARY
 
 
@@ -218,6 +221,32 @@ def test_paths_of_a_slide_table_in_an_object_store_start_at_its_folder(bucket: S
     (bucket / "slides.csv").write_bytes(b"slide,path,patient\nA,slides/A.svs,P\n")
     (row,) = read_slide_table((bucket / "slides.csv").uri, None, "store")
     assert row.path == bucket / "slides" / "A.svs"
+
+
+@pytest.fixture
+def pyramid_file(tmp_path: Path) -> Path:
+    return write_pyramid(tmp_path / "p.tif", np.zeros((300, 500, 3), np.uint8))
+
+
+def test_files_are_listed_to_any_depth(folder: StoragePath) -> None:
+    assert (folder / "none").files() == []
+    for name in ("b", "a/c d", "a/e/f#g"):
+        path = folder / "x" / (name if folder.is_local else quote(name))
+        path.write_bytes(b"1")
+    assert (folder / "x").files() == ["a/c d", "a/e/f#g", "b"]
+
+
+def test_slides_below_a_prefix_and_of_a_glob_are_opened_by_their_headers(
+    bucket: StoragePath, pyramid_file: Path
+) -> None:
+    for name in ("s/a 1.tif", "s/t/b.tif", "s/t/notes.txt"):
+        (bucket / quote(name)).write_bytes(pyramid_file.read_bytes())
+    rows = read_slide_table((bucket / "s").uri, None, "/none")
+    assert [row.slide for row in rows] == ["a_1", "b"]
+    assert {one.width for one in read_headers(rows, threads=2)} == {500}
+    address, mark, query = bucket.uri.partition("?")
+    (row,) = read_slide_table(f"{address}/s/*/*.tif{mark}{query}", None, "/none")
+    assert (row.slide, row.path) == ("b", bucket / "s/t/b.tif")
 
 
 def test_ray_writes_to_the_folder(folder: StoragePath) -> None:

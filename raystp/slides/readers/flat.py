@@ -36,7 +36,7 @@ class FlatSlide:
         self._lock = threading.Lock()
         self._pixels: UInt8[np.ndarray, "row col 3"] | None = None
         self._is_open = True
-        self.name = context.name
+        self.name, self.vendor = context.name, image.facts.kind.lower()
         self.width, self.height = image.width, image.height
         self.mpp, self.mpp_from, self.own_mpp = context.scale.mpp, context.scale.source, context.scale.own
         self.bounds, self.warnings, self.empty = context.bounds, context.warnings, context.empty

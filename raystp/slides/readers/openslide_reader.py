@@ -108,7 +108,7 @@ class OpenSlideSlide:
         self._resources = context.resources
         self._downsamples = [float(downsample) for downsample in handle.level_downsamples]
         self._is_open = True
-        self.name = context.name
+        self.name, self.vendor = context.name, str(handle.properties.get(openslide.PROPERTY_NAME_VENDOR, "openslide"))
         self.width, self.height = (int(length) for length in handle.dimensions)
         self.mpp, self.mpp_from, self.own_mpp = context.scale.mpp, context.scale.source, context.scale.own
         self.bounds, self.warnings, self.empty = context.bounds, context.warnings, context.empty

@@ -56,7 +56,7 @@ class TiledSlide:
         self._readers = [LevelReader(level, file.source, self._pool) for level in levels]
         self._source = file.source
         self._is_open = True
-        self.name = context.name
+        self.name, self.vendor = context.name, file.pyramid.vendor
         self.width, self.height = levels[0].width, levels[0].height
         self.mpp, self.mpp_from, self.own_mpp = context.scale.mpp, context.scale.source, context.scale.own
         self.bounds, self.warnings, self.empty = context.bounds, context.warnings, context.empty

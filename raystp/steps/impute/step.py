@@ -118,7 +118,10 @@ def _select(
     )
     rules = LeakRules(protocol.name, protocol.same_patient, leave_out=config.own_rows == "leave_out")
     patients = embeddings.manifest.notes["patients"]
-    return select_slides(patients, known, rules, named=named, source=str(embeddings.path))
+    found = select_slides(patients, known, rules, named=named, source=str(embeddings.path))
+    if unknown := [slide for slide in found.slides if not patients[slide]]:
+        logger.warning(f"  slides {some(unknown)} have no patient: whether the model has seen the patient is unknown")
+    return found
 
 
 def _named_failures(config: ImputeConfig, embeddings: Artifact) -> dict[str, str]:

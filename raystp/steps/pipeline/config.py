@@ -31,7 +31,7 @@ class PipelineConfig(StepConfig[TrackedRun]):
     """The configs of the steps; each holds only what differs from the step's defaults."""
 
     slides: Annotated[str, Location("demo")]
-    """The slide table, a CSV; rows with `layout` and `counts` are measured sections. `demo/<name>`: a demo's own."""
+    """As for `raystp tile`; rows of a table with `layout` and `counts` are measured sections."""
 
     spots: SpotsValues = Field(default_factory=dict)
     """As for `raystp spots`. Where all trainings have `targets: cases` and this is empty, no spots are read."""

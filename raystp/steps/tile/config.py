@@ -29,7 +29,7 @@ class TileConfig(StepConfig[TileRun]):
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "spots", "masks"})
 
     slides: Annotated[str, Location("demo")]
-    """The slide table, a CSV file, or `demo/<name>` for the table of a demo cohort."""
+    """A slide table, a folder, glob or prefix of slides, or `demo/<name>` for the table of a demo cohort."""
 
     root: Annotated[str | None, Location()] = None
     """Folder or URI that relative paths of the table start from. The default is the table's own folder."""

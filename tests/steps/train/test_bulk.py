@@ -286,6 +286,8 @@ def test_slides_of_normal_samples_are_left_out_of_tumour_cases(cohort: Cohort) -
     assert list(found.left_out) == ["TCGA-AA-0001-11A-TS1"]
     both = cases.model_copy(update={"samples": "all"})
     assert both.case_of_slides(patients).left_out == {}
+    unknown = both.case_of_slides({**patients, "TCGA-AA-0003": ""})
+    assert unknown.left_out == {"TCGA-AA-0003": "it has no `patient` in the slide table"}
     assert cases.fingerprint_values() != both.fingerprint_values()
 
 

@@ -5,6 +5,7 @@ both name the table by the same keys.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -87,6 +88,15 @@ class CasesConfig(Config):
         Raises ConfigError for a case of two patients, which could be on both sides of a split; SectionError where no
         slide has a case.
         """
+        from raystp.expression.bulk.slides import SlideCases  # noqa: PLC0415 -- imports pandas
+
+        unknown = {slide: "it has no `patient` in the slide table" for slide in patients if not patients[slide]}
+        patients = {slide: patient for slide, patient in patients.items() if patient}
+        found = self._found(patients) if patients or not unknown else SlideCases({}, {})
+        return replace(found, left_out={**unknown, **found.left_out})
+
+    def _found(self, patients: dict[str, str]) -> "raystp.expression.bulk.slides.SlideCases":
+        """Return the cases of slides whose patients are known."""
         from raystp.expression.bulk.slides import (  # noqa: PLC0415 -- imports pandas
             SlideCases,
             read_slide_cases,

@@ -1,0 +1,117 @@
+"""Tables of a user in any of four formats, as text: CSV and the like, Excel workbooks (.xlsx), parquet.
+
+A workbook needs openpyxl, which is an extra (`pip install 'raystp[xlsx]'`). Its first sheet with cells is read; a cell
+with a formula has the value that was last computed. What a file states of its size is checked before it is read.
+"""
+
+import importlib
+import math
+import zipfile
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raystp.errors import ConfigError, some
+from raystp.storage import StoragePath
+from raystp.storage.text_files import TextTable, as_table, read_text_table, trimmed
+
+MAX_BYTES = 1 << 30
+"""Bytes of a workbook or parquet file at most, unpacked."""
+
+_PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, pa.ArrowException)
+"""What openpyxl and pyarrow raise for a damaged file."""
+
+
+def read_sheet(path: StoragePath, *, known: Collection[str] = ()) -> TextTable:
+    """Read a table with a header, by its first bytes; see `read_text_table`.
+
+    Raises ConfigError for a file that is too large or damaged, and for a workbook without openpyxl.
+    """
+    with path.open() as file:
+        head = file.read(4)
+    if head == _PARQUET:
+        return _read_parquet(path, known)
+    if head == _ZIP:
+        return _read_workbook(path)
+    return read_text_table(path, known=known)
+
+
+def _read_parquet(path: StoragePath, known: Collection[str]) -> TextTable:
+    """Read a parquet file; columns of lists, structs or bytes are not read."""
+    try:
+        with path.open() as opened, pq.ParquetFile(opened) as file:
+            groups = range(file.metadata.num_row_groups)
+            _check_size(path, sum(file.metadata.row_group(number).total_byte_size for number in groups))
+            schema: pa.Schema = file.schema_arrow
+            plain = [one.name for one in schema if not pa.types.is_nested(one.type) and not _is_binary(one.type)]
+            table = file.read(columns=[name for name in plain if not name.startswith("__index_level_")])
+    except _DAMAGED as error:
+        raise _damaged(path, "parquet file", error) from None
+    odd = [name for name in schema.names if name not in plain and name.lower() in known]
+    if odd:
+        msg = f"{path}: the column {some(odd)} has lists, structs or bytes; a cell of a slide table is text or a number"
+        raise ConfigError(msg)
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    return _as_text(path, [str(name) for name in table.column_names], rows)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _read_workbook(path: StoragePath) -> TextTable:
+    try:
+        openpyxl = importlib.import_module("openpyxl")
+    except ImportError:
+        msg = (
+            f"{path} is an Excel workbook (.xlsx) or another ZIP file; workbooks need openpyxl: "
+            "pip install 'raystp[xlsx]', or save the sheet as CSV UTF-8"
+        )
+        raise ConfigError(msg) from None
+    try:
+        with path.local() as local, zipfile.ZipFile(local) as archive:
+            _check_size(path, sum(one.file_size for one in archive.infolist()))
+            book = openpyxl.load_workbook(local, read_only=True, data_only=True)
+            try:
+                sheets = [[tuple(row) for row in sheet.iter_rows(values_only=True)] for sheet in book.worksheets]
+            finally:
+                book.close()
+    except _DAMAGED as error:
+        raise _damaged(path, "Excel workbook", error) from None
+    rows = next((one for one in sheets if any(_cell(cell) for row in one for cell in row)), [])
+    header = next((number for number, row in enumerate(rows) if any(_cell(cell) for cell in row)), 0)
+    names = [_cell(cell) for cell in rows[header]] if rows else []
+    return _as_text(path, names, rows[header + 1 :], first=header + 2)
+
+
+def _as_text(path: StoragePath, names: list[str], rows: Iterable[tuple[Any, ...]], first: int = 1) -> TextTable:
+    """Return rows of values as a table of text; `first` is the number of the first row."""
+    found = []
+    for line, row in enumerate(rows, first):
+        cells = {number: text for number, cell in enumerate(row) if (text := _cell(cell))}
+        found += [(line, cells)] if cells else []
+    return as_table(str(path), ",", names, found, error=ConfigError)
+
+
+def _cell(value: object) -> str:
+    """Return a value as the text that a CSV has for it: empty for a missing one, `1` for a whole float."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return trimmed(str(value))
+
+
+def _check_size(path: StoragePath, size: int) -> None:
+    if size > MAX_BYTES:
+        msg = f"{path} unpacks to {size >> 20:,} MiB, a table of slides has up to {MAX_BYTES >> 20:,}; it was not read"
+        raise ConfigError(msg)
+
+
+def _damaged(path: StoragePath, kind: str, error: BaseException) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be read as {kind} ({type(error).__name__}): save it again, or save it as CSV UTF-8"
+    )

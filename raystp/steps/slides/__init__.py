@@ -1,0 +1,1 @@
+"""Command `slides`: the slide table of a folder."""

@@ -1,5 +1,6 @@
 """The spots that a model learns from: sections with their tiles, stacked. Every worker loads the same table."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -59,6 +60,13 @@ class SpotTable:
             expression=self.expression[rows],
             totals=self.totals[rows],
         )
+
+    def of_sections(self, names: Collection[str]) -> "SpotTable":
+        """Return only the spots of these sections."""
+        kept = [number for number, name in enumerate(self.sections) if name in names]
+        own = self.select(np.isin(self.group, kept))
+        sections, slides = (tuple(of[number] for number in kept) for of in (self.sections, self.slides))
+        return replace(own, sections=sections, slides=slides, group=np.searchsorted(kept, own.group).astype(np.int64))
 
     def shuffled(self, rng: np.random.Generator) -> "SpotTable":
         """Return the same tiles with the measurements of other spots: the labels of a permutation null."""

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from raystp.models.arrays import Arrays, SpotArrays
-from raystp.models.predictor import Predictor
+from raystp.models.predictor import Predictor, Retriever
 from raystp.models.training.options import FitOptions
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ModelMeta(TypedDict):
     tile: NotRequired[dict[str, float]]
     """`side` of the tiles in um, and `pixels`."""
     members: NotRequired[list[dict[str, Any]]]
-    """Of an ensemble: `kind` and `meta` of each member."""
+    """Of an ensemble: `kind` and `meta` of each member, and the ranges [first, end) of its `columns`."""
 
 
 def _default_fit(_options: Mapping[str, object]) -> FitOptions:
@@ -111,9 +111,10 @@ class Method:
         fitted: Arrays = self._code().fit(options, train, seed=seed)
         return fitted
 
-    def open_predictor(self, arrays: Arrays, meta: ModelMeta) -> Predictor:
-        """Return a stored model, ready to predict."""
-        opened: Predictor = self._code().open_predictor(arrays, meta)
+    def open_predictor(self, arrays: Arrays, meta: ModelMeta, *, retriever: Retriever | None = None) -> Predictor:
+        """Return a stored model, ready to predict; only a method that combines models reads `retriever`."""
+        code = self._code()
+        opened: Predictor = code.open_predictor(arrays, meta, *([retriever] if self.combines_models else []))
         return opened
 
     def _code(self) -> ModuleType:

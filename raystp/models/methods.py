@@ -13,7 +13,7 @@ from raystp.models.genequery.method import GENEQUERY
 from raystp.models.mclstexp.method import MCLSTEXP
 from raystp.models.method import Method, ModelMeta
 from raystp.models.nh2st.method import NH2ST
-from raystp.models.predictor import Predictor
+from raystp.models.predictor import Predictor, Retriever
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -30,16 +30,19 @@ REFERENCE = RIDGE.name
 """The baseline that a method's score is compared with."""
 
 
-def open_predictor(kind: str, arrays: Arrays, meta: Mapping[str, object]) -> Predictor:
+def open_predictor(
+    kind: str, arrays: Arrays, meta: Mapping[str, object], *, retriever: Retriever | None = None
+) -> Predictor:
     """Return the model that `store.load_model` read, ready to predict.
 
+    An ensemble with contrastive members needs the `retriever`, which lets them predict from features alone.
     Raises ModelError for an unknown method, and for arrays or options that are not those of the method.
     """
     if kind not in METHODS:
         msg = f"unknown method {kind!r}; the methods are {', '.join(sorted(METHODS))}"
         raise ModelError(msg)
     try:
-        return METHODS[kind].open_predictor(arrays, cast("ModelMeta", meta))
+        return METHODS[kind].open_predictor(arrays, cast("ModelMeta", meta), retriever=retriever)
     except (RuntimeError, TypeError, KeyError, ValueError) as error:
         msg = (
             f"the stored arrays or options do not fit method {kind!r} ({error}): a damaged or altered model; "

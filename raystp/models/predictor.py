@@ -5,14 +5,15 @@ expression in one joint space; the neighbour search there is not part of it. Fea
 model's meta names, or from the image encoder that was trained with the model (`arrays.encoder_weights`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from raystp.errors import ModelError
+from raystp.models.arrays import Arrays
 
 NeighbourArrays = tuple[Int64[np.ndarray, "_ _"], Bool[np.ndarray, "_ _"]]
 """Rows and mask, `[tile, node]`, as `models.neighbours` returns them."""
@@ -131,6 +132,9 @@ class SectionPredictor(ContrastivePredictor, Protocol):
 
 
 Predictor = DirectPredictor | NeighbourPredictor | MapPredictor | ContrastivePredictor
+
+Retriever = Callable[[ContrastivePredictor, Arrays, Mapping[str, Any]], DirectPredictor]
+"""A contrastive model, its reference rows and its record -> a model that predicts from features alone."""
 
 
 def checked_rows(

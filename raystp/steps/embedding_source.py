@@ -4,9 +4,12 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float32, Float64
+
 from raystp.artifacts import Artifact, open_artifact, resolve
 from raystp.errors import ModelError
-from raystp.expression.embeddings.join import features_record, join_embeddings_of
+from raystp.expression.embeddings.join import Features, features_record, join_embeddings_of
 from raystp.models.neighbours import neighbour_means
 from raystp.storage import StoragePath
 
@@ -14,22 +17,28 @@ Record = Mapping[str, Any]
 """A model's record."""
 
 
-def open_embeddings(store: str, names: str | Sequence[str], *, neighbour_mean: int = 0) -> Artifact:
-    """Open embeddings, joined in the order of the names; raises ConfigError where they do not belong together."""
+def open_embeddings(
+    store: str, names: str | Sequence[str], *, neighbour_mean: int = 0, neighbour_means: Sequence[int] = ()
+) -> Artifact:
+    """Open embeddings, joined in the order of the names; raises ConfigError where they do not belong together.
+
+    The mean features of `neighbour_mean` neighbours are appended, or of each number in `neighbour_means`.
+    """
     listed = [names] if isinstance(names, str) else names
-    return _joined([resolve(store, name, "embed") for name in listed], neighbour_mean)
+    counts = neighbour_means or ([neighbour_mean] if neighbour_mean else [])
+    return _joined([resolve(store, name, "embed") for name in listed], counts)
 
 
 def open_embeddings_for(meta: Record, store: str, names: str | Sequence[str], model: StoragePath) -> Artifact:
     """Open the embeddings that a model reads, with its neighbours' mean; raises ModelError for other features."""
-    embed = open_embeddings(store, names, neighbour_mean=neighbour_mean_of(meta))
+    embed = open_embeddings(store, names, neighbour_means=neighbour_means_of(meta))
     check_features(meta, embed, model)
     return embed
 
 
 def reopen_embeddings(meta: Record, paths: Sequence[StoragePath]) -> Artifact:
     """Open the embeddings that a model has predicted from, by their paths in the order of the blocks."""
-    return _joined([open_artifact(path, "embed") for path in paths], neighbour_mean_of(meta))
+    return _joined([open_artifact(path, "embed") for path in paths], neighbour_means_of(meta))
 
 
 def input_folders(inputs: Mapping[str, str], role: str) -> list[str]:
@@ -38,17 +47,16 @@ def input_folders(inputs: Mapping[str, str], role: str) -> list[str]:
     return [inputs[key] for key in roles]
 
 
-def neighbour_mean_of(meta: Record) -> int:
-    """Return the number of neighbours whose mean features a model reads; 0 for none."""
-    return int(meta.get("features", {}).get("neighbour_mean", 0))
+def neighbour_means_of(meta: Record) -> list[int]:
+    """Return the numbers of neighbours whose mean features a model reads: one block of columns for each."""
+    recorded = meta.get("features", {}).get("neighbour_mean", 0)
+    return [int(one) for one in (recorded if isinstance(recorded, list) else [recorded]) if one]
 
 
 def describe_features(meta: Record) -> str:
     """Return a model's features in words; equal for models that read the same."""
-    features = meta.get("features", {})
-    described = [_describe(block) for block in features.get("blocks", [])]
-    mean = neighbour_mean_of(meta)
-    return "; ".join([*described, *([f"mean of {mean} neighbours"] if mean else [])])
+    described = [describe_block(block) for block in meta.get("features", {}).get("blocks", [])]
+    return "; ".join([*described, *(f"mean of {count} neighbours" for count in neighbour_means_of(meta))])
 
 
 def check_features(meta: Record, embed: Artifact, model: StoragePath) -> None:
@@ -61,35 +69,43 @@ def check_features(meta: Record, embed: Artifact, model: StoragePath) -> None:
     if expected is None:
         return
     found = features_record(embed)["blocks"]
-    order = ", ".join(_describe(block) for block in expected)
+    order = ", ".join(describe_block(block) for block in expected)
     if len(found) != len(expected):
         msg = (
             f"embeddings: {model} reads {len(expected)} embeddings ({order}), got {len(found)}: list them in this order"
         )
         raise ModelError(msg)
     for number, (wanted, given) in enumerate(zip(expected, found, strict=True), 1):
-        if _compared(wanted) != _compared(given):
+        if compared(wanted) != compared(given):
             msg = (
-                f"embeddings: number {number} has {_describe(given)}, and {model} was trained on {_describe(wanted)} "
-                f"there; it reads {order}, in this order"
+                f"embeddings: number {number} has {describe_block(given)}, and {model} was trained on "
+                f"{describe_block(wanted)} there; it reads {order}, in this order"
             )
             raise ModelError(msg)
 
 
-def _joined(blocks: Sequence[Artifact], neighbour_mean: int) -> Artifact:
-    context = functools.partial(neighbour_means, count=neighbour_mean) if neighbour_mean else None
-    return join_embeddings_of(blocks, neighbour_mean=neighbour_mean, context=context)
-
-
-def _compared(block: Record) -> dict[str, Any]:
+def compared(block: Record) -> dict[str, Any]:
     """Return what must be equal: weights and tiles, and how they were pooled; not the artifact's name."""
     return {key: value for key, value in block.items() if key not in {"embeddings", "encoder"}}
 
 
-def _describe(block: Record) -> str:
+def describe_block(block: Record) -> str:
+    """Return a block in words: encoder, tiles, and what differs from the encoder's own row."""
     tile, more = block["tile"], [f"{key} {block[key]}" for key in ("scales", "layers", "views") if key in block]
     named = block["encoder"].get("name") or "of a model"
     return ", ".join([f"encoder '{named}' ({block['encoder_identity']}) on tiles of {tile['side']} um", *more])
+
+
+def _joined(blocks: Sequence[Artifact], counts: Sequence[int]) -> Artifact:
+    context = functools.partial(_means, counts=tuple(counts)) if counts else None
+    return join_embeddings_of(blocks, neighbour_means=counts, context=context)
+
+
+def _means(
+    features: Features, centres: Float64[np.ndarray, "tile 2"], *, counts: Sequence[int]
+) -> Float32[np.ndarray, "tile column"]:
+    """Return the mean features of so many neighbours, number after number."""
+    return np.concatenate([neighbour_means(features, centres, count=count) for count in counts], axis=1)
 
 
 def _number(role: str) -> int:

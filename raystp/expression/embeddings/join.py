@@ -31,8 +31,8 @@ class JoinedEmbeddings(Artifact):
     """Several embeddings of the same places, as one. Path, name and tiles are those of the first."""
 
     blocks: tuple[Artifact, ...] = ()
-    neighbour_mean: int = 0
-    """Number of tiles whose mean features `context` appends; 0 for none."""
+    neighbour_means: tuple[int, ...] = ()
+    """Numbers of tiles whose mean features `context` appends, each over all columns of the blocks."""
     context: Context | None = field(default=None, compare=False)
 
     def failures(self) -> pa.Table:
@@ -73,7 +73,7 @@ class JoinedEmbeddings(Artifact):
 
 
 def join_embeddings_of(
-    blocks: Sequence[Artifact], *, neighbour_mean: int = 0, context: Context | None = None
+    blocks: Sequence[Artifact], *, neighbour_means: Sequence[int] = (), context: Context | None = None
 ) -> Artifact:
     """Return embeddings as one; a single artifact without `context` is returned as it is.
 
@@ -94,7 +94,7 @@ def join_embeddings_of(
     units = {slide: notes["units"][slide] for slide in patients}
     failures = sum(block.manifest.failures for block in blocks)
     manifest = replace(first.manifest, failures=failures, notes={**notes, "patients": patients, "units": units})
-    return JoinedEmbeddings(first.path, manifest, tuple(blocks), neighbour_mean, context)
+    return JoinedEmbeddings(first.path, manifest, tuple(blocks), tuple(neighbour_means), context)
 
 
 def blocks_of(embed: Artifact) -> tuple[Artifact, ...]:
@@ -108,9 +108,23 @@ def input_roles(role: str, embed: Artifact) -> dict[str, Artifact]:
 
 
 def features_record(embed: Artifact) -> dict[str, Any]:
-    """Return what the columns are, for a model's record: encoder and tiles of each block, and the neighbours' mean."""
-    joined = embed.neighbour_mean if isinstance(embed, JoinedEmbeddings) else 0
-    return {"blocks": [_block_record(one) for one in blocks_of(embed)], "neighbour_mean": joined}
+    """Return what the columns are, for a model's record: encoder and tiles of each block, and the neighbours' mean.
+
+    `neighbour_mean` is 0 for none, a number of neighbours, or a list of several numbers.
+    """
+    means = embed.neighbour_means if isinstance(embed, JoinedEmbeddings) else ()
+    recorded = means[0] if len(means) == 1 else list(means) or 0
+    return {"blocks": [_block_record(one) for one in blocks_of(embed)], "neighbour_mean": recorded}
+
+
+def block_widths(embed: Artifact, slide: str) -> list[int]:
+    """Return the number of columns of each block, from the first file of a slide that has tiles."""
+    return [_width(block, block.manifest.notes["units"][slide][0], slide) for block in blocks_of(embed)]
+
+
+def _width(block: Artifact, unit: str, slide: str) -> int:
+    schema = (block.path / "embeddings" / slide / f"{unit}.parquet").read_schema()
+    return int(schema.field("vector").type.list_size)
 
 
 def _common(patients: Mapping[str, str], first: Artifact, block: Artifact) -> dict[str, str]:

@@ -11,7 +11,7 @@ class EnsembleOptions:
     """Which finished models are averaged, and how."""
 
     members: list[str] = field(default_factory=list)
-    """`train/<name>` of each: models that predict from features alone, of one encoder, tile, panel and protocol."""
+    """`train/<name>` of each: models of measured spots, of one panel and protocol. Their features may differ."""
     weights: Literal["equal", "validation"] = "equal"
     """`equal`, or weights of at least 0 with sum 1 that have the least squared error on the validation side."""
 
@@ -24,4 +24,4 @@ ENSEMBLE = Method(
     is_trained=False,
     combines_models=True,
 )
-"""The weighted mean of finished models. The artifact holds their arrays, so it does not need theirs."""
+"""The weighted mean of finished models. The artifact holds their arrays, and the reference rows of contrastive ones."""

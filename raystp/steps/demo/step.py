@@ -82,12 +82,22 @@ def _patients(config: DemoConfig) -> list[str]:
 
 
 def _train_values(config: DemoConfig, model: str, shared: dict[str, Any], cohort: StoragePath) -> dict[str, Any]:
-    """Return the train config of one method, small enough for two CPU cores."""
+    """Return the train config of one method, small enough for two CPU cores.
+
+    An ensemble averages the other methods that read the image, by weights of the validation patient.
+    """
     method = METHODS[model]
+    if method.combines_models:
+        others = [f"train/{config.name}-{one}" for one in config.methods if _is_member(one)]
+        return {"model": model, "split": shared["split"], model: {"members": others, "weights": "validation"}}
     fit: dict[str, Any] = {"accumulate_batches": 1, "select": "best_pcc", "seed": config.seed}
     small = method.small or {"fit": {"epochs": config.epochs, "batch_size": config.batch_size}}
     text = {"text": {"descriptions": (cohort / "texts.txt").uri}} if method.needs_gene_text else {}
     return {"model": model, **shared, **small, **text, "fit": {**fit, **small["fit"]}}
+
+
+def _is_member(model: str) -> bool:
+    return METHODS[model].is_learned and not METHODS[model].combines_models
 
 
 def _path(config: DemoConfig, cohort: StoragePath) -> Artifact:

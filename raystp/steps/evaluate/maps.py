@@ -23,11 +23,11 @@ from raystp.evaluate.metrics.map_scores import (
 )
 from raystp.expression.schema import read_h5ad
 from raystp.expression.sections import embeddings_of
-from raystp.models.methods import open_predictor
 from raystp.models.predictor import MapPredictor
 from raystp.models.store import load_model
 from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.evaluate.predictions import Prediction, planted_sets
+from raystp.steps.train.reference import open_model
 from raystp.tables import MAPS
 
 MIN_TILES = 2
@@ -63,7 +63,7 @@ class MapModel:
 
 def map_predictor(model: Artifact) -> MapPredictor | None:
     """Open a model that has attention maps and predicts whole bags; None for any other."""
-    opened = open_predictor(*load_model(model.path))
+    opened = open_model(*load_model(model.path))
     return opened if isinstance(opened, MapPredictor) else None
 
 

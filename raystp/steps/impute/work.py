@@ -20,11 +20,11 @@ from raystp.impute.stream import PredictionPart, SlidePrediction, write_in_parts
 from raystp.index.open import open_reference_index
 from raystp.index.queries import is_far
 from raystp.index.remote import RemoteIndex
-from raystp.models.methods import open_predictor
 from raystp.models.predict import predict_slide
 from raystp.models.predictor import ContrastivePredictor, DirectPredictor, MapPredictor
 from raystp.models.store import load_model
 from raystp.steps.impute.tiles import tile_table
+from raystp.steps.train.reference import may_lack_values, open_model
 from raystp.storage import StoragePath
 from raystp.storage.attempt_ledger import MAX_CRASHES, AttemptLedger
 from raystp.tables import MAPS
@@ -115,7 +115,7 @@ class SlidePredictor:
     def __init__(self, task: SlideTask) -> None:
         self._task, self._options = task, task.options
         kind, arrays, meta = load_model(task.model.path)
-        self._model, self._aliases = open_predictor(kind, arrays, meta), meta.get("gene_aliases", {})
+        self._model, self._aliases = open_model(kind, arrays, meta), meta.get("gene_aliases", {})
         self.unpredicted = 0
         """Values of the last slide without a prediction, because no neighbour has measured the gene."""
         self._genes = task.options.genes or list(self._model.genes)
@@ -170,7 +170,7 @@ class SlidePredictor:
             layers = ("spread",)
         var = self._slide_expression(tiles)
         contrastive = isinstance(self._model, ContrastivePredictor)
-        missing = contrastive and self._imputer.index.measured is not None
+        missing = self._imputer.index.measured is not None if contrastive else may_lack_values(self._model)
         prediction = SlidePrediction(self._genes, table, self._provenance(), measured, layers, var, missing)
         parts = self._predict_from_index(slide, tiles) if contrastive else self._predict_directly(tiles)
         target, schema = self._task.target, tables.predictions(len(self._genes))
@@ -246,10 +246,11 @@ class SlidePredictor:
         features = tables.matrix(tiles["vector"])
         boxes = np.stack([tiles[name].to_numpy() for name in ("x", "y", "side")], axis=1)
         assert isinstance(self._model, DirectPredictor)  # any model that is not contrastive
-        expression = predict_slide(self._model, features, boxes)
+        expression = self._select_genes(predict_slide(self._model, features, boxes))
+        self.unpredicted += int(np.isnan(expression).sum())
         maps = self._model.maps(features) if isinstance(self._model, MapPredictor) else {}
         layers = {name: np.ascontiguousarray(self._select_genes(maps[name])) for name in MAPS if name in maps}
-        yield PredictionPart(self._select_genes(expression), _tile_columns(tiles), {}, layers)
+        yield PredictionPart(expression, _tile_columns(tiles), {}, layers)
 
     def _select_genes(self, values: Float32[np.ndarray, "tile gene"]) -> Float32[np.ndarray, "tile gene"]:
         return values if self._columns is None else np.ascontiguousarray(values[:, self._columns])

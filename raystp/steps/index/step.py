@@ -19,7 +19,6 @@ from raystp.index.queries import queries_per_section, recall_queries, write_quer
 from raystp.index.reference import shard_ranges, shard_ranges_by_bytes
 from raystp.index.search.kinds import IndexParams
 from raystp.index.write import IndexPlan, describe, plan_index, sample_rows
-from raystp.models.methods import open_predictor
 from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import open_embeddings_for
@@ -36,6 +35,7 @@ from raystp.steps.index.work import (
     unmeasured_warnings,
     write_one_shard,
 )
+from raystp.steps.train.reference import open_model
 
 logger = logging.getLogger("raystp")
 
@@ -83,7 +83,7 @@ def run(config: IndexConfig) -> Artifact:
 
 def _load_meta(model: Artifact) -> Mapping[str, Any]:
     kind, arrays, meta = load_model(model.path)
-    if not isinstance(open_predictor(kind, arrays, meta), ContrastivePredictor):
+    if not isinstance(open_model(kind, arrays, meta), ContrastivePredictor):
         msg = f"{model.path} is a {kind} model, which needs no index: run `raystp impute` without one"
         raise ModelError(msg)
     return meta

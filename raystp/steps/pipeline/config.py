@@ -1,4 +1,4 @@
-"""Configuration of `raystp pipeline`: a part for each step, and how the pipeline fills in the others' fields."""
+"""Configuration of `raystp pipeline`: the configs of its steps, each holding only what differs from the defaults."""
 
 from typing import Annotated, Any
 
@@ -7,7 +7,8 @@ from pydantic import Field
 from raystp.config import Location, StepConfig
 from raystp.config_values import ValuesOf
 from raystp.errors import ConfigError
-from raystp.models.methods import DEFAULT
+from raystp.models.methods import DEFAULT, METHODS
+from raystp.steps.complete.config import CompleteConfig
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.impute.config import ImputeConfig
@@ -21,6 +22,7 @@ Values = dict[str, Any]
 SpotsValues = Annotated[Values, ValuesOf(SpotsConfig)]
 TileValues = Annotated[Values, ValuesOf(TileConfig)]
 EmbedValues = Annotated[Values, ValuesOf(EmbedConfig)]
+CompleteValues = Annotated[Values, ValuesOf(CompleteConfig)]
 TrainValues = Annotated[Values, ValuesOf(TrainConfig)]
 IndexValues = Annotated[Values, ValuesOf(IndexConfig)]
 ImputeValues = Annotated[Values, ValuesOf(ImputeConfig)]
@@ -36,17 +38,24 @@ class PipelineConfig(StepConfig[TrackedRun]):
     spots: SpotsValues = Field(default_factory=dict)
     """As for `raystp spots`. Where all trainings have `targets: cases` and this is empty, no spots are read."""
 
-    tile: TileValues = Field(default_factory=dict)
-    """As for `raystp tile`."""
+    tile: TileValues | list[TileValues] = Field(default_factory=dict)
+    """As for `raystp tile`; a list makes several artifacts, `tile/<name>-1` and so on unless they have names."""
 
-    embed: EmbedValues = Field(default_factory=dict)
-    """As for `raystp embed`."""
+    embed: EmbedValues | list[EmbedValues] = Field(default_factory=dict)
+    """As for `raystp embed`; a list makes several, `embed/<name>-1` and so on unless they have names. A training reads
+    all of them, joined, unless its own `embeddings` name some."""
+
+    complete: CompleteValues | None = None
+    """As for `raystp complete`: all trainings on spots learn from completed labels, except those with `completed: null`
+    and ensembles. Without `split` the sections are `split.train` and `split.validation` of the first training."""
 
     train: TrainValues | list[TrainValues]
-    """As for `raystp train`; a list trains several models, and the report is about the first."""
+    """As for `raystp train`; a list trains several models, and the report is about the first. Members of an ensemble
+    are `train/<name>` of other models of this list, or of the store."""
 
     shared: TrainValues = Field(default_factory=dict)
-    """Fields of all trainings, as for `raystp train`; a training's own fields take precedence."""
+    """Fields of all trainings, as for `raystp train`; a training's own fields take precedence. An ensemble takes
+    `split` only, since its members have the rest."""
 
     index: IndexValues = Field(default_factory=dict)
     """As for `raystp index`, for each contrastive model."""
@@ -61,10 +70,27 @@ class PipelineConfig(StepConfig[TrackedRun]):
 
     def models(self) -> list[Values]:
         """Return the train configs, each with its own name."""
-        listed = [_over(self.shared, one) for one in (self.train if isinstance(self.train, list) else [self.train])]
+        given = self.train if isinstance(self.train, list) else [self.train]
+        listed = [_over(_shared_with(one, self.shared), one) for one in given]
         if len(listed) == 1:
             return [{"name": self.name, **listed[0]}]
         return [{"name": f"{self.name}-{method_of(one)}", **one} for one in listed]
+
+    def tiles(self) -> list[Values]:
+        """Return the tile configs, each with its own name."""
+        return self._named(self.tile)
+
+    def embeddings(self) -> list[Values]:
+        """Return the embed configs, each with its own name."""
+        return self._named(self.embed)
+
+    def completion(self) -> Values | None:
+        """Return the complete config, with the sections of the first training where it names none."""
+        if self.complete is None:
+            return None
+        split = self.models()[0].get("split") or {}
+        sides = {side: split[side] for side in ("train", "validation") if split.get(side)}
+        return {**({"split": sides} if "train" in sides else {}), **self.complete}
 
     @property
     def of_cases(self) -> bool:
@@ -88,49 +114,42 @@ class PipelineConfig(StepConfig[TrackedRun]):
 
     def check_absolute(self) -> None:
         """Look into the steps' configs as well."""
+        from raystp.steps.pipeline.chain import planned_steps  # noqa: PLC0415 -- it imports this module
+
         super().check_absolute()
-        for config in planned(self):
+        for config in planned_steps(self):
             config.check_absolute()
+
+    def check_names(self) -> None:
+        """Raise ConfigError where two artifacts of one step have the same name."""
+        for step, named in (("tile", self.tiles()), ("embed", self.embeddings()), ("train", self.models())):
+            names = [one["name"] for one in named]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                msg = f"pipeline: {step}: two entries have the name {', '.join(twice)}: set `name` of one"
+                raise ConfigError(msg)
+
+    def _named(self, given: Values | list[Values]) -> list[Values]:
+        if isinstance(given, dict):
+            return [{"name": self.name, **given}]
+        if len(given) == 1:
+            return [{"name": self.name, **given[0]}]
+        return [{"name": f"{self.name}-{number}", **one} for number, one in enumerate(given, 1)]
 
 
 def method_of(values: Values) -> str:
-    """Return the method of a train config's values."""
+    """Return the name of a training's method."""
     return str(values.get("model", DEFAULT))
 
 
-def read_by(values: Values, sources: Values) -> Values:
-    """Return what a training reads: tiles where it trains an encoder, else embeddings; on cases, no spots."""
-    on_cases = values.get("targets") == "cases"
-    left_out = {"embeddings" if "encoder" in values else "tiles"} | ({"spots"} if on_cases else set())
-    return {key: value for key, value in sources.items() if key not in left_out}
+def is_ensemble(values: Values) -> bool:
+    """Say whether a training combines finished models."""
+    method = METHODS.get(method_of(values))
+    return method is not None and method.combines_models
 
 
-def planned(config: PipelineConfig) -> list[Any]:
-    """Return the configs of all steps, with artifacts by name; raises ConfigError with the faults of all steps."""
-    at = {step: f"{step}/{config.name}" for step in ("spots", "tile", "embed", "train", "index", "impute")}
-    measured = None if config.of_cases else at["spots"]
-    sources = {"spots": measured} if measured is not None else {}
-    slides = {"slides": config.slides, **sources}
-    images = {"tiles": at["tile"], "embeddings": at["embed"]}
-    made = {"model": at["train"], "index": at["index"], "predictions": [at["impute"]]}
-    steps: list[tuple[Any, str, Values, Values]] = [
-        *([(SpotsConfig, "spots", slides, config.spots)] if measured is not None else []),
-        (TileConfig, "tile", slides, config.tile),
-        (EmbedConfig, "embed", images, config.embed),
-        *((TrainConfig, f"train {one['name']}", read_by(one, sources | images), one) for one in config.models()),
-        *([(IndexConfig, "index", sources | images | made, config.index)] if measured is not None else []),
-        (ImputeConfig, "impute", sources | images | made, config.impute),
-        (EvaluateConfig, "evaluate", images | made | config.against(measured), config.evaluate),
-    ]
-    configs, faults = [], []
-    for kind, role, known, values in steps:
-        try:
-            configs.append(config.of_step(kind, role, known, values))
-        except ConfigError as error:
-            faults.append(str(error))
-    if faults:
-        raise ConfigError("\n".join(faults))
-    return configs
+def _shared_with(own: Values, shared: Values) -> Values:
+    return {key: value for key, value in shared.items() if key == "split"} if is_ensemble(own) else shared
 
 
 def _over(shared: Values, own: Values) -> Values:

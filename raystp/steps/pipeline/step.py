@@ -7,17 +7,17 @@ where it stopped.
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from raystp.artifacts import Artifact, create_or_open
 from raystp.cluster.session import session
-from raystp.models.methods import METHODS
+from raystp.steps.complete import step as complete
 from raystp.steps.embed import step as embed
 from raystp.steps.evaluate import step as evaluate
 from raystp.steps.impute import step as impute
 from raystp.steps.index import step as index
-from raystp.steps.pipeline.config import PipelineConfig, Values, method_of, planned, read_by
+from raystp.steps.pipeline.chain import StepChain, check_references
+from raystp.steps.pipeline.config import PipelineConfig, Values
 from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
 from raystp.steps.train import step as train
@@ -26,6 +26,7 @@ logger = logging.getLogger("raystp")
 
 STEP = "pipeline"
 CONFIG = PipelineConfig
+STEPS: dict[str, Any] = {one.STEP: one for one in (spots, tile, embed, complete, train, index, impute, evaluate)}
 
 
 def run(config: PipelineConfig) -> Artifact:
@@ -56,46 +57,16 @@ def warnings_of_all(artifacts: Iterable[Artifact]) -> dict[str, list[str]]:
 def path(config: PipelineConfig) -> dict[str, Artifact]:
     """Run the steps in turn, each on the artifacts of the steps before it; return role -> artifact.
 
-    All configs are checked before the first step starts.
+    All configs, and all references to artifacts that exist already, are checked before the first step starts.
     """
-    planned(config)
-    with session(config.run.address):
-        return _PipelineRun(config, {}).walk()
+    check_references(config)
+    found: dict[str, Artifact] = {}
 
-
-@dataclass(frozen=True)
-class _PipelineRun:
-    config: PipelineConfig
-    found: dict[str, Artifact]
-
-    def walk(self) -> dict[str, Artifact]:
-        config = self.config
-        slides = {"slides": config.slides}
-        measured = None if config.of_cases else self._step(spots, "spots", slides, config.spots)
-        sources = {"spots": measured} if measured is not None else {}
-        tiles = self._step(tile, "tile", slides | sources, config.tile)
-        embeddings = self._step(embed, "embed", {"tiles": tiles}, config.embed)
-        sources |= {"tiles": tiles, "embeddings": embeddings}
-        predictions = [self._model(one, sources) for one in config.models()]
-        scored = {**config.against(measured), "predictions": predictions}
-        self._step(evaluate, "evaluate", scored, config.evaluate)
-        return self.found
-
-    def _model(self, values: Values, sources: Values) -> str:
-        """Train one model and predict with it; a model with a trained image encoder embeds the tiles with that."""
-        name = values["name"]
-        model = self._step(train, f"train {name}", read_by(values, sources), values)
-        inputs = {**sources, "model": model, "name": name}
-        if "encoder" in values:
-            tower = {**self.config.embed, "also": {}, "encoder": {"trained": model}}
-            inputs["embeddings"] = self._step(embed, f"embed {name}", inputs, tower)
-        if METHODS[method_of(values)].needs_index:
-            inputs["index"] = self._step(index, f"index {name}", inputs, self.config.index)
-        return self._step(impute, f"impute {name}", inputs, self.config.impute)
-
-    def _step(self, step: Any, role: str, sources: Values, values: Values) -> str:
-        """Run a step and return the URI of its artifact."""
+    def execute(step: str, role: str, sources: Values, values: Values) -> Artifact:
         logger.info(f"pipeline: {role}")
-        artifact: Artifact = step.run(self.config.of_step(step.CONFIG, role, sources, values))
-        self.found[role] = artifact
-        return artifact.path.uri
+        found[role] = STEPS[step].run(config.of_step(STEPS[step].CONFIG, role, sources, values))
+        return found[role]
+
+    with session(config.run.address):
+        StepChain(config, execute).walk()
+    return found

@@ -23,7 +23,8 @@ class DirectInfo(HandlerInfo):
     """Of the first block."""
     blocks: list[dict[str, object]]
     """Encoder and tiles of each block of the features, in the order of the columns; empty for an older model."""
-    neighbour_mean: int
+    neighbour_mean: int | list[int]
+    """If not 0: the mean of all blocks over so many nearest other tiles follows the blocks, for each number."""
     protocol: str
     reads: list[str]
 

@@ -26,16 +26,17 @@ from raystp.impute.imputer import FoundNeighbours, NeighborImputer
 from raystp.impute.weights import WEIGHTS, weighting_of
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.remote import RemoteIndex
-from raystp.models.methods import METHODS, open_predictor
+from raystp.models.methods import METHODS
 from raystp.models.predictor import ContrastivePredictor, DirectPredictor
 from raystp.models.store import load_model
-from raystp.steps.embedding_source import neighbour_mean_of
+from raystp.steps.embedding_source import neighbour_means_of
 from raystp.steps.encoder_source import dim_of, features_of_block, source_of
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.direct import DirectHandler, DirectInfo
 from raystp.steps.serve.pixels import SlideLibrary
 from raystp.steps.serve.requests import CheckedRequest, TileReader, predict_in_groups
+from raystp.steps.train.reference import open_model
 from raystp.steps.train.retrieval import Retrieval
 from raystp.units import TilePixels
 
@@ -185,7 +186,7 @@ def _check_encoder(encoder: EncoderConfig, store: str, model: Artifact, meta: di
         msg = f"{model.path} has its own image tower: set encoder.trained to this model"
         raise EncoderError(msg)
     blocks = meta.get("features", {}).get("blocks", [])
-    if len(blocks) > 1 or neighbour_mean_of(meta) or any("scales" in block for block in blocks):
+    if len(blocks) > 1 or neighbour_means_of(meta) or any("scales" in block for block in blocks):
         msg = (
             f"{model.path} reads joined embeddings or several sizes of tiles, which one tile does not give: remove "
             "`encoder`, and send `embeddings` with the columns of all blocks, in the order that `/v1/info` gives"
@@ -203,7 +204,7 @@ def open_handler(
     """Open what a replica needs; without `index_actors` the index is memory-mapped in this process."""
     model, index = check_inputs(config)
     method, arrays, meta = load_model(model.path)
-    opened_model = open_predictor(method, arrays, meta)
+    opened_model = open_model(method, arrays, meta)
     encode, tile_px = None, TilePixels(0)
     if config.encoder is not None:
         encoder = with_features(source_of(config.encoder, config.run.store).build(), _features(meta))
@@ -263,7 +264,7 @@ def _direct_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, met
         "features": meta["d_image"],
         "encoder": meta["encoder"]["name"],
         "blocks": meta.get("features", {}).get("blocks", []),
-        "neighbour_mean": neighbour_mean_of(meta),
+        "neighbour_mean": meta.get("features", {}).get("neighbour_mean", 0),
         "genes": meta["genes"],
         "protocol": meta["protocol"],
         "reads": _reads(config),
@@ -281,7 +282,7 @@ def _model_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, inde
         "features": meta["d_image"],
         "encoder": meta["encoder"]["name"],
         "blocks": meta.get("features", {}).get("blocks", []),
-        "neighbour_mean": neighbour_mean_of(meta),
+        "neighbour_mean": meta.get("features", {}).get("neighbour_mean", 0),
         "genes": description["genes"],
         "metric": description["metric"],
         "kind": description.get("kind", "exact"),

@@ -24,6 +24,9 @@ from raystp.index.search.score import lengths, prepare, squared_distances
 from raystp.models.predict import embed_reference
 from raystp.models.predictor import ContrastivePredictor
 
+Images = Float32[np.ndarray, "query joint"]
+"""Embeddings of the queries' tiles."""
+
 Prediction = Float32[np.ndarray, "query gene"]
 
 FEWEST_PER_NEIGHBOUR = 4
@@ -97,9 +100,8 @@ def retrieve(
 
     A spot that has not measured a gene has no vote for it; where no neighbour has measured it, the mean is NaN.
     """
-    embedded = _embed(model, reference, features, retrieval)
-    k = retrieval.neighbours
-    return embedded.mean(retrieval, None if k is None else embedded.search(k))
+    rows = embed_reference_rows(model, reference, retrieval)
+    return rows.retrieve(model.embed_images(features), retrieval)
 
 
 def score_retrievals(
@@ -112,45 +114,62 @@ def score_retrievals(
     scores: dict[int, RetrievalScore] = {}
     for key in dict.fromkeys((one.vectors, one.metric) for one in retrievals):
         own = [number for number, one in enumerate(retrievals) if (one.vectors, one.metric) == key]
-        embedded = _embed(model, reference, held_out.features, retrievals[own[0]])
+        embedded = embed_reference_rows(model, reference, retrievals[own[0]])
+        images = model.embed_images(held_out.features)
         counts = [k for number in own if (k := retrievals[number].neighbours) is not None]
-        nearest = embedded.search(max(counts)) if counts else None
+        nearest = embedded.search(images, max(counts)) if counts else None
         for number in own:
             k = retrievals[number].neighbours
             found = None if k is None or nearest is None else (nearest[0][:, :k], nearest[1][:, :k])
-            predicted = embedded.mean(retrievals[number], found)
+            predicted = embedded.mean(images, retrievals[number], found)
             pcc = validation_pcc(predicted, held_out.expression)
             scores[number] = RetrievalScore(retrievals[number], pcc, *mse_and_spread(predicted, held_out.expression))
     return [scores[number] for number in range(len(retrievals))]
 
 
 @dataclass(frozen=True, eq=False)
-class _Embedded:
-    """Reference spots and queries in the joint space."""
+class EmbeddedReference:
+    """Reference spots in the joint space, in memory, with their expression."""
 
-    images: Float32[np.ndarray, "query joint"]
     vectors: Float32[np.ndarray, "row joint"]
     metric: Literal["cosine", "l2"]
     expression: ExpressionRows
     measured: MeasuredGenes | None
 
-    def search(self, k: int) -> SearchResult:
-        """Return scores and rows of the k nearest rows, or of all if there are fewer."""
-        return search(self.vectors, self.images, min(k, len(self.vectors)), metric=self.metric)
+    @classmethod
+    def of(
+        cls,
+        vectors: Float32[np.ndarray, "row joint"],
+        expression: Float32[np.ndarray, "row gene"],
+        metric: Literal["cosine", "l2"],
+    ) -> "EmbeddedReference":
+        """Return the rows of these vectors and expression; a gene that a row has not measured is NaN."""
+        measured = MeasuredGenes.of_values(expression)
+        values = expression if measured is None else np.nan_to_num(expression)
+        return cls(vectors, metric, in_memory(values), measured)
 
-    def mean(self, retrieval: Retrieval, found: SearchResult | None) -> Prediction:
+    def retrieve(self, images: Images, retrieval: Retrieval) -> Prediction:
+        """Return the weighted mean of each query's nearest rows, or of all."""
+        k = retrieval.neighbours
+        return self.mean(images, retrieval, None if k is None else self.search(images, k))
+
+    def search(self, images: Images, k: int) -> SearchResult:
+        """Return scores and rows of the k nearest rows, or of all if there are fewer."""
+        return search(self.vectors, images, min(k, len(self.vectors)), metric=self.metric)
+
+    def mean(self, images: Images, retrieval: Retrieval, found: SearchResult | None) -> Prediction:
         """Return the weighted means of the found rows, or of all rows."""
         if found is None:
-            return self._mean_of_all(retrieval)
+            return self._mean_of_all(images, retrieval)
         scores, rows = found
         weighting, read = weighting_of(retrieval.weights, retrieval.temperature), scores
         if weighting.input == "squared distances":
-            read = squared_distances(self.images[:, None], self.vectors[rows], weighting.distance)
+            read = squared_distances(images[:, None], self.vectors[rows], weighting.distance)
         weights = weighting.compute(read, retrieval.temperature)
         sums = self.expression.share_of_sum(weights, rows)
         return sums if self.measured is None else self.measured.mean(sums, weights, rows)
 
-    def _mean_of_all(self, retrieval: Retrieval) -> Prediction:
+    def _mean_of_all(self, images: Images, retrieval: Retrieval) -> Prediction:
         weights = all_rows_weights(retrieval.weights, retrieval.temperature)
         assert weights is not None  # otherwise the nearest row was searched
         rows = WeighedRows(
@@ -161,15 +180,20 @@ class _Embedded:
             pattern=None if self.measured is None else self.measured.of_row,
             patterns=1 if self.measured is None else len(self.measured.patterns),
         )
-        sums = sum_rows(rows, prepare(self.images, self.metric, "query"), lengths(self.images), weights)
+        sums = sum_rows(rows, prepare(images, self.metric, "query"), lengths(images), weights)
         return mean_and_variance(sums, self.measured)[0]
 
 
-def _embed(
-    model: ContrastivePredictor, reference: SpotTable, features: Float32[np.ndarray, "query feature"], how: Retrieval
-) -> _Embedded:
-    by_image = how.vectors == "image"
-    vectors = model.embed_images(reference.features) if by_image else embed_reference(model, reference)
-    measured = MeasuredGenes.of_values(reference.expression)
-    expression = reference.expression if measured is None else np.nan_to_num(reference.expression)
-    return _Embedded(model.embed_images(features), vectors, how.metric, in_memory(expression), measured)
+def embed_reference_rows(model: ContrastivePredictor, reference: SpotTable, retrieval: Retrieval) -> EmbeddedReference:
+    """Embed reference spots as the retrieval needs them; a model that reads sections needs whole ones."""
+    vectors = reference_vectors(model, reference, retrieval)
+    return EmbeddedReference.of(vectors, reference.expression, retrieval.metric)
+
+
+def reference_vectors(
+    model: ContrastivePredictor, reference: SpotTable, retrieval: Retrieval
+) -> Float32[np.ndarray, "row joint"]:
+    """Return the embeddings of reference spots that queries are compared with."""
+    if retrieval.vectors == "image":
+        return model.embed_images(reference.features)
+    return embed_reference(model, reference)

@@ -20,7 +20,6 @@ from raystp.cluster.training.epoch_progress import describe, epochs_shown, show
 from raystp.cluster.training.workers import TrainResources, in_trial, train
 from raystp.errors import ConfigError
 from raystp.evaluate.metrics.genes import validation_pcc
-from raystp.models.methods import open_predictor
 from raystp.models.predict import predict_spots
 from raystp.models.predictor import DirectPredictor
 from raystp.models.store import MODEL_FILES, save_model
@@ -28,6 +27,7 @@ from raystp.steps.train.cases import plan as cases
 from raystp.steps.train.cases.config import CasesTrainConfig
 from raystp.steps.train.config import TrainConfig
 from raystp.steps.train.plan import Sources, TrainPlan
+from raystp.steps.train.reference import open_model
 from raystp.steps.train.spots import plan as spots
 from raystp.steps.train.spots.config import EnsembleTrainConfig, SpotsTrainConfig
 from raystp.steps.train.spots.members import with_member_values
@@ -158,7 +158,7 @@ def _fit(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> dict[s
     save_model(writer.path, config.model, arrays, plan.meta)
     pcc = None
     if held is not None:
-        model = open_predictor(config.model, arrays, plan.meta)
+        model = open_model(config.model, arrays, plan.meta)
         assert isinstance(model, DirectPredictor)  # as every method that is fitted at once
         score = validation_pcc(predict_spots(model, held), held.expression)
         pcc = score if np.isfinite(score) else None

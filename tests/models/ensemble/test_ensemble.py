@@ -11,7 +11,7 @@ from raystp.models.baselines.gene_mean import fit_gene_mean
 from raystp.models.baselines.ridge import fit_ridge
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.bleep.options import BleepOptions
-from raystp.models.ensemble.predictor import stored_member, weighted_mean
+from raystp.models.ensemble.predictor import columns_of, stored_member, weighted_mean
 from raystp.models.ensemble.weights import least_squares_weights
 from raystp.models.methods import open_predictor
 from raystp.models.nh2st.model import seeded_nh2st
@@ -84,12 +84,26 @@ def test_neighbours_reach_the_members_that_need_them() -> None:
     np.testing.assert_allclose(predict_slide(both, FEATURES, boxes), expected, atol=1e-6)
 
 
-def test_a_member_that_needs_an_index_is_refused() -> None:
+def test_a_contrastive_member_without_reference_rows_is_refused() -> None:
     arrays = {
         name: value.numpy() for name, value in seeded_bleep(4, 3, BleepOptions(dim=8), seed=0).state_dict().items()
     }
-    with pytest.raises(ModelError, match="a member of the ensemble is a bleep model, which does not predict from"):
+    with pytest.raises(ModelError, match="a member of the ensemble is a bleep model without reference rows"):
         _ensemble([("bleep", arrays, {**META, "options": {"dim": 8}})], [1.0])
+    arrays |= {"reference/vectors": np.zeros((2, 8), np.float32), "reference/expression": EXPRESSION[:2]}
+    with pytest.raises(ModelError, match="a member of the ensemble is a bleep model without a search"):
+        _ensemble([("bleep", arrays, {**META, "options": {"dim": 8}})], [1.0])
+
+
+def test_each_member_reads_its_own_columns() -> None:
+    wide = np.concatenate([FEATURES[:, 2:], 9 * FEATURES, FEATURES[:, :2]], axis=1)
+    columns = np.array([6, 7, 0, 1])
+    renamed, record = stored_member(0, "ridge", MEMBERS["ridge"], META, columns=columns)
+    assert record["columns"] == [[6, 8], [0, 2]]
+    assert columns_of(record["columns"]).tolist() == columns.tolist()
+    arrays = {**renamed, "weights": np.array([1.0])}
+    both = cast("DirectPredictor", open_predictor("ensemble", arrays, {**META, "d_image": 8, "members": [record]}))
+    np.testing.assert_array_equal(both.predict(wide), _alone("ridge"))
 
 
 def test_the_weights_are_those_of_the_least_squared_error() -> None:

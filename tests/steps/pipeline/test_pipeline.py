@@ -8,6 +8,7 @@ import pytest
 from raystp.artifacts import ArtifactWriter, resolve
 from raystp.errors import ConfigError
 from raystp.steps.pipeline import step as pipeline
+from raystp.steps.pipeline.chain import planned_steps
 from raystp.steps.pipeline.config import PipelineConfig
 from raystp.storage import StoragePath
 
@@ -61,6 +62,84 @@ def test_what_is_shared_is_in_every_training_under_what_it_says_of_itself() -> N
     models = _config(train=[{"model": "ridge"}, {"model": "bleep", "fit": {"epochs": 3}}], shared=shared).models()
     assert [one["fit"] for one in models] == [{"seed": 2, "epochs": 9}, {"seed": 2, "epochs": 3}]
     assert [one["panel"] for one in models] == [{"variable": 7}] * 2
+
+
+def _planned(config: PipelineConfig) -> dict[str, Any]:
+    """Return the configs of all steps by step and name, without running any."""
+    found = {}
+    for one in planned_steps(config):
+        step = type(one).__name__.removesuffix("Config").removeprefix("Spots").lower()
+        found[f"{step or 'spots'} {one.name}"] = one
+    return found
+
+
+def test_a_training_reads_all_embeddings_in_order_or_those_that_it_names() -> None:
+    train = [{**TRAIN, "model": "ridge"}, {**TRAIN, "model": "knn", "embeddings": ["embed/near"], "neighbour_mean": 8}]
+    config = _config(embed=[{"name": "near"}, {"layers": ["middle"]}], train=train, tile={"tile_um": [77, 154]})
+    planned = _planned(config)
+    assert planned["embed path-2"].layers == ("middle",) or planned["embed path-2"].layers == ["middle"]
+    for step in ("train", "impute"):
+        assert list(planned[f"{step} path-ridge"].embeddings) == ["embed/near", "embed/path-2"]
+        assert list(planned[f"{step} path-knn"].embeddings) == ["embed/near"]
+    assert planned["train path-knn"].neighbour_mean == 8
+
+
+def test_each_of_several_tilings_is_embedded_by_name() -> None:
+    tile = [{"name": "small", "tile_um": 77}, {"name": "large", "tile_um": 308}]
+    with pytest.raises(ConfigError, match="embed: there are several tilings: set `tiles` to one of 'tile/small', "):
+        _planned(_config(tile=tile))
+    embed = [{"name": "near", "tiles": "tile/small"}, {"name": "far", "tiles": "tile/large"}]
+    planned = _planned(_config(tile=tile, embed=embed))
+    assert (planned["embed near"].tiles, planned["embed far"].tiles) == ("tile/small", "tile/large")
+    with pytest.raises(ConfigError, match="embed: two entries have the name near"):
+        _planned(_config(embed=[{"name": "near"}, {"name": "near"}]))
+
+
+def test_completed_labels_are_those_of_all_trainings_but_ensembles_and_those_that_refuse_them() -> None:
+    split = {"train": ["patient-A"], "validation": ["patient-B"], "test": ["patient-C"]}
+    train = [
+        {"model": "ensemble", "ensemble": {"members": ["train/path-knn", "train/measured"]}},
+        {"model": "ridge"},
+        {"model": "knn"},
+        {"model": "ridge", "name": "measured", "completed": None},
+    ]
+    config = _config(train=train, shared={"split": split, "panel": {"variable": 30}}, complete={"method": "linear"})
+    planned = _planned(config)
+    assert (planned["complete path"].split.train, planned["complete path"].split.validation) == (
+        ["patient-A"],
+        ["patient-B"],
+    )
+    assert {name: one.completed for name, one in planned.items() if name.startswith("train ")} == {
+        "train path-ridge": "complete/path",
+        "train path-knn": "complete/path",
+        "train measured": None,
+    }
+    ensemble = next(one for one in planned_steps(config) if getattr(one, "model", "") == "ensemble")
+    assert ensemble.completed is None
+    assert ensemble.split.test == ["patient-C"]
+
+
+def test_the_models_of_an_ensemble_are_trained_before_it_and_scored_in_the_order_of_the_list() -> None:
+    train = [{"model": "ensemble", "ensemble": {"members": ["train/path-ridge"]}}, {**TRAIN, "model": "ridge"}]
+    config = _config(train=train)
+    names = [one.name for one in planned_steps(config) if type(one).__name__.endswith("TrainConfig")]
+    assert names == ["path-ridge", "path-ensemble"]
+    assert planned_steps(config)[-1].predictions == ["impute/path-ensemble", "impute/path-ridge"]
+
+
+def test_references_to_artifacts_that_nothing_makes_are_told_before_any_work(tmp_path: Path) -> None:
+    train = [
+        {**TRAIN, "model": "ridge", "embeddings": ["embed/path", "embed/gone"]},
+        {"model": "ensemble", "ensemble": {"members": ["train/path-ridge", "train/lost"]}},
+    ]
+    run = {"store": str(tmp_path / "store")}
+    with pytest.raises(ConfigError) as caught:
+        pipeline.run(_config(train=train, run=run))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("pipeline: train path-ridge: no artifact 'embed/gone' in ")
+    assert second.startswith("pipeline: train path-ensemble: no artifact 'train/lost' in ")
+    assert second.endswith("no earlier step of the pipeline makes it")
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.ray

@@ -9,12 +9,12 @@ import pytest
 from raystp.artifacts import Artifact
 from raystp.errors import ConfigError, LeakError
 from raystp.models.ensemble.method import EnsembleOptions
-from raystp.models.methods import open_predictor
 from raystp.models.predictor import DirectPredictor
 from raystp.models.store import load_model, save_model
 from raystp.steps.evaluate.spots.null import SpotNullTask, null_pcc
 from raystp.steps.train import step as train
 from raystp.steps.train.config import TrainConfig
+from raystp.steps.train.reference import open_model
 from raystp.steps.train.retrieval import Retrieval
 from raystp.storage import StoragePath
 
@@ -36,7 +36,7 @@ def _ensemble(store: StoragePath, members: list[str], weights: str = "equal", **
 
 
 def _predicted(model: Artifact) -> np.ndarray:
-    opened = open_predictor(*load_model(model.path))
+    opened = open_model(*load_model(model.path))
     assert isinstance(opened, DirectPredictor)
     return opened.predict(QUERIES)
 
@@ -123,12 +123,6 @@ def _changed(store: StoragePath, name: str, **meta: Any) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"encoder": {"name": "other"}},
-            r"differ in encoder: train/one-\w+ has .*'tiny'.*, train/two-\w+ has .*'other'",
-        ),
-        ({"tile": {"side": 99.0, "pixels": 32}}, "differ in tile: .*99.0"),
-        ({"features": {"blocks": [], "neighbour_mean": 8}}, "differ in features: .*'mean of 8 neighbours'"),
         ({"protocol": "section"}, "differ in protocol"),
         ({"panel": {"name": "other"}}, "differ in panel: .*'four'.*'other'"),
         ({"genes": ["A", "B", "C", "X"]}, r"differ in genes: train/one-\w+ alone has 'D'; train/two-\w+ alone has 'X'"),
@@ -148,11 +142,6 @@ def test_members_that_do_not_fit_together_are_refused(
     other = _changed(toy_store, "two", **{"genes": ["A", "B", "C", "D"], **changes})
     with pytest.raises(ConfigError, match=message):
         _ensemble(toy_store, ["train/one", other])
-
-
-def test_a_model_that_needs_an_index_is_refused(joint_store: StoragePath) -> None:
-    with pytest.raises(ConfigError, match=r"train/joint-\w+ is a bleep model that predicts through a reference index"):
-        _ensemble(joint_store, ["train/joint"])
 
 
 @pytest.mark.parametrize("members", [[], ["train/a", "train/a"]])

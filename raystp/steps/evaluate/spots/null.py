@@ -7,8 +7,9 @@ the same retrieval as the score that the null stands beside: its metric, vectors
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from raystp.errors import ArtifactError, ConfigError
 from raystp.evaluate.metrics.genes import pcc_where_measured
 from raystp.evaluate.metrics.score import POOLED, Nulls
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, join_section, load_training_set, stack_sections
+from raystp.impute.calibration import Calibration
 from raystp.missing import pair_where_predicted
-from raystp.models.ensemble.predictor import weighted_mean
+from raystp.models.ensemble.predictor import columns_of, weighted_mean
 from raystp.models.methods import METHODS
 from raystp.models.store import load_model
 from raystp.models.training.fit import fit
@@ -94,8 +96,9 @@ def _refit(
     kind, stored, meta = load_model(task.model)
     artifact = open_artifact(task.model, "train")
     if config.method.combines_models:
-        members = (_refit_member(artifact, number, train, test, task=task) for number in range(len(meta["members"])))
-        return weighted_mean(members, stored["weights"].tolist())
+        members = enumerate(meta["members"])
+        predicted = (_refit_member(artifact, number, one, (train, test), task=task) for number, one in members)
+        return weighted_mean(predicted, stored["weights"].tolist())
     learner = SpotsLearner(
         kind=kind,
         spec=TrainingSetSpec(artifact, artifact, (), (), 0.0, tuple(meta["genes"])),  # the spots are given instead
@@ -118,19 +121,28 @@ def _refit(
 
 
 def _refit_member(
-    ensemble: Artifact, number: int, train: SpotTable, test: SpotTable, *, task: SpotNullTask
+    ensemble: Artifact,
+    number: int,
+    record: Mapping[str, Any],
+    tables: tuple[SpotTable, SpotTable],
+    *,
+    task: SpotNullTask,
 ) -> Float32[np.ndarray, "spot gene"]:
-    """Train a member of an ensemble on those of these spots whose sections it was trained on; return its prediction."""
-    member = _member(ensemble, number)
+    """Train a member of an ensemble on those of these spots whose sections it was trained on; return its prediction.
+
+    It reads its own columns of their features. A contrastive member retrieves from these spots as the ensemble does.
+    """
+    member, columns = _member(ensemble, number), record.get("columns")
     meta = load_model(member.path)[2]
-    kept = [row for row, name in enumerate(train.sections) if name in meta["train"]]
-    own = train.select(np.isin(train.group, kept))
-    sections, slides = ([names[row] for row in kept] for names in (train.sections, train.slides))
-    group = np.searchsorted(kept, own.group).astype(np.int64)
-    own = dataclasses.replace(own, sections=tuple(sections), slides=tuple(slides), group=group)
+    train, test = tables
+    if columns is not None:
+        train, test = (dataclasses.replace(one, features=one.features[:, columns_of(columns)]) for one in tables)
+    own = train.of_sections(meta["train"])
     config = SpotsTrainConfig.of({**member.manifest.config, "run": {}})
-    epochs = int(meta.get("epoch", 0)) + 1
-    return _refit(config, own, test, dataclasses.replace(task, model=member.path, epochs=epochs))
+    epochs, how = int(meta.get("epoch", 0)) + 1, Retrieval.of(meta.get("retrieval", {}))
+    again = dataclasses.replace(task, model=member.path, epochs=epochs, retrieval=how)
+    predicted = _refit(config, own, test, again)
+    return predicted if "calibration" not in meta else Calibration.from_json(meta["calibration"]).expression(predicted)
 
 
 def _member(ensemble: Artifact, number: int) -> Artifact:

@@ -15,7 +15,7 @@ from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ModelError, some
 from raystp.expression.bulk.slides import slides_of_cases
-from raystp.expression.embeddings.join import JoinedEmbeddings
+from raystp.expression.embeddings.join import JoinedEmbeddings, block_widths
 from raystp.expression.sections import embeddings_of
 from raystp.models.training.bags import BagSamples
 from raystp.steps.train.cases.config import CasesConfig
@@ -98,12 +98,8 @@ def features_of(embed: Artifact, slides: Sequence[str]) -> Float32[np.ndarray, "
 
 def dim_of_embeddings(embed: Artifact, slide: str) -> int:
     """Return the length of the features, from the first file of a slide that has tiles."""
-    if isinstance(embed, JoinedEmbeddings):
-        dims = sum(dim_of_embeddings(block, slide) for block in embed.blocks)
-        return 2 * dims if embed.neighbour_mean else dims
-    unit = embed.manifest.notes["units"][slide][0]
-    schema = (embed.path / "embeddings" / slide / f"{unit}.parquet").read_schema()
-    return int(schema.field("vector").type.list_size)
+    means = len(embed.neighbour_means) if isinstance(embed, JoinedEmbeddings) else 0
+    return (1 + means) * sum(block_widths(embed, slide))
 
 
 @dataclass

@@ -1,31 +1,34 @@
 """The finished models of an ensemble: whether they fit together, and what a training on spots takes from them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Int64
 
 from raystp.artifacts import Artifact, resolve
 from raystp.errors import ConfigError, LeakError, some
-from raystp.expression.training_set import SpotTable
+from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_measured
 from raystp.models.arrays import Arrays
-from raystp.models.ensemble.predictor import stored_member
+from raystp.models.ensemble.method import ENSEMBLE
+from raystp.models.ensemble.predictor import REFERENCE, EnsemblePredictor, stored_member
 from raystp.models.ensemble.weights import equal_weights, least_squares_weights
-from raystp.models.methods import METHODS, open_predictor
 from raystp.models.predict import predict_spots
-from raystp.models.predictor import DirectPredictor
+from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
-from raystp.steps.embedding_source import describe_features, input_folders, neighbour_mean_of
+from raystp.steps.embedding_source import open_embeddings
+from raystp.steps.train.reference import open_model, reference_arrays
 from raystp.steps.train.spots.config import EnsembleTrainConfig, SpotsTrainConfig
+from raystp.steps.train.spots.member_features import (
+    MemberFeatures,
+    member_columns,
+    union_folders,
+    union_means,
+)
 from raystp.storage import StoragePath
 
 EQUAL_FACTS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "encoder": lambda meta: meta["encoder"],
-    "tile": lambda meta: meta.get("tile"),
-    "features": describe_features,
-    "number of features": lambda meta: meta["d_image"],
     "protocol": lambda meta: meta["protocol"],
     "panel": lambda meta: meta["panel"]["name"],
     "unit of expression": lambda meta: meta.get("normalisation"),
@@ -46,6 +49,15 @@ class Member:
     def name(self) -> str:
         """Its folder under the store, for messages and references."""
         return self.artifact.manifest.folder
+
+    @property
+    def validation_block(self) -> float:
+        """The share of each training section's spots that it was not trained on."""
+        return float(self.artifact.manifest.config["split"].get("validation_block") or 0)
+
+    def features(self, store: str) -> MemberFeatures:
+        """Return the features that it reads."""
+        return MemberFeatures.of(self.name, self.artifact.manifest.inputs, self.meta, store)
 
 
 def open_members(config: SpotsTrainConfig) -> list[Member]:
@@ -68,50 +80,50 @@ def with_member_values(config: EnsembleTrainConfig) -> SpotsTrainConfig:
     is never read. The tests that all members share are tested, unless `split.test` is given.
     """
     members = open_members(config)
-    first, given = members[0], config.split if "split" in config.model_fields_set else None
-    read = first.artifact.manifest.inputs
+    given = config.split if "split" in config.model_fields_set else None
+    read = members[0].artifact.manifest.inputs
     values = config.model_dump(mode="json", exclude_unset=True)
     values["split"] = _split(members, given.test if given else [], given.validation if given else [])
     options = {**values[config.model], "members": [_reference(one, config.run.store) for one in members]}
-    sources = {
-        "spots": config.spots or read["spots"],
-        "embeddings": config.embeddings or input_folders(read, "images"),
-        "neighbour_mean": neighbour_mean_of(first.meta),
-    }
-    panel = {"name": first.meta["panel"]["name"]}
+    folders = union_folders([one.features(config.run.store) for one in members])
+    sources = {"spots": config.spots or read["spots"], "embeddings": config.embeddings or folders}
+    panel = {"name": members[0].meta["panel"]["name"]}
     return SpotsTrainConfig.of({**values, **sources, "panel": panel, config.model: options})
 
 
-def member_weights(
-    config: SpotsTrainConfig, members: list[Member], validation: SpotTable | None
-) -> Float64[np.ndarray, "member"]:
-    """Return the members' weights; raises ConfigError where they need a validation side and there is none."""
-    if getattr(config, config.model).weights == "equal":
-        return equal_weights(len(members))
-    if validation is None:
+def open_union(config: SpotsTrainConfig, members: list[Member]) -> Artifact:
+    """Open the embeddings of an ensemble: the blocks of all members, and their neighbours' means."""
+    means = union_means([one.features(config.run.store) for one in members])
+    return open_embeddings(config.run.store, config.embeddings or (), neighbour_means=means)
+
+
+def combine_members(
+    config: SpotsTrainConfig, members: list[Member], spec: TrainingSetSpec, validation: SpotTable | None
+) -> tuple[Arrays, dict[str, Any]]:
+    """Return the arrays of an ensemble, and its part of the model's record.
+
+    A contrastive member gets the spots that it was trained on as reference rows. Raises ConfigError where the weights
+    need a validation side and there is none, or where the embeddings lack a member's features.
+    """
+    if getattr(config, config.model).weights != "equal" and validation is None:
         msg = (
             f"{config.model}.weights=validation needs sections that no member was trained on, and that do not test: "
             f"set split.validation to such sections, or {config.model}.weights=equal"
         )
         raise ConfigError(msg)
-    return least_squares_weights([_predicted(one, validation) for one in members], validation.expression)
-
-
-def stored(members: list[Member], weights: Float64[np.ndarray, "member"]) -> tuple[Arrays, dict[str, Any]]:
-    """Return the arrays of an ensemble, and its part of the model's record."""
-    arrays: Arrays = {"weights": weights}
+    columns = _columns(config, members, spec.images)
+    arrays: Arrays = {}
     records = []
-    for number, one in enumerate(members):
-        own, record = stored_member(number, one.kind, one.arrays, one.meta)
-        arrays |= own
+    for number, (one, own) in enumerate(zip(members, columns, strict=True)):
+        stored = one.arrays | _reference_rows(one, own, spec)
+        renamed, record = stored_member(number, one.kind, stored, one.meta, columns=own)
+        arrays |= renamed
         records.append({**record, "name": one.name})
-    return arrays, {"members": records}
-
-
-def _predicted(member: Member, spots: SpotTable) -> np.ndarray:
-    model = open_predictor(member.kind, member.arrays, member.meta)
-    assert isinstance(model, DirectPredictor)  # as `_check_alone` has it
-    return predict_spots(model, spots)
+    weights = equal_weights(len(members))
+    if getattr(config, config.model).weights != "equal":
+        assert validation is not None  # checked above
+        weights = least_squares_weights(_predictions(arrays, records, validation), validation.expression)
+    return {**arrays, "weights": weights}, {"members": records}
 
 
 def _split(members: list[Member], test: list[str], validation: list[str]) -> dict[str, Any]:
@@ -130,7 +142,7 @@ def _split(members: list[Member], test: list[str], validation: list[str]) -> dic
         each = "; ".join(f"{one.name} tests {some(one.meta['test'])}" for one in members)
         msg = f"no section is tested by all members and seen by none: {each}; set split.test to other sections"
         raise LeakError(msg)
-    blocks = {float(one.artifact.manifest.config["split"].get("validation_block") or 0) for one in members}
+    blocks = {one.validation_block for one in members}
     return {
         "protocol": members[0].meta["protocol"],
         "test": test or shared,
@@ -140,11 +152,36 @@ def _split(members: list[Member], test: list[str], validation: list[str]) -> dic
     }
 
 
+def _columns(config: SpotsTrainConfig, members: list[Member], images: Artifact) -> list[Int64[np.ndarray, " column"]]:
+    read = [one.features(config.run.store) for one in members]
+    means = union_means(read)
+    return [member_columns(one, images, means) for one in read]
+
+
+def _reference_rows(member: Member, columns: Int64[np.ndarray, " column"], spec: TrainingSetSpec) -> Arrays:
+    """Return the reference rows of a contrastive member: the spots that it was trained on; none for another member."""
+    model = open_model(member.kind, member.arrays, member.meta)
+    if not isinstance(model, ContrastivePredictor):
+        return {}
+    own = replace(spec, train=tuple(member.meta["train"]), validation=(), validation_block=member.validation_block)
+    table, _ = load_measured(own)
+    table = replace(table, features=np.ascontiguousarray(table.features[:, columns]))
+    rows = reference_arrays(model, table, member.meta)
+    return {f"{REFERENCE}{name}": values for name, values in rows.items()}
+
+
+def _predictions(arrays: Arrays, records: list[dict[str, Any]], spots: SpotTable) -> list[np.ndarray]:
+    """Return what each member predicts for spots with the ensemble's features."""
+    genes, width = records[0]["meta"]["genes"], spots.features.shape[1]
+    weights = {"weights": equal_weights(len(records))}
+    opened = open_model(ENSEMBLE.name, arrays | weights, {"genes": genes, "d_image": width, "members": records})
+    assert isinstance(opened, EnsemblePredictor)  # as its name says
+    return [predict_spots(replace(opened, members=(one,), weights=(1.0,)), spots) for one in opened.members]
+
+
 def _check_alone(member: Member) -> None:
     """Raise ConfigError for a model that cannot be a member."""
-    if METHODS[member.kind].needs_index:
-        why = "that predicts through a reference index; an ensemble averages models that predict from features alone"
-    elif member.meta.get("bulk") or "spots" not in member.artifact.manifest.inputs:
+    if member.meta.get("bulk") or "spots" not in member.artifact.manifest.inputs:
         why = "that learned from labels of whole cases; an ensemble averages models of measured spots"
     elif member.meta.get("trained_tower"):
         why = "whose image encoder was trained with it; an ensemble needs one encoder for all members"

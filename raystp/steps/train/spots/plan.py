@@ -27,7 +27,7 @@ from raystp.steps.train.spots.completed import check_completed, completed_senten
 from raystp.steps.train.spots.config import SpotsTrainConfig
 from raystp.steps.train.spots.gene_text import text_rows
 from raystp.steps.train.spots.learner import SpotsLearner
-from raystp.steps.train.spots.members import Member, member_weights, open_members, stored
+from raystp.steps.train.spots.members import Member, combine_members, open_members, open_union
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
@@ -40,6 +40,8 @@ def open_sources(config: SpotsTrainConfig) -> Sources:
     store = config.run.store
     spots = resolve(store, config.spots, "spots")
     completed = resolve(store, config.completed, "complete") if config.completed is not None else None
+    if config.method.combines_models:
+        return Sources(open_union(config, open_members(config)), spots)
     if config.embeddings is not None:
         embed = open_embeddings(store, config.embeddings, neighbour_mean=config.neighbour_mean)
         return Sources(embed, spots, completed)
@@ -119,7 +121,7 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
     )
     made = None
     if members:
-        made, records = stored(members, member_weights(config, members, validation))
+        made, records = combine_members(config, members, spec, validation)
         meta |= records
     counts = {"genes": len(genes), "spots": len(train.group)}
     warnings = _warnings(spec, [one for one in (train, validation) if one is not None])

@@ -11,6 +11,6 @@ NH2ST = Method(
     published_fit=lambda _: NH2ST_FIT,
     unvalidated_epochs=UNVALIDATED_EPOCHS,
     compares_samples=True,
-    small={"nh2st": {"dim": 128, "dropout": 0.2}, "fit": {"epochs": 30, "batch_size": 64, "lr": 1e-3}},
+    small={"nh2st": {"dim": 128, "dropout": 0.2}, "fit": {"epochs": 60, "batch_size": 64, "lr": 2e-3}},
 )
 """Dual-scale contrast with neighbours; Qu et al., MICCAI 2025, arXiv 2506.23827."""

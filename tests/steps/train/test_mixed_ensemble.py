@@ -166,7 +166,7 @@ def test_patients_of_reference_rows_are_refused(store: StoragePath) -> None:
     _train(store, "one", "bleep")
     _ensemble(store, ["one"])
     given = {"name": "leak", "model": "train/all", "embeddings": "embed/toy", "run": {"store": store.uri}}
-    with pytest.raises(LeakError, match="'S4'"):  # another slide of patient P1
+    with pytest.raises(LeakError, match="own patient 'P1'"):  # another slide of patient P1
         impute.run(impute.CONFIG.of({**given, "slides": ["S4"], "own_rows": "leave_out"}))
 
 

@@ -32,7 +32,7 @@ Columns = Int64[np.ndarray, " column"]
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """A model of an ensemble, and the columns of the ensemble's features that it reads; None for all."""
 
     model: DirectPredictor
@@ -55,7 +55,7 @@ class EnsemblePredictor:
     kind: str
     genes: list[str]
     d_image: int
-    members: tuple[Member, ...]
+    members: tuple[EnsembleMember, ...]
     weights: tuple[float, ...]
 
     @property
@@ -108,7 +108,7 @@ def open_predictor(arrays: Arrays, meta: ModelMeta, retriever: Retriever | None 
     for number, one in enumerate(meta["members"]):
         own = _with_prefix(arrays, f"{number}/")
         columns = None if "columns" not in one else columns_of(one["columns"])
-        opened.append(Member(_open_member(one["kind"], own, one["meta"], retriever), columns))
+        opened.append(EnsembleMember(_open_member(one["kind"], own, one["meta"], retriever), columns))
     weights = tuple(arrays["weights"].tolist())
     return EnsemblePredictor("ensemble", meta["genes"], meta["d_image"], tuple(opened), weights)
 

@@ -34,12 +34,14 @@ STEPS = {
     "impute": "embeddings + a model [+ index] -> predicted expression",
     "evaluate": "predictions + measured spots -> scores and a report",
     "serve": "a model + its index -> an HTTP service on Ray Serve",
+    "predict": "slides + a trained or published model -> predicted expression, in one command",
     "pipeline": "all steps as one run, from the slide table to the report",
     "demo": "draw a synthetic cohort and run all steps on it",
 }
 """Step -> its help. Each is a module of `raystp.steps` with `CONFIG` and `run`, which returns an artifact or a text."""
 
 CHORES = {
+    "publish": "a model [+ its index] -> one folder that `predict` reads anywhere",
     "slides": "a folder, glob, prefix or table of slides -> a slide table of what their headers say, on stdout",
     "send": "send MLflow the records that it did not accept during the runs",
 }

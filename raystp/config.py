@@ -41,6 +41,8 @@ class Location:
     step: str | None = None
     words: tuple[str, ...] = ()
     """Values that are not a path."""
+    prefixes: tuple[str, ...] = ()
+    """Starts of values that are not a path."""
 
 
 class RunConfig(Config):
@@ -138,7 +140,7 @@ def relative_paths(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
 def _is_relative(text: str, location: Location) -> bool:
     head, slash, name = text.partition("/")
     is_artifact = location.step is not None and head == location.step and slash and "/" not in name
-    if is_artifact or text in location.words:
+    if is_artifact or text in location.words or text.startswith(location.prefixes):
         return False
     if text.startswith("sqlite:///"):
         return not text.startswith("sqlite:////")

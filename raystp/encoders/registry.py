@@ -18,8 +18,8 @@ from torch import nn
 from raystp.encoders.card import Card
 from raystp.encoders.encoder import Encoder, EncoderDescription, EncoderSpec
 from raystp.encoders.families import cards as card_family
+from raystp.encoders.families import hub_files, mobilenet, tiny
 from raystp.encoders.families import hub_models as hub_family
-from raystp.encoders.families import mobilenet, tiny
 from raystp.encoders.families import timm_models as timm_family
 from raystp.encoders.features import OWN_ROW, FeatureOptions
 from raystp.encoders.published import bioptimus, ctranspath, gigapath, histai, kaiko, mahmood_lab, owkin, paige, resnet
@@ -102,6 +102,21 @@ def identity(spec: EncoderSpec) -> str:
     and for a file with another digest.
     """
     return _family(spec).identity(_with_prefix(spec))
+
+
+def fetch_weights(spec: EncoderSpec) -> None:
+    """Download the weights that `build` reads from the hub, if it does, into the hub's cache on this machine.
+
+    Raises EncoderError where they are not available.
+    """
+    if spec.weights is not None or spec.random:
+        return
+    if spec.name in CARDS:
+        card_family.download(CARDS[spec.name])
+    elif spec.name.startswith(hub_family.PREFIX):
+        hub_files.download(spec.name.removeprefix(hub_family.PREFIX), encoder=spec.name)
+    elif _with_prefix(spec).name.startswith(timm_family.PREFIX):
+        timm_family.download(_with_prefix(spec).name.removeprefix(timm_family.PREFIX))
 
 
 def features_dim(spec: EncoderSpec, options: FeatureOptions) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raystp.errors import ConfigError, LeakError, some
+from raystp.impute.hashed_names import names_behind
 
 logger = logging.getLogger("raystp")
 
@@ -25,6 +26,15 @@ class KnownPatients:
     model_slides: frozenset[str]
     index_patients: frozenset[str] = frozenset()
     index_slides: frozenset[str] = frozenset()
+
+    def among(self, patients: Mapping[str, str], salt: str) -> "KnownPatients":
+        """Return which of these slides and patients are known, where this holds hashes (`hashed_names`) of names."""
+        return KnownPatients(
+            names_behind(self.model_patients, patients.values(), salt),
+            names_behind(self.model_slides, patients, salt),
+            names_behind(self.index_patients, patients.values(), salt),
+            names_behind(self.index_slides, patients, salt),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,21 @@
+"""Names of patients, sections and slides as salted hashes: a published model names no patient, and leaks are found.
+
+A hash hides a name only as far as it cannot be guessed: whoever has a list of candidates can hash each of them.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable
+
+HASH_DIGITS = 32
+"""Hexadecimal digits of a hash: 128 bits."""
+
+
+def hash_name(name: str, salt: str) -> str:
+    """Return the first 128 bits of the SHA-256 of salt, line feed and name, in hexadecimal."""
+    return hashlib.sha256(f"{salt}\n{name}".encode()).hexdigest()[:HASH_DIGITS]
+
+
+def names_behind(hashes: Collection[str], candidates: Iterable[str], salt: str) -> frozenset[str]:
+    """Return the candidates whose hash is among the hashes."""
+    known = frozenset(hashes)
+    return frozenset(name for name in candidates if hash_name(name, salt) in known)

@@ -1,0 +1,96 @@
+"""Configuration of `raystp predict`."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from raystp.config import Location, StepConfig
+from raystp.config_values import ValuesOf
+from raystp.steps.embed import step as embed
+from raystp.steps.impute import step as impute
+from raystp.steps.run_config import SlideRun
+from raystp.steps.tile import step as tile
+
+Values = dict[str, Any]
+TileValues = Annotated[Values, ValuesOf(tile.CONFIG)]
+EmbedValues = Annotated[Values, ValuesOf(embed.CONFIG)]
+ImputeValues = Annotated[Values, ValuesOf(impute.CONFIG)]
+OneOrManyFiles = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
+DECIDED = {
+    "tile": ("name", "slides", "root", "masks", "spots", "tile_um", "tile_px"),
+    "embed": ("name", "tiles", "encoder", "also", "layers", "views", "precision"),
+    "impute": ("name", "embeddings", "model", "index", "genes", "protocol", "slides", "spots", "output", "neighbours"),
+}
+"""Fields of each step that the model, or a field of `predict` itself, decides."""
+
+
+class PredictConfig(StepConfig[SlideRun]):
+    """Slides and the model that predicts their expression; tiles and encoder are those of the model."""
+
+    where: ClassVar[frozenset[str]] = frozenset(
+        {"slides", "root", "masks", "model", "index", "genes", "out", "weights", "protocol", "tile", "embed", "impute"}
+    )  # the predictions are an input, and their fingerprint covers all of it
+
+    slides: Annotated[str, Location("demo")]
+    """The slides, as `raystp tile` takes them."""
+
+    model: Annotated[str, Location("train", prefixes=("hf-hub:",))]
+    """A published model (a folder, a URI, or `hf-hub:<owner>/<name>`), or `train/<name>` of the store."""
+
+    index: Annotated[str | None, Location("index")] = None
+    """With `train/<name>`: its reference index, where it needs one. A published model brings its own."""
+
+    genes: list[str] | None = None
+    """Genes to predict, a list or `ERBB2,GNAS`. The default is the model's panel."""
+
+    out: Annotated[str | None, Location()] = None
+    """Folder or URI for the results: `<slide>.h5ad` for each slide, `summary.md` and `slides.csv`. They are in the
+    artifact in any case; on one disk, `out` shares its files."""
+
+    weights: Annotated[OneOrManyFiles | None, Location()] = None
+    """File or URI of the encoder's weights, where they are not on the hub or in its cache. A model of several encoders
+    needs a list, in its order; empty text for one that needs no file."""
+
+    root: Annotated[str | None, Location()] = None
+    """Folder or URI that relative paths of the table start from. The default is the table's own folder."""
+
+    masks: Annotated[str | None, Location()] = None
+    """A folder of your own tissue masks, as for `raystp tile`."""
+
+    protocol: str | None = None
+    """The default is the model's own. It decides whether slides of training patients are predicted."""
+
+    tile: TileValues = Field(default_factory=dict)
+    """Further fields, as for `raystp tile`."""
+
+    embed: EmbedValues = Field(default_factory=dict)
+    """Further fields, as for `raystp embed`."""
+
+    impute: ImputeValues = Field(default_factory=dict)
+    """Further fields, as for `raystp impute`."""
+
+    run: SlideRun = Field(default_factory=SlideRun)
+
+    @field_validator("genes", mode="before")
+    @classmethod
+    def _split_at_commas(cls, genes: Any) -> Any:
+        """Take `ERBB2,GNAS` for a list."""
+        return [gene.strip() for gene in genes.split(",") if gene.strip()] if isinstance(genes, str) else genes
+
+    @field_validator(*DECIDED)
+    @classmethod
+    def _check_decided(cls, values: Values, info: Any) -> Values:
+        for key in DECIDED[info.field_name]:
+            if key in values:
+                msg = f"`{key}` is decided by the model or by a field of predict itself; remove it here"
+                raise ValueError(msg)
+        return values
+
+    def of_step(self, step: Any, values: Values, decided: Values) -> Any:
+        """Return a step's config: the given values, what is decided for it, and the shared part of `run`."""
+        run_fields = set(step.CONFIG.model_fields["run"].annotation.model_fields)
+        shared = {key: value for key, value in self.run.model_dump(exclude_none=True).items() if key in run_fields}
+        filled = {key: value for key, value in decided.items() if value is not None}
+        run = {**shared, **(values.get("run") or {})}
+        return step.CONFIG.of({**values, **filled, "run": run}, f"predict: {step.STEP}")

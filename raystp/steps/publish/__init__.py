@@ -1,0 +1,1 @@
+"""Step `publish`: a trained model [+ its index] -> one folder that others predict with."""

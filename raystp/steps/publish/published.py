@@ -14,8 +14,9 @@ from raystp import tables
 from raystp.artifacts import MANIFEST, Artifact, ArtifactWriter, digest, fingerprint, open_artifact
 from raystp.errors import ModelError
 from raystp.index.files import file_names
-from raystp.index.open import open_reference_index
+from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.models.methods import METHODS, open_predictor
+from raystp.models.predictor import Predictor
 from raystp.models.store import MODEL_FILES, load_model
 from raystp.steps.publish.card import (
     CARD,
@@ -76,11 +77,34 @@ def put_into_store(published: PublishedModel, store: str) -> ModelArtifacts:
     if isinstance(model, ArtifactWriter):
         for name in MODEL_FILES:
             _copy(published, name, model.path / name)
-        meta = _check_model(card, model.path)
+        _, meta = _open_model(card, model.path)
         (model.path / "epochs.parquet").write_table(tables.EPOCHS.empty_table())
         counts = {"genes": len(card.genes), "epochs": 0}
         model = model.finish(counts, [], _model_notes(card, meta))
     return ModelArtifacts(model, None if card.index is None else _put_index(published, store, model))
+
+
+def open_published_model(published: PublishedModel) -> Predictor:
+    """Open the model in its folder, without a store; raises ModelError as `put_into_store` does."""
+    for name in MODEL_FILES:
+        _check_file(published, name, published.folder / name)
+    return _open_model(published.card, published.folder)[0]
+
+
+def open_published_index(published: PublishedModel) -> ReferenceIndex:
+    """Open the index in its folder, without a store; raises ModelError for a model without one, or a damaged file."""
+    file = published.folder / INDEX_JSON
+    if published.card.index is None:
+        msg = f"{published.folder} is a {published.card.kind} model, which has no reference index"
+        raise ModelError(msg)
+    record = read_json(file, MAX_RECORD_BYTES)
+    _check_file(published, INDEX_JSON, file)
+    try:
+        for name in file_names(record["bank"]):
+            _check_file(published, f"{INDEX_FOLDER}/{name}", published.folder / INDEX_FOLDER / name)
+        return _open_index(published.card, published.folder / INDEX_FOLDER, record["bank"])
+    except DAMAGED as error:
+        raise _wrong(file, error) from None
 
 
 def _put_index(published: PublishedModel, store: str, model: Artifact) -> Artifact:
@@ -93,7 +117,7 @@ def _put_index(published: PublishedModel, store: str, model: Artifact) -> Artifa
         description = record["bank"]
         for name in file_names(description):
             _copy(published, f"{INDEX_FOLDER}/{name}", index.path / name)
-        _check_index(published.card, index.path, description)
+        _open_index(published.card, index.path, description)
         shards = len(description["shards"])
         kept = ("bank", "patients", "slides", "vectors", "distance")
         notes: dict[str, object] = {key: record[key] for key in kept if key in record}
@@ -137,8 +161,8 @@ def _check_file(published: PublishedModel, name: str, file: StoragePath) -> None
         raise ModelError(msg)
 
 
-def _check_model(card: PublishedCard, folder: StoragePath) -> dict[str, Any]:
-    """Return the record of a copied model; raises ModelError unless it opens and agrees with its card."""
+def _open_model(card: PublishedCard, folder: StoragePath) -> tuple[Predictor, dict[str, Any]]:
+    """Return a model and its record; raises ModelError unless it opens and agrees with its card."""
     if (folder / MODEL_FILES[1]).size() > MAX_RECORD_BYTES:
         msg = f"{folder / MODEL_FILES[1]} has more than {MAX_RECORD_BYTES:,} bytes: not the record of a model"
         raise ModelError(msg)
@@ -156,7 +180,7 @@ def _check_model(card: PublishedCard, folder: StoragePath) -> dict[str, Any]:
     if METHODS[kind].needs_index != (card.index is not None):
         msg = f"the card of {card.name} has {'no' if card.index is None else 'an'} index; a {kind} model differs"
         raise ModelError(msg)
-    return meta
+    return opened, meta
 
 
 def _check_options(options: Any, folder: StoragePath) -> None:
@@ -170,8 +194,8 @@ def _check_options(options: Any, folder: StoragePath) -> None:
             raise ModelError(msg)
 
 
-def _check_index(card: PublishedCard, folder: StoragePath, description: Any) -> None:
-    """Raise ModelError for an index with FAISS files; ArtifactError where a file is not as described."""
+def _open_index(card: PublishedCard, folder: StoragePath, description: Any) -> ReferenceIndex:
+    """Return an index; raises ModelError for one with FAISS files, ArtifactError where a file is not as described."""
     has_faiss = description["quantizer"] is not None or any(one["index"] is not None for one in description["shards"])
     if has_faiss or description["kind"] != "exact" or description["version"] == 1:
         msg = f"the index of {card.name} has FAISS files, which are not read from a published folder: publish it again"
@@ -180,6 +204,7 @@ def _check_index(card: PublishedCard, folder: StoragePath, description: Any) -> 
     if tuple(opened.genes) != card.genes:
         msg = f"the index of {card.name} has other genes than its model: publish it again"
         raise ModelError(msg)
+    return opened
 
 
 def _model_notes(card: PublishedCard, meta: Mapping[str, Any]) -> dict[str, object]:

@@ -4,7 +4,7 @@ A hash hides a name only as far as it cannot be guessed: whoever has a list of c
 """
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 HASH_DIGITS = 32
 """Hexadecimal digits of a hash: 128 bits."""
@@ -19,3 +19,8 @@ def names_behind(hashes: Collection[str], candidates: Iterable[str], salt: str) 
     """Return the candidates whose hash is among the hashes."""
     known = frozenset(hashes)
     return frozenset(name for name in candidates if hash_name(name, salt) in known)
+
+
+def stored_names(patients: Mapping[str, str], salt: str | None) -> dict[str, str]:
+    """Return slide -> its patient by the name in the index's rows: of a published model (with a salt), a hash."""
+    return {slide: patient if salt is None else hash_name(patient, salt) for slide, patient in patients.items()}

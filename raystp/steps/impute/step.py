@@ -15,7 +15,7 @@ from raystp.cluster.streams.slides import SlideResources, map_slides
 from raystp.errors import ConfigError, ModelError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.embeddings.join import input_roles
-from raystp.impute.hashed_names import hash_name
+from raystp.impute.hashed_names import stored_names
 from raystp.impute.selection import KnownPatients, LeakRules, SlideSelection, select_slides
 from raystp.index.open import open_reference_index
 from raystp.index.remote import RemoteIndex, open_shard_group
@@ -66,7 +66,7 @@ def run(config: ImputeConfig) -> Artifact:
         spots=spots,
         neighbours=neighbours,
         options=_options(config, protocol, retrieval, calibrate=calibrate),
-        left_out=_stored_names(selection.left_out, meta.get("names_salt")),
+        left_out=stored_names(selection.left_out, meta.get("names_salt")),
         target=writer.path,
     )
     notes = {
@@ -125,11 +125,6 @@ def _select(
     if unknown := [slide for slide in found.slides if not patients[slide]]:
         logger.warning(f"  slides {some(unknown)} have no patient: whether the model has seen the patient is unknown")
     return found
-
-
-def _stored_names(left_out: Mapping[str, str], salt: str | None) -> dict[str, str]:
-    """Return slide -> its patient by the name that the index's rows have: of a published model, a hash."""
-    return {slide: patient if salt is None else hash_name(patient, salt) for slide, patient in left_out.items()}
 
 
 def _named_failures(config: ImputeConfig, embeddings: Artifact) -> dict[str, str]:

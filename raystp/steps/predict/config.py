@@ -6,15 +6,15 @@ from pydantic import Field, field_validator
 
 from raystp.config import Location, StepConfig
 from raystp.config_values import ValuesOf
-from raystp.steps.embed import step as embed
-from raystp.steps.impute import step as impute
+from raystp.steps.embed.config import EmbedConfig
+from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.run_config import SlideRun
-from raystp.steps.tile import step as tile
+from raystp.steps.tile.config import TileConfig
 
 Values = dict[str, Any]
-TileValues = Annotated[Values, ValuesOf(tile.CONFIG)]
-EmbedValues = Annotated[Values, ValuesOf(embed.CONFIG)]
-ImputeValues = Annotated[Values, ValuesOf(impute.CONFIG)]
+TileValues = Annotated[Values, ValuesOf(TileConfig)]
+EmbedValues = Annotated[Values, ValuesOf(EmbedConfig)]
+ImputeValues = Annotated[Values, ValuesOf(ImputeConfig)]
 OneOrManyFiles = str | Annotated[tuple[str, ...], Field(min_length=1)]
 
 DECIDED = {
@@ -31,6 +31,8 @@ class PredictConfig(StepConfig[SlideRun]):
     where: ClassVar[frozenset[str]] = frozenset(
         {"slides", "root", "masks", "model", "index", "genes", "out", "weights", "protocol", "tile", "embed", "impute"}
     )  # the predictions are an input, and their fingerprint covers all of it
+
+    positional: ClassVar[str | None] = "slides"
 
     slides: Annotated[str, Location("demo")]
     """The slides, as `raystp tile` takes them."""

@@ -8,7 +8,8 @@ from raystp.artifacts import resolve
 from raystp.encoders.registry import fetch_weights
 from raystp.errors import ConfigError, EncoderError, ModelError
 from raystp.models.store import load_model
-from raystp.steps.encoder_source import EncoderConfig, source_of, spec_of
+from raystp.steps.encoder_source import source_of, spec_of
+from raystp.steps.input_config import EncoderConfig
 from raystp.steps.predict.config import PredictConfig
 from raystp.steps.publish.features import OWN_TOWER, FeatureBlock, feature_blocks
 from raystp.steps.publish.published import (

@@ -94,8 +94,8 @@ class PublishedCard(Config):
     normalisation: Name
     """Unit of the predicted expression."""
     features: tuple[FeatureBlock, ...] = Field(min_length=1, max_length=32)
-    neighbour_mean: int = Field(default=0, ge=0)
-    """Tiles around each tile whose mean features the model reads beside."""
+    neighbour_means: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), max_length=16)
+    """Numbers of tiles around each tile whose mean features the model reads beside."""
     protocol: Name
     protocol_description: Name
     validation_pcc: float | None = None

@@ -1,6 +1,6 @@
 """Configuration of `raystp publish`."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ NOT_STATED = "not stated"
 
 class PublishConfig(StepConfig[RunConfig]):
     """The model to publish, where to, and what its card says beside what is known of it."""
+
+    positional: ClassVar[str | None] = "model"
 
     name: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,48}$")
     """Name of the published model. The default is the model's own."""

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from raystp.artifacts import MANIFEST, Artifact, open_artifact
 from raystp.config import Config
+from raystp.encoders.features import LAYER_PATTERN, OWN_ROW, Views
 from raystp.encoders.registry import CARDS
-from raystp.encoders.stages import LAYER_PATTERN, OWN_ROW, Views
 from raystp.errors import ModelError
 from raystp.steps.embedding_source import input_folders
 from raystp.storage import StoragePath

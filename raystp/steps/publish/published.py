@@ -15,7 +15,7 @@ from raystp.artifacts import MANIFEST, Artifact, ArtifactWriter, digest, fingerp
 from raystp.errors import ModelError
 from raystp.index.files import file_names
 from raystp.index.open import ReferenceIndex, open_reference_index
-from raystp.models.methods import METHODS, open_predictor
+from raystp.models.methods import METHODS
 from raystp.models.predictor import Predictor
 from raystp.models.store import MODEL_FILES, load_model
 from raystp.steps.publish.card import (
@@ -28,6 +28,7 @@ from raystp.steps.publish.card import (
     read_card,
     read_json,
 )
+from raystp.steps.train.reference import open_model
 from raystp.storage import StoragePath
 
 HUB = "hf-hub:"
@@ -169,7 +170,7 @@ def _open_model(card: PublishedCard, folder: StoragePath) -> tuple[Predictor, di
     try:
         kind, arrays, meta = load_model(folder)
         _check_options([meta["options"], *(one["meta"]["options"] for one in meta.get("members", []))], folder)
-        opened = open_predictor(kind, arrays, meta)
+        opened = open_model(kind, arrays, meta)
         facts = (kind, tuple(opened.genes), meta["protocol"], meta["names_salt"])
         _ = (meta["patients"].values(), meta["slides"], meta["train"], meta["panel"]["name"])
     except DAMAGED as error:

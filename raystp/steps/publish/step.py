@@ -24,7 +24,7 @@ from raystp.evaluate.protocols import protocol_of
 from raystp.index.files import file_names
 from raystp.models.methods import METHODS
 from raystp.models.store import MODEL_FILES, load_model, save_model
-from raystp.steps.embedding_source import neighbour_mean_of
+from raystp.steps.embedding_source import neighbour_means_of
 from raystp.steps.evaluate.predictions import open_models
 from raystp.steps.publish.card import (
     CARD,
@@ -140,7 +140,7 @@ def _card(config: PublishConfig, source: _Source, out: StoragePath) -> Published
         genes=tuple(meta["genes"]),
         normalisation=meta.get("normalisation", "log1p of counts per 10,000"),
         features=tuple(feature_blocks(model, meta, config.run.store)),
-        neighbour_mean=neighbour_mean_of(meta),
+        neighbour_means=tuple(neighbour_means_of(meta)),
         protocol=protocol.name,
         protocol_description=protocol.description,
         validation_pcc=None if pcc is None else float(pcc),

@@ -63,6 +63,8 @@ class StepChain:
         if (completion := config.completion()) is not None and measured is not None:
             sources["completed"] = self._step("complete", "complete", sources, completion)
         predictions = {one["name"]: self._model(one, sources) for one in sorted(config.models(), key=is_ensemble)}
+        if not predictions:
+            return
         ordered = [predictions[one["name"]] for one in config.models()]
         scored = {**config.against(measured), "predictions": ordered}
         self._step("evaluate", "evaluate", scored, config.evaluate)

@@ -49,9 +49,10 @@ class PipelineConfig(StepConfig[TrackedRun]):
     """As for `raystp complete`: all trainings on spots learn from completed labels, except those with `completed: null`
     and ensembles. Without `split` the sections are `split.train` and `split.validation` of the first training."""
 
-    train: TrainValues | list[TrainValues]
+    train: TrainValues | list[TrainValues] | None = None
     """As for `raystp train`; a list trains several models, and the report is about the first. Members of an ensemble
-    are `train/<name>` of other models of this list, or of the store."""
+    are `train/<name>` of other models of this list, or of the store. Without it the pipeline ends with the
+    embeddings."""
 
     shared: TrainValues = Field(default_factory=dict)
     """Fields of all trainings, as for `raystp train`; a training's own fields take precedence. An ensemble takes
@@ -70,7 +71,7 @@ class PipelineConfig(StepConfig[TrackedRun]):
 
     def models(self) -> list[Values]:
         """Return the train configs, each with its own name."""
-        given = self.train if isinstance(self.train, list) else [self.train]
+        given = self.train if isinstance(self.train, list) else [] if self.train is None else [self.train]
         listed = [_over(_shared_with(one, self.shared), one) for one in given]
         if len(listed) == 1:
             return [{"name": self.name, **listed[0]}]
@@ -86,15 +87,15 @@ class PipelineConfig(StepConfig[TrackedRun]):
 
     def completion(self) -> Values | None:
         """Return the complete config, with the sections of the first training where it names none."""
-        if self.complete is None:
-            return None
+        if self.complete is None or not self.models():
+            return self.complete
         split = self.models()[0].get("split") or {}
         sides = {side: split[side] for side in ("train", "validation") if split.get(side)}
         return {**({"split": sides} if "train" in sides else {}), **self.complete}
 
     @property
     def of_cases(self) -> bool:
-        """Whether all models learn from labels of whole cases."""
+        """Whether no spots are read: all models learn from labels of whole cases, or there is none."""
         return not self.spots and all(one.get("targets") == "cases" for one in self.models())
 
     def against(self, measured: str | None) -> Values:

@@ -36,12 +36,13 @@ def run(config: PipelineConfig) -> Artifact:
     if isinstance(writer, Artifact):
         return writer
     failures = [row for one in found.values() for row in one.failures().to_pylist()]
-    scored = found["evaluate"]
-    summary = "\n".join([scored.manifest.notes["summary"], *(f"{role}: {one.path}" for role, one in found.items())])
+    last = list(found.values())[-1]
+    head = [last.manifest.notes["summary"]] if "summary" in last.manifest.notes else []
+    summary = "\n".join([*head, *(f"{role}: {one.path}" for role, one in found.items())])
     notes: dict[str, object] = {"summary": summary}
     if warnings := warnings_of_all(found.values()):
         notes["warnings"] = warnings
-    return writer.finish({"steps": len(found), **scored.manifest.rows}, failures, notes)
+    return writer.finish({"steps": len(found), **last.manifest.rows}, failures, notes)
 
 
 def warnings_of_all(artifacts: Iterable[Artifact]) -> dict[str, list[str]]:

@@ -1,0 +1,1 @@
+"""Command `run`: the pipeline from a few flags."""

@@ -1,0 +1,111 @@
+"""run: a folder or a table of slides -> the artifacts of a pipeline, whose config follows from a few flags.
+
+`raystp run INPUT --dry-run` prints that config, and `raystp pipeline --config FILE` does the same work with it.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from raystp.artifacts import Artifact
+from raystp.encoders.registry import CARDS
+from raystp.errors import ConfigError
+from raystp.slides.table import SlideRow, read_slide_table
+from raystp.steps.pipeline import step as pipeline
+from raystp.steps.pipeline.chain import planned_steps
+from raystp.steps.pipeline.config import PipelineConfig
+from raystp.steps.printed import Printed
+from raystp.steps.run.config import RunCommandConfig
+
+logger = logging.getLogger("raystp")
+
+STEP = "run"
+CONFIG = RunCommandConfig
+
+Values = dict[str, Any]
+SHORT = ("root", "encoder", "weights", "model", "test")
+"""Fields that the pipeline does not have."""
+
+
+def run(config: RunCommandConfig) -> Artifact:
+    """Run the pipeline that the flags stand for."""
+    return pipeline.run(PipelineConfig.of(pipeline_values(config), "raystp run"))
+
+
+def dry_run(config: RunCommandConfig) -> Printed:
+    """Print the pipeline's config as YAML; nothing is run."""
+    values = pipeline_values(config)
+    planned_steps(PipelineConfig.of(values, "raystp run"))
+    head = "# `raystp pipeline --config FILE` with this file does what this command does.\n"
+    return Printed(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def pipeline_values(config: RunCommandConfig) -> Values:
+    """Return the pipeline's config as plain values, without defaults.
+
+    Raises ConfigError for an invalid table, and for measured sections that cannot be divided.
+    """
+    given = {name: getattr(config, name) for name in config.model_fields_set if name not in SHORT}
+    rows = read_slide_table(config.slides, config.root, config.run.store)
+    measured = [row for row in rows if row.layout]
+    values: Values = {"name": config.name, "slides": config.slides}
+    from_root = {} if config.root is None else {"root": config.root}
+    tile = _under(config.tile, {**from_root, **_tile_size(config.encoder)})
+    encoder = {"name": config.encoder, "weights": config.weights}
+    chosen = {key: value for key, value in encoder.items() if value is not None}
+    embed = _under(config.embed, {"encoder": chosen} if chosen else {})
+    values |= {name: part for name, part in (("tile", tile), ("embed", embed)) if part}
+    if measured or config.train is not None:
+        values |= {"spots": {**from_root, **config.spots}} if from_root or config.spots else {}
+        values |= {} if config.train is not None else _training(config, measured)
+    elif wrong := sorted({"model", "test"} & config.model_fields_set):
+        msg = (
+            f"{wrong[0]}: no row of {config.slides} is a measured section (`layout` and `counts`), so nothing is "
+            "trained; leave it out, or give a table of measured sections"
+        )
+        raise ConfigError(msg)
+    run_part = config.run.model_dump(mode="json", exclude_defaults=True)
+    rest = {name: value for name, value in given.items() if name not in {*values, "run"}}
+    return {**values, **rest, **({"run": run_part} if run_part else {})}
+
+
+def _under(given: Values | list[Values], known: Values) -> Values | list[Values]:
+    """Return a step's values, or each of a list, over those that are known of all."""
+    return [{**known, **one} for one in given] if isinstance(given, list) else {**known, **given}
+
+
+def _tile_size(encoder: str | None) -> Values:
+    """Return the tiles that an encoder was trained on; nothing for one that is unknown here, or of photographs."""
+    card = CARDS.get(encoder or "")
+    if card is None or not card.mpp:
+        return {}
+    px = int(card.tile_px)
+    mpp = next((float(mpp) for mpp in card.mpp if float(mpp) == 0.5), float(card.mpp[0]))  # noqa: PLR2004 -- 20x
+    return {"tile_um": px * mpp, "tile_px": px}
+
+
+def _training(config: RunCommandConfig, measured: Sequence[SlideRow]) -> Values:
+    split = {} if "split" in config.shared else {"split": _split(config.test, measured)}
+    models = [{"model": name} for name in config.model]
+    return {"train": models if len(models) > 1 else models[0], "shared": {**split, **config.shared}}
+
+
+def _split(test: list[str], measured: Sequence[SlideRow]) -> Values:
+    """Return who is held out: those named, else the last patient, or the last section where there is one patient."""
+    if test:
+        return {"test": test}
+    patients = list(dict.fromkeys(row.patient for row in measured))
+    if len(patients) > 1:
+        logger.info(f"  patient {patients[-1]!r} is held out for the scores; choose another with `test`")
+        return {"test": [patients[-1]]}
+    if len(measured) > 1:
+        held = measured[-1].section
+        logger.info(f"  one patient: section {held!r} is held out, and the scores do not apply to another patient")
+        return {"protocol": "section", "test": [held]}
+    msg = (
+        "slides: one measured section cannot both be trained on and be scored; give a table of two or more, or train "
+        "on other sections and predict with `raystp impute`"
+    )
+    raise ConfigError(msg)

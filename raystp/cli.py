@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 
 from raystp.artifacts import Artifact
 from raystp.cluster.environment import explain
-from raystp.errors import ClusterError, ConfigError, RaystpError, describe_exception, unwrapped
+from raystp.errors import ClusterError, RaystpError, describe_exception, unwrapped
 from raystp.steps.printed import Printed
 
 STEPS = {
@@ -42,10 +42,14 @@ STEPS = {
 
 CHORES = {
     "publish": "a model [+ its index] -> one folder that `predict` reads anywhere",
+    "run": "a folder or table of slides -> the pipeline that a few flags stand for",
     "slides": "a folder, glob, prefix or table of slides -> a slide table of what their headers say, on stdout",
     "send": "send MLflow the records that it did not accept during the runs",
 }
-"""The same for commands without an artifact; `run` returns a text, or what is printed as it is (`Printed`)."""
+"""The same for commands without an artifact of their own; `run` may return what is printed as it is (`Printed`)."""
+
+TAKE_INPUT = ("predict", "publish", "run", "slides")
+"""Commands with a bare argument, which sets the field `positional` of their config."""
 
 SHOWN_FAILURES = 20
 """Failures in the JSON summary, one of each slide; the artifact's failures table has all of them."""
@@ -101,13 +105,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _bare(field: str | None, options: argparse.Namespace) -> list[str]:
-    """Return the override that a bare argument stands for. Raises ConfigError for a step that takes none."""
-    if options.input is None:
-        return []
-    if field is None:
-        msg = f"raystp {options.step} takes no bare argument, got {options.input!r}; set a field with --set KEY=VALUE"
-        raise ConfigError(msg)
-    return [f"{field}={options.input}"]
+    """Return the override that a bare argument stands for."""
+    given = getattr(options, "input", None)
+    return [] if given is None else [f"{field}={given}"]
 
 
 @contextlib.contextmanager
@@ -206,7 +206,8 @@ def _parser() -> argparse.ArgumentParser:
     steps = parser.add_subparsers(dest="step", required=True, metavar="step")
     for name, words in {**STEPS, **CHORES}.items():
         step = steps.add_parser(name, help=words, description=words)
-        step.add_argument("input", nargs="?", metavar="INPUT", help="what the command reads, where it takes one")
+        if name in TAKE_INPUT:
+            step.add_argument("input", nargs="?", metavar="INPUT", help="what the command reads")
         step.add_argument("--config", metavar="FILE", help="YAML file; only what differs from the defaults")
         step.add_argument(
             "--set",

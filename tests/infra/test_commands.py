@@ -220,8 +220,12 @@ def _named_configs(page: str, folder: Path) -> dict[str, Path]:
 
 
 def _step_fault(command: str, named: Mapping[str, Path]) -> str | None:
-    """Return the error of `STEP --config FILE --set KEY=VALUE`, or None; a FILE of a finished artifact is not read."""
-    step, *rest = shlex.split(command)
+    """Return the error of `STEP [INPUT] --config FILE --set KEY=VALUE [> FILE]`, or None.
+
+    A FILE of a finished artifact is not read.
+    """
+    step, *rest = shlex.split(command.partition(" > ")[0])
+    given = [rest.pop(0)] if rest and not rest[0].startswith("--") else []
     if step not in {**cli.STEPS, **cli.CHORES}:
         return f"{step}: no such step"
     if set(rest[::2]) - {"--config", "--set"} or len(rest) % 2:
@@ -231,6 +235,8 @@ def _step_fault(command: str, named: Mapping[str, Path]) -> str | None:
     if any("<fingerprint>" in config for config in configs):
         return None
     try:
+        kind = importlib.import_module(f"raystp.steps.{step}.step").CONFIG
+        overrides = [*(f"{kind.positional}={one}" for one in given), *overrides]
         config = _load(step, named.get(configs[-1], ROOT / configs[-1]) if configs else None, overrides)
         if step == "pipeline":  # its check of paths builds the config of every step
             paths = ["slides=/slides.csv", "run.store=/store"]

@@ -6,7 +6,6 @@ approximate search finds fewer is searched exactly. With some shards open, missi
 caller that merges the parts searches those queries again.
 """
 
-import functools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from raystp.errors import ArtifactError, ModelError
 from raystp.index import files
 from raystp.index.all_rows import RowSums, RowWeighting, WeighedRows, mean_and_variance, merge_sums, sum_rows
 from raystp.index.description import VERSION, VERSION_WITH_UNMEASURED, IndexDescription
+from raystp.index.expression.indexed import IndexedExpression, rows_in
 from raystp.index.expression.measured import MeasuredGenes
 from raystp.index.reference import read_rows
 from raystp.index.search import exact, faiss_gpu, faiss_lists, score
@@ -32,23 +32,16 @@ _FEW_ALLOWED = 0.1
 """Share of allowed rows below which a graph is not searched: most rows that it visits would not be allowed."""
 
 
-@dataclass(frozen=True, eq=False)
-class ReferenceIndex:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReferenceIndex(IndexedExpression):
     """An open index, or some shards of one."""
 
     metric: Metric
     kind: Kind
-    genes: list[str]
     joint: int
     """Dimensions of the vectors."""
-    shards: list[IndexShard]
-    """The open shards, in order."""
-    rows: pa.Table
-    """Where each row of the whole index came from (`raystp.index.reference.ROWS`), in order."""
     params: SearchParams
     centroids: Float32[np.ndarray, "list joint"] | None = None
-    measured: MeasuredGenes | None = None
-    """Which genes each row has measured; None where every row has measured all."""
 
     @property
     def is_whole(self) -> bool:
@@ -115,31 +108,6 @@ class ReferenceIndex:
         """Return the mask for `search` that drops these patients' rows."""
         return self.rows_where("patient", patients, drop=True)
 
-    def weighted_mean(
-        self,
-        weights: Float32[np.ndarray, "query k"],
-        rows: Int64[np.ndarray, "query k"],
-        genes: Int64[np.ndarray, "gene"] | None = None,
-    ) -> Float32[np.ndarray, "query gene"]:
-        """Return each query's weighted mean of its rows' expression, of these genes or all; weights add to 1.
-
-        A row that has not measured a gene has no vote for it; where no row has, the mean is NaN. All shards must be
-        open. Raises ModelError for a row that the index does not have.
-        """
-        sums = self.weighted_sum(weights, rows, genes)
-        return sums if self.measured is None else self.measured.mean(sums, weights, rows, genes)
-
-    def weighted_variance(
-        self,
-        weights: Float32[np.ndarray, "query k"],
-        rows: Int64[np.ndarray, "query k"],
-        mean: Float32[np.ndarray, "query gene"],
-        genes: Int64[np.ndarray, "gene"] | None = None,
-    ) -> Float32[np.ndarray, "query gene"]:
-        """Return the weighted variance of each query's rows around their mean, as in `weighted_mean`."""
-        spread = self.weighted_spread(weights, rows, mean, genes)
-        return spread if self.measured is None else self.measured.variance(spread, mean, weights, rows, genes=genes)
-
     def mean_of_all_rows(
         self,
         queries: Float32[np.ndarray, "query joint"],
@@ -181,48 +149,6 @@ class ReferenceIndex:
             parts.append(sum_rows(rows, prepared, own, weighting, allowed=_part(allowed, shard), genes=genes))
         return merge_sums(parts)
 
-    def weighted_sum(
-        self,
-        weights: Float32[np.ndarray, "query k"],
-        rows: Int64[np.ndarray, "query k"],
-        genes: Int64[np.ndarray, "gene"] | None = None,
-    ) -> Float32[np.ndarray, "query gene"]:
-        """Return each query's weighted sum of its rows' expression, of these genes or all, added shard by shard.
-
-        Rows of shards that are not open add 0. Raises ModelError for a row that the index does not have.
-        """
-        self._check_rows(rows)
-        shares = (shard.expression.share_of_sum(weights, rows, shard.first, genes=genes) for shard in self.shards)
-        return functools.reduce(_add, shares)
-
-    def weighted_spread(
-        self,
-        weights: Float32[np.ndarray, "query k"],
-        rows: Int64[np.ndarray, "query k"],
-        mean: Float32[np.ndarray, "query gene"],
-        genes: Int64[np.ndarray, "gene"] | None = None,
-    ) -> Float32[np.ndarray, "query gene"]:
-        """Return the sum of weight x (row - mean)^2, added as in `weighted_sum`."""
-        self._check_rows(rows)
-        shares = (
-            shard.expression.share_of_spread(weights, rows, mean, shard.first, genes=genes) for shard in self.shards
-        )
-        return functools.reduce(_add, shares)
-
-    def expression(self, rows: Int64[np.ndarray, "row"]) -> Float32[np.ndarray, "row gene"]:
-        """Return a copy of these rows' expression, in the given order; NaN for a gene that a row has not measured.
-
-        Raises ModelError for a row of a shard that is not open.
-        """
-        self._check_rows(rows, in_open_shards=True)
-        values = np.empty((len(rows), len(self.genes)), np.float32)
-        for shard in self.shards:
-            here = _is_in(rows, shard)
-            values[here] = shard.expression.rows(rows[here] - shard.first)
-        if self.measured is not None:
-            self.measured.rows(values, rows)
-        return values
-
     def squared_distances(
         self,
         queries: Float32[np.ndarray, "query joint"],
@@ -236,13 +162,13 @@ class ReferenceIndex:
         the row within float32 rounding. Rows of shards that are not open give 0, so that the results of the parts of an
         index add up.
         """
-        self._check_rows(rows)
+        self.check_rows(rows)
         score.check_dimensions(self.joint, queries.shape[1])
         query, flat = np.repeat(np.arange(len(rows)), rows.shape[1]), rows.ravel()
         length = self._lengths() if self.metric == "cosine" else np.ones(self.rows.num_rows)
         distances = np.zeros(len(flat), np.float32)
         for shard in self.shards:
-            here = np.flatnonzero(_is_in(flat, shard))
+            here = np.flatnonzero(rows_in(flat, shard))
             for part in np.array_split(here, len(here) // 512 + 1):
                 vectors = shard.vectors[flat[part] - shard.first] * length[flat[part], None]
                 distances[part] = score.squared_distances(queries[query[part]], vectors, distance)
@@ -265,16 +191,6 @@ class ReferenceIndex:
     def _lengths(self) -> Float64[np.ndarray, "row"]:
         lengths: np.ndarray = self.rows["length"].to_numpy()
         return lengths
-
-    def _check_rows(self, rows: np.ndarray, *, in_open_shards: bool = False) -> None:
-        if not rows.size:
-            return
-        if not 0 <= rows.min() <= rows.max() < self.rows.num_rows:
-            msg = f"rows {rows.min()} to {rows.max()} requested; the index has rows 0 to {self.rows.num_rows - 1}"
-            raise ModelError(msg)
-        if in_open_shards and not np.logical_or.reduce([_is_in(rows, shard) for shard in self.shards]).all():
-            msg = f"some of the rows {rows.min()} to {rows.max()} are in shards that are not open here"
-            raise ModelError(msg)
 
 
 def open_reference_index(
@@ -326,13 +242,3 @@ def open_reference_index(
 
 def _part(allowed: np.ndarray | None, shard: IndexShard) -> np.ndarray | None:
     return None if allowed is None else allowed[shard.first : shard.end]
-
-
-def _is_in(rows: np.ndarray, shard: IndexShard) -> np.ndarray:
-    inside: np.ndarray = (rows >= shard.first) & (rows < shard.end)
-    return inside
-
-
-def _add(total: np.ndarray, share: np.ndarray) -> np.ndarray:
-    total += share
-    return total

@@ -4,29 +4,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raystp.cluster.serving.messages import HandlerInfo, ImputeRequest, ImputeResponse, RequestOptions
+from raystp.cluster.serving.messages import ImputeRequest, ImputeResponse, RequestOptions
 from raystp.errors import ModelError, RaystpError, some
 from raystp.models.predictor import DirectPredictor, NeighbourPredictor
+from raystp.steps.serve.info import DirectInfo
 from raystp.steps.serve.requests import CheckedRequest, TileReader, predict_in_groups
 
 _OF_AN_INDEX = ("k", "weights", "temperature", "spread", "neighbours", "without")
 """Options of a request that need a reference index."""
-
-
-class DirectInfo(HandlerInfo):
-    """The part of `/v1/info` about the model."""
-
-    model: str
-    method: str
-    features: int
-    encoder: str
-    """Of the first block."""
-    blocks: list[dict[str, object]]
-    """Encoder and tiles of each block of the features, in the order of the columns; empty for an older model."""
-    neighbour_mean: int | list[int]
-    """If not 0: the mean of all blocks over so many nearest other tiles follows the blocks, for each number."""
-    protocol: str
-    reads: list[str]
 
 
 @dataclass(frozen=True)

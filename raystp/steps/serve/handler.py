@@ -1,7 +1,6 @@
 """What a replica of `serve` runs: a model, its reference index, an optional encoder, and the slides it may read."""
 
 import dataclasses
-import importlib.metadata
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 
 from raystp.artifacts import Artifact, resolve
 from raystp.cluster.serving.messages import (
-    HandlerInfo,
     ImputeRequest,
     ImputeResponse,
     RequestOptions,
@@ -23,7 +21,7 @@ from raystp.encoders.stages import with_features
 from raystp.errors import EncoderError, ModelError, RaystpError
 from raystp.impute.calibration import Calibration
 from raystp.impute.imputer import FoundNeighbours, NeighborImputer
-from raystp.impute.weights import WEIGHTS, weighting_of
+from raystp.impute.weights import weighting_of
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.remote import RemoteIndex
 from raystp.models.methods import METHODS
@@ -33,37 +31,13 @@ from raystp.steps.embedding_source import neighbour_means_of
 from raystp.steps.encoder_source import dim_of, features_of_block, source_of
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.serve.config import ServeConfig
-from raystp.steps.serve.direct import DirectHandler, DirectInfo
+from raystp.steps.serve.direct import DirectHandler
+from raystp.steps.serve.info import ModelInfo, direct_info, far_distance, model_info
 from raystp.steps.serve.pixels import SlideLibrary
 from raystp.steps.serve.requests import CheckedRequest, TileReader, predict_in_groups
 from raystp.steps.train.reference import open_model
 from raystp.steps.train.retrieval import Retrieval
 from raystp.units import TilePixels
-
-FAR_QUANTILE = "q99"
-"""Without `far_distance`, a tile is far beyond this quantile of the index's own leave-one-out distances."""
-
-
-class ModelInfo(HandlerInfo):
-    """The part of `/v1/info` about the model and its index."""
-
-    model: str
-    index: str
-    rows: int
-    features: int
-    encoder: str
-    """Of the first block."""
-    blocks: list[dict[str, Any]]
-    """Encoder and tiles of each block of the features, in the order of the columns; empty for an older model."""
-    neighbour_mean: int
-    """If not 0: the second half of the columns is the mean of the first half over so many nearest other tiles."""
-    metric: str
-    kind: str
-    weights: list[str]
-    retrieval: dict[str, Any]
-    far_distance: float | None
-    protocol: str
-    reads: list[str]
 
 
 @dataclass(frozen=True)
@@ -214,7 +188,7 @@ def open_handler(
     reader = TileReader(opened_model.d_image, encode, library)
     if index is None:
         assert isinstance(opened_model, DirectPredictor)  # as `check_inputs` has it
-        return DirectHandler(opened_model, _direct_info(config, meta, model, method), reader)
+        return DirectHandler(opened_model, direct_info(config, meta, model, method), reader)
     if not isinstance(opened_model, ContrastivePredictor):
         msg = f"{model.path} is a {method} model, which needs no reference index: remove `index`"
         raise ModelError(msg)
@@ -222,8 +196,8 @@ def open_handler(
     return ImputeHandler(
         imputer=NeighborImputer(opened_model, opened, calibration=_calibration(config, meta)),
         rows=opened.rows,
-        model_info=_model_info(config, meta, model, index),
-        far_distance=_far_distance(config, index),
+        model_info=model_info(config, meta, model, index),
+        far_distance=far_distance(config, index),
         exact=config.search == "exact",
         reader=reader,
         retrieval=Retrieval.of(meta.get("retrieval", {})),
@@ -239,57 +213,3 @@ def _features(meta: dict[str, Any]) -> FeatureOptions:
 
 def _calibration(config: ServeConfig, meta: dict[str, Any]) -> Calibration | None:
     return Calibration.from_json(meta["calibration"]) if config.calibrate and "calibration" in meta else None
-
-
-def _far_distance(config: ServeConfig, index: Artifact) -> float | None:
-    """Return the distance beyond which a tile is flagged; None for an index that records no distances."""
-    if config.far_distance is not None:
-        return config.far_distance
-    recorded: float | None = index.manifest.notes.get("distance", {}).get(FAR_QUANTILE)
-    return recorded
-
-
-def _reads(config: ServeConfig) -> list[str]:
-    return ["embeddings", *(["pixels"] if config.encoder else []), *(["slide"] if config.slides else [])]
-
-
-def _versions() -> dict[str, str]:
-    return {"raystp": importlib.metadata.version("raystp"), "torch": torch.__version__}
-
-
-def _direct_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, method: str) -> DirectInfo:
-    return {
-        "model": model.manifest.folder,
-        "method": method,
-        "features": meta["d_image"],
-        "encoder": meta["encoder"]["name"],
-        "blocks": meta.get("features", {}).get("blocks", []),
-        "neighbour_mean": meta.get("features", {}).get("neighbour_mean", 0),
-        "genes": meta["genes"],
-        "protocol": meta["protocol"],
-        "reads": _reads(config),
-        "versions": _versions(),
-    }
-
-
-def _model_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, index: Artifact) -> ModelInfo:
-    description, own = index.manifest.notes["bank"], Retrieval.of(meta.get("retrieval", {}))
-    how = {"k": own.k, "weights": own.weights, "temperature": own.temperature}
-    return {
-        "model": model.manifest.folder,
-        "index": index.manifest.folder,
-        "rows": index.manifest.rows["rows"],
-        "features": meta["d_image"],
-        "encoder": meta["encoder"]["name"],
-        "blocks": meta.get("features", {}).get("blocks", []),
-        "neighbour_mean": meta.get("features", {}).get("neighbour_mean", 0),
-        "genes": description["genes"],
-        "metric": description["metric"],
-        "kind": description.get("kind", "exact"),
-        "weights": list(WEIGHTS),
-        "retrieval": {**how, "calibrated": config.calibrate and "calibration" in meta},
-        "far_distance": _far_distance(config, index),
-        "protocol": meta["protocol"],
-        "reads": _reads(config),
-        "versions": _versions(),
-    }

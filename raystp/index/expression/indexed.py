@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from raystp.errors import ModelError
 from raystp.index.expression.measured import MeasuredGenes

@@ -18,13 +18,17 @@ from jaxtyping import Int64
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter
 from raystp.cluster.training.workers import Worker
+from raystp.encoders.augment.options import Augmentation
 from raystp.encoders.encoder import EncoderSpec
 from raystp.encoders.registry import build
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.bleep.options import BleepOptions
+from raystp.models.training.options import FitOptions
 from raystp.models.training.samples import PairDataset, Prefetching, SampleSet
 from raystp.models.training.setup import TrainSetup
-from raystp.steps.train.spots.pixels import PixelPairs, TileRows
+from raystp.models.training.tile_samples import TileSamples, tile_numbers
+from raystp.models.training.tower import attach_tower
+from raystp.steps.train.spots.pixels import EncoderTiles, TileRows
 from raystp.storage import StoragePath
 
 FEATURES, GENES, TILE_PX = 512, 1000, 224
@@ -93,8 +97,11 @@ class SyntheticLearner:
                 seeded_bleep(FEATURES, GENES, BleepOptions(), seed=0), PairDataset.of(features, expression)
             )
         encoder = build(EncoderSpec(self.tower, random=self.tower != "tiny"))
-        model = seeded_bleep(encoder.dim, GENES, BleepOptions(), seed=0, encoder=encoder.network)
-        return TrainSetup(model, PixelPairs(self.rows(), expression, encoder, augment=True))
+        model = seeded_bleep(encoder.dim, GENES, BleepOptions(), seed=0)
+        attach_tower(model, encoder.network, (0,), FitOptions())
+        pairs = PairDataset.of(torch.from_numpy(tile_numbers(self.spots)), expression)
+        tiles = EncoderTiles(self.rows(), encoder, torch.device("cpu"), Augmentation())
+        return TrainSetup(model, TileSamples(pairs, (0,), tiles))
 
     def arrays(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return random features and expression."""

@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import epoch_plan
-from raystp.models.training.samples import SampleSet
+from raystp.models.training.samples import PairDataset, SampleSet
+from raystp.models.training.tile_samples import TileSamples
 from raystp.slides.open import read_tiles
-from raystp.steps.train.spots.pixels import PixelPairs
+from raystp.steps.train.spots.pixels import EncoderTiles
 from raystp.units import TilePixels
 
 Batches = Callable[[int], Iterator[tuple[torch.Tensor, ...]]]
@@ -79,10 +80,12 @@ class Tiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Single tiles, rotated and normalised, as in a usual dataset."""
 
     def __init__(self, pairs: SampleSet) -> None:
-        assert isinstance(pairs, PixelPairs)
+        assert isinstance(pairs, TileSamples)
+        assert isinstance(pairs.samples, PairDataset)
+        assert isinstance(pairs.tiles, EncoderTiles)
         # Without the tower, which the reader's process does not need.
-        self.rows, self.expression = pairs.rows, pairs.expression
-        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (pairs.encoder.mean, pairs.encoder.std))
+        self.rows, self.expression, encoder = pairs.tiles.rows, pairs.samples.expression, pairs.tiles.encoder
+        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (encoder.mean, encoder.std))
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a tile and its expression."""
@@ -104,6 +107,7 @@ def loader_batches(made: SyntheticLearner, fit: FitOptions) -> Batches:
 
     def batches(epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
         plan[:] = [rows.tolist() for rows in epoch_batches(fit, made.spots, epoch)]
-        yield from reader
+        for pixels, expression in reader:
+            yield pixels, torch.arange(1, len(pixels) + 1), expression
 
     return batches

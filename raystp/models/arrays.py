@@ -47,6 +47,11 @@ class SpotArrays(Protocol):
         ...
 
 
+def tower_identity(fingerprint: str) -> str:
+    """Return the identity of the image encoder that was trained with the model of this fingerprint."""
+    return f"tower:{fingerprint}"
+
+
 def encoder_weights(arrays: Arrays) -> Arrays:
     """Return the weights of the image encoder that was trained with a model, by its own names; empty without one."""
     return {name.removeprefix(ENCODER_PREFIX): value for name, value in arrays.items() if _is_encoder(name)}

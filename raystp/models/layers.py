@@ -6,7 +6,6 @@ from jaxtyping import Float
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from raystp.errors import ModelError
 from raystp.models.training.options import FeatureScaling
 
 _ROWS = 4096
@@ -42,16 +41,6 @@ def scale_features(
     factor = features.shape[1] ** 0.5 if scaling == "unit" else 1.0
     for buffer, value in zip(buffers, (scaler.mean_, scaler.scale_ * factor), strict=True):
         buffer.copy_(torch.from_numpy(np.tile(value, tokens)))
-
-
-def check_frozen(encoder: nn.Module | None) -> None:
-    """Raise ModelError for a model with an image encoder: its features change, so they cannot be scaled once."""
-    if encoder is not None:
-        msg = (
-            "the features of an image encoder that is trained with the model change, so they are not standardised: "
-            "call standardize() only on a model without `encoder`"
-        )
-        raise ModelError(msg)
 
 
 class ProjectionHead(nn.Module):

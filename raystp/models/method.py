@@ -51,6 +51,10 @@ class ModelMeta(TypedDict):
     """Of an ensemble: `kind` and `meta` of each member, and the ranges [first, end) of its `columns`."""
 
 
+def _no_reason(_options: Mapping[str, object]) -> str:
+    return ""
+
+
 def _default_fit(_options: Mapping[str, object]) -> FitOptions:
     return FitOptions()
 
@@ -87,8 +91,11 @@ class Method:
     """Whether it learns from bags of tiles with one label each."""
     compares_samples: bool = False
     """Whether its loss compares the samples of a batch with each other."""
-    trains_encoder: bool = False
-    """Whether its image encoder can be trained with it, from pixels."""
+    feature_inputs: tuple[int, ...] = ()
+    """Which arguments of its model's `forward` are image features, as their last axis: in their place, an image encoder
+    that is trained with the model computes them. Empty where an encoder cannot be."""
+    why_frozen: Callable[[Mapping[str, object]], str] = _no_reason
+    """Plain values of its options -> why these need cached features; empty where an encoder can be trained with it."""
     small: Mapping[str, Any] = field(default_factory=dict)
     """Config values with which two CPU cores train it on a small cohort in a minute or two."""
 
@@ -105,6 +112,14 @@ class Method:
         """Return the model and the samples of a training on bags."""
         setup: raystp.models.training.setup.TrainSetup = self._code().setup_bags(options, inputs)
         return setup
+
+    def frozen_reason(self, options: Mapping[str, object]) -> str:
+        """Return why no image encoder can be trained with it and these options (plain values); empty where one can."""
+        if not self.is_trained:
+            return "it is fitted at once, not by steps that an encoder could follow"
+        if not self.feature_inputs:
+            return "its record does not state where its model reads features (feature_inputs)"
+        return self.why_frozen(options)
 
     def fit(self, options: Options, train: SpotArrays, *, seed: int) -> Arrays:
         """Return the arrays of a method that is fitted at once."""

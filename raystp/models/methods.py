@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from raystp.errors import ModelError
-from raystp.models.arrays import Arrays
+from raystp.models.arrays import Arrays, without_encoder
 from raystp.models.attention.method import ATTENTION
 from raystp.models.baselines.method import GENE_MEAN, KERNEL_RIDGE, KNN, RIDGE, RIDGE_LOWRANK
 from raystp.models.bleep.method import BLEEP
@@ -35,14 +35,16 @@ def open_predictor(
 ) -> Predictor:
     """Return the model that `store.load_model` read, ready to predict.
 
-    An ensemble with contrastive members needs the `retriever`, which lets them predict from features alone.
+    An ensemble with contrastive members needs the `retriever`, which lets them predict from features alone. An image
+    encoder that was trained with the model is left out: it runs where the pixels are.
     Raises ModelError for an unknown method, and for arrays or options that are not those of the method.
     """
     if kind not in METHODS:
         msg = f"unknown method {kind!r}; the methods are {', '.join(sorted(METHODS))}"
         raise ModelError(msg)
     try:
-        return METHODS[kind].open_predictor(arrays, cast("ModelMeta", meta), retriever=retriever)
+        own = without_encoder(arrays)
+        return METHODS[kind].open_predictor(own, cast("ModelMeta", meta), retriever=retriever)
     except (RuntimeError, TypeError, KeyError, ValueError) as error:
         msg = (
             f"the stored arrays or options do not fit method {kind!r} ({error}): a damaged or altered model; "

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Float64
 from raystp.artifacts import Artifact, open_artifact, resolve
 from raystp.errors import ModelError
 from raystp.expression.embeddings.join import Features, features_record, join_embeddings_of
+from raystp.models.arrays import tower_identity
 from raystp.models.neighbours import neighbour_means
 from raystp.storage import StoragePath
 
@@ -62,9 +63,12 @@ def describe_features(meta: Record) -> str:
 def check_features(meta: Record, embed: Artifact, model: StoragePath) -> None:
     """Raise ModelError unless embeddings have the encoders and tiles that a model was trained on, in its order.
 
-    A model of an earlier version, and one with its own image tower, record no blocks; its features are checked by their
-    number.
+    A model with an image encoder of its own reads what that encoder gives. One of an earlier version records no blocks;
+    its features are checked by their number.
     """
+    if meta.get("trained_tower"):
+        _check_of_tower(embed, model)
+        return
     expected = meta.get("features", {}).get("blocks")
     if expected is None:
         return
@@ -82,6 +86,17 @@ def check_features(meta: Record, embed: Artifact, model: StoragePath) -> None:
                 f"{describe_block(wanted)} there; it reads {order}, in this order"
             )
             raise ModelError(msg)
+
+
+def _check_of_tower(embed: Artifact, model: StoragePath) -> None:
+    wanted = tower_identity(open_artifact(model, "train").manifest.fingerprint)
+    found = [block["encoder_identity"] for block in features_record(embed)["blocks"]]
+    if found != [wanted]:
+        msg = (
+            f"embeddings: {embed.path} is of another encoder ({', '.join(found)}), and {model} reads the one that was "
+            f"trained with it: run `raystp embed` with encoder.trained={model.uri}, and use those embeddings"
+        )
+        raise ModelError(msg)
 
 
 def compared(block: Record) -> dict[str, Any]:

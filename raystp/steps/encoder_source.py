@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from raystp.artifacts import resolve
+from raystp.artifacts import Artifact, resolve
 from raystp.encoders.encoder import Encoder, EncoderSpec
 from raystp.encoders.features import OWN_ROW, FeatureOptions
-from raystp.encoders.registry import build, features_dim, identity
-from raystp.errors import EncoderError
-from raystp.models.arrays import encoder_weights
+from raystp.encoders.registry import build, describe, features_dim, identity
+from raystp.errors import ConfigError, EncoderError
+from raystp.models.arrays import encoder_weights, tower_identity
 from raystp.models.store import load_model
 from raystp.steps.input_config import EncoderConfig
 from raystp.storage import StoragePath
@@ -53,7 +53,9 @@ def source_of(config: EncoderConfig, store: str) -> EncoderSource:
     if not meta["trained_tower"]:
         msg = f"{model.path} was trained on cached embeddings and has no image tower: set encoder.name instead"
         raise EncoderError(msg)
-    return EncoderSource(spec_of(EncoderConfig(**meta["encoder"])), f"tower:{model.manifest.fingerprint}", model.path)
+    return EncoderSource(
+        spec_of(EncoderConfig(**meta["encoder"])), tower_identity(model.manifest.fingerprint), model.path
+    )
 
 
 def spec_of(config: EncoderConfig) -> EncoderSpec:
@@ -64,6 +66,17 @@ def spec_of(config: EncoderConfig) -> EncoderSpec:
 def dim_of(config: EncoderConfig, features: FeatureOptions = OWN_ROW) -> int:
     """Return the length of an encoder's rows, without building it."""
     return features_dim(spec_of(config), features)
+
+
+def check_tile_px(spec: EncoderSpec, tiles: Artifact) -> None:
+    """Raise ConfigError, before any pixel is read, for tiles of another size than the encoder's."""
+    expected, found = describe(spec).tile_px, int(tiles.manifest.notes["pixels"])
+    if expected != found:
+        msg = (
+            f"encoder '{spec.name}' expects tiles of {expected} px, {tiles.path} has {found} px: "
+            f"run `raystp tile` with tile_px={expected}; `tile_um` need not change"
+        )
+        raise ConfigError(msg)
 
 
 def features_of_block(block: Mapping[str, Any]) -> FeatureOptions:

@@ -20,6 +20,7 @@ from raystp.models.predictor import ContrastivePredictor, DirectPredictor
 from raystp.models.store import load_model, load_state, save_model, save_state
 from raystp.models.training.fit import TrainState
 from raystp.models.training.options import FitOptions
+from raystp.models.training.tower import attach_tower
 from raystp.storage import StoragePath
 
 META: dict[str, Any] = {"genes": ["A", "B", "C"], "d_image": 4, "encoder": {"name": "tiny", "digest": "00ff"}}
@@ -118,7 +119,8 @@ def test_round_trip_keeps_the_predictions_of_direct_models(tmp_path: Path) -> No
 def test_round_trip_keeps_the_embeddings_of_bleep_and_its_image_encoder(tmp_path: Path) -> None:
     options = BleepOptions(dim=8)
     encoder = torch.nn.Linear(6, 4)
-    bleep = seeded_bleep(4, 3, options, seed=0, encoder=encoder).eval()
+    bleep = seeded_bleep(4, 3, options, seed=0).eval()
+    attach_tower(bleep, encoder, (0,), FitOptions())
     folder = StoragePath.of(tmp_path / "bleep")
     save_model(folder, "bleep", bleep.state_dict(), {**META, "options": {"dim": 8}})
     kind, arrays, meta = load_model(folder)
@@ -126,7 +128,9 @@ def test_round_trip_keeps_the_embeddings_of_bleep_and_its_image_encoder(tmp_path
     assert isinstance(model, ContrastivePredictor)
     pixels, expression = torch.randn(5, 6), torch.randn(5, 3)
     features = encoder(pixels).detach().numpy()
-    np.testing.assert_allclose(model.embed_images(features), bleep.embed_images(pixels).detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        model.embed_images(features), bleep.embed_images(encoder(pixels)).detach().numpy(), atol=1e-6
+    )
     np.testing.assert_allclose(model.embed_spots(expression.numpy()), bleep.embed_spots(expression).detach(), atol=1e-6)
     np.testing.assert_array_equal(encoder_weights(arrays)["weight"], encoder.weight.detach())
 

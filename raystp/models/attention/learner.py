@@ -73,7 +73,8 @@ def _section_bags(inputs: SpotInputs, spots: SpotArrays) -> BagSamples:
         for number, part in enumerate(compact_parts(spots, np.flatnonzero(spots.group == section), parts))
     ]
     labels = np.stack([label(spots, part) for _, part in groups])
-    named, features = [name for name, _ in groups], [spots.features[part] for _, part in groups]
+    values = inputs.features(spots)
+    named, features = [name for name, _ in groups], [values[part] for _, part in groups]
     return replace(BagSamples.of(features, labels, named, missing=True), device=inputs.device)
 
 

@@ -11,6 +11,7 @@ ATTENTION = Method(
     published_fit=lambda _: ATTENTION_FIT,
     cases_fit=ATTENTION_FIT,
     needs_bags=True,
+    feature_inputs=(0,),
     small={"bags": {"parts": 64}, "fit": {"epochs": 60}},
 )
 """Labels of whole bags of tiles, and maps of their tiles; Graziani et al. 2022."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float32
 
 from raystp.missing import filled
-from raystp.models.arrays import Arrays, without_encoder
+from raystp.models.arrays import Arrays
 from raystp.models.bleep.model import Bleep, seeded_bleep
 from raystp.models.bleep.options import BleepOptions
 from raystp.models.method import ModelMeta
@@ -16,17 +16,16 @@ from raystp.models.training.setup import SpotInputs, TrainSetup, training_mean
 
 
 def setup(options: BleepOptions, inputs: SpotInputs) -> TrainSetup:
-    """Return the model and its pairs for training and validation; validation pairs are never augmented.
+    """Return the model and its pairs for training and validation.
 
     A gene that a spot's section has not measured enters the spot encoder with its training mean.
     """
     inputs = inputs.with_filled_expression()
     genes = inputs.train.expression.shape[1]
-    model = seeded_bleep(inputs.d_image, genes, options, seed=inputs.seed, encoder=inputs.encoder)
-    if inputs.encoder is None:
-        model.standardize(inputs.train.features)
+    model = seeded_bleep(inputs.d_image, genes, options, seed=inputs.seed)
+    model.standardize(inputs.train.features)
     validation = inputs.pairs(inputs.validation) if inputs.validation is not None else None
-    return TrainSetup(model.to(inputs.device), inputs.pairs(inputs.train, augment=True), validation)
+    return TrainSetup(model.to(inputs.device), inputs.pairs(inputs.train), validation)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class BleepPredictor:
 
 
 def open_predictor(arrays: Arrays, meta: ModelMeta) -> BleepPredictor:
-    """Return a stored model without its image encoder; `meta["options"]` are its `BleepOptions`."""
+    """Return a stored model; `meta["options"]` are its `BleepOptions`."""
     heads = Bleep(meta["d_image"], len(meta["genes"]), BleepOptions(**meta["options"]))
-    heads.load_state_dict({name: torch.from_numpy(value) for name, value in without_encoder(arrays).items()})
+    heads.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
     return BleepPredictor("bleep", meta["genes"], meta["d_image"], heads.eval(), training_mean(meta))

@@ -10,6 +10,6 @@ BLEEP = Method(
     module="raystp.models.bleep.learner",
     needs_index=True,
     compares_samples=True,
-    trains_encoder=True,
+    feature_inputs=(0,),
 )
 """Contrastive training, then retrieval; Xie et al., NeurIPS 2023, arXiv 2306.01859."""

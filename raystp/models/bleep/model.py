@@ -6,20 +6,17 @@ variant an option.
 """
 
 import torch
-from torch import nn
 
 from raystp.models.bleep.options import BleepOptions
 from raystp.models.contrastive.heads import ContrastiveHeads
 
 
 class Bleep(ContrastiveHeads):
-    """The two heads, and optionally an image encoder that is trained with them."""
+    """The two heads."""
 
 
-def seeded_bleep(
-    d_image: int, genes: int, options: BleepOptions, *, seed: int, encoder: nn.Module | None = None
-) -> Bleep:
+def seeded_bleep(d_image: int, genes: int, options: BleepOptions, *, seed: int) -> Bleep:
     """Return a new model whose heads have weights drawn from the seed; torch's global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Bleep(d_image, genes, options, encoder)
+        return Bleep(d_image, genes, options)

@@ -10,24 +10,19 @@ from torch import Tensor, nn
 
 from raystp.models.contrastive.loss import contrastive_loss, contrastive_loss_part
 from raystp.models.contrastive.options import ContrastiveOptions
-from raystp.models.layers import ProjectionHead, check_frozen, scale_features
+from raystp.models.layers import ProjectionHead, scale_features
 from raystp.models.training.plan import RankLayout
 
 
 class ContrastiveHeads(nn.Module):
-    """The two heads, and optionally an image encoder that is trained with them.
-
-    With an image encoder, `forward` takes pixels and the encoder returns `d_image` features; without one, it takes such
-    features. The attribute is `tower`, because stored arrays have its name.
-    """
+    """The two heads."""
 
     image_mean: Tensor
     image_scale: Tensor
 
-    def __init__(self, d_image: int, genes: int, options: ContrastiveOptions, encoder: nn.Module | None = None) -> None:
+    def __init__(self, d_image: int, genes: int, options: ContrastiveOptions) -> None:
         super().__init__()
         self.options = options
-        self.tower = encoder
         self.image_head = ProjectionHead(d_image, options.dim, options.dropout)
         self.spot_head = ProjectionHead(genes, options.dim, options.dropout)
         self.register_buffer("image_mean", torch.zeros(d_image))
@@ -36,14 +31,13 @@ class ContrastiveHeads(nn.Module):
     def standardize(self, features: Float[np.ndarray, "spot image"]) -> None:
         """Set the scaling of the image features from the training spots (`scale_features`); call it before training.
 
-        It is part of the model and stored with it. Frozen features need it, because their scales are those of their
-        encoder. Raises ModelError for a model with an image encoder, whose features change in training.
+        It is part of the model and stored with it. Features need it, because their scales are those of their encoder.
+        An encoder that is trained along starts with these features.
         """
-        check_frozen(self.tower)
         scale_features((self.image_mean, self.image_scale), features, self.options.feature_scaling)
 
-    def embed_images(self, images: Float[Tensor, "row ..."]) -> Float[Tensor, "row joint"]:
-        """Return the embeddings of features, or of pixels for a model with an image encoder."""
+    def embed_images(self, images: Float[Tensor, "row image"]) -> Float[Tensor, "row joint"]:
+        """Return the embeddings of features."""
         out: Tensor = self.image_head(self._features(images))
         return out
 
@@ -52,7 +46,9 @@ class ContrastiveHeads(nn.Module):
         out: Tensor = self.spot_head(expression)
         return out
 
-    def forward(self, images: Float[Tensor, "pair ..."], expression: Float[Tensor, "pair gene"]) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Float[Tensor, "pair image"], expression: Float[Tensor, "pair gene"]
+    ) -> tuple[Tensor, ...]:
         """Return what `loss` needs of each pair: both embeddings, and for `target="input"` both inputs as well."""
         features = self._features(images)
         embedded = (self.image_head(features), self.spot_head(expression))
@@ -68,5 +64,4 @@ class ContrastiveHeads(nn.Module):
         return contrastive_loss_part(images, spots, self.options, ranks, inputs=given)
 
     def _features(self, images: Tensor) -> Tensor:
-        features: Tensor = images if self.tower is None else self.tower(images)
-        return (features - self.image_mean) / self.image_scale
+        return (images - self.image_mean) / self.image_scale

@@ -11,6 +11,15 @@ def _published_fit(options: Mapping[str, object]) -> FitOptions:
     return GENEQUERY_SPOT_FIT if options.get("context") == "spot" else GENEQUERY_FIT
 
 
+def _why_frozen(options: Mapping[str, object]) -> str:
+    if options.get("context", "gene") in {"gene", "none"}:
+        return ""
+    return (
+        f"with genequery.context={options['context']} each batch of genes reads all spots of a section, so every tile "
+        "is encoded once per batch: set genequery.context to gene or none"
+    )
+
+
 GENEQUERY = Method(
     name="genequery",
     title="GeneQuery",
@@ -18,6 +27,8 @@ GENEQUERY = Method(
     module="raystp.models.genequery.learner",
     published_fit=_published_fit,
     needs_gene_text=True,
+    feature_inputs=(0,),
+    why_frozen=_why_frozen,
     small={
         "genequery": {"dim": 64, "depth": 1, "heads": 2, "head_dim": 32, "feedforward": 128},
         "fit": {"epochs": 30, "batch_size": 32, "lr": 1e-3},

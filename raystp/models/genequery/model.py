@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raystp.errors import ModelError
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.genequery.scaling import fit_scaling_to_texts, gene_scaling, min_max
-from raystp.models.layers import ProjectionHead, check_frozen, scale_features
+from raystp.models.layers import ProjectionHead, scale_features
 from raystp.models.training.samples import mean_squared_error
 from raystp.models.transformer import Transformer
 
@@ -23,9 +23,8 @@ from raystp.models.transformer import Transformer
 class GeneQuery(nn.Module):
     """Predicts scaled expression from image features and gene texts; its buffers hold texts and scaling of the genes.
 
-    With an image encoder (not in the spot context), `forward` takes pixels and the encoder returns `d_image` features.
-    The attributes `tower`, `answer`, `guess_weight` and `guess_bias` have the names of the stored arrays: the image
-    encoder, the output layer, and the estimate of a gene's scaling from its text.
+    The attributes `answer`, `guess_weight` and `guess_bias` have the names of the stored arrays: the output layer, and
+    the estimate of a gene's scaling from its text.
     """
 
     image_mean: Tensor
@@ -38,20 +37,11 @@ class GeneQuery(nn.Module):
     guess_weight: Tensor
     guess_bias: Tensor
 
-    def __init__(
-        self, d_image: int, shape: tuple[int, int], options: GeneQueryOptions, encoder: nn.Module | None = None
-    ) -> None:
+    def __init__(self, d_image: int, shape: tuple[int, int], options: GeneQueryOptions) -> None:
         """Make a model for texts of `shape` = (genes, length of a text's vector)."""
         super().__init__()
-        if encoder is not None and options.context == "spot":
-            msg = (
-                'context="spot" needs frozen features, because it uses all spots of a section at once: remove '
-                '`encoder`, or set genequery.context to "gene" or "none"'
-            )
-            raise ModelError(msg)
         genes, d_text = shape
         self.options = options
-        self.tower = encoder
         self.image_head = ProjectionHead(d_image, options.dim, options.dropout)
         self.text_head = nn.Linear(d_text, options.dim)
         self.mix = nn.Sequential(nn.Dropout(options.dropout), nn.ReLU() if options.context == "spot" else nn.GELU())
@@ -75,10 +65,8 @@ class GeneQuery(nn.Module):
     def standardize(self, features: Float[np.ndarray, "spot image"]) -> None:
         """Set the scaling of the image features from the training spots (`scale_features`); call it before training.
 
-        It is part of the model and stored with it. Raises ModelError for a model with an image encoder, whose
-        features change in training.
+        It is part of the model and stored with it.
         """
-        check_frozen(self.tower)
         scale_features((self.image_mean, self.image_scale), features, self.options.feature_scaling)
 
     def standardize_labels(
@@ -116,10 +104,9 @@ class GeneQuery(nn.Module):
         out: Tensor = self.text_head(self.standard_texts(texts))
         return out
 
-    def embed_images(self, images: Float[Tensor, "tile ..."]) -> Float[Tensor, "tile joint"]:
-        """Return the projections of features, or of pixels for a model with an image encoder."""
-        features = images if self.tower is None else self.tower(images)
-        out: Tensor = self.image_head((features - self.image_mean) / self.image_scale)
+    def embed_images(self, images: Float[Tensor, "tile image"]) -> Float[Tensor, "tile joint"]:
+        """Return the projections of features."""
+        out: Tensor = self.image_head((images - self.image_mean) / self.image_scale)
         return out
 
     def tokens(
@@ -209,7 +196,6 @@ def seeded_genequery(
     options: GeneQueryOptions,
     *,
     seed: int,
-    encoder: nn.Module | None = None,
 ) -> GeneQuery:
     """Return a new model for genes of these texts, with weights drawn from the seed.
 
@@ -224,6 +210,6 @@ def seeded_genequery(
         raise ModelError(msg)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = GeneQuery(d_image, (texts.shape[0], texts.shape[1]), options, encoder)
+        model = GeneQuery(d_image, (texts.shape[0], texts.shape[1]), options)
     model.set_texts(texts)
     return model

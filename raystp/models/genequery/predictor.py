@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from raystp.errors import ModelError, some
-from raystp.models.arrays import Arrays, without_encoder
+from raystp.models.arrays import Arrays
 from raystp.models.genequery.model import GeneQuery
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.method import ModelMeta
@@ -143,7 +143,7 @@ class GeneQueryPredictor:
 
 
 def open_genequery(arrays: Arrays, meta: ModelMeta) -> GeneQueryPredictor:
-    """Return a stored model of its seen genes, without the image encoder, which runs where the pixels are.
+    """Return a stored model of its seen genes.
 
     `meta["options"]` are its `GeneQueryOptions`. Raises ValueError if the genes do not fit the arrays.
     """
@@ -152,7 +152,7 @@ def open_genequery(arrays: Arrays, meta: ModelMeta) -> GeneQueryPredictor:
         msg = f"it has texts of {genes} genes and names of {len(meta['genes'])}"
         raise ValueError(msg)
     model = GeneQuery(meta["d_image"], (genes, d_text), GeneQueryOptions(**meta["options"]))
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in without_encoder(arrays).items()})
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
     return GeneQueryPredictor("genequery", meta["genes"], meta["d_image"], model.eval(), meta.get("text_encoder", {}))
 
 

@@ -11,6 +11,7 @@ MCLSTEXP = Method(
     published_fit=lambda _: MCLSTEXP_FIT,
     needs_index=True,
     compares_samples=True,
+    feature_inputs=(0,),
     small={"mclstexp": {"layers": 1, "heads": 2}, "fit": {"epochs": 40, "lr": 1e-3}},
 )
 """Contrast with a transformer over spots, then retrieval; Min et al., Briefings in Bioinformatics 2024."""

@@ -5,15 +5,15 @@ loss is a function of all rows of a batch. Operations across workers are the fun
 
 All that changes in a training is one value, `TrainState`: a checkpoint holds it, and a resumed run equals an
 uninterrupted one. The plan and the dropout depend on (seed, epoch, step, batch) only. Two results depend on the number
-of workers, and only if batches are split over ranks (`RankLayout.gather`): the dropout, and the batch normalisation of
-an image encoder.
+of workers: the dropout, if batches are split over ranks (`RankLayout.gather`), and the batch normalisation of an image
+encoder, if it is not frozen.
 """
 
 import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from raystp.models.training.plan import (
 )
 from raystp.models.training.samples import Prefetching, SampleSet
 from raystp.models.training.score import ValidationScore
+from raystp.models.training.tower import with_tower
 
 EpochRow = dict[str, int | float | None]
 """A row of the `epochs` table (epoch, losses, validation_pcc, seconds), and validation_mse and gene_mean_mse."""
@@ -76,10 +77,10 @@ class TrainState:
     ) -> "TrainState":
         """Return the state before the first epoch, with AdamW or the method's own optimiser.
 
-        The optimiser gets all parameters that require a gradient.
+        The optimiser gets all parameters that require a gradient; those of an image encoder have rates of their own.
         """
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        made = (optimizer or _adamw)(trained, options)
+        made = with_tower(optimizer or _adamw, model)(trained, options)
         return cls(model, loss, made, loss_part, learning_rate)
 
     def weights(self) -> dict[str, Tensor]:
@@ -183,7 +184,8 @@ def train_epoch(state: TrainState, train: SampleSet, options: FitOptions, ranks:
         train.prefetch([rows for batches in plan for rows in rank_rows(batches, ranks).values()], state.epoch)
     if state.learning_rate is not None:
         for group in state.optimizer.param_groups:
-            group["lr"] = state.learning_rate(state.epoch, options)
+            base = replace(options, lr=group.get("base_lr", options.lr))  # an encoder's layers have rates of their own
+            group["lr"] = state.learning_rate(state.epoch, base)
     (state.ddp or state.model).train()
     total = torch.zeros((), device=state.device)
     with _restored_generators(state.device):

@@ -34,6 +34,17 @@ class FitOptions:
     """Stop after this many epochs in a row without a new best."""
     precision: Precision = "float32"
     """Arithmetic of the model. `bfloat16` computes under autocast; weights and loss stay float32."""
+    encoder_lr: float | None = None
+    """With `tiles`: learning rate of the last layer of the image encoder; by default `lr`. 0 leaves the encoder as it
+    is. A method's schedule applies to it too."""
+    layer_decay: float = 1.0
+    """With `tiles`: each layer of the encoder has this share of the learning rate of the layer after it."""
+    freeze_batch_norm: bool = True
+    """With `tiles`: whether the encoder's batch normalisation keeps its statistics, which are those of its own
+    training. `false` computes them from each batch, which needs large batches."""
+    encoder_tiles: int | None = None
+    """With `tiles`: tiles whose activations are in memory at a time; those of a larger batch are computed twice. By
+    default all tiles of a batch."""
 
     def __post_init__(self) -> None:
         check_at_least(
@@ -41,6 +52,23 @@ class FitOptions:
         )
         if self.patience is not None:
             check_at_least(self, {"patience": 1})
+        if self.encoder_lr is not None:
+            check_at_least(self, {"encoder_lr": 0})
+        if not 0 <= self.layer_decay <= 1:
+            msg = f"layer_decay must be from 0 to 1, got {self.layer_decay}"
+            raise ValueError(msg)
+        if self.encoder_tiles is not None:
+            check_at_least(self, {"encoder_tiles": 1})
+            if not self.freeze_batch_norm:
+                msg = (
+                    f"encoder_tiles={self.encoder_tiles} divides a batch, and freeze_batch_norm=false needs whole "
+                    "ones: remove one of them"
+                )
+                raise ValueError(msg)
+
+
+ENCODER_FIELDS = ("encoder_lr", "layer_decay", "freeze_batch_norm", "encoder_tiles")
+"""Options that only a training of an image encoder reads."""
 
 
 def check_at_least(options: object, least: Mapping[str, int]) -> None:

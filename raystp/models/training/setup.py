@@ -16,6 +16,7 @@ from raystp.models.training.fit import TrainState
 from raystp.models.training.options import FitOptions
 from raystp.models.training.samples import PairDataset, SampleSet
 from raystp.models.training.score import ValidationScore
+from raystp.models.training.tile_samples import tile_numbers
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,9 @@ class SpotInputs:
     """Text embedding of each gene, for a method that needs them."""
     bags: Mapping[str, Any] = field(default_factory=dict)
     """`parts`, `labels` and `tiles` of `BagConfig`, for a method that learns from bags."""
-    encoder: nn.Module | None = None
-    """Image encoder that is trained with the model; None for cached features."""
-    pixel_pairs: Callable[[SpotArrays, bool], SampleSet] | None = None
-    """With `encoder`: spots, and whether to augment them -> pairs of pixels and expression."""
+    from_pixels: bool = False
+    """Whether the samples' features are numbers of tiles (`tile_samples`). Those of `train`, which standardise, are
+    then of the encoder before its training."""
 
     def training_mean(self) -> Float32[np.ndarray, "gene"]:
         """Return the mean of each gene over the training spots that measured it."""
@@ -73,15 +73,18 @@ class SpotInputs:
         whole = [_with_expression(side, filled(side.expression, fill)) for side in sides]
         return replace(self, train=whole[0], validation=whole[1] if len(whole) > 1 else None)
 
-    def pairs(self, spots: SpotArrays, *, augment: bool = False) -> SampleSet:
+    def pairs(self, spots: SpotArrays) -> PairDataset:
         """Return pairs of image and expression, on the device; a gene that a section has not measured is NaN."""
-        if self.pixel_pairs is not None:
-            return self.pixel_pairs(spots, augment)
         return PairDataset.of(*self.tensors(spots))
 
     def tensors(self, spots: SpotArrays) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return features and expression on the device."""
-        return torch.from_numpy(spots.features).to(self.device), torch.from_numpy(spots.expression).to(self.device)
+        """Return the samples' features and the expression, on the device."""
+        features, expression = self.features(spots), spots.expression
+        return torch.from_numpy(features).to(self.device), torch.from_numpy(expression).to(self.device)
+
+    def features(self, spots: SpotArrays) -> Float32[np.ndarray, "spot feature"]:
+        """Return the samples' features: of the tiles, or numbers of tiles in a training from pixels."""
+        return tile_numbers(len(spots.group)) if self.from_pixels else spots.features
 
 
 def training_mean(meta: Mapping[str, Any]) -> Float32[np.ndarray, "gene"] | None:

@@ -12,13 +12,13 @@ from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.streams.tiles import stream
 from raystp.cluster.streams.units import StreamResources, UnitReceipt, WorkUnit
 from raystp.encoders.encoder import InferenceOptions, stored_precision
-from raystp.encoders.registry import describe, features_dim, tile_warning
-from raystp.errors import ArtifactError, ConfigError
+from raystp.encoders.registry import features_dim, tile_warning
+from raystp.errors import ArtifactError
 from raystp.steps.embed.config import EmbedConfig, EmbedRun
 from raystp.steps.embed.failed_tiles import read_failed_tiles, slide_error, units_with_failed_tiles
 from raystp.steps.embed.reader import SlideTiles
 from raystp.steps.embed.work import EmbedWork, EncoderOutput
-from raystp.steps.encoder_source import EncoderSource, source_of
+from raystp.steps.encoder_source import EncoderSource, check_tile_px, source_of
 from raystp.units import Microns, TilePixels
 
 logger = logging.getLogger("raystp")
@@ -166,13 +166,8 @@ def _scales(tiles: Artifact) -> list[float]:
 
 def _check_tiles(source: EncoderSource, tiles: Artifact) -> None:
     """Raise ConfigError, before any pixel is read, for tiles of another size than the encoder's."""
-    expected, found = describe(source.spec).tile_px, _tile_px(tiles)
-    if expected != found:
-        msg = (
-            f"encoder '{source.spec.name}' expects tiles of {expected} px, {tiles.path} has {found} px: "
-            f"run `raystp tile` with tile_px={expected}; `tile_um` need not change"
-        )
-        raise ConfigError(msg)
+    check_tile_px(source.spec, tiles)
+    found = _tile_px(tiles)
     for side in _scales(tiles):
         if warning := tile_warning(source.spec, Microns(side), found):
             logger.warning(f"  {warning}")

@@ -24,6 +24,7 @@ from raystp.impute.imputer import FoundNeighbours, NeighborImputer
 from raystp.impute.weights import weighting_of
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.remote import RemoteIndex
+from raystp.models.arrays import tower_identity
 from raystp.models.methods import METHODS
 from raystp.models.predictor import ContrastivePredictor, DirectPredictor
 from raystp.models.store import load_model
@@ -156,7 +157,7 @@ def check_inputs(config: ServeConfig) -> tuple[Artifact, Artifact | None]:
 
 def _check_encoder(encoder: EncoderConfig, store: str, model: Artifact, meta: dict[str, Any]) -> None:
     source = source_of(encoder, store)
-    if meta["trained_tower"] and source.identity != f"tower:{model.manifest.fingerprint}":
+    if meta["trained_tower"] and source.identity != tower_identity(model.manifest.fingerprint):
         msg = f"{model.path} has its own image tower: set encoder.trained to this model"
         raise EncoderError(msg)
     blocks = meta.get("features", {}).get("blocks", [])

@@ -92,10 +92,8 @@ def _check_metric(config: TuneConfig, base: TrainConfig) -> None:
             "measured spots, split.validation_block (a share of each training section)"
         )
         raise ConfigError(msg)
-    lacks_pcc, lacks_loss = base.trains_encoder, not base.method.is_trained
-    if (lacks_pcc and config.metric == "validation_pcc") or (lacks_loss and config.metric == "validation_loss"):
-        other = "validation_loss" if lacks_pcc else "validation_pcc"
-        msg = f"metric: this training has no {config.metric}; set metric={other}"
+    if config.metric == "validation_loss" and not base.method.is_trained:
+        msg = f"metric: this training has no {config.metric}; set metric=validation_pcc"
         raise ConfigError(msg)
 
 

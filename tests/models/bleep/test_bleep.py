@@ -13,6 +13,8 @@ from raystp.errors import ModelError
 from raystp.models.bleep.model import Bleep, seeded_bleep
 from raystp.models.bleep.options import BleepOptions
 from raystp.models.contrastive.loss import contrastive_loss, soft_target
+from raystp.models.training.options import FitOptions
+from raystp.models.training.tower import attach_tower
 
 V = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 X = torch.tensor([[1.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
@@ -133,8 +135,9 @@ def test_heads_return_rows_of_mean_zero_and_deviation_one() -> None:
 
 def test_image_encoder_is_trained_with_the_heads_from_pixels() -> None:
     encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8))
-    model = Bleep(8, 5, BleepOptions(target="input"), encoder)
-    outputs = model(torch.randn(4, 3, 2, 2), torch.randn(4, 5))
+    model = Bleep(8, 5, BleepOptions(target="input"))
+    attach_tower(model, encoder, (0,), FitOptions())
+    outputs = model(torch.randn(4, 3, 2, 2), torch.arange(1, 5), torch.randn(4, 5))
     torch.autograd.backward(model.loss(*outputs))
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in encoder.parameters())
 
@@ -147,8 +150,6 @@ def test_standardised_model_does_not_depend_on_affine_changes_of_its_features() 
         model.standardize(values)
     one, two = (m.embed_images(torch.tensor(x).float()) for m, x in zip(models, (features, other), strict=True))
     torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
-    with pytest.raises(ModelError, match="only on a model without `encoder`"):
-        Bleep(4, 3, BleepOptions(), torch.nn.Identity()).standardize(features)
 
 
 def test_seed_determines_the_first_weights_and_leaves_the_global_generator_unchanged() -> None:

@@ -232,7 +232,3 @@ def test_unfit_samples_and_options_are_refused() -> None:
         seeded_genequery(IMAGE, np.full((2, TEXT), np.inf, dtype=np.float32), TINY, seed=0)
     with pytest.raises(ModelError, match="heads 0"):
         GeneQueryOptions(heads=0)
-    with pytest.raises(ModelError, match="needs frozen features"):
-        GeneQuery(IMAGE, (GENES, TEXT), SPOT["spot"], encoder=torch.nn.Identity())
-    with pytest.raises(ModelError, match="only on a model without `encoder`"):
-        GeneQuery(IMAGE, (GENES, TEXT), TINY, encoder=torch.nn.Identity()).standardize(_normal(4, IMAGE))

@@ -7,7 +7,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from raystp.errors import ModelError
 from raystp.models import transformer as transformer_module
@@ -49,10 +48,9 @@ def _meta(model: GeneQuery) -> ModelMeta:
     return {"genes": NAMES, "d_image": IMAGE, "options": dict(vars(model.options)), "text_encoder": IDENTITY}
 
 
-def _opened(options: GeneQueryOptions = TINY, encoder: nn.Module | None = None) -> GeneQueryPredictor:
-    model = seeded_genequery(IMAGE, TEXTS, options, seed=0, encoder=encoder)
-    if encoder is None:
-        model.standardize(_normal(50, IMAGE, seed=2))
+def _opened(options: GeneQueryOptions = TINY) -> GeneQueryPredictor:
+    model = seeded_genequery(IMAGE, TEXTS, options, seed=0)
+    model.standardize(_normal(50, IMAGE, seed=2))
     model.standardize_labels(np.abs(_normal(50, len(NAMES), seed=3)), np.repeat([0, 1], 25))
     arrays = {name: value.numpy() for name, value in model.state_dict().items()}
     return open_genequery(arrays, _meta(model))
@@ -132,12 +130,6 @@ def test_stored_model_keeps_its_predictions_and_its_text_encoder(options: GeneQu
     assert (kind, again.kind, again.genes, again.d_image) == ("genequery", "genequery", NAMES, IMAGE)
     assert again.text_encoder == IDENTITY
     np.testing.assert_array_equal(again.predict(features), predictor.predict(features))
-
-
-def test_model_with_an_image_encoder_predicts_from_the_features_of_that_encoder() -> None:
-    predictor = _opened(encoder=nn.Linear(3, IMAGE))
-    assert predictor.model.tower is None
-    assert predictor.predict(_normal(5, IMAGE)).shape == (5, 6)
 
 
 def test_no_tiles_or_no_genes_give_empty_predictions() -> None:

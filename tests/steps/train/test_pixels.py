@@ -4,13 +4,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raystp.encoders.augment.options import Augmentation
+from raystp.encoders.augment.tiles import augment_tiles
 from raystp.encoders.encoder import Encoder
-from raystp.steps.train.spots.pixels import PixelPairs, TileRows
+from raystp.steps.train.spots.pixels import EncoderTiles, TileRows
 from raystp.units import TilePixels
 
 SIDE, TILES = 6, 40
 PIXELS = np.random.default_rng(0).integers(0, 256, (TILES, SIDE, SIDE, 3), dtype=np.uint8)
 ENCODER = Encoder("none", nn.Identity(), 1, TilePixels(SIDE), (0.5, 0.4, 0.3), (0.1, 0.2, 0.3), "")
+HED = Augmentation(stain="hed", stain_strength=0.2)
 
 
 class _Arrays(TileRows):
@@ -24,8 +27,8 @@ class _Arrays(TileRows):
         return found
 
 
-def _pairs(*, augment: bool = False) -> PixelPairs:
-    return PixelPairs(_Arrays(), torch.arange(float(TILES))[:, None], ENCODER, augment)
+def _tiles(augment: Augmentation | None = None) -> EncoderTiles:
+    return EncoderTiles(_Arrays(), ENCODER, torch.device("cpu"), augment, seed=5)
 
 
 def _normalised(pixels: np.ndarray) -> Tensor:
@@ -34,36 +37,27 @@ def _normalised(pixels: np.ndarray) -> Tensor:
 
 
 def test_tiles_are_those_asked_for_whether_they_were_prefetched_or_not() -> None:
-    parts = list(np.random.default_rng(1).permutation(TILES).astype(np.int64).reshape(8, 5))
-    pairs = _pairs()
-    pairs.prefetch(parts, 0)
-    for asked in (*parts[:3], parts[6], *parts[3:], parts[0]):
-        tiles, expression = pairs.at(asked)
-        torch.testing.assert_close(tiles, _normalised(PIXELS[asked]))
-        assert expression[:, 0].tolist() == asked.tolist()
+    parts = np.split(np.random.default_rng(1).permutation(TILES).astype(np.int64), [3, 11, 17, 30])  # of unequal sizes
+    tiles = _tiles()
+    tiles.prefetch(parts, 0)
+    for asked in (*parts[:2], parts[4], *parts[2:], parts[0]):
+        torch.testing.assert_close(tiles(asked), _normalised(PIXELS[asked]))
 
 
-def test_a_turned_tile_is_one_of_its_eight_turns_and_reflections_and_each_of_them_comes() -> None:
-    torch.manual_seed(0)
-    tiles, _ = _pairs(augment=True).at(np.arange(TILES))
-    seen = set()
-    for tile, pixels in zip(tiles, PIXELS, strict=True):
-        ways = {
-            (turn, flip): np.rot90(pixels[:, ::-1] if flip else pixels, turn) for turn in range(4) for flip in (0, 1)
-        }
-        (way,) = [key for key, one in ways.items() if torch.allclose(tile, _normalised(one[None])[0], atol=1e-5)]
-        seen.add(way)
-    assert len(seen) == 8
+def test_an_augmented_tile_depends_on_its_row_and_the_epoch_and_not_on_the_batch() -> None:
+    rows = np.random.default_rng(1).permutation(TILES).astype(np.int64)
+    for epoch in (0, 1):
+        wanted = _normalised(augment_tiles(PIXELS[rows], rows, HED, seed=5, epoch=epoch))
+        for parts in (np.split(rows, 2), np.split(rows, 8)):
+            tiles = _tiles(HED)
+            tiles.prefetch(parts, epoch)
+            torch.testing.assert_close(torch.cat([tiles(part) for part in parts]), wanted)
+    assert not torch.equal(wanted, _normalised(augment_tiles(PIXELS[rows], rows, HED, seed=5, epoch=0)))
 
 
-def test_the_same_seed_turns_alike_and_a_set_is_not_written_over_by_the_next() -> None:
-    found = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        pairs = _pairs(augment=True)
-        first, _ = pairs.at(np.arange(20))
-        kept = first.clone()
-        pairs.at(np.arange(20, 40))
-        assert torch.equal(first, kept)
-        found.append(first)
-    assert torch.equal(found[0], found[1])
+def test_a_batch_is_not_written_over_by_the_next() -> None:
+    tiles = _tiles(HED)
+    first = tiles(np.arange(20))
+    kept = first.clone()
+    tiles(np.arange(20, 40))
+    assert torch.equal(first, kept)

@@ -1,15 +1,18 @@
 """Configuration of a training on measured spots."""
 
+import dataclasses
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Config, Location
 from raystp.config_values import NeighbourCount
+from raystp.encoders.augment.options import Augmentation
 from raystp.errors import ModelError
 from raystp.impute.calibration import CalibrateTo
 from raystp.impute.weights import WeightsName, all_rows_weights, weighting_of
 from raystp.models.methods import METHODS
+from raystp.models.training.options import ENCODER_FIELDS, FitOptions
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.train.config import SplitConfig, TrainConfig, is_mapping, with_method_options, with_published_fit
 from raystp.steps.train.spots.text_config import TextConfig
@@ -106,6 +109,9 @@ class SpotsTrainConfig(TrainConfig):
     encoder: EncoderConfig | None = None
     """The image encoder to train with `tiles`."""
 
+    augment: Augmentation = Field(default_factory=Augmentation)
+    """With `tiles`: how training tiles are changed at random."""
+
     split: SpotsSplitConfig
 
     text: TextConfig = Field(default_factory=TextConfig)
@@ -154,9 +160,6 @@ class SpotsTrainConfig(TrainConfig):
                 "split.validation or split.validation_block, or retrieval.calibrate=none"
             )
             raise ValueError(msg)
-        if self.retrieval.calibrate != "none" and self.trains_encoder:
-            msg = "retrieval.calibrate: not for a training from `tiles`; train on `embeddings`, or set it to none"
-            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")
@@ -171,10 +174,30 @@ class SpotsTrainConfig(TrainConfig):
         if self.tiles is not None and self.neighbour_mean:
             msg = "`neighbour_mean` averages cached features: set `embeddings`, or remove it"
             raise ValueError(msg)
-        if self.tiles is not None and not self.method.trains_encoder:
-            able = ", ".join(name for name, method in METHODS.items() if method.trains_encoder)
-            msg = f"model '{self.model}' reads `embeddings`; trained from `tiles` can be: {able}"
+        if self.tiles is not None and (why := self.method.frozen_reason(dataclasses.asdict(self.options))):
+            able = ", ".join(name for name, method in METHODS.items() if not method.frozen_reason({}))
+            msg = (
+                f"model '{self.model}' cannot be trained from `tiles`, because {why}. Set `embeddings` instead, or "
+                f"another `model`; trained from `tiles` can be: {able}"
+            )
             raise ValueError(msg)
+        if self.encoder is not None and self.encoder.trained is not None:
+            msg = "encoder.trained: a training starts from an encoder of the registry; set encoder.name and its weights"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _read_from_pixels_only(self) -> "SpotsTrainConfig":
+        """Refuse options of the encoder's training where no encoder is trained."""
+        if self.trains_encoder:
+            return self
+        given = [f"fit.{name}" for name in ENCODER_FIELDS if getattr(self.fit, name) != getattr(FitOptions(), name)]
+        given += ["augment"] if self.augment != Augmentation() else []
+        if given:
+            msg = (
+                f"{' and '.join(given)}: only where an image encoder is trained: set `tiles` and `encoder`, or remove "
+            )
+            raise ValueError(msg + ("it" if len(given) == 1 else "them"))
         return self
 
     def fingerprint_values(self) -> dict[str, Any]:
@@ -183,6 +206,9 @@ class SpotsTrainConfig(TrainConfig):
         if method.combines_models:  # the members count by their own fingerprints
             values[method.name] = {key: value for key, value in values[method.name].items() if key != "members"}
         values["encoder"] = self.encoder.fingerprint_values() if self.encoder is not None else None
+        if not self.trains_encoder:  # as before these fields existed
+            values["fit"] = {key: value for key, value in values["fit"].items() if key not in ENCODER_FIELDS}
+            values.pop("augment")
         values["text"] = self.text.fingerprint_values()
         read = {"text": method.needs_gene_text, "bags": method.needs_bags, "retrieval": method.needs_index}
         return {key: value for key, value in values.items() if read.get(key, True)}

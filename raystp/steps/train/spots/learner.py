@@ -10,29 +10,31 @@ import torch
 from jaxtyping import Float32
 from torch import nn
 
-from raystp.cluster.streams.pixels import ReaderPool
 from raystp.cluster.training.workers import Worker
-from raystp.encoders.encoder import Encoder, EncoderSpec
-from raystp.encoders.registry import build
+from raystp.encoders.encoder import Encoder
 from raystp.errors import ModelError
 from raystp.evaluate.metrics.genes import validation_pcc
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_training_set
 from raystp.impute.calibration import CalibrateTo, fit_calibration
 from raystp.missing import column_means
-from raystp.models.arrays import Arrays, SpotArrays
+from raystp.models.arrays import Arrays
 from raystp.models.method import Options
 from raystp.models.methods import METHODS, open_predictor
 from raystp.models.predict import predict_spots
 from raystp.models.predictor import ContrastivePredictor, MapPredictor
 from raystp.models.training.bags import BagSamples
-from raystp.models.training.samples import SampleSet
 from raystp.models.training.score import ValidationScore
 from raystp.models.training.setup import SpotInputs, TrainSetup
+from raystp.models.training.tile_samples import TileSamples, with_features_of
 from raystp.steps.train.retrieval import Retrieval, retrieve
-from raystp.steps.train.spots.pixels import PixelPairs, TileRows
-from raystp.storage.node_cache import NodeCache
+from raystp.steps.train.spots.end_to_end import PixelTraining
 
 logger = logging.getLogger("raystp")
+
+CPU = torch.device("cpu")
+
+Features = Callable[[SpotTable], SpotTable]
+"""Spots -> the same spots, with features of their tiles."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,8 @@ class SpotsLearner:
     """What a correction of retrieved expression is fitted to, on the validation spots."""
     texts: Float32[np.ndarray, "gene text"] | None = None
     bags: Mapping[str, Any] = field(default_factory=dict)
-    encoder: EncoderSpec | None = None
-    """The image encoder that is trained with the model; None for cached features."""
-    readers: ReaderPool | None = None
-    """Processes that read its tiles; None reads in threads of the worker."""
-    cache: NodeCache | None = None
+    pixels: PixelTraining | None = None
+    """The image encoder that is trained with the model, and its tiles; None for cached features."""
 
     def prepare(self, worker: Worker) -> TrainSetup:
         """Read the data and build the training, alike on every worker."""
@@ -64,7 +63,10 @@ class SpotsLearner:
 
     def setup(self, train: SpotTable, validation: SpotTable | None, device: torch.device) -> TrainSetup:
         """Return the training on these spots: those of the spec, or shuffled ones for a permutation null."""
-        encoder = build(self.encoder) if self.encoder is not None else None
+        pixels = self.pixels
+        encoder = pixels.build() if pixels is not None else None
+        if pixels is not None and encoder is not None:
+            train = pixels.with_features(train, encoder, device)
         inputs = SpotInputs(
             train=train,
             validation=validation,
@@ -74,24 +76,49 @@ class SpotsLearner:
             device=device,
             texts=self.texts,
             bags=self.bags,
-            encoder=encoder.network if encoder is not None else None,
-            pixel_pairs=self._pixel_pairs(encoder, device) if encoder is not None else None,
+            from_pixels=pixels is not None,
         )
-        made: TrainSetup = METHODS[self.kind].setup(self.options, inputs)
-        if validation is None or encoder is not None:
+        method = METHODS[self.kind]
+        made: TrainSetup = method.setup(self.options, inputs)
+        if pixels is not None and encoder is not None:
+            made = pixels.attached(made, method.feature_inputs, encoder, (train, validation))
+        if validation is None:
             return made
-        made = replace(made, score=self._score(train, validation, made))
-        return made if self.calibrate == "none" else replace(made, notes=self._calibration(train, validation))
+        made = replace(made, score=self._score(train, validation, made, self._features(encoder, device)))
+        return made if self.calibrate == "none" else replace(made, notes=self._calibration(train, validation, device))
 
-    def predict(self, arrays: Arrays, reference: SpotTable, queries: SpotTable) -> Float32[np.ndarray, "spot gene"]:
-        """Return what a trained model predicts for other spots; `reference` is searched where the method retrieves."""
+    def predict(
+        self, arrays: Arrays, reference: SpotTable, queries: SpotTable, *, device: torch.device = CPU
+    ) -> Float32[np.ndarray, "spot gene"]:
+        """Return what a trained model predicts for other spots; `reference` is searched where the method retrieves.
+
+        The features of both are computed from their tiles, on the device, for a model with an image encoder of its own.
+        """
+        if self.pixels is not None:
+            features = self._features(self.pixels.build(arrays), device)
+            reference, queries = self._reference(reference, features), features(queries)
+        return self._predicted(arrays, reference, queries)
+
+    def _features(self, encoder: Encoder | None, device: torch.device) -> Features:
+        """Return the function from spots to spots with the encoder's features of this moment; cached ones stay."""
+        pixels = self.pixels
+        if pixels is None or encoder is None:
+            return _as_they_are
+        return lambda spots: pixels.with_features(spots, encoder, device)
+
+    def _reference(self, reference: SpotTable, features: Features) -> SpotTable:
+        """Return the spots that are searched, with their images' features only where these are searched."""
+        by_image = METHODS[self.kind].needs_index and self.retrieval.vectors == "image"
+        return features(reference) if by_image else reference
+
+    def _predicted(self, arrays: Arrays, reference: SpotTable, queries: SpotTable) -> Float32[np.ndarray, "spot gene"]:
         model = open_predictor(self.kind, arrays, self.meta)
         if isinstance(model, ContrastivePredictor):
             return retrieve(model, reference, queries.features, self.retrieval)
         return predict_spots(model, queries)
 
     def _score(
-        self, train: SpotTable, validation: SpotTable, made: TrainSetup
+        self, train: SpotTable, validation: SpotTable, made: TrainSetup, features: Features
     ) -> Callable[[nn.Module], ValidationScore]:
         """Return the function from a model to its validation score, over the genes that it was trained on.
 
@@ -105,11 +132,14 @@ class SpotsLearner:
 
         def score(model: nn.Module) -> ValidationScore:
             arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()} | made.extra
-            predicted = learner.predict(arrays, train, validation)[:, seen]
+            queries = features(validation)
+            predicted = learner._predicted(arrays, learner._reference(train, features), queries)[:, seen]
             pcc = validation_pcc(predicted, validation.expression[:, seen])
             if made.bag_mean is None:
                 return ValidationScore.of(pcc, predicted, validation.expression[:, seen], mean)
             held, opened = made.validation, open_predictor(self.kind, arrays, self.meta)
+            if isinstance(held, TileSamples):
+                held = with_features_of(held.samples, queries.features)
             assert isinstance(held, BagSamples)  # as every setup with a mean of bags has
             assert isinstance(opened, MapPredictor)  # as every method that learns from bags
             bags = np.stack([opened.predict_bag(held.tiles(bag, None)) for bag in range(len(held))])
@@ -117,13 +147,15 @@ class SpotsLearner:
 
         return score
 
-    def _calibration(self, train: SpotTable, validation: SpotTable) -> Callable[[Arrays], dict[str, Any]]:
+    def _calibration(
+        self, train: SpotTable, validation: SpotTable, device: torch.device
+    ) -> Callable[[Arrays], dict[str, Any]]:
         """Return the function from a trained model to its calibration on the validation spots, for its record."""
         to = self.calibrate
         assert to != "none"  # called only then
 
         def notes(arrays: Arrays) -> dict[str, Any]:
-            predicted = self.predict(arrays, train, validation)
+            predicted = self.predict(arrays, train, validation, device=device)
             try:
                 fitted = fit_calibration(predicted, validation.expression, validation.group, to)
             except ModelError as error:  # the training itself is done
@@ -134,11 +166,6 @@ class SpotsLearner:
 
         return notes
 
-    def _pixel_pairs(self, encoder: Encoder, device: torch.device) -> Callable[[SpotArrays, bool], SampleSet]:
-        def pairs(spots: SpotArrays, augment: bool) -> SampleSet:  # noqa: FBT001 -- the signature of SpotInputs
-            assert isinstance(spots, SpotTable)  # this learner's own tables
-            rows = TileRows.of(self.spec.images, spots, self.cache)
-            expression = torch.from_numpy(spots.expression).to(device)
-            return PixelPairs(rows, expression, encoder, augment, self.readers if augment else None)
 
-        return pairs
+def _as_they_are(spots: SpotTable) -> SpotTable:
+    return spots

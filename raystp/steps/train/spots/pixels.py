@@ -1,4 +1,4 @@
-"""Tiles as pixels, to train an image encoder: read in threads or in other processes, normalised for the encoder."""
+"""Tiles as pixels, to train an image encoder: read in threads or in other processes, augmented, and normalised."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,9 @@ from jaxtyping import Float, Float64, Int64, UInt8
 
 from raystp import tables
 from raystp.artifacts import Artifact
-from raystp.cluster.streams.pixels import PREFETCH, ReaderPool, pixel_stream
+from raystp.cluster.streams.pixels import PREFETCH, ReaderPool, RowReader, pixel_stream
+from raystp.encoders.augment.options import Augmentation
+from raystp.encoders.augment.tiles import augment_tiles
 from raystp.encoders.encoder import Encoder
 from raystp.encoders.normalise import PixelNormaliser
 from raystp.expression.training_set import SpotTable
@@ -21,8 +23,11 @@ from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
 
 READ_THREADS = 4
+STREAM_TILES = 32
+"""Tiles of a block that a separate reader reads."""
 
 Rows = Int64[np.ndarray, " _"]
+Tiles = UInt8[np.ndarray, "_ pixel pixel 3"]
 
 
 @dataclass
@@ -46,7 +51,7 @@ class TileRows:
         """Return a copy without open slides."""
         return replace(self, _open={})
 
-    def __call__(self, rows: Rows) -> UInt8[np.ndarray, "_ pixel pixel 3"]:
+    def __call__(self, rows: Rows) -> Tiles:
         """Return the tiles, in the order of `rows`."""
         side = TilePixels(int(self.tile.manifest.notes["pixels"]))
         tiles = np.empty((len(rows), side, side, 3), np.uint8)
@@ -65,47 +70,63 @@ class TileRows:
         return self._open[name]
 
 
+@dataclass(frozen=True)
+class AugmentedRows:
+    """Read tiles by row number, as they are augmented in one epoch."""
+
+    read: RowReader
+    options: Augmentation
+    seed: int
+    epoch: int
+
+    def __call__(self, rows: Rows) -> Tiles:
+        """Return the changed tiles, in the order of `rows`."""
+        return augment_tiles(self.read(rows), rows, self.options, seed=self.seed, epoch=self.epoch)
+
+
 @dataclass
-class PixelPairs:
-    """Tiles and expression to train an image encoder on: a `SampleSet`."""
+class EncoderTiles:
+    """Tiles for an encoder that is trained: a `TileSource`."""
 
     rows: TileRows
-    expression: Float[torch.Tensor, "spot gene"]
     encoder: Encoder
-    augment: bool
-    """Whether each tile is rotated by multiples of 90 degrees and mirrored at random (torch's generator)."""
+    device: torch.device
+    augment: Augmentation | None = None
+    """How tiles are changed in each epoch; None for validation tiles."""
+    seed: int = 0
     readers: ReaderPool | None = None
     """Processes that read tiles; None reads them in a thread of the trainer, while it computes."""
+    _epoch: int = 0
     _prefetched: Iterator[tuple[Rows, torch.Tensor]] = field(default_factory=lambda: iter(()))
 
-    def __len__(self) -> int:
-        return len(self.expression)
-
-    def prefetch(self, parts: Sequence[Rows], epoch: int) -> None:  # noqa: ARG002 -- every epoch reads the same tiles
+    def prefetch(self, parts: Sequence[Rows], epoch: int) -> None:
         """Start to read an epoch's tiles, in this order."""
+        self._epoch = epoch
         if self.readers is not None:
-            self._prefetched = zip(parts, pixel_stream(self.rows.fresh(), parts, self.readers), strict=False)
+            self._prefetched = _from_readers(self._read(self.rows.fresh()), parts, self.readers)
         else:
-            self._prefetched = _read_ahead(self.rows, parts)
+            self._prefetched = _read_ahead(self._read(self.rows), parts)
 
-    def at(self, rows: Rows) -> tuple[Float[torch.Tensor, "pair 3 pixel pixel"], Float[torch.Tensor, "pair gene"]]:
-        """Return normalised tiles, augmented if `augment` is set, and their expression."""
-        device, tiles = self.expression.device, self._read(rows)
-        tiles = _augmented(tiles) if self.augment else tiles
+    def __call__(self, rows: Rows) -> Float[torch.Tensor, "tile 3 pixel pixel"]:
+        """Return normalised tiles, augmented if `augment` is set."""
+        tiles = self._pixels(rows)
         # A new buffer for each batch, since the gradient still needs the last one.
         encoder, side = self.encoder, tiles.shape[1]
-        normalise = PixelNormaliser(encoder.mean, encoder.std, side=side, capacity=len(tiles), device=device)
-        return normalise(tiles.numpy()), self.expression[torch.from_numpy(rows).to(device)]
+        normalise = PixelNormaliser(encoder.mean, encoder.std, side=side, capacity=len(tiles), device=self.device)
+        return normalise(tiles.numpy())
 
-    def _read(self, rows: Rows) -> UInt8[torch.Tensor, "_ pixel pixel 3"]:
+    def _pixels(self, rows: Rows) -> UInt8[torch.Tensor, "_ pixel pixel 3"]:
         for part, pixels in self._prefetched:
             if np.array_equal(part, rows):
                 return pixels
             self._prefetched = iter(())  # other rows are needed: discard what was prefetched
-        return torch.from_numpy(self.rows(rows))
+        return torch.from_numpy(self._read(self.rows)(rows))
+
+    def _read(self, rows: TileRows) -> RowReader:
+        return rows if self.augment is None else AugmentedRows(rows, self.augment, self.seed, self._epoch)
 
 
-def _read_ahead(read: TileRows, parts: Sequence[Rows]) -> Iterator[tuple[Rows, torch.Tensor]]:
+def _read_ahead(read: RowReader, parts: Sequence[Rows]) -> Iterator[tuple[Rows, torch.Tensor]]:
     """Yield the pixels of each part in turn, while a thread reads the next ones."""
     with ThreadPoolExecutor(1) as reader:
         pending = deque(reader.submit(read, part) for part in parts[:PREFETCH])
@@ -116,10 +137,14 @@ def _read_ahead(read: TileRows, parts: Sequence[Rows]) -> Iterator[tuple[Rows, t
             yield part, pixels
 
 
-def _augmented(tiles: UInt8[torch.Tensor, "pair pixel pixel 3"]) -> UInt8[torch.Tensor, "pair pixel pixel 3"]:
-    turns, mirrored, out = torch.randint(4, (len(tiles),)), torch.randint(2, (len(tiles),)), torch.empty_like(tiles)
-    for turn in range(4):
-        for flip in range(2):
-            rows = ((turns == turn) & (mirrored == flip)).nonzero()[:, 0]
-            out[rows] = torch.rot90(tiles[rows].flip(2) if flip else tiles[rows], turn, (1, 2))
-    return out
+def _from_readers(read: RowReader, parts: Sequence[Rows], readers: ReaderPool) -> Iterator[tuple[Rows, torch.Tensor]]:
+    """Yield the pixels of each part in turn; the readers read blocks of equal size, whatever the parts' sizes."""
+    rows = np.concatenate(parts)
+    blocks = [rows[start : start + STREAM_TILES] for start in range(0, len(rows), STREAM_TILES)]
+    stream, ready = pixel_stream(read, blocks, readers), deque[torch.Tensor]()
+    for part in parts:
+        while sum(len(block) for block in ready) < len(part):
+            ready.append(next(stream))
+        pixels = torch.cat(list(ready))
+        ready = deque([pixels[len(part) :]])
+        yield part, pixels[: len(part)]

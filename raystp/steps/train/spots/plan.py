@@ -8,7 +8,7 @@ from jaxtyping import Float64
 
 from raystp.artifacts import Artifact, digest, resolve
 from raystp.cluster.streams.pixels import ReaderPool
-from raystp.errors import some
+from raystp.errors import ConfigError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.embeddings.join import features_record
 from raystp.expression.folds import Split, sections_named, split_by_patient, split_by_section
@@ -20,11 +20,12 @@ from raystp.missing import column_means, has_missing
 from raystp.models.training.plan import epoch_plan
 from raystp.models.unseen_genes import split_genes
 from raystp.steps.embedding_source import open_embeddings
-from raystp.steps.encoder_source import dim_of, source_of, spec_of
+from raystp.steps.encoder_source import check_tile_px, dim_of, source_of, spec_of
 from raystp.steps.train.plan import Meta, Sources, TrainPlan
 from raystp.steps.train.retrieval import Retrieval
 from raystp.steps.train.spots.completed import check_completed, completed_sentence, with_completed_record
 from raystp.steps.train.spots.config import SpotsTrainConfig
+from raystp.steps.train.spots.end_to_end import PixelTraining
 from raystp.steps.train.spots.gene_text import text_rows
 from raystp.steps.train.spots.learner import SpotsLearner
 from raystp.steps.train.spots.members import Member, combine_members, open_members, open_union
@@ -115,9 +116,7 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
         calibrate=config.retrieval.calibrate if method.needs_index else "none",
         texts=texts,
         bags=config.bags.model_dump(),
-        encoder=spec_of(config.encoder) if config.encoder else None,
-        readers=ReaderPool(config.run.readers) if config.run.readers else None,
-        cache=config.run.node_cache(),
+        pixels=_pixels(config, sources.images),
     )
     made = None
     if members:
@@ -126,6 +125,22 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
     counts = {"genes": len(genes), "spots": len(train.group)}
     warnings = _warnings(spec, [one for one in (train, validation) if one is not None])
     return TrainPlan(learner, meta, counts, spots.manifest.name, (train, validation), made, warnings)
+
+
+def _pixels(config: SpotsTrainConfig, tiles: Artifact) -> PixelTraining | None:
+    """Return what an image encoder is trained from; raises ConfigError for tiles that it does not take."""
+    if config.encoder is None:
+        return None
+    spec, notes = spec_of(config.encoder), tiles.manifest.notes
+    check_tile_px(spec, tiles)
+    if "scales" in notes:
+        msg = (
+            f"tiles: {tiles.path} has tiles of several sizes ({some([f'{side} um' for side in notes['scales']])}), and "
+            "an encoder is trained on one: run `raystp tile` with one tile_um"
+        )
+        raise ConfigError(msg)
+    readers = ReaderPool(config.run.readers) if config.run.readers else None
+    return PixelTraining(tiles, spec, config.augment, config.fit, readers, config.run.node_cache())
 
 
 def _panel(

@@ -49,7 +49,8 @@ def with_features_of(bags: SampleSet, features: Float32[np.ndarray, "tile featur
     assert isinstance(bags, BagSamples)  # as all validation bags are
 
     def tiles(bag: int, chosen: Rows | None) -> Float[np.ndarray, "tile feature"]:
-        return features[rows_of(bags.tiles(bag, chosen))]
+        found: Float[np.ndarray, "tile feature"] = features[rows_of(bags.tiles(bag, chosen))]
+        return found
 
     return replace(bags, tiles=tiles)
 

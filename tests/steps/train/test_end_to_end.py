@@ -14,6 +14,7 @@ from PIL import Image
 from raystp import tables
 from raystp.artifacts import resolve
 from raystp.errors import ConfigError
+from raystp.expression.training_set import load_training_set
 from raystp.models.arrays import encoder_weights
 from raystp.models.methods import METHODS
 from raystp.models.training.fit import fit
@@ -83,7 +84,7 @@ def test_each_method_trains_an_encoder_from_pixels_and_scores_its_epochs(
     _drawn_tiles(toy_store, tmp_path)
     augment = {"stain": "macenko", "stain_strength": 0.1}
     learner = _learner(_values(toy_store, kind, augment=augment))
-    train, validation = spots.load_measured(learner.spec)
+    train, validation = load_training_set(learner.spec)
     assert validation is not None
     setup = learner.setup(train, validation, torch.device("cpu"))
     assert learner.pixels is not None

@@ -43,12 +43,13 @@ STEPS = {
 CHORES = {
     "publish": "a model [+ its index] -> one folder that `predict` reads anywhere",
     "run": "a folder or table of slides -> the pipeline that a few flags stand for",
+    "inspect": "a reference, file or folder -> what it is, what made it, whether it would be read",
     "slides": "a folder, glob, prefix or table of slides -> a slide table of what their headers say, on stdout",
     "send": "send MLflow the records that it did not accept during the runs",
 }
 """The same for commands without an artifact of their own; `run` may return what is printed as it is (`Printed`)."""
 
-TAKE_INPUT = ("predict", "publish", "run", "slides")
+TAKE_INPUT = ("inspect", "predict", "publish", "run", "slides")
 """Commands with a bare argument, which sets the field `positional` of their config."""
 
 SHOWN_FAILURES = 20

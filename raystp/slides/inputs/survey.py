@@ -69,7 +69,7 @@ def _with_size(found: SlideHeader) -> SlideHeader:
 
 def to_csv(headers: Sequence[SlideHeader]) -> str:
     """Return the headers as a slide table; columns of measured spots and covariates follow if a row has any."""
-    rows = [_cells(one) for one in headers]
+    rows = [header_cells(one) for one in headers]
     more = list(dict.fromkeys(name for row in rows for name, cell in row.items() if name not in COLUMNS and cell))
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *more], extrasaction="ignore", restval="", lineterminator="\n")
@@ -78,7 +78,8 @@ def to_csv(headers: Sequence[SlideHeader]) -> str:
     return text.getvalue()
 
 
-def _cells(header: SlideHeader) -> dict[str, str]:
+def header_cells(header: SlideHeader) -> dict[str, str]:
+    """Return the cells of one row of the table."""
     row = header.row
     cells: dict[str, object] = {name: getattr(row, name) for name in OPTIONAL}
     cells |= {"slide": row.slide, "path": row.path.with_query(), "patient": row.patient, "mpp": header.mpp}

@@ -1,0 +1,140 @@
+"""inspect: what a thing is and what made it, back to slides and weights; nothing that is damaged is an exception."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from raystp import cli, tables
+from raystp.artifacts import Artifact, ArtifactWriter
+from raystp.errors import ConfigError, RaystpError
+from raystp.impute.writer import TileTable, prediction_to_anndata, write_prediction
+from raystp.steps.inspect.step import inspect_item
+from raystp.storage import StoragePath
+from raystp.units import Level0Pixels
+from tests.slides.conftest import write_pyramid
+
+SLIDES = {"S1": "11aa", "S2": "22bb"}
+
+
+def _finish(store: StoragePath, step: str, inputs: dict[str, str]) -> Artifact:
+    mark = "0123456789ab"
+    return ArtifactWriter(store / step / f"toy-{mark}", step, "toy", mark, inputs, {}).finish({"rows": 2}, [])
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> StoragePath:
+    """A store with tiles of two slides, their embeddings, a model and a prediction of S1."""
+    store = StoragePath.of(tmp_path / "store")
+    tiles = _finish(store, "tile", {"slides": "5511de5"})
+    values = [[name, f"/x/{name}.svs", "P", one, 0.5, "slide", 9, 9, True, 0.5, 1] for name, one in SLIDES.items()]
+    rows = [dict(zip(tables.SLIDES.names, one, strict=True)) for one in values]
+    (tiles.path / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
+    images = _finish(store, "embed", {"tiles": tiles.manifest.folder, "encoder": "e7c0de5"})
+    model = _finish(store, "train", {"images": images.manifest.folder, "spots": "spots/gone-0123456789ab"})
+    used = {"embeddings": images.manifest.folder, "model": model.manifest.folder}
+    made = _finish(store, "impute", used)
+    tile_table = TileTable("S1", ["a", "b"], np.zeros((2, 2)), Level0Pixels(9.0))
+    found = prediction_to_anndata(np.ones((2, 3), np.float32), list("XYZ"), tile_table, provenance=used)
+    write_prediction(made.path / "anndata" / "S1.h5ad", found)
+    return store
+
+
+def test_an_artifact_is_traced_to_its_slides_and_weights_each_step_once(chain: StoragePath) -> None:
+    found = inspect_item("impute/toy", chain.uri)
+    assert (found.kind, found.problem) == ("artifact of impute", "")
+    steps = [one.artifact.partition("/")[0] for one in found.made_from]
+    assert steps == ["embed", "train", "tile", "spots"]
+    embed, _, tile, gone = found.made_from
+    assert embed.inputs == {"tiles": "tile/toy-0123456789ab", "weights of the encoder": "e7c0de5"}
+    assert {one["slide"]: one["content"] for one in tile.slides} == SLIDES
+    assert "does not exist" in gone.facts["problem"]
+    assert "slide S2: content 22bb, /x/S2.svs" in found.text()
+
+
+def test_a_predicted_h5ad_leads_to_the_digest_of_its_own_slide(chain: StoragePath) -> None:
+    found = inspect_item((chain / "impute/toy-0123456789ab/anndata/S1.h5ad").uri, "/none")
+    assert found.kind == "predicted expression of raystp (AnnData)"
+    assert found.facts["model"] == "train/toy-0123456789ab"
+    (tile,) = [one for one in found.made_from if one.artifact.startswith("tile/")]
+    assert [one["content"] for one in tile.slides] == ["11aa"]
+
+
+def test_the_command_prints_json_and_its_status_says_whether_it_would_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pyramid(tmp_path / "TCGA-A1-A0SB-01Z.tif", np.zeros((300, 500, 3), np.uint8))
+    (tmp_path / "b.svs").write_bytes(b"no slide")
+    assert cli.main(["inspect", str(tmp_path / "TCGA-A1-A0SB-01Z.tif"), "--set", "json=true"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert (values["kind"], values["row"]["patient"], values["facts"]["width"]) == ("slide", "TCGA-A1-A0SB", "500")
+    assert cli.main(["inspect", str(tmp_path / "b.svs")]) == 3
+    assert "problem: slide 'b'" in capsys.readouterr().out
+
+
+def _write(folder: Path, name: str, content: Any) -> str:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        with h5py.File(path, "w") as file:
+            for key, value in content.items():
+                file[key] = value
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "problem"),
+    [
+        ("a.h5", {"features": np.ones((2, 3)), "coords": np.ones((2, 2))}, "tile features of another tool", ""),
+        ("a.h5", {"img": np.ones(3), "coords": np.ones((2, 2))}, "tile images of HEST", "without a slide"),
+        ("a.h5", {"matrix/data": np.ones(3)}, "count matrix of Space Ranger", ""),
+        ("a.h5", {"x": np.ones(3)}, "HDF5 file", "none of the groups"),
+        ("a.h5", {"x": h5py.ExternalLink("/etc/passwd", "/")}, "file that cannot be read", "links to another file"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n0000", "file that cannot be read", "is not a readable HDF5 file"),
+        ("s.csv", b"slide,path,patient\nA,a.svs,P\n", "slide table", ""),
+        ("s.csv", b"wsi\na.svs\n", "slide table of TRIDENT", ""),
+        ("s.csv", b"a,b\n1,2\n", "table", "lacks the column 'path'"),
+        ("w.safetensors", safetensors.numpy.save({"w": np.ones(2)}), "weights (safetensors)", ""),
+        ("w.safetensors", b"\xff" * 20, "safetensors file", "it is damaged"),
+        ("model.pt", b"PK\x03\x04....", "file of an unknown kind", "is not a slide"),
+        ("p.parquet", b"PAR1....", "file that cannot be read", "parquet"),
+        ("z/zarr.json", b'{"attributes": {"spatialdata_attrs": {}}}', "SpatialData store", "zarr stores"),
+        ("z/.zattrs", b"[" * 9, "zarr", "zarr stores"),
+        ("o/spatial/x.json", b"{}", "folder", "has no slide file"),
+        ("card.json", b"{}", "file that cannot be read", "card.json"),
+    ],
+)
+def test_files_are_known_by_their_content(tmp_path: Path, *, name: str, content: Any, kind: str, problem: str) -> None:
+    path = _write(tmp_path, name, content)
+    is_folder = name.startswith(("z/", "o/"))
+    found = inspect_item(str(Path(path).parent) if is_folder else path, "/none")
+    assert (found.kind, bool(found.problem)) == (kind, bool(problem))
+    assert problem in found.problem
+
+
+def test_measured_sections_and_folders_show_their_row_of_a_slide_table(tmp_path: Path) -> None:
+    section = ad.AnnData(np.ones((2, 3), np.float32), obsm={"spatial": np.ones((2, 2))})
+    section.write_h5ad(tmp_path / "a.h5ad")
+    found = inspect_item(str(tmp_path / "a.h5ad"), "/none")
+    assert (found.row["layout"], found.row["counts"], found.problem) == ("scverse", str(tmp_path / "a.h5ad"), "")
+    del section.obsm["spatial"]
+    section.write_h5ad(tmp_path / "b.h5ad")
+    assert "no obsm['spatial']" in inspect_item(str(tmp_path / "b.h5ad"), "/none").problem
+    _write(tmp_path, "outs/spatial/x.json", b"{}")
+    _write(tmp_path, "outs/filtered_feature_bc_matrix.h5", b"")
+    assert inspect_item(str(tmp_path / "outs"), "/none").row["layout"] == "space_ranger"
+
+
+def test_a_damaged_manifest_and_an_absent_item_are_sentences(tmp_path: Path) -> None:
+    _write(tmp_path, "tile/a-1/manifest.json", b"{")
+    with pytest.raises(RaystpError, match="is not a manifest"):
+        inspect_item(str(tmp_path / "tile" / "a-1"), "/none")
+    with pytest.raises(ConfigError, match=r"there is nothing at /none/x; give a path"):
+        inspect_item("/none/x", "/none")

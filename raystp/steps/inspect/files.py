@@ -17,7 +17,7 @@ from raystp.slides.inputs.schemes import adopt
 from raystp.slides.inputs.sheets import read_sheet
 from raystp.slides.inputs.survey import header_cells, read_one
 from raystp.slides.table import ALL_COLUMNS, SlideRow, read_slide_table
-from raystp.steps.inspect.report import Report
+from raystp.steps.inspect.report import Inspection
 from raystp.storage import StoragePath
 
 MAX_JSON = 32 << 20
@@ -28,11 +28,11 @@ _HDF5, _PARQUET = b"\x89HDF\r\n\x1a\n", b"PAR1"
 _TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".gz")
 
 
-def report_of_file(path: StoragePath) -> Report:
+def report_of_file(path: StoragePath) -> Inspection:
     """Return what a file is; one that cannot be read has its problem."""
     with path.open() as file:
         head = bytes(file.read(8))
-    kinds: list[tuple[bool, Callable[[StoragePath], Report]]] = [
+    kinds: list[tuple[bool, Callable[[StoragePath], Inspection]]] = [
         (head.startswith(_HDF5), _hdf5),
         (head.startswith(_PARQUET), _parquet),
         (is_slide_name(path.name), _slide),
@@ -44,70 +44,70 @@ def report_of_file(path: StoragePath) -> Report:
     try:
         return found(path)
     except RaystpError as error:
-        return Report(str(path), "file that cannot be read", problem=failure_reason(error))
+        return Inspection(str(path), "file that cannot be read", problem=failure_reason(error))
 
 
-def report_of_folder(path: StoragePath) -> Report:
+def report_of_folder(path: StoragePath) -> Inspection:
     """Return what a folder is that is no artifact."""
     names = set(path.names())
     if "card.json" in names:
         return _published(path)
     if "model.json" in names:
-        return Report(str(path), "stored model without its manifest", "model of `predict`", facts=_model(path))
+        return Inspection(str(path), "stored model without its manifest", "model of `predict`", facts=_model(path))
     if names & {"zarr.json", ".zgroup", ".zattrs", ".zarray"}:
         return _zarr(path, names)
     if "spatial" in names and any(name.endswith("feature_bc_matrix.h5") for name in names):
         row = _row(path, "", layout="space_ranger", counts=path.with_query())
-        return Report(str(path), "output of Space Ranger", "`counts` of a slide table", row=row)
+        return Inspection(str(path), "output of Space Ranger", "`counts` of a slide table", row=row)
     try:
         found = find_slides(path.with_query(), store="/")
     except RaystpError as error:
-        return Report(str(path), "folder", problem=str(error))
+        return Inspection(str(path), "folder", problem=str(error))
     facts: dict[str, Any] = {"slides": len(found.names), "first": found.ids()[:8], "notes": found.notes}
-    return Report(str(path), "folder of slides", "`slides` of every step", facts=facts)
+    return Inspection(str(path), "folder of slides", "`slides` of every step", facts=facts)
 
 
-def _slide(path: StoragePath) -> Report:
+def _slide(path: StoragePath) -> Inspection:
     (name,) = slide_ids([path.name])
     row = SlideRow(name, path, barcode_patient(name), None, None, None, None, name, None)
     header = read_one(row)
     cells = header_cells(header)
     facts = {key: cells[key] for key in ("width", "height", "mpp", "vendor") if cells[key]}
     if header.problem and not header.vendor and not is_slide_name(path.name):
-        return Report(str(path), "file of an unknown kind", problem=header.problem)
+        return Inspection(str(path), "file of an unknown kind", problem=header.problem)
     wanted = {key: cells[key] for key in ("slide", "path", "patient", "mpp")}
-    return Report(str(path), "slide", "`path` of a slide table", header.problem, facts, wanted)
+    return Inspection(str(path), "slide", "`path` of a slide table", header.problem, facts, wanted)
 
 
-def _table(path: StoragePath) -> Report:
+def _table(path: StoragePath) -> Inspection:
     table = read_sheet(path, known=ALL_COLUMNS)
     facts: dict[str, Any] = {"columns": table.columns, "rows": len(table.rows)}
     if len(table.columns) > MAX_COLUMNS:
         row = _row(path, "", layout="legacy_st", counts=path.with_query())
-        return Report(str(path), "table of counts", "`counts` of a slide table", facts=facts, row=row)
+        return Inspection(str(path), "table of counts", "`counts` of a slide table", facts=facts, row=row)
     tool = adopt(table, path.parent).tool
     try:
         rows = read_slide_table(path.with_query(), None, "/none")
     except RaystpError as error:
-        return Report(str(path), "table", problem=f"as a slide table: {error}", facts=facts)
+        return Inspection(str(path), "table", problem=f"as a slide table: {error}", facts=facts)
     facts |= {"slides": len(rows), "measured sections": sum(row.layout is not None for row in rows)}
     facts |= {"patients": len({row.patient for row in rows if row.patient})}
     kind = "slide table" + (f" of {tool}" if tool else "")
-    return Report(str(path), kind, "`slides` of every step", facts=facts)
+    return Inspection(str(path), kind, "`slides` of every step", facts=facts)
 
 
-def _parquet(path: StoragePath) -> Report:
+def _parquet(path: StoragePath) -> Inspection:
     try:
         with path.open() as opened, pq.ParquetFile(opened) as file:
             names, rows = list(file.schema_arrow.names), file.metadata.num_rows
     except (OSError, pa.ArrowException) as error:
-        return Report(str(path), "file that cannot be read", problem=f"as a parquet file: {error}")
+        return Inspection(str(path), "file that cannot be read", problem=f"as a parquet file: {error}")
     if "path" in names or {"wsi", "image_path"} & set(names):
         return _table(path)
-    return Report(str(path), "parquet table", facts={"columns": names, "rows": rows})
+    return Inspection(str(path), "parquet table", facts={"columns": names, "rows": rows})
 
 
-def _hdf5(path: StoragePath) -> Report:
+def _hdf5(path: StoragePath) -> Inspection:
     """Return what an HDF5 file is by its groups; `checked_hdf5` refuses links and objects."""
     with checked_hdf5(path) as local, h5py.File(local, "r") as file:
         names = set(file)
@@ -116,15 +116,19 @@ def _hdf5(path: StoragePath) -> Report:
             return _anndata(path, file)
         if "matrix" in names:
             row = _row(path, "", layout="space_ranger", counts=path.with_query())
-            return Report(str(path), "count matrix of Space Ranger", "`counts` of a slide table", facts=shapes, row=row)
+            return Inspection(
+                str(path), "count matrix of Space Ranger", "`counts` of a slide table", facts=shapes, row=row
+            )
         if {"img", "coords"} <= names:
-            return Report(str(path), "tile images of HEST", facts=shapes, problem="images without a slide are not read")
+            return Inspection(
+                str(path), "tile images of HEST", facts=shapes, problem="images without a slide are not read"
+            )
         if {"features", "coords"} <= names or {"feats", "coords"} <= names:
-            return Report(str(path), "tile features of another tool", facts=shapes)
-        return Report(str(path), "HDF5 file", facts=shapes, problem="it has none of the groups that raystp knows")
+            return Inspection(str(path), "tile features of another tool", facts=shapes)
+        return Inspection(str(path), "HDF5 file", facts=shapes, problem="it has none of the groups that raystp knows")
 
 
-def _anndata(path: StoragePath, file: h5py.File) -> Report:
+def _anndata(path: StoragePath, file: h5py.File) -> Inspection:
     own = _scalars(file.get("uns/raystp"))
     x = file.get("X")
     is_sparse = isinstance(x, h5py.Group) and "shape" in x.attrs
@@ -133,14 +137,14 @@ def _anndata(path: StoragePath, file: h5py.File) -> Report:
     layers = list(file["layers"]) if "layers" in file else []
     facts: dict[str, Any] = {"X": shape, "obsm": obsm, "layers": layers, **own}
     if "model" in own:
-        return Report(str(path), "predicted expression of raystp (AnnData)", "any reader of AnnData", facts=facts)
+        return Inspection(str(path), "predicted expression of raystp (AnnData)", "any reader of AnnData", facts=facts)
     kind = "measured section of raystp (AnnData)" if "section" in own else "AnnData"
     spatial = "spatial" in obsm
     problem = "" if spatial else "it has no obsm['spatial'], so its spots have no positions"
     row = _row(path, str(own.get("patient", "")), layout="scverse", counts=path.with_query())
     row["slide"] = str(own.get("slide", "")) or row["slide"]
     row["mpp"] = str(own.get("mpp", ""))
-    return Report(str(path), kind, "`counts` of a slide table" if spatial else "", problem, facts, row)
+    return Inspection(str(path), kind, "`counts` of a slide table" if spatial else "", problem, facts, row)
 
 
 def _scalars(group: object) -> dict[str, Any]:
@@ -155,7 +159,7 @@ def _shape(item: object) -> str:
     return f"{list(item.shape)} {item.dtype}" if isinstance(item, h5py.Dataset) else ""
 
 
-def _zarr(path: StoragePath, names: set[str]) -> Report:
+def _zarr(path: StoragePath, names: set[str]) -> Inspection:
     attributes: dict[str, Any] = {}
     for name in ("zarr.json", ".zattrs"):
         if name in names and (path / name).size() <= MAX_JSON:
@@ -168,10 +172,10 @@ def _zarr(path: StoragePath, names: set[str]) -> Report:
     kinds = {"spatialdata_attrs": "SpatialData store", "ome": "OME-Zarr image", "multiscales": "OME-Zarr image"}
     kind = next((word for key, word in kinds.items() if key in attributes), "AnnData in zarr" if is_table else "zarr")
     problem = "zarr stores are not read as slides or sections; save the table as h5ad, or the image as tiled TIFF"
-    return Report(str(path), kind, facts={"entries": sorted(names)[:MAX_H5_NAMES]}, problem=problem)
+    return Inspection(str(path), kind, facts={"entries": sorted(names)[:MAX_H5_NAMES]}, problem=problem)
 
 
-def _published(path: StoragePath) -> Report:
+def _published(path: StoragePath) -> Inspection:
     from raystp.steps.publish.card import read_card  # noqa: PLC0415 -- imports torch
 
     card = read_card(path)
@@ -179,7 +183,7 @@ def _published(path: StoragePath) -> Report:
     facts = {"name": card.name, "method": card.kind, "source": card.source, "licence": card.licence}
     facts |= {"panel": card.panel, "protocol": card.protocol}
     more: dict[str, Any] = {"genes": len(card.genes), "features": blocks, "raystp": card.raystp}
-    return Report(str(path), "published model", "`model` of `predict`", facts=facts | more)
+    return Inspection(str(path), "published model", "`model` of `predict`", facts=facts | more)
 
 
 def _model(path: StoragePath) -> dict[str, Any]:
@@ -192,18 +196,18 @@ def _model(path: StoragePath) -> dict[str, Any]:
     return {key: values[key] for key in ("kind", "protocol", "d_image", "test") if key in values}
 
 
-def _tensors(path: StoragePath) -> Report:
+def _tensors(path: StoragePath) -> Inspection:
     """Return the tensors of a safetensors file, from its header."""
     with path.open() as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= MAX_JSON:
-            return Report(str(path), "safetensors file", problem=f"its header states {length} bytes: it is damaged")
+            return Inspection(str(path), "safetensors file", problem=f"its header states {length} bytes: it is damaged")
         try:
             header = json.loads(file.read(length))
         except ValueError:
-            return Report(str(path), "safetensors file", problem="its header is damaged")
+            return Inspection(str(path), "safetensors file", problem="its header is damaged")
     shapes = {name: f"{one['shape']} {one['dtype']}" for name, one in header.items() if name != "__metadata__"}
-    return Report(str(path), "weights (safetensors)", "`weights` of an encoder", facts={"tensors": shapes})
+    return Inspection(str(path), "weights (safetensors)", "`weights` of an encoder", facts={"tensors": shapes})
 
 
 def _row(path: StoragePath, patient: str, **cells: str) -> dict[str, str]:

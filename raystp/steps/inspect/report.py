@@ -9,7 +9,7 @@ SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Report:
+class Inspection:
     """One inspected thing."""
 
     item: str

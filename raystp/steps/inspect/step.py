@@ -7,7 +7,7 @@ from raystp.errors import ConfigError
 from raystp.steps.inspect.config import ARTIFACTS, InspectConfig
 from raystp.steps.inspect.files import report_of_file, report_of_folder
 from raystp.steps.inspect.lineage import artifact_of, chain_of, facts_of
-from raystp.steps.inspect.report import Report
+from raystp.steps.inspect.report import Inspection
 from raystp.steps.printed import Printed
 from raystp.storage import StoragePath
 
@@ -33,7 +33,7 @@ def run(config: InspectConfig) -> Printed:
     return Printed(text, failures=int(bool(found.problem)))
 
 
-def inspect_item(item: str, store: str) -> Report:
+def inspect_item(item: str, store: str) -> Inspection:
     """Return the report on an artifact's reference, or on a file or folder. Raises ConfigError if there is none."""
     step, _, name = item.partition("/")
     if step in ARTIFACTS and name and "/" not in name:
@@ -48,17 +48,17 @@ def inspect_item(item: str, store: str) -> Report:
     return _with_origin(found, path)
 
 
-def _of_artifact(path: StoragePath) -> Report:
+def _of_artifact(path: StoragePath) -> Inspection:
     artifact = artifact_of(path)
     assert artifact is not None  # its manifest exists
     step = artifact.manifest.step
     kinds = {"train": "model", "index": "reference index"}
     kind = f"{kinds[step]}, artifact of {step}" if step in kinds else f"artifact of {step}"
     facts = {"artifact": artifact.manifest.folder, **facts_of(artifact)}
-    return Report(str(path), kind, _TAKEN_BY.get(step, ""), facts=facts, made_from=chain_of(artifact)[1:])
+    return Inspection(str(path), kind, _TAKEN_BY.get(step, ""), facts=facts, made_from=chain_of(artifact)[1:])
 
 
-def _with_origin(found: Report, path: StoragePath) -> Report:
+def _with_origin(found: Inspection, path: StoragePath) -> Inspection:
     """Return the report of a file with the artifact that it is part of, and that one's inputs for its slide."""
     artifact = artifact_of(path)
     if artifact is None:
@@ -66,4 +66,4 @@ def _with_origin(found: Report, path: StoragePath) -> Report:
     slide = path.name.partition(".")[0]
     facts = {**found.facts, "part of": artifact.manifest.folder}
     values = {"item": found.item, "kind": found.kind, "read_as": found.read_as, "problem": found.problem}
-    return Report(**values, facts=facts, row=found.row, made_from=chain_of(artifact, slide))
+    return Inspection(**values, facts=facts, row=found.row, made_from=chain_of(artifact, slide))

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from raystp.config import Location
+from raystp.models.methods import REFERENCE
 from raystp.steps.pipeline.config import PipelineConfig
 
 
@@ -25,7 +26,7 @@ class RunCommandConfig(PipelineConfig):
     weights: Annotated[str | None, Location()] = None
     """A local file (or URI) with the encoder's weights."""
 
-    model: list[str] = Field(default=["ridge"], min_length=1)
+    model: list[str] = Field(default=[REFERENCE], min_length=1)
     """Methods to train on measured sections, such as [bleep, ridge]; the report is about the first."""
 
     test: list[str] = Field(default_factory=list)

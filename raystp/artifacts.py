@@ -14,7 +14,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -96,6 +96,10 @@ class ArtifactWriter:
         """The artifact's path under its store: `<step>/<name>-<fingerprint>`."""
         return f"{self.step}/{self.name}-{self.fingerprint}"
 
+    def describing(self, config: StepConfig[R], inputs: Mapping[str, Artifact | str]) -> "ArtifactWriter":
+        """Return a writer of the same folder whose manifest describes the work that a search has chosen."""
+        return replace(self, inputs=_folders(inputs), config=_stored_values(config))
+
     def finish(
         self,
         rows: Mapping[str, int],
@@ -145,7 +149,6 @@ def create_or_open(config: StepConfig[R], step: str, inputs: Mapping[str, Artifa
     work, if the store is not writable.
     """
     fingerprints = {role: _input_fingerprint(one) if isinstance(one, Artifact) else one for role, one in inputs.items()}
-    folders = {role: one.manifest.folder if isinstance(one, Artifact) else one for role, one in inputs.items()}
     of_work = fingerprint(step, config.fingerprint_values(), fingerprints)
     store = StoragePath.of(config.run.store)
     path = store / step / f"{config.name}-{of_work}"
@@ -154,8 +157,15 @@ def create_or_open(config: StepConfig[R], step: str, inputs: Mapping[str, Artifa
         if not (found.manifest.failures and config.run.retry_failed):
             return found
     store.check_writable()
-    values = {key: _without_secrets(value) for key, value in config.manifest_values().items()}
-    return ArtifactWriter(path, step, config.name, of_work, folders, values)
+    return ArtifactWriter(path, step, config.name, of_work, _folders(inputs), _stored_values(config))
+
+
+def _folders(inputs: Mapping[str, Artifact | str]) -> dict[str, str]:
+    return {role: one.manifest.folder if isinstance(one, Artifact) else one for role, one in inputs.items()}
+
+
+def _stored_values(config: StepConfig[R]) -> dict[str, object]:
+    return {key: _without_secrets(value) for key, value in config.manifest_values().items()}
 
 
 def _input_fingerprint(artifact: Artifact) -> str:

@@ -85,6 +85,18 @@ EPOCHS = _schema(
     ],
 )
 
+VALIDATION = _schema(
+    "validation",
+    1,
+    [
+        pa.field("epoch", pa.int64(), nullable=False),
+        pa.field("retrieval", pa.int64(), nullable=False),  # 0: the model's own; n: the nth of retrieval.compare
+        pa.field("pcc", pa.float64()),
+        pa.field("mse", pa.float64()),
+        pa.field("gene_mean_mse", pa.float64()),  # of the training means
+    ],
+)
+
 COMPLETION_STEPS = _schema(
     "completion steps",
     1,

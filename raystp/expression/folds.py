@@ -6,11 +6,15 @@ then be on the training side. The split records it (`same_patient`), and every s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from raystp.errors import ConfigError, LeakError, SectionError, some
+
+FEWEST_FOLDS = 2
+"""Fewest patients or sections of which one can be held out."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,26 @@ def sections_named(names: Sequence[str], patients: Mapping[str, str]) -> list[st
         for name in names
         for section in ([name] if name in patients else [s for s, p in patients.items() if p == name] or [name])
     ]
+
+
+def leave_one_out(patients: Mapping[str, str]) -> tuple[Literal["patient", "section"], dict[str, list[str]]]:
+    """Return what is held out in turn, and the name of each fold -> its sections; `patients` is section -> patient.
+
+    Whole patients are held out where there are several, so that a fold predicts a new one; else sections. Raises
+    ConfigError for fewer than two sections.
+    """
+    if len(patients) < FEWEST_FOLDS:
+        msg = (
+            f"fit.select=cv holds out each training patient or section in turn, and {some(list(patients))} alone is on "
+            "the training side: add sections, or set split.validation_block=0.2 and fit.select=best_pcc"
+        )
+        raise ConfigError(msg)
+    if len(set(patients.values())) < FEWEST_FOLDS:
+        return "section", {section: [section] for section in patients}
+    named: dict[str, list[str]] = {}
+    for section, patient in patients.items():
+        named.setdefault(patient, []).append(section)
+    return "patient", named
 
 
 def spatial_block(xy: Float[np.ndarray, "spot 2"], share: float) -> Bool[np.ndarray, "spot"]:

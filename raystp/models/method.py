@@ -5,7 +5,7 @@ A new method is one folder with such a record and one line in `raystp.models.met
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, Protocol, TypedDict, runtime_checkable
@@ -96,6 +96,9 @@ class Method:
     that is trained with the model computes them. Empty where an encoder cannot be."""
     why_frozen: Callable[[Mapping[str, object]], str] = _no_reason
     """Plain values of its options -> why these need cached features; empty where an encoder can be trained with it."""
+    choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Alternatives that `fit.select: cv` compares by default, in the form of the config field `choose`: the method's
+    own values first."""
     small: Mapping[str, Any] = field(default_factory=dict)
     """Config values with which two CPU cores train it on a small cohort in a minute or two."""
 

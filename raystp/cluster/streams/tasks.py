@@ -37,9 +37,22 @@ def map_tasks(
     # `max_calls` keeps its default: worker processes are reused, so imports are paid once.
     options = {"num_cpus": cpus, "max_retries": RETRIES, "name": getattr(function, "__name__", "each")}
     remote: Any = ray.remote(_with_deadline).options(**options)
+    yield from as_finished(
+        lambda item: remote.remote(function, item, deadline_s), items, in_flight=in_flight, on_crash=on_crash
+    )
+
+
+def as_finished(
+    submit: "Callable[[Item], ray.ObjectRef[Result]]",
+    items: Sequence[Item],
+    *,
+    in_flight: int,
+    on_crash: Callable[[Item], Result] | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """Submit each item, at most `in_flight` at a time; yield (position, result) as tasks finish, as `map_tasks`."""
     waiting: dict[ray.ObjectRef[Result], int] = {}
     for position, item in enumerate(items):
-        waiting[remote.remote(function, item, deadline_s)] = position
+        waiting[submit(item)] = position
         if len(waiting) >= in_flight:
             yield _next(waiting, items, on_crash)
     while waiting:

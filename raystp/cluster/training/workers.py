@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import ray.train
 import ray.train.torch
@@ -122,6 +122,17 @@ class TrialWorker(Worker):
         ray.tune.report(metrics, checkpoint=ray.tune.Checkpoint.from_directory(str(folder)) if folder else None)
 
 
+class LoneWorker(Worker):
+    """The only process of a training that reports nothing and keeps no checkpoint: it needs no Ray."""
+
+    def resume(self) -> contextlib.AbstractContextManager[Path | None]:
+        """Yield None: such a training starts from its beginning."""
+        return contextlib.nullcontext()
+
+    def report(self, metrics: Values, folder: Path | None) -> None:
+        """Report nothing."""
+
+
 @contextlib.contextmanager
 def _folder(checkpoint: Checkpoint | None) -> Iterator[Path | None]:
     if checkpoint is None:
@@ -131,22 +142,41 @@ def _folder(checkpoint: Checkpoint | None) -> Iterator[Path | None]:
         yield Path(folder)
 
 
-_IN_TRIAL: contextvars.ContextVar[bool] = contextvars.ContextVar("in_trial", default=False)
+_HOST: contextvars.ContextVar[Literal["driver", "trial", "process"]] = contextvars.ContextVar("host", default="driver")
+"""What a training of one worker runs in: workers of its own, a trial of a sweep, or the calling process."""
 
 
 @contextlib.contextmanager
 def inside_trial() -> Iterator[None]:
     """Make trainings inside the context report to the sweep of this trial."""
-    token = _IN_TRIAL.set(True)
+    with _hosted("trial"):
+        yield
+
+
+@contextlib.contextmanager
+def inside_process() -> Iterator[None]:
+    """Run trainings of one worker inside the context in this process: without Ray, reports and checkpoints."""
+    with _hosted("process"):
+        yield
+
+
+@contextlib.contextmanager
+def _hosted(host: Literal["trial", "process"]) -> Iterator[None]:
+    token = _HOST.set(host)
     try:
         yield
     finally:
-        _IN_TRIAL.reset(token)
+        _HOST.reset(token)
 
 
-def in_trial() -> bool:
-    """Return whether this code is in a trial of a sweep, whose driver shows and logs the progress."""
-    return _IN_TRIAL.get()
+def is_hosted() -> bool:
+    """Return whether this code is in a trial or an `inside_process`, whose caller shows and logs the progress."""
+    return _HOST.get() != "driver"
+
+
+def is_in_process() -> bool:
+    """Return whether this code is in an `inside_process`."""
+    return _HOST.get() == "process"
 
 
 @runtime_checkable
@@ -170,15 +200,16 @@ def train(task: WorkerTask, resources: TrainResources, *, folder: StoragePath, n
     """Run the task on every worker and return the result of rank 0.
 
     Checkpoints are in `folder`/`name`; a training of this name resumes from the last one. Inside a trial of a sweep, a
-    single worker is the trial's own process, and several workers report to the sweep. Raises ModelError with the
-    message of a worker's RaystpError, or after too many restarts.
+    single worker is the trial's own process, and several workers report to the sweep; inside `inside_process` a single
+    worker is this process. Raises ModelError with the message of a worker's RaystpError, or after too many restarts.
     """
-    if _IN_TRIAL.get() and resources.workers == 1:
-        return task(TrialWorker(0, 1, torch.device("cuda" if resources.gpus_per_worker else "cpu")))
+    if is_hosted() and resources.workers == 1:
+        kind = LoneWorker if is_in_process() else TrialWorker
+        return task(kind(0, 1, torch.device("cuda" if resources.gpus_per_worker else "cpu")))
     check_resources(cpus=resources.cpus_per_worker, gpus=resources.gpus_per_worker)
     trainer = TorchTrainer(
         _run,  # type: ignore[arg-type]  # Ray's annotation does not allow a return value
-        train_loop_config={"task": task, "in_sweep": _IN_TRIAL.get()},
+        train_loop_config={"task": task, "in_sweep": _HOST.get() == "trial"},
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
@@ -202,7 +233,7 @@ def train(task: WorkerTask, resources: TrainResources, *, folder: StoragePath, n
 
 
 def _callbacks() -> list[Any]:
-    return [TuneReportCallback()] if _IN_TRIAL.get() else []  # type: ignore[no-untyped-call]  # Ray's own
+    return [TuneReportCallback()] if _HOST.get() == "trial" else []  # type: ignore[no-untyped-call]  # Ray's own
 
 
 def _run(config: Values) -> Values:

@@ -12,6 +12,7 @@ ATTENTION = Method(
     cases_fit=ATTENTION_FIT,
     needs_bags=True,
     feature_inputs=(0,),
+    choices={"bags.parts": (1, 16, 64)},
     small={"bags": {"parts": 64}, "fit": {"epochs": 60}},
 )
 """Labels of whole bags of tiles, and maps of their tiles; Graziani et al. 2022."""

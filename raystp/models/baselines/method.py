@@ -59,6 +59,7 @@ RIDGE_LOWRANK = Method(
     options=RidgeLowrankOptions,
     module="raystp.models.baselines.ridge_lowrank",
     is_trained=False,
+    choices={"ridge_lowrank.rank": (None, 3, 10, 30)},
 )
 """Ridge whose predictions span few directions of expression."""
 
@@ -71,7 +72,14 @@ KERNEL_RIDGE = Method(
 )
 """Ridge in the space of a Gaussian kernel."""
 
-KNN = Method(name="knn", title="kNN", options=KnnOptions, module="raystp.models.baselines.knn", is_trained=False)
+KNN = Method(
+    name="knn",
+    title="kNN",
+    options=KnnOptions,
+    module="raystp.models.baselines.knn",
+    is_trained=False,
+    choices={"knn.k": (50, 20, 100, 200)},
+)
 """Mean expression of the nearest training tiles."""
 
 GENE_MEAN = Method(

@@ -1,10 +1,22 @@
 """Options of two heads that are trained against each other, and of their loss."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from raystp.errors import ModelError
 from raystp.models.training.options import FeatureScaling, check_at_least
+
+RETRIEVAL_CHOICES: Mapping[str, Sequence[Any]] = {
+    "retrieval": (
+        {"k": 50, "weights": "mean"},
+        {"k": 200, "weights": "mean"},
+        {"k": "all", "weights": "softmax", "temperature": 0.05},
+        {"k": "all", "weights": "softmax", "temperature": 0.1},
+        {"k": 200, "weights": "inverse_square"},
+    )
+}
+"""Retrievals that are compared on the training side: published ones, and soft weights over all rows."""
 
 
 @dataclass(frozen=True)

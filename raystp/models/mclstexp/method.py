@@ -1,5 +1,6 @@
 """The record of mclSTExp."""
 
+from raystp.models.contrastive.options import RETRIEVAL_CHOICES
 from raystp.models.mclstexp.options import MCLSTEXP_FIT, MclstexpOptions
 from raystp.models.method import Method
 
@@ -12,6 +13,7 @@ MCLSTEXP = Method(
     needs_index=True,
     compares_samples=True,
     feature_inputs=(0,),
+    choices=RETRIEVAL_CHOICES,
     small={"mclstexp": {"layers": 1, "heads": 2}, "fit": {"epochs": 40, "lr": 1e-3}},
 )
 """Contrast with a transformer over spots, then retrieval; Min et al., Briefings in Bioinformatics 2024."""

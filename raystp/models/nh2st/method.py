@@ -21,6 +21,10 @@ NH2ST = Method(
     compares_samples=True,
     feature_inputs=(0, 1),
     why_frozen=_why_frozen,
+    choices={
+        "nh2st.neighbours_at_inference": (False, True),
+        "nh2st": ({"weight_query": 1.0, "weight_neighbour": 0.5}, {"weight_query": 0.0, "weight_neighbour": 0.0}),
+    },
     small={"nh2st": {"dim": 128, "dropout": 0.2}, "fit": {"epochs": 60, "batch_size": 64, "lr": 2e-3}},
 )
 """Dual-scale contrast with neighbours; Qu et al., MICCAI 2025, arXiv 2506.23827."""

@@ -35,7 +35,7 @@ from raystp.models.training.score import ValidationScore
 from raystp.models.training.tower import with_tower
 
 EpochRow = dict[str, int | float | None]
-"""A row of the `epochs` table (epoch, losses, validation_pcc, seconds), and validation_mse and gene_mean_mse."""
+"""A row of the `epochs` table (epoch, losses, validation_pcc, seconds), and `ValidationScore.row`."""
 
 
 @dataclass
@@ -171,8 +171,7 @@ def _epochs(
             "train_loss": losses[0],
             "validation_loss": losses[1] if validation is not None else None,
             "validation_pcc": pcc,
-            "validation_mse": found.mse if math.isfinite(found.mse) else None,
-            "gene_mean_mse": found.gene_mean_mse if math.isfinite(found.gene_mean_mse) else None,
+            **found.row(),
             "seconds": time.perf_counter() - began,
         }
 

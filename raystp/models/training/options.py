@@ -26,10 +26,11 @@ class FitOptions:
     accumulate_batches: int = 4
     """Batches per optimiser step; their losses are averaged."""
     seed: int = 0
-    select: Literal["last", "best", "best_pcc"] = "last"
+    select: Literal["last", "best", "best_pcc", "cv"] = "last"
     """Which epoch's weights are kept: `best` has the lowest validation loss, `best_pcc` the highest validation PCC; of
     equal epochs the earliest. A contrastive loss can rise for many epochs while retrieval still improves. Neither keeps
-    an epoch whose validation MSE is above that of the training means, as long as any epoch's is not above it."""
+    an epoch whose validation MSE is above that of the training means, as long as any epoch's is not above it. `cv`
+    holds out each training patient in turn to choose the epoch and the alternatives of `choose`, then trains on all."""
     patience: int | None = None
     """Stop after this many epochs in a row without a new best."""
     precision: Precision = "float32"

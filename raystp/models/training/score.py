@@ -17,11 +17,20 @@ class ValidationScore:
     """Mean squared error of the prediction; NaN where it was not computed."""
     gene_mean_mse: float = math.nan
     """The same of the training means, which any model should undercut."""
+    compared: tuple["ValidationScore", ...] = ()
+    """Of the same model with other retrievals, in the order of `retrieval.compare`."""
 
     @property
     def is_above_gene_mean(self) -> bool:
         """Whether the error is above that of the training means; False where either is unknown."""
         return self.mse > self.gene_mean_mse
+
+    def row(self) -> dict[str, float | None]:
+        """Return the errors, and the scores of other retrievals, as columns of an epoch; None where one is unknown."""
+        values = {"validation_mse": self.mse, "gene_mean_mse": self.gene_mean_mse}
+        for number, one in enumerate(self.compared, 1):
+            values |= {f"validation_pcc/{number}": one.pcc, f"validation_mse/{number}": one.mse}
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
     @classmethod
     def of(

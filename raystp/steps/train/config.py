@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, create_model, field_validator
 
-from raystp.config import Config, StepConfig
+from raystp.config import Config, StepConfig, set_field
 from raystp.errors import ConfigError
 from raystp.expression.genes.panel_config import PanelConfig
 from raystp.models.method import Method, NoOptions, Options
@@ -18,6 +18,7 @@ from raystp.models.methods import METHODS
 from raystp.models.training.options import FitOptions
 from raystp.steps.input_config import OptionalEmbeddingNames
 from raystp.steps.run_config import SlideRun, TrackedRun
+from raystp.steps.train.choice.candidates import flat_fields
 
 T = TypeVar("T", bound="TrainConfig")
 
@@ -67,6 +68,9 @@ class TrainRun(TrackedRun, SlideRun):
 
     checkpoint_every: int = Field(default=25, ge=1)
     """Epochs between checkpoints."""
+
+    concurrent: int | None = Field(default=None, ge=1)
+    """With `fit.select: cv`: trainings at a time; by default as many as fit on the cluster."""
 
 
 class TrainConfig(StepConfig[TrainRun]):
@@ -136,6 +140,16 @@ class TrainConfig(StepConfig[TrainRun]):
     def trains_encoder(self) -> bool:
         """Whether the image encoder is trained with the model, from pixels."""
         return False
+
+    def changed(self: T, changes: Mapping[str, Any], where: str = "the config") -> T:
+        """Return the config with other values of some fields, by dotted name; raises ConfigError where they do not fit.
+
+        A mapping changes those fields of a group that it names.
+        """
+        values = self.model_dump(mode="json", exclude_unset=True)
+        for key, value in flat_fields(changes):
+            set_field(values, key, value, f"{where}: {key}")
+        return type(self).of(values, where)
 
     @field_validator("model")
     @classmethod

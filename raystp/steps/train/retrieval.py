@@ -4,7 +4,7 @@ The same retrieval as through a reference index: a validation score, a permutati
 among several retrievals are computed with it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -107,24 +107,34 @@ def retrieve(
 def score_retrievals(
     model: ContrastivePredictor, reference: SpotTable, held_out: SpotTable, retrievals: Sequence[Retrieval]
 ) -> list[RetrievalScore]:
-    """Score several retrievals of one model on held-out spots, in the order given.
-
-    Those of equal vectors and metric share one embedding and one search, for the largest k.
-    """
+    """Score several retrievals of one model on held-out spots, in the order given."""
     scores: dict[int, RetrievalScore] = {}
+    for number, predicted in retrieve_each(model, reference, held_out.features, retrievals):
+        pcc = validation_pcc(predicted, held_out.expression)
+        scores[number] = RetrievalScore(retrievals[number], pcc, *mse_and_spread(predicted, held_out.expression))
+    return [scores[number] for number in range(len(retrievals))]
+
+
+def retrieve_each(
+    model: ContrastivePredictor,
+    reference: SpotTable,
+    features: Float32[np.ndarray, "query feature"],
+    retrievals: Sequence[Retrieval],
+) -> Iterator[tuple[int, Prediction]]:
+    """Yield the position of each retrieval and what it predicts.
+
+    Those of equal vectors and metric follow each other: they share one embedding and one search, for the largest k.
+    """
     for key in dict.fromkeys((one.vectors, one.metric) for one in retrievals):
         own = [number for number, one in enumerate(retrievals) if (one.vectors, one.metric) == key]
         embedded = embed_reference_rows(model, reference, retrievals[own[0]])
-        images = model.embed_images(held_out.features)
+        images = model.embed_images(features)
         counts = [k for number in own if (k := retrievals[number].neighbours) is not None]
         nearest = embedded.search(images, max(counts)) if counts else None
         for number in own:
             k = retrievals[number].neighbours
             found = None if k is None or nearest is None else (nearest[0][:, :k], nearest[1][:, :k])
-            predicted = embedded.mean(images, retrievals[number], found)
-            pcc = validation_pcc(predicted, held_out.expression)
-            scores[number] = RetrievalScore(retrievals[number], pcc, *mse_and_spread(predicted, held_out.expression))
-    return [scores[number] for number in range(len(retrievals))]
+            yield number, embedded.mean(images, retrievals[number], found)
 
 
 @dataclass(frozen=True, eq=False)

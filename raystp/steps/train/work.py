@@ -19,6 +19,7 @@ from raystp.models.training.fit import TrainState, fit
 from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout
 from raystp.models.training.setup import TrainSetup, start
+from raystp.steps.train.choice.record import chosen_sentence
 from raystp.steps.train.plan import Learner
 from raystp.storage import StoragePath
 
@@ -61,6 +62,7 @@ class TrainWork:
                 _log(run, row)
                 progress.write(rows)
                 self._report(state, worker, rows)
+            run.set_tags(choice_tags(self.meta))
             chosen = state.best_epoch if self.fit.select != "last" else state.epoch - 1
             if worker.rank == 0:
                 arrays: dict[str, torch.Tensor | np.ndarray] = {**state.weights(), **setup.extra}
@@ -109,6 +111,11 @@ def _notes(setup: TrainSetup, arrays: Mapping[str, torch.Tensor | np.ndarray]) -
     return setup.notes(
         {name: np.asarray(value.cpu() if isinstance(value, torch.Tensor) else value) for name, value in arrays.items()}
     )
+
+
+def choice_tags(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Return MLflow's tag for a model whose values were chosen on its training side."""
+    return {"raystp.chosen": chosen_sentence(meta["cv"])} if "cv" in meta else {}
 
 
 def _log(run: RunLogger, row: dict[str, Any]) -> None:

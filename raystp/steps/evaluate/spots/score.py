@@ -17,6 +17,7 @@ from raystp.steps.evaluate.spots.controls import NOTES, control_outcomes, plante
 from raystp.steps.evaluate.spots.null import spot_nulls
 from raystp.steps.evaluate.spots.outcomes import compare_sections
 from raystp.steps.evaluate.spots.report import SpotResults, spots_report
+from raystp.steps.train.choice.record import chosen_sentence
 from raystp.steps.train.spots.completed import completed_sentence
 
 logger = logging.getLogger("raystp")
@@ -44,6 +45,7 @@ def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Pr
     notes += [
         f"`{one.name}`: {completed_sentence(one.meta['completed'])}." for one in models if "completed" in one.meta
     ]
+    notes += [f"`{one.name}`: {chosen_sentence(one.meta['cv'])}." for one in models if "cv" in one.meta]
     notes += [f"{section}: {warning}." for section, warnings in compared.warnings.items() for warning in warnings]
     report = spots_report(config, spots, models, SpotResults(compared, rows, notes))
     return Evaluation(

@@ -15,6 +15,7 @@ from raystp.errors import ConfigError, SectionError, some
 from raystp.expression.bulk.kinds import Samples, Scale
 from raystp.models.methods import METHODS
 from raystp.steps.input_config import EmbeddingNames
+from raystp.steps.train.choice.candidates import CV
 from raystp.steps.train.config import TrainConfig, is_mapping, with_method_options, with_published_fit
 
 if TYPE_CHECKING:
@@ -176,6 +177,15 @@ class CasesTrainConfig(TrainConfig):
         split = values.get("split")
         validated = isinstance(split, dict) and bool(split.get("validation"))
         return with_published_fit(values, method.cases_fit, validated=validated)
+
+    @model_validator(mode="after")
+    def _has_validation(self) -> "CasesTrainConfig":
+        if self.fit.select == CV:
+            msg = (
+                f"fit.select={CV} needs measured spots; with `targets: cases`, set split.validation and fit.select=best"
+            )
+            raise ValueError(msg)
+        return self
 
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed; files count by their digests."""

@@ -1,20 +1,19 @@
 """Configuration of a training on measured spots."""
 
 import dataclasses
+import functools
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Config, Location
-from raystp.config_values import NeighbourCount
 from raystp.encoders.augment.options import Augmentation
-from raystp.errors import ModelError
-from raystp.impute.calibration import CalibrateTo
-from raystp.impute.weights import WeightsName, all_rows_weights, weighting_of
 from raystp.models.methods import METHODS
 from raystp.models.training.options import ENCODER_FIELDS, FitOptions
 from raystp.steps.input_config import EncoderConfig
+from raystp.steps.train.choice.candidates import CV, Candidate, candidates_of, check_choice
 from raystp.steps.train.config import SplitConfig, TrainConfig, is_mapping, with_method_options, with_published_fit
+from raystp.steps.train.retrieval_config import RetrievalConfig
 from raystp.steps.train.spots.text_config import TextConfig
 
 PAIR = 2
@@ -45,47 +44,6 @@ class BagConfig(Config):
 
     tiles: int | None = Field(default=None, ge=1)
     """Maximum number of tiles of a bag in one epoch, sampled again in each; by default all."""
-
-
-class RetrievalConfig(Config):
-    """How expression is retrieved while an epoch is chosen; `index`, `impute` and `serve` use the same by default."""
-
-    vectors: Literal["expression", "image"] = "expression"
-    """Embeddings that queries are compared with: of the references' expression, or of their images."""
-
-    metric: Literal["cosine", "l2"] = "cosine"
-
-    k: NeighbourCount = 50
-    """Neighbours that are averaged, or `all` reference rows; of a small training set at most a quarter, if a number."""
-
-    weights: WeightsName = "mean"
-    """Weights of the neighbours, see `raystp.impute.weights`."""
-
-    temperature: float | None = Field(default=None, gt=0)
-    """Of the weights `softmax` (default 0.1) and `weighted_average` (default 1); a higher one makes weights more equal.
-    Its unit is that of the scores: a cosine, or a squared distance for `l2` and for `weighted_average`."""
-
-    calibrate: CalibrateTo = "none"
-    """Correct predictions by a slope that is fitted on the validation spots: `spread` (or `true`) gives them the spread
-    of the measurements, `mse` the least squared error. PCC does not change."""
-
-    @field_validator("calibrate", mode="before")
-    @classmethod
-    def _switch(cls, value: Any) -> Any:
-        """Take `true` for `spread`, and `false` or `null` for `none`."""
-        if value is None or isinstance(value, bool):
-            return "spread" if value else "none"
-        return value
-
-    @model_validator(mode="after")
-    def _weights_fit(self) -> "RetrievalConfig":
-        try:
-            weighting_of(self.weights, self.temperature)
-            if self.k == "all":
-                all_rows_weights(self.weights, self.temperature)
-        except ModelError as error:
-            raise ValueError(str(error)) from None
-        return self
 
 
 @with_method_options(list(METHODS.values()))
@@ -123,6 +81,11 @@ class SpotsTrainConfig(TrainConfig):
     retrieval: RetrievalConfig = Field(default_factory=RetrievalConfig)
     """For a method that predicts through a reference index."""
 
+    choose: dict[str, list[Any]] | None = None
+    """With `fit.select: cv`: dotted field -> values to compare, in all combinations; by default those of the method's
+    record. A value may be a mapping: `retrieval: [{k: 50, weights: mean}, {k: all, weights: softmax}]`. `{}` chooses
+    the epoch alone."""
+
     @property
     def validates(self) -> bool:
         """Whether anything of the training side is held back to choose the epoch."""
@@ -142,6 +105,7 @@ class SpotsTrainConfig(TrainConfig):
         options = values.get(method.name)
         published = method.published_fit(options if isinstance(options, dict) else {})
         validated = isinstance(split, dict) and bool(split.get("validation") or split.get("validation_block"))
+        validated |= (values.get("fit") or {}).get("select") == CV  # each fold has a validation side
         epochs = method.unvalidated_epochs
         return with_published_fit(values, published, validated=validated, unvalidated=epochs)
 
@@ -150,6 +114,44 @@ class SpotsTrainConfig(TrainConfig):
         if self.method.compares_samples and self.fit.batch_size < PAIR:
             msg = f"fit: batch_size must be at least {PAIR} for {self.method.title}, which compares samples, got "
             raise ValueError(msg + str(self.fit.batch_size))
+        return self
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """What `fit.select: cv` compares, the config's own values first where they are among them."""
+        found = candidates_of(self.method.choices if self.choose is None else self.choose)
+        return sorted(found, key=lambda one: not self.has_values(one))
+
+    def has_values(self, candidate: Candidate) -> bool:
+        """Say whether a candidate's values are the config's own."""
+        own = self.model_dump(mode="json")
+        training = all(
+            functools.reduce(_inner, key.split("."), own) == value for key, value in candidate.training.items()
+        )
+        try:
+            return training and self.retrieval.over(candidate.retrieval) == self.retrieval.over({})
+        except ValueError:  # of a candidate that does not fit
+            return False
+
+    @model_validator(mode="after")
+    def _can_choose(self) -> "SpotsTrainConfig":
+        """Refuse what does not go with a choice by cross-validation."""
+        if self.fit.select != CV:
+            if self.choose is not None:
+                msg = f"choose: alternatives are compared by fit.select={CV}, and it is {self.fit.select}: set it"
+                raise ValueError(msg)
+            return self
+        check_choice(self.candidates)
+        if self.validates:
+            side = "split.validation" if self.split.validation else "split.validation_block"
+            msg = (
+                f"fit.select={CV} holds out each training patient or section in turn, and {side} is set: remove it, or "
+                "set fit.select=best_pcc"
+            )
+            raise ValueError(msg)
+        if self.method.combines_models:
+            msg = f"fit.select={CV}: an ensemble trains nothing; remove fit.select"
+            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")
@@ -210,8 +212,17 @@ class SpotsTrainConfig(TrainConfig):
             values["fit"] = {key: value for key, value in values["fit"].items() if key not in ENCODER_FIELDS}
             values.pop("augment")
         values["text"] = self.text.fingerprint_values()
+        if not self.retrieval.compare:
+            values["retrieval"].pop("compare")  # as before the field existed
+        values.pop("choose")
+        if self.fit.select == CV:
+            values["choose"] = [one.fingerprint_values(self.where) for one in self.candidates]
         read = {"text": method.needs_gene_text, "bags": method.needs_bags, "retrieval": method.needs_index}
         return {key: value for key, value in values.items() if read.get(key, True)}
+
+
+def _inner(values: Any, key: str) -> Any:
+    return values.get(key) if isinstance(values, dict) else None
 
 
 class EnsembleTrainConfig(SpotsTrainConfig):

@@ -26,7 +26,7 @@ from raystp.models.training.bags import BagSamples
 from raystp.models.training.score import ValidationScore
 from raystp.models.training.setup import SpotInputs, TrainSetup
 from raystp.models.training.tile_samples import TileSamples, with_features_of
-from raystp.steps.train.retrieval import Retrieval, retrieve
+from raystp.steps.train.retrieval import Retrieval, retrieve, retrieve_each
 from raystp.steps.train.spots.end_to_end import PixelTraining
 
 logger = logging.getLogger("raystp")
@@ -49,6 +49,8 @@ class SpotsLearner:
     """Record of the model to be."""
     seed: int
     retrieval: Retrieval = field(default_factory=Retrieval)
+    compared: tuple[Retrieval, ...] = ()
+    """Other retrievals that are scored on the validation spots in each epoch."""
     calibrate: CalibrateTo = "none"
     """What a correction of retrieved expression is fitted to, on the validation spots."""
     texts: Float32[np.ndarray, "gene text"] | None = None
@@ -136,7 +138,8 @@ class SpotsLearner:
             predicted = learner._predicted(arrays, learner._reference(train, features), queries)[:, seen]
             pcc = validation_pcc(predicted, validation.expression[:, seen])
             if made.bag_mean is None:
-                return ValidationScore.of(pcc, predicted, validation.expression[:, seen], mean)
+                found = ValidationScore.of(pcc, predicted, validation.expression[:, seen], mean)
+                return replace(found, compared=self._compare(arrays, train, queries, features))
             held, opened = made.validation, open_predictor(self.kind, arrays, self.meta)
             if isinstance(held, TileSamples):
                 held = with_features_of(held.samples, queries.features)
@@ -146,6 +149,23 @@ class SpotsLearner:
             return ValidationScore.of(pcc, bags, held.labels, made.bag_mean)
 
         return score
+
+    def _compare(
+        self, arrays: Arrays, train: SpotTable, queries: SpotTable, features: Features
+    ) -> tuple[ValidationScore, ...]:
+        """Return the validation scores of the other retrievals."""
+        if not self.compared:
+            return ()
+        model = open_predictor(self.kind, arrays, self.meta)
+        assert isinstance(model, ContrastivePredictor)  # as every method with a retrieval
+        limited, mean = [one.limited(len(train.group)) for one in self.compared], column_means(train.expression)
+        reference = features(train) if any(one.vectors == "image" for one in limited) else train
+        measured = queries.expression
+        scores = {
+            number: ValidationScore.of(validation_pcc(predicted, measured), predicted, measured, mean)
+            for number, predicted in retrieve_each(model, reference, queries.features, limited)
+        }
+        return tuple(scores[number] for number in range(len(limited)))
 
     def _calibration(
         self, train: SpotTable, validation: SpotTable, device: torch.device

@@ -67,7 +67,7 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
     """Split the sections, choose the panel and read the spots; raises before any worker is started."""
     spots, method = sources.measured, config.method
     protocol = protocol_of(config.split.protocol)
-    split = _split(config, spots, sources.images, protocol)
+    split = split_sections(config, spots, sources.images, protocol)
     if sources.completed is not None:
         check_completed(sources.completed, spots, split, protocol)
     members = open_members(config) if method.combines_models else []
@@ -96,7 +96,7 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
         meta |= _gene_split(config, genes, train)
         texts, meta["text_encoder"] = text_rows(config.text, genes)
     if method.needs_index:
-        meta["retrieval"] = config.retrieval.model_dump(mode="json")
+        meta["retrieval"] = config.retrieval.model_dump(mode="json", exclude={"compare"})
     if method.compares_samples:
         fit = config.fit
         epoch_plan(
@@ -113,6 +113,10 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
         meta=meta,
         seed=config.fit.seed,
         retrieval=Retrieval.of(config.retrieval.model_dump()),
+        compared=tuple(
+            Retrieval.of(config.retrieval.over(one).model_dump())
+            for one in (config.retrieval.compare if method.needs_index else [])
+        ),
         calibrate=config.retrieval.calibrate if method.needs_index else "none",
         texts=texts,
         bags=config.bags.model_dump(),
@@ -183,7 +187,7 @@ def _warnings(spec: TrainingSetSpec, sides: list[SpotTable]) -> dict[str, list[s
     return warnings
 
 
-def _split(config: SpotsTrainConfig, spots: Artifact, images: Artifact, protocol: EvaluationProtocol) -> Split:
+def split_sections(config: SpotsTrainConfig, spots: Artifact, images: Artifact, protocol: EvaluationProtocol) -> Split:
     """Split the sections whose slides have images; the others are left out, with a warning."""
     sections = sections_of(spots)
     imaged = images.manifest.notes["patients"]

@@ -1,0 +1,1 @@
+"""Choice on the training side: `fit.select: cv`."""

@@ -1,6 +1,6 @@
 """A training whose image encoder learns along: the same for every method whose record states its `feature_inputs`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,11 +16,31 @@ from raystp.models.training.options import FitOptions
 from raystp.models.training.setup import TrainSetup
 from raystp.models.training.tile_samples import TileSamples
 from raystp.models.training.tower import attach_tower
+from raystp.slides.open import Slide
 from raystp.steps.train.spots.pixels import EncoderTiles, TileRows
 from raystp.storage.node_cache import NodeCache
 
 TILES_AT_ONCE = 64
 """Tiles that are read, and passed through the encoder, at a time where no gradient is needed."""
+
+
+@dataclass
+class TileFeatures:
+    """Gives spots the features that an encoder, as it is at the moment, has of their tiles. Slides stay open."""
+
+    tiles: Artifact
+    encoder: Encoder
+    device: torch.device
+    cache: NodeCache | None = None
+    _open: dict[str, Slide] = field(default_factory=dict, repr=False)
+
+    def __call__(self, spots: SpotTable) -> SpotTable:
+        """Return the spots with the features of their tiles, which are not augmented."""
+        read = replace(TileRows.of(self.tiles, spots, self.cache), _open=self._open)
+        passes = BatchEncoder(self.encoder, device=str(self.device), batch=TILES_AT_ONCE)
+        rows = np.arange(len(spots.group), dtype=np.int64)
+        blocks = [rows[start : start + TILES_AT_ONCE] for start in range(0, len(rows), TILES_AT_ONCE)]
+        return replace(spots, features=np.concatenate([passes(read(block)) for block in blocks]))
 
 
 @dataclass(frozen=True)
@@ -44,15 +64,9 @@ class PixelTraining:
             )
         return encoder
 
-    def with_features(self, spots: SpotTable, encoder: Encoder, device: torch.device) -> SpotTable:
-        """Return the spots with the features that the encoder gives of their tiles, as they are."""
-        read, passes = (
-            TileRows.of(self.tiles, spots, self.cache),
-            BatchEncoder(encoder, device=str(device), batch=TILES_AT_ONCE),
-        )
-        rows = np.arange(len(spots.group), dtype=np.int64)
-        blocks = [rows[start : start + TILES_AT_ONCE] for start in range(0, len(rows), TILES_AT_ONCE)]
-        return replace(spots, features=np.concatenate([passes(read(block)) for block in blocks]))
+    def features(self, encoder: Encoder, device: torch.device) -> "TileFeatures":
+        """Return the function from spots to spots with the features of their tiles."""
+        return TileFeatures(self.tiles, encoder, device, self.cache)
 
     def attached(
         self,

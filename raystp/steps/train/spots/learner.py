@@ -68,7 +68,7 @@ class SpotsLearner:
         pixels = self.pixels
         encoder = pixels.build() if pixels is not None else None
         if pixels is not None and encoder is not None:
-            train = pixels.with_features(train, encoder, device)
+            train = pixels.features(encoder, device)(train)
         inputs = SpotInputs(
             train=train,
             validation=validation,
@@ -106,7 +106,7 @@ class SpotsLearner:
         pixels = self.pixels
         if pixels is None or encoder is None:
             return _as_they_are
-        return lambda spots: pixels.with_features(spots, encoder, device)
+        return pixels.features(encoder, device)
 
     def _reference(self, reference: SpotTable, features: Features) -> SpotTable:
         """Return the spots that are searched, with their images' features only where these are searched."""

@@ -22,6 +22,7 @@ import pyarrow as pa
 from raystp import tables
 from raystp.config import R, StepConfig
 from raystp.errors import ArtifactError
+from raystp.planned import PlannedWork, WorkPlanned, is_planning
 from raystp.storage import StoragePath
 
 MANIFEST = "manifest.json"
@@ -146,16 +147,18 @@ def create_or_open(config: StepConfig[R], step: str, inputs: Mapping[str, Artifa
 
     With `run.retry_failed`, an artifact with failures is returned as a writer for the same path; it stays as it is
     until the writer finishes. An input is an artifact, or the digest of a plain file. Raises StorageError, before any
-    work, if the store is not writable.
+    work, if the store is not writable; WorkPlanned within `planned.plan_only`.
     """
     fingerprints = {role: _input_fingerprint(one) if isinstance(one, Artifact) else one for role, one in inputs.items()}
     of_work = fingerprint(step, config.fingerprint_values(), fingerprints)
     store = StoragePath.of(config.run.store)
     path = store / step / f"{config.name}-{of_work}"
-    if (path / MANIFEST).exists():
-        found = open_artifact(path, step)
-        if not (found.manifest.failures and config.run.retry_failed):
-            return found
+    found = open_artifact(path, step) if (path / MANIFEST).exists() else None
+    if is_planning():
+        finished, failed = (found.manifest.created, found.manifest.failures) if found is not None else (None, 0)
+        raise WorkPlanned(PlannedWork(path, _folders(inputs), finished, failed))
+    if found is not None and not (found.manifest.failures and config.run.retry_failed):
+        return found
     store.check_writable()
     return ArtifactWriter(path, step, config.name, of_work, _folders(inputs), _stored_values(config))
 
@@ -165,7 +168,7 @@ def _folders(inputs: Mapping[str, Artifact | str]) -> dict[str, str]:
 
 
 def _stored_values(config: StepConfig[R]) -> dict[str, object]:
-    return {key: _without_secrets(value) for key, value in config.manifest_values().items()}
+    return {key: without_secrets(value) for key, value in config.manifest_values().items()}
 
 
 def _input_fingerprint(artifact: Artifact) -> str:
@@ -276,12 +279,12 @@ def file_id(path: StoragePath, *, edge: int = 1 << 20) -> str:
     return hashlib.sha256(str(size).encode() + head + tail).hexdigest()[:16]
 
 
-def _without_secrets(values: object) -> object:
+def without_secrets(values: Any) -> Any:
     """Return a config's values with the credentials and the query of each URI removed: manifests are copied."""
     if isinstance(values, dict):
-        return {key: _without_secrets(value) for key, value in values.items()}
+        return {key: without_secrets(value) for key, value in values.items()}
     if isinstance(values, list):
-        return [_without_secrets(value) for value in values]
+        return [without_secrets(value) for value in values]
     return str(StoragePath.of(values)) if isinstance(values, str) and "://" in values else values
 
 

@@ -45,6 +45,13 @@ class Location:
     """Starts of values that are not a path."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """Annotation of a field of text with the words that its class accepts, for `--help` and the shell's completion."""
+
+    names: tuple[str, ...]
+
+
 class RunConfig(Config):
     """The store and the resources: never part of a fingerprint."""
 
@@ -80,6 +87,11 @@ class StepConfig(Config, Generic[R]):
     def load(cls: type[C], path: str | Path | None, overrides: Sequence[str] = ()) -> C:
         """Read an optional YAML file and `key=value` overrides; raise ConfigError with all faults in one message."""
         where = str(path) if path is not None else "the command line"
+        return cls.of(cls.read_values(path, overrides), where)
+
+    @classmethod
+    def read_values(cls, path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, object]:
+        """Return the plain values of a YAML file and overrides; raises ConfigError where they cannot be read."""
         values = read_yaml(Path(path), cls) if path is not None else {}
         draft = copy.deepcopy(values)  # an override may choose the class that a later or earlier one belongs to
         for override in overrides:
@@ -87,7 +99,7 @@ class StepConfig(Config, Generic[R]):
         for override in overrides:
             key = override.partition("=")[0]
             _set(values, override, field_type(cls, key.split("."), draft))
-        return cls.of(values, where)
+        return values
 
     @classmethod
     def of(cls: type[C], values: Mapping[str, object], where: str = "the config") -> C:
@@ -104,6 +116,11 @@ class StepConfig(Config, Generic[R]):
     def variant(cls: type[C], values: Mapping[str, object]) -> type[C]:  # noqa: ARG003 -- read by steps with two kinds of work
         """Return the class that these values are validated by: a subclass, for a step with two kinds of work."""
         return cls
+
+    @classmethod
+    def with_computed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return plain values with the defaults that depend on other values, for `--help` and `--template`."""
+        return values
 
     def check_absolute(self) -> None:
         """Raise ConfigError, with every such field, if a path depends on the working directory."""

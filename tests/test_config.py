@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from raystp import cli
+from raystp.cli import commands as cli
 from raystp.config import Config, Location, RunConfig, StepConfig, relative_paths
 from raystp.config_values import ValuesOf, field_names, field_type, members, read_override
 from raystp.errors import ConfigError

@@ -88,7 +88,7 @@ def test_where_ray_cannot_start_the_step_ends_with_a_sentence_and_the_line_for_a
     last = json.loads(done.stdout)
     assert (last["status"], last["error"]) == ("failed", "ClusterError")
     assert expected in last["message"]
-    assert done.stderr == f"ClusterError: {last['message']}\n"
+    assert last["message"] not in done.stderr
 
 
 @pytest.mark.usefixtures("ray_session")

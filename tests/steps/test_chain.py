@@ -10,6 +10,7 @@ import pytest
 
 from raystp import cli, tables
 from raystp.artifacts import Artifact, resolve
+from raystp.cli import result
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -32,7 +33,7 @@ def store(smoke_store: Path, statuses: dict[str, int]) -> str:
 
 
 def test_only_the_step_at_which_a_slide_failed_ends_with_status_3(statuses: dict[str, int]) -> None:
-    assert statuses == dict.fromkeys(STEPS, cli.DONE) | {"embed": cli.INCOMPLETE}
+    assert statuses == dict.fromkeys(STEPS, result.DONE) | {"embed": result.INCOMPLETE}
 
 
 def test_the_damaged_slide_is_a_row_of_the_failures_table(store: str) -> None:
@@ -79,7 +80,7 @@ def test_the_report_is_one_page_that_fetches_nothing(store: str) -> None:
 
 def test_the_demo_ends_well_although_a_slide_is_damaged(smoke_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["demo", "--config", str(CONF / "demo" / "smoke.yaml"), "--set", f"run.store={smoke_store}"]
-    assert cli.main(arguments) == cli.DONE
+    assert cli.main(arguments) == result.DONE
     told = capsys.readouterr().out
     assert "planted mean" in told
     assert "damaged" in told

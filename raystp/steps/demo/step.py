@@ -7,7 +7,7 @@ before any model was trained on it.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +21,12 @@ from raystp.expression.schema import read_section
 from raystp.expression.synthetic.programs import gene_descriptions, plant_programs
 from raystp.models.baselines.method import KNN
 from raystp.models.methods import METHODS
+from raystp.planned import plan_only
 from raystp.slides.synthetic.slide import TISSUES
 from raystp.steps.demo.config import DemoConfig
 from raystp.steps.demo.draw import DAMAGED, UNMEASURED, DrawTask, draw
 from raystp.steps.pipeline import step as pipeline
+from raystp.steps.pipeline.config import PipelineConfig
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
@@ -38,6 +40,17 @@ def run(config: DemoConfig) -> Artifact:
     with session(config.run.address):
         cohort = _cohort(config)
         return _path(config, cohort.path)
+
+
+def plan(config: DemoConfig) -> Iterator[str]:
+    """Yield a line for each step; of the steps on a cohort that is not drawn yet, only that they follow."""
+    drawn = plan_only(lambda: create_or_open(config, STEP, {}))
+    if drawn.finished is None:
+        yield f"draw: not done, writes {drawn.path}"
+        yield "then all steps of the pipeline on it"
+        return
+    yield f"draw: done already, {drawn.path}"
+    yield from pipeline.plan(_pipeline_config(config, drawn.path))
 
 
 def _cohort(config: DemoConfig) -> Artifact:
@@ -102,6 +115,14 @@ def _is_member(model: str) -> bool:
 
 def _path(config: DemoConfig, cohort: StoragePath) -> Artifact:
     """Run the pipeline on the cohort and return the evaluation, with the failures that the demo draws on purpose."""
+    found = pipeline.path(_pipeline_config(config, cohort))
+    scored, failures = found["evaluate"], [row for one in found.values() for row in one.failures().to_pylist()]
+    notes = {**scored.manifest.notes, "expected_failures": failures}
+    return replace(scored, manifest=replace(scored.manifest, notes=notes))
+
+
+def _pipeline_config(config: DemoConfig, cohort: StoragePath) -> PipelineConfig:
+    """Return the pipeline's config on the drawn cohort."""
     patients = _patients(config)
     trained: dict[str, Any] = {
         KNN.name: {"k": config.neighbours},
@@ -121,7 +142,4 @@ def _path(config: DemoConfig, cohort: StoragePath) -> Artifact:
         },
         "run": {"store": config.run.store},
     }
-    found = pipeline.path(pipeline.CONFIG.of(values))
-    scored, failures = found["evaluate"], [row for one in found.values() for row in one.failures().to_pylist()]
-    notes = {**scored.manifest.notes, "expected_failures": failures}
-    return replace(scored, manifest=replace(scored.manifest, notes=notes))
+    return pipeline.CONFIG.of(values)

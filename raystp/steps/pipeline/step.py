@@ -6,17 +6,20 @@ where it stopped.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from raystp.artifacts import Artifact, create_or_open
+from pydantic import BaseModel
+
+from raystp.artifacts import Artifact, create_or_open, open_artifact
 from raystp.cluster.session import session
+from raystp.planned import plan_only
 from raystp.steps.complete import step as complete
 from raystp.steps.embed import step as embed
 from raystp.steps.evaluate import step as evaluate
 from raystp.steps.impute import step as impute
 from raystp.steps.index import step as index
-from raystp.steps.pipeline.chain import StepChain, check_references
+from raystp.steps.pipeline.chain import StepChain, check_references, planned_steps
 from raystp.steps.pipeline.config import PipelineConfig, Values
 from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
@@ -53,6 +56,35 @@ def warnings_of_all(artifacts: Iterable[Artifact]) -> dict[str, list[str]]:
             known = warnings.setdefault(name, [])
             known += [text for text in texts if text not in known]
     return warnings
+
+
+def plan(config: PipelineConfig) -> Iterator[str]:
+    """Yield a line for each step: what it writes, whether that is done, or which steps it waits for."""
+    planned_steps(config)
+    lines: list[str] = []
+    waited_for: dict[str, str] = {}
+
+    def look(step: str, role: str, sources: Values, values: Values) -> Artifact | None:
+        planned = config.of_step(STEPS[step].CONFIG, role, sources, values)
+        waits = [waited_for[name] for name in _references(planned, {*sources, *values}) if name in waited_for]
+        work = None if waits else plan_only(lambda: STEPS[step].run(planned))
+        if work is not None and work.finished is not None:
+            lines.append(f"{role}: done already, {work.path}")
+            return open_artifact(work.path, step)
+        after = f"after {', '.join(dict.fromkeys(waits))}" if work is None else f"writes {work.path}"
+        lines.append(f"{role}: not done, {after}")
+        waited_for[f"{step}/{planned.name}"] = role
+        return None
+
+    StepChain(config, look).walk()
+    yield from lines
+
+
+def _references(config: BaseModel, fields: Collection[str]) -> list[str]:
+    """Return the texts in these fields of a step's config, alone or in lists: some are references to artifacts."""
+    values = [getattr(config, name, None) for name in sorted(fields)]
+    listed = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
+    return [one for one in listed if isinstance(one, str)]
 
 
 def path(config: PipelineConfig) -> dict[str, Artifact]:

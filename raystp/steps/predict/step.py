@@ -7,13 +7,14 @@
 Each part is an artifact of its own step, so an interrupted prediction continues where it stopped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from raystp.artifacts import Artifact, ArtifactWriter, create_or_open
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, without_secrets
 from raystp.cluster.session import session
 from raystp.errors import ConfigError, some
 from raystp.evaluate.protocols import protocol_of
+from raystp.planned import plan_only
 from raystp.steps.embed import step as embed
 from raystp.steps.impute import step as impute
 from raystp.steps.predict.config import PredictConfig
@@ -48,6 +49,19 @@ def run(config: PredictConfig) -> Artifact:
     if config.out is not None:
         deliver(artifact, StoragePath.of(config.out))
     return artifact
+
+
+def plan(config: PredictConfig) -> Iterator[str]:
+    """Yield what is read, and whether the tiles are done; the other parts follow from the tiles."""
+    model = open_model(config)
+    _check_genes(config, model)
+    yield f"reads slides: {without_secrets(config.slides)}"
+    yield f"reads model: {model.artifacts.model.path}"
+    tiles = plan_only(lambda: _tile(config, model))
+    yield f"tile: {'not done, writes' if tiles.finished is None else 'done already,'} {tiles.path}"
+    yield "then: embed, impute, predict"
+    if config.out is not None:
+        yield f"writes {without_secrets(config.out)}"
 
 
 def _check_genes(config: PredictConfig, model: PredictModel) -> None:

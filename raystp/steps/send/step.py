@@ -3,12 +3,22 @@
 A run continues while its MLflow server is down, and keeps its undelivered entries in `<store>/tracking`.
 """
 
+from collections.abc import Iterator
+
+from raystp.artifacts import without_secrets
 from raystp.cluster.tracking.outbox import send
 from raystp.errors import ConfigError, Unfinished
 from raystp.steps.send.config import SendConfig
 
 STEP = "send"
 CONFIG = SendConfig
+
+
+def plan(config: SendConfig) -> Iterator[str]:
+    """Yield where undelivered entries are kept, and where they would go."""
+    tracker = config.run.tracker("")
+    yield f"reads {tracker.store / 'tracking'}"
+    yield f"sends to {without_secrets(tracker.uri or 'none')}"
 
 
 def run(config: SendConfig) -> str:

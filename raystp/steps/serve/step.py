@@ -5,6 +5,7 @@ It writes no artifact. Model, index, encoder and token are checked before Serve 
 
 import functools
 import logging
+from collections.abc import Iterator
 
 from raystp.cluster.serving import deployment as service
 from raystp.cluster.serving.guard import AccessPolicy, BearerToken
@@ -40,6 +41,17 @@ def run(config: ServeConfig) -> str:
         ready = f"serve: ready at {address.url} ({rows}, {access}); stop with Ctrl-C"
         service.serve_until(_plan(config, remote), address, lambda: logger.info(ready))
     return f"serve: stopped ({address.url})"
+
+
+def plan(config: ServeConfig) -> Iterator[str]:
+    """Yield what would be served, after the checks of a start; a service writes no artifact."""
+    _plan(config)
+    model, index = check_inputs(config)
+    yield f"reads model: {model.path}"
+    if index is not None:
+        yield f"reads index: {index.path}"
+    yield f"writes {config.run.config_file or 'nothing'}"
+    yield f"would listen at {_address(config).url}"
 
 
 def build(arguments: dict[str, object]) -> service.Application:

@@ -6,11 +6,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, create_model, field_validator
 
-from raystp.config import Config, StepConfig, set_field
+from raystp.config import Choices, Config, StepConfig, set_field
 from raystp.errors import ConfigError
 from raystp.expression.genes.panel_config import PanelConfig
 from raystp.models.method import Method, NoOptions, Options
@@ -91,7 +91,7 @@ class TrainConfig(StepConfig[TrainRun]):
     neighbour_mean: int = Field(default=0, ge=0, le=1000)
     """Append the mean features of so many nearest other tiles of the slide, the tile itself excluded; 0 for none."""
 
-    model: str = next(iter(METHODS))
+    model: Annotated[str, Choices(tuple(METHODS))] = next(iter(METHODS))
     """Method to train."""
 
     panel: PanelConfig = Field(default_factory=PanelConfig)

@@ -68,4 +68,4 @@ def test_a_folder_that_is_absent_is_an_error_of_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["slides", str(tmp_path / "none")]) == 1
-    assert f"no slide table at {tmp_path / 'none'}; it is a CSV with the columns" in capsys.readouterr().err
+    assert f"no slide table at {tmp_path / 'none'}; it is a CSV with the columns" in capsys.readouterr().out

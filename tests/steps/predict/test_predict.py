@@ -10,6 +10,7 @@ import pytest
 
 from raystp import cli
 from raystp.artifacts import resolve
+from raystp.cli import result
 from raystp.errors import ConfigError, EncoderError, RaystpError
 from raystp.impute.hashed_names import hash_name
 from raystp.impute.selection import KnownPatients
@@ -42,7 +43,7 @@ def test_a_published_model_in_another_store_gives_the_numbers_of_impute(smoke_st
         "impute.spread=true",
     ]
     arguments = ["predict", *(word for one in words for word in ("--set", one))]
-    assert cli.main(arguments) == cli.INCOMPLETE
+    assert cli.main(arguments) == result.INCOMPLETE
     expected = resolve(str(smoke_store), "impute/smoke-bleep", "impute").path.local_path / "anndata" / "unmeasured.h5ad"
     own, other = ad.read_h5ad(expected), ad.read_h5ad(out / "unmeasured.h5ad")
     np.testing.assert_array_equal(other.X, own.X)
@@ -60,7 +61,7 @@ def test_a_published_model_in_another_store_gives_the_numbers_of_impute(smoke_st
     assert "1 of 3 slides" in summary
     assert "Measured by its makers: PCC " in summary
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5ad")}
-    assert cli.main(arguments) == cli.INCOMPLETE
+    assert cli.main(arguments) == result.INCOMPLETE
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5ad")} == made
 
 

@@ -38,8 +38,9 @@ def test_a_signal_stops_it_within_seconds_with_status_0(store: Path, number: sig
 
 def refused(*overrides: str, capsys: pytest.CaptureFixture[str]) -> str:
     """Return the error message of a start that fails."""
-    assert cli.main(["serve", *(word for one in overrides for word in ("--set", one))]) == 1
-    return capsys.readouterr().err
+    assert cli.main(["serve", *overrides]) == 1
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return f"{last['error']}: {last['message']}"
 
 
 def test_an_index_of_another_model_is_refused(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,5 +124,6 @@ def test_a_corrupted_index_file_is_refused(store: Path, tmp_path: Path) -> None:
     command += ["--set", f"run.store={tmp_path / 'store'}"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ}, check=False, cwd=tmp_path)
     assert done.returncode == 1
-    (line,) = [one for one in done.stderr.splitlines() if one.startswith("ArtifactError: ")]
-    assert shard.name in line
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["error"] == "ArtifactError"
+    assert shard.name in last["message"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raystp.config import Config, Location
+from raystp.config import Choices, Config, Location
 from raystp.errors import ConfigError, SectionError, some
 from raystp.expression.bulk.kinds import Samples, Scale
 from raystp.models.methods import METHODS
@@ -153,7 +153,7 @@ class CasesTrainConfig(TrainConfig):
     embeddings: EmbeddingNames
     """Cached image features, `embed/<name>`."""
 
-    model: str = ABLE[0].name
+    model: Annotated[str, Choices(tuple(method.name for method in ABLE))] = ABLE[0].name
     """Method to train."""
 
     bag_tiles: int | None = Field(default=None, ge=1)
@@ -171,6 +171,11 @@ class CasesTrainConfig(TrainConfig):
     @model_validator(mode="before")
     @classmethod
     def _published(cls, values: Any) -> Any:
+        return cls.with_computed(values)
+
+    @classmethod
+    def with_computed(cls, values: Any) -> Any:
+        """Return plain values with the published training options of the method."""
         method = METHODS.get(values.get("model", ABLE[0].name)) if is_mapping(values) else None
         if method is None or method.cases_fit is None:
             return values

@@ -99,6 +99,11 @@ class SpotsTrainConfig(TrainConfig):
     @model_validator(mode="before")
     @classmethod
     def _published(cls, values: Any) -> Any:
+        return cls.with_computed(values)
+
+    @classmethod
+    def with_computed(cls, values: Any) -> Any:
+        """Return plain values with the published training options of the method."""
         if not is_mapping(values) or values.get("model", cls.model_fields["model"].default) not in METHODS:
             return values
         method, split = METHODS[values.get("model", cls.model_fields["model"].default)], values.get("split")

@@ -10,6 +10,7 @@ from raystp.config import Config, StepConfig, read_yaml, relative_paths, set_fie
 from raystp.config_values import ValuesOf
 from raystp.errors import ConfigError
 from raystp.steps.run_config import TrackedRun
+from raystp.steps.train.choice.candidates import CV
 from raystp.steps.train.config import TrainConfig
 
 _BOUNDS = {"choice": (1, 10_000), "quniform": (3, 3)}
@@ -61,7 +62,8 @@ class TuneConfig(StepConfig[TuneRun]):
 
     refit: bool = False
     """Train the best trial's config once more, on the training and validation sides together, for the epochs that the
-    trial chose; the model is `train/<name>-refit`."""
+    trial chose; the model is `train/<name>-refit`. With `fit.select: cv` each trial's model is already of all sections.
+    """
 
     run: TuneRun = Field(default_factory=TuneRun)
 
@@ -76,6 +78,8 @@ class TuneConfig(StepConfig[TuneRun]):
         )
         for key, value in (("store", self.run.store), ("address", self.run.address)):
             set_field(values, f"run.{key}", value, self._source())
+        if isinstance(fit := values.get("fit"), dict) and fit.get("select") == CV:
+            values.setdefault("choose", {})  # the space says what is compared
         return values
 
     def training(self, overrides: dict[str, Any] | None = None) -> TrainConfig:

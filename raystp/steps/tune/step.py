@@ -1,7 +1,7 @@
 """tune: a train config + a search space -> a trials table, and the best trial as a train config.
 
-Each trial is the train step with overrides. Trials are compared on the validation side of the train config's split; the
-test side is never read.
+Each trial is the train step with overrides. Trials are compared on the validation side of the train config's split, or,
+with its `fit.select: cv`, by their mean over the folds of its training side; the test side is never read.
 """
 
 import json
@@ -16,11 +16,12 @@ from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_arti
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.training.sweep_log import SweepLog
 from raystp.cluster.training.trials import MODEL, Asha, SweepSearch, Trial, TrialLimits, sweep
-from raystp.cluster.training.workers import HISTORY
+from raystp.cluster.training.workers import HISTORY, inside_process
 from raystp.config import set_field
 from raystp.errors import ConfigError, ModelError
 from raystp.steps.embedding_source import input_folders
 from raystp.steps.train import step as train
+from raystp.steps.train.choice.candidates import CV
 from raystp.steps.train.config import TrainConfig
 from raystp.steps.tune.config import TuneConfig
 from raystp.storage import StoragePath
@@ -41,10 +42,23 @@ class TrainTrial:
     def __call__(self, number: int, overrides: dict[str, Any]) -> dict[str, Any]:
         """Train, or reuse a finished training; return the score, the model's artifact and all epochs."""
         named = {"name": f"{self.name}-{number:03d}", "run.tracking": "none"}
-        artifact = train.run(self.config.training(overrides | named))
+        config = self.config.training(overrides | named)
+        if config.fit.select == CV:
+            return self._over_folds(config)
+        artifact = train.run(config)
         rows = artifact.table("epochs.parquet", tables.EPOCHS).to_pylist()
         score = artifact.manifest.notes["score"][self.config.metric]
         return {self.config.metric: score, MODEL: artifact.manifest.folder, HISTORY: json.dumps(rows)}
+
+    def _over_folds(self, config: TrainConfig) -> dict[str, Any]:
+        """Choose on the folds in this process; the score is the mean over them, and the model that of all sections."""
+        with inside_process():
+            artifact = train.run(config)
+        chosen = artifact.manifest.notes["cv"]
+        rows = artifact.table("epochs.parquet", tables.EPOCHS).to_pylist()
+        for row, pcc in zip(rows, chosen["curve"], strict=False):
+            row["validation_pcc"] = pcc
+        return {self.config.metric: chosen["pcc"], MODEL: artifact.manifest.folder, HISTORY: json.dumps(rows)}
 
 
 def run(config: TuneConfig) -> Artifact:
@@ -86,10 +100,16 @@ def run(config: TuneConfig) -> Artifact:
 
 def _check_metric(config: TuneConfig, base: TrainConfig) -> None:
     """Raise ConfigError where the training has no score that trials can be compared by."""
+    if base.fit.select == CV:
+        if config.metric != "validation_pcc":
+            msg = f"metric: fit.select={CV} compares trials by their mean PCC over the folds; set metric=validation_pcc"
+            raise ConfigError(msg)
+        return
     if not base.validates:
         msg = (
             "tune compares trials on a validation side: set split.validation (patients, sections or cases), or, with "
-            "measured spots, split.validation_block (a share of each training section)"
+            f"measured spots, split.validation_block (a share of each training section) or fit.select={CV} (each "
+            "training patient in turn)"
         )
         raise ConfigError(msg)
     if config.metric == "validation_loss" and not base.method.is_trained:
@@ -108,7 +128,7 @@ def _located(config: TuneConfig) -> TuneConfig:
 def _search(config: TuneConfig, base: TrainConfig) -> SweepSearch:
     name, *bounds = config.space.get("fit.epochs", ["choice", base.fit.epochs])
     epochs = int(max(bounds))
-    asha = config.asha
+    asha = config.asha if base.fit.select != CV else None  # a trial over folds reports no epochs
     if asha is not None and asha.grace > epochs:
         msg = f"asha.grace: {asha.grace} exceeds the {epochs} epochs of a trial (fit.epochs, {name}); lower it"
         raise ConfigError(msg)
@@ -158,6 +178,9 @@ def _refit(writer: ArtifactWriter, config: TuneConfig, best: Trial) -> Artifact:
     located = _located(config)
     tried = located.training(best.overrides)
     trial = open_artifact(writer.path.parent.parent / str(best.model), "train")
+    if tried.fit.select == CV:
+        run = {**located.values()["run"], "tracking": config.run.tracking}
+        return train.run(TrainConfig.of({**trial.manifest.config, "name": f"{config.name}-refit", "run": run}))
     chosen: dict[str, Any] = {"name": f"{config.name}-refit", "split.validation": []}
     if tried.split.train is not None:
         chosen["split.train"] = list(dict.fromkeys([*tried.split.train, *tried.split.validation]))

@@ -4,6 +4,7 @@ A fold is an ordinary training: the others train, the held-out patient or sectio
 read. So a finished fold is an artifact, and a killed run does only what is missing.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,6 @@ class Chosen:
     config: SpotsTrainConfig
     """The training on the whole training side, with the chosen values."""
     record: dict[str, Any]
-    curve: Sequence[EpochMean]
-    """Means over the folds of the chosen candidate, by epoch."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,12 @@ def choose_on_folds(folds: Folds, train_all: TrainAll) -> Chosen:
         plain=_plain(folds, scores),
     )
     refit = folds.refit(choice.candidate, choice.chosen.epoch + 1)
-    return Chosen(refit, comparison.record(), mean_curve(scores, choice.candidate))
+    return Chosen(refit, comparison.record() | {"curve": _curve(scores, choice.candidate)})
+
+
+def _curve(scores: Sequence[FoldScore], candidate: int) -> list[float | None]:
+    """Return a candidate's mean PCC by epoch; None where a fold has none."""
+    return [one.pcc if math.isfinite(one.pcc) else None for one in mean_curve(scores, candidate)]
 
 
 def _plain(folds: Folds, scores: Sequence[FoldScore]) -> EpochMean | None:

@@ -11,7 +11,8 @@ from raystp.storage import StoragePath
 from tests.steps.conftest import finish
 
 GENES = [f"G{number}" for number in range(6)]
-FEATURES = 5
+FEATURES = 40
+"""So many that a direction drawn at random has little in common with the planted ones."""
 SPOTS = 24
 SIDE = 16.0
 TEST = "T"
@@ -33,12 +34,12 @@ def make_cohort(
         for name, patient in patients.items()
     }
     measured = finish(store, "spots", "tiny", {"sections": sections})
-    weights = np.random.default_rng(7).standard_normal((FEATURES, len(GENES)))
+    weights = 1.5 * np.random.default_rng(7).standard_normal((FEATURES, len(GENES))) / np.sqrt(FEATURES)
     features = {}
     for number, (name, patient) in enumerate(patients.items()):
         rng = np.random.default_rng([number, 1])
         features[name] = rng.standard_normal((blocks, spots, FEATURES)).astype(np.float32)
-        counts = rng.poisson(np.exp(2 + 0.7 * features[name][-1] @ weights)) + 1.0
+        counts = rng.poisson(np.exp(2 + features[name][-1] @ weights)) + 1.0
         if permuted and name != TEST:
             counts = rng.permutation(counts)
         info = SectionInfo(name, patient, name, mpp=0.5, spot_diameter_um=5.0, pitch_um=20.0, layout="toy")

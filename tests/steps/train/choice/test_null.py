@@ -1,0 +1,86 @@
+"""Permuted labels keep the score of every method at 0 under the whole choice: folds, candidates, epochs and refit."""
+
+from typing import Any
+
+import pytest
+
+from raystp.artifacts import resolve
+from raystp.cluster.training.workers import inside_process
+from raystp.evaluate.metrics.genes import validation_pcc
+from raystp.expression.training_set import join_section, load_training_set, stack_sections
+from raystp.models.methods import METHODS
+from raystp.models.store import load_model
+from raystp.steps.train import step as train
+from raystp.steps.train.spots.config import SpotsTrainConfig
+from raystp.steps.train.spots.learner import SpotsLearner
+from raystp.steps.train.spots.plan import open_sources, plan_training
+from raystp.storage import StoragePath
+from tests.steps.train.choice.cohort import GENES, TEST, make_cohort
+
+FIT = {"epochs": 2, "batch_size": 32, "accumulate_batches": 1}
+RETRIEVALS = [{"k": 10, "weights": "mean"}, {"k": "all", "weights": "softmax", "temperature": 0.05}]
+SMALL: dict[str, dict[str, Any]] = {
+    "bleep": {"fit": FIT, "choose": {"retrieval": RETRIEVALS}},
+    "mclstexp": {"fit": FIT, "choose": {"retrieval": RETRIEVALS}, "mclstexp": {"layers": 1, "heads": 2}},
+    "genequery": {
+        "fit": FIT,
+        "genequery": {"dim": 16, "depth": 1, "heads": 2, "head_dim": 8, "feedforward": 16},
+        "text": {"encoder": "random"},
+    },
+    "nh2st": {
+        "fit": FIT,
+        "nh2st": {"dim": 16, "heads": 2},
+        "choose": {"nh2st.neighbours_at_inference": [False, True]},
+    },
+    "attention": {
+        "fit": {**FIT, "batch_size": 4},
+        "attention": {"embedding": 8, "hidden": 4},
+        "choose": {"bags.parts": [4, 8]},
+    },
+    "ridge_lowrank": {"choose": {"ridge_lowrank.rank": [None, 2]}},
+    "kernel_ridge": {},
+    "ridge": {},
+    "knn": {"choose": {"knn.k": [5, 20]}},
+}
+"""Method -> a config that trains in no time; methods that are made of others, or ignore the image, have none."""
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, StoragePath]:
+    """The cohort with its training labels permuted, and as it is."""
+    made = {}
+    for permuted in (True, False):
+        made[permuted] = StoragePath.of(tmp_path_factory.mktemp("null"))
+        make_cohort(made[permuted], {"A": "P1", "B": "P2", TEST: "P3"}, permuted=permuted, spots=60)
+    return made
+
+
+def _score(store: StoragePath, method: str) -> float:
+    """Choose and train on the training side; return the mean PCC on the test section."""
+    values = {"model": method, "spots": "spots/tiny", "embeddings": "embed/tiny", "split": {"test": [TEST]}}
+    values |= {"panel": {"variable": len(GENES)}, **SMALL[method], "run": {"store": store.uri, "tracking": "none"}}
+    values["fit"] = {**SMALL[method].get("fit", {}), "select": "cv"}
+    with inside_process():
+        model = train.run(train.CONFIG.of(values))
+    assert len(model.manifest.notes["cv"]["folds"]) == 2
+    config = SpotsTrainConfig.of({**model.manifest.config, "run": {"store": store.uri}})
+    learner = plan_training(config, open_sources(config)).learner
+    assert isinstance(learner, SpotsLearner)
+    spots, images = (resolve(store.uri, f"{step}/tiny", step) for step in ("spots", "embed"))
+    _, arrays, meta = load_model(model.path)
+    test = stack_sections([join_section(spots, images, TEST)], tuple(meta["genes"]))
+    predicted = learner.predict(arrays, load_training_set(learner.spec)[0], test)
+    return validation_pcc(predicted, test.expression)
+
+
+def test_every_method_that_learns_from_an_image_is_here() -> None:
+    assert set(SMALL) == {name for name, one in METHODS.items() if one.is_learned and not one.combines_models}
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_a_choice_on_permuted_labels_scores_nothing(method: str, stores: dict[bool, StoragePath]) -> None:
+    assert abs(_score(stores[True], method)) < 0.2
+
+
+def test_the_same_choice_on_the_labels_themselves_scores(stores: dict[bool, StoragePath]) -> None:
+    assert _score(stores[False], "ridge_lowrank") > 0.7

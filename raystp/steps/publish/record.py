@@ -8,7 +8,7 @@ from raystp.steps.publish.features import OWN_TOWER
 
 Record = Mapping[str, Any]
 
-LEFT_OUT = ("left_out", "completed")
+LEFT_OUT = ("left_out", "completed", "cv")
 """Keys that name cases or sections and that no prediction reads."""
 
 NAME_LISTS = ("train", "validation", "test", "slides")

@@ -11,6 +11,7 @@ from raystp.artifacts import Artifact, resolve
 from raystp.cluster.training.workers import inside_process
 from raystp.errors import ConfigError
 from raystp.models.store import load_model
+from raystp.steps.publish.record import published_record
 from raystp.steps.train import step as train
 from raystp.steps.train.config import TrainConfig
 from raystp.storage import StoragePath
@@ -63,7 +64,9 @@ def test_each_fold_holds_out_a_patient_and_never_reads_the_test_side(store: Stor
     }
     assert trained == {("A",): ["B", "C"], ("B", "C"): ["A"]}
     assert model.manifest.notes["train"] == ["A", "B", "C"]
-    assert load_model(model.path)[2]["cv"] == record
+    meta = load_model(model.path)[2]
+    assert meta["cv"] == record
+    assert "cv" not in published_record(meta, "salt")  # it names patients and sections
 
 
 def test_sections_are_held_out_where_there_is_one_patient(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ class ModelMeta(TypedDict):
     """Name and settings of the encoder of the gene texts."""
     tile: NotRequired[dict[str, float]]
     """`side` of the tiles in um, and `pixels`."""
+    bulk: NotRequired[dict[str, object]]
+    """Of a model that was trained on labels of whole cases: the scale of these."""
     members: NotRequired[list[dict[str, Any]]]
     """Of an ensemble: `kind` and `meta` of each member, and the ranges [first, end) of its `columns`."""
 
@@ -57,6 +59,32 @@ def _no_reason(_options: Mapping[str, object]) -> str:
 
 def _default_fit(_options: Mapping[str, object]) -> FitOptions:
     return FitOptions()
+
+
+@dataclass(frozen=True)
+class BagBatch:
+    """The largest batch of bags that a training meets."""
+
+    tiles: int
+    """Of all its bags, padded to the longest."""
+    bags: int
+    genes: int
+
+
+@dataclass(frozen=True)
+class CasesTraining:
+    """How a method learns from labels of whole cases."""
+
+    fit: Callable[[Mapping[str, object]], FitOptions]
+    """Plain values of its options -> the default training options."""
+    options: type[Any] | None = None
+    """Frozen dataclass of its options; None for those that it has on spots."""
+    bag_tiles: int | None = None
+    """Default of the config's `bag_tiles`."""
+    gene_bytes: Callable[[Any, BagBatch], int] | None = None
+    """Options and batch -> bytes that values of every gene at every tile take; None where it has no such values."""
+    smaller: str = ""
+    """What to change in a config where these are too many."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +104,8 @@ class Method:
     """Plain values of its options -> the published training options."""
     unvalidated_epochs: int | None = None
     """Epochs of a training on spots without a validation side, where the published number needs one to stop early."""
-    cases_fit: FitOptions | None = None
-    """Training options for labels of whole cases; None where it cannot learn from such labels."""
+    on_cases: CasesTraining | None = None
+    """How it learns from labels of whole cases; None where it cannot learn from such labels."""
     is_trained: bool = True
     """Whether it is trained epoch by epoch; if not, it is fitted at once."""
     is_learned: bool = True
@@ -101,6 +129,11 @@ class Method:
     own values first."""
     small: Mapping[str, Any] = field(default_factory=dict)
     """Config values with which two CPU cores train it on a small cohort in a minute or two."""
+
+    def options_on(self, targets: str) -> type[Any]:
+        """Return the class of its options for labels of `spots` or `cases`."""
+        own = self.on_cases.options if targets == "cases" and self.on_cases is not None else None
+        return own or self.options
 
     def setup(
         self, options: Options, inputs: "raystp.models.training.setup.SpotInputs"

@@ -26,6 +26,9 @@ METHODS: dict[str, Method] = {
 DEFAULT = BLEEP.name
 """The method that is trained if a config names none."""
 
+CASES_DEFAULT = ATTENTION.name
+"""The method that is trained on labels of whole cases if a config names none."""
+
 REFERENCE = RIDGE.name
 """The baseline that a method's score is compared with."""
 

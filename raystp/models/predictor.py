@@ -105,6 +105,15 @@ class ContrastivePredictor(OpenModel, Protocol):
         ...
 
 
+@runtime_checkable
+class BagEmbedder(ContrastivePredictor, Protocol):
+    """A contrastive model of whole cases: it also embeds a bag of tiles as one row."""
+
+    def embed_bag(self, features: Float[np.ndarray, "tile feature"]) -> Float32[np.ndarray, " joint"]:
+        """Return the embedding of all tiles together; raises ModelError for no tiles, and for unfit features."""
+        ...
+
+
 @dataclass(frozen=True)
 class SpotSections:
     """Where measured spots are."""

@@ -1,10 +1,9 @@
 """Attention regression's training from arrays: bags of tiles, each with one label."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64, Int64
 
 from raystp.missing import column_means, has_missing
@@ -12,6 +11,7 @@ from raystp.models.arrays import SpotArrays
 from raystp.models.attention.model import seeded_attention
 from raystp.models.attention.options import AttentionOptions
 from raystp.models.attention.predictor import open_predictor
+from raystp.models.bags.resampled import ResampledBags
 from raystp.models.training.bags import BagSamples
 from raystp.models.training.setup import BagInputs, SpotInputs, TrainSetup
 from raystp.units import tile_centres
@@ -44,25 +44,6 @@ def setup_bags(options: AttentionOptions, inputs: BagInputs) -> TrainSetup:
     model.standardize_labels(labels)
     train = ResampledBags(replace(inputs.train, bag_tiles=inputs.bag_tiles, seed=inputs.seed))
     return TrainSetup(model.to(inputs.device), train, inputs.validation, bag_mean=column_means(labels))
-
-
-@dataclass
-class ResampledBags:
-    """Bags whose tiles are sampled anew in each epoch."""
-
-    bags: BagSamples
-    epoch: int = 0
-
-    def __len__(self) -> int:
-        return len(self.bags)
-
-    def prefetch(self, parts: Sequence[Int64[np.ndarray, " _"]], epoch: int) -> None:  # noqa: ARG002 -- only the epoch matters
-        """Set the epoch that the tiles are sampled for."""
-        self.epoch = epoch
-
-    def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[torch.Tensor, ...]:
-        """Return some bags, as `BagSamples.at` does."""
-        return replace(self.bags, epoch=lambda: self.epoch).at(rows)
 
 
 def _section_bags(inputs: SpotInputs, spots: SpotArrays) -> BagSamples:

@@ -1,7 +1,7 @@
 """The record of attention regression."""
 
-from raystp.models.attention.options import ATTENTION_FIT, AttentionOptions
-from raystp.models.method import Method
+from raystp.models.attention.options import ATTENTION_FIT, AttentionOptions, gene_bytes
+from raystp.models.method import CasesTraining, Method
 
 ATTENTION = Method(
     name="attention",
@@ -9,7 +9,11 @@ ATTENTION = Method(
     options=AttentionOptions,
     module="raystp.models.attention.learner",
     published_fit=lambda _: ATTENTION_FIT,
-    cases_fit=ATTENTION_FIT,
+    on_cases=CasesTraining(
+        fit=lambda _: ATTENTION_FIT,
+        gene_bytes=gene_bytes,
+        smaller="attention.level=embedding, which predicts once per bag",
+    ),
     needs_bags=True,
     feature_inputs=(0,),
     choices={"bags.parts": (1, 16, 64)},

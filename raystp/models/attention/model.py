@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raystp.models.attention.heads import TileHeads, attention_weights, pool_embeddings, pool_lin, pool_predictions
 from raystp.models.attention.options import AttentionOptions
+from raystp.models.bags.heads import TileHeads, attention_weights, pool_embeddings, pool_lin, pool_predictions
 from raystp.models.layers import scale_features, standardiser
 from raystp.models.training.options import FitOptions
 from raystp.models.training.samples import mean_squared_error

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raystp.errors import ModelError
+from raystp.models.method import BagBatch
 from raystp.models.training.options import FeatureScaling, FitOptions
 
 Level = Literal["instance", "embedding"]
@@ -72,6 +73,18 @@ class AttentionOptions:
         if self.optimizer != "auto":
             return self.optimizer
         return "sgd" if self.level == "instance" and self.feature_scaling == "published" else "adamw"
+
+
+KEPT_VALUES = 4
+"""Arrays of a value per tile and gene that a training step holds: prediction, clamp, weighted, gradient."""
+
+
+def gene_bytes(options: AttentionOptions, batch: BagBatch) -> int:
+    """Return the bytes of values that a training step holds for every tile and gene; 0 where it has none."""
+    values = 0 if options.level == "embedding" else 1
+    if options.trunk == "per_gene":
+        values += options.embedding + options.hidden
+    return 4 * KEPT_VALUES * values * batch.tiles * batch.genes
 
 
 GRAZIANI = AttentionOptions(heads="per_gene", trunk="per_gene", optimizer="sgd", feature_scaling="published")

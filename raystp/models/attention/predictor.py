@@ -16,9 +16,9 @@ from torch import Tensor
 
 from raystp.errors import ModelError, some
 from raystp.models.arrays import Arrays
-from raystp.models.attention.heads import lin_ratio
 from raystp.models.attention.model import AttentionRegression, seeded_attention
 from raystp.models.attention.options import AttentionOptions
+from raystp.models.bags.heads import lin_ratio
 from raystp.models.method import ModelMeta
 from raystp.models.predictor import check_rows
 

@@ -8,11 +8,14 @@ from jaxtyping import Float, Float32
 
 from raystp.missing import filled
 from raystp.models.arrays import Arrays
+from raystp.models.bleep.bag_learner import BagBleepPredictor, open_bag_predictor, setup_bags
 from raystp.models.bleep.model import Bleep, seeded_bleep
 from raystp.models.bleep.options import BleepOptions
 from raystp.models.method import ModelMeta
 from raystp.models.predictor import checked_rows
 from raystp.models.training.setup import SpotInputs, TrainSetup, training_mean
+
+__all__ = ["open_predictor", "setup", "setup_bags"]
 
 
 def setup(options: BleepOptions, inputs: SpotInputs) -> TrainSetup:
@@ -59,8 +62,13 @@ class BleepPredictor:
         return out
 
 
-def open_predictor(arrays: Arrays, meta: ModelMeta) -> BleepPredictor:
-    """Return a stored model; `meta["options"]` are its `BleepOptions`."""
+def open_predictor(arrays: Arrays, meta: ModelMeta) -> BleepPredictor | BagBleepPredictor:
+    """Return a stored model; `meta["options"]` are its `BleepOptions`.
+
+    A model of whole cases, which records `bulk`, embeds bags of tiles.
+    """
+    if "bulk" in meta:
+        return open_bag_predictor(arrays, meta)
     heads = Bleep(meta["d_image"], len(meta["genes"]), BleepOptions(**meta["options"]))
     heads.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
     return BleepPredictor("bleep", meta["genes"], meta["d_image"], heads.eval(), training_mean(meta))

@@ -1,9 +1,10 @@
 """Predictions that are scored together, each with its model, and the gene sets they are scored on."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from raystp.evaluate.metrics.score import ScoreLabel
 from raystp.expression.genes.names import Aliases
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import input_folders, reopen_embeddings
+from raystp.steps.train.retrieval import Retrieval
 from raystp.storage import StoragePath
 
 
@@ -79,6 +81,17 @@ def open_models(predictions: list[Artifact], store: str) -> list[Prediction]:
     for other in models[1:]:
         _check_comparable(models[0], other)
     return models
+
+
+def retrieval_of(prediction: Artifact, store: StoragePath) -> Retrieval:
+    """Return the retrieval that a prediction was made with: that of its index, and its own neighbours and weights."""
+    recorded = prediction.manifest.notes.get("retrieval") or prediction.manifest.config  # of an older prediction
+    own = Retrieval.of({key: recorded.get(key) for key in ("k", "weights", "temperature")})
+    if "index" not in prediction.manifest.inputs:
+        return own
+    notes = open_artifact(store / prediction.manifest.inputs["index"], "index").manifest.notes
+    vectors: Literal["expression", "image"] = "image" if notes["vectors"] == "image" else "expression"
+    return dataclasses.replace(own, vectors=vectors, metric=notes["bank"]["metric"])
 
 
 def gene_sets_of(models: Sequence[Prediction], planted: str | None) -> GeneSets:

@@ -21,8 +21,9 @@ from raystp.index.open import open_reference_index
 from raystp.index.queries import is_far
 from raystp.index.remote import RemoteIndex
 from raystp.models.predict import predict_slide
-from raystp.models.predictor import ContrastivePredictor, DirectPredictor, MapPredictor
+from raystp.models.predictor import BagEmbedder, ContrastivePredictor, DirectPredictor, MapPredictor
 from raystp.models.store import load_model
+from raystp.steps.impute.bags import allowed_rows, whole_bag
 from raystp.steps.impute.tiles import tile_table
 from raystp.steps.train.reference import may_lack_values, open_model
 from raystp.storage import StoragePath
@@ -128,7 +129,8 @@ class SlidePredictor:
             options = task.options
             self._imputer = NeighborImputer(self._model, index, options.weights, options.temperature, fitted)
             self._columns = self._imputer.columns(task.options.genes)
-            self._distance_quantiles = notes.get("distance")
+            if not isinstance(self._model, BagEmbedder):  # the recorded distances are of whole bags then
+                self._distance_quantiles = notes.get("distance")
         else:
             column_of = {gene: column for column, gene in enumerate(self._model.genes)}
             self._columns = None if task.options.genes is None else np.asarray([column_of[g] for g in self._genes])
@@ -168,7 +170,7 @@ class SlidePredictor:
         layers: tuple[str, ...] = MAPS if isinstance(self._model, MapPredictor) else ()
         if isinstance(self._model, ContrastivePredictor) and self._options.spread:
             layers = ("spread",)
-        var = self._slide_expression(tiles)
+        var = self._slide_expression(slide, tiles)
         contrastive = isinstance(self._model, ContrastivePredictor)
         missing = self._imputer.index.measured is not None if contrastive else may_lack_values(self._model)
         prediction = SlidePrediction(self._genes, table, self._provenance(), measured, layers, var, missing)
@@ -222,14 +224,7 @@ class SlidePredictor:
 
     def _allowed_rows(self, slide: str) -> Bool[np.ndarray, " row"] | None:
         """Return the mask of index rows for a slide's search; None for all."""
-        without = {column: list(values) for column, values in self._options.without.items()}
-        if slide in self._task.left_out:
-            without.setdefault("patient", []).append(self._task.left_out[slide])
-        allowed = None
-        for column, values in without.items():
-            mask = self._imputer.index.rows_where(column, values, drop=True)
-            allowed = mask if allowed is None else allowed & mask
-        return allowed
+        return allowed_rows(self._imputer.index, self._options.without, self._task.left_out.get(slide))
 
     def _predict_from_index(self, slide: str, tiles: pa.Table) -> Iterator[PredictionPart]:
         for chunk, imputed in self._impute(slide, tiles):
@@ -255,11 +250,17 @@ class SlidePredictor:
     def _select_genes(self, values: Float32[np.ndarray, "tile gene"]) -> Float32[np.ndarray, "tile gene"]:
         return values if self._columns is None else np.ascontiguousarray(values[:, self._columns])
 
-    def _slide_expression(self, tiles: pa.Table) -> dict[str, np.ndarray]:
-        """Return the expression that a model with maps predicts of a slide as a whole."""
-        if not isinstance(self._model, MapPredictor) or not tiles.num_rows:
+    def _slide_expression(self, slide: str, tiles: pa.Table) -> dict[str, np.ndarray]:
+        """Return the expression of a slide as a whole, of a model with maps or one that embeds bags."""
+        features = tables.matrix(tiles["vector"])
+        if isinstance(self._model, BagEmbedder):
+            options, allowed = self._options, self._allowed_rows(slide)
+            bag = whole_bag(self._imputer)
+            found = bag.impute(features, options.k, genes=self._columns, allowed=allowed, exact=options.exact)
+            return {"slide": found.expression[0]}
+        if not isinstance(self._model, MapPredictor):
             return {}
-        whole = self._model.predict_bag(tables.matrix(tiles["vector"]))
+        whole = self._model.predict_bag(features)
         return {"slide": whole if self._columns is None else whole[self._columns]}
 
     def _provenance(self) -> dict[str, object]:

@@ -43,6 +43,9 @@ def add_sections(config: IndexConfig, base: Artifact) -> Artifact:
     """Write the base with further sections."""
     store = config.run.store
     spots, model = resolve(store, str(config.spots), "spots"), _model_of(base, store)
+    if "bulk" in load_model(model.path)[2]:
+        msg = f"base: {base.manifest.folder} has a row per case; no section can be added: build it with `reference`"
+        raise ArtifactError(msg)
     embeddings = open_embeddings_for(load_model(model.path)[2], store, config.embeddings or (), model.path)
     inputs = {"base": base, "spots": spots, **input_roles("embeddings", embeddings), "model": model}
     writer = create_or_open(config, STEP, inputs)

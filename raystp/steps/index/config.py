@@ -1,12 +1,13 @@
 """Configuration of `index`: build a reference index from a model and measured spots, or change an existing one."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from raystp.config import Location, RunConfig, StepConfig
 from raystp.steps.input_config import OptionalEmbeddingNames
+from raystp.steps.train.cases.config import CasesConfig
 
 Vectors = Literal["expression", "image"]
 
@@ -39,9 +40,12 @@ class IndexConfig(StepConfig[IndexRun]):
     embeddings: OptionalEmbeddingNames = None
     """The embeddings of their tiles, `embed/<name>`, or the list that the model was trained on."""
 
+    cases: CasesConfig | None = None
+    """For a model of whole cases, instead of `spots`: the table of labels; a row of the index is a case."""
+
     reference: list[str] | None = None
-    """Sections to index. The default is those that the model was trained and validated on. With `base`: those to add.
-    """
+    """Sections or cases to index. The default is those that the model was trained and validated on. With `base`:
+    sections to add."""
 
     vectors: Vectors | None = None
     """Embeddings in the index, with which queries are compared: of the spots' expression (as in the published code), or
@@ -82,16 +86,26 @@ class IndexConfig(StepConfig[IndexRun]):
     def _check_action(self) -> "IndexConfig":
         """Raise unless the config describes exactly one of: build, add sections, remove patients."""
         if self.base is None:
-            absent = [name for name in ("model", "spots", "embeddings") if getattr(self, name) is None]
+            if self.spots is not None and self.cases is not None:
+                msg = "set either `spots` (measured spots) or `cases` (labels of whole cases)"
+                raise ValueError(msg)
+            labels = "spots" if self.cases is None else "cases"
+            absent = [name for name in ("model", labels, "embeddings") if getattr(self, name) is None]
             if absent or self.without:
                 msg = f"a new index needs {', '.join(absent)}" if absent else "`without` needs a `base` to remove from"
                 raise ValueError(msg)
             return self
         adds = self.reference is not None and self.spots is not None and self.embeddings is not None
-        if adds == bool(self.without) or self.model is not None:
+        if adds == bool(self.without) or self.model is not None or self.cases is not None:
             msg = (
                 "a `base` has one change at a time and keeps its model: set `reference` with its `spots` and "
                 "`embeddings` to add sections, or `without` to remove patients"
             )
             raise ValueError(msg)
         return self
+
+    def fingerprint_values(self) -> dict[str, Any]:
+        """Return what is computed; the table of cases counts by its digest."""
+        values = super().fingerprint_values()
+        cases = values.pop("cases")  # absent from the fingerprint of an index of spots, as before the field existed
+        return values if cases is None or self.cases is None else {**values, "cases": self.cases.fingerprint_values()}

@@ -19,9 +19,10 @@ from raystp.index.queries import queries_per_section, recall_queries, write_quer
 from raystp.index.reference import shard_ranges, shard_ranges_by_bytes
 from raystp.index.search.kinds import IndexParams
 from raystp.index.write import IndexPlan, describe, plan_index, sample_rows
-from raystp.models.predictor import ContrastivePredictor
+from raystp.models.predictor import BagEmbedder, ContrastivePredictor
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import open_embeddings_for
+from raystp.steps.index.cases import CaseTask, case_tasks, embed_case
 from raystp.steps.index.change import STORED_VECTORS, add_sections, remove_patients
 from raystp.steps.index.config import IndexConfig, Vectors
 from raystp.steps.index.work import (
@@ -49,16 +50,23 @@ def run(config: IndexConfig) -> Artifact:
     if config.base is not None:
         base = resolve(store, config.base, STEP)
         return add_sections(config, base) if config.reference is not None else remove_patients(config, base)
-    model, spots = resolve(store, str(config.model), "train"), resolve(store, str(config.spots), "spots")
+    model = resolve(store, str(config.model), "train")
     embeddings = open_embeddings_for(load_model(model.path)[2], store, config.embeddings or (), model.path)
-    writer = create_or_open(config, STEP, {"model": model, "spots": spots, **input_roles("embeddings", embeddings)})
+    spots = resolve(store, str(config.spots), "spots") if config.cases is None else None
+    labels = {"spots": spots} if spots is not None else {}
+    tables = config.cases.digests(store) if config.cases is not None else {}
+    writer = create_or_open(config, STEP, {"model": model, **labels, **tables, **input_roles("embeddings", embeddings)})
     if isinstance(writer, Artifact):
         return writer
-    meta = _load_meta(model)
+    meta = _load_meta(model, on_cases=config.cases is not None)
     config, vectors = _with_retrieval(config, meta)
-    names = config.reference or [*meta["train"], *meta["validation"]]
     panel = PanelNames.of(meta)
-    tasks = [SectionTask(model.path, spots, embeddings, name, vectors, writer.path, panel) for name in names]
+    names = config.reference or [*meta["train"], *meta["validation"]]
+    tasks: Sequence[SectionTask | CaseTask]
+    if spots is None:
+        tasks = case_tasks(config, meta, (model.path, writer.path), embeddings)
+    else:
+        tasks = [SectionTask(model.path, spots, embeddings, name, vectors, writer.path, panel) for name in names]
     with session(config.run.address):
         sections, failures = _embed(tasks)
         count = queries_per_section(len(sections))
@@ -73,7 +81,7 @@ def run(config: IndexConfig) -> Artifact:
         "model": model.manifest.folder,
         "vectors": STORED_VECTORS[vectors],
         "patients": description["patients"],
-        "slides": sorted({section.slide for section in sections}),
+        "slides": sorted(_slides(tasks, sections)),
         **measured,
     }
     if warnings := unmeasured_warnings(panel.genes, {one.section: one.unmeasured for one in sections}):
@@ -81,12 +89,27 @@ def run(config: IndexConfig) -> Artifact:
     return writer.finish({"rows": rows, "shards": shards}, failures, notes)
 
 
-def _load_meta(model: Artifact) -> Mapping[str, Any]:
+def _load_meta(model: Artifact, *, on_cases: bool) -> Mapping[str, Any]:
     kind, arrays, meta = load_model(model.path)
-    if not isinstance(open_model(kind, arrays, meta), ContrastivePredictor):
+    opened = open_model(kind, arrays, meta)
+    if not isinstance(opened, ContrastivePredictor):
         msg = f"{model.path} is a {kind} model, which needs no index: run `raystp impute` without one"
         raise ModelError(msg)
+    if isinstance(opened, BagEmbedder) != on_cases:
+        learned, key = ("measured spots", "spots") if on_cases else ("labels of whole cases", "cases")
+        msg = f"{model.path} was trained on {learned}: set `{key}`, and no other labels"
+        raise ModelError(msg)
     return meta
+
+
+def _slides(tasks: Sequence[SectionTask | CaseTask], sections: Sequence[EmbeddedSection]) -> set[str]:
+    """Return the slides that the index was built from; a case may have several."""
+    slides_of = {task.section: task.case.slides for task in tasks if isinstance(task, CaseTask)}
+    return {slide for section in sections for slide in slides_of.get(section.section, (section.slide,))}
+
+
+def _embed_one(task: SectionTask | CaseTask) -> EmbeddedSection | str:
+    return embed_case(task) if isinstance(task, CaseTask) else embed_section(task)
 
 
 def _with_retrieval(config: IndexConfig, meta: Mapping[str, Any]) -> tuple[IndexConfig, Vectors]:
@@ -108,12 +131,12 @@ def _log(config: IndexConfig, description: IndexDescription, sections: Sequence[
         logger.info(f"  {description['sentence']}")
 
 
-def _embed(tasks: list[SectionTask]) -> tuple[list[EmbeddedSection], list[dict[str, object]]]:
+def _embed(tasks: Sequence[SectionTask | CaseTask]) -> tuple[list[EmbeddedSection], list[dict[str, object]]]:
     """Embed every section; one that fails becomes a failure and is not in the index."""
     embedded: dict[int, EmbeddedSection] = {}
     failures: list[dict[str, object]] = []
     with Progress(STEP, len(tasks), "section") as progress:
-        for position, result in map_tasks(embed_section, tasks, on_crash=_crashed):
+        for position, result in map_tasks(_embed_one, list(tasks), on_crash=_crashed):
             if isinstance(result, str):
                 failures.append({"slide": tasks[position].section, "stage": STEP, "reason": result})
             else:
@@ -125,7 +148,7 @@ def _embed(tasks: list[SectionTask]) -> tuple[list[EmbeddedSection], list[dict[s
     return [embedded[position] for position in sorted(embedded)], failures
 
 
-def _crashed(task: SectionTask) -> str:
+def _crashed(task: SectionTask | CaseTask) -> str:
     return (
         f"section {task.section!r} crashed every worker that embedded it, probably out of memory; skipped. Rerun with "
         "--set run.retry_failed=true"

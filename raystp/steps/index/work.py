@@ -89,16 +89,18 @@ class EmbeddedSection:
     expression: ExpressionRecord
     unmeasured: list[int] = field(default_factory=list)
     """Genes (columns) that the section has not measured; its expression is 0 there."""
+    stem: str = ""
+    """Start of its files' names, where that is not the section's name."""
 
     def vectors(self) -> Embeddings:
         """Return the vectors of the index as the model gave them, mapped where the store is on this machine."""
-        with (self.folder / f"{self.section}.vectors.npy").local() as path:
+        with (self.folder / f"{self.stem or self.section}.vectors.npy").local() as path:
             vectors: Embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
             return vectors
 
     def queries(self, count: int) -> pa.Table:
         """Return some of the section's embedded tiles as queries."""
-        with (self.folder / f"{self.section}.images.npy").local() as path:
+        with (self.folder / f"{self.stem or self.section}.images.npy").local() as path:
             images: Embeddings = np.load(path, allow_pickle=False)
             return queries_table(images[evenly_spaced(len(images), count)], self.section, self.patient)
 
@@ -111,7 +113,7 @@ def embed_section(task: SectionTask) -> EmbeddedSection:
     vectors, images = embed_table(model, table, task.vectors)
     folder = task.target / "parts"
     for name, array in (("vectors", vectors), ("images", images[evenly_spaced(len(images))])):
-        _save(folder / f"{task.section}.{name}.npy", array)
+        save_array(folder / f"{task.section}.{name}.npy", array)
     stored, unmeasured = split_missing(table.expression, [task.section] * len(table.spots))
     expression = write_expression(folder, task.section, sp.csr_array(stored), "csr")
     section = sections_of(task.spots)[task.section]
@@ -197,5 +199,6 @@ def _read_expression(section: EmbeddedSection) -> sp.csr_array:
     return sp.csr_array((expression.values, expression.columns, expression.starts), shape=expression.shape)
 
 
-def _save(file: StoragePath, array: np.ndarray) -> None:
+def save_array(file: StoragePath, array: np.ndarray) -> None:
+    """Write an array in float32."""
     file.write_file(lambda path: np.save(path, np.ascontiguousarray(array, np.float32), allow_pickle=False))

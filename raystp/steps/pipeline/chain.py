@@ -96,7 +96,7 @@ class StepChain:
             inputs["embeddings"] = self._step("embed", f"embed {name}", inputs, tower)
         method = METHODS.get(method_of(values))  # a training of an unknown method has a fault of its own
         if method is not None and method.needs_index:
-            inputs["index"] = self._step("index", f"index {name}", inputs, self.config.index)
+            inputs["index"] = self._step("index", f"index {name}", _indexed(values, inputs), self.config.index)
         return self._step("impute", f"impute {name}", inputs, self.config.impute)
 
     def _with_members(self, values: Values, role: str) -> Values:
@@ -189,3 +189,10 @@ def _read_by(values: Values, sources: Values) -> Values:
     on_cases = values.get("targets") == "cases"
     left_out = {"embeddings" if "encoder" in values else "tiles"} | ({"spots", "completed"} if on_cases else set())
     return {key: value for key, value in sources.items() if key not in left_out}
+
+
+def _indexed(values: Values, sources: Values) -> Values:
+    """Return what an index is built from: measured spots, or the table of cases that the model was trained on."""
+    if values.get("targets") != "cases":
+        return sources
+    return {**{key: value for key, value in sources.items() if key != "spots"}, "cases": values.get("cases")}

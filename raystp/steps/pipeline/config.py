@@ -7,7 +7,7 @@ from pydantic import Field
 from raystp.config import Location, StepConfig
 from raystp.config_values import ValuesOf
 from raystp.errors import ConfigError
-from raystp.models.methods import DEFAULT, METHODS
+from raystp.models.methods import CASES_DEFAULT, DEFAULT, METHODS
 from raystp.steps.complete.config import CompleteConfig
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.evaluate.config import EvaluateConfig
@@ -140,7 +140,7 @@ class PipelineConfig(StepConfig[TrackedRun]):
 
 def method_of(values: Values) -> str:
     """Return the name of a training's method."""
-    return str(values.get("model", DEFAULT))
+    return str(values.get("model", CASES_DEFAULT if values.get("targets") == "cases" else DEFAULT))
 
 
 def is_ensemble(values: Values) -> bool:

@@ -169,14 +169,16 @@ class TrainConfig(StepConfig[TrainRun]):
         return {key: value for key, value in values.items() if key == self.model or key not in METHODS}
 
 
-def with_method_options(methods: list[Method]) -> Callable[[type[T]], type[T]]:
-    """Return a class decorator that gives a config class one field per method, with the method's options."""
+def with_method_options(
+    methods: list[Method], targets: Literal["spots", "cases"] = "spots"
+) -> Callable[[type[T]], type[T]]:
+    """Return a class decorator that gives a config class one field per method, with its options for these targets."""
 
     def add(kind: type[T]) -> type[T]:
         fields: dict[str, Any] = {
-            method.name: (method.options, Field(default_factory=method.options, description=f"For {method.title}."))
+            method.name: (options, Field(default_factory=options, description=f"For {method.title}."))
             for method in methods
-            if dataclasses.fields(method.options)
+            if dataclasses.fields(options := method.options_on(targets))
         }
         made: type[T] = create_model(kind.__name__, __base__=kind, __module__=kind.__module__, **fields)
         made.__doc__ = kind.__doc__

@@ -9,6 +9,7 @@ from raystp.errors import ConfigError
 from raystp.expression.embeddings.join import input_roles
 from raystp.expression.training_set import SpotTable
 from raystp.models.arrays import Arrays
+from raystp.models.training.options import FitOptions
 from raystp.models.training.setup import TrainSetup
 
 Meta = dict[str, Any]
@@ -69,3 +70,5 @@ class TrainPlan:
     """Arrays of a model that is made of finished ones, which is not fitted."""
     warnings: dict[str, list[str]] = field(default_factory=dict)
     """Section -> what was not measured in it."""
+    fit: FitOptions | None = None
+    """Training options that suit the data; None where those of the config are used."""

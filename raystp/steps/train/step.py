@@ -197,7 +197,7 @@ def _train(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> tupl
     run, resources = config.run, _resources(config)
     work = TrainWork(
         learner=plan.learner,
-        fit=config.fit,
+        fit=plan.fit or config.fit,
         split_batches=run.gather,
         checkpoint_every=run.checkpoint_every,
         target=writer.path,

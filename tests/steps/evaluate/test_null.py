@@ -26,6 +26,7 @@ from raystp.models.predictor import ContrastivePredictor
 from raystp.models.store import load_model
 from raystp.models.training.fit import fit
 from raystp.models.training.setup import SpotInputs, start
+from raystp.steps.evaluate.predictions import retrieval_of
 from raystp.steps.evaluate.spots import null
 from raystp.steps.impute import step as impute
 from raystp.steps.index import step as index
@@ -60,7 +61,7 @@ def _predicted(store: Path, vectors: str, metric: str, weights: str) -> Artifact
 def _task(store: Path, prediction: Artifact) -> null.SpotNullTask:
     found = {step: resolve(str(store), f"{step}/smoke", step).path for step in ("spots", "embed")}
     model = resolve(str(store), "train/smoke-bleep", "train").path
-    retrieval = null.retrieval_of(prediction, StoragePath.of(store))
+    retrieval = retrieval_of(prediction, StoragePath.of(store))
     return null.SpotNullTask(model, found["spots"], (found["embed"],), ("patient-C",), 2, retrieval, seed=3)
 
 
@@ -156,7 +157,7 @@ def test_predictions_take_the_models_retrieval_and_its_calibration(smoke_store: 
     )
     for one, calibrated in ((plain, False), (changed, True)):
         assert one.manifest.notes["retrieval"] == {**soft, "calibrated": calibrated}
-        assert null.retrieval_of(one, StoragePath.of(smoke_store)) == Retrieval.of(meta["retrieval"])
+        assert retrieval_of(one, StoragePath.of(smoke_store)) == Retrieval.of(meta["retrieval"])
     file = f"predictions/{plain.manifest.notes['slides'][0]}.parquet"
     before, after = (tables.matrix(one.table(file, tables.predictions(20))["expression"]) for one in (plain, changed))
     np.testing.assert_allclose(after, fitted.expression(before.astype(np.float32)), atol=1e-2)  # stored as float16

@@ -20,9 +20,11 @@ from raystp.models.training.options import FitOptions
 from raystp.models.training.setup import start
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
 from raystp.steps.evaluate.cases.outcomes import HeldOutCases
-from raystp.steps.evaluate.predictions import Prediction
+from raystp.steps.evaluate.predictions import Prediction, retrieval_of
 from raystp.steps.train.cases.cohort import features_of
 from raystp.steps.train.cases.learner import CasesLearner, CasesSpec
+from raystp.steps.train.cases.plan import limited_fit
+from raystp.storage import StoragePath
 
 NULL_BYTES = 1e9
 """Bytes of features that each process keeps in memory."""
@@ -46,8 +48,9 @@ def null_pcc(task: CaseNullTask) -> Float64[np.ndarray, " gene"]:
     state = start(setup, task.fit)
     for _ in fit(state, setup.train, task.fit):
         pass
-    model = task.learner.open({name: value.numpy() for name, value in state.weights().items()})
-    predicted = np.stack([model.predict_bag(features_of(held.embed, case.slides)) for case in held.cases])
+    arrays = {name: value.numpy() for name, value in state.weights().items()}
+    bags = (features_of(held.embed, case.slides) for case in held.cases)
+    predicted = task.learner.predict(arrays, held.labels[order], bags)
     return pcc_per_gene(predicted, held.measured)[0]
 
 
@@ -81,10 +84,20 @@ def _task(one: Prediction, held: HeldOutCases, config: CasesEvaluateConfig, seed
         genes=tuple(one.meta["genes"]),
         cache_bytes=NULL_BYTES,
     )
-    options = METHODS[trained["model"]].options(**one.meta["options"])
+    method = METHODS[trained["model"]]
     fit_options = dataclasses.replace(
-        FitOptions(**trained["fit"]), epochs=int(one.meta["epoch"]) + 1, select="last", patience=None
+        limited_fit(FitOptions(**trained["fit"]), method, len(held.train)),
+        epochs=int(one.meta["epoch"]) + 1,
+        select="last",
+        patience=None,
     )
-    seed_of_weights = fit_options.seed
-    learner = CasesLearner(trained["model"], spec, options, one.meta, seed_of_weights, trained["bag_tiles"])
+    learner = CasesLearner(
+        kind=method.name,
+        spec=spec,
+        options=method.options_on("cases")(**one.meta["options"]),
+        meta=one.meta,
+        seed=fit_options.seed,
+        bag_tiles=trained["bag_tiles"],
+        retrievals=(retrieval_of(one.prediction, StoragePath.of(config.run.store)),),
+    )
     return CaseNullTask(learner, fit_options, held, seed)

@@ -1,7 +1,7 @@
 """Held-out cases with their labels, and the predicted expression of each."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,9 @@ from raystp.expression.bulk.tables import read_table
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
 from raystp.steps.evaluate.maps import map_predictor
 from raystp.steps.evaluate.predictions import Prediction
+from raystp.steps.impute.bags import BagImputer
 from raystp.steps.train.cases.cohort import Case, cohort_of, features_of
+from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
 
@@ -73,16 +75,22 @@ def case_outcomes(held: HeldOutCases, models: list[Prediction], store: str) -> d
     A model that predicts whole bags reads a case as one bag of all its slides' tiles; any other model's prediction of a
     case is the mean over its tiles.
     """
-    outcomes = {}
-    for one in models:
-        predictor = map_predictor(one.model)
-        if predictor is not None:
-            embed = one.embeddings(store)
-            rows = [predictor.predict_bag(features_of(embed, case.slides)) for case in held.cases]
-        else:
-            rows = [_mean_of_tiles(one, case.slides) for case in held.cases]
-        outcomes[one.name] = held.outcome(np.stack(rows))
-    return outcomes
+    return {one.name: held.outcome(np.stack([*_predictions(one, held.cases, store)])) for one in models}
+
+
+def _predictions(one: Prediction, cases: Sequence[Case], store: str) -> Iterator[Float32[np.ndarray, " gene"]]:
+    """Yield the prediction of each case."""
+    predictor, imputer = map_predictor(one.model), BagImputer.of(one.prediction, StoragePath.of(store))
+    embed = one.embeddings(store) if predictor is not None or imputer is not None else None
+    left_out: Mapping[str, str] = one.prediction.manifest.notes.get("left_out", {})
+    for case in cases:
+        if embed is None:
+            yield _mean_of_tiles(one, case.slides)
+        elif imputer is not None:
+            own = case.patient if any(slide in left_out for slide in case.slides) else None
+            yield imputer.predict_bag(features_of(embed, case.slides), left_out=own)
+        elif predictor is not None:
+            yield predictor.predict_bag(features_of(embed, case.slides))
 
 
 def _predicted_part(case: Case, predicted: set[str]) -> Case:

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from raystp.models.store import load_model
 from raystp.models.training.fit import fit
 from raystp.models.training.setup import start
 from raystp.steps.embedding_source import input_folders, reopen_embeddings
-from raystp.steps.evaluate.predictions import Prediction
+from raystp.steps.evaluate.predictions import Prediction, retrieval_of
 from raystp.steps.train.retrieval import Retrieval
 from raystp.steps.train.spots.config import SpotsTrainConfig
 from raystp.steps.train.spots.gene_text import text_rows
@@ -208,14 +208,3 @@ def _task(one: Prediction, spots: Artifact, test: tuple[str, ...], *, seed: int,
     completed = store / labels if labels is not None else None
     retrieval = retrieval_of(one.prediction, store)
     return SpotNullTask(one.model.path, spots.path, images, test, epochs, retrieval, seed, completed)
-
-
-def retrieval_of(prediction: Artifact, store: StoragePath) -> Retrieval:
-    """Return the retrieval that a prediction was made with: that of its index, and its own neighbours and weights."""
-    recorded = prediction.manifest.notes.get("retrieval") or prediction.manifest.config  # of an older prediction
-    own = Retrieval.of({key: recorded.get(key) for key in ("k", "weights", "temperature")})
-    if "index" not in prediction.manifest.inputs:
-        return own
-    notes = open_artifact(store / prediction.manifest.inputs["index"], "index").manifest.notes
-    vectors: Literal["expression", "image"] = "image" if notes["vectors"] == "image" else "expression"
-    return dataclasses.replace(own, vectors=vectors, metric=notes["bank"]["metric"])

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Choices, Config, Location
-from raystp.errors import ConfigError, SectionError, some
+from raystp.config_values import NeighbourCount
+from raystp.errors import ConfigError, ModelError, SectionError, some
 from raystp.expression.bulk.kinds import Samples, Scale
-from raystp.models.methods import METHODS
+from raystp.impute.weights import WeightsName, weighting_of
+from raystp.models.methods import CASES_DEFAULT, METHODS
 from raystp.steps.input_config import EmbeddingNames
 from raystp.steps.train.choice.candidates import CV
 from raystp.steps.train.config import TrainConfig, is_mapping, with_method_options, with_published_fit
@@ -135,11 +137,36 @@ class CasesConfig(Config):
         return path
 
 
-ABLE = [method for method in METHODS.values() if method.cases_fit is not None]
+ABLE = [method for method in METHODS.values() if method.on_cases is not None]
 """Methods that learn from labels of whole cases."""
 
 
-@with_method_options(ABLE)
+class CaseRetrievalConfig(Config):
+    """How expression is retrieved from training cases; `index` and `impute` use the same by default."""
+
+    metric: Literal["cosine", "l2"] = "cosine"
+
+    k: NeighbourCount | None = None
+    """Neighbours that are averaged, or `all` training cases. By default the one of 5, 10, 20 and 50 with the highest
+    PCC over validation cases, at most a quarter of the training cases; without validation 10."""
+
+    weights: WeightsName = "mean"
+    """Weights of the neighbours, see `raystp.impute.weights`."""
+
+    temperature: float | None = Field(default=None, gt=0)
+    """Of the weights `softmax` (default 0.1) and `weighted_average` (default 1); a higher one makes weights more equal.
+    """
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "CaseRetrievalConfig":
+        try:
+            weighting_of(self.weights, self.temperature)
+        except ModelError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+@with_method_options(ABLE, targets="cases")
 class CasesTrainConfig(TrainConfig):
     """Which model to train on labels of whole cases, and who is held out."""
 
@@ -153,16 +180,20 @@ class CasesTrainConfig(TrainConfig):
     embeddings: EmbeddingNames
     """Cached image features, `embed/<name>`."""
 
-    model: Annotated[str, Choices(tuple(method.name for method in ABLE))] = ABLE[0].name
+    model: Annotated[str, Choices(tuple(method.name for method in ABLE))] = CASES_DEFAULT
     """Method to train."""
 
     bag_tiles: int | None = Field(default=None, ge=1)
-    """Maximum number of tiles of a bag in one epoch, sampled again in each; by default all."""
+    """Maximum number of tiles of a bag in one epoch, sampled again in each. By default all, and 2,048 for a method that
+    compares bags. `null` is all."""
+
+    retrieval: CaseRetrievalConfig = Field(default_factory=CaseRetrievalConfig)
+    """For a method that predicts through a reference index of cases."""
 
     @field_validator("model")
     @classmethod
     def _learns_from_cases(cls, name: str) -> str:
-        if name in METHODS and METHODS[name].cases_fit is None:
+        if name in METHODS and METHODS[name].on_cases is None:
             able = ", ".join(method.name for method in ABLE)
             msg = f"this method needs measured spots (targets: spots); from cases can learn: {able}"
             raise ValueError(msg)
@@ -176,12 +207,13 @@ class CasesTrainConfig(TrainConfig):
     @classmethod
     def with_computed(cls, values: Any) -> Any:
         """Return plain values with the published training options of the method."""
-        method = METHODS.get(values.get("model", ABLE[0].name)) if is_mapping(values) else None
-        if method is None or method.cases_fit is None:
+        method = METHODS.get(values.get("model", CASES_DEFAULT)) if is_mapping(values) else None
+        if method is None or method.on_cases is None:
             return values
-        split = values.get("split")
+        split, options = values.get("split"), values.get(method.name)
         validated = isinstance(split, dict) and bool(split.get("validation"))
-        return with_published_fit(values, method.cases_fit, validated=validated)
+        published = method.on_cases.fit(options if isinstance(options, dict) else {})
+        return with_published_fit({"bag_tiles": method.on_cases.bag_tiles, **values}, published, validated=validated)
 
     @model_validator(mode="after")
     def _has_validation(self) -> "CasesTrainConfig":
@@ -194,4 +226,5 @@ class CasesTrainConfig(TrainConfig):
 
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed; files count by their digests."""
-        return {**super().fingerprint_values(), "cases": self.cases.fingerprint_values()}
+        values = {**super().fingerprint_values(), "cases": self.cases.fingerprint_values()}
+        return {key: value for key, value in values.items() if key != "retrieval" or self.method.needs_index}

@@ -1,7 +1,8 @@
 """A training on labels of whole cases, as each worker builds it: a bag is all tiles of a case's slides."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,16 @@ from raystp.expression.bulk.labels import BulkLabels, read_bulk
 from raystp.models.arrays import Arrays
 from raystp.models.method import Options
 from raystp.models.methods import METHODS, open_predictor
-from raystp.models.predictor import MapPredictor
+from raystp.models.predictor import BagEmbedder, MapPredictor
 from raystp.models.training.bags import BagSamples
 from raystp.models.training.score import ValidationScore
 from raystp.models.training.setup import BagInputs, TrainSetup
 from raystp.steps.train.cases.cohort import Case, bags_of
+from raystp.steps.train.cases.retrieval import EmbeddedCases
+from raystp.steps.train.retrieval import Retrieval
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 MIN_CASES_PCC = 3
 """Fewest cases for a correlation: over two it is always 1 or -1."""
@@ -65,6 +70,8 @@ class CasesLearner:
     """Record of the model to be."""
     seed: int
     bag_tiles: int | None = None
+    retrievals: tuple[Retrieval, ...] = field(default_factory=lambda: (Retrieval(),))
+    """For a method that retrieves: those that the validation chooses from; without one, the first is used."""
 
     def prepare(self, worker: Worker) -> TrainSetup:
         """Read the labels and build the training, alike on every worker."""
@@ -92,25 +99,65 @@ class CasesLearner:
             bag_tiles=self.bag_tiles,
         )
         made: TrainSetup = METHODS[self.kind].setup_bags(self.options, inputs)
-        return replace(made, score=self._score(held, made)) if len(held) >= MIN_CASES_PCC else made
+        if len(held) < MIN_CASES_PCC:
+            return made
+        made = replace(made, score=self._score(bags, held, made))
+        retrieves = METHODS[self.kind].needs_index and len(self.retrievals) > 1
+        return replace(made, notes=self._chosen_retrieval(bags, held)) if retrieves else made
 
-    def open(self, arrays: Arrays) -> MapPredictor:
-        """Return a trained model; raises ModelError for a method that predicts no whole case."""
+    def predict(
+        self,
+        arrays: Arrays,
+        labels: Float32[np.ndarray, "case gene"],
+        bags: Iterable[Float32[np.ndarray, "_ feature"]],
+    ) -> Float32[np.ndarray, "bag gene"]:
+        """Return what a trained model predicts for whole bags; `labels` of training cases are searched if it retrieves.
+
+        Raises ModelError for a method that predicts no whole case.
+        """
         model = open_predictor(self.kind, arrays, self.meta)
+        if isinstance(model, BagEmbedder):
+            return EmbeddedCases.of(model, labels, bags).predict(self.retrievals[0])
         if not isinstance(model, MapPredictor):
             msg = f"a {self.kind} model predicts tiles only, and a prediction for whole cases is needed"
             raise ModelError(msg)
-        return model
+        return np.stack([model.predict_bag(bag) for bag in bags])
 
-    def _score(self, held: BagSamples, made: TrainSetup) -> Callable[[nn.Module], ValidationScore]:
-        """Return the function from a model to its score over the validation cases: mean PCC over genes, and errors."""
+    def _score(self, train: BagSamples, held: BagSamples, made: TrainSetup) -> Callable[[nn.Module], ValidationScore]:
+        """Return the function from a model to its score over the validation cases: mean PCC over genes, and errors.
+
+        Of several retrievals, the best one's.
+        """
         mean = made.bag_mean
         assert mean is not None  # as every method that learns from bags sets it
 
         def score(model: nn.Module) -> ValidationScore:
-            opened = self.open({name: value.detach().cpu().numpy() for name, value in model.state_dict().items()})
-            predicted = np.stack([opened.predict_bag(held.tiles(bag, None)) for bag in range(len(held))])
-            pcc = float(pcc_per_gene(predicted, held.labels)[0].mean())
+            arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+            if METHODS[self.kind].needs_index:
+                _, pcc, predicted = self._embedded(arrays, train, held).best(self.retrievals, held.labels)
+            else:
+                predicted = self.predict(arrays, train.labels, _whole_bags(held))
+                pcc = float(pcc_per_gene(predicted, held.labels)[0].mean())
             return ValidationScore.of(pcc, predicted, held.labels, mean)
 
         return score
+
+    def _chosen_retrieval(self, train: BagSamples, held: BagSamples) -> Callable[[Arrays], dict[str, Any]]:
+        """Return the function from a trained model to the retrieval that predicts the validation cases best."""
+
+        def notes(arrays: Arrays) -> dict[str, Any]:
+            chosen, pcc, _ = self._embedded(arrays, train, held).best(self.retrievals, held.labels)
+            logger.info(f"  retrieval: k={chosen.k} of {[one.k for one in self.retrievals]}, validation PCC {pcc:.4g}")
+            return {"retrieval": asdict(chosen)}
+
+        return notes
+
+    def _embedded(self, arrays: Arrays, train: BagSamples, held: BagSamples) -> EmbeddedCases:
+        model = open_predictor(self.kind, arrays, self.meta)
+        assert isinstance(model, BagEmbedder)  # as every method that retrieves cases
+        return EmbeddedCases.of(model, np.asarray(train.labels, np.float32), _whole_bags(held))
+
+
+def _whole_bags(held: BagSamples) -> Iterator[Float32[np.ndarray, "_ feature"]]:
+    """Yield all tiles of each bag."""
+    return (np.asarray(held.tiles(bag, None), np.float32) for bag in range(len(held)))

@@ -5,6 +5,7 @@ The split is by patient, training cases alone choose the panel, and every fault 
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,25 @@ from raystp.expression.embeddings.join import features_record
 from raystp.expression.folds import Split, split_by_patient
 from raystp.expression.genes.panel import read_panel
 from raystp.expression.genes.panel_config import PanelConfig
+from raystp.models.method import Method
+from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout, check_workers
 from raystp.steps.embedding_source import open_embeddings
 from raystp.steps.train.cases.cohort import CaseCohort, check_listed, cohort_of, dim_of_embeddings
 from raystp.steps.train.cases.config import NORMALISATION, CasesTrainConfig
 from raystp.steps.train.cases.learner import MIN_CASES_PCC, CasesLearner, CasesSpec
+from raystp.steps.train.cases.retrieval import UNVALIDATED_K, candidates
 from raystp.steps.train.plan import Meta, Sources, TrainPlan
+from raystp.steps.train.retrieval import Retrieval
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
 
 MIN_CASES_LOSS = 2
 """Fewest validation cases for a loss."""
+
+PAIR = 2
+"""Fewest samples that a loss can compare."""
 
 LISTED = 5
 """Cases that are listed in a message; the manifest has all."""
@@ -58,7 +66,7 @@ def plan_training(config: CasesTrainConfig, sources: Sources) -> TrainPlan:
     table = read_table(path, cases.case)
     cohort = cohort_of(cases, images, table.cases)
     split = _split(config, cohort)
-    _check_enough(config, split)
+    _check_enough(config, split, limited_fit(config.fit, config.method, len(split.train)))
     labels = labels_of(table, path, scale=cases.scale, cases=[*split.train, *split.validation])
     trained = BulkLabels(list(split.train), labels.genes, labels.of(split.train))
     genes, panel = _panel(config.panel, trained, path)
@@ -75,9 +83,31 @@ def plan_training(config: CasesTrainConfig, sources: Sources) -> TrainPlan:
     panel = {"name": config.panel.name, **panel}
     meta = _meta(config, spec, split, labels=trained.of(split.train, genes)) | {"panel": panel}
     _log(config, cohort, split, spec)
-    learner = CasesLearner(config.model, spec, config.options, meta, config.fit.seed, config.bag_tiles)
+    retrievals = _retrievals(config, len(spec.train), validated=len(spec.validation) >= MIN_CASES_PCC)
+    if config.method.needs_index:
+        meta["retrieval"] = asdict(retrievals[0])
+    learner = CasesLearner(config.model, spec, config.options, meta, config.fit.seed, config.bag_tiles, retrievals)
     counts = {"genes": len(genes), "cases": len(spec.train), "tiles": sum(case.tiles for case in spec.train)}
-    return TrainPlan(learner, meta | {"left_out": cohort.left_out}, counts, images.manifest.name)
+    plan = TrainPlan(learner, meta | {"left_out": cohort.left_out}, counts, images.manifest.name)
+    return replace(plan, fit=limited_fit(config.fit, config.method, len(split.train)))
+
+
+def limited_fit(fit: FitOptions, method: Method, cases: int) -> FitOptions:
+    """Return the training options with a batch of at most all training cases, for a method that compares them."""
+    if not method.compares_samples or fit.batch_size <= cases:
+        return fit
+    return replace(fit, batch_size=max(PAIR, cases // fit.accumulate_batches))
+
+
+def _retrievals(config: CasesTrainConfig, cases: int, *, validated: bool) -> tuple[Retrieval, ...]:
+    """Return the retrievals that a validation chooses from; without one there is one."""
+    chosen = config.retrieval
+    given = Retrieval(
+        metric=chosen.metric, k=chosen.k or UNVALIDATED_K, weights=chosen.weights, temperature=chosen.temperature
+    )
+    if validated:
+        return tuple(candidates(given, chosen.k, cases))
+    return (given if chosen.k is not None else given.limited(cases),)
 
 
 def _split(config: CasesTrainConfig, cohort: CaseCohort) -> Split:
@@ -119,9 +149,9 @@ def _cases(side: str, name: str, patients: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _check_enough(config: CasesTrainConfig, split: Split) -> None:
+def _check_enough(config: CasesTrainConfig, split: Split, fit: FitOptions) -> None:
     """Raise where the cases do not fill an optimiser step, or too few of them validate."""
-    fit, workers = config.fit, config.run.workers
+    workers = config.run.workers
     size, count = fit.batch_size, fit.accumulate_batches
     gather = (lambda rows: rows) if config.run.gather else None
     check_workers(size, count, RankLayout(world=workers, gather=gather))
@@ -187,7 +217,8 @@ def _meta(config: CasesTrainConfig, spec: CasesSpec, split: Split, *, labels: Fl
 
 
 def _log(config: CasesTrainConfig, cohort: CaseCohort, split: Split, spec: CasesSpec) -> None:
-    fit, tiles = config.fit, sum(case.tiles for case in spec.train)
+    fit = limited_fit(config.fit, config.method, len(split.train))
+    tiles = sum(case.tiles for case in spec.train)
     protocol = f"protocol `{config.split.protocol}`"
     logger.info(f"train {config.model} on cases, {protocol}: {len(split.train)} cases, {tiles} tiles")
     if split.validation:

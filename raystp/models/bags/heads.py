@@ -1,4 +1,4 @@
-"""The layers of attention regression for many genes at once: one trunk for all of them, or one for each.
+"""The layers on a tile of a bag, for many genes at once: one trunk for all of them, or one for each.
 
 They map a tile's features to its attention logits and its local predictions. A trunk for each gene is the published
 design (one model per gene), computed here as one batched module with the same results.
@@ -38,6 +38,7 @@ class TileHeads(nn.Module):
     With `e = Linear(x)`, the attention logit is `Linear(tanh(Linear(e)))` and the local prediction `Linear(e)`.
     `groups` is the number of trunks: 1 for all genes, or one per gene. `heads` is the number of attentions: 1 or one
     per gene; 0 for pooling without attention. With `gated`, `tanh(Linear(e))` is multiplied by `sigmoid(Linear(e))`.
+    Without `genes` (0) there is no local prediction.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class TileHeads(nn.Module):
         super().__init__()
         embedding, hidden = widths
         self.embed = Linears(groups, d_image, embedding)
-        self.local = Linears(groups, embedding, genes // groups)
+        self.local: Linears
+        if genes:
+            self.local = Linears(groups, embedding, genes // groups)
         self.hidden = Linears(groups, embedding, hidden) if heads else None
         self.attend = Linears(groups, hidden, heads // groups) if heads else None
         self.gate = Linears(groups, embedding, hidden) if heads and gated else None

@@ -150,7 +150,7 @@ def relative_paths(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
                 yield from relative_paths(one, f"{prefix}{name}.{key}.") if isinstance(one, BaseModel) else ()
         for location in field.metadata:
             if isinstance(location, Location) and value is not None:
-                paths = [value] if isinstance(value, str) else value
+                paths = [value] if isinstance(value, str) else value.values() if isinstance(value, dict) else value
                 yield from ((f"{prefix}{name}", path) for path in paths if _is_relative(path, location))
 
 

@@ -11,13 +11,21 @@ import numpy as np
 from jaxtyping import Float, Float64
 from scipy.stats import rankdata
 
-from raystp.evaluate.metrics.genes import GeneSets, check_pair, genes_to_show, pcc_per_gene
+from raystp.evaluate.metrics.genes import GeneSets, check_pair, genes_to_show, highest, pcc_per_gene
 from raystp.evaluate.metrics.intervals import DRAWS, draw_sections, interval
 from raystp.evaluate.metrics.score import ScoreLabel, ScoreRow, null_summary
 from raystp.evaluate.metrics.sums import METRICS, score, scores_of_draws, sums
 
 CASES = "cases"
 """Value of the column `section` of the scores table for scores over cases."""
+
+WELL = 0.4
+WELL_PREDICTED = f"genes with PCC >= {WELL}"
+"""Metric: a number of genes."""
+
+TOP = 1000
+TOP_PICKED = f"top-{TOP} (picked on test)"
+"""Gene set that each model's own test score chooses."""
 
 FEWEST_CASES = 3
 """With fewer there is no PCC and no AUC."""
@@ -92,6 +100,22 @@ def score_cases(
         if outcome.has_correlation and len(existing):
             missing = len(columns) - len(existing)
             rows.append(ScoreRow(*base, "AUC", float(existing.mean()), constant=missing, n=count))
+    return rows
+
+
+def picked_rows(label: ScoreLabel, outcome: CaseOutcome, names: Sequence[str]) -> list[ScoreRow]:
+    """Return rows that describe the best genes of this test: no score of them applies to other cases.
+
+    The number of genes with a PCC of at least `WELL`, and the mean PCC of the `TOP` genes of highest PCC here, for a
+    panel that has more.
+    """
+    if not outcome.has_correlation:
+        return []
+    pcc = pcc_per_gene(outcome.predicted, outcome.measured)[0]
+    base, n = (label.protocol, label.panel, label.model, CASES), len(outcome.cases)
+    rows = [ScoreRow(*base, "all", WELL_PREDICTED, float((pcc >= WELL).sum()), n=n)]
+    if len(pcc) > TOP:
+        rows.append(ScoreRow(*base, TOP_PICKED, "PCC", float(pcc[highest(pcc, TOP, names)].mean()), n=n))
     return rows
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raystp.evaluate.metrics.cases import FEWEST_CASES, CaseOutcome, auc_at_median
+from raystp.evaluate.metrics.cases import FEWEST_CASES, TOP_PICKED, WELL_PREDICTED, CaseOutcome, auc_at_median
 from raystp.evaluate.metrics.genes import mse, pcc_per_gene
 from raystp.evaluate.metrics.score import MEAN, ScoreRow
 
@@ -103,12 +103,14 @@ def spots_text(rows: Sequence[ScoreRow], section: str = MEAN) -> str:
 def cases_text(rows: Sequence[ScoreRow], models: Sequence[str], cases: int) -> str:
     """Return scores over cases as aligned text: PCC and AUC of each gene set, MSE; the null on the next line."""
     sets = list(dict.fromkeys(row.genes for row in rows))
-    columns = [("PCC", genes) for genes in sets] + [("AUC", genes) for genes in sets] + [("MSE", "all")]
+    columns = [("PCC", genes) for genes in sets] + [("AUC", genes) for genes in sets if genes != TOP_PICKED]
+    columns += [("MSE", "all"), (WELL_PREDICTED, "all")]
     cells = {(row.model, row.metric, row.genes): row for row in rows}
-    lines = [["model", *(metric if metric == "MSE" else f"{metric} {genes}" for metric, genes in columns)]]
+    alone = ("MSE", WELL_PREDICTED)
+    lines = [["model", *(metric if metric in alone else f"{metric} {genes}" for metric, genes in columns)]]
     for model in models:
         found = [cells.get((model, *column)) for column in columns]
-        lines += _model_lines(model, [ABSENT if row is None else with_interval(row) for row in found], found)
+        lines += _model_lines(model, [_case_cell(row) for row in found], found)
     few = f" (n/a: PCC and AUC need {FEWEST_CASES})" if cases < FEWEST_CASES else ""
     return _text(f"protocol {rows[0].protocol}, panel {rows[0].panel}, over {cases} held-out cases{few}", lines)
 
@@ -126,6 +128,12 @@ def genes_csv(outcomes: Mapping[str, CaseOutcome], genes: Sequence[str]) -> str:
             cells = ["" if np.isnan(value) else f"{value:.6g}" for value in (*values, error[number])]
             writer.writerow([model, gene, len(one.cases), *cells])
     return out.getvalue()
+
+
+def _case_cell(row: ScoreRow | None) -> str:
+    if row is None:
+        return ABSENT
+    return f"{row.value:.0f}" if row.metric == WELL_PREDICTED else with_interval(row)
 
 
 def _with_pcc_interval(row: ScoreRow | None) -> str:

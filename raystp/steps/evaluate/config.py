@@ -19,7 +19,7 @@ T = TypeVar("T", bound="EvaluateConfig")
 class EvaluateConfig(StepConfig[TrackedRun]):
     """Which predictions to score, and against what."""
 
-    where: ClassVar[frozenset[str]] = frozenset({"predictions", "planted"})
+    where: ClassVar[frozenset[str]] = frozenset({"predictions", "planted", "sets"})
     RENAMED: ClassVar[Mapping[str, str]] = {
         "bulk": "labels of whole cases are now `targets: cases` with `cases: {table: ...}`",
     }
@@ -41,6 +41,10 @@ class EvaluateConfig(StepConfig[TrackedRun]):
     """Bootstrap draws of the intervals."""
 
     seed: int = 0
+
+    sets: Annotated[dict[str, str], Location()] = Field(default_factory=dict)
+    """Named gene sets, each a file as `panel.file` of `train` reads it: a row of scores for the genes of each that are
+    in the panel."""
 
     planted: Annotated[str | None, Location()] = None
     """Folder with the ground truth of a simulated cohort: its gene sets, and the expected expression of each spot,

@@ -2,21 +2,27 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Int64
 
 from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ConfigError, some
 from raystp.evaluate.metrics.genes import GeneSets, gene_sets, named_sets
 from raystp.evaluate.metrics.score import ScoreLabel
 from raystp.expression.genes.names import Aliases
+from raystp.expression.genes.panel import read_panel
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import input_folders, reopen_embeddings
 from raystp.steps.train.retrieval import Retrieval
 from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
 
 
 @dataclass(frozen=True)
@@ -94,10 +100,13 @@ def retrieval_of(prediction: Artifact, store: StoragePath) -> Retrieval:
     return dataclasses.replace(own, vectors=vectors, metric=notes["bank"]["metric"])
 
 
-def gene_sets_of(models: Sequence[Prediction], planted: str | None) -> GeneSets:
-    """Return the gene sets: all, HEG and HVG of the training data; seen and unseen genes; sets of a simulated cohort.
+def gene_sets_of(
+    models: Sequence[Prediction], planted: str | None, files: Mapping[str, str] = MappingProxyType({})
+) -> GeneSets:
+    """Return the gene sets: all, HEG and HVG of the training data; seen and unseen genes; named sets; planted sets.
 
-    Raises ConfigError if two models were trained without different genes.
+    `files` are named sets. Raises ConfigError if two models were trained without different genes, and for a named set
+    that another one has the name of, or none of whose genes is in the panel.
     """
     first = models[0]
     sets = gene_sets(np.asarray(first.meta["training_mean"]), np.asarray(first.meta["training_variance"]), first.genes)
@@ -108,7 +117,26 @@ def gene_sets_of(models: Sequence[Prediction], planted: str | None) -> GeneSets:
             "unseen": [gene for gene in first.genes if gene in unseen],
         }
         sets |= named_sets(split, first.genes)
-    return sets if planted is None else sets | named_sets(planted_sets(planted), first.genes)
+    if planted is not None:
+        sets |= named_sets(planted_sets(planted), first.genes)
+    return sets | _named_files(files, sets, first.genes)
+
+
+def _named_files(files: Mapping[str, str], known: GeneSets, panel: Sequence[str]) -> dict[str, Int64[np.ndarray, "_"]]:
+    """Return the sets of some files; log how many of their genes are in the panel."""
+    members = {name: read_panel(StoragePath.of(file)) for name, file in files.items()}
+    found = named_sets(members, panel)
+    for name, genes in members.items():
+        if name in known:
+            msg = (
+                f"sets: {name!r} is the name of another gene set; the sets are {some(list(known))}: rename it"
+            )
+            raise ConfigError(msg)
+        if name not in found:
+            msg = f"sets.{name}: none of its {len(genes)} genes ({some(genes)}) is in the panel of {len(panel)} genes"
+            raise ConfigError(f"{msg}: train with a panel that has them, or remove the set")
+        logger.info(f"  gene set {name}: {len(found[name])} of {len(genes)} genes are in the panel")
+    return found
 
 
 def planted_sets(folder: str) -> dict[str, list[str]]:

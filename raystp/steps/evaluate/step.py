@@ -4,7 +4,7 @@ import logging
 from dataclasses import asdict
 
 from raystp import tables
-from raystp.artifacts import Artifact, ArtifactWriter, content_id, create_or_open, resolve
+from raystp.artifacts import Artifact, ArtifactWriter, content_id, create_or_open, digest, resolve
 from raystp.cluster.tracking.outbox import tracked
 from raystp.evaluate.metrics.cases import CASES
 from raystp.evaluate.metrics.score import MEAN
@@ -34,6 +34,7 @@ def run(config: EvaluateConfig) -> Artifact:
     inputs: dict[str, Artifact | str] = {f"prediction {number}": one for number, one in enumerate(predictions)}
     if config.planted is not None:
         inputs["planted"] = content_id(StoragePath.of(config.planted))
+    inputs |= {f"set {name}": digest(StoragePath.of(file)) for name, file in config.sets.items()}
     if isinstance(config, CasesEvaluateConfig):
         writer = create_or_open(config, STEP, inputs | config.cases.digests(store))
         if isinstance(writer, Artifact):

@@ -378,7 +378,7 @@ def test_a_patient_of_two_cases_is_on_one_side(cohort: Cohort, tmp_path: Path) -
         ({"targets": None}, "targets: must be spots or cases, got None"),
         ({"targets": "spots"}, "cases: there is no such field"),
         ({"bulk": {"table": "a.csv"}}, "labels of whole cases are now `targets: cases`"),
-        ({"model": "nh2st"}, "needs measured spots .*; from cases can learn: attention"),
+        ({"model": "nh2st"}, "needs measured spots .*; from cases can learn: bleep, attention"),
         ({"split": {"validation_block": 0.2}}, "split.validation_block: there is no such field"),
         ({"bags": {"tiles": 4}}, "`bags.tiles` is now `bag_tiles`"),
         ({"cases": {"scale": "tpm"}}, "cases.scale: Input should be 'counts', 'expression' or 'signed'"),

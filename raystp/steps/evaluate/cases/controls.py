@@ -1,10 +1,12 @@
-"""Controls for scores over cases: the training mean, and ridge from each case's mean features to its label.
+"""Controls for scores over cases: the training mean, and ridge and kNN on each case's mean features.
 
-A model that is not better than this ridge gains nothing from the differences between a case's tiles.
+A model that is not better than these gains nothing from the differences between a case's tiles. The ridge is the closed
+form of a mean of linear predictions of the tiles (Direct Patch-Level of Gustafsson and Rantalainen, 2410.00945), and
+kNN is their fourth model.
 """
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from raystp.artifacts import Artifact
 from raystp.cluster.progress import Progress
@@ -12,23 +14,27 @@ from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.config import RunConfig
 from raystp.evaluate.metrics.cases import CaseOutcome
+from raystp.evaluate.metrics.genes import pcc_per_gene
+from raystp.models.baselines.knn import fit_knn, predict_knn
 from raystp.models.baselines.ridge import fit_ridge, predict_ridge
 from raystp.steps.evaluate.cases.outcomes import HeldOutCases
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.train.cases.cohort import features_of
+from raystp.steps.train.cases.retrieval import CANDIDATES
 
-GENE_MEAN, RIDGE = "gene mean", "ridge on mean features"
+GENE_MEAN, RIDGE, KNN = "gene mean", "ridge on mean features", "kNN on mean features"
 NOTES = {
     GENE_MEAN: "predicts the training mean for every case",
     RIDGE: "uses the mean features over all tiles of a case",
+    KNN: "is the mean label of the training cases with the nearest mean features; their number is chosen among them",
 }
-RIDGE_FOLDS = 5
+FOLDS = 5
 FEWEST_TRAINING_CASES = 2
 """Ridge holds out at least one case to choose its penalty."""
 
 
 def control_outcomes(held: HeldOutCases, model: Prediction, *, run: RunConfig) -> dict[str, CaseOutcome]:
-    """Return the gene mean and, if the training cases are in the table, ridge."""
+    """Return the gene mean and, if the training cases are in the table, ridge and kNN."""
     mean = np.asarray(model.meta["training_mean"], np.float32)
     controls = {GENE_MEAN: held.outcome(np.repeat(mean[None], len(held.cases), axis=0))}
     if len(held.train) < FEWEST_TRAINING_CASES:
@@ -40,9 +46,34 @@ def control_outcomes(held: HeldOutCases, model: Prediction, *, run: RunConfig) -
             rows[position] = row
             progress.add(1)
     features = np.stack(rows)
-    folds = np.unique([case.patient for case in held.train], return_inverse=True)[1] % RIDGE_FOLDS
-    ridge = fit_ridge(features[: len(held.train)], held.labels, groups=folds)
-    return controls | {RIDGE: held.outcome(predict_ridge(ridge, features[len(held.train) :]))}
+    folds = np.unique([case.patient for case in held.train], return_inverse=True)[1] % FOLDS
+    own, queries = features[: len(held.train)], features[len(held.train) :]
+    controls[RIDGE] = held.outcome(predict_ridge(fit_ridge(own, held.labels, groups=folds), queries))
+    near = fit_knn(own, held.labels, k=neighbour_count(own, held.labels, folds))
+    return controls | {KNN: held.outcome(predict_knn(near, queries))}
+
+
+def neighbour_count(
+    features: Float32[np.ndarray, "case feature"],
+    labels: Float32[np.ndarray, "case gene"],
+    folds: Int64[np.ndarray, "case"],
+) -> int:
+    """Return the k of `CANDIDATES` with the highest mean PCC over training cases, each fold predicted by the others.
+
+    Of equal ones the first. At most as many as the smallest training side has; one fold alone chooses nothing.
+    """
+    sides = [folds != fold for fold in np.unique(folds)]
+    fewest = min(int(side.sum()) for side in sides)
+    suited = sorted({min(k, max(1, fewest)) for k in CANDIDATES})
+    if fewest == 0 or len(suited) == 1:
+        return suited[0]
+    scores = []
+    for k in suited:
+        predicted = np.empty_like(labels)
+        for side in sides:
+            predicted[~side] = predict_knn(fit_knn(features[side], labels[side], k=k), features[~side])
+        scores.append(float(pcc_per_gene(predicted, labels)[0].mean()))
+    return suited[int(np.argmax(scores))]
 
 
 def mean_features(work: tuple[Artifact, tuple[str, ...]]) -> Float32[np.ndarray, " feature"]:

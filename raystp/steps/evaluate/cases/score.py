@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from raystp.evaluate.metrics.cases import score_cases
+from raystp.evaluate.metrics.cases import picked_rows, score_cases
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.report.score_tables import cases_text, genes_csv
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
@@ -18,7 +18,7 @@ from raystp.steps.evaluate.report import Evaluation
 def evaluate_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Evaluation:
     """Return scores, notes, report and each gene's score; raises SectionError if no case of the table is predicted."""
     first, held = models[0], held_out_cases(config, models)
-    sets = gene_sets_of(models, config.planted)
+    sets = gene_sets_of(models, config.planted, config.sets)
     outcomes = case_outcomes(held, models, config.run.store)
     controls = control_outcomes(held, first, run=config.run)
     nulls = case_nulls(held, models, config.permutations, config=config)
@@ -27,6 +27,7 @@ def evaluate_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Eva
     for name, outcome in scored.items():
         rng = np.random.default_rng(config.seed)
         rows += score_cases(first.label(name), outcome, sets, rng=rng, null=nulls.get(name), draws=config.draws)
+        rows += picked_rows(first.label(name), outcome, first.genes)
     text = cases_text(rows, list(scored), len(held.cases))
     maps = score_maps(config, models, [slide for case in held.cases for slide in case.slides], planted={})
     rows += maps.rows

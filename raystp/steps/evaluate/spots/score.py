@@ -30,7 +30,7 @@ def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Pr
     for section, warnings in compared.warnings.items():
         for warning in warnings:
             logger.warning(f"  {section}: {warning}")
-    sets = gene_sets_of(models, config.planted)
+    sets = gene_sets_of(models, config.planted, config.sets)
     nulls = spot_nulls(models, spots, tuple(measured), config.permutations, run=config.run)
     controls = control_outcomes(spots, first, measured, planted=config.planted)
     controls |= seen_gene_controls(models, outcomes)

@@ -47,7 +47,7 @@ def _methods() -> list[Row]:
             "needs_index": one.needs_index,
             "needs_gene_text": one.needs_gene_text,
             "trains_encoder": not one.frozen_reason({}),
-            "learns_from_cases": one.cases_fit is not None,
+            "learns_from_cases": one.on_cases is not None,
             "is_default": one.name == DEFAULT,
         }
         for one in METHODS.values()

@@ -128,9 +128,7 @@ def _named_files(files: Mapping[str, str], known: GeneSets, panel: Sequence[str]
     found = named_sets(members, panel)
     for name, genes in members.items():
         if name in known:
-            msg = (
-                f"sets: {name!r} is the name of another gene set; the sets are {some(list(known))}: rename it"
-            )
+            msg = f"sets: {name!r} is the name of another gene set; the sets are {some(list(known))}: rename it"
             raise ConfigError(msg)
         if name not in found:
             msg = f"sets.{name}: none of its {len(genes)} genes ({some(genes)}) is in the panel of {len(panel)} genes"

@@ -105,18 +105,17 @@ def test_bags_that_ranks_embed_apart_give_the_loss_and_gradient_of_one_rank(rank
 
 
 def test_planted_shares_are_retrieved_for_new_cases_and_permuted_labels_give_nothing() -> None:
-    (bags, labels), (new, truth) = _bags(40), _bags(40, seed=1)
-    scores = []
-    for order in (np.arange(40), np.random.default_rng(0).permutation(40)):
+    (bags, labels), (new, truth) = _bags(60), _bags(40, seed=1)
+    options, scores = replace(BAG_FIT, epochs=60, batch_size=20, lr=5e-3, select="last"), []
+    for order in (np.arange(60), *(np.random.default_rng(seed).permutation(60) for seed in range(3))):
         made = setup_bags(OPTIONS, _inputs(bags, labels[order]))
-        options = replace(BAG_FIT, epochs=40, batch_size=20, lr=5e-3, select="last")
         for _ in fit(start(made, options), made.train, options):
             pass
         model = BagBleepPredictor("bleep", ["a", "b", "c", "d"], 6, made.model.eval())  # type: ignore[arg-type]
         predicted = EmbeddedCases.of(model, labels[order], new).predict(Retrieval(k=5))
         scores.append(np.mean([np.corrcoef(predicted[:, gene], truth[:, gene])[0, 1] for gene in range(4)]))
-    assert scores[0] > 0.7
-    assert abs(scores[1]) < 0.35
+    assert scores[0] > 0.8
+    assert abs(np.mean(scores[1:])) < 0.2
 
 
 def test_targets_that_bags_cannot_have_are_refused() -> None:

@@ -17,7 +17,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from raystp.config_values import UnclearValue, classes, field_names, field_type, inner, read_override, read_values
+from raystp.config_values import (
+    FailureLimit,
+    UnclearValue,
+    classes,
+    field_names,
+    field_type,
+    inner,
+    read_override,
+    read_values,
+)
 from raystp.errors import ConfigError
 
 
@@ -63,6 +72,10 @@ class RunConfig(Config):
 
     retry_failed: bool = False
     """Try the rows of a finished artifact's failures table again."""
+
+    max_failed: FailureLimit = 0
+    """Slides or sections that may fail: a number (5), or a share of all (0.01). Up to it the exit status is 0, above it
+    3. They are rows of the failures table in both cases."""
 
 
 R = TypeVar("R", bound=RunConfig)

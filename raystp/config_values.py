@@ -43,6 +43,19 @@ NeighbourCount = Annotated[int | Literal["all"], PlainValidator(_count_or_all)]
 """Type of a field with a number of neighbours, or `all` rows."""
 
 
+def _count_or_share(value: Any) -> int | float:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, float) and 0 <= value <= 1:
+        return value
+    kind, text = "failure_limit", "Input should be a number of slides (5), or a share of them from 0.0 to 1.0 (0.01)"
+    raise PydanticCustomError(kind, text)
+
+
+FailureLimit = Annotated[int | float, PlainValidator(_count_or_share)]
+"""Type of a field with a number of slides (int), or a share of them (float)."""
+
+
 class UnclearValue(yaml.YAMLError):
     """A value that YAML reads in another way than it is meant."""
 

@@ -22,6 +22,7 @@ from raystp.cli.result import (
     USAGE,
     ended,
     facts,
+    failed_slides,
     print_data,
     print_error,
     summary,
@@ -95,7 +96,7 @@ def _run(command: Command) -> int:
     result = step.run(config)
     if isinstance(result, Printed):
         print_data(result.text)
-        return INCOMPLETE if result.failures else DONE
+        return DONE if result.failures <= config.run.max_failed else INCOMPLETE
     if isinstance(result, str):
         print_data(f"{result}\n")
         return ended(command.name, DONE, message=result)
@@ -103,8 +104,9 @@ def _run(command: Command) -> int:
     print_data(summary(result, shown_warnings=SHOWN_WARNINGS if before else 0))
     if before:
         print_data(f"  equal work was finished at {result.manifest.created}: nothing was computed\n")
-    status = INCOMPLETE if result.manifest.failures else DONE
-    return ended(command.name, status, **facts(result), done_before=before)
+    status, said, about = failed_slides(result, config.run.max_failed)
+    print_data(said)
+    return ended(command.name, status, **facts(result), **about, done_before=before)
 
 
 def _step_and_config(command: Command) -> tuple[Any, Any]:

@@ -48,6 +48,18 @@ def failures_of(artifact: "raystp.artifacts.Artifact") -> list[dict[str, str]]:
     return [*artifact.failures().to_pylist(), *expected]
 
 
+def failed_slides(artifact: "raystp.artifacts.Artifact", max_failed: float | int) -> tuple[int, str, dict[str, object]]:
+    """Return the exit status, a line about the failed slides or sections, and the same for the JSON line."""
+    from raystp.steps.failed_slides import allows, failed_names, tried_names  # noqa: PLC0415 -- imports pyarrow
+
+    failed, tried = len(failed_names(artifact)), len(tried_names(artifact))
+    is_allowed = allows(max_failed, failed, tried)
+    verb = "allows" if is_allowed else "does not allow"
+    line = f"  {failed} of {tried} failed; run.max_failed={max_failed} {verb} that\n" if failed else ""
+    facts: dict[str, object] = {"failed_slides": failed, "tried_slides": tried, "max_failed": max_failed}
+    return DONE if is_allowed else INCOMPLETE, line, facts
+
+
 def _first_of_each(failures: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Return the first failure of each slide at each step: one slide may have a row for each damaged tile."""
     first: dict[tuple[str, str], dict[str, str]] = {}

@@ -76,6 +76,31 @@ def test_failures_are_printed_and_the_exit_status_is_3(tmp_path: Path, capsys: p
     assert last["first_failures"] == failures
 
 
+@pytest.mark.parametrize(
+    ("max_failed", "status"), [("0", 3), ("1", 3), ("2", 0), ("0.1", 3), ("0.19", 3), ("0.2", 0), ("1.0", 0)]
+)
+def test_up_to_max_failed_slides_the_exit_status_is_0(
+    max_failed: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures: list[dict[str, object]] = [{"slide": name, "stage": "spots", "reason": "damaged"} for name in "ABB"]
+    words = _spots_done(tmp_path, failures, {"sections": {str(number): {} for number in range(8)}})
+    assert cli.main([*words, "--run.max-failed", max_failed]) == status
+    printed = capsys.readouterr().out.splitlines()
+    verb = "does not allow" if status else "allows"
+    assert printed[-2] == f"  2 of 10 failed; run.max_failed={max_failed} {verb} that"
+    last = json.loads(printed[-1])
+    assert (last["status"], last["exit"]) == ("incomplete" if status else "done", status)
+    assert (last["failures"], last["failed_slides"], last["tried_slides"]) == (3, 2, 10)
+    assert last["max_failed"] == float(max_failed)
+
+
+def test_a_limit_of_failures_is_a_number_or_a_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = _spots_done(tmp_path, [])
+    for wrong in ("-1", "1.5", "many", "true"):
+        assert cli.main([*words, "--run.max-failed", wrong]) == 1
+        assert "Input should be a number of slides (5), or a share of them" in capsys.readouterr().out
+
+
 def test_many_failures_of_one_slide_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("A", f"tile {number}: damaged") for number in range(30)] + [("B", "it has no tile")]
     failures: list[dict[str, object]] = [{"slide": slide, "stage": "embed", "reason": reason} for slide, reason in rows]

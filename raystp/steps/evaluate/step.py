@@ -16,6 +16,7 @@ from raystp.steps.evaluate.predictions import open_models
 from raystp.steps.evaluate.report import Evaluation
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.steps.evaluate.spots.score import evaluate_spots
+from raystp.steps.failed_slides import TRIED
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
@@ -67,6 +68,9 @@ def _finish(config: EvaluateConfig, writer: ArtifactWriter, evaluation: Evaluati
     notes: dict[str, object] = {"summary": "\n".join(summary)}
     if evaluation.warnings:
         notes["warnings"] = dict(evaluation.warnings)
+    if evaluation.failures:
+        scored = {row.section for row in evaluation.rows} - {MEAN}
+        notes[TRIED] = sorted(scored | {str(row["slide"]) for row in evaluation.failures})
     return writer.finish(counts, evaluation.failures, notes)
 
 

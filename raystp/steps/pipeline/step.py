@@ -17,6 +17,7 @@ from raystp.planned import plan_only
 from raystp.steps.complete import step as complete
 from raystp.steps.embed import step as embed
 from raystp.steps.evaluate import step as evaluate
+from raystp.steps.failed_slides import TRIED, tried_names
 from raystp.steps.impute import step as impute
 from raystp.steps.index import step as index
 from raystp.steps.pipeline.chain import StepChain, check_references, planned_steps
@@ -45,6 +46,8 @@ def run(config: PipelineConfig) -> Artifact:
     notes: dict[str, object] = {"summary": summary}
     if warnings := warnings_of_all(found.values()):
         notes["warnings"] = warnings
+    if failures:
+        notes[TRIED] = sorted(set().union(*(tried_names(one) for one in found.values() if one.manifest.step == "tile")))
     return writer.finish({"steps": len(found), **last.manifest.rows}, failures, notes)
 
 

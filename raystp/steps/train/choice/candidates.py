@@ -93,9 +93,17 @@ def flat_fields(changes: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return flat
 
 
+def stored(value: Any) -> Any:
+    """Return a value for a record, which is shared: without the query of a URI, which may hold credentials."""
+    if isinstance(value, list | tuple):
+        return [stored(one) for one in value]
+    return value.partition("?")[0] if isinstance(value, str) and "://" in value else value
+
+
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        is_path = value.startswith(("/", "~/", "./")) or "://" in value
+        return str(stored(value)).rstrip("/").rpartition("/")[2] if is_path else value
     if isinstance(value, list | tuple):
         return "+".join(_text(one) for one in value)
     return json.dumps(value)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raystp.steps.train.choice.candidates import Candidate
+from raystp.steps.train.choice.candidates import Candidate, stored
 from raystp.steps.train.choice.choose import MARGIN, Choice, EpochMean
 
 LISTED = 3
@@ -69,7 +69,8 @@ class Comparison:
 
     def _values(self, number: int) -> dict[str, Any]:
         one = self.candidates[number]
-        return {**one.training, **{f"retrieval.{key}": value for key, value in one.retrieval.items()}}
+        values = {**one.training, **{f"retrieval.{key}": value for key, value in one.retrieval.items()}}
+        return {key: stored(value) for key, value in values.items()}
 
     def _row(self, number: int, found: EpochMean) -> dict[str, Any]:
         return {

@@ -138,6 +138,13 @@ class SpotsTrainConfig(TrainConfig):
         except ValueError:  # of a candidate that does not fit
             return False
 
+    def check_absolute(self) -> None:
+        """Look into the inputs that only a candidate reads as well."""
+        super().check_absolute()
+        for one in self.candidates if self.choose else []:
+            if set(one.training) & self.where:
+                self.changed({**one.training, "choose": None, "fit.select": "last"}, "choose").check_absolute()
+
     @model_validator(mode="after")
     def _can_choose(self) -> "SpotsTrainConfig":
         """Refuse what does not go with a choice by cross-validation."""

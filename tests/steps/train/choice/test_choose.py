@@ -5,7 +5,7 @@ import random
 import pytest
 
 from raystp.errors import ModelError
-from raystp.steps.train.choice.candidates import MOST, Candidate, candidates_of, check_choice
+from raystp.steps.train.choice.candidates import MOST, Candidate, candidates_of, check_choice, stored
 from raystp.steps.train.choice.choose import MARGIN, FoldScore, choose, mean_curve
 
 
@@ -75,6 +75,12 @@ def test_candidates_are_all_combinations_and_a_mapping_sets_several_fields() -> 
     assert found[3].label == "knn.k=9, retrieval k all, weights softmax"
     assert candidates_of({"a": [{"b": 1}], "a.c": [2]}) == [Candidate({"a.b": 1, "a.c": 2}, {})]
     assert candidates_of({}) == [Candidate({}, {})]
+
+
+def test_a_label_names_embeddings_without_their_path_and_credentials() -> None:
+    one = Candidate({"embeddings": ["s3://bucket/embed/a-0f?key=secret", "/store/embed/b-1e", "embed/c"]}, {})
+    assert one.label == "embeddings=a-0f+b-1e+embed/c"
+    assert stored(one.training["embeddings"])[0] == "s3://bucket/embed/a-0f"
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,12 @@ def test_a_candidate_that_cannot_be_trained_is_left_out_with_the_reason(store: S
     assert record["chosen"] == {"knn.k": 9}
 
 
+def test_a_submitted_job_is_refused_a_relative_path_among_the_candidates(store: StoragePath) -> None:
+    config(store, choose={"embeddings": ["embed/tiny", "embed/tiny1"]}).check_absolute()
+    with pytest.raises(ConfigError, match="embeddings: 'here/embed/a' is relative"):
+        config(store, choose={"embeddings": ["embed/tiny", "here/embed/a"]}).check_absolute()
+
+
 def test_a_plain_training_keeps_the_name_that_it_had(store: StoragePath) -> None:
     values = config(store, fit={"select": "last"}, model="bleep").fingerprint_values()
     assert "choose" not in values

@@ -26,6 +26,7 @@ STEPS = {
 
 CHORES = {
     "inspect": "a reference, file or folder -> what it is, what made it, whether it would be read",
+    "plan": "a pipeline -> its tiles, bytes, vectors, hours, requests and dollars, before it is run",
     "publish": "a model [+ its index] -> one folder that `predict` reads anywhere",
     "run": "a folder or table of slides -> the pipeline that a few flags stand for",
     "slides": "a folder, glob, prefix or table of slides -> a slide table of what their headers say, on stdout",

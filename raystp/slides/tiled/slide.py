@@ -109,8 +109,11 @@ class TiledSlide:
 
         A box that cannot be read is skipped here; reading it raises the error.
         """
-        if not isinstance(self._source, RemoteSource) or not len(boxes):
-            return
+        if isinstance(self._source, RemoteSource) and len(boxes):
+            self._source.prefetch(*self.stored_ranges(boxes, tile_px))
+
+    def stored_ranges(self, boxes: Float64[np.ndarray, "tile 3"], tile_px: int) -> tuple[list[int], list[int]]:
+        """Return offset and length of each stored tile that the boxes need, once; nothing for an impossible box."""
         corners: dict[int, list[tuple[int, int, int, int]]] = {}
         for x, y, side in boxes.tolist():
             with contextlib.suppress(SlideError):
@@ -126,7 +129,11 @@ class TiledSlide:
             for plane_offsets, plane_counts in ((level.offsets, level.counts), *level.green_blue):
                 offsets += plane_offsets[stored].tolist()
                 counts += plane_counts[stored].tolist()
-        self._source.prefetch(offsets, counts)
+        return offsets, counts
+
+    def overview_bytes(self) -> int:
+        """Return the bytes of the coarsest level, which finding the tissue reads at most, where it is fine enough."""
+        return int(self._readers[-1].level.counts.sum())
 
     def thumbnail(self, longest: int) -> UInt8[np.ndarray, "row col 3"]:
         """Return the whole slide with `longest` px along its longer side; see `Slide`."""

@@ -25,8 +25,6 @@ STEP = "run"
 CONFIG = RunCommandConfig
 
 Values = dict[str, Any]
-SHORT = ("root", "encoder", "weights", "model", "test")
-"""Fields that the pipeline does not have."""
 
 
 def run(config: RunCommandConfig) -> Artifact:
@@ -47,7 +45,7 @@ def pipeline_values(config: RunCommandConfig) -> Values:
 
     Raises ConfigError for an invalid table, and for measured sections that cannot be divided.
     """
-    given = {name: getattr(config, name) for name in config.model_fields_set if name not in SHORT}
+    given = {name: getattr(config, name) for name in config.model_fields_set if name in PipelineConfig.model_fields}
     rows = read_slide_table(config.slides, config.root, config.run.store)
     measured = [row for row in rows if row.layout]
     values: Values = {"name": config.name, "slides": config.slides}

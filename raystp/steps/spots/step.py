@@ -29,7 +29,9 @@ DEADLINE_S = 1800.0
 
 
 @dataclass(frozen=True)
-class _ReadSection:
+class SectionTask:
+    """One measured section to read."""
+
     row: SlideRow
     target: StoragePath
     counts_layer: str | None
@@ -51,13 +53,12 @@ def run(config: SpotsConfig) -> Artifact:
         return writer
     options = SectionOptions(config.min_counts, config.max_lost, config.allow_mirrored)
     work = [
-        _ReadSection(row, writer.path / "sections" / f"{row.section}.h5ad", config.counts_layer, options)
-        for row in rows
+        SectionTask(row, writer.path / "sections" / f"{row.section}.h5ad", config.counts_layer, options) for row in rows
     ]
     sections: dict[str, SectionEntry] = {}
     failures: list[dict[str, object]] = []
     with session(config.run.address), Progress(STEP, len(work), "section") as progress:
-        for position, result in map_tasks(_read, work, deadline_s=DEADLINE_S, on_crash=_crashed):
+        for position, result in map_tasks(read_one, work, deadline_s=DEADLINE_S, on_crash=_crashed):
             row = rows[position]
             if isinstance(result, str):
                 failures.append({"slide": row.slide, "stage": STEP, "reason": result})
@@ -111,7 +112,7 @@ def _content(path: StoragePath) -> str:
         return "unreadable"
 
 
-def _crashed(work: _ReadSection) -> str:
+def _crashed(work: SectionTask) -> str:
     return (
         f"section {work.row.section!r} ({work.row.counts}) crashed every worker that read it, or took longer than "
         f"{DEADLINE_S:g} s: its file is damaged, or the machine is out of memory; skipped. Check the file, "
@@ -120,7 +121,7 @@ def _crashed(work: _ReadSection) -> str:
 
 
 @failure_as_reason
-def _read(work: _ReadSection) -> SectionEntry:
+def read_one(work: SectionTask) -> SectionEntry:
     """Read one section and write it; return its entry of the manifest."""
     row = work.row
     section, notes = read(_source(row, work.counts_layer, work.options))

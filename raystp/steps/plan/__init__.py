@@ -1,0 +1,1 @@
+"""Command `plan`: what a pipeline would read, write and take, before it is run."""

@@ -1,0 +1,164 @@
+"""plan: a pipeline -> tiles, bytes, vectors, hours, requests and dollars of its steps, before it is run.
+
+Tiles and bytes come from a sample of the slides, which is tiled as `tile` does it. Bytes of tiles follow from headers.
+Training and prediction read vectors alone and are not planned.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raystp.config import read_yaml
+from raystp.errors import ConfigError
+from raystp.slides.table import SlideRow, read_slide_table
+from raystp.steps.embed.config import EmbedConfig
+from raystp.steps.encoder_source import dim_of
+from raystp.steps.pipeline.chain import planned_steps
+from raystp.steps.pipeline.config import PipelineConfig
+from raystp.steps.plan.config import PlanConfig, Prices
+from raystp.steps.plan.rates import encoder_rate
+from raystp.steps.plan.sample import SlideCost, choose, kind_of, measure
+from raystp.steps.plan.text import plan_text
+from raystp.steps.plan.totals import Total, by_kind, total
+from raystp.steps.printed import Printed
+from raystp.steps.run.step import pipeline_values
+from raystp.steps.spots.config import SpotsConfig
+from raystp.steps.tile.config import TileConfig
+from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
+
+STEP = "plan"
+CONFIG = PlanConfig
+
+HOUR_S = 3600.0
+PRECISION_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+WRITES_OF_TILE, WRITES_OF_UNIT = 4, 2
+"""Objects that `tile` writes for a slide, and `embed` for a work unit: a file and its commit record."""
+
+
+def run(config: PlanConfig) -> Printed:
+    """Print the plan; slides of the sample that cannot be read count as failures."""
+    plan = make_plan(config)
+    return Printed(json.dumps(plan, indent=1) + "\n" if config.json else plan_text(plan), len(plan["problems"]))
+
+
+def make_plan(config: PlanConfig) -> dict[str, Any]:
+    """Return the plan as plain JSON values. Raises ConfigError for an invalid pipeline, table or price."""
+    prices = _prices(config.prices)
+    values = pipeline_values(config)
+    steps = planned_steps(PipelineConfig.of(values, "raystp plan"))
+    spots = next((one for one in steps if isinstance(one, SpotsConfig)), None)
+    tiles = {one.name: one for one in steps if isinstance(one, TileConfig)}
+    first = next(iter(tiles.values()))
+    rows = read_slide_table(first.slides, first.root, config.run.store)
+    chosen = choose(rows, config.sample, config.seed)
+    logger.info(f"plan: {len(chosen)} of {len(rows)} slides are opened")
+    costs = {name: measure(chosen, one, spots, threads=config.threads) for name, one in tiles.items()}
+    is_remote = not StoragePath.of(config.run.store).is_local
+    planned = [_tile(rows, one, costs[name], config.rate.get("tile")) for name, one in tiles.items()]
+    for embed in (one for one in steps if isinstance(one, EmbedConfig) and one.encoder.trained is None):
+        name = embed.tiles.rpartition("/")[2]
+        tile_px = (tiles.get(name) or first).tile_px
+        planned += [
+            _embed(rows, one, costs.get(name) or costs[first.name], tile_px=tile_px, config=config)
+            for one in embed.each()
+        ]
+    for one in planned:
+        one["writes"] = one["writes"] if is_remote else Total(0)
+        one["dollars"] = _dollars(one, prices) if config.prices else None
+    main = costs[first.name]
+    problems = {cost.row.slide: cost.problem for cost in main if cost.problem}
+    return {
+        "slides": len(rows),
+        "sampled": len(chosen),
+        "problems": problems,
+        "classes": {kind: _class(kind, of, main) for kind, of in by_kind(rows).items()},
+        "steps": [
+            {key: one.values if isinstance(one, Total) else one for key, one in step.items()} for step in planned
+        ],
+        "not_planned": sorted({str(type(one).__module__).split(".")[2] for one in steps} - {"tile", "embed"}),
+    }
+
+
+def _plain(step: dict[str, Any]) -> dict[str, Any]:
+    return {key: one.values if isinstance(one, Total) else one for key, one in step.items()}
+
+
+def _class(kind: str, rows: Sequence[SlideRow], costs: Sequence[SlideCost]) -> dict[str, Any]:
+    tiles, read = total(rows, costs, lambda one: one.tiles), total(rows, costs, lambda one: one.read_bytes)
+    sampled = [one for one in costs if kind_of(one.row) == kind]
+    failed = sum(bool(one.problem) for one in sampled)
+    return {"slides": len(rows), "sampled": len(sampled), "failed": failed, "tiles": tiles.values, "read": read.values}
+
+
+def _tile(rows: Sequence[SlideRow], config: TileConfig, costs: list[SlideCost], rate: float | None) -> dict[str, Any]:
+    seconds = Total(len(rows) / rate) if rate else total(rows, costs, lambda one: one.tile_s)
+    found = sum(not one.problem for one in costs) / max(len(costs), 1)
+    is_remote = any(not row.path.is_local for row in rows)
+    return {
+        "step": f"tile/{config.name}",
+        "slides": len(rows),
+        "tiles": total(rows, costs, lambda one: one.tiles),
+        "read": total(rows, costs, lambda one: one.overview_bytes),
+        "written": total(rows, costs, lambda one: one.written_bytes),
+        "cpu_hours": seconds.scaled(1 / HOUR_S),
+        "gpu_hours": Total(0),
+        "reads": Total(8 * len(rows) if is_remote else 0),
+        "writes": Total(WRITES_OF_TILE * len(rows) * found),
+        "rate": "given" if rate else "measured",
+    }
+
+
+def _embed(
+    rows: Sequence[SlideRow], embed: EmbedConfig, costs: list[SlideCost], *, tile_px: int, config: PlanConfig
+) -> dict[str, Any]:
+    name = embed.encoder.name
+    rate = encoder_rate(embed, costs, tile_px, config.rate.get(name), gpu=config.gpu)
+    tiles = total(rows, costs, lambda one: one.tiles)
+    units = total(rows, costs, lambda one: math.ceil(one.tiles / embed.unit_tiles))
+    dim = dim_of(embed.encoder, embed.features)
+    hours = None if rate.tiles_per_s is None else tiles.scaled(1 / rate.tiles_per_s / HOUR_S)
+    return {
+        "step": f"embed/{embed.name}",
+        "encoder": name,
+        "dim": dim,
+        "tiles": tiles,
+        "read": total(rows, costs, lambda one: one.read_bytes),
+        "written": tiles.scaled(dim * PRECISION_BYTES[embed.precision]),
+        "cpu_hours": Total(0) if rate.is_gpu else hours,
+        "gpu_hours": hours if rate.is_gpu else Total(0),
+        "reads": total(rows, costs, lambda one: one.requests),
+        "writes": units.scaled(WRITES_OF_UNIT),
+        "rate": rate.source if rate.tiles_per_s is None else f"{rate.tiles_per_s:.3g} tiles/s, {rate.source}",
+    }
+
+
+def _dollars(step: dict[str, Any], prices: Prices) -> Total | None:
+    """Return the price of a step, with one month of its results; None where its hours are unknown."""
+    if step["cpu_hours"] is None or step["gpu_hours"] is None:
+        return None
+    parts = [
+        step["reads"].scaled(prices.get_per_1000 / 1000),
+        step["writes"].scaled(prices.put_per_1000 / 1000),
+        step["read"].scaled(prices.read_per_gb / 1e9),
+        step["written"].scaled(prices.stored_per_gb_month / 1e9),
+        step["cpu_hours"].scaled(prices.cpu_hour),
+        step["gpu_hours"].scaled(prices.gpu_hour),
+    ]
+    return Total(sum(one.value for one in parts), sum(one.half for one in parts))  # all grow with the tiles
+
+
+def _prices(path: str | None) -> Prices:
+    if path is None:
+        return Prices()
+    try:
+        return Prices.model_validate(read_yaml(Path(path), Prices))
+    except ValueError as error:
+        msg = (
+            f"prices: {path} is not valid: {str(error).splitlines()[2].strip() if error.args else error}; it may have "
+        )
+        raise ConfigError(msg + ", ".join(Prices.model_fields)) from None

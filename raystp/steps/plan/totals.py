@@ -1,0 +1,59 @@
+"""Totals of a cohort from a sample of it, with 95 % intervals.
+
+A stratified estimate: the total of each kind of slide is its number times the mean of its sample, and the variances of
+the kinds are added (Cochran, Sampling Techniques, chapter 5). A kind that was sampled whole has no variance.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raystp.slides.table import SlideRow
+from raystp.steps.plan.sample import SlideCost, kind_of
+
+Z95 = 1.96
+
+
+@dataclass(frozen=True)
+class Total:
+    """A sum over all slides, and half the width of its 95 % interval."""
+
+    value: float
+    half: float = 0.0
+
+    def scaled(self, factor: float) -> "Total":
+        """Return the total in another unit."""
+        return Total(self.value * factor, self.half * factor)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The total as plain JSON values."""
+        return {"value": self.value, "half_width": self.half}
+
+
+def total(rows: Sequence[SlideRow], sample: Sequence[SlideCost], of: Callable[[SlideCost], float]) -> Total:
+    """Return the sum of a quantity over the rows; slides that cannot be read count with what they take, nothing."""
+    sizes = Counter(kind_of(row) for row in rows)
+    groups: dict[str, list[float]] = defaultdict(list)
+    for cost in sample:
+        groups[kind_of(cost.row)].append(of(cost))
+    value = variance = 0.0
+    for kind, size in sizes.items():
+        found = np.asarray(groups.get(kind, ()), np.float64)
+        if not len(found):
+            continue
+        value += size * float(found.mean())
+        if 1 < len(found) < size:
+            variance += size**2 * (1 - len(found) / size) * float(found.var(ddof=1)) / len(found)
+    return Total(value, Z95 * math.sqrt(variance))
+
+
+def by_kind(rows: Sequence[SlideRow]) -> dict[str, list[SlideRow]]:
+    """Return the rows of each kind, in the order of their names."""
+    groups: dict[str, list[SlideRow]] = defaultdict(list)
+    for row in rows:
+        groups[kind_of(row)].append(row)
+    return {kind: groups[kind] for kind in sorted(groups)}

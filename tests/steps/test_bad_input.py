@@ -248,7 +248,7 @@ SAID = {
 def test_counts_that_are_none_are_told_with_spot_and_gene_and_nothing_is_written(tmp_path: Path, kind: str) -> None:
     file = StoragePath.of(BAD[kind](tmp_path / f"{kind}.h5ad"))
     row = SlideRow("S1", StoragePath.of("a.svs"), "P1", 0.5, "scverse", file, None, "S1", None)
-    said = spots.read_one(spots.SectionTask(row, StoragePath.of(tmp_path / "out" / "S1.h5ad"), None, SectionOptions()))
+    said = spots.read_one(spots.SpotsTask(row, StoragePath.of(tmp_path / "out" / "S1.h5ad"), None, SectionOptions()))
     assert isinstance(said, str)
     assert "section 'S1'" in said
     assert SAID[kind] in said

@@ -33,7 +33,8 @@ class PipelineConfig(StepConfig[TrackedRun]):
     """The configs of the steps; each holds only what differs from the step's defaults."""
 
     slides: Annotated[str, Location("demo")]
-    """As for `raystp tile`; rows of a table with `layout` and `counts` are measured sections."""
+    """A slide table, a folder, glob or prefix of slides, or `demo/<name>` for the table of a demo cohort. Rows with
+    `layout` and `counts` are measured sections."""
 
     spots: SpotsValues = Field(default_factory=dict)
     """As for `raystp spots`. Where all trainings have `targets: cases` and this is empty, no spots are read."""

@@ -44,7 +44,16 @@ def encoder_rate(
 
 
 def _measured(config: EmbedConfig, cost: SlideCost, tile_px: TilePixels) -> EncoderRate:
-    """Time batches until `ENOUGH_S` have passed; a first one warms up. On a CPU the time is that of all its threads."""
+    """Time batches until `ENOUGH_S` have passed; a first one warms up. On a CPU one thread encodes: CPU-seconds."""
+    before_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # waiting threads would count
+    try:
+        return _timed(config, cost, tile_px)
+    finally:
+        torch.set_num_threads(before_threads)
+
+
+def _timed(config: EmbedConfig, cost: SlideCost, tile_px: TilePixels) -> EncoderRate:
     is_gpu = torch.cuda.is_available()
     encoder = with_features(source_of(config.encoder, config.run.store).build(), config.features)
     device = "cuda" if is_gpu else "cpu"

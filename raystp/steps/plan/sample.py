@@ -21,7 +21,7 @@ from raystp.expression.readers.options import SectionOptions
 from raystp.slides.open import Slide, open_header, read_cost
 from raystp.slides.table import SlideRow
 from raystp.steps.spots.config import SpotsConfig
-from raystp.steps.spots.step import SectionTask, read_one
+from raystp.steps.spots.step import SpotsTask, read_one
 from raystp.steps.tile.checks import SectionScale
 from raystp.steps.tile.config import TileConfig
 from raystp.steps.tile.work import TileTask, tile_slide
@@ -96,7 +96,7 @@ def _measure(row: SlideRow, tile: TileConfig, spots: SpotsConfig | None, folder:
     if spots is not None:
         section = folder / "sections" / f"{row.section}.h5ad"
         options = SectionOptions(spots.min_counts, spots.max_lost, spots.allow_mirrored)
-        entry = read_one(SectionTask(row, section, spots.counts_layer, options))
+        entry = read_one(SpotsTask(row, section, spots.counts_layer, options))
         if isinstance(entry, str):
             return SlideCost(row, problem=entry)
         by_pitch: Any = entry["notes"].get("mpp_by_pitch")

@@ -7,13 +7,14 @@ Training and prediction read vectors alone and are not planned.
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raystp.config import read_yaml
 from raystp.errors import ConfigError
-from raystp.slides.table import SlideRow, read_slide_table
+from raystp.slides.table import read_slide_table
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.encoder_source import dim_of
 from raystp.steps.pipeline.chain import planned_steps
@@ -22,7 +23,7 @@ from raystp.steps.plan.config import PlanConfig, Prices
 from raystp.steps.plan.rates import encoder_rate
 from raystp.steps.plan.sample import SlideCost, choose, kind_of, measure
 from raystp.steps.plan.text import plan_text
-from raystp.steps.plan.totals import Total, by_kind, total
+from raystp.steps.plan.totals import Total, total
 from raystp.steps.printed import Printed
 from raystp.steps.run.step import pipeline_values
 from raystp.steps.spots.config import SpotsConfig
@@ -36,6 +37,8 @@ CONFIG = PlanConfig
 
 HOUR_S = 3600.0
 PRECISION_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+READS_OF_TILE = 8
+"""Requests for a slide's header, its coarsest level and the id of its content, about."""
 WRITES_OF_TILE, WRITES_OF_UNIT = 4, 2
 """Objects that `tile` writes for a slide, and `embed` for a work unit: a file and its commit record."""
 
@@ -56,27 +59,28 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
     first = next(iter(tiles.values()))
     rows = read_slide_table(first.slides, first.root, config.run.store)
     chosen = choose(rows, config.sample, config.seed)
+    sizes = Counter(kind_of(row) for row in rows)
+    is_remote = not StoragePath.of(config.run.store).is_local
     logger.info(f"plan: {len(chosen)} of {len(rows)} slides are opened")
     costs = {name: measure(chosen, one, spots, threads=config.threads) for name, one in tiles.items()}
-    is_remote = not StoragePath.of(config.run.store).is_local
-    planned = [_tile(rows, one, costs[name], config.rate.get("tile")) for name, one in tiles.items()]
+    planned = [_tile(sizes, one, costs[name], config.rate.get("tile")) for name, one in tiles.items()]
     for embed in (one for one in steps if isinstance(one, EmbedConfig) and one.encoder.trained is None):
         name = embed.tiles.rpartition("/")[2]
         tile_px = (tiles.get(name) or first).tile_px
         planned += [
-            _embed(rows, one, costs.get(name) or costs[first.name], tile_px=tile_px, config=config)
+            _embed(sizes, one, costs.get(name) or costs[first.name], tile_px=tile_px, config=config)
             for one in embed.each()
         ]
     for one in planned:
-        one["writes"] = one["writes"] if is_remote else Total(0)
-        one["dollars"] = _dollars(one, prices) if config.prices else None
+        one["writes"] = one["writes"] if is_remote else Total(0.0)
+        one["dollars"] = _dollars(one, prices) if config.prices else "-"
     main = costs[first.name]
     problems = {cost.row.slide: cost.problem for cost in main if cost.problem}
     return {
         "slides": len(rows),
         "sampled": len(chosen),
         "problems": problems,
-        "classes": {kind: _class(kind, of, main) for kind, of in by_kind(rows).items()},
+        "classes": {kind: _class({kind: sizes[kind]}, main) for kind in sorted(sizes)},
         "steps": [
             {key: one.values if isinstance(one, Total) else one for key, one in step.items()} for step in planned
         ],
@@ -88,51 +92,58 @@ def _plain(step: dict[str, Any]) -> dict[str, Any]:
     return {key: one.values if isinstance(one, Total) else one for key, one in step.items()}
 
 
-def _class(kind: str, rows: Sequence[SlideRow], costs: Sequence[SlideCost]) -> dict[str, Any]:
-    tiles, read = total(rows, costs, lambda one: one.tiles), total(rows, costs, lambda one: one.read_bytes)
-    sampled = [one for one in costs if kind_of(one.row) == kind]
+def _class(sizes: Mapping[str, int], costs: Sequence[SlideCost]) -> dict[str, Any]:
+    tiles, read = total(sizes, costs, lambda one: one.tiles), total(sizes, costs, lambda one: one.read_bytes)
+    sampled = [one for one in costs if kind_of(one.row) in sizes]
     failed = sum(bool(one.problem) for one in sampled)
-    return {"slides": len(rows), "sampled": len(sampled), "failed": failed, "tiles": tiles.values, "read": read.values}
+    return {
+        "slides": sum(sizes.values()),
+        "sampled": len(sampled),
+        "failed": failed,
+        "tiles": tiles.values,
+        "read": read.values,
+    }
 
 
-def _tile(rows: Sequence[SlideRow], config: TileConfig, costs: list[SlideCost], rate: float | None) -> dict[str, Any]:
-    seconds = Total(len(rows) / rate) if rate else total(rows, costs, lambda one: one.tile_s)
+def _tile(sizes: Mapping[str, int], config: TileConfig, costs: list[SlideCost], rate: float | None) -> dict[str, Any]:
+    slides = sum(sizes.values())
+    seconds = Total(slides / rate) if rate else total(sizes, costs, lambda one: one.tile_s)
     found = sum(not one.problem for one in costs) / max(len(costs), 1)
-    is_remote = any(not row.path.is_local for row in rows)
+    is_remote = any(not one.row.path.is_local for one in costs)
     return {
         "step": f"tile/{config.name}",
-        "slides": len(rows),
-        "tiles": total(rows, costs, lambda one: one.tiles),
-        "read": total(rows, costs, lambda one: one.overview_bytes),
-        "written": total(rows, costs, lambda one: one.written_bytes),
+        "slides": slides,
+        "tiles": total(sizes, costs, lambda one: one.tiles),
+        "read": total(sizes, costs, lambda one: one.overview_bytes),
+        "written": total(sizes, costs, lambda one: one.written_bytes),
         "cpu_hours": seconds.scaled(1 / HOUR_S),
-        "gpu_hours": Total(0),
-        "reads": Total(8 * len(rows) if is_remote else 0),
-        "writes": Total(WRITES_OF_TILE * len(rows) * found),
+        "gpu_hours": Total(0.0),
+        "reads": Total(float(READS_OF_TILE * slides) if is_remote else 0.0),
+        "writes": Total(float(WRITES_OF_TILE * slides * found)),
         "rate": "given" if rate else "measured",
     }
 
 
 def _embed(
-    rows: Sequence[SlideRow], embed: EmbedConfig, costs: list[SlideCost], *, tile_px: int, config: PlanConfig
+    sizes: Mapping[str, int], embed: EmbedConfig, costs: list[SlideCost], *, tile_px: int, config: PlanConfig
 ) -> dict[str, Any]:
     name = embed.encoder.name
     rate = encoder_rate(embed, costs, tile_px, config.rate.get(name), gpu=config.gpu)
-    tiles = total(rows, costs, lambda one: one.tiles)
-    units = total(rows, costs, lambda one: math.ceil(one.tiles / embed.unit_tiles))
-    dim = dim_of(embed.encoder, embed.features)
+    tiles = total(sizes, costs, lambda one: one.tiles)
+    units = total(sizes, costs, lambda one: math.ceil(one.tiles / embed.unit_tiles))
+    dim = dim_of(embed.encoder.model_copy(update={"weights": None, "sha256": None}), embed.features)
     hours = None if rate.tiles_per_s is None else tiles.scaled(1 / rate.tiles_per_s / HOUR_S)
     return {
         "step": f"embed/{embed.name}",
         "encoder": name,
         "dim": dim,
         "tiles": tiles,
-        "read": total(rows, costs, lambda one: one.read_bytes),
-        "written": tiles.scaled(dim * PRECISION_BYTES[embed.precision]),
-        "cpu_hours": Total(0) if rate.is_gpu else hours,
-        "gpu_hours": hours if rate.is_gpu else Total(0),
-        "reads": total(rows, costs, lambda one: one.requests),
-        "writes": units.scaled(WRITES_OF_UNIT),
+        "read": total(sizes, costs, lambda one: one.read_bytes),
+        "written": tiles.scaled(float(dim * PRECISION_BYTES[embed.precision])),
+        "cpu_hours": Total(0.0) if rate.is_gpu else hours,
+        "gpu_hours": hours if rate.is_gpu else Total(0.0),
+        "reads": total(sizes, costs, lambda one: one.requests),
+        "writes": units.scaled(float(WRITES_OF_UNIT)),
         "rate": rate.source if rate.tiles_per_s is None else f"{rate.tiles_per_s:.3g} tiles/s, {rate.source}",
     }
 
@@ -158,7 +169,6 @@ def _prices(path: str | None) -> Prices:
     try:
         return Prices.model_validate(read_yaml(Path(path), Prices))
     except ValueError as error:
-        msg = (
-            f"prices: {path} is not valid: {str(error).splitlines()[2].strip() if error.args else error}; it may have "
-        )
-        raise ConfigError(msg + ", ".join(Prices.model_fields)) from None
+        reason = " ".join(str(error).split("[type=")[0].split())
+        msg = f"prices: {path} is not valid: {reason}; it may have {', '.join(Prices.model_fields)}"
+        raise ConfigError(msg) from None

@@ -41,9 +41,9 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _number(total: dict[str, float] | None) -> str:
-    if total is None:
-        return "unknown"
+def _number(total: dict[str, float] | str | None) -> str:
+    if total is None or isinstance(total, str):
+        return total or "unknown"
     value = total["value"]
     shown = f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"  # noqa: PLR2004 -- digits
     return shown + _interval(total)

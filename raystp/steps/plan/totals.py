@@ -5,13 +5,12 @@ the kinds are added (Cochran, Sampling Techniques, chapter 5). A kind that was s
 """
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from raystp.slides.table import SlideRow
 from raystp.steps.plan.sample import SlideCost, kind_of
 
 Z95 = 1.96
@@ -34,9 +33,11 @@ class Total:
         return {"value": self.value, "half_width": self.half}
 
 
-def total(rows: Sequence[SlideRow], sample: Sequence[SlideCost], of: Callable[[SlideCost], float]) -> Total:
-    """Return the sum of a quantity over the rows; slides that cannot be read count with what they take, nothing."""
-    sizes = Counter(kind_of(row) for row in rows)
+def total(sizes: Mapping[str, int], sample: Sequence[SlideCost], of: Callable[[SlideCost], float]) -> Total:
+    """Return the sum of a quantity over slides, of which `sizes` has the number of each kind.
+
+    Slides that cannot be read count with what they take, nothing.
+    """
     groups: dict[str, list[float]] = defaultdict(list)
     for cost in sample:
         groups[kind_of(cost.row)].append(of(cost))
@@ -49,11 +50,3 @@ def total(rows: Sequence[SlideRow], sample: Sequence[SlideCost], of: Callable[[S
         if 1 < len(found) < size:
             variance += size**2 * (1 - len(found) / size) * float(found.var(ddof=1)) / len(found)
     return Total(value, Z95 * math.sqrt(variance))
-
-
-def by_kind(rows: Sequence[SlideRow]) -> dict[str, list[SlideRow]]:
-    """Return the rows of each kind, in the order of their names."""
-    groups: dict[str, list[SlideRow]] = defaultdict(list)
-    for row in rows:
-        groups[kind_of(row)].append(row)
-    return {kind: groups[kind] for kind in sorted(groups)}

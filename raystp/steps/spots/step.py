@@ -29,7 +29,7 @@ DEADLINE_S = 1800.0
 
 
 @dataclass(frozen=True)
-class SectionTask:
+class SpotsTask:
     """One measured section to read."""
 
     row: SlideRow
@@ -53,7 +53,7 @@ def run(config: SpotsConfig) -> Artifact:
         return writer
     options = SectionOptions(config.min_counts, config.max_lost, config.allow_mirrored)
     work = [
-        SectionTask(row, writer.path / "sections" / f"{row.section}.h5ad", config.counts_layer, options) for row in rows
+        SpotsTask(row, writer.path / "sections" / f"{row.section}.h5ad", config.counts_layer, options) for row in rows
     ]
     sections: dict[str, SectionEntry] = {}
     failures: list[dict[str, object]] = []
@@ -112,7 +112,7 @@ def _content(path: StoragePath) -> str:
         return "unreadable"
 
 
-def _crashed(work: SectionTask) -> str:
+def _crashed(work: SpotsTask) -> str:
     return (
         f"section {work.row.section!r} ({work.row.counts}) crashed every worker that read it, or took longer than "
         f"{DEADLINE_S:g} s: its file is damaged, or the machine is out of memory; skipped. Check the file, "
@@ -121,7 +121,7 @@ def _crashed(work: SectionTask) -> str:
 
 
 @failure_as_reason
-def read_one(work: SectionTask) -> SectionEntry:
+def read_one(work: SpotsTask) -> SectionEntry:
     """Read one section and write it; return its entry of the manifest."""
     row = work.row
     section, notes = read(_source(row, work.counts_layer, work.options))

@@ -9,7 +9,7 @@ import torch
 from raystp.encoders.encoder import encode
 from raystp.encoders.stages import with_features
 from raystp.errors import RaystpError, failure_reason
-from raystp.slides.open import open_header, read_tiles
+from raystp.slides.open import open_header, read_tiles_or_fail
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.encoder_source import source_of
 from raystp.steps.plan.sample import SlideCost
@@ -67,7 +67,8 @@ def _timed(config: EmbedConfig, cost: SlideCost, tile_px: TilePixels) -> Encoder
             boxes = cost.boxes[start : start + BATCH]
             clock = time.perf_counter if is_gpu else time.process_time
             before = clock()
-            encode(encoder, read_tiles(slide, boxes, tile_px), device=device, precision=config.precision, batch=BATCH)
+            pixels, _ = read_tiles_or_fail(slide, boxes, tile_px)  # a damaged tile is white
+            encode(encoder, pixels, device=device, precision=config.precision, batch=BATCH)
             if number or len(cost.boxes) <= BATCH:
                 done, seconds = done + len(boxes), seconds + clock() - before
             if done and time.monotonic() - began > ENOUGH_S:

@@ -13,12 +13,13 @@ from PIL import Image
 
 from raystp import tables
 from raystp.artifacts import resolve
-from raystp.errors import ConfigError
+from raystp.errors import ConfigError, ModelError
 from raystp.expression.training_set import load_training_set
-from raystp.models.arrays import encoder_weights
+from raystp.models.arrays import encoder_weights, tower_identity
 from raystp.models.methods import METHODS
 from raystp.models.training.fit import fit
 from raystp.models.training.setup import start
+from raystp.steps.embedding_source import open_embeddings_for
 from raystp.steps.train.config import TrainConfig
 from raystp.steps.train.spots import plan as spots
 from raystp.steps.train.spots.config import SpotsTrainConfig
@@ -151,3 +152,14 @@ def test_tiles_that_do_not_fit_the_encoder_are_refused_before_any_worker(toy_sto
     (folders[0] / "tiles").symlink_to(folders[1] / "tiles")
     with pytest.raises(ConfigError, match=r"has tiles of several sizes \('16\.0 um', '32\.0 um'\)"):
         _learner(_values(toy_store, "bleep", tiles="tile/both"))
+
+
+def test_a_model_with_an_encoder_of_its_own_reads_the_embeddings_of_that_encoder_only(toy_store: StoragePath) -> None:
+    model = finish(toy_store, "train", "own", {})
+    identity = tower_identity(model.manifest.fingerprint)
+    tile = {"side": SIDE * MPP, "pixels": 32, "patients": PATIENTS}
+    finish(toy_store, "embed", "own", tile | {"encoder": {"trained": "train/own"}, "encoder_identity": identity})
+    meta = {"trained_tower": True}
+    assert open_embeddings_for(meta, toy_store.uri, "embed/own", model.path).manifest.name == "own"
+    with pytest.raises(ModelError, match=r"is of another encoder \(seed:0\), and .* with encoder\.trained="):
+        open_embeddings_for(meta, toy_store.uri, "embed/toy", model.path)

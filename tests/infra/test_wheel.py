@@ -1,0 +1,85 @@
+"""The wheel: built from the clone, installed into a clean environment, and used there without the clone."""
+
+import os
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.faults
+
+USE_THE_API = """
+import raystp as rs
+with rs.open_slide("slide.png", mpp=0.5) as slide:
+    boxes = rs.tile_grid(slide, tile_um=16)
+    tiles = rs.read_tiles(slide, boxes[:2], tile_px=224)
+print(rs.__version__, rs.__file__, len(boxes), rs.encode(rs.load_encoder("tiny"), tiles).shape)
+print(rs.open_artifact("tile/default").table()["slide"].tolist())
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.glob("raystp-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel, and with the other packages of this one by a path file."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text("\n".join(site.getsitepackages()))  # its own path files are not read
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "bin"
+
+
+def test_the_wheel_has_the_package_and_its_licence_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    ours = {str(path.relative_to(ROOT)) for path in (ROOT / "raystp").rglob("*.py")}
+    assert ours <= set(names)
+    rest = [name for name in names if not name.startswith("raystp/") and ".dist-info/" not in name]
+    assert rest == []
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_command_line_and_the_api_work_without_the_clone(environment: Path, tmp_path: Path) -> None:
+    pixels = np.full((400, 400, 3), 240, np.uint8)
+    pixels[60:340, 60:340] = (150, 80, 160)
+    Image.fromarray(pixels).save(tmp_path / "slide.png")
+    (tmp_path / "slides.csv").write_text("slide,path,patient,mpp\nS1,slide.png,P1,0.5\n")
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def call(*words: str) -> str:
+        program, *arguments = words
+        command = [str(environment / program), *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    shown = call("raystp", "--help")
+    assert "tile" in shown
+    if "--version" in shown:
+        assert "0." in call("raystp", "--version")
+    assert "1 slides" in call("raystp", "tile", "--set", "slides=slides.csv", "--set", "tile_um=16")
+    first, second = call("python", "-c", USE_THE_API).splitlines()
+    version, file, tiles, *shape = first.split(" ", 3)
+    assert file.startswith(str(environment.parent))
+    assert (version[:2], int(tiles) > 1, shape) == ("0.", True, ["(2, 64)"])
+    assert second == "['S1']"

@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults check clean
+.PHONY: help demo test test-faults check docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,5 +35,8 @@ bench-%: $(STAMP)  ## bench-read, -embed, -s3, -scale, -plan, -train, -serve: fi
 check: $(STAMP)  ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-clean:  ## remove the environment and what the demo left
-	@rm -rf $(VENV) demo
+docs: $(STAMP)  ## the documentation as a site, in site/; broken links are errors
+	@$(BIN)/pip install -q -c constraints-cpu.txt -e '.[docs]' && $(BIN)/mkdocs build --strict
+
+clean:  ## remove the environment, and what the demo and the documentation left
+	@rm -rf $(VENV) demo site

@@ -71,16 +71,18 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __version__: str
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name of `__all__` when it is first used."""
-    if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("raystp")
-    if name not in _MODULE_OF:
-        msg = f"module 'raystp' has no attribute {name!r}; it has {', '.join(__all__)}"
-        raise AttributeError(msg)
-    found = getattr(importlib.import_module(f"raystp.api.{_MODULE_OF[name]}"), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # a type checker knows every name, and refuses others
+
+    def __getattr__(name: str) -> Any:
+        """Import a name of `__all__` when it is first used."""
+        if name == "__version__":
+            return importlib.import_module("importlib.metadata").version("raystp")
+        if name not in _MODULE_OF:
+            msg = f"module 'raystp' has no attribute {name!r}; it has {', '.join(__all__)}"
+            raise AttributeError(msg)
+        found = getattr(importlib.import_module(f"raystp.api.{_MODULE_OF[name]}"), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

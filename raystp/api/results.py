@@ -64,7 +64,7 @@ class StepResult:
     @property
     def failures(self) -> pd.DataFrame:
         """Slides, sections or tiles that failed: `slide`, `stage`, `reason`; empty if there are none."""
-        return self.artifact.failures().to_pandas()
+        return _to_pandas(self.artifact.failures())
 
     @property
     def tables(self) -> list[str]:
@@ -155,7 +155,9 @@ def open_artifact(reference: str | Path, *, store: str | Path = "store") -> Step
 
 
 def _read(file: StoragePath) -> pd.DataFrame:
-    if file.name.endswith(".csv"):
-        return pv.read_csv(io.BytesIO(file.read_bytes())).to_pandas()
-    table: pa.Table = file.read_table()
-    return table.to_pandas()
+    return _to_pandas(pv.read_csv(io.BytesIO(file.read_bytes())) if file.name.endswith(".csv") else file.read_table())
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame

@@ -1,0 +1,50 @@
+"""The documentation: every page is in the site, every link between pages has a target, every API module is shown."""
+
+import pkgutil
+import re
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+import raystp.api
+from tests.conftest import ROOT
+
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def _listed(nav: object) -> Iterator[str]:
+    """Yield the pages of a navigation, in order."""
+    if isinstance(nav, str):
+        yield nav
+    elif isinstance(nav, list):
+        for one in nav:
+            yield from _listed(one)
+    elif isinstance(nav, dict):
+        for one in nav.values():
+            yield from _listed(one)
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    assert sorted(_listed(nav)) == PAGES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_to_a_page_or_heading_has_its_target(page: str) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / "docs" / page).read_text()):
+        name, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        file = ROOT / "docs" / (name or page)
+        headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE) if file.is_file() else []
+        slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        if not file.is_file() or (anchor and anchor not in slugs):
+            broken.append(target)
+    assert broken == []
+
+
+def test_the_reference_shows_every_module_of_the_api() -> None:
+    shown = re.findall(r"^::: raystp\.api\.(\w+)$", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
+    assert sorted(shown) == sorted(one.name for one in pkgutil.iter_modules(raystp.api.__path__))

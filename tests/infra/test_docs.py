@@ -1,4 +1,4 @@
-"""The documentation: every page is in the site, every link between pages has a target, every API module is shown."""
+"""The documentation: the site's navigation has pages that exist, every link between pages has a target, every API module is shown."""
 
 import pkgutil
 import re
@@ -25,9 +25,10 @@ def _listed(nav: object) -> Iterator[str]:
             yield from _listed(one)
 
 
-def test_every_page_is_in_the_navigation_once() -> None:
-    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    assert sorted(_listed(nav)) == PAGES
+def test_the_navigation_has_existing_pages_once() -> None:
+    listed = list(_listed(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert sorted(set(listed)) == sorted(listed)
+    assert set(listed) <= set(PAGES)
 
 
 @pytest.mark.parametrize("page", PAGES)

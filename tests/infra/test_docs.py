@@ -1,4 +1,4 @@
-"""The documentation: the site's navigation has pages that exist, every link between pages has a target, every API module is shown."""
+"""The documentation: pages of the navigation exist, every link has its target, every module of the API is shown."""
 
 import pkgutil
 import re

@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from raystp import tables
 from raystp.artifacts import Artifact, resolve
+from raystp.errors import ModelError
 from raystp.models.store import load_model
 from raystp.steps.embed import step as embed
 from raystp.steps.impute import step as impute
@@ -132,3 +133,25 @@ def test_a_tower_trained_from_pixels_is_an_encoder_and_predicts(
     prediction = impute.run(impute.CONFIG.of({**sources, "index": "index/pixels", "k": 10}))
     assert "patient-C" in prediction.manifest.notes["slides"]
     assert resolve(str(smoke_store), "impute/pixels", "impute").manifest.failures == 0
+
+
+def test_a_model_that_predicts_at_once_reads_the_embeddings_of_its_own_tower_and_no_others(smoke_store: Path) -> None:
+    values = {"tiles": "tile/smoke", "embeddings": None, "encoder": {"name": "tiny"}, "model": "attention"}
+    fit = {"epochs": 2, "batch_size": 2, "encoder_lr": 1e-5}
+    split = {"test": ["patient-C"], "validation_block": 0.2}
+    augment = {"stain": "hed", "stain_strength": 0.1}
+    changes = {"bags": {"parts": 8}, "split": split, "augment": augment, "fit": fit}
+    model = train.run(_config(smoke_store, "direct", **values, **changes))
+    assert all(
+        np.isfinite(score) for score in model.table("epochs.parquet", tables.EPOCHS)["validation_pcc"].to_pylist()
+    )
+    run = {"store": str(smoke_store)}
+    sources: dict[str, Any] = {"name": "direct", "model": "train/direct", "run": run}
+    with pytest.raises(
+        ModelError, match=r"is of another encoder \(seed:0\), and .* run `raystp embed` with encoder.tr"
+    ):
+        impute.run(impute.CONFIG.of({**sources, "embeddings": "embed/smoke"}))
+    wanted = {"name": "direct", "tiles": "tile/smoke", "encoder": {"trained": "train/direct"}}
+    embed.run(embed.CONFIG.of({**wanted, "run": {**run, "encoders": 1}}))
+    prediction = impute.run(impute.CONFIG.of({**sources, "embeddings": "embed/direct"}))
+    assert prediction.manifest.failures == 0

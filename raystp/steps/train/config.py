@@ -8,14 +8,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, create_model, field_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from raystp.config import Choices, Config, StepConfig, set_field
 from raystp.errors import ConfigError
 from raystp.expression.genes.panel_config import PanelConfig
 from raystp.models.method import Method, NoOptions, Options
 from raystp.models.methods import METHODS
-from raystp.models.training.options import FitOptions
+from raystp.models.training.options import ENCODER_FIELDS, FitOptions
 from raystp.steps.input_config import OptionalEmbeddingNames
 from raystp.steps.run_config import SlideRun, TrackedRun
 from raystp.steps.train.choice.candidates import flat_fields
@@ -159,11 +159,30 @@ class TrainConfig(StepConfig[TrainRun]):
             raise ValueError(msg)
         return name
 
+    @property
+    def encoder_options_given(self) -> list[str]:
+        """Fields of an image encoder's training that are not the defaults."""
+        default = FitOptions()
+        return [f"fit.{name}" for name in ENCODER_FIELDS if getattr(self.fit, name) != getattr(default, name)]
+
+    @model_validator(mode="after")
+    def _encoder_options_are_read(self: T) -> T:
+        given = self.encoder_options_given
+        if given and not self.trains_encoder:
+            msg = (
+                f"{' and '.join(given)}: only where an image encoder is trained from pixels: set `tiles` and "
+                f"`encoder`, or remove {'it' if len(given) == 1 else 'them'}"
+            )
+            raise ValueError(msg)
+        return self
+
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed; options of other methods and paths of the panel are left out."""
         values = super().fingerprint_values()
         if not self.neighbour_mean:
             values.pop("neighbour_mean")  # as before the field existed
+        if not self.trains_encoder:  # the same
+            values["fit"] = {key: value for key, value in values["fit"].items() if key not in ENCODER_FIELDS}
         values["panel"] = {key: value for key, value in values["panel"].items() if key != "file"}
         values["panel"]["listed"] = self.panel.file is not None
         return {key: value for key, value in values.items() if key == self.model or key not in METHODS}

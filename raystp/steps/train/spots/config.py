@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from raystp.config import Config, Location
 from raystp.encoders.augment.options import Augmentation
 from raystp.models.methods import METHODS
-from raystp.models.training.options import ENCODER_FIELDS, FitOptions
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.train.choice.candidates import CV, Candidate, candidates_of, check_choice
 from raystp.steps.train.config import SplitConfig, TrainConfig, is_mapping, with_method_options, with_published_fit
@@ -200,19 +199,10 @@ class SpotsTrainConfig(TrainConfig):
             raise ValueError(msg)
         return self
 
-    @model_validator(mode="after")
-    def _read_from_pixels_only(self) -> "SpotsTrainConfig":
-        """Refuse options of the encoder's training where no encoder is trained."""
-        if self.trains_encoder:
-            return self
-        given = [f"fit.{name}" for name in ENCODER_FIELDS if getattr(self.fit, name) != getattr(FitOptions(), name)]
-        given += ["augment"] if self.augment != Augmentation() else []
-        if given:
-            msg = (
-                f"{' and '.join(given)}: only where an image encoder is trained: set `tiles` and `encoder`, or remove "
-            )
-            raise ValueError(msg + ("it" if len(given) == 1 else "them"))
-        return self
+    @property
+    def encoder_options_given(self) -> list[str]:
+        """Fields of an image encoder's training that are not the defaults."""
+        return [*super().encoder_options_given, *(["augment"] if self.augment != Augmentation() else [])]
 
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed: of the parts, those that the method reads; files count by their digests."""
@@ -221,7 +211,6 @@ class SpotsTrainConfig(TrainConfig):
             values[method.name] = {key: value for key, value in values[method.name].items() if key != "members"}
         values["encoder"] = self.encoder.fingerprint_values() if self.encoder is not None else None
         if not self.trains_encoder:  # as before these fields existed
-            values["fit"] = {key: value for key, value in values["fit"].items() if key not in ENCODER_FIELDS}
             values.pop("augment")
         values["text"] = self.text.fingerprint_values()
         if not self.retrieval.compare:

@@ -12,12 +12,13 @@ def _published_fit(options: Mapping[str, object]) -> FitOptions:
 
 
 def _why_frozen(options: Mapping[str, object]) -> str:
-    if options.get("context", "gene") in {"gene", "none"}:
+    context = options.get("context", "gene")
+    if context in {"gene", "none"}:
         return ""
-    return (
-        f"with genequery.context={options['context']} each batch of genes reads all spots of a section, so every tile "
-        "is encoded once per batch: set genequery.context to gene or none"
-    )
+    why = "reads a map of each tile, where a trained encoder gives one row"
+    if context == "spot":
+        why = "reads all spots of a section in each batch of genes, so every tile is encoded once per batch"
+    return f"genequery.context={context} {why}: set genequery.context to gene or none"
 
 
 GENEQUERY = Method(

@@ -113,7 +113,7 @@ def encoder_weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
             {},
             r"'ridge' cannot be trained from `tiles`, because it is fitted at once.*can be: bleep, mclstexp, ",
         ),
-        ("genequery", {"genequery": {"context": "spot"}}, "genequery.context=spot .* reads all spots of a section"),
+        ("genequery", {"genequery": {"context": "spot"}}, r"genequery\.context=spot reads all spots of a section"),
         ("nh2st", {"nh2st": {"tokens": 4}}, r"nh2st\.tokens=4 reads a map"),
         ("bleep", {"neighbour_mean": 4}, "`neighbour_mean` averages cached features"),
         ("bleep", {"encoder": {"trained": "train/toy"}}, r"encoder\.trained: a training starts from"),

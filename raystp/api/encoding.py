@@ -23,7 +23,7 @@ def load_encoder(
     Example:
         >>> encoder = rs.load_encoder("tiny")
         >>> encoder.dim, encoder.tile_px
-        (64, 224)
+        (128, 224)
     """
     return build(EncoderSpec(name, weights, sha256, random, seed))
 
@@ -46,7 +46,7 @@ def encode(
         >>> with rs.open_slide(cohort / "slides" / "unmeasured.svs") as slide:
         ...     tiles = rs.read_tiles(slide, rs.tile_grid(slide)[:2])
         >>> rs.encode(rs.load_encoder("tiny"), tiles).shape
-        (2, 64)
+        (2, 128)
     """
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return encoders.encode(encoder, tiles, device=chosen, precision=precision)

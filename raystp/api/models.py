@@ -29,7 +29,7 @@ def load_model(reference: str | Path, *, store: str | Path = "store") -> Predict
     Example:
         >>> model = rs.load_model("train/smoke-ridge", store=store)
         >>> model.kind, len(model.genes), model.d_image
-        ('ridge', 280, 64)
+        ('ridge', 280, 128)
     """
     text = str(reference)
     if not text.startswith("train/") and is_published(text):

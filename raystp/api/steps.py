@@ -58,8 +58,8 @@ def tile_slides(slides: str | Path, **fields: Any) -> StepResult:
 
     Example:
         >>> tiles = rs.tile_slides(cohort / "slides.csv", spots="spots/smoke", name="smoke", store=store)
-        >>> tiles.table()[["slide", "mpp"]].iloc[0].tolist()
-        ['patient-A', 0.5]
+        >>> tiles.table()["slide"].tolist()[:2]
+        ['patient-A', 'patient-B']
     """
     return _artifact("tile", slides=slides, **fields)
 
@@ -75,7 +75,7 @@ def embed_tiles(tiles: Reference, *, encoder: str | Mapping[str, Any] = "tiny", 
         >>> embedded = rs.embed_tiles("tile/smoke", encoder="tiny", name="smoke", store=store)
         >>> vectors = embedded.table("embeddings/patient-A")["vector"]
         >>> len(vectors[0])
-        64
+        128
     """
     chosen = {"name": encoder} if isinstance(encoder, str) else dict(encoder)
     return _artifact("embed", tiles=tiles, encoder=chosen, **fields)
@@ -117,7 +117,8 @@ def build_index(model: Reference, *, spots: Reference, embeddings: Reference, **
 
     Example:
         >>> index = rs.build_index(
-        ...     "train/smoke-bleep", spots="spots/smoke", embeddings="embed/smoke", shards=2, name="smoke", store=store
+        ...     "train/smoke-bleep", spots="spots/smoke", embeddings="embed/smoke", shards=2, name="smoke-bleep",
+        ...     store=store,
         ... )
         >>> index.table()["patient"].unique().tolist()
         ['patient-A', 'patient-B']
@@ -159,7 +160,7 @@ def evaluate_predictions(predictions: Sequence[Reference], *, spots: Reference, 
 
     Example:
         >>> scored = rs.evaluate_predictions(
-        ...     ["impute/smoke-gene_mean"], spots="spots/smoke", permutations=0, draws=10, name="example", store=store,
+        ...     ["impute/smoke-gene_mean"], spots="spots/smoke", permutations=0, draws=100, name="example", store=store,
         ...     run={"tracking": "none"},
         ... )
         >>> "PCC" in set(scored.table()["metric"])

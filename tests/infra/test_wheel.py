@@ -81,5 +81,5 @@ def test_the_command_line_and_the_api_work_without_the_clone(environment: Path, 
     first, second = call("python", "-c", USE_THE_API).splitlines()
     version, file, tiles, *shape = first.split(" ", 3)
     assert file.startswith(str(environment.parent))
-    assert (version[:2], int(tiles) > 1, shape) == ("0.", True, ["(2, 64)"])
+    assert (version[:2], int(tiles) > 1, shape) == ("0.", True, ["(2, 128)"])
     assert second == "['S1']"

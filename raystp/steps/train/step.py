@@ -121,7 +121,7 @@ def train_all(config: TrainConfig, configs: Sequence[TrainConfig]) -> list[Artif
 def model_or_reason(config: TrainConfig) -> Artifact | str:
     """Run a training without messages; return its model, or why these options and spots allow none."""
     level = logger.level
-    logger.setLevel(logging.ERROR)  # what is said of the whole training side is said once, at the end
+    logger.setLevel(logging.ERROR)  # messages about the whole training side are logged once, at the end
     try:
         return run(config)
     except (ModelError, ConfigError) as error:

@@ -43,7 +43,7 @@ def augment_tiles(
 ) -> UInt8[np.ndarray, "tile row column 3"]:
     """Return square tiles, changed at random; `rows` are their numbers in the training set.
 
-    1.5 ms a tile of 224 px for `hed`, 2 ms for `macenko`, .1 ms without a stain, on one core.
+    0.9 ms of one core a tile of 224 px for `hed`, 1.7 ms for `macenko`, 0.3 ms without a stain.
     """
     if not options.changes_tiles:
         return tiles

@@ -168,6 +168,39 @@ def test_a_pipeline_is_done_once_and_a_lost_step_alone_is_done_again(smoke_store
     assert {role for role in kept if kept[role] != again[role]} == {"impute path-ridge"}
 
 
+@pytest.mark.ray
+@pytest.mark.faults
+def test_embeddings_completion_and_an_ensemble_are_composed_in_one_run(smoke_store: Path) -> None:
+    fit = {"epochs": 2, "batch_size": 16, "accumulate_batches": 1}
+    split = {"train": ["patient-A", "patient-B"], "test": ["patient-C"]}
+    train = [
+        {"model": "ensemble", "ensemble": {"members": ["train/mixed-bleep", "train/mixed-ridge"]}},
+        {"model": "bleep", "fit": fit, "embeddings": ["embed/views"], "completed": None},
+        {"model": "ridge", "neighbour_mean": 3, "completed": None},
+        {"model": "ridge", "name": "completed"},
+    ]
+    config = _config(
+        name="mixed",
+        embed=[{"name": "plain"}, {"name": "views", "views": "rotations"}],
+        complete={"method": "median", "genes": {"share": 0.3}},
+        train=train,
+        shared={"panel": {"variable": 30}, "split": split},
+        evaluate={"permutations": 1},
+        run={"store": str(smoke_store), "tracking": "none"},
+    )
+    found = pipeline.path(config)
+    assert list(found)[:5] == ["spots", "tile", "embed plain", "embed views", "complete"]
+    assert found["train completed"].manifest.notes["completed"] is not None
+    read = [found[f"impute mixed-{model}"].manifest.inputs for model in ("ensemble", "bleep", "ridge")]
+    assert [[key for key in one if key.startswith("embeddings")] for one in read] == [
+        ["embeddings", "embeddings 2"],
+        ["embeddings"],
+        ["embeddings", "embeddings 2"],
+    ]
+    assert "index" not in read[0]
+    assert pipeline.path(config)["evaluate"].manifest == found["evaluate"].manifest
+
+
 CASES: dict[str, Any] = {"targets": "cases", "cases": {"table": "demo/smoke", "scale": "counts"}, **TRAIN}
 
 

@@ -21,12 +21,13 @@ class MedianOptions:
 class LinearOptions:
     """Options of the linear completion."""
 
-    alpha: float = 1000.0
-    """The ridge penalty. On one section of HER2ST, penalties of 30 to 1,000 gave errors of .224 to .193."""
+    alpha: float = 300.0
+    """The ridge penalty. With `draws`, chosen on two sections of HER2ST, each completing the other: MSE .199, against
+    .237 with a penalty of 1,000 and 4 masks, and .218 at best with one mask."""
     neighbours: int = 6
     """Spots whose mean is an input; 0 for the spot alone."""
-    draws: int = 4
-    """Random masks per training section."""
+    draws: int = 16
+    """Random masks per training section; each is a further set of rows to fit."""
     seed: int = 0
 
     def __post_init__(self) -> None:

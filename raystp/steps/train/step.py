@@ -88,17 +88,23 @@ def _run_chosen(config: SpotsTrainConfig) -> Artifact:
     writer = create_or_open(config, STEP, inputs_of(config, sources) | compared)
     if isinstance(writer, Artifact):
         return writer
-    began = time.monotonic()
-    chosen = choose_on_folds(folds_of(config, sources), lambda configs: train_all(config, configs))
-    seconds = time.monotonic() - began
-    for label, reason in chosen.record["failed"].items():
-        logger.warning(f"  {label} is left out: {reason}")
-    logger.info(f"  {chosen_sentence(chosen.record)}")
-    final = open_sources(chosen.config)
-    writer = writer.describing(chosen.config, inputs_of(chosen.config, final) | compared)
-    plan = _plan(chosen.config, final)
-    plan = replace(plan, meta=plan.meta | {"cv": chosen.record})
-    return _run_plan(chosen.config, writer, plan, {"choice_seconds": seconds})
+    with _session(config):  # one for the folds and the training after them
+        began = time.monotonic()
+        chosen = choose_on_folds(folds_of(config, sources), lambda configs: train_all(config, configs))
+        seconds = time.monotonic() - began
+        for label, reason in chosen.record["failed"].items():
+            logger.warning(f"  {label} is left out: {reason}")
+        logger.info(f"  {chosen_sentence(chosen.record)}")
+        final = open_sources(chosen.config)
+        writer = writer.describing(chosen.config, inputs_of(chosen.config, final) | compared)
+        plan = _plan(chosen.config, final)
+        plan = replace(plan, meta=plan.meta | {"cv": chosen.record})
+        return _run_plan(chosen.config, writer, plan, {"choice_seconds": seconds})
+
+
+def _session(config: TrainConfig) -> AbstractContextManager[None]:
+    """Return Ray's session; none for a training in this process."""
+    return nullcontext() if is_in_process() and config.run.workers == 1 else session(config.run.address)
 
 
 def train_all(config: TrainConfig, configs: Sequence[TrainConfig]) -> list[Artifact | str]:
@@ -109,7 +115,7 @@ def train_all(config: TrainConfig, configs: Sequence[TrainConfig]) -> list[Artif
     if is_in_process() and config.run.workers == 1:
         return [model_or_reason(one) for one in configs]
     found: list[Artifact | str] = [""] * len(configs)
-    with session(config.run.address), Progress("folds", len(configs), "training") as progress:
+    with Progress("folds", len(configs), "training") as progress:
         for position, model in map_trainings(
             model_or_reason, configs, _resources(config), concurrent=config.run.concurrent
         ):
@@ -207,8 +213,7 @@ def _train(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> tupl
         parameters=writer.config,
         progress=None if is_hosted() else writer.path / "training" / "progress.json",
     )
-    alone = is_in_process() and resources.workers == 1
-    with nullcontext() if alone else session(run.address), _shown(work.progress, config.fit.epochs) as progress:
+    with _session(config), _shown(work.progress, config.fit.epochs) as progress:
         answer = train(work, resources, folder=writer.path / "training", name=writer.fingerprint)
         rows: list[dict[str, Any]] = answer["epochs"]
         chosen = next(row for row in rows if row["epoch"] == answer["chosen"])

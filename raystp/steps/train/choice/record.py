@@ -59,7 +59,9 @@ class Comparison:
             better = choice.best[others[0]]
             found += f", preferred to {self._label(others[0])} ({better.pcc:.3f}) within {MARGIN}"
         elif others:
-            found += f", next {choice.best[others[0]].pcc:.3f} ({self._label(others[0])})"
+            after = choice.best[others[0]]
+            why = "; its error is above the gene mean's" if after.is_above_gene_mean else ""
+            found += f", next {after.pcc:.3f} ({self._label(others[0])}{why})"
         if self.plain is not None and math.isfinite(self.plain.pcc):
             found += f"; plain training {self.plain.pcc:.3f}"
         return f"{' and '.join(parts)}: {found}" if parts else f"nothing to choose: {found}"

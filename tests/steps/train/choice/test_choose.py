@@ -7,6 +7,7 @@ import pytest
 from raystp.errors import ModelError
 from raystp.steps.train.choice.candidates import MOST, Candidate, candidates_of, check_choice, stored
 from raystp.steps.train.choice.choose import MARGIN, FoldScore, choose, mean_curve
+from raystp.steps.train.choice.record import Comparison
 
 
 def scores(candidate: int, **folds: list[float | None]) -> list[FoldScore]:
@@ -75,6 +76,26 @@ def test_candidates_are_all_combinations_and_a_mapping_sets_several_fields() -> 
     assert found[3].label == "knn.k=9, retrieval k all, weights softmax"
     assert candidates_of({"a": [{"b": 1}], "a.c": [2]}) == [Candidate({"a.b": 1, "a.c": 2}, {})]
     assert candidates_of({}) == [Candidate({}, {})]
+
+
+def _sentence(rows: list[FoldScore], *, plain: bool = False, trained: bool = True) -> str:
+    choice = choose(rows)
+    candidates = candidates_of({"knn.k": [5, 9]}) if len(choice.best) > 1 else [Candidate({}, {})]
+    last = mean_curve(rows, 0)[-1] if plain else None
+    folds = {"A": ["A"], "B": ["B"]}
+    return Comparison(candidates, "section", folds, choice, {}, trained, 6, last).sentence()
+
+
+def test_the_sentence_says_what_was_chosen_and_why() -> None:
+    one, two = scores(0, A=[0.1, 0.3], B=[0.1, 0.2]), scores(1, A=[0.4, 0.1], B=[0.4, 0.1])
+    over = "over 2 folds (sections A, B)"
+    assert _sentence(one, plain=True) == f"2 of 6 epochs: mean PCC 0.250 {over}; plain training 0.250"
+    assert _sentence(one + two) == f"1 of 6 epochs and knn.k=9: mean PCC 0.400 {over}, next 0.250 (knn.k=5)"
+    assert _sentence(one[::2], trained=False) == f"nothing to choose: mean PCC 0.100 {over}"
+    level = [FoldScore(1, fold, 0, 0.2505) for fold in "AB"]
+    assert _sentence(one + level).endswith(f"{over}, preferred to knn.k=9 (0.251) within 0.002")
+    poor = [FoldScore(1, fold, 0, 0.9, 2.0, 1.0) for fold in "AB"]
+    assert _sentence(one + poor).endswith("next 0.900 (knn.k=9; its error is above the gene mean's)")
 
 
 def test_a_label_names_embeddings_without_their_path_and_credentials() -> None:

@@ -4,7 +4,7 @@ The default keeps patients whole. A split by section is for data of one patient:
 then be on the training side. The split records it (`same_patient`), and every score is printed with it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,6 +111,21 @@ def leave_one_out(patients: Mapping[str, str]) -> tuple[Literal["patient", "sect
     for section, patient in patients.items():
         named.setdefault(patient, []).append(section)
     return "patient", named
+
+
+def patient_folds(patients: Iterable[str], count: int | Literal["patient"], *, seed: int = 0) -> list[tuple[str, ...]]:
+    """Divide patients at random into `count` folds whose sizes differ by at most one, or into one fold per patient.
+
+    Each patient is in exactly one fold. The result depends on the set of names and the seed, not on the order. Raises
+    ConfigError for fewer than two folds, and for more folds than patients.
+    """
+    names = sorted(set(patients))
+    folds = len(names) if count == "patient" else count
+    if not 2 <= folds <= len(names):  # noqa: PLR2004 -- one fold leaves nobody to train on
+        msg = f"folds: {folds} folds of {len(names)} patients: set 2 to {len(names)}, or add patients"
+        raise ConfigError(msg)
+    order = np.random.default_rng(seed).permutation(len(names)).tolist()
+    return [tuple(sorted(names[number] for number in order[fold::folds])) for fold in range(folds)]
 
 
 def spatial_block(xy: Float[np.ndarray, "spot 2"], share: float) -> Bool[np.ndarray, "spot"]:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raystp.errors import ConfigError, LeakError, SectionError
-from raystp.expression.folds import spatial_block, split_by_patient, split_by_section
+from raystp.expression.folds import patient_folds, spatial_block, split_by_patient, split_by_section
 
 HER2ST = {"B4": "B", "C2": "C", "C3": "C", "C4": "C"}
 
@@ -73,3 +73,16 @@ def test_both_sides_of_a_block_have_spots() -> None:
         spatial_block(xy[:1], 0.5)
     with pytest.raises(ConfigError, match=r"must be between 0 and 1, got 1\.0"):
         spatial_block(xy, 1.0)
+
+
+def test_every_patient_is_in_exactly_one_fold_and_folds_are_of_about_equal_size() -> None:
+    patients = [f"P{number}" for number in range(13)]
+    folds = patient_folds([*patients, "P3", "P3"], 5, seed=1)
+    assert sorted(name for fold in folds for name in fold) == sorted(patients)
+    assert sorted(len(fold) for fold in folds) == [2, 2, 3, 3, 3]
+    assert patient_folds(reversed(patients), 5, seed=1) == folds
+    assert patient_folds(patients, 5, seed=2) != folds
+    assert sorted(patient_folds(patients, "patient")) == sorted((name,) for name in patients)
+    for count in (1, 14):
+        with pytest.raises(ConfigError, match=f"{count} folds of 13 patients: set 2 to 13"):
+            patient_folds(patients, count)

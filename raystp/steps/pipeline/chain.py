@@ -17,6 +17,7 @@ from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.index.config import IndexConfig
 from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble, method_of
+from raystp.steps.pipeline.folds import PLANNED, Fold, check_folds, folds_of
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.tile.config import TileConfig
 from raystp.steps.train.config import TrainConfig
@@ -45,6 +46,10 @@ class StepChain:
     execute: Execute
     made: dict[str, str] = field(default_factory=dict)
     """`step/name` of each artifact of the pipeline -> the reference that later steps read."""
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    """Reference -> artifact, of those that exist."""
+    folds: list[Fold] = field(default_factory=list)
+    """The folds, once they are known."""
     foreign: list[tuple[str, str, str]] = field(default_factory=list)
     """References to artifacts that the pipeline does not make: role of the reader, step, reference."""
 
@@ -62,12 +67,33 @@ class StepChain:
         sources["embeddings"] = embeddings[0] if len(embeddings) == 1 else embeddings
         if (completion := config.completion()) is not None and measured is not None:
             sources["completed"] = self._step("complete", "complete", sources, completion)
-        predictions = {one["name"]: self._model(one, sources) for one in sorted(config.models(), key=is_ensemble)}
-        if not predictions:
+        if not config.models():
             return
+        if config.folds is None:
+            self._score(sources, measured, None)
+            return
+        for fold in self._folds(measured, embeddings):
+            self._score(sources, measured, fold)
+
+    def _score(self, sources: Values, measured: str | None, fold: Fold | None) -> None:
+        """Train all models, predict with them and evaluate: once, or for one fold."""
+        config = self.config
+        predictions = {one["name"]: self._model(one, sources, fold) for one in sorted(config.models(), key=is_ensemble)}
         ordered = [predictions[one["name"]] for one in config.models()]
         scored = {**config.against(measured), "predictions": ordered}
-        self._step("evaluate", "evaluate", scored, config.evaluate)
+        if fold is None:
+            self._step("evaluate", "evaluate", scored, config.evaluate)
+            return
+        name = fold.named(config.evaluate.get("name", config.name))
+        self._step("evaluate", f"evaluate fold {fold.number}", scored, {**config.evaluate, "name": name})
+
+    def _folds(self, measured: str | None, embeddings: list[str]) -> list[Fold]:
+        """Return the folds; while the embeddings do not exist, one that stands for all."""
+        check_folds(self.config)
+        if any(name not in self.artifacts for name in (measured, *embeddings) if name is not None):
+            return [PLANNED]
+        self.folds = folds_of(self.config, self.artifacts[measured] if measured is not None else None, embeddings)
+        return self.folds
 
     def _embed(self, values: Values, sources: Values) -> str:
         role, tiles = _role("embed", values, self.config.embeddings()), self.config.tiles()
@@ -77,13 +103,16 @@ class StepChain:
             raise ConfigError(msg)
         return self._step("embed", role, {"tiles": sources["tiles"]}, self._exact(values, role, tiles="tile"))
 
-    def _model(self, values: Values, sources: Values) -> str:
+    def _model(self, values: Values, sources: Values, fold: Fold | None) -> str:
         """Train one model and predict with it; a model with a trained image encoder embeds the tiles with that."""
+        whole = values["name"]
+        values = values if fold is None else fold.train(values)
         name, role = values["name"], f"train {values['name']}"
         values = self._exact(values, role, embeddings="embed", tiles="tile", completed="complete")
         values = self._with_members(values, role)
         artifact = self.execute("train", role, _read_by(values, sources), values)
         model = self._made("train", name, artifact)
+        self.made[f"train/{whole}"] = model  # an ensemble of a fold has the members of that fold
         inputs = {**sources, "model": model, "name": name}
         if is_ensemble(values) and artifact is not None:
             inputs["embeddings"] = _read_embeddings(artifact)
@@ -97,7 +126,8 @@ class StepChain:
         method = METHODS.get(method_of(values))  # a training of an unknown method has a fault of its own
         if method is not None and method.needs_index:
             inputs["index"] = self._step("index", f"index {name}", _indexed(values, inputs), self.config.index)
-        return self._step("impute", f"impute {name}", inputs, self.config.impute)
+        only = {} if fold is None or fold is PLANNED else {"slides": list(fold.slides)}
+        return self._step("impute", f"impute {name}", inputs, {**self.config.impute, **only})
 
     def _with_members(self, values: Values, role: str) -> Values:
         """Return an ensemble's values with exact references to the members that the pipeline trains."""
@@ -135,6 +165,8 @@ class StepChain:
     def _made(self, step: str, name: str, artifact: Artifact | None) -> str:
         planned = f"{step}/{name}"
         self.made[planned] = planned if artifact is None else artifact.path.uri
+        if artifact is not None:
+            self.artifacts[self.made[planned]] = artifact
         return self.made[planned]
 
 

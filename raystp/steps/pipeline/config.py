@@ -1,10 +1,10 @@
 """Configuration of `raystp pipeline`: the configs of its steps, each holding only what differs from the defaults."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from raystp.config import Location, StepConfig
+from raystp.config import Config, Location, StepConfig
 from raystp.config_values import ValuesOf
 from raystp.errors import ConfigError
 from raystp.models.methods import CASES_DEFAULT, DEFAULT, METHODS
@@ -27,6 +27,19 @@ TrainValues = Annotated[Values, ValuesOf(TrainConfig)]
 IndexValues = Annotated[Values, ValuesOf(IndexConfig)]
 ImputeValues = Annotated[Values, ValuesOf(ImputeConfig)]
 EvaluateValues = Annotated[Values, ValuesOf(EvaluateConfig)]
+
+
+class FoldsConfig(Config):
+    """Cross-validation over patients."""
+
+    count: Annotated[int, Field(ge=2)] | Literal["patient"] = 5
+    """Folds of about equally many patients; `patient` makes one fold per patient (leave one patient out)."""
+
+    seed: int = 0
+    """Of the random division of the patients."""
+
+    validation: bool = False
+    """Whether the patients of the next fold validate: they choose epoch and k, and are not trained on."""
 
 
 class PipelineConfig(StepConfig[TrackedRun]):
@@ -68,7 +81,22 @@ class PipelineConfig(StepConfig[TrackedRun]):
     evaluate: EvaluateValues = Field(default_factory=dict)
     """As for `raystp evaluate`; on cases, its `cases` are those of the first training."""
 
+    folds: FoldsConfig | None = None
+    """Train, predict and evaluate once per fold of patients, and end with a table of all folds, their mean and standard
+    deviation. A number is short for `{count: number}`. `split` of the trainings has no `test` then."""
+
     run: TrackedRun = Field(default_factory=TrackedRun)
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _short(cls, folds: Any) -> Any:
+        is_count = folds == "patient" or (isinstance(folds, int) and not isinstance(folds, bool))
+        return {"count": folds} if is_count else folds
+
+    def fingerprint_values(self) -> dict[str, Any]:
+        """Return what is computed, without `folds` where there are none."""
+        values = super().fingerprint_values()
+        return values if self.folds is not None else {key: one for key, one in values.items() if key != "folds"}
 
     def models(self) -> list[Values]:
         """Return the train configs, each with its own name."""

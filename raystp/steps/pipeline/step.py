@@ -6,13 +6,14 @@ where it stopped.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from raystp.artifacts import Artifact, create_or_open, open_artifact
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact
 from raystp.cluster.session import session
+from raystp.evaluate.metrics.folds import folds_csv, folds_text
 from raystp.planned import plan_only
 from raystp.steps.complete import step as complete
 from raystp.steps.embed import step as embed
@@ -22,6 +23,8 @@ from raystp.steps.impute import step as impute
 from raystp.steps.index import step as index
 from raystp.steps.pipeline.chain import StepChain, check_references, planned_steps
 from raystp.steps.pipeline.config import PipelineConfig, Values
+from raystp.steps.pipeline.fold_table import scores_of_folds
+from raystp.steps.pipeline.folds import Fold
 from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
 from raystp.steps.train import step as train
@@ -35,20 +38,33 @@ STEPS: dict[str, Any] = {one.STEP: one for one in (spots, tile, embed, complete,
 
 def run(config: PipelineConfig) -> Artifact:
     """Run all steps that are not done; write a manifest that lists their artifacts and failures."""
-    found = path(config)
+    found, folds = _walk(config)
     writer = create_or_open(config, STEP, found)
     if isinstance(writer, Artifact):
         return writer
     failures = [row for one in found.values() for row in one.failures().to_pylist()]
     last = list(found.values())[-1]
     head = [last.manifest.notes["summary"]] if "summary" in last.manifest.notes else []
+    if folds:
+        head = [_write_folds(writer, {fold.number: found[f"evaluate fold {fold.number}"] for fold in folds}, folds)]
     summary = "\n".join([*head, *(f"{role}: {one.path}" for role, one in found.items())])
     notes: dict[str, object] = {"summary": summary}
+    if folds:
+        notes["folds"] = {str(fold.number): {"test": fold.test, "slides": fold.slides} for fold in folds}
     if warnings := warnings_of_all(found.values()):
         notes["warnings"] = warnings
     if failures:
         notes[TRIED] = sorted(set().union(*(tried_names(one) for one in found.values() if one.manifest.step == "tile")))
     return writer.finish({"steps": len(found), **last.manifest.rows}, failures, notes)
+
+
+def _write_folds(writer: ArtifactWriter, evaluations: Mapping[int, Artifact], folds: Sequence[Fold]) -> str:
+    """Write `folds.csv` and `folds.txt`, and return the text."""
+    scores = scores_of_folds(evaluations, folds)
+    text = folds_text(scores, len(folds))
+    (writer.path / "folds.csv").write_bytes(folds_csv(scores, len(folds)).encode())
+    (writer.path / "folds.txt").write_bytes(f"{text}\n".encode())
+    return text
 
 
 def warnings_of_all(artifacts: Iterable[Artifact]) -> dict[str, list[str]]:
@@ -95,6 +111,11 @@ def path(config: PipelineConfig) -> dict[str, Artifact]:
 
     All configs, and all references to artifacts that exist already, are checked before the first step starts.
     """
+    return _walk(config)[0]
+
+
+def _walk(config: PipelineConfig) -> tuple[dict[str, Artifact], list[Fold]]:
+    """Return what `path` returns, and the folds where the config has any."""
     check_references(config)
     found: dict[str, Artifact] = {}
 
@@ -104,5 +125,6 @@ def path(config: PipelineConfig) -> dict[str, Artifact]:
         return found[role]
 
     with session(config.run.address):
-        StepChain(config, execute).walk()
-    return found
+        chain = StepChain(config, execute)
+        chain.walk()
+    return found, chain.folds

@@ -1,0 +1,99 @@
+"""Folds of a pipeline: every patient is tested once, choices stay within a fold, and only what is missing is done."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from raystp.artifacts import resolve
+from raystp.errors import ConfigError
+from raystp.steps.pipeline import step as pipeline
+from raystp.steps.pipeline.chain import planned_steps
+from raystp.steps.pipeline.config import PipelineConfig
+from raystp.steps.pipeline.folds import Fold
+
+
+def _config(**changes: Any) -> PipelineConfig:
+    train = {"panel": {"variable": 30}, "model": "ridge"}
+    return pipeline.CONFIG.of({"name": "cv", "slides": "demo/smoke", "train": train, "folds": 3, **changes})
+
+
+def test_a_number_is_short_for_folds_and_no_folds_change_no_fingerprint() -> None:
+    assert _config(folds=5).folds == _config(folds={"count": 5}).folds
+    by_patient = _config(folds="patient").folds
+    assert by_patient is not None
+    assert by_patient.count == "patient"
+    assert "folds" not in _config(folds=None, train={"split": {"test": ["P"]}}).fingerprint_values()
+    with pytest.raises(ConfigError, match=r"folds\.count"):
+        _config(folds=1)
+
+
+def test_each_step_of_a_fold_has_a_name_of_its_own_and_holds_out_the_folds_patients() -> None:
+    names = [(type(one).__name__, one.name) for one in planned_steps(_config())][-3:]
+    assert names == [
+        ("SpotsTrainConfig", "cv-fold1"),
+        ("ImputeConfig", "cv-fold1"),
+        ("SpotsEvaluateConfig", "cv-fold1"),
+    ]
+    fold = Fold(2, ("P1", "P2"), ("P3",), ("a", "b"))
+    values = {"name": "cv", "split": {"protocol": "patient"}}
+    assert fold.train(values) == {
+        "name": "cv-fold2",
+        "split": {"protocol": "patient", "test": ["P1", "P2"], "validation": ["P3"]},
+    }
+    assert values["name"] == "cv"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"train": {"model": "ridge", "split": {"test": ["P"]}}}, r"train cv: split\.test: the folds choose"),
+        ({"impute": {"slides": ["A"]}}, "impute: slides: each fold predicts the slides of its own patients"),
+        ({"complete": {}}, "complete: one completion would be fitted on test patients"),
+        (
+            {"train": [{"model": "ridge"}, {"targets": "cases", "cases": {"table": "/a.csv"}}]},
+            "some models learn from spots and some from cases",
+        ),
+    ],
+)
+def test_what_contradicts_folds_is_refused_before_any_work(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        planned_steps(_config(**changes))
+
+
+@pytest.mark.ray
+@pytest.mark.faults
+def test_acceptance_3_every_patient_is_tested_once_and_a_second_run_does_only_what_is_missing(
+    smoke_store: Path,
+) -> None:
+    train = [{"panel": {"variable": 30}, "model": model} for model in ("ridge", "gene_mean")]
+    run = {"store": str(smoke_store), "tracking": "none"}
+    config = _config(name="smoke", train=train, folds="patient", evaluate={"permutations": 0}, run=run)
+    done = pipeline.run(config)
+    folds = done.manifest.notes["folds"]
+    tested = [patient for fold in folds.values() for patient in fold["test"]]
+    assert sorted(tested) == ["patient-A", "patient-B", "patient-C"]
+    slides = []
+    for number, fold in folds.items():
+        model = resolve(str(smoke_store), done.manifest.inputs[f"train smoke-ridge-fold{number}"], "train")
+        assert not set(fold["test"]) & set(model.manifest.notes["patients"].values())
+        predicted = resolve(str(smoke_store), done.manifest.inputs[f"impute smoke-ridge-fold{number}"], "impute")
+        slides += predicted.manifest.notes["slides"]
+    assert sorted(slides) == ["patient-A", "patient-B", "patient-C"]
+    table = pd.read_csv(done.path.local_path / "folds.csv").set_index(["model", "metric", "genes"])
+    row = table.loc["ridge", "PCC", "all"]
+    values = row[["fold1", "fold2", "fold3"]].astype(float)
+    assert row["mean"] == pytest.approx(values.mean(), abs=1e-5)
+    assert row["sd"] == pytest.approx(values.std(), abs=1e-5)
+    assert "3 folds of whole patients" in done.manifest.notes["summary"]
+    times = _times(smoke_store, done.manifest.inputs)
+    lost = resolve(str(smoke_store), done.manifest.inputs["impute smoke-ridge-fold2"], "impute")
+    (lost.path / "manifest.json").remove()
+    assert pipeline.run(config).manifest.fingerprint == done.manifest.fingerprint
+    again = _times(smoke_store, done.manifest.inputs)
+    assert {role for role in times if times[role] != again[role]} == {"impute smoke-ridge-fold2"}
+
+
+def _times(store: Path, folders: dict[str, str]) -> dict[str, int]:
+    return {role: (store / folder / "manifest.json").stat().st_mtime_ns for role, folder in folders.items()}

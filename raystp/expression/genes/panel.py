@@ -47,7 +47,11 @@ def choose_panel(config: PanelConfig, spots: Artifact, train: tuple[str, ...]) -
     Raises PanelError and SectionError where the training sections do not fit the panel, or each other.
     """
     sections = {name: read_section(spots.path / "sections" / f"{name}.h5ad") for name in train}
+    if config.file is None and config.variable == "all":
+        msg = "panel.variable: all genes are for labels of whole cases (targets: cases); set a number, or panel.file"
+        raise PanelError(msg)
     if config.file is None:
+        assert config.variable != "all"  # refused above
         chosen = f"the {config.variable} most variable genes of {', '.join(train)}, of those that all measured"
         return most_variable_genes(sections, config.variable), {"chosen": chosen, "dropped": []}
     genes = read_panel(StoragePath.of(config.file))

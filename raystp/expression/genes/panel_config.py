@@ -18,8 +18,9 @@ class PanelConfig(Config):
     file: Annotated[str | None, Location()] = None
     """A list of genes: .npy (strings), .txt (one per line, `# remarks`) or .json ({"genes": [...]} or a list)."""
 
-    variable: int = Field(default=1000, ge=1)
-    """Without a file: the number of most variable genes among those that every training section measured."""
+    variable: Annotated[int, Field(ge=1)] | Literal["all"] = 1000
+    """Without a file: the number of most variable genes among those that every training section measured. `all`: every
+    gene of a table of whole cases, in its order."""
 
     absent: Absent = "mask"
     """Genes of the file that a training section has not measured. `mask`: such a section is left out of the gene's

@@ -1,6 +1,6 @@
 """The record of attention regression."""
 
-from raystp.models.attention.options import ATTENTION_FIT, AttentionOptions, gene_bytes
+from raystp.models.attention.options import ATTENTION_FIT, EMBEDDING_FIT, AttentionOptions, gene_bytes
 from raystp.models.method import CasesTraining, Method
 
 ATTENTION = Method(
@@ -10,7 +10,7 @@ ATTENTION = Method(
     module="raystp.models.attention.learner",
     published_fit=lambda _: ATTENTION_FIT,
     on_cases=CasesTraining(
-        fit=lambda _: ATTENTION_FIT,
+        fit=lambda options: EMBEDDING_FIT if options.get("level") == "embedding" else ATTENTION_FIT,
         gene_bytes=gene_bytes,
         smaller="attention.level=embedding, which predicts once per bag",
     ),

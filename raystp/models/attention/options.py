@@ -90,6 +90,11 @@ def gene_bytes(options: AttentionOptions, batch: BagBatch) -> int:
 GRAZIANI = AttentionOptions(heads="per_gene", trunk="per_gene", optimizer="sgd", feature_scaling="published")
 """The published model: genes share nothing."""
 
+EMBEDDING_FIT = FitOptions(
+    epochs=100, lr=1e-3, weight_decay=1e-3, batch_size=4, accumulate_batches=1, select="best", patience=12
+)
+"""Default training at the level `embedding` on whole cases, with AdamW; a choice of ours, no published value."""
+
 ATTENTION_FIT = FitOptions(
     epochs=100, lr=1e-3, weight_decay=1e-2, batch_size=4, accumulate_batches=1, select="best", patience=12
 )

@@ -119,10 +119,10 @@ def gene_sets_of(
         sets |= named_sets(split, first.genes)
     if planted is not None:
         sets |= named_sets(planted_sets(planted), first.genes)
-    return sets | _named_files(files, sets, first.genes)
+    return sets | sets_of_files(files, sets, first.genes)
 
 
-def _named_files(files: Mapping[str, str], known: GeneSets, panel: Sequence[str]) -> dict[str, Int64[np.ndarray, "_"]]:
+def sets_of_files(files: Mapping[str, str], known: GeneSets, panel: Sequence[str]) -> dict[str, Int64[np.ndarray, "_"]]:
     """Return the sets of some files; log how many of their genes are in the panel."""
     members = {name: read_panel(StoragePath.of(file)) for name, file in files.items()}
     found = named_sets(members, panel)

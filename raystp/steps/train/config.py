@@ -60,6 +60,9 @@ class TrainRun(TrackedRun, SlideRun):
     memory_gb: float = Field(default=8.0, ge=0)
     """With `targets: cases`: gigabytes of features that each worker keeps; the rest is read again in every epoch."""
 
+    batch_gb: float = Field(default=4.0, gt=0)
+    """With `targets: cases`: gigabytes that predictions of all genes at all tiles of a batch may take."""
+
     use_gpu: bool = False
     """One GPU for each worker."""
 

@@ -56,7 +56,9 @@ class Cohort:
         for key, value in changes.items():
             both = isinstance(asked.get(key), dict) and isinstance(value, dict)
             asked[key] = {**asked[key], **value} if both else value
-        return train.CONFIG.of({key: value for key, value in asked.items() if value is not None})
+        if asked["attention"] is None:
+            asked.pop("attention")
+        return train.CONFIG.of(asked)
 
 
 def _draw(store: StoragePath) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -20,7 +20,7 @@ from raystp.expression.embeddings.join import features_record
 from raystp.expression.folds import Split, split_by_patient
 from raystp.expression.genes.panel import read_panel
 from raystp.expression.genes.panel_config import PanelConfig
-from raystp.models.method import Method
+from raystp.models.method import BagBatch, Method
 from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout, check_workers
 from raystp.steps.embedding_source import open_embeddings
@@ -80,6 +80,7 @@ def plan_training(config: CasesTrainConfig, sources: Sources) -> TrainPlan:
         genes=tuple(genes),
         cache_bytes=config.run.memory_gb * 1e9,
     )
+    _check_memory(config, spec)
     panel = {"name": config.panel.name, **panel}
     meta = _meta(config, spec, split, labels=trained.of(split.train, genes)) | {"panel": panel}
     _log(config, cohort, split, spec)
@@ -174,9 +175,28 @@ def _check_enough(config: CasesTrainConfig, split: Split, fit: FitOptions) -> No
         raise ModelError(msg)
 
 
+def _check_memory(config: CasesTrainConfig, spec: CasesSpec) -> None:
+    """Raise ModelError where a batch holds too many values of every gene at every tile."""
+    on_cases, fit = config.method.on_cases, limited_fit(config.fit, config.method, len(spec.train))
+    assert on_cases is not None  # the config allows no other method
+    longest = max(min(case.tiles, config.bag_tiles or case.tiles) for case in spec.train)
+    batch = BagBatch(fit.batch_size * longest, fit.batch_size, len(spec.genes))
+    needed = on_cases.gene_bytes(config.options, batch) if on_cases.gene_bytes is not None else 0
+    if needed > config.run.batch_gb * 1e9:
+        msg = (
+            f"a batch of {batch.bags} bags of up to {longest} tiles holds a value of each of {batch.genes} genes at "
+            f"every tile, {needed / 1e9:.3g} GB, above run.batch_gb={config.run.batch_gb:g}: set {on_cases.smaller}, "
+            "or lower fit.batch_size or bag_tiles"
+        )
+        raise ModelError(msg)
+
+
 def _panel(config: PanelConfig, trained: BulkLabels, table: StoragePath) -> tuple[list[str], dict[str, Any]]:
     """Return the genes, chosen by training cases alone, and the panel's record."""
+    if config.file is None and config.variable == "all":
+        return list(trained.genes), {"chosen": f"all {len(trained.genes)} genes of the table", "dropped": []}
     if config.file is None:
+        assert config.variable != "all"  # returned above
         chosen = f"the {config.variable} genes that vary most between {len(trained.cases)} training cases"
         return variable_genes(trained, config.variable), {"chosen": chosen, "dropped": []}
     wanted, known = read_panel(StoragePath.of(config.file)), set(trained.genes)

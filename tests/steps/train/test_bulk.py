@@ -215,6 +215,12 @@ def test_a_panel_is_of_training_cases_alone(cohort: Cohort, tmp_path: Path) -> N
     assert _plan(cohort.train(panel={"variable": 2}, **_table(cohort, tmp_path, **wild))).meta["genes"] == plain
 
 
+def test_all_genes_of_the_table_are_a_panel_and_one_prediction_per_bag_holds_none_at_a_tile(cohort: Cohort) -> None:
+    assert _plan(cohort.train(panel={"variable": "all"})).meta["genes"] == GENES
+    small = cohort.train(attention={"level": "embedding"}, run={"batch_gb": 1e-6})
+    assert _plan(small).meta["options"]["level"] == "embedding"
+
+
 def test_a_hole_in_a_test_cases_label_is_not_looked_at_in_training(cohort: Cohort, tmp_path: Path) -> None:
     held = {TEST[0]: [1, 1, 1, np.nan, 1, 1]}
     assert _plan(cohort.train(**_table(cohort, tmp_path, **held))).meta["test"] == TEST
@@ -239,6 +245,7 @@ WRONG: list[tuple[dict[str, Any], type[RaystpError], str]] = [
     ({"cases": {"table": "/none/bulk.csv"}}, ConfigError, "no table of cases at /none/bulk.csv"),
     ({"cases": {"slides": "tcga"}}, SectionError, "has no TCGA barcode"),
     ({"panel": {"variable": 7}}, PanelError, "7 genes were requested; 6 of 6 vary between the 32 training cases"),
+    ({"run": {"batch_gb": 1e-6}}, ModelError, r"above run.batch_gb=1e-06: set attention.level=embedding"),
 ]
 
 

@@ -75,7 +75,7 @@ class BagBleepPredictor:
         return (self._tensor(rows[start : start + size]) for start in range(0, len(rows), size))
 
     def _tensor(self, rows: Float32[np.ndarray, "row column"]) -> Tensor:
-        return torch.from_numpy(rows).to(self.model.label_mean.device)
+        return torch.from_numpy(np.array(rows)).to(self.model.label_mean.device)  # a copy: a table may be read-only
 
 
 def open_bag_predictor(arrays: Arrays, meta: ModelMeta) -> BagBleepPredictor:

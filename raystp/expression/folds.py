@@ -121,7 +121,7 @@ def patient_folds(patients: Iterable[str], count: int | Literal["patient"], *, s
     """
     names = sorted(set(patients))
     folds = len(names) if count == "patient" else count
-    if not 2 <= folds <= len(names):  # noqa: PLR2004 -- one fold leaves nobody to train on
+    if not 2 <= folds <= len(names):  # noqa: PLR2004 -- one fold leaves no patient to train on
         msg = f"folds: {folds} folds of {len(names)} patients: set 2 to {len(names)}, or add patients"
         raise ConfigError(msg)
     order = np.random.default_rng(seed).permutation(len(names)).tolist()

@@ -20,7 +20,7 @@ DIGITS = 3
 
 
 @dataclass(frozen=True)
-class FoldScore:
+class CrossValidatedScore:
     """One score in every fold; NaN where a fold does not have it."""
 
     model: str
@@ -43,10 +43,10 @@ class FoldScore:
         return [value for value in self.values if not np.isnan(value)]
 
 
-def fold_scores(folds: Sequence[Mapping[Key, float]]) -> list[FoldScore]:
+def fold_scores(folds: Sequence[Mapping[Key, float]]) -> list[CrossValidatedScore]:
     """Return each score of the folds, in order of first appearance."""
     keys = dict.fromkeys(key for fold in folds for key in fold)
-    return [FoldScore(*key, tuple(fold.get(key, float(np.nan)) for fold in folds)) for key in keys]
+    return [CrossValidatedScore(*key, tuple(fold.get(key, float(np.nan)) for fold in folds)) for key in keys]
 
 
 def top_of_other_folds(
@@ -71,7 +71,7 @@ def top_of_other_folds(
     return out
 
 
-def folds_csv(scores: Iterable[FoldScore], folds: int) -> str:
+def folds_csv(scores: Iterable[CrossValidatedScore], folds: int) -> str:
     """Return all scores as CSV: a row per model, metric and gene set; empty where a fold does not have the score."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -82,7 +82,7 @@ def folds_csv(scores: Iterable[FoldScore], folds: int) -> str:
     return out.getvalue()
 
 
-def folds_text(scores: Sequence[FoldScore], folds: int) -> str:
+def folds_text(scores: Sequence[CrossValidatedScore], folds: int) -> str:
     """Return the PCC of each gene set, and the MSE of all genes, as aligned text: a row per fold, then mean and sd."""
     columns = list(
         dict.fromkeys(

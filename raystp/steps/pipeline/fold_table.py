@@ -9,14 +9,14 @@ import numpy as np
 from raystp import tables
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.cases import CASES, TOP
-from raystp.evaluate.metrics.folds import FoldScore, Key, fold_scores, top_of_other_folds
+from raystp.evaluate.metrics.folds import CrossValidatedScore, Key, fold_scores, top_of_other_folds
 from raystp.evaluate.metrics.score import MEAN
 from raystp.steps.pipeline.folds import Fold
 
 TOP_OF_OTHERS = f"top-{TOP} (picked on other folds)"
 
 
-def scores_of_folds(evaluations: Mapping[int, Artifact], folds: Sequence[Fold]) -> list[FoldScore]:
+def scores_of_folds(evaluations: Mapping[int, Artifact], folds: Sequence[Fold]) -> list[CrossValidatedScore]:
     """Return each score over the folds; of spots the mean over a fold's sections, of cases the score over its cases."""
     found = fold_scores([_scores(evaluations[fold.number], fold) for fold in folds])
     return [*found, *_top(evaluations, folds)]
@@ -31,7 +31,7 @@ def _scores(evaluation: Artifact, fold: Fold) -> dict[Key, float]:
     }
 
 
-def _top(evaluations: Mapping[int, Artifact], folds: Sequence[Fold]) -> list[FoldScore]:
+def _top(evaluations: Mapping[int, Artifact], folds: Sequence[Fold]) -> list[CrossValidatedScore]:
     """Return the PCC of the best genes of the other folds, where a panel has more genes than that."""
     pcc = [_gene_pcc(evaluations[fold.number], fold) for fold in folds]
     found = []
@@ -40,7 +40,9 @@ def _top(evaluations: Mapping[int, Artifact], folds: Sequence[Fold]) -> list[Fol
         if len(genes) <= TOP:
             continue
         values = np.array([[fold.get(model, {}).get(gene, np.nan) for gene in genes] for fold in pcc])
-        found.append(FoldScore(model, "PCC", TOP_OF_OTHERS, tuple(top_of_other_folds(values, genes, TOP).tolist())))
+        found.append(
+            CrossValidatedScore(model, "PCC", TOP_OF_OTHERS, tuple(top_of_other_folds(values, genes, TOP).tolist()))
+        )
     return found
 
 

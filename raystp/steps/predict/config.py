@@ -28,9 +28,7 @@ DECIDED = {
 class PredictConfig(StepConfig[SlideRun]):
     """Slides and the model that predicts their expression; tiles and encoder are those of the model."""
 
-    where: ClassVar[frozenset[str]] = frozenset(
-        {"slides", "root", "masks", "model", "index", "genes", "out", "weights", "protocol", "tile", "embed", "impute"}
-    )  # the predictions are an input, and their fingerprint covers all of it
+    where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "masks", "model", "index", "out", "weights"})
 
     positional: ClassVar[str | None] = "slides"
 
@@ -88,6 +86,10 @@ class PredictConfig(StepConfig[SlideRun]):
                 msg = f"`{key}` is decided by the model or by a field of predict itself; remove it here"
                 raise ValueError(msg)
         return values
+
+    def fingerprint_values(self) -> dict[str, Any]:
+        """Return nothing: tiles and predictions are inputs, and their fingerprints cover all fields."""
+        return {}
 
     def of_step(self, step: Any, values: Values, decided: Values) -> Any:
         """Return a step's config: the given values, what is decided for it, and the shared part of `run`."""

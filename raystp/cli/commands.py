@@ -25,6 +25,7 @@ STEPS = {
 `run`, which returns an artifact or a text."""
 
 CHORES = {
+    "doctor": "check Python, Ray, GPU, slides, store, MLflow and weights, each with the next command",
     "inspect": "a reference, file or folder -> what it is, what made it, whether it would be read",
     "plan": "a pipeline -> its tiles, bytes, vectors, hours, requests and dollars, before it is run",
     "publish": "a model [+ its index] -> one folder that `predict` reads anywhere",

@@ -96,6 +96,8 @@ def _run(command: Command) -> int:
     result = step.run(config)
     if isinstance(result, Printed):
         print_data(result.text)
+        if result.has_error:
+            return FAILED
         return DONE if result.failures <= config.run.max_failed else INCOMPLETE
     if isinstance(result, str):
         print_data(f"{result}\n")

@@ -10,3 +10,5 @@ class Printed:
     text: str
     failures: int = 0
     """Rows with a problem; the exit status is then 3."""
+    has_error: bool = False
+    """Whether the text names an error; the exit status is then 1."""

@@ -22,6 +22,11 @@ MAX_CANDIDATES = 2048
 """Candidates that the GPU's selection can return."""
 
 
+def gpu_count() -> int:
+    """Return the number of GPUs that FAISS sees."""
+    return int(faiss.get_num_gpus())
+
+
 def use_gpu(device: Device, kind: Kind) -> bool:
     """Return whether an index is searched on a GPU; raise ModelError where `device` requires one and that fails."""
     gpus = faiss.get_num_gpus()

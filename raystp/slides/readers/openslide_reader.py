@@ -28,6 +28,9 @@ from raystp.slides.readers.resample import (
 )
 from raystp.units import Level0Pixels, TilePixels
 
+VERSION = f"OpenSlide {openslide.__library_version__}"
+"""Of the library that is loaded."""
+
 
 def file_version(path: Path) -> tuple[int, int]:
     """Return the size and the time of change of a file, (0, 0) if there is none."""

@@ -1,0 +1,22 @@
+"""Configuration of `raystp doctor`."""
+
+import warnings
+
+from pydantic import Field
+
+from raystp.config import StepConfig
+from raystp.steps.run_config import TrackedRun
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", 'Field name "json"')  # pydantic's old method of this name is not used
+
+    class DoctorConfig(StepConfig[TrackedRun]):
+        """Configuration of `raystp doctor`: the store, Ray and MLflow of `run` are those that are checked."""
+
+        gated: bool = False
+        """Ask the hub whether this user's token opens each gated encoder."""
+
+        json: bool = False  # type: ignore[assignment]  # see above
+        """Print JSON."""
+
+        run: TrackedRun = Field(default_factory=TrackedRun)

@@ -1,0 +1,126 @@
+"""doctor: each check says what works, and the next command where something does not; nothing of it stays."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from raystp import cli
+from raystp.encoders.registry import CARDS
+from raystp.steps.doctor import machine, services
+from raystp.steps.doctor import step as doctor
+from raystp.steps.doctor.finding import Finding, findings_of
+from raystp.steps.run_config import TrackedRun
+
+
+class _Health(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    one = HTTPServer(("127.0.0.1", 0), _Health)
+    threading.Thread(target=one.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{one.server_port}"
+    one.shutdown()
+    one.server_close()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_the_doctor_reports_each_check_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "store"
+    assert cli.main(["doctor", "--run.store", str(store)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = {line[9:23].strip(): line.split()[0] for line in lines}
+    assert {"Python", "shared memory", "Ray", "GPU", "OpenSlide", "store", "MLflow", "weights", "token"} <= {*found}
+    assert [found[name] for name in ("Python", "Ray", "GPU", "OpenSlide", "store")] == ["ok"] * 5
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert cli.main(["doctor", "--json", "--run.store", str(store), "--run.tracking", "none"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {*rows[0]} == {"name", "state", "text", "next"}
+
+
+def test_an_error_has_the_next_command_and_the_exit_status_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "ray", lambda _: [])  # this test is about the store
+    (tmp_path / "file").write_text("not a folder")
+    assert cli.main(["doctor", "--run.store", str(tmp_path / "file" / "store")]) == 1
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("error")]
+    assert re.fullmatch(
+        r"error +store +the store .* is not writable: Not a directory; .*: choose another store .*", line
+    )
+
+
+def test_an_exception_of_a_check_is_an_error_with_its_reason() -> None:
+    def broken() -> list[Finding]:
+        raise ZeroDivisionError("x")
+
+    (finding,) = findings_of("GPU", broken, "install a driver")
+    assert (finding.state, finding.next) == ("error", "install a driver")
+    assert finding.text.startswith("ZeroDivisionError: x")
+
+
+def test_mlflow_is_asked_for_its_state(server: str, tmp_path: Path) -> None:
+    def state(**values: str) -> str:
+        (finding,) = services.tracking(TrackedRun(**{"store": str(tmp_path), **values}))
+        assert bool(finding.next) == (finding.state != "ok")
+        return finding.state
+
+    assert state() == "ok"
+    assert state(tracking="none") == "ok"
+    assert state(tracking=server) == "ok"
+    assert state(tracking=f"{server}/elsewhere") == "warning"
+    assert state(tracking="http://127.0.0.1:9") == "warning"
+    assert state(store="s3://bucket/x") == "warning"
+
+
+def test_no_token_is_a_warning_and_a_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    (given,) = services.tokens()
+    assert given.state == "ok"
+    assert "hf_secret" not in given.line()
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    (absent,) = services.tokens()
+    assert (absent.state, absent.next) == ("warning", "run `hf auth login`, or set HF_TOKEN")
+
+
+def test_weights_in_the_cache_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "cached_file", lambda card: Path("w") if card.name == "uni_v2" else None)
+    (found,) = services.weights()
+    assert (found.state, "'uni_v2'" in found.text) == ("ok", True)
+    monkeypatch.setattr(services, "cached_file", lambda _: None)
+    (absent,) = services.weights()
+    assert absent.state == "warning"
+    assert f"none of {len(CARDS)} " in absent.text
+
+
+def test_a_gate_that_refuses_is_an_error_with_the_page_of_its_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(repository: str) -> None:
+        if repository == "MahmoodLab/UNI":
+            raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "auth_check", refuse)
+    found = services.gated_access()
+    assert len(found) == len({card.repository for card in CARDS.values() if card.gated})
+    (refused,) = [one for one in found if one.state == "error"]
+    assert "MahmoodLab/UNI: the hub cannot be asked (no network)" in refused.text
+
+
+def test_gates_are_asked_only_on_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "ray", lambda _: [])
+    monkeypatch.setattr(services, "gated_access", lambda: [Finding("gate", "ok", "open")])
+    values = {"run": {"store": str(tmp_path)}}
+    names = [one.name for one in doctor.examine(doctor.CONFIG.of(values))]
+    assert [one.name for one in doctor.examine(doctor.CONFIG.of({**values, "gated": True}))] == [*names, "gate"]

@@ -165,6 +165,15 @@ def embeddings(dim: int, *, precision: str = "float32") -> pa.Schema:
     return _schema("embeddings", 1, [*TILES, pa.field("vector", pa.list_(value, dim), nullable=False)])
 
 
+def tokens(values: int) -> pa.Schema:
+    """Return the schema of spatial tokens: a tile's number in its slide, and its tokens, one after the other.
+
+    With several sizes of tiles, those of the first size come first.
+    """
+    kept = pa.field("tokens", pa.list_(pa.float16(), values), nullable=False)
+    return _schema("tokens", 1, [pa.field("tile", pa.int64(), nullable=False), kept])
+
+
 def queries(joint: int) -> pa.Schema:
     """Return the schema of queries to an index: section and patient of a tile, and the model's vector."""
     names = [pa.field(name, pa.string(), nullable=False) for name in ("section", "patient")]

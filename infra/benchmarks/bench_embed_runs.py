@@ -28,8 +28,9 @@ from raystp.cluster.streams.units import StreamResources, WorkUnit
 from raystp.encoders.families import _torchvision
 from raystp.encoders.registry import describe
 from raystp.steps.embed import step as embed
+from raystp.steps.embed.outputs import EncoderOutput
 from raystp.steps.embed.reader import SlideTiles
-from raystp.steps.embed.work import EmbedWork, EncoderOutput
+from raystp.steps.embed.work import EmbedWork
 from raystp.steps.encoder_source import source_of
 from raystp.steps.input_config import EncoderConfig
 from raystp.storage import StoragePath

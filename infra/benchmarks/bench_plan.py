@@ -15,9 +15,10 @@ from typing import Any
 from raystp.cluster.session import session
 from raystp.cluster.streams.tiles import build_plan
 from raystp.cluster.streams.units import StreamResources
+from raystp.steps.embed.outputs import EncoderOutput
 from raystp.steps.embed.reader import SlideTiles
 from raystp.steps.embed.step import plan_units
-from raystp.steps.embed.work import EmbedWork, EncoderOutput
+from raystp.steps.embed.work import EmbedWork
 from raystp.steps.encoder_source import source_of
 from raystp.steps.input_config import EncoderConfig
 from raystp.storage import StoragePath

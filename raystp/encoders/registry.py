@@ -24,6 +24,7 @@ from raystp.encoders.families import timm_models as timm_family
 from raystp.encoders.features import OWN_ROW, FeatureOptions
 from raystp.encoders.published import bioptimus, ctranspath, gigapath, histai, kaiko, mahmood_lab, owkin, paige, resnet
 from raystp.encoders.stages import LayerFeatures, layers_dim
+from raystp.encoders.tokens import SpatialTokens, TokenGrid, bare, token_grid
 from raystp.errors import EncoderError
 from raystp.units import Microns, TilePixels
 
@@ -127,15 +128,30 @@ def features_dim(spec: EncoderSpec, options: FeatureOptions) -> int:
     described = describe(spec)
     if options.layers == OWN_ROW.layers:
         return described.dim
-    full = _with_prefix(spec)
-    with contextlib.nullcontext() if spec.name == "tiny" else torch.device("meta"):  # tiny draws its own filters
-        network = LayerFeatures(_family(spec).create(full), options.layers, spec.name)
+    with _without_memory(spec):
+        network = LayerFeatures(_family(spec).create(_with_prefix(spec)), options.layers, spec.name)
         return layers_dim(network, described.dim, described.tile_px)
+
+
+def tokens_of(spec: EncoderSpec, side: int) -> TokenGrid:
+    """Return an encoder's spatial tokens on a grid of side x side places, without its weights.
+
+    Raises EncoderError for a network without a map of so many places.
+    """
+    tile_px = describe(spec).tile_px
+    with _without_memory(spec):
+        network = _family(spec).create(_with_prefix(spec))
+        return token_grid(SpatialTokens(network, bare(network), side, spec.name), tile_px)
 
 
 def tile_warning(spec: EncoderSpec, side: Microns, tile_px: TilePixels) -> str | None:
     """Return a warning where tiles of `side` um and `tile_px` px differ from the encoder's training tiles."""
     return CARDS[spec.name].tile_warning(side, tile_px) if spec.name in CARDS else None
+
+
+def _without_memory(spec: EncoderSpec) -> contextlib.AbstractContextManager[object]:
+    """Return a context whose networks have shapes only; tiny draws its own filters, so it is made as it is."""
+    return contextlib.nullcontext() if spec.name == "tiny" else torch.device("meta")
 
 
 def _create(spec: EncoderSpec) -> nn.Module:

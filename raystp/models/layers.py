@@ -52,7 +52,7 @@ class ProjectionHead(nn.Module):
         self.refine = nn.Sequential(nn.GELU(), nn.Linear(dim, dim), nn.Dropout(dropout))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Float[Tensor, "row width"]) -> Float[Tensor, "row joint"]:
+    def forward(self, x: Float[Tensor, "*row width"]) -> Float[Tensor, "*row joint"]:
         """Return the embeddings of rows of features or expression."""
         projected = self.project(x)
         out: Tensor = self.norm(projected + self.refine(projected))

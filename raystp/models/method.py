@@ -57,6 +57,10 @@ def _no_reason(_options: Mapping[str, object]) -> str:
     return ""
 
 
+def _no_tokens(_options: Any) -> int:
+    return 0
+
+
 def _default_fit(_options: Mapping[str, object]) -> FitOptions:
     return FitOptions()
 
@@ -117,6 +121,8 @@ class Method:
     needs_gene_text: bool = False
     needs_bags: bool = False
     """Whether it learns from bags of tiles with one label each."""
+    tokens: Callable[[Any], int] = _no_tokens
+    """Its options -> the number of spatial tokens of each tile that it reads instead of a vector; 0 for a vector."""
     compares_samples: bool = False
     """Whether its loss compares the samples of a batch with each other."""
     feature_inputs: tuple[int, ...] = ()

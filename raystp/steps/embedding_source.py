@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from raystp.artifacts import Artifact, open_artifact, resolve
-from raystp.errors import ModelError
+from raystp.errors import ConfigError, ModelError
 from raystp.expression.embeddings.join import Features, features_record, join_embeddings_of
 from raystp.models.arrays import tower_identity
 from raystp.models.neighbours import neighbour_means
@@ -19,27 +19,37 @@ Record = Mapping[str, Any]
 
 
 def open_embeddings(
-    store: str, names: str | Sequence[str], *, neighbour_mean: int = 0, neighbour_means: Sequence[int] = ()
+    store: str,
+    names: str | Sequence[str],
+    *,
+    neighbour_mean: int = 0,
+    neighbour_means: Sequence[int] = (),
+    tokens: int = 0,
 ) -> Artifact:
     """Open embeddings, joined in the order of the names; raises ConfigError where they do not belong together.
 
-    The mean features of `neighbour_mean` neighbours are appended, or of each number in `neighbour_means`.
+    The mean features of `neighbour_mean` neighbours are appended, or of each number in `neighbour_means`. With
+    `tokens`, so many spatial tokens of each place are read instead of its vector. Raises ConfigError where they are not
+    kept, and for both together.
     """
     listed = [names] if isinstance(names, str) else names
     counts = neighbour_means or ([neighbour_mean] if neighbour_mean else [])
-    return _joined([resolve(store, name, "embed") for name in listed], counts)
+    if tokens and counts:
+        msg = f"neighbour_mean={counts[0]} appends to vectors, and this model reads {tokens} spatial tokens: set it to "
+        raise ConfigError(msg + "neighbour_mean=0")
+    return _joined([resolve(store, name, "embed") for name in listed], counts, tokens)
 
 
 def open_embeddings_for(meta: Record, store: str, names: str | Sequence[str], model: StoragePath) -> Artifact:
     """Open the embeddings that a model reads, with its neighbours' mean; raises ModelError for other features."""
-    embed = open_embeddings(store, names, neighbour_means=neighbour_means_of(meta))
+    embed = open_embeddings(store, names, neighbour_means=neighbour_means_of(meta), tokens=tokens_of(meta))
     check_features(meta, embed, model)
     return embed
 
 
 def reopen_embeddings(meta: Record, paths: Sequence[StoragePath]) -> Artifact:
     """Open the embeddings that a model has predicted from, by their paths in the order of the blocks."""
-    return _joined([open_artifact(path, "embed") for path in paths], neighbour_means_of(meta))
+    return _joined([open_artifact(path, "embed") for path in paths], neighbour_means_of(meta), tokens_of(meta))
 
 
 def input_folders(inputs: Mapping[str, str], role: str) -> list[str]:
@@ -54,10 +64,16 @@ def neighbour_means_of(meta: Record) -> list[int]:
     return [int(one) for one in (recorded if isinstance(recorded, list) else [recorded]) if one]
 
 
+def tokens_of(meta: Record) -> int:
+    """Return the number of spatial tokens of each place that a model reads; 0 for one that reads vectors."""
+    return int(meta.get("features", {}).get("tokens", 0))
+
+
 def describe_features(meta: Record) -> str:
     """Return a model's features in words; equal for models that read the same."""
     described = [describe_block(block) for block in meta.get("features", {}).get("blocks", [])]
-    return "; ".join([*described, *(f"mean of {count} neighbours" for count in neighbour_means_of(meta))])
+    tokens = [f"{tokens_of(meta)} spatial tokens"] if tokens_of(meta) else []
+    return "; ".join([*described, *(f"mean of {count} neighbours" for count in neighbour_means_of(meta)), *tokens])
 
 
 def check_features(meta: Record, embed: Artifact, model: StoragePath) -> None:
@@ -111,9 +127,9 @@ def describe_block(block: Record) -> str:
     return ", ".join([f"encoder '{named}' ({block['encoder_identity']}) on tiles of {tile['side']} um", *more])
 
 
-def _joined(blocks: Sequence[Artifact], counts: Sequence[int]) -> Artifact:
+def _joined(blocks: Sequence[Artifact], counts: Sequence[int], tokens: int) -> Artifact:
     context = functools.partial(_means, counts=tuple(counts)) if counts else None
-    return join_embeddings_of(blocks, neighbour_means=counts, context=context)
+    return join_embeddings_of(blocks, neighbour_means=counts, context=context, tokens=tokens)
 
 
 def _means(

@@ -4,13 +4,13 @@ import contextlib
 import functools
 import os
 import resource
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from raystp.cluster.streams.units import Pixels, ReadTiles, Vectors, WorkUnit
+from raystp.cluster.streams.units import Encoded, Pixels, ReadTiles, WorkUnit
 from raystp.index.remote import open_shard_group
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.work import EmbedWork
@@ -45,19 +45,19 @@ class FaultyEmbedWork(EmbedWork):
 
         return trapped
 
-    def make_encoder(self) -> Callable[[Pixels], Vectors]:
+    def make_encoder(self) -> Callable[[Pixels], Encoded]:
         self.plan.set_up()
         self.plan.log_event("process")
         return super().make_encoder()
 
-    def commit(self, unit: WorkUnit, vectors: Vectors, failed: Mapping[int, str]) -> None:
+    def commit(self, unit: WorkUnit, batches: Sequence[Encoded], failed: Mapping[int, str]) -> None:
         self._trigger("commit", unit)
         with contextlib.ExitStack() as stack:
             for trap in self.plan.due("record", unit.slide, unit.unit):
                 stack.enter_context(_before_record(trap))
             for trap in self.plan.due("writing", unit.slide, unit.unit):
                 stack.enter_context(_while_written(trap))
-            super().commit(unit, vectors, failed)
+            super().commit(unit, batches, failed)
         self._trigger("committed", unit)
 
     def _trigger(self, at: str, unit: WorkUnit, stop: int = MANY) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 import ray
 
 from raystp.cluster.streams.units import (
+    Encoded,
     Pixels,
     ReadTiles,
     StreamResources,
     UnitReceipt,
     UnitWork,
-    Vectors,
     WorkUnit,
 )
 from raystp.errors import ClusterError, RaystpError, failure_reason, to_text
@@ -91,22 +91,22 @@ class EncodeUnit:
             return refusal
         error = ""
         try:
-            vectors: list[Vectors] = []
+            encoded: list[Encoded] = []
             failed: dict[int, str] = {}
             for tiles in self._batches(unit):
-                vectors.append(self._timed_encode(tiles.pixels))
+                encoded.append(self._timed_encode(tiles.pixels))
                 failed |= tiles.failed
-            self._work.commit(unit, np.concatenate(vectors), failed)
+            self._work.commit(unit, encoded, failed)
         except Exception as caught:  # noqa: BLE001 -- one unit's fault does not end the others
             error = failure_reason(caught)
         self._work.end(unit)
         return error
 
-    def _timed_encode(self, pixels: Pixels) -> Vectors:
+    def _timed_encode(self, pixels: Pixels) -> Encoded:
         start = time.monotonic()
-        vectors = self._encode(pixels)
+        encoded = self._encode(pixels)
         self._encoded_s += time.monotonic() - start
-        return vectors
+        return encoded
 
     def _batches(self, unit: WorkUnit) -> Iterator[ReadTiles]:
         """Yield a unit's batches in order; each thread reads one batch ahead of the encoder."""

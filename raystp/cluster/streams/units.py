@@ -1,6 +1,6 @@
 """Types of the tile stream: a work unit, the work on it, its receipt, and the resources."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 Pixels = UInt8[np.ndarray, "tile pixel pixel 3"]
-Vectors = Float[np.ndarray, "row dim"]
+Encoded = tuple[Float[np.ndarray, "_ _"], ...]
+"""What is stored of the same tiles: one array for each stored column, each of its own length and precision."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,13 @@ class UnitWork(Protocol):
     def make_reader(self, buffers: int) -> Callable[[WorkUnit, int, int], ReadTiles]:
         """Build a function that reads tiles [start, stop) of a unit; it may reuse a batch after `buffers` more."""
 
-    def make_encoder(self) -> Callable[[Pixels], Vectors]:
-        """Build a function from tiles to vectors, on this process's device; vectors of encoders are concatenated."""
+    def make_encoder(self) -> Callable[[Pixels], Encoded]:
+        """Build a function from tiles to what is stored of them, on this process's device."""
 
-    def commit(self, unit: WorkUnit, vectors: Vectors, failed: Mapping[int, str]) -> None:
-        """Commit a whole unit atomically: the vectors of its tiles, without the failed ones."""
+    def commit(self, unit: WorkUnit, batches: Sequence[Encoded], failed: Mapping[int, str]) -> None:
+        """Commit a whole unit atomically: what is stored of its tiles, batch by batch, without the failed ones."""
 
-    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors, failed: Mapping[int, str]) -> None:
+    def write_part(self, unit: WorkUnit, part: int, encoded: Encoded, failed: Mapping[int, str]) -> None:
         """Write a part of a unit, and the reasons of its failed tiles, to a temporary file."""
 
     def commit_parts(self, unit: WorkUnit, parts: int) -> None:

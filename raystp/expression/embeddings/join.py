@@ -16,6 +16,7 @@ from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ConfigError, some
 from raystp.expression.embeddings.read import centres_of, match_places, read_embeddings, read_places
+from raystp.expression.embeddings.tokens import check_token_count, read_tokens
 from raystp.storage import StoragePath
 
 Features = Float32[np.ndarray, "tile feature"]
@@ -33,6 +34,8 @@ class JoinedEmbeddings(Artifact):
     blocks: tuple[Artifact, ...] = ()
     neighbour_means: tuple[int, ...] = ()
     """Numbers of tiles whose mean features `context` appends, each over all columns of the blocks."""
+    tokens: int = 0
+    """Spatial tokens of each place, which are read instead of the vectors, one after the other; 0 for vectors."""
     context: Context | None = field(default=None, compare=False)
 
     def failures(self) -> pa.Table:
@@ -44,13 +47,18 @@ class JoinedEmbeddings(Artifact):
         parts = [read_embeddings(block, slide) for block in self.blocks]
         rows = self._rows(slide, parts)
         boxes = parts[0].select(tables.TILES.names).take(pa.array(rows[0]))
-        own = [tables.matrix(part["vector"])[row] for part, row in zip(parts, rows, strict=True)]
-        features = np.concatenate(own, axis=1)
+        features = self._tokens(slide, rows) if self.tokens else _vectors(parts, rows)
         if self.context is not None and len(features):
             features = np.concatenate([features, self.context(features, centres_of(boxes))], axis=1)
         columns = [column.combine_chunks() for column in boxes.columns]
         schema = tables.embeddings(features.shape[1])
         return pa.Table.from_arrays([*columns, tables.vectors(features)], schema=schema)
+
+    def _tokens(self, slide: str, rows: Sequence[Int64[np.ndarray, "tile"]]) -> Features:
+        """Return the tokens of the places: the channels of the artifacts are concatenated, token by token."""
+        own = [read_tokens(block, slide)[row] for block, row in zip(self.blocks, rows, strict=True)]
+        tokens = np.concatenate(own, axis=2, dtype=np.float32)
+        return tokens.reshape(len(tokens), -1)
 
     def count(self, slide: str) -> int:
         """Return the number of a slide's joined tiles; the vectors are not read."""
@@ -72,16 +80,24 @@ class JoinedEmbeddings(Artifact):
         return [np.flatnonzero(kept), *(rows[kept] for rows in found)]
 
 
-def join_embeddings_of(
-    blocks: Sequence[Artifact], *, neighbour_means: Sequence[int] = (), context: Context | None = None
-) -> Artifact:
-    """Return embeddings as one; a single artifact without `context` is returned as it is.
+def _vectors(parts: Sequence[pa.Table], rows: Sequence[Int64[np.ndarray, "tile"]]) -> Features:
+    own = [tables.matrix(part["vector"])[row] for part, row in zip(parts, rows, strict=True)]
+    return np.concatenate(own, axis=1)
 
+
+def join_embeddings_of(
+    blocks: Sequence[Artifact], *, neighbour_means: Sequence[int] = (), context: Context | None = None, tokens: int = 0
+) -> Artifact:
+    """Return embeddings as one; a single artifact without `context` and `tokens` is returned as it is.
+
+    With `tokens`, the features of a place are so many spatial tokens, one after the other, instead of its vector.
     Slides that are in every artifact remain. Raises ConfigError where there are none, where a slide has another patient
     or another image in one of them, and for an artifact that is listed twice.
     """
     first = blocks[0]
-    if len(blocks) == 1 and context is None:
+    for block in blocks if tokens else ():
+        check_token_count(block, tokens)
+    if len(blocks) == 1 and context is None and not tokens:
         return first
     folders = [block.manifest.folder for block in blocks]
     if len(set(folders)) < len(folders):
@@ -94,7 +110,7 @@ def join_embeddings_of(
     units = {slide: notes["units"][slide] for slide in patients}
     failures = sum(block.manifest.failures for block in blocks)
     manifest = replace(first.manifest, failures=failures, notes={**notes, "patients": patients, "units": units})
-    return JoinedEmbeddings(first.path, manifest, tuple(blocks), tuple(neighbour_means), context)
+    return JoinedEmbeddings(first.path, manifest, tuple(blocks), tuple(neighbour_means), tokens, context)
 
 
 def blocks_of(embed: Artifact) -> tuple[Artifact, ...]:
@@ -110,11 +126,13 @@ def input_roles(role: str, embed: Artifact) -> dict[str, Artifact]:
 def features_record(embed: Artifact) -> dict[str, Any]:
     """Return what the columns are, for a model's record: encoder and tiles of each block, and the neighbours' mean.
 
-    `neighbour_mean` is 0 for none, a number of neighbours, or a list of several numbers.
+    `neighbour_mean` is 0 for none, a number of neighbours, or a list of several numbers. Where the columns are spatial
+    tokens, their number is `tokens`.
     """
-    means = embed.neighbour_means if isinstance(embed, JoinedEmbeddings) else ()
+    means, tokens = (embed.neighbour_means, embed.tokens) if isinstance(embed, JoinedEmbeddings) else ((), 0)
     recorded = means[0] if len(means) == 1 else list(means) or 0
-    return {"blocks": [_block_record(one) for one in blocks_of(embed)], "neighbour_mean": recorded}
+    record = {"blocks": [_block_record(one) for one in blocks_of(embed)], "neighbour_mean": recorded}
+    return {**record, "tokens": tokens} if tokens else record
 
 
 def block_widths(embed: Artifact, slide: str) -> list[int]:

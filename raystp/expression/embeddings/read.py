@@ -18,7 +18,7 @@ SAME_PLACE = 1.5
 def read_embeddings(embed: Artifact, slide: str) -> pa.Table:
     """Return the committed embeddings of a slide, its units in order; raises ArtifactError where it has none."""
     precision = embed.manifest.notes["precision"]
-    folder, units = _units(embed, slide)
+    folder, units = units_of(embed, slide)
     if not units:
         return tables.embeddings(1, precision=precision).empty_table()
     parts = [(folder / f"{unit}.parquet").read_table() for unit in units]
@@ -51,7 +51,7 @@ def match_places(first: pa.Table, other: pa.Table) -> Int64[np.ndarray, "tile"]:
 
 def read_places(embed: Artifact, slide: str) -> pa.Table:
     """Return a slide's tiles without their vectors."""
-    folder, units = _units(embed, slide)
+    folder, units = units_of(embed, slide)
     names = list(tables.TILES.names)
     parts = [(folder / f"{unit}.parquet").read_table(names).replace_schema_metadata(None) for unit in units]
     return pa.concat_tables([tables.TILES.empty_table().replace_schema_metadata(None), *parts])
@@ -62,7 +62,8 @@ def centres_of(tiles: pa.Table) -> Float64[np.ndarray, "tile 2"]:
     return tile_centres(np.stack([tiles[name].to_numpy() for name in ("x", "y", "side")], axis=1))
 
 
-def _units(embed: Artifact, slide: str) -> tuple[StoragePath, list[str]]:
+def units_of(embed: Artifact, slide: str, kind: str = "embeddings") -> tuple[StoragePath, list[str]]:
+    """Return the folder of a slide's tables of one kind, and its units; raises ArtifactError for a slide without."""
     units: list[str] | None = embed.manifest.notes["units"].get(slide)
     if units is None:
         failed = {row["slide"]: row["reason"] for row in embed.failures().to_pylist()}
@@ -70,4 +71,4 @@ def _units(embed: Artifact, slide: str) -> tuple[StoragePath, list[str]]:
         reason = f"it failed: {failed[slide]}" if slide in failed else f"there are {known}"
         msg = f"slide '{slide}' has no embeddings in {embed.path}; {reason}"
         raise ArtifactError(msg)
-    return embed.path / "embeddings" / slide, units
+    return embed.path / kind / slide, units

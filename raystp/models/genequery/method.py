@@ -30,6 +30,7 @@ GENEQUERY = Method(
     needs_gene_text=True,
     feature_inputs=(0,),
     why_frozen=_why_frozen,
+    tokens=lambda options: options.tokens if options.context == "tokens" else 0,
     small={
         "genequery": {"dim": 64, "depth": 1, "heads": 2, "head_dim": 32, "feedforward": 128},
         "fit": {"epochs": 30, "batch_size": 32, "lr": 1e-3},

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from raystp.errors import ModelError
 from raystp.models.genequery.options import GeneQueryOptions
 from raystp.models.genequery.scaling import fit_scaling_to_texts, gene_scaling, min_max
+from raystp.models.genequery.token_attention import TokenAttention
 from raystp.models.layers import ProjectionHead, scale_features
 from raystp.models.training.samples import mean_squared_error
 from raystp.models.transformer import Transformer
@@ -40,15 +41,26 @@ class GeneQuery(nn.Module):
     def __init__(self, d_image: int, shape: tuple[int, int], options: GeneQueryOptions) -> None:
         """Make a model for texts of `shape` = (genes, length of a text's vector)."""
         super().__init__()
+        if d_image % options.image_tokens:
+            msg = (
+                f"features of length {d_image} cannot be divided into {options.tokens} tokens: set genequery.tokens to "
+                "the number that `embed` keeps of each place"
+            )
+            raise ModelError(msg)
         genes, d_text = shape
         self.options = options
-        self.image_head = ProjectionHead(d_image, options.dim, options.dropout)
+        self.image_head = ProjectionHead(d_image // options.image_tokens, options.dim, options.dropout)
         self.text_head = nn.Linear(d_text, options.dim)
         self.mix = nn.Sequential(nn.Dropout(options.dropout), nn.ReLU() if options.context == "spot" else nn.GELU())
-        self.transformer = Transformer(options) if options.context != "none" else None
+        self.transformer = Transformer(options) if options.context in ("gene", "spot") else None
         twice = options.token_dropout == "twice" and self.transformer is not None
         self.entry = nn.Dropout(options.dropout if twice else 0.0)
         self.answer = nn.Linear(options.width, 1)
+        self.read = (
+            TokenAttention(options.dim, heads=options.heads, head_dim=options.head_dim)
+            if options.context == "tokens"
+            else None
+        )
         for name, value in {
             "image_mean": torch.zeros(d_image),
             "image_scale": torch.ones(d_image),
@@ -67,7 +79,9 @@ class GeneQuery(nn.Module):
 
         It is part of the model and stored with it.
         """
-        scale_features((self.image_mean, self.image_scale), features, self.options.feature_scaling)
+        options = self.options
+        buffers = self.image_mean, self.image_scale
+        scale_features(buffers, features, options.feature_scaling, tokens=options.image_tokens)
 
     def standardize_labels(
         self, expression: Float[np.ndarray, "spot gene"], sections: Int64[np.ndarray, "spot"] | None = None
@@ -104,9 +118,24 @@ class GeneQuery(nn.Module):
         out: Tensor = self.text_head(self.standard_texts(texts))
         return out
 
-    def embed_images(self, images: Float[Tensor, "tile image"]) -> Float[Tensor, "tile joint"]:
-        """Return the projections of features."""
-        out: Tensor = self.image_head((images - self.image_mean) / self.image_scale)
+    def embed_images(self, images: Float[Tensor, "tile image"]) -> Float[Tensor, "tile ... joint"]:
+        """Return the projections of features.
+
+        With `context="tokens"` a row of features is spatial tokens, one after the other, and so many rows are returned.
+        """
+        standard = (images - self.image_mean) / self.image_scale
+        if self.read is not None:
+            standard = standard.view(len(standard), self.options.tokens, -1)
+        out: Tensor = self.image_head(standard)
+        return out
+
+    def read_by(
+        self, texts: Float[Tensor, "gene joint"], images: Float[Tensor, "tile ... joint"]
+    ) -> Float[Tensor, "tile _ joint"]:
+        """Return what each gene reads of each tile: its own mean of the spatial tokens, or the one vector for all."""
+        if self.read is None:
+            return images[:, None]
+        out: Tensor = self.read(images, texts)
         return out
 
     def tokens(
@@ -141,7 +170,8 @@ class GeneQuery(nn.Module):
         the spot context they are those of `SectionGenes.at`.
         """
         if self.options.context != "spot":
-            tokens = self.tokens(self.embed_images(images)[:, None], self.embed_texts(self.text)[None])
+            texts = self.embed_texts(self.text)
+            tokens = self.tokens(self.read_by(texts, self.embed_images(images)), texts[None])
             return self.predictions(tokens), self.scaled(expression)
         mask, gene = of_sections
         images = images.masked_fill(~mask[..., None], 0)

@@ -17,9 +17,12 @@ GENEQUERY_SPOT_FIT = FitOptions(epochs=100, lr=1e-4, weight_decay=1e-3, batch_si
 class GeneQueryOptions:
     """Options that change GeneQuery's result; the defaults are the published code's, except where they say so."""
 
-    context: Literal["gene", "spot", "none"] = "gene"
+    context: Literal["gene", "spot", "none", "tokens"] = "gene"
     """Which tokens attend to each other: the genes of one spot (gene-aware), the spots of one section for one gene
-    (spot-aware), or none (the published ablation)."""
+    (spot-aware), or none (the published ablation). With `tokens`, each gene attends to the spatial tokens of its spot's
+    tile, which `embed` keeps on request, and to nothing else."""
+    tokens: int = 49
+    """Only with `context="tokens"`: spatial tokens of a tile, 49 for 7 x 7. One token is `none` with its vector."""
     fuse: Literal["add", "concat"] = "add"
     """How the image's and the text's projections become one token."""
     scaling: Literal["standardised", "centred", "min_max"] = "standardised"
@@ -43,14 +46,22 @@ class GeneQueryOptions:
     spaced. All tiles are predicted. The published code cuts a slide after 600 or 2,300 spots."""
 
     def __post_init__(self) -> None:
-        least = min(self.dim, self.depth, self.heads, self.head_dim, self.feedforward, self.context_tiles)
+        least = min(self.dim, self.depth, self.heads, self.head_dim, self.feedforward, self.context_tiles, self.tokens)
         if least < 1 or not 0 <= self.dropout < 1:
             msg = (
                 "GeneQuery needs sizes and counts of 1 or more and a dropout from 0 to below 1, got "
                 f"dim {self.dim}, depth {self.depth}, heads {self.heads}, head_dim {self.head_dim}, feedforward "
-                f"{self.feedforward}, context_tiles {self.context_tiles}, dropout {self.dropout}"
+                f"{self.feedforward}, context_tiles {self.context_tiles}, tokens {self.tokens}, dropout {self.dropout}"
             )
             raise ModelError(msg)
+        if self.context == "tokens" and self.dim % self.heads:
+            msg = f'with context="tokens" each head has a part of a token: dim {self.dim} is no multiple of heads '
+            raise ModelError(msg + str(self.heads))
+
+    @property
+    def image_tokens(self) -> int:
+        """Number of tokens in a row of image features."""
+        return self.tokens if self.context == "tokens" else 1
 
     @property
     def width(self) -> int:

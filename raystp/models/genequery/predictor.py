@@ -71,11 +71,10 @@ class GeneQueryPredictor:
         """Return the scaled predictions; `trained` says that the queries are the trained genes in their order."""
         if not features.size or not len(queries):
             return torch.zeros(len(features), len(queries), device=queries.device)
-        images = torch.cat([self._images(rows) for rows in _parts(features, VALUES_AT_ONCE // self.d_image)])
-        texts = self.model.embed_texts(queries)
+        parts, texts = _parts(features, VALUES_AT_ONCE // self.d_image), self.model.embed_texts(queries)
         if self.model.options.context == "spot":
-            return self._by_gene(images, texts)
-        return self._by_tile(images, texts, trained=trained)
+            return self._by_gene(torch.cat([self._images(rows) for rows in parts]), texts)
+        return torch.cat([self._by_tile(self._images(rows), texts, trained=trained) for rows in parts])
 
     def _images(self, features: np.ndarray) -> Tensor:
         rows = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
@@ -86,10 +85,11 @@ class GeneQueryPredictor:
         model, trained_texts = self.model, self.model.embed_texts(self.model.text)
         size = VALUES_AT_ONCE // ((len(trained_texts) + len(texts)) * _values_per_token(model.options))
         predictions = []
-        for part in _parts(images[:, None], size):
+        for rows in _parts(images, size):
             if model.transformer is None:
-                predictions.append(model.predictions(model.tokens(part, texts[None])))
+                predictions.append(model.predictions(model.tokens(model.read_by(texts, rows), texts[None])))
                 continue
+            part = rows[:, None]
             context = model.tokens(part, trained_texts[None])
             queries = None if trained else model.tokens(part, texts[None])
             predictions.append(model.predictions(context, queries=queries))
@@ -157,8 +157,12 @@ def open_genequery(arrays: Arrays, meta: ModelMeta) -> GeneQueryPredictor:
 
 
 def _values_per_token(options: GeneQueryOptions) -> int:
-    """Return the values in memory for one context token: the token itself, its key and its value."""
-    return options.width + 2 * options.heads * options.head_dim
+    """Return the values in memory for one context token: the token itself, its key and its value.
+
+    With spatial tokens also the gene's attention to each, before and after the softmax.
+    """
+    attention = 2 * options.heads * options.tokens if options.context == "tokens" else 0
+    return options.width + 2 * options.heads * options.head_dim + attention
 
 
 def _parts(rows: Rows, size: int) -> list[Rows]:

@@ -2,8 +2,8 @@
 
 There are three units. `standardised` (default): deviations from each training gene's mean in its own standard
 deviations, so that each gene has the same weight. `centred`: deviations from each gene's mean in one common unit, so
-that variable genes have more weight. `min_max`, the published one: 0 to 1 over the genes of a spot (gene context), or
-over a section's spots for one gene (spot context).
+that variable genes have more weight. `min_max`, the published one: 0 to 1 over the genes of a spot, or over a
+section's spots for one gene (spot context).
 
 A scaled prediction is scaled back as `offset + scale * prediction`, with one offset and one scale per gene, which are
 stored with the model. For `min_max` the extremes at a new tile are unknown, and the means of the training extremes
@@ -50,7 +50,7 @@ def gene_scaling(
     expression: Float[np.ndarray, "spot gene"],
     sections: Int64[np.ndarray, "spot"],
     scaling: Literal["standardised", "centred", "min_max"],
-    context: Literal["gene", "spot", "none"],
+    context: Literal["gene", "spot", "none", "tokens"],
 ) -> Scaling:
     """Return each gene's offset and scale, as the module describes them."""
     if scaling != "min_max":

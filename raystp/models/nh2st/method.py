@@ -18,6 +18,7 @@ NH2ST = Method(
     module="raystp.models.nh2st.learner",
     published_fit=lambda _: NH2ST_FIT,
     unvalidated_epochs=UNVALIDATED_EPOCHS,
+    tokens=lambda options: options.tokens if options.tokens > 1 else 0,
     compares_samples=True,
     feature_inputs=(0, 1),
     why_frozen=_why_frozen,

@@ -83,11 +83,16 @@ class EmbedConfig(StepConfig[EmbedRun]):
     """Views of each tile whose rows are averaged: `rotations` (4), `flips` (these and their mirror images) or
     `none`. Each view is a forward pass."""
 
+    tokens: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Keep spatial tokens beside the vectors: the map of the last stage, or the patch tokens, averaged to a grid of
+    this many rows and columns (7: 49 tokens, 14: 196). As float16: 98 KiB a tile for 7 x 7 of 1,024 channels."""
+
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     """Precision of the encoder's arithmetic and of the stored vectors; bfloat16 vectors are stored as float16."""
 
     unit_tiles: int = Field(default=2048, ge=1)
-    """Tiles in a work unit, which is committed, or computed again, as a whole. The output's files depend on it."""
+    """Tiles in a work unit, which is committed, or computed again, as a whole. The output's files depend on it. An
+    encoder's process holds a unit's tokens in memory twice: 400 MB for 7 x 7 of 1,024 channels."""
 
     run: EmbedRun = Field(default_factory=EmbedRun)
 
@@ -117,6 +122,8 @@ class EmbedConfig(StepConfig[EmbedRun]):
         for name in ("layers", "views"):
             if name not in self.features.record:
                 values.pop(name)  # as before the field existed
+        if self.tokens is None:
+            values.pop("tokens")
         return {**values, "encoder": self.encoder.fingerprint_values()}
 
     def manifest_values(self) -> dict[str, object]:

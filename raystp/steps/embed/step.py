@@ -12,12 +12,13 @@ from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.streams.tiles import stream
 from raystp.cluster.streams.units import StreamResources, UnitReceipt, WorkUnit
 from raystp.encoders.encoder import InferenceOptions, stored_precision
-from raystp.encoders.registry import features_dim, tile_warning
+from raystp.encoders.registry import features_dim, tile_warning, tokens_of
 from raystp.errors import ArtifactError
 from raystp.steps.embed.config import EmbedConfig, EmbedRun
 from raystp.steps.embed.failed_tiles import read_failed_tiles, slide_error, units_with_failed_tiles
+from raystp.steps.embed.outputs import EncoderOutput
 from raystp.steps.embed.reader import SlideTiles
-from raystp.steps.embed.work import EmbedWork, EncoderOutput
+from raystp.steps.embed.work import EmbedWork
 from raystp.steps.encoder_source import EncoderSource, check_tile_px, source_of
 from raystp.units import Microns, TilePixels
 
@@ -132,9 +133,10 @@ def _embed(config: EmbedConfig, tiles: Artifact, unfinished: Sequence[_EncoderAr
 
 
 def _output(unfinished: _EncoderArtifact, scales: int) -> EncoderOutput:
-    features = unfinished.config.features
-    dim = scales * features_dim(unfinished.source.spec, features)
-    return EncoderOutput(unfinished.writer.path, unfinished.source, dim, features)
+    config, source = unfinished.config, unfinished.source
+    dim = scales * features_dim(source.spec, config.features)
+    tokens = tokens_of(source.spec, config.tokens) if config.tokens else None
+    return EncoderOutput(unfinished.writer.path, source, dim, config.features, tokens)
 
 
 def slides_of(tiles: Artifact) -> list[SlideEntry]:
@@ -257,6 +259,7 @@ def _finish(
         "encoder_identity": unfinished.source.identity,
         "precision": stored_precision(config.precision),
         **config.features.record,
+        **({"tokens": config.tokens} if config.tokens else {}),
         "side": tiles.manifest.notes["side"],
         "pixels": tiles.manifest.notes["pixels"],
         **({"scales": _scales(tiles)} if len(_scales(tiles)) > 1 else {}),

@@ -1,27 +1,22 @@
 """The work of an actor on one unit of tiles: read, encode, commit. `cluster.streams` distributes the units."""
 
-import hashlib
 import io
-import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from raystp import tables
-from raystp.cluster.streams.units import Pixels, Vectors, WorkUnit
+from raystp.cluster.streams.units import Encoded, Pixels, WorkUnit
 from raystp.encoders.batches import Batch
-from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOptions, Precision, stored_precision
-from raystp.encoders.features import OWN_ROW, FeatureOptions
-from raystp.encoders.stages import with_features
+from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOptions, Precision
 from raystp.errors import EncoderError
 from raystp.steps.embed.failed_tiles import write_failed_tiles
+from raystp.steps.embed.outputs import EncoderOutput, commit_record, commit_unit
 from raystp.steps.embed.reader import SlideTiles, UnitReader
-from raystp.steps.encoder_source import EncoderSource
 from raystp.storage import StoragePath
 from raystp.storage.attempt_ledger import MAX_CRASHES, AttemptLedger
 from raystp.storage.node_cache import NodeCache
@@ -32,22 +27,11 @@ START = "start-"
 
 
 @dataclass(frozen=True)
-class EncoderOutput:
-    """One encoder, and the folder of its artifact."""
-
-    path: StoragePath
-    source: EncoderSource
-    dim: int
-    """Length of a row, with all layers and sizes of tiles."""
-    features: FeatureOptions = OWN_ROW
-
-
-@dataclass(frozen=True)
 class EmbedWork:
     """Everything an actor needs to embed a unit: names, paths and configs. Implements `cluster`'s `UnitWork`.
 
-    Each work unit is written to a temporary file and committed atomically (put-if-absent). The vectors of several
-    encoders are concatenated until the commit. Parts of units and the attempt ledger are in the first encoder's folder.
+    Each work unit is written to a temporary file and committed atomically (put-if-absent). Parts of units and the
+    attempt ledger are in the first encoder's folder.
     """
 
     tiles: StoragePath
@@ -86,7 +70,7 @@ class EmbedWork:
 
     def is_committed(self, unit: WorkUnit) -> bool:
         """Return whether a unit has a commit record for every encoder, and is not to be committed again."""
-        return unit.unit not in self.again and all(_commit_record(output, unit).exists() for output in self.outputs)
+        return unit.unit not in self.again and all(commit_record(output, unit).exists() for output in self.outputs)
 
     def begin(self, unit: WorkUnit) -> str:
         """Write a marker before any decoder runs; return an error message after `MAX_CRASHES` crashes, else ""."""
@@ -120,7 +104,7 @@ class EmbedWork:
         """Build a reader of tiles [start, stop) of a unit; it reuses a batch after `buffers` more."""
         return UnitReader(self.tiles, self.slides, self.tile_px, cache=self.cache, buffers=buffers, scales=self.scales)
 
-    def make_encoder(self) -> Callable[[Pixels], Vectors]:
+    def make_encoder(self) -> Callable[[Pixels], Encoded]:
         """Build the encoders, on this process's GPU or on the CPU.
 
         Raises EncoderError for an encoder that cannot be built, and for a GPU that torch does not see.
@@ -134,72 +118,44 @@ class EmbedWork:
             raise EncoderError(msg)
         encoders = [
             BatchEncoder(
-                with_features(output.source.build(), output.features),
-                device=device,
-                precision=self.precision,
-                batch=self.pass_tiles,
-                options=self.options,
+                output.build(), device=device, precision=self.precision, batch=self.pass_tiles, options=self.options
             )
             for output in self.outputs
         ]
 
-        dims = [output.dim for output in self.outputs]
-
-        def encode(tiles: Pixels) -> Vectors:
-            rows = len(tiles) // self.scales
-            vectors = [encoder(tiles).reshape(rows, dim) for encoder, dim in zip(encoders, dims, strict=True)]
-            return vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1)
+        def encode(tiles: Pixels) -> Encoded:
+            pairs = zip(self.outputs, encoders, strict=True)
+            return tuple(column for output, one in pairs for column in output.split(one(tiles), self.scales))
 
         return encode
 
-    def commit(self, unit: WorkUnit, vectors: Vectors, failed: Mapping[int, str]) -> None:
-        """Write a unit's table for each encoder, then its commit record. An existing table or record is kept."""
+    def commit(self, unit: WorkUnit, batches: Sequence[Encoded], failed: Mapping[int, str]) -> None:
+        """Write a unit's tables for each encoder, then its commit record. An existing table or record is kept."""
         tiles = (self.tiles / "tiles" / f"{unit.slide}.parquet").read_table().slice(unit.first, unit.rows)
         tiles = tiles.filter(pa.array([row not in failed for row in range(unit.rows)], pa.bool_()))
-        columns = [column.combine_chunks() for column in tiles.columns]
-        start = 0
         for output in self.outputs:
             write_failed_tiles(output.path, unit.unit, failed)
-            self._commit_output(unit, output, columns, vectors[:, start : start + output.dim])
-            start += output.dim
+        commit_unit(self.outputs, unit, tiles, batches, precision=self.precision, again=unit.unit in self.again)
 
-    def _commit_output(self, unit: WorkUnit, output: EncoderOutput, tiles: list[pa.Array], vectors: Vectors) -> None:
-        precision = stored_precision(self.precision)
-        schema = tables.embeddings(output.dim, precision=precision)
-        table = pa.Table.from_arrays([*tiles, tables.vectors(vectors, precision)], schema=schema)
-        file, stream = output.path / "embeddings" / unit.slide / f"{unit.unit}.parquet", io.BytesIO()
-        pq.write_table(table, stream, compression="zstd")
-        content, record = stream.getvalue(), _commit_record(output, unit)
-        if unit.unit in self.again:
-            file.write_bytes(content)
-            record.remove()
-        elif not file.write_new(content):
-            content = file.read_bytes()  # of a worker that died before its commit record, or is still running
-        values = {"rows": len(vectors), "dim": output.dim, "sha256": hashlib.sha256(content).hexdigest()}
-        record.write_new(json.dumps(values).encode())
-
-    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors, failed: Mapping[int, str]) -> None:
+    def write_part(self, unit: WorkUnit, part: int, encoded: Encoded, failed: Mapping[int, str]) -> None:
         """Write a numbered part of a unit, and the reasons of its failed tiles, to a temporary file."""
         content, rows = io.BytesIO(), np.array(list(failed), np.int64)
-        np.savez(content, vectors=vectors, rows=rows, reasons=np.array(list(failed.values()), np.str_))
+        columns: dict[str, Any] = {f"column{number}": values for number, values in enumerate(encoded)}
+        np.savez(content, rows=rows, reasons=np.array(list(failed.values()), np.str_), **columns)
         (self._parts_folder(unit) / f"{part:06d}.npz").write_bytes(content.getvalue())
 
     def commit_parts(self, unit: WorkUnit, parts: int) -> None:
         """Commit a unit from its parts, in order, and remove them."""
         folder = self._parts_folder(unit)
         if not self.is_committed(unit):  # else a worker died after its commit
-            vectors: list[Vectors] = []
+            batches: list[Encoded] = []
             failed: dict[int, str] = {}
             for part in range(parts):
                 with np.load(io.BytesIO((folder / f"{part:06d}.npz").read_bytes()), allow_pickle=False) as arrays:
-                    vectors.append(arrays["vectors"])
+                    batches.append(tuple(arrays[f"column{number}"] for number in range(len(arrays.files) - 2)))
                     failed |= dict(zip(arrays["rows"].tolist(), arrays["reasons"].tolist(), strict=True))
-            self.commit(unit, np.concatenate(vectors), failed)
+            self.commit(unit, batches, failed)
         folder.remove()
 
     def _parts_folder(self, unit: WorkUnit) -> StoragePath:
         return self.outputs[0].path / "parts" / unit.unit
-
-
-def _commit_record(output: EncoderOutput, unit: WorkUnit) -> StoragePath:
-    return output.path / "commits" / f"{unit.unit}.json"

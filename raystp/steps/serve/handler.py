@@ -16,23 +16,19 @@ from raystp.cluster.serving.messages import (
     ResponseNeighbours,
 )
 from raystp.encoders.encoder import BatchEncoder
-from raystp.encoders.features import OWN_ROW, FeatureOptions
-from raystp.encoders.stages import with_features
-from raystp.errors import EncoderError, ModelError, RaystpError
+from raystp.errors import ModelError, RaystpError
 from raystp.impute.calibration import Calibration
 from raystp.impute.imputer import FoundNeighbours, NeighborImputer
 from raystp.impute.weights import weighting_of
 from raystp.index.open import ReferenceIndex, open_reference_index
 from raystp.index.remote import RemoteIndex
-from raystp.models.arrays import tower_identity
 from raystp.models.methods import METHODS
 from raystp.models.predictor import ContrastivePredictor, DirectPredictor
 from raystp.models.store import load_model
-from raystp.steps.embedding_source import neighbour_means_of
-from raystp.steps.encoder_source import dim_of, features_of_block, source_of
-from raystp.steps.input_config import EncoderConfig
+from raystp.steps.encoder_source import source_of
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.direct import DirectHandler
+from raystp.steps.serve.encoder import check_encoder, encoder_for
 from raystp.steps.serve.info import ModelInfo, direct_info, far_distance, model_info
 from raystp.steps.serve.pixels import SlideLibrary
 from raystp.steps.serve.requests import CheckedRequest, TileReader, predict_in_groups
@@ -151,26 +147,8 @@ def check_inputs(config: ServeConfig) -> tuple[Artifact, Artifact | None]:
         msg = f"{model.path} is a {kind} model without an index: remove run.shard_actors and far_distance"
         raise ModelError(msg)
     if config.encoder is not None:
-        _check_encoder(config.encoder, config.run.store, model, meta)
+        check_encoder(config.encoder, config.run.store, model, meta)
     return model, index
-
-
-def _check_encoder(encoder: EncoderConfig, store: str, model: Artifact, meta: dict[str, Any]) -> None:
-    source = source_of(encoder, store)
-    if meta["trained_tower"] and source.identity != tower_identity(model.manifest.fingerprint):
-        msg = f"{model.path} has its own image tower: set encoder.trained to this model"
-        raise EncoderError(msg)
-    blocks = meta.get("features", {}).get("blocks", [])
-    if len(blocks) > 1 or neighbour_means_of(meta) or any("scales" in block for block in blocks):
-        msg = (
-            f"{model.path} reads joined embeddings or several sizes of tiles, which one tile does not give: remove "
-            "`encoder`, and send `embeddings` with the columns of all blocks, in the order that `/v1/info` gives"
-        )
-        raise EncoderError(msg)
-    name = meta["encoder"]["name"]
-    if source.spec.name != name or dim_of(encoder, _features(meta)) != meta["d_image"]:
-        msg = f"{model.path} reads {meta['d_image']} features of encoder '{name}', got encoder '{source.spec.name}'"
-        raise EncoderError(msg)
 
 
 def open_handler(
@@ -182,7 +160,7 @@ def open_handler(
     opened_model = open_model(method, arrays, meta)
     encode, tile_px = None, TilePixels(0)
     if config.encoder is not None:
-        encoder = with_features(source_of(config.encoder, config.run.store).build(), _features(meta))
+        encoder = encoder_for(meta, source_of(config.encoder, config.run.store))
         encode = BatchEncoder(encoder, device="cuda" if torch.cuda.is_available() else "cpu", batch="fit")
         tile_px = encoder.tile_px
     library = SlideLibrary(tuple(config.slides), config.tile_um, tile_px)
@@ -204,12 +182,6 @@ def open_handler(
         retrieval=Retrieval.of(meta.get("retrieval", {})),
         all_rows_limit=config.limits.all_rows,
     )
-
-
-def _features(meta: dict[str, Any]) -> FeatureOptions:
-    """Return the layers and views of the encoder that the model reads."""
-    blocks = meta.get("features", {}).get("blocks", [])
-    return features_of_block(blocks[0]) if blocks else OWN_ROW
 
 
 def _calibration(config: ServeConfig, meta: dict[str, Any]) -> Calibration | None:

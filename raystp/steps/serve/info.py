@@ -8,6 +8,7 @@ import torch
 from raystp.artifacts import Artifact
 from raystp.cluster.serving.messages import HandlerInfo
 from raystp.impute.weights import WEIGHTS
+from raystp.steps.embedding_source import tokens_of
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.train.retrieval import Retrieval
 
@@ -28,6 +29,8 @@ class ModelInfo(HandlerInfo):
     """Encoder and tiles of each block of the features, in the order of the columns; empty for an older model."""
     neighbour_mean: int
     """If not 0: the second half of the columns is the mean of the first half over so many nearest other tiles."""
+    tokens: int
+    """If not 0: the columns are so many spatial tokens of the tile, one after the other."""
     metric: str
     kind: str
     weights: list[str]
@@ -49,6 +52,8 @@ class DirectInfo(HandlerInfo):
     """Encoder and tiles of each block of the features, in the order of the columns; empty for an older model."""
     neighbour_mean: int | list[int]
     """If not 0: the mean of all blocks over so many nearest other tiles follows the blocks, for each number."""
+    tokens: int
+    """If not 0: the columns are so many spatial tokens of the tile, one after the other."""
     protocol: str
     reads: list[str]
 
@@ -78,6 +83,7 @@ def direct_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, meth
         "encoder": meta["encoder"]["name"],
         "blocks": meta.get("features", {}).get("blocks", []),
         "neighbour_mean": meta.get("features", {}).get("neighbour_mean", 0),
+        "tokens": tokens_of(meta),
         "genes": meta["genes"],
         "protocol": meta["protocol"],
         "reads": _reads(config),
@@ -97,6 +103,7 @@ def model_info(config: ServeConfig, meta: dict[str, Any], model: Artifact, index
         "encoder": meta["encoder"]["name"],
         "blocks": meta.get("features", {}).get("blocks", []),
         "neighbour_mean": meta.get("features", {}).get("neighbour_mean", 0),
+        "tokens": tokens_of(meta),
         "genes": description["genes"],
         "metric": description["metric"],
         "kind": description.get("kind", "exact"),

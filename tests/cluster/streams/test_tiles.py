@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 
 from raystp.cluster.streams import tiles as tile_stream
 from raystp.cluster.streams.tiles import build_plan, stream
-from raystp.cluster.streams.units import Pixels, ReadTiles, StreamResources, UnitReceipt, Vectors, WorkUnit
+from raystp.cluster.streams.units import Encoded, Pixels, ReadTiles, StreamResources, UnitReceipt, WorkUnit
 from raystp.errors import ClusterError, EncoderError, SlideError
 
 pytestmark = pytest.mark.ray
@@ -84,28 +84,28 @@ class Numbers:
         pixels = np.delete(pixels, [row - start for row in failed], axis=0)
         return ReadTiles(pixels, {row: f"tile {unit.first + row} is damaged" for row in failed})
 
-    def make_encoder(self) -> Callable[[Pixels], Vectors]:
-        def encode(tiles: Pixels) -> Vectors:
+    def make_encoder(self) -> Callable[[Pixels], Encoded]:
+        def encode(tiles: Pixels) -> Encoded:
             mean = tiles.mean(axis=(1, 2, 3), dtype=np.float32)
-            return np.stack([mean, mean**2], axis=1)
+            return (np.stack([mean, mean**2], axis=1),)
 
         return encode
 
-    def commit(self, unit: WorkUnit, vectors: Vectors, failed: Mapping[int, str]) -> None:
+    def commit(self, unit: WorkUnit, batches: Sequence[Encoded], failed: Mapping[int, str]) -> None:
         with (self.folder / "log.txt").open("a") as log:
             log.write(f"{unit.unit}\n")
         assert dict(failed) == {row: f"tile {unit.first + row} is damaged" for row in unit_damage(unit)}
-        np.save(self.folder / f"{unit.unit}.npy", vectors)
+        np.save(self.folder / f"{unit.unit}.npy", np.concatenate([vectors for (vectors,) in batches]))
 
-    def write_part(self, unit: WorkUnit, part: int, vectors: Vectors, failed: Mapping[int, str]) -> None:
-        np.save(self.folder / f"part-{unit.unit}-{part}.npy", vectors)
+    def write_part(self, unit: WorkUnit, part: int, encoded: Encoded, failed: Mapping[int, str]) -> None:
+        np.save(self.folder / f"part-{unit.unit}-{part}.npy", encoded[0])
         (self.folder / f"part-{unit.unit}-{part}.json").write_text(json.dumps(list(failed.items())))
 
     def commit_parts(self, unit: WorkUnit, parts: int) -> None:
         files = [f"{self.folder}/part-{unit.unit}-{n}" for n in range(parts)]
         failed = [entry for file in files for entry in json.loads(Path(f"{file}.json").read_text())]
-        vectors = [np.load(f"{file}.npy") for file in files]
-        self.commit(unit, np.concatenate(vectors), dict(failed))
+        batches: list[Encoded] = [(np.load(f"{file}.npy"),) for file in files]
+        self.commit(unit, batches, dict(failed))
 
 
 def unit_damage(unit: WorkUnit) -> list[int]:
@@ -182,7 +182,7 @@ def test_a_unit_committed_before_a_crash_is_not_computed_again(
     readers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tile_stream, "MAX_BLOCKS", 2)  # so that a block has several units
-    Numbers(tmp_path).commit(UNITS[0], _numbers(UNITS[0]), {})
+    Numbers(tmp_path).commit(UNITS[0], [(_numbers(UNITS[0]),)], {})
     receipts = list(
         stream(Numbers(tmp_path), UNITS, StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers))
     )
@@ -195,7 +195,7 @@ class NoEncoder(Numbers):
 
     error: Exception | None = None
 
-    def make_encoder(self) -> Callable[[Pixels], Vectors]:
+    def make_encoder(self) -> Callable[[Pixels], Encoded]:
         if self.error is None:
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(3600)  # until the signal arrives

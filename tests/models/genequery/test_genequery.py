@@ -24,6 +24,7 @@ GENE = {
     "none": replace(TINY, context="none"),
     "none, concat, min-max": replace(TINY, context="none", fuse="concat", scaling="min_max"),
     "gene, min-max": replace(TINY, scaling="min_max"),
+    "tokens": replace(TINY, context="tokens", tokens=IMAGE),
 }
 SPOT = {
     "spot": replace(TINY, context="spot"),

@@ -28,6 +28,7 @@ KINDS = {
     "gene, concat": replace(TINY, fuse="concat"),
     "gene, min-max": replace(TINY, scaling="min_max"),
     "none": replace(TINY, context="none"),
+    "tokens": replace(TINY, context="tokens", tokens=IMAGE),
     "spot": replace(TINY, context="spot"),
     "spot, few": replace(TINY, context="spot", context_tiles=4, scaling="min_max"),
     "spot, centred": replace(TINY, context="spot", scaling="centred"),

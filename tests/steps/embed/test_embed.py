@@ -21,7 +21,8 @@ from raystp.cluster.streams.units import WorkUnit
 from raystp.errors import ConfigError, EncoderError
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.config import EmbedConfig
-from raystp.steps.embed.work import EmbedWork, EncoderOutput
+from raystp.steps.embed.outputs import EncoderOutput
+from raystp.steps.embed.work import EmbedWork
 from raystp.steps.encoder_source import source_of
 from raystp.steps.input_config import EncoderConfig
 from raystp.storage import StoragePath
@@ -225,12 +226,12 @@ def test_a_unit_is_committed_only_once(smoke_store: Path, tmp_path: Path) -> Non
     tiles, unit = resolve(str(smoke_store), _tiles(smoke_store), "tile"), WorkUnit("patient-A.00000", "patient-A", 0, 2)
     source = source_of(EncoderConfig(), str(smoke_store))
     work = EmbedWork(tiles.path, (EncoderOutput(StoragePath.of(tmp_path), source, 3),), {}, TilePixels(224), "float32")
-    work.commit(unit, np.ones((2, 3), np.float32), {})
+    work.commit(unit, [(np.ones((2, 3), np.float32),)], {})
     first = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    work.commit(unit, np.zeros((2, 3), np.float32), {})
+    work.commit(unit, [(np.zeros((2, 3), np.float32),)], {})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
     (tmp_path / "commits" / "patient-A.00000.json").unlink()  # as if the first worker had died before its commit record
-    work.commit(unit, np.zeros((2, 3), np.float32), {})
+    work.commit(unit, [(np.zeros((2, 3), np.float32),)], {})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
 
 

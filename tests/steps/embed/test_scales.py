@@ -12,13 +12,15 @@ from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, content_id, open_artifact
 from raystp.cluster.streams.units import WorkUnit
 from raystp.errors import ConfigError
+from raystp.expression.embeddings.tokens import read_tokens
 from raystp.expression.schema import write_section
 from raystp.expression.sections import embeddings_of
 from raystp.slides.open import read_tiles_or_fail
 from raystp.slides.table import SlideRow
 from raystp.steps.embed import step as embed
+from raystp.steps.embed.outputs import EncoderOutput
 from raystp.steps.embed.reader import SlideTiles, UnitReader
-from raystp.steps.embed.work import EmbedWork, EncoderOutput
+from raystp.steps.embed.work import EmbedWork
 from raystp.steps.encoder_source import source_of
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.tile import step as tile
@@ -113,8 +115,8 @@ def test_pixels_of_a_place_are_those_of_each_size_and_one_failure_costs_the_plac
 def test_places_of_which_none_can_be_read_have_no_rows(tmp_path: Path) -> None:
     output = EncoderOutput(StoragePath.of(tmp_path), source_of(EncoderConfig(), str(tmp_path)), 2 * 128)
     work = EmbedWork(StoragePath.of(tmp_path), (output,), {}, TilePixels(224), "float32", scales=2)
-    assert work.make_encoder()(np.empty((0, 224, 224, 3), np.uint8)).shape == (0, 256)
-    assert work.make_encoder()(np.zeros((6, 224, 224, 3), np.uint8)).shape == (3, 256)
+    assert work.make_encoder()(np.empty((0, 224, 224, 3), np.uint8))[0].shape == (0, 256)
+    assert work.make_encoder()(np.zeros((6, 224, 224, 3), np.uint8))[0].shape == (3, 256)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +129,9 @@ def test_wrong_sizes_are_refused(sides: list[float], match: str) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_embeddings_of_several_sizes_are_those_of_each_side_by_side(tmp_path: Path, drawn: Write) -> None:
+def test_embeddings_and_tokens_of_several_sizes_are_those_of_each_side_by_side(tmp_path: Path, drawn: Write) -> None:
     slide = drawn(tmp_path / "S1.png")
-    options = {"layers": ["middle", "last"], "views": "rotations", "unit_tiles": 5, "tile_px": 224}
+    options = {"layers": ["middle", "last"], "views": "rotations", "tokens": 2, "unit_tiles": 5, "tile_px": 224}
     tile_px = {"tile_px": options.pop("tile_px")}
 
     def run(tiles: Artifact, name: str, **run: Any) -> Artifact:
@@ -143,10 +145,13 @@ def test_embeddings_of_several_sizes_are_those_of_each_side_by_side(tmp_path: Pa
     alone = tables.matrix(embeddings_of(first, "S1")["vector"])
     assert vectors.shape == (len(alone), 3 * alone.shape[1])
     np.testing.assert_allclose(vectors[:, : alone.shape[1]], alone, atol=1e-5)
+    tokens = read_tokens(found, "S1")
+    assert tokens.shape == (len(alone), 3 * 4, 32)
+    np.testing.assert_array_equal(tokens[:, :4], read_tokens(first, "S1"))
     assert found.manifest.notes["layers"] == ["middle", "last"]
     assert (found.manifest.notes["views"], found.manifest.notes["scales"]) == ("rotations", list(SIDES))
 
-    # As after a kill: no manifest, and one unit without its commit record.
+    # As after a kill: no manifest, and one unit without its commit record and one of its tables.
     (found.path / "manifest.json").remove()
     unit = found.manifest.notes["units"]["S1"][1]
     (found.path / "commits" / f"{unit}.json").remove()
@@ -154,4 +159,5 @@ def test_embeddings_of_several_sizes_are_those_of_each_side_by_side(tmp_path: Pa
     again = run(several, "all", encoders=2, readers=1, batch_tiles=3)
     assert again.path == found.path
     np.testing.assert_allclose(tables.matrix(embeddings_of(again, "S1")["vector"]), vectors, atol=1e-5)
+    np.testing.assert_allclose(read_tokens(again, "S1"), tokens, rtol=1e-3)  # one unit of the last place of float16
     assert open_artifact(again.path, "embed").manifest.notes == found.manifest.notes

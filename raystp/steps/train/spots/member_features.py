@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from raystp.artifacts import Artifact, resolve
 from raystp.errors import ConfigError
 from raystp.expression.embeddings.join import block_widths, blocks_of, features_record
-from raystp.steps.embedding_source import compared, describe_block, input_folders, neighbour_means_of
+from raystp.steps.embedding_source import compared, describe_block, input_folders, neighbour_means_of, tokens_of
 
 Record = Mapping[str, Any]
 
@@ -37,7 +37,13 @@ class MemberFeatures:
 
     @classmethod
     def of(cls, name: str, inputs: Mapping[str, str], meta: Record, store: str) -> "MemberFeatures":
-        """Return what a model reads; a model of an earlier version records no blocks, so its artifacts are opened."""
+        """Return what a model reads; a model of an earlier version records no blocks, so its artifacts are opened.
+
+        Raises ConfigError for a model that reads spatial tokens.
+        """
+        if tokens_of(meta):
+            msg = f"{name} reads {tokens_of(meta)} spatial tokens, and an ensemble joins vectors: leave it out, or "
+            raise ConfigError(msg + "train it on vectors")
         folders, blocks = input_folders(inputs, "images"), meta.get("features", {}).get("blocks")
         if blocks is None:
             blocks = [block for one in folders for block in features_record(resolve(store, one, "embed"))["blocks"]]

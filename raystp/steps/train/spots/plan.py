@@ -44,7 +44,8 @@ def open_sources(config: SpotsTrainConfig) -> Sources:
     if config.method.combines_models:
         return Sources(open_union(config, open_members(config)), spots)
     if config.embeddings is not None:
-        embed = open_embeddings(store, config.embeddings, neighbour_mean=config.neighbour_mean)
+        mean, tokens = config.neighbour_mean, config.method.tokens(config.options)
+        embed = open_embeddings(store, config.embeddings, neighbour_mean=mean, tokens=tokens)
         return Sources(embed, spots, completed)
     return Sources(resolve(store, str(config.tiles), "tile"), spots, completed)
 

@@ -56,7 +56,7 @@ def test_what_is_absent_is_named_with_what_there_is(result: rs.StepResult, tmp_p
 
 
 def test_an_unknown_step_or_field_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"there is no step 'tiles'; the steps are complete, demo, embed"):
+    with pytest.raises(ConfigError, match=r"there is no step 'tiles'; the steps are complete, demo, doctor, embed"):
         rs.run("tiles")
     with pytest.raises(ConfigError, match="tile_uk: there is no such field; did you mean 'tile_um'"):
         rs.run("tile", slides="slides.csv", tile_uk=3)

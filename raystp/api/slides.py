@@ -71,7 +71,7 @@ def tile_grid(
 
     Example:
         >>> with rs.open_slide(cohort / "slides" / "unmeasured.svs") as slide:
-        ...     boxes = rs.tile_grid(slide, tile_um=112)
+        ...     boxes = rs.tile_grid(slide, tile_um=112.0)
         >>> boxes.shape[1], float(boxes[0, 2])
         (3, 224.0)
     """

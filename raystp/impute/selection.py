@@ -120,10 +120,8 @@ def _allowed_slides(
     patients: Mapping[str, str], seen_patients: Collection[str], seen_slides: Collection[str], same_patient: SamePatient
 ) -> list[str]:
     """Return all slides but those that the model or index has seen, by slide or by patient."""
-    if same_patient == "allow":
-        seen = [slide for slide in patients if slide in seen_slides]
-    else:
-        seen = [slide for slide, patient in patients.items() if patient in seen_patients]
+    refused = () if same_patient == "allow" else seen_patients
+    seen = [slide for slide, patient in patients.items() if slide in seen_slides or patient in refused]
     if seen:
         logger.warning(f"impute: {some(seen)} skipped: the model or its index was built from their patients or slides")
     return [slide for slide in patients if slide not in set(seen)]

@@ -3,7 +3,7 @@
 import pytest
 
 from raystp.errors import ConfigError, LeakError
-from raystp.impute.selection import KnownPatients, LeakRules, check_patients, select_slides
+from raystp.impute.selection import KnownPatients, LeakRules, SamePatient, check_patients, select_slides
 
 PATIENTS = {"S1": "A", "S2": "B", "S3": "A", "S4": "C"}
 KNOWN = KnownPatients(frozenset("A"), frozenset({"S1"}), frozenset("B"), frozenset({"S2"}))
@@ -30,6 +30,15 @@ def test_different_patients_share_nothing() -> None:
 def test_by_default_all_slides_of_unseen_patients_are_selected() -> None:
     chosen = select_slides(PATIENTS, KNOWN, LeakRules("patient", "refuse"), named=None, source="embed/x")
     assert (chosen.slides, chosen.shared, chosen.left_out) == (["S4"], [], {})
+
+
+@pytest.mark.parametrize("same_patient", ["refuse", "allow"])
+def test_a_slide_that_the_model_has_seen_is_skipped_alone_although_its_patient_is_not_stated(
+    same_patient: SamePatient,
+) -> None:
+    unstated = {"S1": "", "S2": "", "S5": ""}
+    chosen = select_slides(unstated, KNOWN, LeakRules("any", same_patient), named=None, source="embed/x")
+    assert chosen.slides == ["S5"]
 
 
 def test_a_protocol_by_section_selects_other_slides_of_seen_patients_and_names_these() -> None:

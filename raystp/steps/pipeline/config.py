@@ -101,7 +101,7 @@ class PipelineConfig(StepConfig[TrackedRun]):
     def models(self) -> list[Values]:
         """Return the train configs, each with its own name."""
         given = self.train if isinstance(self.train, list) else [] if self.train is None else [self.train]
-        listed = [_over(_shared_with(one, self.shared), one) for one in given]
+        listed = [over(_shared_with(one, self.shared), one) for one in given]
         if len(listed) == 1:
             return [{"name": self.name, **listed[0]}]
         return [{"name": f"{self.name}-{method_of(one)}", **one} for one in listed]
@@ -182,7 +182,7 @@ def _shared_with(own: Values, shared: Values) -> Values:
     return {key: value for key, value in shared.items() if key == "split"} if is_ensemble(own) else shared
 
 
-def _over(shared: Values, own: Values) -> Values:
-    """Return the shared fields, overridden part by part by a training's own."""
+def over(shared: Values, own: Values) -> Values:
+    """Return the shared values of a step, overridden part by part by its own."""
     both = {key: {**shared[key], **own[key]} for key in shared.keys() & own.keys() if isinstance(own[key], dict)}
     return {**shared, **own, **both}

@@ -15,7 +15,7 @@ from raystp.errors import ConfigError
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.chain import planned_steps
-from raystp.steps.pipeline.config import PipelineConfig
+from raystp.steps.pipeline.config import PipelineConfig, over
 from raystp.steps.printed import Printed
 from raystp.steps.run.config import RunCommandConfig
 
@@ -71,7 +71,7 @@ def pipeline_values(config: RunCommandConfig) -> Values:
 
 def _under(given: Values | list[Values], known: Values) -> Values | list[Values]:
     """Return a step's values, or each of a list, over those that are known of all."""
-    return [{**known, **one} for one in given] if isinstance(given, list) else {**known, **given}
+    return [over(known, one) for one in given] if isinstance(given, list) else over(known, given)
 
 
 def _tile_size(encoder: str | None) -> Values:
@@ -85,9 +85,11 @@ def _tile_size(encoder: str | None) -> Values:
 
 
 def _training(config: RunCommandConfig, measured: Sequence[SlideRow]) -> Values:
-    split = {} if "split" in config.shared else {"split": _split(config.test, measured)}
+    is_divided = "split" in config.shared or config.folds is not None
+    split = {} if is_divided and not config.test else {"split": _split(config.test, measured)}
     models = [{"model": name} for name in config.model]
-    return {"train": models if len(models) > 1 else models[0], "shared": {**split, **config.shared}}
+    shared = over(split, config.shared)
+    return {"train": models if len(models) > 1 else models[0], **({"shared": shared} if shared else {})}
 
 
 def _split(test: list[str], measured: Sequence[SlideRow]) -> Values:

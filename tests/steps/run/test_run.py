@@ -77,6 +77,20 @@ def test_fields_of_the_pipeline_take_precedence_and_are_kept(cohort: str) -> Non
     assert "shared" not in _values(cohort, train=given)
 
 
+def test_a_flag_and_a_field_of_the_same_part_are_joined(cohort: str) -> None:
+    encoder, split = {"sha256": "a" * 64}, {"validation": ["Q"]}
+    values = _values(cohort, encoder="uni_v2", embed={"encoder": encoder}, test=["P"], shared={"split": split})
+    assert values["embed"] == {"encoder": {"name": "uni_v2", **encoder}}
+    assert values["shared"] == {"split": {"test": ["P"], **split}}
+
+
+def test_folds_choose_who_is_held_out(cohort: str) -> None:
+    values = _values(cohort, folds=2)
+    assert "shared" not in values
+    assert PipelineConfig.of(values).folds is not None
+    planned_steps(PipelineConfig.of(values))
+
+
 def test_a_model_for_slides_without_measured_sections_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.svs").touch()
     with pytest.raises(ConfigError, match=r"model: no row of .* is a measured section"):

@@ -5,6 +5,7 @@ flag is a field of the step's config class: dashes are its underscores, dots lea
 """
 
 import difflib
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ OWN_FLAGS = ("--config", "--set", *ACTIONS)
 """Flags of every step; no config may have a field of such a name."""
 
 BOOLEANS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "none"})
+
+
+_OVERRIDE = re.compile(r"[^/?:=]+=")
+"""The start of FIELD=VALUE; a URI with a query is a value: `s3://bucket/slides?region=eu`."""
 
 
 class WrongCommandLine(Exception):  # noqa: N818 -- it names what is wrong
@@ -102,7 +107,7 @@ class _StepWords:
                 self.action = ACTIONS[word]
             elif word.startswith("--"):
                 self._flag(word, left)
-            elif "=" in word:
+            elif _OVERRIDE.match(word):
                 self.overrides.append(word)
             else:
                 self._single(word)

@@ -85,6 +85,15 @@ def test_a_flag_is_read_by_the_type_of_its_field(words: list[str], override: str
         assert _overrides(*words) == (override,)
 
 
+@pytest.mark.parametrize("value", ["s3://bucket/x?region=eu", "/data/site=A", "./a=b", "slides/", "*.svs"])
+def test_a_path_with_an_equals_sign_is_a_bare_argument(value: str) -> None:
+    assert _overrides("slides", value) == (f"slides={value}",)
+    assert _overrides("slides", f"slides={value}", "run.store=s3://b/x?y=z") == (
+        f"slides={value}",
+        "run.store=s3://b/x?y=z",
+    )
+
+
 def test_a_flag_without_a_value_leaves_the_next_word_alone() -> None:
     assert _overrides("spots", "--allow-mirrored", "slides=a.csv") == ("allow_mirrored=true", "slides=a.csv")
 

@@ -17,7 +17,6 @@ from raystp.cli.help import general_help, step_help, tool_help
 from raystp.cli.result import (
     DONE,
     FAILED,
-    INCOMPLETE,
     SHOWN_WARNINGS,
     USAGE,
     ended,
@@ -25,6 +24,7 @@ from raystp.cli.result import (
     failed_slides,
     print_data,
     print_error,
+    printed_status,
     summary,
 )
 from raystp.cli.template import template
@@ -96,9 +96,7 @@ def _run(command: Command) -> int:
     result = step.run(config)
     if isinstance(result, Printed):
         print_data(result.text)
-        if result.has_error:
-            return FAILED
-        return DONE if result.failures <= config.run.max_failed else INCOMPLETE
+        return printed_status(result, config.run.max_failed)
     if isinstance(result, str):
         print_data(f"{result}\n")
         return ended(command.name, DONE, message=result)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import raystp.artifacts  # imports pyarrow, which `--help` does not need
+    import raystp.steps.printed
 
 SHOWN_FAILURES = 20
 """Failures in the JSON summary, one of each slide; the artifact's failures table has all of them."""
@@ -58,6 +59,15 @@ def failed_slides(artifact: "raystp.artifacts.Artifact", max_failed: float | int
     line = f"  {failed} of {tried} failed; run.max_failed={max_failed} {verb} that\n" if failed else ""
     facts: dict[str, object] = {"failed_slides": failed, "tried_slides": tried, "max_failed": max_failed}
     return DONE if is_allowed else INCOMPLETE, line, facts
+
+
+def printed_status(printed: "raystp.steps.printed.Printed", max_failed: float | int) -> int:
+    """Return the exit status of a command without an artifact."""
+    from raystp.steps.failed_slides import allows  # noqa: PLC0415 -- imports pyarrow
+
+    if printed.has_error:
+        return FAILED
+    return DONE if allows(max_failed, printed.failures, printed.tried) else INCOMPLETE
 
 
 def _first_of_each(failures: Sequence[dict[str, str]]) -> list[dict[str, str]]:

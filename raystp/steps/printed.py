@@ -9,6 +9,8 @@ class Printed:
 
     text: str
     failures: int = 0
-    """Rows with a problem; the exit status is then 3."""
+    """Rows with a problem; above `run.max_failed` the exit status is 3."""
+    tried: int = 0
+    """All rows, of which `run.max_failed` may be a share."""
     has_error: bool = False
     """Whether the text names an error; the exit status is then 1."""

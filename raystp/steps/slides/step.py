@@ -28,4 +28,4 @@ def run(config: SlidesConfig) -> Printed:
     unread = sum(one.width is None and not one.problem for one in found)
     if unread:
         logger.warning(f"  {unread} objects are of formats that are downloaded to be read: their size is not known yet")
-    return Printed(to_csv(found), sum(bool(one.problem) for one in found))
+    return Printed(to_csv(found), sum(bool(one.problem) for one in found), len(found))

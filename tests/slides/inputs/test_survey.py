@@ -38,6 +38,8 @@ def test_each_file_has_a_row_and_a_broken_one_its_problem(
     assert float(first["mpp"]) == pytest.approx(0.5, rel=1e-6)
     assert second["problem"].startswith(f"slide 'b' ({tmp_path / 'b.svs'}) is not a slide")
     assert (second["mpp"], second["width"]) == ("", "")
+    for max_failed, expected in {"0.4": 3, "0.5": 0, "1": 0}.items():
+        assert cli.main(["slides", str(tmp_path), "--run.max-failed", max_failed]) == expected
     (tmp_path / "slides.csv").write_text(out)
     rows = read_slide_table(str(tmp_path / "slides.csv"), None, "/none")
     assert [(row.slide, row.path.uri) for row in rows] == [(one["slide"], one["path"]) for one in (first, second)]

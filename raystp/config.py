@@ -80,6 +80,7 @@ class RunConfig(Config):
 
 R = TypeVar("R", bound=RunConfig)
 C = TypeVar("C", bound="StepConfig[Any]")
+M = TypeVar("M", bound=BaseModel)
 
 
 class StepConfig(Config, Generic[R]):
@@ -117,13 +118,7 @@ class StepConfig(Config, Generic[R]):
     @classmethod
     def of(cls: type[C], values: Mapping[str, object], where: str = "the config") -> C:
         """Build the config from plain values; raise ConfigError with all faults in one message."""
-        kind = cls.variant(values)
-        try:
-            return kind.model_validate(values)
-        except ValidationError as error:
-            lines = [f"  {_sentence(kind, fault)}" for fault in error.errors()]
-            msg = "\n".join([f"{where} is not a valid {kind.__name__}:", *lines])
-            raise ConfigError(msg) from None
+        return validated(cls.variant(values), values, where)
 
     @classmethod
     def variant(cls: type[C], values: Mapping[str, object]) -> type[C]:  # noqa: ARG003 -- read by steps with two kinds of work
@@ -150,6 +145,16 @@ class StepConfig(Config, Generic[R]):
     def manifest_values(self) -> dict[str, object]:
         """Return the config as the manifest stores it: all except `run`, which may have a store's address."""
         return self.model_dump(mode="json", exclude={"run"})
+
+
+def validated(kind: type[M], values: Mapping[str, object], where: str) -> M:
+    """Build a config of this class from plain values; raise ConfigError with all faults in one message."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = [f"  {_sentence(kind, fault)}" for fault in error.errors()]
+        msg = "\n".join([f"{where} is not a valid {kind.__name__}:", *lines])
+        raise ConfigError(msg) from None
 
 
 def relative_paths(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:

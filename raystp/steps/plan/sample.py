@@ -46,7 +46,6 @@ class SlideCost:
     """To find its tissue, and for the id of its content."""
     written_bytes: int = 0
     """By `tile`."""
-    spots_s: float = 0.0
     tile_s: float = 0.0
     """CPU-seconds."""
     mpp: float = 0.0
@@ -91,7 +90,6 @@ def measure(rows: Sequence[SlideRow], tile: TileConfig, spots: SpotsConfig | Non
 
 
 def _measure(row: SlideRow, tile: TileConfig, spots: SpotsConfig | None, folder: StoragePath) -> SlideCost:
-    start = time.thread_time()
     section, scale = None, None
     if spots is not None:
         section = folder / "sections" / f"{row.section}.h5ad"
@@ -101,7 +99,7 @@ def _measure(row: SlideRow, tile: TileConfig, spots: SpotsConfig | None, folder:
             return SlideCost(row, problem=entry)
         by_pitch: Any = entry["notes"].get("mpp_by_pitch")
         scale = SectionScale(float(entry["mpp"]), by_pitch)
-    read = time.thread_time()
+    start = time.thread_time()
     if not row.path.is_local and _must_be_downloaded(row):
         return SlideCost(row, problem=f"slide {row.slide!r} ({row.path}) is downloaded to be read: no tiles are known")
     target = folder / "tile"
@@ -122,8 +120,7 @@ def _measure(row: SlideRow, tile: TileConfig, spots: SpotsConfig | None, folder:
         requests=0 if row.path.is_local else cost.requests,
         overview_bytes=min(size, 2 << 20) + cost.overview_bytes,
         written_bytes=written,
-        spots_s=read - start,
-        tile_s=done - read,
+        tile_s=done - start,
         mpp=result["mpp"],
         boxes=boxes,
     )

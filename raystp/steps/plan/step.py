@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raystp.config import read_yaml
-from raystp.errors import ConfigError
+from raystp.config import read_yaml, validated
+from raystp.encoders.registry import tokens_of
 from raystp.slides.table import read_slide_table
 from raystp.steps.embed.config import EmbedConfig
-from raystp.steps.encoder_source import dim_of
+from raystp.steps.encoder_source import dim_of, spec_of
 from raystp.steps.pipeline.chain import planned_steps
 from raystp.steps.pipeline.config import PipelineConfig
 from raystp.steps.plan.config import PlanConfig, Prices
@@ -37,6 +37,8 @@ CONFIG = PlanConfig
 
 HOUR_S = 3600.0
 PRECISION_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+TOKEN_BYTES = 2
+"""Of a value of the spatial tokens, before compression."""
 READS_OF_TILE = 8
 """Requests for a slide's header, its coarsest level and the id of its content, about."""
 WRITES_OF_TILE, WRITES_OF_UNIT = 4, 2
@@ -46,7 +48,8 @@ WRITES_OF_TILE, WRITES_OF_UNIT = 4, 2
 def run(config: PlanConfig) -> Printed:
     """Print the plan; slides of the sample that cannot be read count as failures."""
     plan = make_plan(config)
-    return Printed(json.dumps(plan, indent=1) + "\n" if config.json else plan_text(plan), len(plan["problems"]))
+    text = json.dumps(plan, indent=1) + "\n" if config.json else plan_text(plan)
+    return Printed(text, len(plan["problems"]), plan["sampled"])
 
 
 def make_plan(config: PlanConfig) -> dict[str, Any]:
@@ -81,9 +84,7 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
         "sampled": len(chosen),
         "problems": problems,
         "classes": {kind: _class({kind: sizes[kind]}, main) for kind in sorted(sizes)},
-        "steps": [
-            {key: one.values if isinstance(one, Total) else one for key, one in step.items()} for step in planned
-        ],
+        "steps": [_plain(step) for step in planned],
         "not_planned": sorted({str(type(one).__module__).split(".")[2] for one in steps} - {"tile", "embed"}),
     }
 
@@ -131,7 +132,9 @@ def _embed(
     rate = encoder_rate(embed, costs, tile_px, config.rate.get(name), gpu=config.gpu)
     tiles = total(sizes, costs, lambda one: one.tiles)
     units = total(sizes, costs, lambda one: math.ceil(one.tiles / embed.unit_tiles))
-    dim = dim_of(embed.encoder.model_copy(update={"weights": None, "sha256": None}), embed.features)
+    without_file = embed.encoder.model_copy(update={"weights": None, "sha256": None})
+    dim = dim_of(without_file, embed.features)
+    tokens = tokens_of(spec_of(without_file), embed.tokens).values if embed.tokens else 0
     hours = None if rate.tiles_per_s is None else tiles.scaled(1 / rate.tiles_per_s / HOUR_S)
     return {
         "step": f"embed/{embed.name}",
@@ -139,7 +142,7 @@ def _embed(
         "dim": dim,
         "tiles": tiles,
         "read": total(sizes, costs, lambda one: one.read_bytes),
-        "written": tiles.scaled(float(dim * PRECISION_BYTES[embed.precision])),
+        "written": tiles.scaled(float(dim * PRECISION_BYTES[embed.precision] + tokens * TOKEN_BYTES)),
         "cpu_hours": Total(0.0) if rate.is_gpu else hours,
         "gpu_hours": hours if rate.is_gpu else Total(0.0),
         "reads": total(sizes, costs, lambda one: one.requests),
@@ -166,9 +169,4 @@ def _dollars(step: dict[str, Any], prices: Prices) -> Total | None:
 def _prices(path: str | None) -> Prices:
     if path is None:
         return Prices()
-    try:
-        return Prices.model_validate(read_yaml(Path(path), Prices))
-    except ValueError as error:
-        reason = " ".join(str(error).split("[type=")[0].split())
-        msg = f"prices: {path} is not valid: {reason}; it may have {', '.join(Prices.model_fields)}"
-        raise ConfigError(msg) from None
+    return validated(Prices, read_yaml(Path(path), Prices), f"prices: {path}")

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from raystp import cli
+from raystp.encoders.registry import tokens_of
 from raystp.errors import ConfigError
 from raystp.slides.table import SlideRow
+from raystp.steps.encoder_source import spec_of
+from raystp.steps.input_config import EncoderConfig
 from raystp.steps.plan import step as plan
 from raystp.steps.plan.sample import SlideCost, choose
 from raystp.steps.plan.totals import total
@@ -94,8 +97,17 @@ def test_prices_become_dollars_and_a_wrong_one_is_a_sentence(tmp_path: Path) -> 
     tiles = found["steps"][1]["tiles"]["value"]
     assert [one["dollars"]["value"] for one in found["steps"]] == [pytest.approx(2.0), pytest.approx(tiles / 100)]
     prices.write_text("cpu_hours: 1\n")
-    with pytest.raises(ConfigError, match=r"prices: \S+ is not valid: .*cpu_hours.*; it may have get_per_1000"):
+    with pytest.raises(
+        ConfigError, match=r"prices: \S+ is not a valid Prices:\n  cpu_hours: .*did you mean 'cpu_hour'"
+    ):
         _plan(tmp_path, prices=str(prices))
+
+
+def test_spatial_tokens_count_among_the_bytes_that_are_written(tmp_path: Path) -> None:
+    _slide(tmp_path / "a.tif", 4)
+    plain, kept = (_plan(tmp_path, embed={"tokens": tokens})["steps"][1] for tokens in (None, 2))
+    grid = tokens_of(spec_of(EncoderConfig()), 2)
+    assert kept["written"]["value"] - plain["written"]["value"] == plain["tiles"]["value"] * grid.values * 2
 
 
 def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

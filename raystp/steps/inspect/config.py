@@ -7,7 +7,20 @@ from pydantic import Field
 
 from raystp.config import Location, RunConfig, StepConfig
 
-ARTIFACTS = ("demo", "spots", "tile", "embed", "complete", "train", "tune", "index", "impute", "evaluate", "pipeline")
+ARTIFACTS = (
+    "demo",
+    "spots",
+    "tile",
+    "embed",
+    "complete",
+    "train",
+    "tune",
+    "index",
+    "impute",
+    "evaluate",
+    "predict",
+    "pipeline",
+)
 """Steps whose artifacts `<step>/<name>` are found in the store."""
 
 
@@ -19,7 +32,7 @@ with warnings.catch_warnings():
 
         positional: ClassVar[str | None] = "item"
 
-        item: Annotated[str, Location()]
+        item: Annotated[str, Location(prefixes=tuple(f"{step}/" for step in ARTIFACTS))]
         """`<step>/<name>` of an artifact in the store, or the path or URI of a file or folder."""
 
         json: bool = False  # type: ignore[assignment]  # see above

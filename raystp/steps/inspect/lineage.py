@@ -76,13 +76,14 @@ def _is_artifact(what: str) -> bool:
 def _made(store: StoragePath, what: str, artifact: Artifact | None, slide: str | None) -> MadeFrom:
     try:
         opened = artifact or open_any(store / what)
+        slides = _slides(opened, slide)
     except RaystpError as error:
         return MadeFrom(what, {"problem": str(error)}, {})
     manifest = opened.manifest
     facts: dict[str, Any] = {"created": manifest.created, **manifest.rows}
     facts |= {"failures": manifest.failures} if manifest.failures else {}
     inputs = {role if _is_artifact(one) else _role(role): one for role, one in manifest.inputs.items()}
-    return MadeFrom(what, facts, inputs, _slides(opened, slide))
+    return MadeFrom(what, facts, inputs, slides)
 
 
 def _role(role: str) -> str:

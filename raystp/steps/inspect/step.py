@@ -1,9 +1,11 @@
 """inspect: a reference, file or folder -> what it is, what made it, and whether and how it would be read."""
 
 import json
+from dataclasses import replace
 
 from raystp.artifacts import resolve
 from raystp.errors import ConfigError
+from raystp.slides.inputs.ids import stem_of
 from raystp.steps.inspect.config import ARTIFACTS, InspectConfig
 from raystp.steps.inspect.files import report_of_file, report_of_folder
 from raystp.steps.inspect.lineage import artifact_of, chain_of, facts_of
@@ -63,7 +65,5 @@ def _with_origin(found: Inspection, path: StoragePath) -> Inspection:
     artifact = artifact_of(path)
     if artifact is None:
         return found
-    slide = path.name.partition(".")[0]
     facts = {**found.facts, "part of": artifact.manifest.folder}
-    values = {"item": found.item, "kind": found.kind, "read_as": found.read_as, "problem": found.problem}
-    return Inspection(**values, facts=facts, row=found.row, made_from=chain_of(artifact, slide))
+    return replace(found, facts=facts, made_from=chain_of(artifact, stem_of(path.name)))

@@ -12,8 +12,10 @@ import safetensors.numpy
 
 from raystp import cli, tables
 from raystp.artifacts import Artifact, ArtifactWriter
+from raystp.cli.commands import STEPS
 from raystp.errors import ConfigError, RaystpError
 from raystp.impute.writer import TileTable, prediction_to_anndata, write_prediction
+from raystp.steps.inspect.config import ARTIFACTS, InspectConfig
 from raystp.steps.inspect.step import inspect_item
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
@@ -63,6 +65,25 @@ def test_a_predicted_h5ad_leads_to_the_digest_of_its_own_slide(chain: StoragePat
     assert found.facts["model"] == "train/toy-0123456789ab"
     (tile,) = [one for one in found.made_from if one.artifact.startswith("tile/")]
     assert [one["content"] for one in tile.slides] == ["11aa"]
+
+
+def test_a_slide_whose_name_has_a_dot_is_found_by_its_whole_name(chain: StoragePath) -> None:
+    tiles = chain / "tile/toy-0123456789ab"
+    values = [[name, "/x", "P", name, 0.5, "slide", 9, 9, True, 0.5, 1] for name in ("A", "A.B1", "C")]
+    rows = [dict(zip(tables.SLIDES.names, one, strict=True)) for one in values]
+    (tiles / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
+    (tiles / "tiles" / "A.B1.parquet").write_table(tables.of_rows([], tables.FAILURES))
+    (made,) = inspect_item((tiles / "tiles" / "A.B1.parquet").uri, "/none").made_from
+    assert [one["slide"] for one in made.slides] == ["A.B1"]
+
+
+def test_artifacts_of_every_step_are_found_and_are_no_relative_paths(tmp_path: Path) -> None:
+    assert {*ARTIFACTS} == {*STEPS} - {"serve"}
+    store = StoragePath.of(tmp_path)
+    for step in ARTIFACTS:
+        made = _finish(store, step, {})
+        assert inspect_item(f"{step}/toy", store.uri).facts["artifact"] == made.manifest.folder
+        InspectConfig.of({"item": f"{step}/toy", "run": {"store": store.uri}}).check_absolute()
 
 
 def test_the_command_prints_json_and_its_status_says_whether_it_would_be_read(

@@ -1,7 +1,6 @@
 """Checks of what a run talks to: the store, MLflow, the weights of encoders, the hub."""
 
 import os
-import urllib.error
 import urllib.request
 import uuid
 
@@ -48,9 +47,9 @@ def tracking(run: TrackedRun) -> list[Finding]:
     if not uri.startswith(("http://", "https://")):
         return [Finding("MLflow", "ok", f"{shown}, without a server")]
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=TIMEOUT_S) as answer:
+        with urllib.request.urlopen(f"{shown.rstrip('/')}/health", timeout=TIMEOUT_S) as answer:
             return [Finding("MLflow", "ok", f"{shown} answers with status {answer.status}")]
-    except (OSError, urllib.error.URLError) as error:
+    except OSError as error:
         advice = "start the server, correct run.tracking, or run now and `raystp send` later"
         return [Finding("MLflow", "warning", f"{shown} does not answer ({error})", advice)]
 
@@ -82,7 +81,7 @@ def gated_access() -> list[Finding]:
 
 
 def _access(repository: str, encoder: str) -> Finding:
-    name = f"gate {encoder}"[:14]
+    name = f"gate {encoder}"
     try:
         huggingface_hub.auth_check(repository)
     except errors.GatedRepoError:

@@ -81,6 +81,7 @@ def test_mlflow_is_asked_for_its_state(server: str, tmp_path: Path) -> None:
     assert state() == "ok"
     assert state(tracking="none") == "ok"
     assert state(tracking=server) == "ok"
+    assert state(tracking=server.replace("//", "//user:secret@")) == "ok"
     assert state(tracking=f"{server}/elsewhere") == "warning"
     assert state(tracking="http://127.0.0.1:9") == "warning"
     assert state(store="s3://bucket/x") == "warning"
@@ -115,6 +116,7 @@ def test_a_gate_that_refuses_is_an_error_with_the_page_of_its_terms(monkeypatch:
     found = services.gated_access()
     assert len(found) == len({card.repository for card in CARDS.values() if card.gated})
     (refused,) = [one for one in found if one.state == "error"]
+    assert len({one.name for one in found}) == len(found)
     assert "MahmoodLab/UNI: the hub cannot be asked (no network)" in refused.text
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import uuid
@@ -15,6 +16,8 @@ import pyarrow.fs as pafs
 from raystp.errors import StorageError
 from raystp.storage.objects import ByteRange, Kind, ObjectInfo, Sink, replaced
 from raystp.storage.retry import RETRY_POLICY, RetryPolicy, StallTimeout
+
+logger = logging.getLogger("raystp")
 
 TEMPORARY = ".aside-"
 """Prefix of the name of an unfinished file; such files are never listed."""
@@ -70,9 +73,12 @@ class LocalFile:
         return sorted(one.base_name for one in found if not one.base_name.startswith(TEMPORARY))
 
     def files(self) -> list[str]:
-        """Return the paths of all files below the folder; a folder that a link leads to twice is listed once."""
+        """Return the paths of all files below the folder; a folder that a link leads to twice is listed once.
+
+        A folder that cannot be listed is left out, with a warning.
+        """
         found, seen = [], set()
-        for folder, folders, names in os.walk(self.path, followlinks=True):
+        for folder, folders, names in os.walk(self.path, onerror=_warn, followlinks=True):
             status = os.stat(folder)  # noqa: PTH116 -- as os.walk gives it
             if (status.st_dev, status.st_ino) in seen:
                 folders.clear()
@@ -182,6 +188,11 @@ def locked(path: Path, *, exclusive: bool, wait: bool = True) -> Iterator[bool]:
                 return
         finally:
             os.close(descriptor)
+
+
+def _warn(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        logger.warning(f"  {error.filename} cannot be listed ({error.strerror}): its files are left out")
 
 
 def _is_same_file(path: Path, descriptor: int) -> bool:

@@ -120,9 +120,9 @@ def _matches(text: str) -> tuple[StoragePath, list[str]]:
 
 
 def _expression(pattern: str) -> str:
-    """Return a glob as a regular expression, in which only `**/` crosses folders."""
-    pieces = re.split(r"(\*\*/|\*|\[!?[^\]]+\])", pattern)
-    known = {"**/": "(?:.*/)?", "*": "[^/]*"}
+    """Return a glob as a regular expression, in which only `**/`, and `**` at the end, cross folders."""
+    pieces = re.split(r"(\*\*/|(?<![^/])\*\*$|\*|\[!?[^\]]+\])", pattern)
+    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
     return "".join(
         known.get(one) or (one.replace("[!", "[^") if one.startswith("[") else re.escape(one)) for one in pieces
     )

@@ -1,12 +1,16 @@
 """Slides without a table: a folder or a glob lists each slide once, in sorted order, with an id that is safe."""
 
+import errno
+import glob
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from raystp.errors import ConfigError
 from raystp.slides.inputs.ids import barcode_patient, slide_ids, stem_of
-from raystp.slides.inputs.listing import find_slides, is_pattern
+from raystp.slides.inputs.listing import _expression, find_slides, is_pattern
 from raystp.storage import is_safe_name
 
 
@@ -68,6 +72,33 @@ def test_a_link_to_a_folder_above_ends(tmp_path: Path) -> None:
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "b.svs").symlink_to(tmp_path / "a" / "x.svs")
     assert _names(tmp_path) == ["a/x.svs", "b.svs", "real/y.svs"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named_in_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _make(tmp_path, "a.svs", "closed/b.svs")
+    listed = os.scandir
+
+    def scan(folder: str) -> object:
+        if str(folder).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert _names(tmp_path) == ["a.svs"]
+    assert f"{tmp_path / 'closed'} cannot be listed (Permission denied): its files are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*.svs", "*/*.svs", "**/*.svs", "a/**", "**", "a/**/y.svs", "[ab]/*", "[!a]/*", "a**.svs", "x**"]
+)
+def test_a_glob_in_an_object_store_is_that_of_this_machine(tmp_path: Path, pattern: str) -> None:
+    names = ["x.svs", "axe.svs", "a/x.svs", "a/b/y.svs", "b/x.svs"]
+    _make(tmp_path, *names)
+    local = [path for path in glob.glob(pattern, root_dir=tmp_path, recursive=True) if (tmp_path / path).is_file()]  # noqa: PTH207 -- as the listing does
+    remote = re.compile(_expression(pattern))
+    assert sorted(name for name in names if remote.fullmatch(name)) == sorted(local)
 
 
 def test_a_folder_without_slides_says_what_it_has(tmp_path: Path) -> None:

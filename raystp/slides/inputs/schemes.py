@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from raystp.errors import ConfigError
+from raystp.errors import ConfigError, some
 from raystp.slides.inputs.ids import stem_of
 from raystp.slides.inputs.listing import is_slide_name
 from raystp.storage import StoragePath
@@ -79,18 +79,22 @@ def _features_to_slides(table: TextTable, base: StoragePath) -> tuple[TextTable,
     wanted = {row.cells["path"] for row in table.rows if row.cells["path"].lower().endswith(".h5")}
     if not wanted:
         return table, []
-    by_stem = {stem_of(name): name for name in base.files() if is_slide_name(name)}
+    by_stem: dict[str, list[str]] = {}
+    for name in base.files():
+        if is_slide_name(name):
+            by_stem.setdefault(stem_of(name), []).append(name)
     rows = []
     for row in table.rows:
         name = row.cells["path"]
-        if name in wanted and stem_of(name) not in by_stem:
+        found = by_stem.get(stem_of(name), []) if name in wanted else [name]
+        if len(found) != 1:
+            slides = f"the slides {some(found)}" if found else "no slide"
             msg = (
-                f"{table.where}, line {row.line}: {name!r} is a file of features, and {base} has no slide named "
+                f"{table.where}, line {row.line}: {name!r} is a file of features, and {base} has {slides} named "
                 f"{stem_of(name)}; set `root` to the folder of the slides"
             )
             raise ConfigError(msg)
-        path = by_stem[stem_of(name)] if name in wanted else name
-        rows.append(TextRow(row.line, {**row.cells, "path": path}))
+        rows.append(TextRow(row.line, {**row.cells, "path": found[0]}))
     return replace(table, rows=rows), [f"{len(wanted)} names of feature files stand for the slides of these names"]
 
 

@@ -121,6 +121,15 @@ def test_features_without_their_slide_are_refused(tmp_path: Path) -> None:
         _rows(tmp_path / "t.csv")
 
 
+def test_features_of_two_slides_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "s.svs").touch()
+    (tmp_path / "t.csv").write_text("PATIENT,FILENAME\nP1,s.h5\n")
+    with pytest.raises(ConfigError, match=r"has the slides 'a/s.svs', 'b/s.svs' named s; set `root`"):
+        _rows(tmp_path / "t.csv")
+
+
 def test_a_hest_table_gives_slide_spots_patient_and_scale_of_the_samples_that_are_there(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

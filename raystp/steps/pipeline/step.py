@@ -6,10 +6,8 @@ where it stopped.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-
-from pydantic import BaseModel
 
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact
 from raystp.cluster.session import session
@@ -85,7 +83,8 @@ def plan(config: PipelineConfig) -> Iterator[str]:
 
     def look(step: str, role: str, sources: Values, values: Values) -> Artifact | None:
         planned = config.of_step(STEPS[step].CONFIG, role, sources, values)
-        waits = [waited_for[name] for name in _references(planned, {*sources, *values}) if name in waited_for]
+        given = planned.model_dump(mode="json", exclude_unset=True)
+        waits = [waited_for[text] for text in _texts(given) if text in waited_for]
         work = None if waits else plan_only(lambda: STEPS[step].run(planned))
         if work is not None and work.finished is not None:
             lines.append(f"{role}: done already, {work.path}")
@@ -99,11 +98,13 @@ def plan(config: PipelineConfig) -> Iterator[str]:
     yield from lines
 
 
-def _references(config: BaseModel, fields: Collection[str]) -> list[str]:
-    """Return the texts in these fields of a step's config, alone or in lists: some are references to artifacts."""
-    values = [getattr(config, name, None) for name in sorted(fields)]
-    listed = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
-    return [one for one in listed if isinstance(one, str)]
+def _texts(value: object) -> Iterator[str]:
+    """Yield all texts of a step's config, at any depth: some are references to artifacts."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(one)
 
 
 def path(config: PipelineConfig) -> dict[str, Artifact]:

@@ -142,6 +142,41 @@ def test_references_to_artifacts_that_nothing_makes_are_told_before_any_work(tmp
     assert not (tmp_path / "store").exists()
 
 
+def test_a_dry_run_waits_for_the_members_of_an_ensemble_and_for_an_encoder_to_be_trained(tmp_path: Path) -> None:
+    patients = {"S1": "P1", "S2": "P2", "S3": "P3"}
+    table = tmp_path / "slides.csv"
+    rows = [f"{slide},{slide}.svs,{patient},scverse,{slide}.h5ad\n" for slide, patient in patients.items()]
+    table.write_text("".join(["slide,path,patient,layout,counts\n", *rows]))
+    own = {"split": {"test": ["P3"]}, "panel": {"variable": 3}}
+    train = [
+        {**own, "model": "ridge"},
+        {"model": "ensemble", "ensemble": {"members": ["train/path-ridge"]}},
+        {**own, "model": "attention", "name": "along", "encoder": {"name": "tiny"}},
+    ]
+    config = _config(slides=str(table), train=train, run={"store": str(tmp_path / "store")})
+    tiled = {"side": 112.0, "pixels": 224, "patients": patients}
+    units = {slide: [f"{slide}.00000"] for slide in patients}
+    notes: dict[str, dict[str, Any]] = {
+        "spots": {"sections": {slide: {"slide": slide, "patient": one, "genes": 4} for slide, one in patients.items()}},
+        "tile": tiled,
+        "embed": {**tiled, "encoder": {"name": "tiny"}, "encoder_identity": "seed:0", "units": units},
+    }
+    for step, own_notes in notes.items():
+        (line,) = (one for one in pipeline.plan(config) if one.startswith(f"{step}: "))
+        path = StoragePath.of(line.partition(" writes ")[2])
+        ArtifactWriter(path, step, "path", path.name.rpartition("-")[2], {}, {}).finish({}, [], own_notes)
+    lines = dict(line.split(": ", 1) for line in pipeline.plan(config))
+    assert {role: line.partition(" after ")[2] for role, line in lines.items()} == {
+        **dict.fromkeys(["spots", "tile", "embed", "train path-ridge", "train along"], ""),
+        "impute path-ridge": "train path-ridge",
+        "train path-ensemble": "train path-ridge",
+        "impute path-ensemble": "train path-ensemble",
+        "embed along": "train along",
+        "impute along": "embed along, train along",
+        "evaluate": "impute path-ridge, impute path-ensemble, impute along",
+    }
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_pipeline_is_done_once_and_a_lost_step_alone_is_done_again(smoke_store: Path) -> None:

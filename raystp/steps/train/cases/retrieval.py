@@ -11,11 +11,8 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from raystp.evaluate.metrics.genes import pcc_per_gene
-from raystp.impute.weights import weighting_of
-from raystp.index.search.exact import search
-from raystp.index.search.score import squared_distances
 from raystp.models.predictor import BagEmbedder
-from raystp.steps.train.retrieval import Retrieval
+from raystp.steps.train.retrieval import EmbeddedReference, Retrieval
 
 CANDIDATES = (5, 10, 20, 50)
 """Numbers of neighbours to choose from: a cohort has some 100 to 1,000 cases."""
@@ -44,16 +41,8 @@ class EmbeddedCases:
         return cls(np.stack([model.embed_bag(bag) for bag in bags]), model.embed_spots(labels), labels)
 
     def predict(self, retrieval: Retrieval) -> Float32[np.ndarray, "case gene"]:
-        """Return the weighted mean of each case's nearest training cases; of all, it is the training mean."""
-        k = len(self.vectors) if retrieval.k == "all" else min(retrieval.k, len(self.vectors))
-        scores, rows = search(self.vectors, self.bags, k, metric=retrieval.metric)
-        weighting, read = weighting_of(retrieval.weights, retrieval.temperature), scores
-        if weighting.input == "squared distances":
-            read = squared_distances(self.bags[:, None], self.vectors[rows], weighting.distance)
-        dense = np.zeros((len(self.bags), len(self.vectors)), np.float32)
-        np.put_along_axis(dense, rows, weighting.compute(read, retrieval.temperature), axis=1)
-        found: Float32[np.ndarray, "case gene"] = dense @ self.labels
-        return found
+        """Return the weighted mean of each case's nearest training cases, or of all."""
+        return EmbeddedReference.of(self.vectors, self.labels, retrieval.metric).retrieve(self.bags, retrieval)
 
     def best(
         self, retrievals: Sequence[Retrieval], measured: Float[np.ndarray, "case gene"]

@@ -19,6 +19,7 @@ from raystp.models.baselines.gene_mean import fit_gene_mean
 from raystp.models.bleep.model import seeded_bleep
 from raystp.models.bleep.options import BleepOptions
 from raystp.models.store import load_model, save_model
+from raystp.steps.impute.work import PredictOptions
 from raystp.storage import StoragePath
 
 PATIENTS = {"S1": "P1", "S2": "P2", "S3": "P3", "S4": "P1"}
@@ -144,6 +145,22 @@ def add_joint(store: StoragePath) -> None:
     artifact = finish(store, "train", "joint", {})
     heads = seeded_bleep(2, len(GENES), BleepOptions(dim=8), seed=0)
     save_model(artifact.path, "bleep", dict(heads.state_dict()), {**meta, "options": {"dim": 8}})
+
+
+def predict_options(k: int, **changes: Any) -> PredictOptions:
+    """Return options of a dense prediction by the plain mean of `k` neighbours, four tiles at a time."""
+    values: dict[str, Any] = {
+        "k": k,
+        "weights": "mean",
+        "exact": False,
+        "genes": None,
+        "spread": False,
+        "output": "dense",
+        "without": {},
+        "protocol": "patient",
+        "chunk_tiles": 4,
+    }
+    return PredictOptions(**{**values, **changes})
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from raystp.cluster.streams.slides import SlideResources, map_slides
 from raystp.errors import ConfigError, LeakError
 from raystp.index.open import open_reference_index
 from raystp.steps.impute import step as impute
-from raystp.steps.impute.work import PredictOptions, SlideTask
+from raystp.steps.impute.work import SlideTask
 from raystp.steps.index import step as index
 from raystp.storage import StoragePath
-from tests.steps.conftest import GENES, PATIENTS, add_joint
+from tests.steps.conftest import GENES, PATIENTS, add_joint, predict_options
 
 pytestmark = pytest.mark.ray
 
@@ -136,17 +136,7 @@ def test_a_slide_that_crashes_each_worker_is_refused_by_name(store: StoragePath,
     model, embeddings, reference = (
         resolve(store.uri, name, name.partition("/")[0]) for name in ("train/joint", "embed/toy", "index/toy")
     )
-    options = PredictOptions(
-        k=4,
-        weights="mean",
-        exact=False,
-        genes=None,
-        spread=False,
-        output="dense",
-        without={},
-        protocol="patient",
-        chunk_tiles=2048,
-    )
+    options = predict_options(k=4)
     task = Crashing(model, embeddings, reference, None, None, options, {}, StoragePath.of(tmp_path))
     (receipt,) = map_slides(task, ["S3"], SlideResources(1, 0.1))
     assert receipt.rows == 0

@@ -18,12 +18,13 @@ from raystp.models.predictor import DirectPredictor
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import check_features, input_folders, open_embeddings, reopen_embeddings
 from raystp.steps.evaluate.spots.null import SpotNullTask, null_pcc
-from raystp.steps.impute.work import PredictOptions, SlidePredictor, SlideTask
+from raystp.steps.impute.work import SlidePredictor, SlideTask
 from raystp.steps.index.work import PanelNames
 from raystp.steps.train import step as train
 from raystp.steps.train.cases.cohort import _tiles_of, dim_of_embeddings
 from raystp.steps.train.retrieval import Retrieval
 from raystp.storage import StoragePath
+from tests.steps.conftest import predict_options
 
 Finish = Callable[[StoragePath, str, str, Mapping[str, Any]], Artifact]
 SPOT_COLUMN = tables.TILES.names.index("spot")
@@ -159,17 +160,7 @@ def test_a_model_reads_the_embeddings_it_was_trained_on_in_their_order(
 
 def _imputed(store: StoragePath, model: Artifact, embed: Artifact) -> np.ndarray:
     """Return what `impute` writes for slide S3, without Ray."""
-    options = PredictOptions(
-        k=1,
-        weights="mean",
-        exact=True,
-        genes=None,
-        spread=False,
-        output="dense",
-        without={},
-        protocol="patient",
-        chunk_tiles=2,
-    )
+    options = predict_options(k=1, exact=True, chunk_tiles=2)
     task = SlideTask(model, embed, None, None, None, options, {}, store / "impute" / "joined-0")
     assert SlidePredictor(task)("S3") == 6
     table = (task.target / "predictions" / "S3.parquet").read_table()

@@ -19,7 +19,7 @@ from raystp.models.store import load_model, save_model
 from raystp.steps.embedding_source import input_folders, open_embeddings, open_embeddings_for
 from raystp.steps.evaluate.spots.null import SpotNullTask, null_pcc
 from raystp.steps.impute import step as impute
-from raystp.steps.impute.work import PredictOptions, SlidePredictor, SlideTask
+from raystp.steps.impute.work import SlidePredictor, SlideTask
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.direct import DirectHandler
 from raystp.steps.serve.handler import open_handler
@@ -27,6 +27,7 @@ from raystp.steps.train import step as train
 from raystp.steps.train.reference import open_model
 from raystp.steps.train.retrieval import Retrieval, retrieve
 from raystp.storage import StoragePath
+from tests.steps.conftest import predict_options
 
 Finish = Callable[[StoragePath, str, str, Mapping[str, Any]], Artifact]
 
@@ -138,17 +139,7 @@ def test_a_mixed_ensemble_predicts_slides_and_requests_as_its_members(store: Sto
     one, two = _train(store, "one"), _train(store, "two", "bleep", embeddings="embed/wide")
     mixed = _ensemble(store, ["one", "two"])
     embeddings = open_embeddings(store.uri, ["embed/toy", "embed/wide"])
-    options = PredictOptions(
-        k=3,
-        weights="mean",
-        exact=False,
-        genes=None,
-        spread=False,
-        output="dense",
-        without={},
-        protocol="patient",
-        chunk_tiles=4,
-    )
+    options = predict_options(k=3)
     target = store / "impute" / "mixed"
     spots = resolve(store.uri, "spots/toy", "spots")
     assert SlidePredictor(SlideTask(mixed, embeddings, None, spots, None, options, {}, target))("S3") == 6

@@ -11,6 +11,7 @@ import raystp.api
 from tests.conftest import ROOT
 
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+FILES = [*(f"docs/{page}" for page in PAGES), *sorted(path.name for path in ROOT.glob("*.md"))]
 
 
 def _listed(nav: object) -> Iterator[str]:
@@ -31,14 +32,14 @@ def test_the_navigation_has_existing_pages_once() -> None:
     assert set(listed) <= set(PAGES)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", FILES)
 def test_every_link_to_a_page_or_heading_has_its_target(page: str) -> None:
-    broken = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / "docs" / page).read_text()):
+    own, broken = ROOT / page, []
+    for target in re.findall(r"\]\(([^)\s]+)\)", own.read_text()):
         name, _, anchor = target.partition("#")
         if "://" in target:
             continue
-        file = ROOT / "docs" / (name or page)
+        file = own.parent / name if name else own
         headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE) if file.is_file() else []
         slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
         if not file.is_file() or (anchor and anchor not in slugs):

@@ -19,7 +19,7 @@ from tests.conftest import ENVIRONMENT
 GIGABYTES = 4.0
 
 
-def test_acceptance_1_patch_level_trained_to_convergence_equals_least_squares_on_mean_vectors() -> None:
+def test_patch_level_trained_to_convergence_equals_least_squares_on_mean_vectors() -> None:
     rng = np.random.default_rng(0)
     bags = [(rng.normal(size=(20 + number, 3)) + rng.normal(size=3)).astype(np.float32) for number in range(10)]
     means = np.stack([bag.mean(axis=0) for bag in bags])
@@ -83,7 +83,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
 
 @pytest.mark.faults
 @pytest.mark.parametrize("method", ["attention", "bleep"])
-def test_acceptance_6_all_genes_of_40_cases_of_2000_tiles_train_in_4_gb(method: str) -> None:
+def test_all_genes_of_40_cases_of_2000_tiles_train_in_4_gb(method: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, method],
         capture_output=True,

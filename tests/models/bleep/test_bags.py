@@ -67,7 +67,7 @@ def test_a_tile_alone_is_a_bag_of_one_and_equal_tiles_are_that_tile() -> None:
         model.embed_bag(tile[:0])
 
 
-def test_acceptance_2_retrieval_of_all_cases_is_the_training_mean_and_of_one_is_a_case() -> None:
+def test_retrieval_of_all_cases_is_the_training_mean_and_of_one_is_a_case() -> None:
     bags, labels = _bags()
     embedded = EmbeddedCases.of(_predictor(bags, labels), labels, bags[:5])
     for k in ("all", len(labels)):

@@ -23,7 +23,7 @@ def _outcome(genes: int, *, cases: int = 12, noise: float = 1.0) -> CaseOutcome:
     return CaseOutcome(names, names, measured + noise * rng.normal(size=(cases, genes)), measured)
 
 
-def test_acceptance_5_the_score_of_a_named_set_is_the_mean_of_its_genes_rows(tmp_path: Path) -> None:
+def test_the_score_of_a_named_set_is_the_mean_of_its_genes_rows(tmp_path: Path) -> None:
     (tmp_path / "set.txt").write_text("g5\ng2\nABSENT\ng7\n")
     genes = [f"g{number}" for number in range(9)]
     sets = sets_of_files({"mine": str(tmp_path / "set.txt")}, {"all": np.arange(9)}, genes)

@@ -64,7 +64,7 @@ def test_what_contradicts_folds_is_refused_before_any_work(changes: dict[str, An
 
 @pytest.mark.ray
 @pytest.mark.faults
-def test_acceptance_3_every_patient_is_tested_once_and_a_second_run_does_only_what_is_missing(
+def test_every_patient_is_tested_once_and_a_second_run_does_only_what_is_missing(
     smoke_store: Path,
 ) -> None:
     train = [{"panel": {"variable": 30}, "model": model} for model in ("ridge", "gene_mean")]

@@ -15,8 +15,8 @@ class Augmentation:
     rotations: bool = True
     """Whether a tile is rotated at random by a multiple of 90 degrees."""
     stain: Stain = "none"
-    """Whose amounts are changed at random: no stain's, those of haematoxylin, eosin and a residual with fixed colours
-    (`hed`), or those of two stains whose colours are estimated from each tile (`macenko`)."""
+    """Stains whose amounts are changed at random: `none`; haematoxylin, eosin and DAB with fixed colours (`hed`); or
+    two stains whose colours are estimated from each tile (`macenko`)."""
     stain_strength: float = 0.05
     """The amount of each stain is multiplied by a random factor from 1 - s to 1 + s: .05 is light, .2 strong."""
 

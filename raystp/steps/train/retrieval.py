@@ -125,10 +125,10 @@ def retrieve_each(
 
     Those of equal vectors and metric follow each other: they share one embedding and one search, for the largest k.
     """
+    images = model.embed_images(features)
     for key in dict.fromkeys((one.vectors, one.metric) for one in retrievals):
         own = [number for number, one in enumerate(retrievals) if (one.vectors, one.metric) == key]
         embedded = embed_reference_rows(model, reference, retrievals[own[0]])
-        images = model.embed_images(features)
         counts = [k for number in own if (k := retrievals[number].neighbours) is not None]
         nearest = embedded.search(images, max(counts)) if counts else None
         for number in own:

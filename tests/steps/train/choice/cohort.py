@@ -19,12 +19,19 @@ TEST = "T"
 
 
 def make_cohort(
-    store: StoragePath, patients: Mapping[str, str], *, permuted: bool = False, blocks: int = 1, spots: int = SPOTS
+    store: StoragePath,
+    patients: Mapping[str, str],
+    *,
+    permuted: bool = False,
+    blocks: int = 1,
+    spots: int = SPOTS,
+    grid: int = 0,
 ) -> Artifact:
     """Write `spots/tiny` and `embed/tiny`, `embed/more`, ... of these sections (section -> patient); return the spots.
 
     The first block of features is noise where there are more than one. With `permuted`, the measurements of all
-    sections but `TEST` are dealt to other spots of the same section.
+    sections but `TEST` are dealt to other spots of the same section. With `grid`, the spatial tokens of a spot are
+    `grid` x `grid` copies of its features, each with noise of its own.
     """
     names = [f"s{number}" for number in range(spots)]
     at = np.arange(float(spots))
@@ -46,16 +53,23 @@ def make_cohort(
         section = make_section(counts, GENES, SpotPositions(names, xy, at, at), info)
         write_section(measured.path / "sections" / f"{name}.h5ad", section)
     for block in range(blocks):
-        embed = _embed(store, patients, block)
+        embed = _embed(store, patients, block, grid)
         for name, rows in features.items():
             corners = xy - SIDE / 2
             columns = [[name] * spots, range(spots), corners[:, 0], corners[:, 1], [SIDE] * spots, names]
             table = tables.of_columns([*columns, tables.vectors(rows[block])], tables.embeddings(FEATURES))
             (embed.path / "embeddings" / name / f"{name}.00000.parquet").write_table(table)
+            if grid:
+                noise = np.random.default_rng(block).standard_normal((spots, grid**2, FEATURES))
+                tokens = (rows[block][:, None] + noise).reshape(spots, -1).astype(np.float16)
+                table = tables.of_columns(
+                    [range(spots), tables.vectors(tokens, "float16")], tables.tokens(tokens.shape[1])
+                )
+                (embed.path / "tokens" / name / f"{name}.00000.parquet").write_table(table)
     return measured
 
 
-def _embed(store: StoragePath, patients: Mapping[str, str], block: int) -> Artifact:
+def _embed(store: StoragePath, patients: Mapping[str, str], block: int, grid: int) -> Artifact:
     notes = {
         "encoder": {"name": "tiny"},
         "encoder_identity": f"seed:{block}",
@@ -65,5 +79,6 @@ def _embed(store: StoragePath, patients: Mapping[str, str], block: int) -> Artif
         "tiles": "",
         "units": {slide: [f"{slide}.00000"] for slide in patients},
         "patients": dict(patients),
+        **({"tokens": grid} if grid else {}),
     }
     return finish(store, "embed", f"tiny{block}" if block else "tiny", notes)

@@ -1,10 +1,10 @@
 """Permuted labels keep the score of every method at 0 under the whole choice: folds, candidates, epochs and refit."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from raystp.artifacts import resolve
 from raystp.cluster.training.workers import inside_process
 from raystp.evaluate.metrics.genes import validation_pcc
 from raystp.expression.training_set import join_section, load_training_set, stack_sections
@@ -44,6 +44,24 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Method -> a config that trains in no time; methods that are made of others, or ignore the image, have none."""
 
+MAP_FIT = {"epochs": 20, "batch_size": 16, "accumulate_batches": 1, "lr": 1e-2}
+MAPS: dict[str, dict[str, Any]] = {
+    "genequery": {
+        **SMALL["genequery"],
+        "fit": MAP_FIT,
+        "genequery": {
+            **SMALL["genequery"]["genequery"],
+            "context": "tokens",
+            "tokens": 49,
+            "feature_scaling": "published",
+            "dim": 32,
+            "dropout": 0.0,
+        },
+    },
+    "nh2st": {"fit": MAP_FIT, "nh2st": {"dim": 16, "heads": 2, "tokens": 49, "dropout": 0.1}, "choose": {}},
+}
+"""Method -> a config that reads the 7 x 7 spatial tokens of each tile."""
+
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, StoragePath]:
@@ -51,24 +69,24 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, StoragePath]:
     made = {}
     for permuted in (True, False):
         made[permuted] = StoragePath.of(tmp_path_factory.mktemp("null"))
-        make_cohort(made[permuted], {"A": "P1", "B": "P2", TEST: "P3"}, permuted=permuted, spots=60)
+        make_cohort(made[permuted], {"A": "P1", "B": "P2", TEST: "P3"}, permuted=permuted, spots=60, grid=7)
     return made
 
 
-def _score(store: StoragePath, method: str) -> float:
+def _score(store: StoragePath, method: str, configs: Mapping[str, dict[str, Any]] = SMALL) -> float:
     """Choose and train on the training side; return the mean PCC on the test section."""
     values = {"model": method, "spots": "spots/tiny", "embeddings": "embed/tiny", "split": {"test": [TEST]}}
-    values |= {"panel": {"variable": len(GENES)}, **SMALL[method], "run": {"store": store.uri, "tracking": "none"}}
-    values["fit"] = {**SMALL[method].get("fit", {}), "select": "cv"}
+    values |= {"panel": {"variable": len(GENES)}, **configs[method], "run": {"store": store.uri, "tracking": "none"}}
+    values["fit"] = {**configs[method].get("fit", {}), "select": "cv"}
     with inside_process():
         model = train.run(train.CONFIG.of(values))
     assert len(model.manifest.notes["cv"]["folds"]) == 2
     config = SpotsTrainConfig.of({**model.manifest.config, "run": {"store": store.uri}})
-    learner = plan_training(config, open_sources(config)).learner
+    sources = open_sources(config)
+    learner = plan_training(config, sources).learner
     assert isinstance(learner, SpotsLearner)
-    spots, images = (resolve(store.uri, f"{step}/tiny", step) for step in ("spots", "embed"))
     _, arrays, meta = load_model(model.path)
-    test = stack_sections([join_section(spots, images, TEST)], tuple(meta["genes"]))
+    test = stack_sections([join_section(sources.measured, sources.images, TEST)], tuple(meta["genes"]))
     predicted = learner.predict(arrays, load_training_set(learner.spec)[0], test)
     return validation_pcc(predicted, test.expression)
 
@@ -84,3 +102,11 @@ def test_a_choice_on_permuted_labels_scores_nothing(method: str, stores: dict[bo
 
 def test_the_same_choice_on_the_labels_themselves_scores(stores: dict[bool, StoragePath]) -> None:
     assert _score(stores[False], "ridge_lowrank") > 0.7
+
+
+@pytest.mark.parametrize("method", MAPS)
+def test_a_method_that_reads_spatial_tokens_learns_from_labels_and_not_from_permuted_ones(
+    method: str, stores: dict[bool, StoragePath]
+) -> None:
+    assert _score(stores[False], method, MAPS) > 0.3
+    assert abs(_score(stores[True], method, MAPS)) < 0.2

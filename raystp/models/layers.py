@@ -26,6 +26,7 @@ def scale_features(
     scaling: FeatureScaling,
     *,
     tokens: int = 1,
+    is_read_by_token: bool = False,
 ) -> None:
     """Set a model's two buffers, so that `(x - first) / second` are its inputs; call it before training.
 
@@ -33,12 +34,14 @@ def scale_features(
     of features, so that a row has a norm of about 1. Else the norm is that root, and one step of Adam moves a hidden
     unit by the rate times the sum of all |x|: as much as its whole initial spread. `published` is the deviation alone.
     A row may consist of `tokens`, one after the other; each channel then has one mean and one deviation for all.
+    Where the first layer reads one token at a time, the norm of about 1 is that of a token.
     """
     scaler = StandardScaler()
     for start in range(0, len(features), _ROWS):
         part = features[start : start + _ROWS].astype(np.float64)
         scaler.partial_fit(part.reshape(len(part) * tokens, -1))
-    factor = features.shape[1] ** 0.5 if scaling == "unit" else 1.0
+    width = features.shape[1] // tokens if is_read_by_token else features.shape[1]
+    factor = width**0.5 if scaling == "unit" else 1.0
     for buffer, value in zip(buffers, (scaler.mean_, scaler.scale_ * factor), strict=True):
         buffer.copy_(torch.from_numpy(np.tile(value, tokens)))
 

@@ -36,6 +36,14 @@ def test_channels_of_a_map_share_one_mean_and_deviation_over_all_tokens() -> Non
     np.testing.assert_allclose(_scaled(features, "unit", tokens=3), expected, atol=1e-5)
 
 
+def test_tokens_that_are_read_one_at_a_time_have_a_norm_of_one_each() -> None:
+    features = np.random.default_rng(3).normal(2, 5, size=(4000, 49 * 8)).astype(np.float32)
+    buffers = torch.zeros(49 * 8), torch.ones(49 * 8)
+    scale_features(buffers, features, "unit", tokens=49, is_read_by_token=True)
+    tokens = ((torch.tensor(features) - buffers[0]) / buffers[1]).view(-1, 8)
+    assert float(tokens.square().sum(dim=1).mean()) == pytest.approx(1, rel=1e-3)
+
+
 def test_a_constant_feature_becomes_zero() -> None:
     features = np.column_stack([np.full(9, 5.0), np.arange(9.0)])
     assert not _scaled(features, "unit")[:, 0].any()

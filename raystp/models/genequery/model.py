@@ -81,7 +81,7 @@ class GeneQuery(nn.Module):
         """
         options = self.options
         buffers = self.image_mean, self.image_scale
-        scale_features(buffers, features, options.feature_scaling, tokens=options.image_tokens)
+        scale_features(buffers, features, options.feature_scaling, tokens=options.image_tokens, is_read_by_token=True)
 
     def standardize_labels(
         self, expression: Float[np.ndarray, "spot gene"], sections: Int64[np.ndarray, "spot"] | None = None

@@ -52,6 +52,8 @@ class Nh2st(nn.Module):
         self.decode = nn.Sequential(nn.Linear(dim, dim // 2), nn.Linear(dim // 2, genes))
         mapped = options.form == "mended" and options.tokens > 1
         self.encode_token = nn.Linear(d_image // options.tokens, dim) if mapped else None
+        # With `unit` a row of all tokens has a norm of about 1; the layer of tokens reads one of them at a time.
+        self.token_factor = options.tokens**0.5 if options.feature_scaling == "unit" else 1.0
         self.context = self._attention() if options.neighbours_at_inference else None
         self.register_buffer("image_mean", torch.zeros(d_image))
         self.register_buffer("image_scale", torch.ones(d_image))
@@ -174,7 +176,7 @@ class Nh2st(nn.Module):
         if self.encode_token is None:
             first, second = self._fused(self.encode_image(near), genes, mask, mask)
             return first[:, 0], second[:, 0]
-        tokens = self.encode_token(image.view(len(image), self.options.tokens, -1))
+        tokens = self.encode_token(image.view(len(image), self.options.tokens, -1) * self.token_factor)
         first, second = self._fused(tokens, genes, None, mask)
         return first.mean(dim=1), second[:, 0]
 

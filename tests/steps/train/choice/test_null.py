@@ -53,7 +53,6 @@ MAPS: dict[str, dict[str, Any]] = {
             **SMALL["genequery"]["genequery"],
             "context": "tokens",
             "tokens": 49,
-            "feature_scaling": "published",
             "dim": 32,
             "dropout": 0.0,
         },

@@ -19,7 +19,7 @@ OneOrManyFiles = str | Annotated[tuple[str, ...], Field(min_length=1)]
 
 DECIDED = {
     "tile": ("name", "slides", "root", "masks", "spots", "tile_um", "tile_px"),
-    "embed": ("name", "tiles", "encoder", "also", "layers", "views", "precision"),
+    "embed": ("name", "tiles", "encoder", "also", "layers", "views", "tokens", "precision"),
     "impute": ("name", "embeddings", "model", "index", "genes", "protocol", "slides", "spots", "output", "neighbours"),
 }
 """Fields of each step that the model, or a field of `predict` itself, decides."""

@@ -7,6 +7,7 @@
 Each part is an artifact of its own step, so an interrupted prediction continues where it stopped.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from raystp.errors import ConfigError, some
 from raystp.evaluate.protocols import protocol_of
 from raystp.planned import plan_only
 from raystp.steps.embed import step as embed
+from raystp.steps.embedding_source import tokens_of
 from raystp.steps.impute import step as impute
 from raystp.steps.predict.config import PredictConfig
 from raystp.steps.predict.model import PredictModel, open_model
@@ -111,6 +113,7 @@ def _embed(config: PredictConfig, model: PredictModel, tiles: Artifact, number: 
         "encoder": encoder.model_dump(mode="json"),
         "layers": list(block.layers),
         "views": block.views,
+        "tokens": math.isqrt(tokens_of(model.meta)) or None,
         "precision": block.precision,
     }
     return embed.run(config.of_step(embed, config.embed, decided))

@@ -24,3 +24,10 @@ def names_behind(hashes: Collection[str], candidates: Iterable[str], salt: str) 
 def stored_names(patients: Mapping[str, str], salt: str | None) -> dict[str, str]:
     """Return slide -> its patient by the name in the index's rows: of a published model (with a salt), a hash."""
     return {slide: patient if salt is None else hash_name(patient, salt) for slide, patient in patients.items()}
+
+
+def stored_values(values: Mapping[str, Collection[str]], salt: str | None) -> dict[str, list[str]]:
+    """Return column of the index's rows -> values as the rows have them: of a published model, hashes of names."""
+    return {
+        column: [one if salt is None else hash_name(one, salt) for one in names] for column, names in values.items()
+    }

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from raystp.artifacts import Artifact, open_artifact
+from raystp.impute.hashed_names import stored_values
 from raystp.impute.imputer import NeighborImputer, SearchableIndex
 from raystp.index.open import open_reference_index
 from raystp.models.methods import open_predictor
@@ -48,13 +49,15 @@ class BagImputer:
         inputs, notes, config = (getattr(prediction.manifest, name) for name in ("inputs", "notes", "config"))
         if "index" not in inputs:
             return None
-        model = open_predictor(*load_model(store / inputs["model"]))
+        kind, arrays, meta = load_model(store / inputs["model"])
+        model = open_predictor(kind, arrays, meta)
         if not isinstance(model, BagEmbedder):
             return None
         index = open_artifact(store / inputs["index"], "index")
         opened, how = open_reference_index(index.path, index.manifest.notes["bank"]), notes["retrieval"]
         imputer = NeighborImputer(WholeBag(model), opened, how["weights"], how["temperature"])
-        return cls(imputer, how["k"], config["search"] == "exact", config["without"])
+        without = stored_values(config["without"], meta.get("names_salt"))
+        return cls(imputer, how["k"], config["search"] == "exact", without)
 
     def predict_bag(
         self, features: Float[np.ndarray, "tile feature"], *, left_out: str | None = None

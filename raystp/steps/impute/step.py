@@ -15,7 +15,7 @@ from raystp.cluster.streams.slides import SlideResources, map_slides
 from raystp.errors import ConfigError, ModelError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.embeddings.join import input_roles
-from raystp.impute.hashed_names import stored_names
+from raystp.impute.hashed_names import stored_names, stored_values
 from raystp.impute.selection import KnownPatients, LeakRules, SlideSelection, select_slides
 from raystp.index.open import open_reference_index
 from raystp.index.remote import RemoteIndex, open_shard_group
@@ -65,7 +65,7 @@ def run(config: ImputeConfig) -> Artifact:
         index=index,
         spots=spots,
         neighbours=neighbours,
-        options=_options(config, protocol, retrieval, calibrate=calibrate),
+        options=_options(config, protocol, retrieval, calibrate=calibrate, salt=meta.get("names_salt")),
         left_out=stored_names(selection.left_out, meta.get("names_salt")),
         target=writer.path,
     )
@@ -175,7 +175,7 @@ def _calibrates(config: ImputeConfig, meta: Mapping[str, Any], retrieval: Retrie
 
 
 def _options(
-    config: ImputeConfig, protocol: EvaluationProtocol, retrieval: Retrieval, *, calibrate: bool
+    config: ImputeConfig, protocol: EvaluationProtocol, retrieval: Retrieval, *, calibrate: bool, salt: str | None
 ) -> PredictOptions:
     return PredictOptions(
         k=retrieval.k,
@@ -184,7 +184,7 @@ def _options(
         genes=config.genes,
         spread=config.spread,
         output=config.output,
-        without=config.without,
+        without=stored_values(config.without, salt),
         protocol=protocol.name,
         chunk_tiles=config.run.chunk_tiles,
         temperature=retrieval.temperature,

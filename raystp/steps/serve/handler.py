@@ -18,6 +18,7 @@ from raystp.cluster.serving.messages import (
 from raystp.encoders.encoder import BatchEncoder
 from raystp.errors import ModelError, RaystpError
 from raystp.impute.calibration import Calibration
+from raystp.impute.hashed_names import stored_values
 from raystp.impute.imputer import FoundNeighbours, NeighborImputer
 from raystp.impute.weights import weighting_of
 from raystp.index.open import ReferenceIndex, open_reference_index
@@ -50,6 +51,8 @@ class ImputeHandler:
     retrieval: Retrieval = field(default_factory=Retrieval)
     """The model's own, for requests that set nothing else; the imputer's calibration was fitted for it."""
     all_rows_limit: int = 200_000
+    names_salt: str | None = None
+    """Of a published model, whose rows have hashes of names."""
 
     def info(self) -> ModelInfo:
         """Return the body of `/v1/info`, without the limits."""
@@ -92,7 +95,8 @@ class ImputeHandler:
             temperature=how.temperature,
             calibration=self.imputer.calibration if how.averages_as(self.retrieval) else None,
         )
-        allowed = imputer.index.rows_without(options.without) if options.without else None
+        without = stored_values({"patient": options.without}, self.names_salt)["patient"]
+        allowed = imputer.index.rows_without(without) if without else None
         imputed = imputer.impute(
             self.reader.features(group),
             how.k,
@@ -181,6 +185,7 @@ def open_handler(
         reader=reader,
         retrieval=Retrieval.of(meta.get("retrieval", {})),
         all_rows_limit=config.limits.all_rows,
+        names_salt=meta.get("names_salt"),
     )
 
 

@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raystp.cluster.serving.messages import ImputeRequest, ImputeResponse, RequestOptions
 from raystp.errors import ConfigError, ModelError, RaystpError
-from raystp.impute.hashed_names import hash_name
+from raystp.impute.hashed_names import hash_name, stored_values
+from raystp.impute.imputer import NeighborImputer
 from raystp.index.open import open_reference_index
 from raystp.models.store import load_model
+from raystp.steps.impute.bags import allowed_rows
 from raystp.steps.publish import step as publish
 from raystp.steps.publish.card import CARD, read_card
 from raystp.steps.publish.published import open_published, put_into_store
+from raystp.steps.serve.config import ServeConfig
+from raystp.steps.serve.handler import ImputeHandler, open_handler
 from raystp.storage import StoragePath
 from tests.steps.publish.published import PATIENTS, SECTIONS, SLIDES, WEIGHTS_PATH, add_index
 
@@ -100,6 +105,43 @@ def test_a_published_model_in_another_store_is_the_model_and_its_index(
     np.testing.assert_array_equal(opened[1].weighted_mean(weights, rows), opened[0].weighted_mean(weights, rows))
     again = put_into_store(open_published(str(folder)), str(tmp_path / "other"))
     assert again.model.manifest == found.model.manifest
+
+
+@pytest.mark.parametrize("excluded", [{"patient": PATIENTS[:1]}, {"section": SECTIONS[:1]}])
+def test_names_exclude_the_rows_of_a_published_index_as_those_of_its_source(
+    store: StoragePath, folder: Path, tmp_path: Path, excluded: dict[str, tuple[str, ...]]
+) -> None:
+    source = add_index(store)[1]
+    found = put_into_store(open_published(str(folder)), str(tmp_path / "other"))
+    assert found.index is not None
+    salt = load_model(found.model.path)[2]["names_salt"]
+    masks = []
+    for index, own_salt in ((source, None), (found.index, salt)):
+        opened = open_reference_index(index.path, index.manifest.notes["bank"])
+        masks.append(allowed_rows(opened, stored_values(excluded, own_salt), None))
+    assert masks[0] is not None
+    assert int(masks[0].sum()) == 150
+    np.testing.assert_array_equal(masks[1], masks[0])
+
+
+def test_a_service_of_a_published_model_excludes_a_patient_by_name(
+    store: StoragePath, folder: Path, tmp_path: Path
+) -> None:
+    source, other = add_index(store)[1], tmp_path / "other"
+    found = put_into_store(open_published(str(folder)), str(other))
+    assert found.index is not None
+    values = {"model": found.model.path.uri, "index": found.index.path.uri, "run": {"store": str(other)}}
+    handler = open_handler(ServeConfig.of(values))
+    assert isinstance(handler, ImputeHandler)
+    tiles = np.random.default_rng(2).standard_normal((6, handler.imputer.model.d_image)).astype(np.float32)
+    options = RequestOptions(k=5, without=[PATIENTS[0]])
+    (answer,) = handler.impute([handler.prepare(ImputeRequest(options, tiles))])
+    assert isinstance(answer, ImputeResponse)
+    opened = open_reference_index(source.path, source.manifest.notes["bank"])
+    imputer = NeighborImputer(handler.imputer.model, opened)
+    expected = imputer.impute(tiles, 5, allowed=opened.rows_without([PATIENTS[0]]), exact=True).expression
+    np.testing.assert_array_equal(answer.expression, expected)
+    assert not np.array_equal(expected, imputer.impute(tiles, 5, exact=True).expression)
 
 
 def test_an_approximate_index_is_published_as_an_exact_one(store: StoragePath, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def unusual_files(folder: Path) -> dict[str, str]:
     return {**{name: str(folder / f"{name}.svs") for name in names}, "unscaled": str(folder / "unscaled.tiff")}
 
 
+@pytest.mark.faults
 def test_damaged_unusual_and_crashing_slides_are_reported_and_the_others_are_tiled(
     drivers: Drivers, tmp_path: Path
 ) -> None:

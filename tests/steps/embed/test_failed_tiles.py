@@ -93,6 +93,7 @@ def _check(found: Artifact, expected: pa.Table, numbers: list[int]) -> None:
     np.testing.assert_allclose(vectors, wanted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_damaged_tiles_are_rows_of_failures_and_the_others_are_embedded_with_any_resources(tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ def test_the_epoch_and_the_index_use_the_retrieval_of_the_training(smoke_store: 
     assert (made.manifest.notes["vectors"], made.manifest.notes["bank"]["metric"]) == ("image", "l2")
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 @pytest.mark.slow
 def test_predictions_take_the_models_retrieval_and_its_calibration(smoke_store: Path) -> None:

@@ -152,7 +152,8 @@ def test_ray_has_every_flag_that_it_is_started_with(options_of: Callable[[Any], 
 
 def test_head_and_workers_start_and_the_job_exits_with_the_steps_status(allocate: Allocate) -> None:
     allocation = allocate(STAND_INS | NO_RAY)
-    job = allocation.submit("embed", "--config", "/conf/embed.yaml", NODES="127.0.0.1 node2 node3", STEP="exit 3")
+    joined = 'until grep -q "^srun .*--exclude" "$LOG"; do sleep 0.05; done; exit 3'  # as a step waits for its nodes
+    job = allocation.submit("embed", "--config", "/conf/embed.yaml", NODES="127.0.0.1 node2 node3", STEP=joined)
     output, _ = job.communicate(timeout=TIMEOUT_S)
     assert job.returncode == 3, output
     head, worker = re.findall(r"^srun (.*ray start.*)$", allocation.log, re.M)

@@ -26,6 +26,9 @@ ACTIONS: dict[str, Action] = {
 }
 """Flags that print something instead of running the step."""
 
+SHORT_FLAGS = {"-o": "--out"}
+"""Short flag -> the flag that it stands for, in the commands with a field of that name."""
+
 OWN_FLAGS = ("--config", "--set", *ACTIONS)
 """Flags of every step; no config may have a field of such a name."""
 
@@ -107,6 +110,8 @@ class _StepWords:
                 self.action = ACTIONS[word]
             elif word.startswith("--"):
                 self._flag(word, left)
+            elif word.startswith("-") and word != "-":
+                self._flag(self._long(word), left)
             elif _OVERRIDE.match(word):
                 self.overrides.append(word)
             else:
@@ -126,6 +131,17 @@ class _StepWords:
             self.overrides.append(override)
         else:
             self._field(flag, text if equals else None, left)
+
+    def _long(self, word: str) -> str:
+        """Return a word with a short flag as that with the long flag; `-o=DIR` is `--out=DIR`."""
+        flag, equals, text = word.partition("=")
+        long = SHORT_FLAGS.get(flag)
+        if long is None or self._type_of(long.removeprefix("--")) is None:
+            own = [f"{short} ({one})" for short, one in SHORT_FLAGS.items() if self._type_of(one.removeprefix("--"))]
+            said = ", ".join([*own, "-h"])
+            msg = f"raystp {self.step} has no flag {flag}; its short flags are {said}. `raystp {self.step} --help`"
+            raise WrongCommandLine(f"{msg} lists all; a file of such a name is ./{flag}")
+        return f"{long}{equals}{text}"
 
     def _field(self, flag: str, text: str | None, left: list[str]) -> None:
         key, is_off = self._key(flag)
@@ -207,7 +223,7 @@ def _same_end(flag: str, known: Sequence[str]) -> list[str]:
 
 
 def _value_of(flag: str, left: list[str], what: str) -> str:
-    if not left or left[0].startswith("--"):
+    if not left or left[0].startswith("--") or left[0] in SHORT_FLAGS:
         msg = f"{flag} needs {what}" + (f"; for a value that starts with dashes write {flag}=VALUE" if left else "")
         raise WrongCommandLine(msg)
     return left.pop(0)

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from raystp.cli.arguments import SHORT_FLAGS
 from raystp.cli.commands import CHORES, COMMANDS, STEPS, TOOLS, ConfigClass
 from raystp.cli.fields import ConfigField, fields_of, nested, type_text, yaml_text
 
@@ -73,7 +74,8 @@ def _group(title: str, fields: Sequence[ConfigField]) -> list[str]:
 
 def _field_lines(field: ConfigField) -> Iterable[str]:
     default = "" if field.is_required else f"  (default {_shown(field)})"
-    yield f"  {field.flag} {type_text(field)}{default}"
+    short = "".join(f"{short}, " for short, long in SHORT_FLAGS.items() if long == field.flag)
+    yield f"  {short}{field.flag} {type_text(field)}{default}"
     if field.values_of is not None:
         yield from _wrapped(f"{field.sentence} Its fields are flags too: {field.flag}.FIELD VALUE", " " * 6)
     elif field.sentence:

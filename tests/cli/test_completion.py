@@ -51,6 +51,7 @@ _raystp; printf '%s\\n' "${{COMPREPLY[@]}}"; complete -p raystp"""
         ("raystp train --run.use-gpu t", ["true"]),
         ("raystp tile --help --stri", ["--stride"]),
         ("raystp tile --tile-um ", []),
+        ("raystp predict -o ", []),
         ("raystp completion z", ["zsh"]),
         ("raystp encoders --", ["--json"]),
     ],

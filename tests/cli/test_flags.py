@@ -75,6 +75,8 @@ def test_every_field_is_a_flag_and_none_is_one_of_the_command_line(step: str) ->
         (["pipeline", "--train.split.test", "P1"], "train.split.test=[P1]"),
         (["train", "--fit.lr", "-1"], "fit.lr=-1"),
         (["serve", "--token.env=--odd"], "token.env=--odd"),
+        (["predict", "-o", "found"], "out=found"),
+        (["publish", "-o=s3://bucket/model?region=eu"], "out=s3://bucket/model?region=eu"),
     ],
 )
 def test_a_flag_is_read_by_the_type_of_its_field(words: list[str], override: str | None) -> None:
@@ -117,6 +119,10 @@ def test_a_flag_without_a_value_leaves_the_next_word_alone() -> None:
         (["tile", "--set", "tile_um"], "--set 'tile_um' is not of the form FIELD=VALUE"),
         (["tile", "--tile-um"], "--tile-um needs a value"),
         (["tile", "--tile-um", "--name", "x"], "--tile-um needs a value; for a value that starts with dashes write"),
+        (["predict", "a.csv", "-o"], "--out needs a value"),
+        (["predict", "a.csv", "--model", "-o", "found"], "--model needs a value"),
+        (["predict", "a.csv", "-m", "x"], "raystp predict has no flag -m; its short flags are -o (--out), -h."),
+        (["tile", "-o", "x"], "raystp tile has no flag -o; its short flags are -h."),
         (["methods", "--jsn"], "raystp methods takes --json alone, got --jsn"),
         (["completion", "fish"], "raystp completion needs one of bash, zsh, got fish"),
     ],

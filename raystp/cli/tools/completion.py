@@ -3,7 +3,7 @@
 The script has all words in it, so that a press of Tab starts no Python. Print it again after an update.
 """
 
-from raystp.cli.arguments import ACTIONS, OWN_FLAGS, variants_of
+from raystp.cli.arguments import ACTIONS, OWN_FLAGS, SHORT_FLAGS, variants_of
 from raystp.cli.commands import CHORES, COMMANDS, STEPS, config_of
 from raystp.cli.fields import choices, fields_of, with_nested
 
@@ -19,7 +19,7 @@ _raystp() {
     else
         case "$step $flag" in
 @VALUES@
-        *" --"*)
+        *" --"*@SHORT@)
             case "$flag" in
             @ACTIONS@) ;;
             *) return 0 ;;
@@ -50,12 +50,14 @@ def completion(shell: str) -> str:
     for step in (*STEPS, *CHORES):
         words = _words(step)
         values += [f'        "{step} {flag}") words="{" ".join(some)}" ;;' for flag, some in words.items() if some]
-        listed = [*words, *(flag for flag in OWN_FLAGS if flag != "-h")]
+        listed = [*words, *(short for short, long in SHORT_FLAGS.items() if long in words)]
+        listed += [flag for flag in OWN_FLAGS if flag != "-h"]
         flags.append(f'            {step}) words="{" ".join(listed)}" ;;')
     flags.append('            methods|encoders) words="--json" ;;')
     flags.append(f'            completion) words="{" ".join(SHELLS)}" ;;')
     script = _FUNCTION.replace("@COMMANDS@", " ".join([*COMMANDS, "--help", "--version"]))
     script = script.replace("@ACTIONS@", "|".join(ACTIONS)).replace("@VALUES@", "\n".join(values))
+    script = script.replace("@SHORT@", "".join(f'|*" {short}"' for short in SHORT_FLAGS))
     return _HEAD[shell] + script.replace("@FLAGS@", "\n".join(flags))
 
 

@@ -5,6 +5,7 @@ import warnings
 from pydantic import Field
 
 from raystp.config import StepConfig
+from raystp.steps.input_config import EncoderConfig
 from raystp.steps.run_config import TrackedRun
 
 with warnings.catch_warnings():
@@ -15,6 +16,9 @@ with warnings.catch_warnings():
 
         gated: bool = False
         """Ask the hub whether this user's token opens each gated encoder."""
+
+        encoder: EncoderConfig | None = None
+        """An encoder whose weights are checked, as for `raystp embed`: `encoder.name`, `encoder.weights`."""
 
         json: bool = False  # type: ignore[assignment]  # see above
         """Print JSON."""

@@ -1,5 +1,6 @@
 """Checks of what a run talks to: the store, MLflow, the weights of encoders, the hub."""
 
+import contextlib
 import os
 import urllib.request
 import uuid
@@ -10,29 +11,46 @@ from huggingface_hub import constants, errors
 from raystp.artifacts import without_secrets
 from raystp.encoders.catalogue import cached_file
 from raystp.encoders.registry import CARDS
-from raystp.errors import ConfigError, some
+from raystp.errors import ConfigError, StorageError, some
 from raystp.steps.doctor.finding import Finding
+from raystp.steps.encoder_source import source_of
+from raystp.steps.input_config import EncoderConfig
 from raystp.steps.run_config import TrackedRun
 from raystp.storage import StoragePath
 
 TIMEOUT_S = 10.0
 CONTENT = b"raystp doctor"
+REFUSED = (401, 403)
+"""Status of the hub for a token that is wrong, or whose user has not accepted the terms."""
 
 
 def store(run: TrackedRun) -> list[Finding]:
     """Write a file only if it is absent, twice, and read a range of it; the file is removed."""
     folder = StoragePath.of(run.store)
-    folder.check_writable()
     file = folder / f"doctor-{uuid.uuid4().hex}"
+    other = "or choose another one with --run.store"
+    rights = "allow writing in it" if folder.is_local else "create the bucket, or set credentials that may put there"
     try:
-        first, second = file.write_new(CONTENT), file.write_new(b"other")
-        part = file.read_range(7, 6, version=file.version())
-    finally:
+        first = file.write_new(CONTENT)
+    except StorageError as error:
+        return [Finding("store", "error", f"{folder} is not writable: {_reason(error, file)}", f"{rights}, {other}")]
+    try:
+        second, part = file.write_new(b"other"), file.read_range(7, 6, version=file.version())
         file.remove()
+    except StorageError as error:
+        with contextlib.suppress(StorageError):
+            file.remove()
+        text = f"{folder} takes a file that cannot be read or removed again: {_reason(error, file)}"
+        return [Finding("store", "error", text, f"allow to get, put and delete there, {other}")]
     if (first, second, part) != (True, False, CONTENT[7:13]):
         text = f"{folder} does not keep a file that is written twice, or reads other bytes of it"
-        return [Finding("store", "error", text, "choose a store with put-if-absent and range reads (run.store)")]
+        return [Finding("store", "error", text, "choose a store with put-if-absent and range reads (--run.store)")]
     return [Finding("store", "ok", f"{folder}: put-if-absent and range reads work")]
+
+
+def _reason(error: StorageError, file: StoragePath) -> str:
+    """Return the reason in an error's message, without the name of the file that was tried."""
+    return str(error).partition(f"{file}: ")[2] or str(error)
 
 
 def tracking(run: TrackedRun) -> list[Finding]:
@@ -64,6 +82,23 @@ def weights() -> list[Finding]:
     return [Finding("weights", "warning", text, advice)]
 
 
+def encoder(config: EncoderConfig, store: str) -> list[Finding]:
+    """Look for an encoder's weights, and compare their digest with the expected one; a file is read whole."""
+    card = None if config.weights or config.random or config.trained else CARDS.get(config.name)
+    if card is None:
+        return [Finding("encoder", "ok", f"{config.name}: {source_of(config, store).identity}")]
+    if (found := cached_file(card)) is not None:
+        return [Finding("encoder", "ok", f"{config.name}: {found}")]
+    text, terms = f"{config.name} is not in the hub's cache", f"{constants.ENDPOINT}/{card.repository}"
+    if card.repository is None:
+        return [Finding("encoder", "error", f"{config.name} is on no hub", "give encoder.weights=FILE")]
+    if card.gated and huggingface_hub.get_token() is None:
+        advice = f"accept its terms at {terms}, then `hf auth login`; or give encoder.weights=FILE"
+        return [Finding("encoder", "error", f"{text}, is gated, and no token is set", advice)]
+    advice = f"`raystp doctor --gated` asks for access to {terms}; or give encoder.weights=FILE"
+    return [Finding("encoder", "warning", f"{text}: it is downloaded at first use", advice)]
+
+
 def tokens() -> list[Finding]:
     """Say which tokens are set; their values are never shown."""
     gated = sum(card.gated for card in CARDS.values())
@@ -84,12 +119,14 @@ def _access(repository: str, encoder: str) -> Finding:
     name = f"gate {encoder}"
     try:
         huggingface_hub.auth_check(repository)
-    except errors.GatedRepoError:
-        advice = f"accept its terms at {constants.ENDPOINT}/{repository}, then `hf auth login`"
-        return Finding(name, "error", f"{repository}: the hub refuses this token", advice)
-    except (OSError, errors.HfHubHTTPError) as error:
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status not in REFUSED:
+            return Finding(name, "error", f"{repository}: the hub answers with status {status}", "try again later")
+        text = f"{repository}: the hub refuses this token (status {status})"
+        advice = f"`hf auth login` with a valid token, and accept the terms at {constants.ENDPOINT}/{repository}"
+        return Finding(name, "error", text, advice)
+    except OSError as error:
         reason = str(error).partition("\n")[0]
-        return Finding(
-            name, "error", f"{repository}: the hub cannot be asked ({reason})", "check the network and token"
-        )
+        return Finding(name, "error", f"{repository}: the hub cannot be asked ({reason})", "check the network")
     return Finding(name, "ok", f"{repository}: the hub grants access")

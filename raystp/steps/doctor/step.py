@@ -39,6 +39,9 @@ def examine(config: DoctorConfig) -> list[Finding]:
         ("weights", services.weights, "set encoder.weights"),
         ("token", services.tokens, "run `hf auth login`"),
     ]
+    if (encoder := config.encoder) is not None:
+        advice = "correct encoder.weights and encoder.sha256; `raystp encoders` lists names"
+        checks.append(("encoder", lambda: services.encoder(encoder, run.store), advice))
     if config.gated:
         checks.append(("gates", services.gated_access, "check the network"))
     return [finding for name, check, advice in checks for finding in findings_of(name, check, advice)]

@@ -17,6 +17,8 @@ from raystp.slides.inputs.schemes import adopt
 from raystp.slides.inputs.sheets import read_sheet
 from raystp.slides.inputs.survey import header_cells, read_one
 from raystp.slides.table import ALL_COLUMNS, SlideRow, read_slide_table
+from raystp.steps.inspect.features import report_of_feature_folder, report_of_features
+from raystp.steps.inspect.others import report_of_other
 from raystp.steps.inspect.report import Inspection
 from raystp.storage import StoragePath
 
@@ -40,9 +42,9 @@ def report_of_file(path: StoragePath) -> Inspection:
         (path.name.endswith(".safetensors"), _tensors),
         (path.name.lower().endswith(_TABLES), _table),
     ]
-    found = next((report for fits, report in kinds if fits), _slide)
+    found = next((report for fits, report in kinds if fits), None)
     try:
-        return found(path)
+        return found(path) if found is not None else report_of_other(path) or _slide(path)
     except RaystpError as error:
         return Inspection(str(path), "file that cannot be read", problem=failure_reason(error))
 
@@ -59,6 +61,11 @@ def report_of_folder(path: StoragePath) -> Inspection:
     if "spatial" in names and any(name.endswith("feature_bc_matrix.h5") for name in names):
         row = _row(path, "", layout="space_ranger", counts=path.with_query())
         return Inspection(str(path), "output of Space Ranger", "`counts` of a slide table", row=row)
+    return report_of_feature_folder(path, names, report_of_file) or _slides(path)
+
+
+def _slides(path: StoragePath) -> Inspection:
+    """Return what a folder of slides has; one without a slide has its problem."""
     try:
         found = find_slides(path.with_query(), store="/")
     except RaystpError as error:
@@ -124,7 +131,7 @@ def _hdf5(path: StoragePath) -> Inspection:
                 str(path), "tile images of HEST", facts=shapes, problem="images without a slide are not read"
             )
         if {"features", "coords"} <= names or {"feats", "coords"} <= names:
-            return Inspection(str(path), "tile features of another tool", facts=shapes)
+            return report_of_features(path, file, shapes)
         return Inspection(str(path), "HDF5 file", facts=shapes, problem="it has none of the groups that raystp knows")
 
 

@@ -11,12 +11,12 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from raystp import tables
-from raystp.artifacts import Artifact, digest, open_artifact, resolve
+from raystp.artifacts import Artifact, digest, open_artifact, resolve, without_secrets
 from raystp.errors import ConfigError, ModelError, some
 from raystp.evaluate.metrics.cases import CASES
 from raystp.evaluate.metrics.score import MEAN
@@ -71,12 +71,9 @@ class _Source:
 
 def run(config: PublishConfig) -> str:
     """Write the folder and return a sentence; a folder that holds the same model is left as it is."""
-    model = resolve(config.run.store, config.model, "train")
-    index = resolve(config.run.store, config.index, "index") if config.index else None
-    kind, arrays, meta = load_model(model.path)
-    check_index(model, kind, index)
-    salt = hashlib.sha256((model.path / MODEL_FILES[0]).read_bytes()).hexdigest()[:32]
-    source, out = _Source(model, index, kind, meta, salt), StoragePath.of(config.out)
+    source, arrays = _source(config)
+    kind, meta, salt, index = source.kind, source.meta, source.salt, source.index
+    out = StoragePath.of(config.out)
     _check_out(out, source)
     before = _content(out / CARD)
     save_model(out, kind, arrays, published_record(meta, salt))
@@ -92,7 +89,32 @@ def run(config: PublishConfig) -> str:
         logger.warning("publish: the card states no licence, so others have no right to use it: set licence=...")
     done = "was published before" if before is not None else "published"
     size = sum(one.bytes for one in card.files.values())
-    return f"{card.source} {done}: {out} ({len(card.files) + 1} files, {size:,} bytes); use it with model={out}"
+    files = f"{len(card.files) + 1} files, {size:,} bytes"
+    return f"{card.source} {done}: {out} ({files}); use it with model={without_secrets(config.out)}"
+
+
+def plan(config: PublishConfig) -> Iterator[str]:
+    """Yield what is read, and what the folder holds; raises as `run` does before it writes."""
+    source, _ = _source(config)
+    out = StoragePath.of(config.out)
+    _check_out(out, source)
+    yield f"reads model: {source.model.path}"
+    if source.index is not None:
+        yield f"reads index: {source.index.path}"
+    if config.scores is not None:
+        yield f"reads scores: {resolve(config.run.store, config.scores, 'evaluate').path}"
+    yield f"writes {without_secrets(config.out)}"
+    yield "a model is published there: it is left as it is if it is equal" if (out / CARD).exists() else "not done"
+
+
+def _source(config: PublishConfig) -> tuple[_Source, Mapping[str, Any]]:
+    """Return what is published, and the arrays of the model."""
+    model = resolve(config.run.store, config.model, "train")
+    index = resolve(config.run.store, config.index, "index") if config.index else None
+    kind, arrays, meta = load_model(model.path)
+    check_index(model, kind, index)
+    salt = hashlib.sha256((model.path / MODEL_FILES[0]).read_bytes()).hexdigest()[:32]
+    return _Source(model, index, kind, meta, salt), arrays
 
 
 def check_index(model: Artifact, kind: str, index: Artifact | None) -> None:

@@ -1,6 +1,10 @@
 """inspect: what a thing is and what made it, back to slides and weights; nothing that is damaged is an exception."""
 
+import gzip
+import io
 import json
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 from raystp import cli, tables
 from raystp.artifacts import Artifact, ArtifactWriter
@@ -98,6 +103,28 @@ def test_the_command_prints_json_and_its_status_says_whether_it_would_be_read(
     assert "problem: slide 'b'" in capsys.readouterr().out
 
 
+PYTORCH = "PyTorch file (tensors and a pickle, which was not opened)"
+
+
+class Trap:
+    """What leaves a file if it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch unpickled",)
+
+
+def torch_file(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def npy(value: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, value)
+    return buffer.getvalue()
+
+
 def _write(folder: Path, name: str, content: Any) -> str:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +140,18 @@ def _write(folder: Path, name: str, content: Any) -> str:
 @pytest.mark.parametrize(
     ("name", "content", "kind", "problem"),
     [
-        ("a.h5", {"features": np.ones((2, 3)), "coords": np.ones((2, 2))}, "tile features of another tool", ""),
+        (
+            "a.h5",
+            {"features": np.ones((2, 3)), "coords": np.ones((2, 2))},
+            "tile features of another tool",
+            "are not read",
+        ),
+        (
+            "a.h5",
+            {"features": np.ones((2, 3)), "coords": np.ones((1, 2))},
+            "tile features of another tool",
+            "features has 2 rows and coords 1",
+        ),
         ("a.h5", {"img": np.ones(3), "coords": np.ones((2, 2))}, "tile images of HEST", "without a slide"),
         ("a.h5", {"matrix/data": np.ones(3)}, "count matrix of Space Ranger", ""),
         ("a.h5", {"x": np.ones(3)}, "HDF5 file", "none of the groups"),
@@ -124,7 +162,18 @@ def _write(folder: Path, name: str, content: Any) -> str:
         ("s.csv", b"a,b\n1,2\n", "table", "lacks the column 'path'"),
         ("w.safetensors", safetensors.numpy.save({"w": np.ones(2)}), "weights (safetensors)", ""),
         ("w.safetensors", b"\xff" * 20, "safetensors file", "it is damaged"),
-        ("model.pt", b"PK\x03\x04....", "file of an unknown kind", "is not a slide"),
+        ("model.pt", b"PK\x03\x04....", "zip archive", "it is damaged"),
+        ("w.pt", torch_file({"w": torch.ones(2)}), PYTORCH, ""),
+        ("w.pt", torch_file(np.ones(2)), PYTORCH, "raystp opens no pickle"),
+        ("w.pt", torch_file(Trap()), PYTORCH, "its pickle names 'posix.system'. raystp opens no pickle"),
+        ("genes.pkl", pickle.dumps(Trap()), "pickle", "raystp opens no pickle"),
+        ("old.pt", pickle.dumps({"w": 1}), "pickle", "raystp opens no pickle"),
+        ("a.npy", npy(np.ones((2, 3))), "NumPy array", "raystp reads arrays in parquet"),
+        ("a.npy", npy(np.array([{}])), "NumPy array", "raystp opens no pickle"),
+        ("a.gz2", gzip.compress(b"x"), "gzip file", "unpack"),
+        ("notes.md", b"# Notes\nnothing\n", "text file", "and no other text"),
+        ("empty.bin", b"", "empty file", "it has 0 bytes"),
+        ("noise.dat", bytes(range(255, 120, -1)), "file of an unknown kind", "is not a slide"),
         ("p.parquet", b"PAR1....", "file that cannot be read", "parquet"),
         ("z/zarr.json", b'{"attributes": {"spatialdata_attrs": {}}}', "SpatialData store", "zarr stores"),
         ("z/.zattrs", b"[" * 9, "zarr", "zarr stores"),
@@ -132,12 +181,34 @@ def _write(folder: Path, name: str, content: Any) -> str:
         ("card.json", b"{}", "file that cannot be read", "card.json"),
     ],
 )
-def test_files_are_known_by_their_content(tmp_path: Path, *, name: str, content: Any, kind: str, problem: str) -> None:
+def test_files_are_known_by_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, name: str, content: Any, kind: str, problem: str
+) -> None:
     path = _write(tmp_path, name, content)
+    monkeypatch.chdir(tmp_path)
     is_folder = name.startswith(("z/", "o/"))
     found = inspect_item(str(Path(path).parent) if is_folder else path, "/none")
     assert (found.kind, bool(found.problem)) == (kind, bool(problem))
     assert problem in found.problem
+    assert not Path("unpickled").exists()
+
+
+def test_a_job_folder_of_trident_is_named_with_its_encoders_and_tiles(tmp_path: Path) -> None:
+    grid = tmp_path / "20x_256px_0px_overlap"
+    file = _write(grid, "features_uni_v2/S1.h5", {"features": np.ones((4, 3)), "coords": np.ones((4, 2))})
+    with h5py.File(file, "a") as opened:
+        opened["coords"].attrs["patch_size_level0"] = 512
+        opened["features"].attrs["encoder"] = "uni_v2"
+    _write(grid, "patches/S1_patches.h5", {"coords": np.ones((4, 2))})
+    found = inspect_item(str(tmp_path), "/none")
+    assert (found.kind, found.facts[grid.name]) == ("job folder of TRIDENT", {"features_uni_v2": 1, "patches": 1})
+    assert inspect_item(str(grid), "/none").facts["patches"] == 1
+    folder = inspect_item(str(grid / "features_uni_v2"), "/none")
+    assert folder.kind == "folder of HDF5 files, the first a tile features of another tool"
+    facts = inspect_item(file, "/none").facts
+    assert (facts["encoder"], facts["patch_size_level0"], facts["features"]) == ("uni_v2", "512", "[4, 3] float64")
+    for one in (tmp_path, grid, folder.item, file):
+        assert "are not read: give the slides" in inspect_item(str(one), "/none").problem
 
 
 def test_measured_sections_and_folders_show_their_row_of_a_slide_table(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from raystp.slides.readers.scale import SlideScale
 from raystp.slides.tiled.buffers import new_buffer
 from raystp.slides.tiled.decoders.tiles import complete_stream
 from raystp.slides.tiled.levels import Level, find_pyramid
-from raystp.slides.tiled.read_plan import Windows, make_read_plan
+from raystp.slides.tiled.read_again import Windows, stored_tiles
 from raystp.storage import StoragePath
 from raystp.units import MicronsPerPixel, TilePixels
 
@@ -267,7 +267,7 @@ def streams_under(level: Level, path: Path, boxes: Boxes) -> list[bytes]:
     """Return the JPEG streams of all stored tiles under the boxes, each once."""
     left, top = boxes[:, 0], boxes[:, 1]
     side = np.full(len(boxes), int(np.ceil(boxes[:, 2].max())))
-    tiles = make_read_plan(level, Windows(np.arange(len(boxes)), left, top, side, side)).tiles
+    tiles = np.unique(stored_tiles(level, Windows(np.arange(len(boxes)), left, top, side, side))).tolist()
     content = memoryview(path.read_bytes())
     ranges = [(int(level.offsets[tile]), int(level.counts[tile])) for tile in tiles]
     return [complete_stream(level, content[offset : offset + count]) for offset, count in ranges]

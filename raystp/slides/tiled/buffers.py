@@ -32,6 +32,11 @@ class BufferPool:
         self._free: dict[Shape, list[UInt8[np.ndarray, "height width 3"]]] = {}
         self._lock = threading.Lock()
 
+    def grow(self, limit: int) -> None:
+        """Raise the limit to `limit` bytes; never lower it."""
+        with self._lock:
+            self._limit = max(self._limit, limit)
+
     def take_cached(self, keys: list[Key]) -> list[UInt8[np.ndarray, "height width 3"] | None]:
         """Return the buffers that hold these tiles, None for each tile without one; the caller returns them."""
         if not self._cached:

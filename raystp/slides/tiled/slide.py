@@ -8,6 +8,7 @@ reader does not.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -28,18 +29,28 @@ from raystp.slides.readers.resample import (
 from raystp.slides.tiled.buffers import BufferPool
 from raystp.slides.tiled.open import TiledFile
 from raystp.slides.tiled.outputs import CropOutputs, ResampledOutputs, SourceRegion
-from raystp.slides.tiled.read_plan import ReadPlan, Windows, make_read_plan
+from raystp.slides.tiled.read_again import Ahead, Windows, band_bytes, merged, stored_tiles
+from raystp.slides.tiled.read_plan import ReadPlan, make_read_plan
 from raystp.slides.tiled.reader import LevelReader, OutputBuffers, ReadOptions
 from raystp.slides.tiled.remote_source import RemoteSource
 from raystp.units import Level0Pixels, TilePixels
 
 POOL_BYTES = (8 << 20, 256 << 20)
-"""Least and most memory for decoded tiles; between these, two rows of tiles of level 0."""
+"""Least and most memory for decoded tiles; between these, the stored tiles under a row of the largest tiles."""
 
 REGION_BYTES = 128 << 20
 """Memory for regions to be resampled; a batch that needs more is read in parts."""
 
 ONE_THREAD = ReadOptions()
+
+
+@dataclass(frozen=True, eq=False)
+class _LevelRead:
+    """Windows of one level that are read together."""
+
+    level: int
+    windows: Windows
+    outputs: Callable[[ReadPlan], OutputBuffers]
 
 
 class TiledSlide:
@@ -52,7 +63,7 @@ class TiledSlide:
         self._where = context.where
         self._resources = context.resources
         self._downsamples = [level.downsample for level in levels]
-        self._pool = BufferPool(min(max(POOL_BYTES[0], 2 * levels[0].row_bytes), POOL_BYTES[1]))
+        self._pool = BufferPool(POOL_BYTES[0])
         self._readers = [LevelReader(level, file.source, self._pool) for level in levels]
         self._source = file.source
         self._is_open = True
@@ -101,8 +112,8 @@ class TiledSlide:
                 regions[tile] = self._source_region(square_box(self._where, (x, y), side, tile_px), tile_px, tile_px)
             except SlideError as error:
                 faults[tile] = str(error)
-        faults |= self._fill_crops(tiles, boxes, is_crop, options)
-        return faults | self._fill_resampled(tiles, regions, options)
+        reads = [self._crops_read(tiles, boxes, is_crop), *self._resampled_reads(tiles, regions)]
+        return faults | self._fill_all(reads, options)
 
     def prefetch(self, boxes: Float64[np.ndarray, "tile 3"], tile_px: int) -> None:
         """Start to fetch the bytes of these boxes from the store; do nothing for a local file.
@@ -124,8 +135,8 @@ class TiledSlide:
         offsets, counts = [], []
         for number, found in corners.items():
             level = self._readers[number].level
-            plan = make_read_plan(level, Windows(np.arange(len(found)), *np.array(found, np.int64).T))
-            stored = [tile for tile in plan.tiles if level.counts[tile]]
+            tiles = np.unique(stored_tiles(level, Windows(np.arange(len(found)), *np.array(found, np.int64).T)))
+            stored = tiles[level.counts[tiles] > 0]
             for plane_offsets, plane_counts in ((level.offsets, level.counts), *level.green_blue):
                 offsets += plane_offsets[stored].tolist()
                 counts += plane_counts[stored].tolist()
@@ -163,7 +174,8 @@ class TiledSlide:
         self, box: Box, columns: int, rows: int, options: ReadOptions = ONE_THREAD
     ) -> UInt8[np.ndarray, "row col 3"]:
         tiles = np.empty((1, rows, columns, 3), np.uint8)
-        for reason in self._fill_resampled(tiles, {0: self._source_region(box, columns, rows)}, options).values():
+        reads = list(self._resampled_reads(tiles, {0: self._source_region(box, columns, rows)}))
+        for reason in self._fill_all(reads, options).values():
             raise SlideError(reason)
         image: UInt8[np.ndarray, "row col 3"] = tiles[0]
         return image
@@ -188,28 +200,23 @@ class TiledSlide:
         crops: Bool[np.ndarray, " tile"] = touches & (x == np.floor(x)) & (y == np.floor(y)) & (side == tile_px)
         return crops
 
-    def _fill_crops(
+    def _crops_read(
         self,
         tiles: UInt8[np.ndarray, "tile pixel pixel 3"],
         boxes: Float64[np.ndarray, "tile 3"],
         is_crop: Bool[np.ndarray, " tile"],
-        options: ReadOptions,
-    ) -> dict[int, str]:
-        """Fill the tiles that are crops of level 0; return the reason for each tile that fails."""
+    ) -> "_LevelRead":
+        """Return the read of the tiles that are crops of level 0."""
         target = np.flatnonzero(is_crop)
         left, top, side = boxes[target].astype(np.int64).T
         is_partly_outside = (left < 0) | (top < 0) | (left + side > self.width) | (top + side > self.height)
         tiles[target[is_partly_outside]] = WHITE
-        return self._fill(0, Windows(target, left, top, side, side), lambda _: CropOutputs(tiles), options)
+        return _LevelRead(0, Windows(target, left, top, side, side), lambda _: CropOutputs(tiles))
 
-    def _fill_resampled(
-        self,
-        tiles: UInt8[np.ndarray, "tile row col 3"],
-        regions: Mapping[int, SourceRegion | None],
-        options: ReadOptions,
-    ) -> dict[int, str]:
-        """Fill tiles from their regions, level by level, in parts that fit in memory; return the failed tiles."""
-        faults: dict[int, str] = {}
+    def _resampled_reads(
+        self, tiles: UInt8[np.ndarray, "tile row col 3"], regions: Mapping[int, SourceRegion | None]
+    ) -> "Iterator[_LevelRead]":
+        """Yield the reads of tiles from their regions, level by level, in parts that fit in memory."""
         for tile in [tile for tile, source in regions.items() if source is None]:
             tiles[tile] = WHITE
         for part in self._parts([(tile, source) for tile, source in regions.items() if source is not None]):
@@ -218,8 +225,7 @@ class TiledSlide:
             corners = [(tile, r.left, r.top, r.width, r.height) for tile, r in zip(part, areas, strict=True)]
             windows = Windows(*np.array(corners, np.int64).T)
             level = self._readers[number].level
-            faults |= self._fill(number, windows, partial(ResampledOutputs, tiles, part, level), options)
-        return faults
+            yield _LevelRead(number, windows, partial(ResampledOutputs, tiles, part, level))
 
     def _parts(self, regions: list[tuple[int, SourceRegion]]) -> Iterator[dict[int, SourceRegion]]:
         """Yield the regions in parts of one level each, in the order of its rows of tiles."""
@@ -241,20 +247,28 @@ class TiledSlide:
         if part:
             yield part
 
-    def _fill(
-        self, number: int, windows: Windows, outputs: Callable[[ReadPlan], OutputBuffers], options: ReadOptions
-    ) -> dict[int, str]:
-        """Read windows of a level into outputs; return the reason for each target that fails."""
+    def _fill_all(self, reads: "list[_LevelRead]", options: ReadOptions) -> dict[int, str]:
+        """Do the reads of a call in turn; return the reason for each target that fails."""
         if not self._is_open:
             msg = f"{self._where} is closed"
             raise SlideError(msg)
-        level = self._readers[number].level
-        plan = make_read_plan(level, windows)
-        failures = self._readers[number].fill(plan, outputs(plan), options)
+        levels = sorted({read.level for read in reads})
+        calls = {level: merged([read.windows for read in reads if read.level == level]) for level in levels}
+        self._grow_pool(calls)
         faults: dict[int, str] = {}
-        for target, (tile, reason) in failures.reasons.items():
-            faults[target] = self._damage(number, tile, reason).reason
+        for number, read in enumerate(reads):
+            later = merged([other.windows for other in reads[number + 1 :] if other.level == read.level])
+            plan = make_read_plan(self._readers[read.level].level, read.windows, Ahead(later, calls[read.level]))
+            failures = self._readers[read.level].fill(plan, read.outputs(plan), options)
+            for target, (tile, reason) in failures.reasons.items():
+                faults[target] = self._damage(read.level, tile, reason).reason
         return faults
+
+    def _grow_pool(self, calls: Mapping[int, Windows]) -> None:
+        """Give decoded tiles the memory that the next call needs to find those of this call."""
+        bands = [band_bytes(self._readers[level].level, windows) for level, windows in calls.items()]
+        known = [band for band in bands if band is not None]
+        self._pool.grow(min(sum(known), POOL_BYTES[1]) if len(known) == len(bands) else POOL_BYTES[1])
 
     def _damage(self, number: int, tile: int, reason: str) -> DamagedRegion:
         """Return the level-0 region of a stored tile that cannot be decoded."""

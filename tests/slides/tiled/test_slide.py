@@ -104,6 +104,58 @@ def test_each_stored_tile_is_decoded_once_a_call(
         assert counts == [across * down, 0, 0]
 
 
+SCALES = (40.0, 80.0, 160.0, 320.0)
+STORED = -(-WIDTH // 64) * -(-HEIGHT // 64)
+
+
+def concentric(stride: float, sides: tuple[float, ...] = SCALES) -> Float64[np.ndarray, "tile scale 3"]:
+    """Return tiles of several sides around each place of a grid."""
+    places = grid(stride, stride / 2)[:, :2]
+    boxes = [np.column_stack([places - side / 2, np.full(len(places), side)]) for side in sides]
+    return np.stack(boxes, axis=1)
+
+
+def read_in_batches(slide: TiledSlide, boxes: Float64[np.ndarray, "tile scale 3"], places: int) -> list[Rgb]:
+    batches = [boxes[start : start + places].reshape(-1, 3) for start in range(0, len(boxes), places)]
+    return [tile for batch in batches for tile in read_tiles(slide, batch, TilePixels(40))]
+
+
+@pytest.mark.parametrize(("places", "order"), [(7, "rows"), (17, "rows"), (40, "rows"), (40, "any")])
+def test_several_scales_of_one_level_decode_what_the_largest_alone_would(
+    tmp_path: Path, places: int, order: str
+) -> None:
+    file = write(tmp_path / "flat.tiff", sample_image(WIDTH, HEIGHT), "ycbcr420", side=64, levels=1)
+    boxes = concentric(40.0)
+    if order == "any":  # spots in the order of their names
+        boxes = np.random.default_rng(0).permutation(boxes)
+    decoded = {}
+    for sides in (SCALES, SCALES[-1:]):
+        with opened(file) as slide:
+            counts = count_decodes(slide)
+            read_in_batches(slide, boxes[:, -len(sides) :], places)
+            decoded[sides] = counts[0]
+    assert decoded[SCALES] <= 1.05 * decoded[SCALES[-1:]]
+    assert decoded[SCALES] <= 1.1 * STORED
+
+
+def test_several_scales_over_two_levels_decode_each_level_once(written: Opened) -> None:
+    with opened(written("ycbcr420", 64)) as slide:
+        counts = count_decodes(slide)
+        read_in_batches(slide, concentric(40.0, (40.0, 80.0)), 7)
+        halved = -(-WIDTH // 128) * -(-HEIGHT // 128)
+        assert counts == [STORED, halved, 0]
+
+
+def test_tiles_of_several_scales_are_those_of_each_scale_alone(written: Opened) -> None:
+    boxes = concentric(40.0)
+    with opened(written("ycbcr420", 64)) as slide:
+        together = np.stack(read_in_batches(slide, boxes, 7)).reshape(*boxes.shape[:2], 40, 40, 3)
+    for scale in range(len(SCALES)):
+        with opened(written("ycbcr420", 64)) as slide:
+            alone = np.stack(read_in_batches(slide, boxes[:, scale : scale + 1], 64))
+        np.testing.assert_array_equal(together[:, scale], alone)
+
+
 def test_batches_in_the_files_order_decode_few_tiles_twice(written: Opened) -> None:
     with opened(written("ycbcr420", 64)) as slide:
         counts = count_decodes(slide)

@@ -20,7 +20,7 @@ def load_encoder(
     Raises:
         EncoderError: an unknown name, or weights that are not found, damaged or of another network.
 
-    Example:
+    Examples:
         >>> encoder = rs.load_encoder("tiny")
         >>> encoder.dim, encoder.tile_px
         (128, 224)
@@ -42,7 +42,7 @@ def encode(
     Raises:
         EncoderError: tiles of another size than the encoder's, or rows that are not finite.
 
-    Example:
+    Examples:
         >>> with rs.open_slide(cohort / "slides" / "unmeasured.svs") as slide:
         ...     tiles = rs.read_tiles(slide, rs.tile_grid(slide)[:2])
         >>> rs.encode(rs.load_encoder("tiny"), tiles).shape

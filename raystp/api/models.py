@@ -26,7 +26,7 @@ def load_model(reference: str | Path, *, store: str | Path = "store") -> Predict
         ModelError: a file is missing, damaged or of another version.
         ArtifactError: the store has no such model.
 
-    Example:
+    Examples:
         >>> model = rs.load_model("train/smoke-ridge", store=store)
         >>> model.kind, len(model.genes), model.d_image
         ('ridge', 280, 128)
@@ -47,7 +47,7 @@ def open_index(reference: str | Path, *, store: str | Path = "store") -> Referen
         ArtifactError: the store has no such index, or a file is damaged.
         ModelError: the published model has no index.
 
-    Example:
+    Examples:
         >>> index = rs.open_index("index/smoke-bleep", store=store)
         >>> index.rows.num_rows, len(index.genes), index.metric
         (97, 280, 'cosine')

@@ -37,7 +37,7 @@ class StepResult:
     `path` is its folder and `manifest` its description (`config`, `inputs`, `rows`, `notes`, `failures`). It can be
     given to another function of this package in place of `<step>/<name>`.
 
-    Example:
+    Examples:
         >>> tiles = rs.open_artifact("tile/smoke", store=store)
         >>> tiles.step, tiles.manifest.rows["slides"]
         ('tile', 5)
@@ -140,7 +140,7 @@ def open_artifact(reference: str | Path, *, store: str | Path = "store") -> Step
     Raises:
         ArtifactError: it does not exist, is not finished, or is damaged.
 
-    Example:
+    Examples:
         >>> scores = rs.open_artifact("evaluate/smoke", store=store).table()
         >>> sorted(scores["metric"].unique())[:2]
         ['MAE', 'MSE']

@@ -26,7 +26,7 @@ def read_section(
     Raises:
         SectionError: the files do not fit the layout, or a check of counts or positions fails.
 
-    Example:
+    Examples:
         >>> section = rs.read_section(cohort / "counts" / "patient-A.h5ad", layout="scverse", patient="A")
         >>> section.n_vars, section.obsm["spatial"].shape[1]
         (280, 2)

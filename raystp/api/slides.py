@@ -24,7 +24,7 @@ def open_slide(path: str | Path, *, name: str | None = None, mpp: float | None =
         SlideError: the file is not a slide, is damaged, or has no plausible um/px.
         StorageError: the object cannot be read.
 
-    Example:
+    Examples:
         >>> with rs.open_slide(cohort / "slides" / "unmeasured.svs") as slide:
         ...     slide.width, slide.height, slide.mpp
         (1536, 1536, 0.5)
@@ -41,7 +41,7 @@ def find_tissue(slide: Slide, *, mask: str | Path | None = None) -> TissueMask:
     Raises:
         SlideError: the image cannot be read, or the mask is invalid or belongs to another slide.
 
-    Example:
+    Examples:
         >>> with rs.open_slide(cohort / "slides" / "unmeasured.svs") as slide:
         ...     tissue = rs.find_tissue(slide)
         >>> 0 < tissue.share < 1
@@ -69,7 +69,7 @@ def tile_grid(
     Raises:
         SlideError: the tissue cannot be found.
 
-    Example:
+    Examples:
         >>> with rs.open_slide(cohort / "slides" / "unmeasured.svs") as slide:
         ...     boxes = rs.tile_grid(slide, tile_um=112.0)
         >>> boxes.shape[1], float(boxes[0, 2])
@@ -89,7 +89,7 @@ def read_tiles(
     Raises:
         SlideError: a tile cannot be read; the message has its number and its box.
 
-    Example:
+    Examples:
         >>> with rs.open_slide(cohort / "slides" / "unmeasured.svs") as slide:
         ...     tiles = rs.read_tiles(slide, rs.tile_grid(slide)[:2])
         >>> tiles.shape, str(tiles.dtype)

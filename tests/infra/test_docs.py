@@ -10,7 +10,8 @@ import yaml
 import raystp.api
 from tests.conftest import ROOT
 
-PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.[mi][dp]*"))
+"""Pages and notebooks."""
 FILES = [*(f"docs/{page}" for page in PAGES), *sorted(path.name for path in ROOT.glob("*.md"))]
 
 
@@ -48,5 +49,5 @@ def test_every_link_to_a_page_or_heading_has_its_target(page: str) -> None:
 
 
 def test_the_reference_shows_every_module_of_the_api() -> None:
-    shown = re.findall(r"^::: raystp\.api\.(\w+)$", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
+    shown = re.findall(r"^::: raystp\.api\.(\w+)$", (ROOT / "docs" / "api-reference.md").read_text(), re.MULTILINE)
     assert sorted(shown) == sorted(one.name for one in pkgutil.iter_modules(raystp.api.__path__))

@@ -1,0 +1,68 @@
+"""What the pages state in tables is what the code has: encoders, stored tables, manifests, indexes, methods."""
+
+import re
+from dataclasses import fields
+from typing import get_type_hints
+
+import pyarrow as pa
+import pytest
+
+from raystp import tables
+from raystp.artifacts import SCHEMA_VERSION, Manifest
+from raystp.encoders.catalogue import catalogue
+from raystp.index.description import IndexDescription
+from raystp.index.reference import ROWS
+from raystp.models.methods import METHODS
+from tests.conftest import ROOT
+
+FORMAT = (ROOT / "docs" / "file-format.md").read_text()
+MADE = [
+    *(value for value in vars(tables).values() if isinstance(value, pa.Schema)),
+    tables.embeddings(2),
+    tables.tokens(2),
+    tables.queries(2),
+    tables.predictions(2),
+    tables.neighbours(2),
+    ROWS,
+]
+
+
+def _name(schema: pa.Schema) -> str:
+    return str(schema.metadata[tables.NAME].decode())
+
+
+def _row(page: str, first: str) -> str:
+    """Return the row of a table of a page whose first cell starts with a text."""
+    (found,) = re.findall(rf"^\| {re.escape(first)}(?: \([^|]*\))? \|.*$", page, re.MULTILINE)
+    return str(found)
+
+
+@pytest.mark.parametrize("schema", MADE, ids=_name)
+def test_every_stored_table_is_described_with_its_columns(schema: pa.Schema) -> None:
+    row = _row(FORMAT, _name(schema))
+    own = [name for name in schema.names if name not in tables.TILES.names or schema is tables.TILES]
+    own = schema.names if "the columns of tiles" not in row else own
+    assert [name for name in own if f"`{name}`" not in row] == []
+    assert schema.metadata[tables.VERSION] == b"1"
+
+
+def test_every_key_of_the_manifest_and_of_an_index_is_described() -> None:
+    assert [one.name for one in fields(Manifest) if f"`{one.name}`" not in FORMAT] == []
+    assert [key for key in get_type_hints(IndexDescription) if f"`{key}`" not in FORMAT] == []
+    assert f"| `schema_version` | {SCHEMA_VERSION} |" in FORMAT
+
+
+def test_the_table_of_encoders_is_that_of_the_cards() -> None:
+    page = (ROOT / "docs" / "encoders.md").read_text()
+    for one in catalogue():
+        mpp = ", ".join(f"{value:g}" for value in one["um_per_px"]) or "-"
+        gate = "yes" if one["gate"] else "no"
+        start = f"| `{one['name']}` | {one['dim']} | {mpp} | {one['px']} | {one['licence'] or '-'} | {gate} | "
+        assert start in page
+        hub = re.search(r"hub ([^/]+/[^/]+)/", one["weights"])
+        assert f"{start}{hub[1] if hub else '-'} |" in page
+
+
+def test_every_method_is_described() -> None:
+    page = (ROOT / "docs" / "methods.md").read_text()
+    assert [name for name in METHODS if f"| `{name}` |" not in page] == []

@@ -11,7 +11,6 @@ or URI of the artifact's folder.
 
 import datetime as dt
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +23,7 @@ from raystp.config import R, StepConfig
 from raystp.errors import ArtifactError
 from raystp.planned import PlannedWork, WorkPlanned, is_planning
 from raystp.storage import StoragePath
+from raystp.versions import installed_version
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -289,10 +289,4 @@ def without_secrets(values: Any) -> Any:
 
 
 def _packages() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    return {name: installed_version(name) for name in PACKAGES}

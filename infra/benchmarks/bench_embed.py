@@ -1,6 +1,7 @@
 """Measure the speed of embedding: raystp on Ray, the same units in a plain loop, a DataLoader loop, and other tools.
 
     python infra/benchmarks/bench_embed.py [--peers lazyslide=/path/to/its/python] [--tiles 50000] [--out FILE]
+    python infra/benchmarks/bench_embed.py --scales 4 [--places 1500] [--out FILE]  (bench_embed_scales.py)
 
 Each run is a process of its own on the same slide, the same tiles and the same weights, and its vectors are compared
 with raystp's. Rates exclude the tiles of the first and the last unit, and so the cost of start and end. CPU seconds are
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_embed_scales import ScaleRow, run_scales
 from bench_embed_slide import SIDE, make_slide, run_tile, tile_corners
 from bench_embed_watch import WatchedRun, watch
 
@@ -98,10 +100,12 @@ class Row:
 def main() -> None:
     """Make the slide, run all variants on it, and print one table per encoder."""
     options = _options()
-    rows: list[Row] = []
+    rows: list[Row] | list[ScaleRow] = []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for case in _cases(options):
-            rows += run_case(case, Path(folder) / case.name, options)
+        if options.scales:
+            rows = run_scales(options.scales, options.places, Path(folder), options.actors)
+        else:
+            rows = [row for case in _cases(options) for row in run_case(case, Path(folder) / case.name, options)]
     if options.out:
         options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
 
@@ -118,6 +122,8 @@ def _options() -> argparse.Namespace:
         "--turns", type=int, default=3, help="number of runs of raystp and of the plain loop, alternating"
     )
     parser.add_argument("--actors", type=int, default=os.cpu_count() or 1, help="encoders of raystp and the plain loop")
+    parser.add_argument("--scales", type=int, default=0, help="measure only one pass over so many concentric sides")
+    parser.add_argument("--places", type=int, default=1_500, help="places of the tiles of --scales")
     parser.add_argument("--folder", help="folder for the slide (400 MB); the default is the folder of temporary files")
     return parser.parse_args()
 

@@ -7,6 +7,7 @@ seconds. The tiles are a grid of 224 px over the whole slide, in the order of `r
 import csv
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,15 @@ MPP, SIDE = 0.5, 224
 Image = UInt8[np.ndarray, "row col 3"]
 
 
-def make_slide(path: Path, tiles: int) -> None:
-    """Write a slide with room for at least this many tiles."""
+def make_slide(path: Path, tiles: int, *, levels: int = LEVELS) -> None:
+    """Write a slide with room for at least this many tiles of `SIDE` px."""
     rng = np.random.default_rng(0)
     mpp = MicronsPerPixel(MPP)
     tissues = tissue_map(rng, width=DRAWN, height=DRAWN, mpp=mpp, cell=64)
     level: Image = draw_slide(rng, tissues, cell=64, mpp=mpp, stain=draw_stain(rng))
     side = math.ceil(math.sqrt(tiles)) * SIDE
     with tifffile.TiffWriter(path) as writer:
-        for number in range(LEVELS):
+        for number in range(levels):
             _write_level(writer, level, side=side // REDUCTION**number, whole=side, scratch=path.with_suffix(".part"))
             level = level[::REDUCTION, ::REDUCTION]
 
@@ -66,15 +67,18 @@ def _write_level(writer: tifffile.TiffWriter, drawn: Image, *, side: int, whole:
     )
 
 
-def run_tile(slide: Path, store: Path) -> Artifact:
-    """Run `tile` on the whole slide, with and without tissue."""
+def run_tile(
+    slide: Path, store: Path, *, sides: Sequence[float] = (MPP * SIDE,), stride: float | None = None
+) -> Artifact:
+    """Run `tile` on the whole slide, with and without tissue; the sides and the stride are in um."""
     table = slide.with_suffix(".csv")
     with table.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([("slide", "path", "patient", "mpp"), (slide.stem, slide.name, "p", MPP)])
     config = tile.CONFIG.of(
         {
             "slides": str(table),
-            "tile_um": MPP * SIDE,
+            "tile_um": list(sides),
+            "stride": stride,
             "tile_px": SIDE,
             "min_tissue": 0.0,
             "focus_tiles": 0,

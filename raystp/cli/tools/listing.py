@@ -1,12 +1,12 @@
 """Commands without a config: the versions, the methods, the encoders, the completion of a shell."""
 
-import importlib.metadata
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from raystp.cli.arguments import WrongCommandLine
 from raystp.cli.tools.completion import SHELLS, completion
+from raystp.versions import ABSENT, installed_version
 
 PACKAGES = ("ray", "torch", "openslide-python", "openslide-bin", "faiss-cpu", "faiss-gpu")
 """Packages whose versions `raystp --version` prints; of `faiss-cpu` and `faiss-gpu` one is installed."""
@@ -16,8 +16,12 @@ Row = Mapping[str, object]
 
 def versions() -> str:
     """Return the versions of raystp and of what its results depend on, from the packages' metadata."""
-    lines = [f"raystp {_version('raystp')}", f"python {sys.version.split()[0]}"]
-    lines += [f"{name} {_version(name)}" for name in PACKAGES if _version(name) != "absent" or name in {"ray", "torch"}]
+    lines = [f"raystp {installed_version('raystp')}", f"python {sys.version.split()[0]}"]
+    lines += [
+        f"{name} {installed_version(name)}"
+        for name in PACKAGES
+        if installed_version(name) != ABSENT or name in {"ray", "torch"}
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -78,10 +82,3 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(_cell(one) for one in value) if isinstance(value, list | tuple) else str(value)
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"

@@ -1,14 +1,14 @@
 """Configuration of `raystp complete`: the spots, the method, and the sections that it is fitted on."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from raystp.config import Config, Location, RunConfig, StepConfig
 from raystp.models.completion.options import LinearOptions, MedianOptions, SpackleOptions
 
-OPTION_PARTS = ("median", "linear", "spackle")
-"""Parts with the options of one method each."""
+Method = Literal["median", "linear", "spackle"]
+"""Names of the methods; each has a part with its options."""
 
 
 class CompletedGenes(Config):
@@ -50,7 +50,7 @@ class CompleteConfig(StepConfig[CompleteRun]):
     spots: Annotated[str, Location("spots")]
     """The measured spots, `spots/<name>`."""
 
-    method: Literal["median", "linear", "spackle"] = "spackle"
+    method: Method = "spackle"
     """`median` grows a neighbourhood until its median is above 0. `linear` is a ridge regression on the spot's other
     genes and its neighbours. `spackle` is a Transformer over the spot and its neighbours."""
 
@@ -80,4 +80,4 @@ class CompleteConfig(StepConfig[CompleteRun]):
         """Return what is computed; options of other methods and the path of the list of genes are left out."""
         values = super().fingerprint_values()
         values["genes"] = {"listed": True} if self.genes.file is not None else values["genes"]
-        return {key: value for key, value in values.items() if key == self.method or key not in OPTION_PARTS}
+        return {key: value for key, value in values.items() if key == self.method or key not in get_args(Method)}

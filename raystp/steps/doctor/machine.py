@@ -1,6 +1,5 @@
 """Checks of this machine: Python and packages, shared memory, Ray, GPU and FAISS, OpenSlide."""
 
-import importlib.metadata
 import shutil
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from raystp.slides.synthetic.file import write_slide
 from raystp.steps.doctor.finding import Finding
 from raystp.storage import StoragePath
 from raystp.units import MicronsPerPixel
+from raystp.versions import installed_version
 
 PYTHONS = ((3, 11), (3, 14))
 """The first version that works, and the first that is not tried."""
@@ -29,7 +29,7 @@ def python() -> list[Finding]:
     version = sys.version.split()[0]
     if not PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
         return [Finding("Python", "error", f"{version}; raystp needs 3.11 to 3.13", "install one of these")]
-    return [Finding("Python", "ok", ", ".join([version, *(f"{one} {_version(one)}" for one in PACKAGES)]))]
+    return [Finding("Python", "ok", ", ".join([version, *(f"{one} {installed_version(one)}" for one in PACKAGES)]))]
 
 
 def shared_memory() -> list[Finding]:
@@ -75,10 +75,3 @@ def openslide() -> list[Finding]:
         advice = "install openslide-bin and imagecodecs again"
         return [Finding("OpenSlide", "error", "a written slide is read with other pixels", advice)]
     return [Finding("OpenSlide", "ok", f"{openslide_reader.VERSION}; a written slide is read again")]
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"

@@ -104,6 +104,12 @@ def _check_metric(config: TuneConfig, base: TrainConfig) -> None:
         if config.metric != "validation_pcc":
             msg = f"metric: fit.select={CV} compares trials by their mean PCC over the folds; set metric=validation_pcc"
             raise ConfigError(msg)
+        if config.asha is not None and "asha" in config.model_fields_set:
+            msg = (
+                f"asha stops trials by their epochs, and with fit.select={CV} a trial has one score over its folds: "
+                "remove `asha`, or set fit.select=best_pcc with a validation side in the train config"
+            )
+            raise ConfigError(msg)
         return
     if not base.validates:
         msg = (

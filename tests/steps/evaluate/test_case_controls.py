@@ -12,6 +12,7 @@ from raystp.evaluate.metrics.score import ScoreLabel
 from raystp.evaluate.report.score_tables import cases_text
 from raystp.steps.evaluate.cases.controls import neighbour_count
 from raystp.steps.evaluate.predictions import sets_of_files
+from raystp.steps.train.cases.retrieval import UNVALIDATED_K
 
 LABEL = ScoreLabel("patient", "all", "m")
 
@@ -65,6 +66,12 @@ def test_the_number_of_neighbours_of_the_control_is_chosen_among_training_cases(
     assert neighbour_count(features, near, folds) < neighbour_count(features, noise, folds)
     assert neighbour_count(features[:3], near[:3], np.arange(3)) == 2
     assert neighbour_count(features[:3], near[:3], np.zeros(3, np.int64)) == 1
+
+
+def test_cases_of_one_patient_choose_no_number_of_neighbours() -> None:
+    values = np.random.default_rng(0).normal(size=(80, 2)).astype(np.float32)
+    assert neighbour_count(values, values, np.zeros(80, np.int64)) == UNVALIDATED_K
+    assert neighbour_count(values[:20], values[:20], np.zeros(20, np.int64)) == 5
 
 
 def test_sets_of_names_are_indices_into_the_panel() -> None:

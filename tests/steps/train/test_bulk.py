@@ -12,7 +12,9 @@ import torch
 from raystp import tables
 from raystp.artifacts import Artifact, fingerprint
 from raystp.errors import ConfigError, LeakError, ModelError, PanelError, RaystpError, SectionError
+from raystp.models.methods import METHODS
 from raystp.models.store import load_model
+from raystp.models.training.options import FitOptions
 from raystp.steps.evaluate import step as evaluate
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
 from raystp.steps.evaluate.cases.outcomes import case_outcomes, held_out_cases
@@ -22,7 +24,7 @@ from raystp.steps.train import step as train
 from raystp.steps.train.cases.cohort import CaseTiles, bags_of
 from raystp.steps.train.cases.config import CasesTrainConfig
 from raystp.steps.train.cases.learner import CasesLearner
-from raystp.steps.train.cases.plan import plan_training
+from raystp.steps.train.cases.plan import limited_fit, plan_training
 from raystp.steps.train.config import TrainConfig
 from raystp.steps.train.plan import TrainPlan
 from tests.steps.train.case_cohort import CASES, EMPTY, GENES, TEST, VALIDATION, WIDTH, Cohort, draw_cohort
@@ -297,3 +299,12 @@ def test_a_patient_of_two_cases_is_on_one_side(cohort: Cohort, tmp_path: Path) -
 def test_a_config_that_mixes_labels_is_told(cohort: Cohort, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         cohort.train(**changes)
+
+
+@pytest.mark.parametrize(
+    ("workers", "accumulate", "size"), [(1, 1, 31), (2, 1, 30), (4, 1, 28), (3, 2, 15), (2, 2, 14)]
+)
+def test_a_batch_of_all_cases_divides_among_the_workers_that_share_it(workers: int, accumulate: int, size: int) -> None:
+    fit = FitOptions(batch_size=128, accumulate_batches=accumulate)
+    assert limited_fit(fit, METHODS["bleep"], 31, parts=workers).batch_size == size
+    assert limited_fit(fit, METHODS["attention"], 31, parts=workers) == fit  # compares no cases

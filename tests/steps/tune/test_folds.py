@@ -47,3 +47,8 @@ def test_a_trial_scores_the_mean_over_the_folds_and_its_model_is_of_all_sections
 def test_trials_over_folds_have_no_loss_to_compare(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="set metric=validation_pcc"):
         tune.run(_config(StoragePath.of(tmp_path), metric="validation_loss"))
+
+
+def test_stopping_trials_by_their_epochs_is_refused_where_a_trial_is_scored_over_folds(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"asha stops trials by their epochs.*: remove `asha`, or set fit\.select"):
+        tune.run(_config(StoragePath.of(tmp_path), asha={"grace": 2}))

@@ -5,6 +5,8 @@ form of a mean of linear predictions of the tiles (Direct Patch-Level of Gustafs
 kNN is their fourth model.
 """
 
+import logging
+
 import numpy as np
 from jaxtyping import Float32, Int64
 
@@ -20,7 +22,10 @@ from raystp.models.baselines.ridge import fit_ridge, predict_ridge
 from raystp.steps.evaluate.cases.outcomes import HeldOutCases
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.train.cases.cohort import features_of
-from raystp.steps.train.cases.retrieval import CANDIDATES
+from raystp.steps.train.cases.retrieval import CANDIDATES, UNVALIDATED_K
+from raystp.steps.train.retrieval import Retrieval
+
+logger = logging.getLogger("raystp")
 
 GENE_MEAN, RIDGE, KNN = "gene mean", "ridge on mean features", "kNN on mean features"
 NOTES = {
@@ -49,7 +54,10 @@ def control_outcomes(held: HeldOutCases, model: Prediction, *, run: RunConfig) -
     folds = np.unique([case.patient for case in held.train], return_inverse=True)[1] % FOLDS
     own, queries = features[: len(held.train)], features[len(held.train) :]
     controls[RIDGE] = held.outcome(predict_ridge(fit_ridge(own, held.labels, groups=folds), queries))
-    near = fit_knn(own, held.labels, k=neighbour_count(own, held.labels, folds))
+    k = neighbour_count(own, held.labels, folds)
+    if len(np.unique(folds)) == 1:
+        logger.warning(f"  {KNN}: all training cases are of one patient, so k={k} was not chosen among them")
+    near = fit_knn(own, held.labels, k=k)
     return controls | {KNN: held.outcome(predict_knn(near, queries))}
 
 
@@ -60,12 +68,17 @@ def neighbour_count(
 ) -> int:
     """Return the k of `CANDIDATES` with the highest mean PCC over training cases, each fold predicted by the others.
 
-    Of equal ones the first. At most as many as the smallest training side has; one fold alone chooses nothing.
+    Of equal ones the first. At most as many as the smallest training side has. One fold alone chooses nothing; its k is
+    that of a retrieval without validation cases.
     """
+    if len(np.unique(folds)) == 1:
+        k = Retrieval(k=UNVALIDATED_K).limited(len(labels)).k
+        assert k != "all"  # a number stays one
+        return k
     sides = [folds != fold for fold in np.unique(folds)]
     fewest = min(int(side.sum()) for side in sides)
-    suited = sorted({min(k, max(1, fewest)) for k in CANDIDATES})
-    if fewest == 0 or len(suited) == 1:
+    suited = sorted({min(k, fewest) for k in CANDIDATES})
+    if len(suited) == 1:
         return suited[0]
     scores = []
     for k in suited:

@@ -85,8 +85,10 @@ def _task(one: Prediction, held: HeldOutCases, config: CasesEvaluateConfig, seed
         cache_bytes=NULL_BYTES,
     )
     method = METHODS[trained["model"]]
+    limited = limited_fit(FitOptions(**trained["fit"]), method, len(held.train))
     fit_options = dataclasses.replace(
-        limited_fit(FitOptions(**trained["fit"]), method, len(held.train)),
+        limited,
+        batch_size=int(one.meta.get("batch_size", limited.batch_size)),  # recorded where it was lowered
         epochs=int(one.meta["epoch"]) + 1,
         select="last",
         patience=None,

@@ -66,7 +66,7 @@ def plan_training(config: CasesTrainConfig, sources: Sources) -> TrainPlan:
     table = read_table(path, cases.case)
     cohort = cohort_of(cases, images, table.cases)
     split = _split(config, cohort)
-    _check_enough(config, split, limited_fit(config.fit, config.method, len(split.train)))
+    _check_enough(config, split, _fit_of(config, len(split.train)))
     labels = labels_of(table, path, scale=cases.scale, cases=[*split.train, *split.validation])
     trained = BulkLabels(list(split.train), labels.genes, labels.of(split.train))
     genes, panel = _panel(config.panel, trained, path)
@@ -88,16 +88,26 @@ def plan_training(config: CasesTrainConfig, sources: Sources) -> TrainPlan:
     if config.method.needs_index:
         meta["retrieval"] = asdict(retrievals[0])
     learner = CasesLearner(config.model, spec, config.options, meta, config.fit.seed, config.bag_tiles, retrievals)
+    fit = _fit_of(config, len(split.train))
+    if fit.batch_size != config.fit.batch_size:
+        meta["batch_size"] = fit.batch_size
     counts = {"genes": len(genes), "cases": len(spec.train), "tiles": sum(case.tiles for case in spec.train)}
     plan = TrainPlan(learner, meta | {"left_out": cohort.left_out}, counts, images.manifest.name)
-    return replace(plan, fit=limited_fit(config.fit, config.method, len(split.train)))
+    return replace(plan, fit=fit)
 
 
-def limited_fit(fit: FitOptions, method: Method, cases: int) -> FitOptions:
-    """Return the training options with a batch of at most all training cases, for a method that compares them."""
+def limited_fit(fit: FitOptions, method: Method, cases: int, *, parts: int = 1) -> FitOptions:
+    """Return the training options with a batch of at most all training cases, for a method that compares them.
+
+    A lowered batch divides into `parts`, the workers that share one.
+    """
     if not method.compares_samples or fit.batch_size <= cases:
         return fit
-    return replace(fit, batch_size=max(PAIR, cases // fit.accumulate_batches))
+    return replace(fit, batch_size=max(PAIR, parts, cases // fit.accumulate_batches // parts * parts))
+
+
+def _fit_of(config: CasesTrainConfig, cases: int) -> FitOptions:
+    return limited_fit(config.fit, config.method, cases, parts=config.run.workers if config.run.gather else 1)
 
 
 def _retrievals(config: CasesTrainConfig, cases: int, *, validated: bool) -> tuple[Retrieval, ...]:
@@ -177,7 +187,7 @@ def _check_enough(config: CasesTrainConfig, split: Split, fit: FitOptions) -> No
 
 def _check_memory(config: CasesTrainConfig, spec: CasesSpec) -> None:
     """Raise ModelError where a batch holds too many values of every gene at every tile."""
-    on_cases, fit = config.method.on_cases, limited_fit(config.fit, config.method, len(spec.train))
+    on_cases, fit = config.method.on_cases, _fit_of(config, len(spec.train))
     assert on_cases is not None  # the config allows no other method
     longest = max(min(case.tiles, config.bag_tiles or case.tiles) for case in spec.train)
     batch = BagBatch(fit.batch_size * longest, fit.batch_size, len(spec.genes))
@@ -237,7 +247,7 @@ def _meta(config: CasesTrainConfig, spec: CasesSpec, split: Split, *, labels: Fl
 
 
 def _log(config: CasesTrainConfig, cohort: CaseCohort, split: Split, spec: CasesSpec) -> None:
-    fit = limited_fit(config.fit, config.method, len(split.train))
+    fit = _fit_of(config, len(split.train))
     tiles = sum(case.tiles for case in spec.train)
     protocol = f"protocol `{config.split.protocol}`"
     logger.info(f"train {config.model} on cases, {protocol}: {len(split.train)} cases, {tiles} tiles")

@@ -1,13 +1,13 @@
 """Configuration of a training on measured spots."""
 
 import dataclasses
-import functools
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Config, Location
 from raystp.encoders.augment.options import Augmentation
+from raystp.errors import ConfigError
 from raystp.models.methods import METHODS
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.train.choice.candidates import CV, Candidate, candidates_of, check_choice
@@ -127,15 +127,15 @@ class SpotsTrainConfig(TrainConfig):
         return sorted(found, key=lambda one: not self.has_values(one))
 
     def has_values(self, candidate: Candidate) -> bool:
-        """Say whether a candidate's values are the config's own."""
-        own = self.model_dump(mode="json")
-        training = all(
-            functools.reduce(_inner, key.split("."), own) == value for key, value in candidate.training.items()
-        )
+        """Say whether a candidate's values are the config's own, however they are written: `1e-3` is .001."""
         try:
-            return training and self.retrieval.over(candidate.retrieval) == self.retrieval.over({})
-        except ValueError:  # of a candidate that does not fit
+            if self.retrieval.over(candidate.retrieval) != self.retrieval.over({}):
+                return False
+            changed = self.changed({**candidate.training, "choose": None, "fit.select": "last"})
+        except (ValueError, ConfigError):  # of a candidate that does not fit
             return False
+        own, its = (one.model_dump(mode="json") for one in (self, changed))
+        return all(_field(own, key) == _field(its, key) for key in candidate.training)
 
     def check_absolute(self) -> None:
         """Look into the inputs that only a candidate reads as well."""
@@ -222,8 +222,11 @@ class SpotsTrainConfig(TrainConfig):
         return {key: value for key, value in values.items() if read.get(key, True)}
 
 
-def _inner(values: Any, key: str) -> Any:
-    return values.get(key) if isinstance(values, dict) else None
+def _field(values: Any, key: str) -> Any:
+    """Return a value by its dotted name; None where there is none."""
+    for name in key.split("."):
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
 
 
 class EnsembleTrainConfig(SpotsTrainConfig):

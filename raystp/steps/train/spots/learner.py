@@ -119,28 +119,41 @@ class SpotsLearner:
             return retrieve(model, reference, queries.features, self.retrieval)
         return predict_spots(model, queries)
 
+    def _retrieved_score(
+        self, model: ContrastivePredictor, train: SpotTable, queries: SpotTable, features: Features
+    ) -> ValidationScore:
+        """Return the score of the model's own retrieval beside those of the others; queries are embedded once."""
+        limited = [one.limited(len(train.group)) for one in (self.retrieval, *self.compared)]
+        reference = features(train) if any(one.vectors == "image" for one in limited) else train
+        mean, measured = column_means(train.expression), queries.expression
+        scores = {
+            number: ValidationScore.of(validation_pcc(predicted, measured), predicted, measured, mean)
+            for number, predicted in retrieve_each(model, reference, queries.features, limited)
+        }
+        return replace(scores[0], compared=tuple(scores[number] for number in range(1, len(limited))))
+
     def _score(
         self, train: SpotTable, validation: SpotTable, made: TrainSetup, features: Features
     ) -> Callable[[nn.Module], ValidationScore]:
         """Return the function from a model to its validation score, over the genes that it was trained on.
 
-        The error is that of the retrieved expression, for a method that retrieves. For a method that learns from bags
-        it is that of the bags' labels, since these have another level than spots have.
+        The error is that of the retrieved expression, for a method that retrieves; such a method learns all genes. For
+        a method that learns from bags it is that of the bags' labels, since these have another level than spots have.
         """
         unseen = set(self.meta.get("unseen", ()))
         seen = [gene not in unseen for gene in self.meta["genes"]]
-        learner = replace(self, retrieval=self.retrieval.limited(len(train.group)))
         mean = column_means(train.expression[:, seen])
 
         def score(model: nn.Module) -> ValidationScore:
             arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()} | made.extra
-            queries = features(validation)
-            predicted = learner._predicted(arrays, learner._reference(train, features), queries)[:, seen]
+            queries, opened = features(validation), open_predictor(self.kind, arrays, self.meta)
+            if isinstance(opened, ContrastivePredictor):
+                return self._retrieved_score(opened, train, queries, features)
+            predicted = predict_spots(opened, queries)[:, seen]
             pcc = validation_pcc(predicted, validation.expression[:, seen])
             if made.bag_mean is None:
-                found = ValidationScore.of(pcc, predicted, validation.expression[:, seen], mean)
-                return replace(found, compared=self._compare(arrays, train, queries, features))
-            held, opened = made.validation, open_predictor(self.kind, arrays, self.meta)
+                return ValidationScore.of(pcc, predicted, validation.expression[:, seen], mean)
+            held = made.validation
             if isinstance(held, TileSamples):
                 held = with_features_of(held.samples, queries.features)
             assert isinstance(held, BagSamples)  # as every setup with a mean of bags has
@@ -149,23 +162,6 @@ class SpotsLearner:
             return ValidationScore.of(pcc, bags, held.labels, made.bag_mean)
 
         return score
-
-    def _compare(
-        self, arrays: Arrays, train: SpotTable, queries: SpotTable, features: Features
-    ) -> tuple[ValidationScore, ...]:
-        """Return the validation scores of the other retrievals."""
-        if not self.compared:
-            return ()
-        model = open_predictor(self.kind, arrays, self.meta)
-        assert isinstance(model, ContrastivePredictor)  # as every method with a retrieval
-        limited, mean = [one.limited(len(train.group)) for one in self.compared], column_means(train.expression)
-        reference = features(train) if any(one.vectors == "image" for one in limited) else train
-        measured = queries.expression
-        scores = {
-            number: ValidationScore.of(validation_pcc(predicted, measured), predicted, measured, mean)
-            for number, predicted in retrieve_each(model, reference, queries.features, limited)
-        }
-        return tuple(scores[number] for number in range(len(limited)))
 
     def _calibration(
         self, train: SpotTable, validation: SpotTable, device: torch.device

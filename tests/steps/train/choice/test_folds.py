@@ -10,10 +10,12 @@ from raystp import tables
 from raystp.artifacts import Artifact, resolve
 from raystp.cluster.training.workers import inside_process
 from raystp.errors import ConfigError
+from raystp.models.bleep.learner import BleepPredictor
 from raystp.models.store import load_model
 from raystp.steps.publish.record import published_record
 from raystp.steps.train import step as train
 from raystp.steps.train.config import TrainConfig
+from raystp.steps.train.spots.config import SpotsTrainConfig
 from raystp.storage import StoragePath
 from tests.steps.train.choice.cohort import GENES, TEST, make_cohort
 
@@ -115,6 +117,43 @@ def test_the_score_of_a_retrieval_is_that_of_a_training_which_uses_it(store: Sto
     assert len(compared) == 2
     for one, two in zip(compared, tabled["alone"], strict=True):
         assert one | {"retrieval": 0} == pytest.approx(two, rel=1e-6)
+
+
+def test_validation_spots_are_embedded_once_an_epoch_however_many_retrievals_are_scored(
+    store: StoragePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    own = BleepPredictor.embed_images
+
+    def counted(model: BleepPredictor, features: np.ndarray) -> np.ndarray:
+        rows.append(len(features))
+        return own(model, features)
+
+    monkeypatch.setattr(BleepPredictor, "embed_images", counted)
+    retrieval = {"compare": [{"k": 3}, {"k": "all", "weights": "softmax"}]}
+    fields = {**BLEEP, "fit": {**BLEEP["fit"], "select": "best_pcc"}, "retrieval": retrieval}
+    model = chosen(store, name="counted", split={"test": [TEST], "validation": ["A"]}, **fields)
+    assert len(model.table("validation.parquet", tables.VALIDATION)) == 2 * 3
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ridge_lowrank.rank": ["4"]},
+        {"ridge_lowrank": [{"rank": 4.0}]},
+        {"ridge_lowrank.rank": [4], "neighbour_mean": ["0"]},
+    ],
+)
+def test_a_candidate_of_the_configs_own_values_is_one_however_it_is_spelled(
+    store: StoragePath, values: dict[str, Any]
+) -> None:
+    own = config(store, model="ridge_lowrank", ridge_lowrank={"rank": 4}, choose=values)
+    assert isinstance(own, SpotsTrainConfig)
+    assert own.has_values(own.candidates[0])
+    other = config(store, model="ridge_lowrank", ridge_lowrank={"rank": 3}, choose=values)
+    assert isinstance(other, SpotsTrainConfig)
+    assert not other.has_values(other.candidates[0])
 
 
 def test_a_rerun_does_only_what_is_missing(store: StoragePath) -> None:

@@ -113,11 +113,18 @@ def leave_one_out(patients: Mapping[str, str]) -> tuple[Literal["patient", "sect
     return "patient", named
 
 
-def patient_folds(patients: Iterable[str], count: int | Literal["patient"], *, seed: int = 0) -> list[tuple[str, ...]]:
+def patient_folds(
+    patients: Iterable[str],
+    count: int | Literal["patient"],
+    *,
+    seed: int = 0,
+    strata: Mapping[str, str] | None = None,
+) -> list[tuple[str, ...]]:
     """Divide patients at random into `count` folds whose sizes differ by at most one, or into one fold per patient.
 
-    Each patient is in exactly one fold. The result depends on the set of names and the seed, not on the order. Raises
-    ConfigError for fewer than two folds, and for more folds than patients.
+    Each patient is in exactly one fold. With `strata` (patient -> stratum), the patients of each stratum in two folds
+    differ by at most one too. The result depends on the set of names and the seed, not on the order. Raises ConfigError
+    for fewer than two folds, and for more folds than patients.
     """
     names = sorted(set(patients))
     folds = len(names) if count == "patient" else count
@@ -125,6 +132,8 @@ def patient_folds(patients: Iterable[str], count: int | Literal["patient"], *, s
         msg = f"folds: {folds} folds of {len(names)} patients: set 2 to {len(names)}, or add patients"
         raise ConfigError(msg)
     order = np.random.default_rng(seed).permutation(len(names)).tolist()
+    if strata is not None:
+        order = sorted(order, key=lambda number: strata[names[number]])
     return [tuple(sorted(names[number] for number in order[fold::folds])) for fold in range(folds)]
 
 

@@ -86,3 +86,14 @@ def test_every_patient_is_in_exactly_one_fold_and_folds_are_of_about_equal_size(
     for count in (1, 14):
         with pytest.raises(ConfigError, match=f"{count} folds of 13 patients: set 2 to 13"):
             patient_folds(patients, count)
+
+
+def test_strata_are_spread_evenly_over_the_folds() -> None:
+    strata = {f"P{number:02d}": "rare" if number % 5 == 0 else "common" for number in range(23)}
+    folds = patient_folds(strata, 4, seed=3, strata=strata)
+    assert sorted(name for fold in folds for name in fold) == sorted(strata)
+    assert sorted(len(fold) for fold in folds) == [5, 6, 6, 6]
+    for stratum in ("rare", "common"):
+        counts = [sum(strata[name] == stratum for name in fold) for fold in folds]
+        assert max(counts) - min(counts) <= 1
+    assert patient_folds(strata, 4, seed=3, strata=dict.fromkeys(strata, "one")) == patient_folds(strata, 4, seed=3)

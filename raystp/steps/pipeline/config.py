@@ -38,6 +38,9 @@ class FoldsConfig(Config):
     seed: int = 0
     """Of the random division of the patients."""
 
+    stratify: Annotated[str, Field(pattern=r"^x_.+$")] | None = None
+    """Covariate of the slide table, such as `x_subtype`: each of its values is spread evenly over the folds."""
+
     validation: bool = False
     """Whether the patients of the next fold validate: they choose epoch and k, and are not trained on."""
 
@@ -96,7 +99,10 @@ class PipelineConfig(StepConfig[TrackedRun]):
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed, without `folds` where there are none."""
         values = super().fingerprint_values()
-        return values if self.folds is not None else {key: one for key, one in values.items() if key != "folds"}
+        folds = values.pop("folds")
+        if not isinstance(folds, dict):
+            return values
+        return {**values, "folds": {key: one for key, one in folds.items() if key != "stratify" or one is not None}}
 
     def models(self) -> list[Values]:
         """Return the train configs, each with its own name."""

@@ -74,7 +74,8 @@ def folds_of(
     folds = config.folds
     assert folds is not None  # called only then
     patients = _patients(config, measured, embeddings)
-    parts = patient_folds(patients.values(), folds.count, seed=folds.seed)
+    strata = None if folds.stratify is None else strata_of(config, folds.stratify, patients)
+    parts = patient_folds(patients.values(), folds.count, seed=folds.seed, strata=strata)
     found = []
     for number, part in enumerate(parts):
         held = parts[(number + 1) % len(parts)] if folds.validation else ()
@@ -101,3 +102,28 @@ def _patients(
     cases = CasesConfig.model_validate(config.models()[0]["cases"])
     cohort = cohort_of(cases, embed, read_table(cases.path(config.run.store), cases.case).cases)
     return {slide: case.patient for case in cohort.cases.values() for slide in case.slides}
+
+
+def strata_of(config: PipelineConfig, covariate: str, patients: Mapping[str, str]) -> dict[str, str]:
+    """Return patient -> value of a covariate of the slide table; `patients` is slide -> patient.
+
+    Raises ConfigError for a table without the column, and for a patient with several values.
+    """
+    from raystp.slides.table import read_slide_table  # noqa: PLC0415 -- configs are read without pyarrow
+
+    rows = {row.slide: row.covariates for row in read_slide_table(config.slides, None, config.run.store)}
+    known = sorted({name for one in rows.values() for name in one})
+    if covariate not in known:
+        found = f"it has {', '.join(known)}" if known else "it has no column x_*"
+        msg = f"folds.stratify: the slide table {config.slides} has no column {covariate!r}, {found}"
+        raise ConfigError(msg)
+    strata: dict[str, str] = {}
+    for slide, patient in patients.items():
+        value = rows[slide].get(covariate, "") if slide in rows else ""
+        if strata.setdefault(patient, value) != value:
+            msg = (
+                f"folds.stratify: the slides of patient {patient!r} have the values {strata[patient]!r} and {value!r} "
+                f"of {covariate}; a patient is in one fold, so give all the patient's slides one value"
+            )
+            raise ConfigError(msg)
+    return strata

@@ -11,7 +11,7 @@ from raystp.errors import ConfigError
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.chain import planned_steps
 from raystp.steps.pipeline.config import PipelineConfig
-from raystp.steps.pipeline.folds import Fold
+from raystp.steps.pipeline.folds import Fold, strata_of
 
 
 def _config(**changes: Any) -> PipelineConfig:
@@ -43,6 +43,21 @@ def test_each_step_of_a_fold_has_a_name_of_its_own_and_holds_out_the_folds_patie
         "split": {"protocol": "patient", "test": ["P1", "P2"], "validation": ["P3"]},
     }
     assert values["name"] == "cv"
+
+
+def test_folds_are_stratified_by_a_covariate_of_the_slide_table(tmp_path: Path) -> None:
+    slides = tmp_path / "slides.csv"
+    slides.write_text("slide,path,patient,x_subtype\nA,a.svs,P1,lum\nB,b.svs,P1,lum\nC,c.svs,P2,her2\n")
+    config = _config(slides=str(slides), folds={"count": 2, "stratify": "x_subtype"})
+    assert strata_of(config, "x_subtype", {"A": "P1", "B": "P1", "C": "P2"}) == {"P1": "lum", "P2": "her2"}
+    with pytest.raises(ConfigError, match="has no column 'x_grade', it has x_subtype"):
+        strata_of(config, "x_grade", {"A": "P1"})
+    with pytest.raises(ConfigError, match="patient 'P' have the values 'lum' and 'her2' of x_subtype"):
+        strata_of(config, "x_subtype", {"A": "P", "C": "P"})
+    plain = {"count": 2, "seed": 0, "validation": False}
+    assert _config(folds=2).fingerprint_values()["folds"] == plain  # as before the field existed
+    with pytest.raises(ConfigError, match="stratify"):
+        _config(folds={"stratify": "subtype"})
 
 
 @pytest.mark.parametrize(

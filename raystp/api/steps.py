@@ -105,7 +105,7 @@ def train_model(
         >>> model.manifest.rows["genes"]
         20
     """
-    split = {**fields.pop("split", {}), **({"test": list(test)} if test else {})}
+    split = {**(fields.pop("split", None) or {}), **({"test": list(test)} if test else {})}
     return _artifact("train", model=method, embeddings=embeddings, spots=spots, split=split, **fields)
 
 

@@ -30,6 +30,15 @@ class SlideTiles:
     """Identifier of the file's content when it was tiled."""
 
 
+def open_tiled(name: str, tiled: SlideTiles, cache: NodeCache | None) -> Slide:
+    """Open a slide at the um/px that tiling used; raises SlideError where its file changed after tiling."""
+    path = StoragePath(tiled.path)
+    if (content_id(path) if path.is_local else file_id(path)) != tiled.content:
+        msg = f"slide {name!r} ({path}) was replaced after it was tiled: run `raystp tile` again"
+        raise SlideError(msg)
+    return open_slide(name, path, given_mpp=tiled.mpp, cache=cache)
+
+
 class UnitReader:
     """Reads ranges of a unit's tiles; keeps the current slide open until a unit of another slide comes.
 
@@ -99,13 +108,8 @@ class UnitReader:
         """Close the current slide and open another; raises SlideError where its file changed after tiling."""
         if self._slide is not None:
             self._slide.close()
-        self._slide, self._name = None, name
-        tiled = self._slides[name]
-        path = StoragePath(tiled.path)
-        if (content_id(path) if path.is_local else file_id(path)) != tiled.content:
-            msg = f"slide {name!r} ({path}) was replaced after it was tiled: run `raystp tile` again"
-            raise SlideError(msg)
-        self._slide = open_slide(name, path, given_mpp=tiled.mpp, cache=self._cache)
+        self._slide = None  # until its boxes are read too: after an error the next unit opens it again
         table = (self._tiles / ("tiles" if self._scales == 1 else "scales") / f"{name}.parquet").read_table(COLUMNS)
         boxes = np.stack([table[column].to_numpy() for column in COLUMNS], axis=1)
         self._boxes = boxes.reshape(-1, self._scales, 3)
+        self._slide, self._name = open_tiled(name, self._slides[name], self._cache), name

@@ -17,8 +17,8 @@ from raystp.encoders.augment.tiles import augment_tiles
 from raystp.encoders.encoder import Encoder
 from raystp.encoders.normalise import PixelNormaliser
 from raystp.expression.training_set import SpotTable
-from raystp.slides.open import Slide, open_slide, read_tiles
-from raystp.storage import StoragePath
+from raystp.slides.open import Slide, read_tiles
+from raystp.steps.embed.reader import SlideTiles, open_tiled
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
 
@@ -66,7 +66,8 @@ class TileRows:
         if name not in self._open:
             rows = self.tile.table("slides.parquet", tables.SLIDES).to_pylist()
             row = next(row for row in rows if row["slide"] == name)
-            self._open[name] = open_slide(name, StoragePath(row["path"]), given_mpp=row["mpp"], cache=self.cache)
+            tiled = SlideTiles(row["path"], row["mpp"], row["content"])
+            self._open[name] = open_tiled(name, tiled, self.cache)
         return self._open[name]
 
 

@@ -51,7 +51,7 @@ class SlideRegion(BaseModel):
     tiles: Annotated[list[Annotated[int, Field(ge=1, le=100_000)]], Field(min_length=2, max_length=2)] = [1, 1]
     """Number of tiles across and down."""
     tile_um: float | None = Field(default=None, gt=0)
-    """Tile side in um; by default the service's `tile_um`."""
+    """Tile side in um; if given, it must be that of the model's tiles."""
     mpp: float | None = Field(default=None, gt=0)
     """um/px of the scan, for a slide whose file does not state it."""
 

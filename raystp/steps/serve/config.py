@@ -119,7 +119,7 @@ class ServeConfig(StepConfig[ServeRun]):
     """Folders or URIs with the slides that clients may name; by default none."""
 
     tile_um: float | None = Field(default=None, gt=0)
-    """Tile side in um on slides; use the side of the model's training tiles."""
+    """Tile side in um on slides; by default that of the model's training tiles, and no other is accepted."""
 
     search: Literal["index", "exact"] = "index"
     """Search as the index was built (`index`), or over every row (`exact`)."""
@@ -151,8 +151,8 @@ class ServeConfig(StepConfig[ServeRun]):
         if self.run.host not in LOOPBACK and not self.has_token:
             msg = f"run.host {self.run.host} is not loopback, which requires a token: set token.file or token.env"
             raise ValueError(msg)
-        if self.slides and (self.encoder is None or self.tile_um is None):
-            msg = "`slides` needs `encoder` and `tile_um` (tile side in um): set both"
+        if self.slides and self.encoder is None:
+            msg = "`slides` needs `encoder`, which turns their tiles into features: set it"
             raise ValueError(msg)
         if self.batch.tiles < self.limits.tiles:
             msg = f"batch.tiles {self.batch.tiles} is smaller than limits.tiles {self.limits.tiles}: raise batch.tiles"

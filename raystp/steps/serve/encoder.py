@@ -9,7 +9,7 @@ from raystp.encoders.features import OWN_ROW, FeatureOptions
 from raystp.encoders.registry import tokens_of as spatial_tokens
 from raystp.encoders.stages import with_features
 from raystp.encoders.tokens import with_tokens
-from raystp.errors import EncoderError
+from raystp.errors import ConfigError, EncoderError
 from raystp.models.arrays import tower_identity
 from raystp.steps.embedding_source import neighbour_means_of, tokens_of
 from raystp.steps.encoder_source import EncoderSource, dim_of, features_of_block, source_of
@@ -34,6 +34,29 @@ def check_encoder(encoder: EncoderConfig, store: str, model: Artifact, meta: dic
     if source.spec.name != name or dim != meta["d_image"]:
         msg = f"{model.path} reads {meta['d_image']} features of encoder '{name}', got encoder '{source.spec.name}'"
         raise EncoderError(msg)
+    expected = blocks[0].get("encoder_identity") if blocks and not meta["trained_tower"] else None
+    if expected is not None and source.identity != expected:
+        msg = (
+            f"{model.path} was trained on features of encoder '{name}' with the weights {expected}, and `encoder` has "
+            f"{source.identity}: give the weights of the embeddings that it was trained on"
+        )
+        raise EncoderError(msg)
+
+
+def tile_um_for(given: float | None, meta: dict[str, Any], model: Artifact) -> float | None:
+    """Return the side in um of the tiles that a model reads; raise ConfigError where another one is given.
+
+    A model of an earlier version records none: what is given counts, if anything.
+    """
+    blocks = meta.get("features", {}).get("blocks", [])
+    tile = blocks[0]["tile"] if blocks else meta.get("tile", {})
+    own = tile.get("side")
+    if own is None or (given is not None and math.isclose(given, own, rel_tol=1e-6)):
+        return given
+    if given is not None:
+        msg = f"tile_um: {model.path} was trained on tiles of {own:g} um, got {given:g}: remove tile_um, or set {own:g}"
+        raise ConfigError(msg)
+    return float(own)
 
 
 def encoder_for(meta: dict[str, Any], source: EncoderSource) -> Encoder:

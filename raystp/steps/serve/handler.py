@@ -16,7 +16,7 @@ from raystp.cluster.serving.messages import (
     ResponseNeighbours,
 )
 from raystp.encoders.encoder import BatchEncoder
-from raystp.errors import ModelError, RaystpError
+from raystp.errors import ConfigError, ModelError, RaystpError
 from raystp.impute.calibration import Calibration
 from raystp.impute.hashed_names import stored_values
 from raystp.impute.imputer import FoundNeighbours, NeighborImputer
@@ -29,7 +29,7 @@ from raystp.models.store import load_model
 from raystp.steps.encoder_source import source_of
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.direct import DirectHandler
-from raystp.steps.serve.encoder import check_encoder, encoder_for
+from raystp.steps.serve.encoder import check_encoder, encoder_for, tile_um_for
 from raystp.steps.serve.info import ModelInfo, direct_info, far_distance, model_info
 from raystp.steps.serve.pixels import SlideLibrary
 from raystp.steps.serve.requests import CheckedRequest, TileReader, predict_in_groups
@@ -152,6 +152,9 @@ def check_inputs(config: ServeConfig) -> tuple[Artifact, Artifact | None]:
         raise ModelError(msg)
     if config.encoder is not None:
         check_encoder(config.encoder, config.run.store, model, meta)
+    if tile_um_for(config.tile_um, meta, model) is None and config.slides:
+        msg = f"{model.path} does not record the side of its tiles: set tile_um (um), which `slides` needs"
+        raise ConfigError(msg)
     return model, index
 
 
@@ -167,7 +170,7 @@ def open_handler(
         encoder = encoder_for(meta, source_of(config.encoder, config.run.store))
         encode = BatchEncoder(encoder, device="cuda" if torch.cuda.is_available() else "cpu", batch="fit")
         tile_px = encoder.tile_px
-    library = SlideLibrary(tuple(config.slides), config.tile_um, tile_px)
+    library = SlideLibrary(tuple(config.slides), tile_um_for(config.tile_um, meta, model), tile_px)
     reader = TileReader(opened_model.d_image, encode, library)
     if index is None:
         assert isinstance(opened_model, DirectPredictor)  # as `check_inputs` has it

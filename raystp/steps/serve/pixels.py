@@ -7,6 +7,7 @@ a symbolic link that leaves the folder, is treated as absent.
 import base64
 import binascii
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,6 +64,7 @@ class SlideLibrary:
 
     folders: tuple[str, ...]
     tile_um: float | None
+    """Side of the model's tiles in um."""
     tile_px: TilePixels
 
     def read(self, request: ImputeRequest) -> tuple[Float64[np.ndarray, "tile 3"], Pixels]:
@@ -95,8 +97,11 @@ class SlideLibrary:
         raise StorageError(msg)
 
     def _tile_boxes(self, slide: Slide, region: SlideRegion) -> Float64[np.ndarray, "tile 3"]:
-        tile_um = region.tile_um or self.tile_um
-        assert tile_um is not None  # the config requires it with `slides`
+        tile_um = self.tile_um
+        assert tile_um is not None  # checked at the start, with `slides`
+        if region.tile_um is not None and not math.isclose(region.tile_um, tile_um, rel_tol=1e-6):
+            msg = f"region: tile_um is {region.tile_um:g}, and the model reads tiles of {tile_um:g} um: leave it out"
+            raise SlideError(msg)
         geometry = TileGeometry(Microns(tile_um), self.tile_px, slide.mpp)
         side = geometry.level0(geometry.tile_um)
         if not (abs(region.x) <= MAX_COORDINATE and abs(region.y) <= MAX_COORDINATE and 1 <= side <= MAX_COORDINATE):

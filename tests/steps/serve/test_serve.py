@@ -258,6 +258,7 @@ REFUSALS: list[tuple[Any, int, str]] = [
         422,
         "region: a tile lies outside slide 'A.png', which is 800",
     ),
+    ({"slide": "A.png", "region": REGION | {"tile_um": 56}}, 422, "tile_um is 56, and the model reads tiles of 112 um"),
     ({"slide": "A.png", "region": REGION | {"tiles": [400, 400]}}, 413, "160,000 tiles were sent"),
 ]
 

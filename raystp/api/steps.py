@@ -31,7 +31,7 @@ def run(step: str, **fields: Any) -> StepResult | str:
         ConfigError: an unknown step or field, or a wrong value; the message has all faults.
         RaystpError: the step cannot run; slides that fail are rows of `failures`, and raise nothing.
 
-    Example:
+    Examples:
         >>> spots = rs.run("spots", slides=cohort / "slides.csv", name="smoke", store=store)
         >>> spots.manifest.rows["sections"]
         3
@@ -56,7 +56,7 @@ def tile_slides(slides: str | Path, **fields: Any) -> StepResult:
     Raises:
         ConfigError: the table or a field is not valid. A slide that fails is a row of `failures`.
 
-    Example:
+    Examples:
         >>> tiles = rs.tile_slides(cohort / "slides.csv", spots="spots/smoke", name="smoke", store=store)
         >>> tiles.table()["slide"].tolist()[:2]
         ['patient-A', 'patient-B']
@@ -71,7 +71,7 @@ def embed_tiles(tiles: Reference, *, encoder: str | Mapping[str, Any] = "tiny", 
         ConfigError: the tiles have another px than the encoder expects.
         EncoderError: an unknown encoder, or weights that are not found.
 
-    Example:
+    Examples:
         >>> embedded = rs.embed_tiles("tile/smoke", encoder="tiny", name="smoke", store=store)
         >>> vectors = embedded.table("embeddings/patient-A")["vector"]
         >>> len(vectors[0])
@@ -97,7 +97,7 @@ def train_model(
         LeakError: a test patient has sections on the training side.
         ConfigError, ModelError: fields that contradict each other or the data.
 
-    Example:
+    Examples:
         >>> model = rs.train_model(
         ...     "ridge", spots="spots/smoke", embeddings="embed/smoke", test=["patient-C"], panel={"variable": 20},
         ...     name="example", store=store, run={"tracking": "none"},
@@ -115,7 +115,7 @@ def build_index(model: Reference, *, spots: Reference, embeddings: Reference, **
     Raises:
         ModelError: the model predicts without an index.
 
-    Example:
+    Examples:
         >>> index = rs.build_index(
         ...     "train/smoke-bleep", spots="spots/smoke", embeddings="embed/smoke", shards=2, name="smoke-bleep",
         ...     store=store,
@@ -139,7 +139,7 @@ def impute_expression(
         LeakError: a named slide, or its patient, is in the model or its index.
         ModelError, ConfigError: the embeddings or the index are not those of the model.
 
-    Example:
+    Examples:
         >>> predicted = rs.impute_expression(
         ...     "embed/smoke", model="train/smoke-bleep", index="index/smoke-bleep", spots="spots/smoke", k=20,
         ...     spread=True, name="smoke-bleep", store=store,
@@ -158,7 +158,7 @@ def evaluate_predictions(predictions: Sequence[Reference], *, spots: Reference, 
     Raises:
         ConfigError: the predictions have other genes or protocols than each other.
 
-    Example:
+    Examples:
         >>> scored = rs.evaluate_predictions(
         ...     ["impute/smoke-gene_mean"], spots="spots/smoke", permutations=0, draws=100, name="example", store=store,
         ...     run={"tracking": "none"},
@@ -186,7 +186,7 @@ def predict_slides(
         ModelError: the published model is damaged, or of another version.
         EncoderError: the encoder's weights are not found, or are others than the model's.
 
-    Example:
+    Examples:
         >>> predicted = rs.predict_slides(slides, model="train/smoke-ridge", store=store, name="example")
         >>> predicted.table()[["slide", "encoder"]].values.tolist()
         [['unmeasured', 'tiny']]

@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from tests.conftest import ROOT
+
+nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed; it comes with the `dev` extra")
+nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed; it comes with the `dev` extra")
 
 FOLDER = ROOT / "docs" / "tutorials"
 NOTEBOOKS = ["01-one-slide"]
@@ -37,7 +38,7 @@ def test_a_tutorial_runs_and_prints_what_it_shows(name: str, tmp_path: Path, mon
     stored = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     executed = copy.deepcopy(stored)
     where = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(executed, timeout=500, kernel_name="python3", resources=where).execute()
+    nbclient.NotebookClient(executed, timeout=500, kernel_name="python3", resources=where).execute()
     assert [_printed(cell) for cell in executed.cells] == [_printed(cell) for cell in stored.cells]
 
 

@@ -41,7 +41,7 @@ def test_every_link_to_a_page_or_heading_has_its_target(page: str) -> None:
         if "://" in target:
             continue
         file = own.parent / name if name else own
-        headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE) if file.is_file() else []
+        headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE) if anchor and file.is_file() else []
         slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
         if not file.is_file() or (anchor and anchor not in slugs):
             broken.append(target)

@@ -202,9 +202,16 @@ def test_a_wrong_sbatch_line_is_detected(command: str, word: str) -> None:
     assert word in (_sbatch(command) or "")
 
 
+def _expanded(block: str) -> str:
+    """Replace the variables of a block that it sets itself, as `NAME="..."` on one line or several."""
+    for name, value in re.findall(r'^([A-Z]+)="([^"]*)"$', block, re.MULTILINE):
+        block = re.sub(rf"\${name}\b", " ".join(value.split()), block)
+    return block
+
+
 def _step_commands(page: str) -> list[str]:
-    """Return the `raystp` commands in a page's blocks of code; a variable $NAME becomes the path /NAME, $seed is 0."""
-    blocks = "\n".join(block for language, block in FENCE.findall(page) if not language)
+    """Return the `raystp` commands in a page's blocks; another variable $NAME becomes the path /NAME, $seed is 0."""
+    blocks = "\n".join(_expanded(block) for language, block in FENCE.findall(page) if not language)
     found = [re.search(r"(?:^| )raystp (?P<words>[a-z]+ .*)", line) for line in _commands(blocks)]
     commands = [match["words"].replace("$PWD", str(ROOT)).replace("$seed", "0") for match in found if match]
     return [re.sub(r"\$([A-Z]+)", r"/\1", command) for command in commands]

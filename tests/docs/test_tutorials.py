@@ -54,3 +54,10 @@ def test_no_stored_output_has_a_path_or_an_error_of_a_machine(path: Path) -> Non
     assert [text for text in map(_printed, cells) if re.search(r"/(?:tmp|home|root|work)/", text)] == []
     outputs = [one for cell in cells for one in cell.get("outputs", [])]
     assert [one for one in outputs if one.output_type == "error" or one.get("name") == "stderr"] == []
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_has_no_relative_links(path: Path) -> None:
+    """The site does not resolve them in a notebook, and does not report them as broken."""
+    cells = nbformat.read(path, as_version=4).cells
+    assert [cell.source for cell in cells if re.search(r"\]\((?!https://)", cell.source)] == []

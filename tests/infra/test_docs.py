@@ -1,8 +1,12 @@
 """The documentation: pages of the navigation exist, every link has its target, every module of the API is shown."""
 
+import os
 import pkgutil
 import re
-from collections.abc import Iterator
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -51,3 +55,22 @@ def test_every_link_to_a_page_or_heading_has_its_target(page: str) -> None:
 def test_the_reference_shows_every_module_of_the_api() -> None:
     shown = re.findall(r"^::: raystp\.api\.(\w+)$", (ROOT / "docs" / "api-reference.md").read_text(), re.MULTILINE)
     assert sorted(shown) == sorted(one.name for one in pkgutil.iter_modules(raystp.api.__path__))
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert next(heading for heading in headings if heading != "Unreleased") == version
+
+
+def test_the_readme_is_short() -> None:
+    assert (ROOT / "README.md").stat().st_size <= 10_240
+
+
+@pytest.mark.faults
+def test_the_site_builds_without_a_warning(tool: Callable[[str], str], tmp_path: Path) -> None:
+    command = [tool("mkdocs"), "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    variables = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "api-reference" / "index.html").is_file()

@@ -8,6 +8,7 @@ takes the value as it is written; other values are read as YAML. One message has
 import copy
 import dataclasses
 import difflib
+import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -152,7 +153,7 @@ def validated(kind: type[M], values: Mapping[str, object], where: str) -> M:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = [f"  {_sentence(kind, fault)}" for fault in error.errors()]
+        lines = [f"  {_sentence(kind, fault)}" for fault in _of_fields(error.errors())]
         msg = "\n".join([f"{where} is not a valid {kind.__name__}:", *lines])
         raise ConfigError(msg) from None
 
@@ -249,6 +250,29 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
 
+_LABEL = re.compile(r"[\[(-]|^(str|int|float|bool|tuple|list|dict|none)$")
+"""A part of a fault's place that is no field, but the name that pydantic gives to one type of several."""
+
+_OTHER_TYPE = frozenset(
+    {"tuple_type", "list_type", "dict_type", "string_type", "float_type", "int_type", "none_required"}
+)
+"""Kinds of faults that a value has for each type that it is not meant to have."""
+
+
+def _of_fields(faults: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Yield the faults with the names of fields alone; of a field with several types, those of the nearest type."""
+    places: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+    for fault in faults:
+        labels = [number for number, part in enumerate(fault["loc"]) if isinstance(part, str) and _LABEL.search(part)]
+        place = fault["loc"] if len(fault["loc"]) < 2 or not labels else fault["loc"][: labels[0]]  # noqa: PLR2004
+        places.setdefault(place, []).append(fault)
+    for place, found in places.items():
+        nearest = [fault for fault in found if fault["type"] not in _OTHER_TYPE] or found[:1]
+        for fault in nearest if len(found) > 1 else found:
+            fault["loc"] = place
+            yield fault
+
+
 def _sentence(cls: type[BaseModel], fault: ErrorDetails) -> str:
     location: tuple[str | int, ...] = fault["loc"]
     key = ".".join(str(part) for part in location) or "the config"
@@ -262,6 +286,8 @@ def _sentence(cls: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["type"] == "missing":
         return f"{key}: must be given"
     hint = f"; write [{fault['input']}]" if fault["type"] == "list_type" and isinstance(fault["input"], str) else ""
+    if fault["type"] == "value_error" and not isinstance(fault["input"], str | int | float | list | None):
+        return f"{key}: {fault['msg'].removeprefix('Value error, ')}"  # it names the value of one field
     return f"{key}: {fault['msg'].removeprefix('Value error, ')}, got {_SHORT.repr(fault['input'])}{hint}"
 
 

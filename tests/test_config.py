@@ -556,3 +556,20 @@ def test_a_train_config_is_read_by_its_types_for_a_sweep_too(tmp_path: Path) -> 
     inline = tune.load(None, ["train={spots: spots/a, embeddings: embed/a, name: 2024, split: {test: [007]}}", space])
     assert (given.name, given.split.test, given.split.validation) == ("2024", ["007"], ["NO"])
     assert inline.training().split.test == ["007"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("-1", "tile_um: Input should be greater than 0, got -1"),
+        ("x", "tile_um: Input should be a valid number, unable to parse string as a number, got 'x'"),
+        ("[1, x]", "tile_um: Input should be a valid number, unable to parse string as a number, got 'x'"),
+        ("[]", "tile_um: Tuple should have at least 1 item after validation, not 0, got []"),
+    ],
+)
+def test_a_field_of_several_types_has_one_fault_under_its_own_name(text: str, expected: str) -> None:
+    from raystp.steps.tile.config import TileConfig  # noqa: PLC0415 -- this test alone reads a step
+
+    with pytest.raises(ConfigError) as caught:
+        TileConfig.load(None, ["slides=a.csv", f"tile_um={text}"])
+    assert str(caught.value).splitlines()[1:] == [f"  {expected}"]

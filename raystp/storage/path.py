@@ -72,8 +72,10 @@ class StoragePath:
 
     @property
     def parent(self) -> "StoragePath":
-        """The folder that contains it."""
+        """The folder that contains it; of a bucket, and of the root of this machine, itself."""
         head, query = self._parts()
+        if not self.is_local and "/" not in head.rstrip("/").partition("://")[2]:
+            return self
         return StoragePath(f"{head.rstrip('/').rpartition('/')[0] or '/'}{query}")
 
     @property
@@ -228,15 +230,15 @@ class StoragePath:
         with self._named("remove"):
             self.stored_object().remove()
 
-    def check_writable(self) -> None:
-        """Raise StorageError, with the reason, if this folder is not writable."""
+    def check_writable(self, name: str = "store", field: str = "run.store") -> None:
+        """Raise StorageError, with the reason and the field that names it, if this folder is not writable."""
         probe = self / f"probe-{uuid.uuid4().hex}"
         try:
             probe.write_bytes(b"")
             probe.remove()
         except StorageError as error:
             reason = str(error).partition(f"{probe}: ")[2]
-            msg = f"the store {self} is not writable: {reason}; choose another one with --set run.store=..."
+            msg = f"the {name} {self} is not writable: {reason}; choose another one with --set {field}=..."
             raise StorageError(msg) from error
 
     def _kind(self) -> Kind | None:

@@ -76,6 +76,18 @@ def test_every_object_is_valid(
     assert {one["metadata"]["name"]: faults(one) for one in overlays[name] if faults(one)} == {}
 
 
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_a_few_failed_slides_of_many_leave_each_job_succeeded(infra: Path, name: str) -> None:
+    found = {}
+    for file in [
+        *(infra / "kuberay/base/conf").glob("*.yaml"),
+        *(infra / f"kuberay/overlays/{name}/conf").glob("*.yaml"),
+    ]:
+        found[file.stem] = yaml.safe_load(file.read_text()).get("run", {}).get("max_failed")
+    tried = ("spots", "tile", "embed", "impute", "predict", "pipeline")
+    assert {step: found[step] for step in tried} == dict.fromkeys(tried, 0.02)
+
+
 HEAD = "spec/headGroupSpec/template/spec"
 
 

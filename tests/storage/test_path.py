@@ -149,6 +149,12 @@ def test_a_path_becomes_absolute_and_a_uri_is_kept(monkeypatch: pytest.MonkeyPat
     assert StoragePath.of("s3://b/k?region=x").uri == "s3://b/k?region=x"
 
 
+@pytest.mark.parametrize("uri", ["s3://bucket", "s3://bucket?region=eu", "gs://bucket/", "/"])
+def test_a_bucket_and_the_root_are_their_own_parents(uri: str) -> None:
+    assert StoragePath.of(uri).parent == StoragePath.of(uri)
+    assert (StoragePath.of(uri) / "a").parent.uri in {uri, uri.rstrip("/")}
+
+
 @pytest.mark.parametrize("uri", ["/data/store", "/data/what?", "s3://b/k", "s3://b/k?region=x&scheme=http"])
 def test_name_and_parent_are_inverse_to_joining(uri: str) -> None:
     remote = StoragePath.of(uri)

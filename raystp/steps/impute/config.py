@@ -80,7 +80,7 @@ class ImputeConfig(StepConfig[ImputeRun]):
     without: dict[str, list[str]] = Field(default_factory=dict)
     """Rows of the index to exclude: column (patient, section) -> values."""
 
-    genes: list[str] | None = None
+    genes: Annotated[list[str], Field(min_length=1)] | None = None
     """Genes to predict. The default is the model's panel."""
 
     spread: bool = False

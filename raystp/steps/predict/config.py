@@ -41,7 +41,7 @@ class PredictConfig(StepConfig[SlideRun]):
     index: Annotated[str | None, Location("index")] = None
     """With `train/<name>`: its reference index, where it needs one. A published model brings its own."""
 
-    genes: list[str] | None = None
+    genes: Annotated[list[str], Field(min_length=1)] | None = None
     """Genes to predict, a list or `ERBB2,GNAS`. The default is the model's panel."""
 
     out: Annotated[str | None, Location()] = None

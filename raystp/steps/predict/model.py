@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raystp.artifacts import resolve
+from raystp.artifacts import MANIFEST, resolve
 from raystp.encoders.registry import fetch_weights
 from raystp.errors import ConfigError, EncoderError, ModelError
 from raystp.models.store import load_model
 from raystp.steps.encoder_source import source_of, spec_of
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.predict.config import PredictConfig
+from raystp.steps.publish.card import CARD
 from raystp.steps.publish.features import OWN_TOWER, FeatureBlock, feature_blocks
 from raystp.steps.publish.published import (
     ModelArtifacts,
@@ -20,6 +21,7 @@ from raystp.steps.publish.published import (
     put_into_store,
 )
 from raystp.steps.publish.step import check_index
+from raystp.storage import StoragePath
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def open_model(config: PredictConfig) -> PredictModel:
             raise ConfigError(msg)
         artifacts = put_into_store(published, store)
     else:
+        _check_is_model(config.model)
         model = resolve(store, config.model, "train")
         index = resolve(store, config.index, "index") if config.index else None
         artifacts = ModelArtifacts(model, index)
@@ -67,6 +70,17 @@ def open_model(config: PredictConfig) -> PredictModel:
     found = PredictModel(artifacts, published, meta, blocks, _encoders(config, artifacts, meta, blocks))
     _check_encoders(found, store)
     return found
+
+
+def _check_is_model(reference: str) -> None:
+    """Raise ModelError for a file or folder that is there and holds no model."""
+    path = StoragePath.of(reference)
+    if not reference.startswith("train/") and path.exists() and not (path / MANIFEST).exists():
+        msg = (
+            f"model: {path} has neither {CARD}, as a published model, nor {MANIFEST}, as one of a store: give another "
+            "folder, or train/<name>"
+        )
+        raise ModelError(msg)
 
 
 def _encoders(

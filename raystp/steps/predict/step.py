@@ -41,7 +41,9 @@ CONFIG = PredictConfig
 def run(config: PredictConfig) -> Artifact:
     """Predict every slide; one that fails, or whose patient trained the model, is a row of the failures table."""
     model = open_model(config)
-    _check_genes(config, model)
+    _check(config, model)
+    if config.out is not None:
+        StoragePath.of(config.out).check_writable("output", "out")
     with session(config.run.address):
         parts = _parts(config, model)
     inputs: dict[str, Artifact | str] = {"tiles": parts.tiles[0], "model": model.artifacts.model}
@@ -56,7 +58,7 @@ def run(config: PredictConfig) -> Artifact:
 def plan(config: PredictConfig) -> Iterator[str]:
     """Yield what is read, and whether the tiles are done; the other parts follow from the tiles."""
     model = open_model(config)
-    _check_genes(config, model)
+    _check(config, model)
     yield f"reads slides: {without_secrets(config.slides)}"
     yield f"reads model: {model.artifacts.model.path}"
     tiles = plan_only(lambda: _tile(config, model))
@@ -66,8 +68,17 @@ def plan(config: PredictConfig) -> Iterator[str]:
         yield f"writes {without_secrets(config.out)}"
 
 
-def _check_genes(config: PredictConfig, model: PredictModel) -> None:
-    """Raise ConfigError, before any slide is read, for genes that the model does not predict."""
+def _check(config: PredictConfig, model: PredictModel) -> None:
+    """Raise ConfigError, before any slide is read, for a field that a later part would refuse.
+
+    These are the fields of each step, and genes that the model does not predict.
+    """
+    config.of_step(tile, config.tile, {"slides": config.slides})
+    config.of_step(embed, config.embed, {"tiles": "tile/planned"})
+    decided = {"embeddings": "embed/planned", "model": "train/planned", "protocol": config.protocol}
+    config.of_step(impute, config.impute, decided)
+    if config.protocol is not None:
+        protocol_of(config.protocol)
     genes: list[str] = model.meta["genes"]
     if unknown := sorted(set(config.genes or ()) - set(genes)):
         msg = f"genes: {model.name} does not predict {some(unknown)}; it has {len(genes)} genes, {some(genes)}"

@@ -64,7 +64,13 @@ def open_published(reference: str) -> PublishedModel:
 
 
 def is_published(reference: str) -> bool:
-    """Return whether a reference is to a repository of the hub, or to a folder with a card."""
+    """Return whether a reference is to a repository of the hub, or to a folder with a card.
+
+    Raises ModelError for the card itself.
+    """
+    if reference.endswith(f"/{CARD}") or reference == CARD:
+        msg = f"model: {StoragePath.of(reference)} is the card of a published model: give its folder"
+        raise ModelError(msg)
     return reference.startswith(HUB) or (StoragePath.of(reference) / CARD).exists()
 
 

@@ -75,6 +75,7 @@ def run(config: PublishConfig) -> str:
     kind, meta, salt, index = source.kind, source.meta, source.salt, source.index
     out = StoragePath.of(config.out)
     _check_out(out, source)
+    out.check_writable("output", "out")
     before = _content(out / CARD)
     save_model(out, kind, arrays, published_record(meta, salt))
     if index is not None:
@@ -198,6 +199,9 @@ def _scores(config: PublishConfig, model: Artifact) -> list[ScoreEntry]:
 
 def _check_out(out: StoragePath, source: _Source) -> None:
     """Raise ConfigError for a folder with another published model, or with other files than one has."""
+    if out.exists() and not out.is_folder():
+        msg = f"out: {out} is a file; give a new or empty folder, or a URI"
+        raise ConfigError(msg)
     other = sorted(set(out.names()) - ALLOWED_NAMES - {CARD})
     if other:
         msg = f"out: {out} holds other files ({some(other)}): choose a new or empty folder"

@@ -107,6 +107,10 @@ def test_a_submitted_job_accepts_a_model_of_the_hub() -> None:
         ({"model": "{published}", "weights": ["a.safetensors", "b.safetensors"]}, "reads 1 encoders .* got 2 files"),
         ({"model": "{published}", "genes": ["A", "Z"]}, "joint does not predict 'Z'; it has 4 genes, 'A', 'B'"),
         ({"model": "/none"}, "/none does not exist"),
+        ({"model": "{published}/card.json"}, "card.json is the card of a published model: give its folder"),
+        ({"model": "{published}/index"}, "index has neither card.json, as a published model, nor manifest.json"),
+        ({"model": "{published}", "out": "/proc/out"}, "the output /proc/out is not writable: .* --set out="),
+        ({"model": "{published}", "out": "{published}/card.json"}, "the output .*card.json is not writable"),
     ],
 )
 def test_an_impossible_prediction_is_refused_before_any_slide_is_read(
@@ -120,7 +124,8 @@ def test_an_impossible_prediction_is_refused_before_any_slide_is_read(
         )
     )
     given = {"index": "index/joint"} if values.get("model") is None else {}
-    named = {**values, "model": str(values.get("model", "train/joint")).format(published=published)}
+    texts = {key: value.format(published=published) for key, value in values.items() if isinstance(value, str)}
+    named = {**values, "model": "train/joint", **texts}
     with pytest.raises(RaystpError, match=message):
         predict.run(_config(**{**given, **named}, run={"store": toy_store.uri}))
     assert not (toy_store / "predict").exists()

@@ -1,7 +1,7 @@
-"""Driver time and memory to plan a cohort: the work units, and Ray Data's plan of them.
+"""Cost and error of `raystp plan` for 30,000 slides; then driver time and memory to plan the units of `embed`.
 
-`make bench-plan` prints a line per cohort. No slide is read and no unit runs. The cost grows with the number of work
-units, slides x tiles / unit_tiles, and does not depend on the tiles' content.
+`make bench-plan` prints a table of each. For the units, no slide is read and no unit runs. The cost grows with the
+number of work units, slides x tiles / unit_tiles, and does not depend on the tiles' content.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from bench_plan_table import plan_table, report
 
 from raystp.cluster.session import session
 from raystp.cluster.streams.tiles import build_plan
@@ -32,7 +34,12 @@ def main() -> None:
     """Plan cohorts of growing size, one after the other, and print the cost of each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--table-only", action="store_true", help="leave out the work units, which start Ray")
     options = parser.parse_args()
+    planned = plan_table()
+    sys.stdout.write(f"{report(planned)}\n")
+    if options.table_only:
+        return
     with session():
         rows = [_plan(slides, tiles) for slides, tiles in COHORTS]
     sys.stdout.write(f"{'slides':>8} {'tiles each':>10} {'units':>8} {'units s':>8} {'plan s':>8} {'driver +MB':>10}\n")
@@ -42,7 +49,7 @@ def main() -> None:
             f"{row['driver_mb']:>10.1f}\n"
         )
     if options.out:
-        options.out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        options.out.write_text(json.dumps([*planned, *rows], indent=1), encoding="utf-8")
 
 
 def _plan(slides: int, tiles: int) -> dict[str, Any]:

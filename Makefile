@@ -26,9 +26,8 @@ $(STAMP): pyproject.toml constraints-cpu.txt
 demo: $(STAMP)  ## draw a synthetic cohort, run the whole path on it, print the scores and the report's path
 	@$(BIN)/raystp demo
 
-test: $(STAMP)  ## the fast tests, a process for each core; then those that start Ray
-	@fast=0; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 -m 'not ray and not faults' || fast=$$?; \
-	  $(BIN)/python -m pytest -m 'ray and not faults' && exit $$fast
+test: $(STAMP)  ## the tests, a process for each core; one of them runs those that start Ray
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -m 'not faults'
 
 test-faults: $(STAMP)  ## the long tests: every fault and every job, for real; outside CI
 	@$(BIN)/python -m pytest -m faults

@@ -49,7 +49,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
     return OneRay(config, log)
 
 
-class OneRay(LoadFileScheduling):
+class OneRay(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist ships no types
     """Send all files with tests that start Ray to one process, which has one Ray for them, and any other file to any.
 
     Groups of pytest-xdist would say the same; pytest-xdist 3.8 loses them with pytest 9.

@@ -83,10 +83,14 @@ def weights() -> list[Finding]:
 
 
 def encoder(config: EncoderConfig, store: str) -> list[Finding]:
-    """Look for an encoder's weights, and compare their digest with the expected one; a file is read whole."""
+    """Look for an encoder's weights; a given file is read whole, and its digest is compared with the expected one."""
     card = None if config.weights or config.random or config.trained else CARDS.get(config.name)
     if card is None:
-        return [Finding("encoder", "ok", f"{config.name}: {source_of(config, store).identity}")]
+        identity, named = source_of(config, store).identity, config.trained or config.name
+        if not identity.startswith("hub:"):
+            return [Finding("encoder", "ok", f"{named}: {identity}")]
+        text = f"{named} ({identity}) is downloaded at first use, unless the hub's cache has it"
+        return [Finding("encoder", "warning", text, "without network give encoder.weights=FILE")]
     if (found := cached_file(card)) is not None:
         return [Finding("encoder", "ok", f"{config.name}: {found}")]
     text, terms = f"{config.name} is not in the hub's cache", f"{constants.ENDPOINT}/{card.repository}"
@@ -126,7 +130,7 @@ def _access(repository: str, encoder: str) -> Finding:
         text = f"{repository}: the hub refuses this token (status {status})"
         advice = f"`hf auth login` with a valid token, and accept the terms at {constants.ENDPOINT}/{repository}"
         return Finding(name, "error", text, advice)
-    except OSError as error:
+    except (OSError, errors.HTTPError) as error:  # of the connection
         reason = str(error).partition("\n")[0]
         return Finding(name, "error", f"{repository}: the hub cannot be asked ({reason})", "check the network")
     return Finding(name, "ok", f"{repository}: the hub grants access")

@@ -61,6 +61,8 @@ def report_of_folder(path: StoragePath) -> Inspection:
     if "spatial" in names and any(name.endswith("feature_bc_matrix.h5") for name in names):
         row = _row(path, "", layout="space_ranger", counts=path.with_query())
         return Inspection(str(path), "output of Space Ranger", "`counts` of a slide table", row=row)
+    if any(is_slide_name(name) for name in names):
+        return _slides(path)
     return report_of_feature_folder(path, names, report_of_file) or _slides(path)
 
 

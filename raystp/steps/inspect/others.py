@@ -27,6 +27,10 @@ _TENSORS = ("torch.", "torch._utils.", "torch.storage.", "collections.OrderedDic
 _UNOPENED = (
     "raystp opens no pickle, which can run code: save weights as safetensors and features as h5, where you trust it"
 )
+_ARRAYS = (
+    "raystp reads such arrays as embeddings of genes alone (text.table of train), others in parquet, h5ad, safetensors"
+)
+_SETS = "`text.sets` of train, as sets of genes"
 
 
 def report_of_other(path: StoragePath) -> Inspection | None:
@@ -58,8 +62,9 @@ def _archive(path: StoragePath) -> Inspection:
         return Inspection(str(path), "zip archive", problem=f"it is damaged ({error})")
     if found is not None:
         return _pytorch(path, content, len(names))
-    kind = "NumPy archive" if names and all(name.endswith(".npy") for name in names) else "zip archive"
-    return Inspection(str(path), kind, problem="archives are not read; unpack it", facts={"entries": names})
+    if names and all(name.endswith(".npy") for name in names):
+        return Inspection(str(path), "NumPy archive", problem=_ARRAYS, facts={"entries": names})
+    return Inspection(str(path), "zip archive", problem="archives are not read; unpack it", facts={"entries": names})
 
 
 def _pytorch(path: StoragePath, content: bytes, entries: int) -> Inspection:
@@ -103,7 +108,7 @@ def _array(path: StoragePath, head: bytes) -> Inspection:
         shape, _, kind = read(stream)
     except ValueError as error:
         return Inspection(str(path), "NumPy array", problem=f"its header is damaged ({error})")
-    problem = _UNOPENED if kind.hasobject else "raystp reads arrays in parquet, h5ad and safetensors"
+    problem = _UNOPENED if kind.hasobject else _ARRAYS
     return Inspection(str(path), "NumPy array", problem=problem, facts={"shape": list(shape), "type": str(kind)})
 
 
@@ -120,5 +125,10 @@ def _text(path: StoragePath, head: bytes) -> Inspection | None:
     if path.name.lower().endswith(".geojson"):
         return Inspection(str(path), "GeoJSON, such as outlines of tissue", "`masks` of tile, which takes its folder")
     facts = {"first line": text.partition("\n")[0][:MAX_LINE]}
-    problem = "raystp reads slide tables (.csv, .tsv, .xlsx, .parquet) and configs (--config FILE), and no other text"
+    if path.name.lower().endswith(".gmt"):
+        return Inspection(str(path), "gene sets (GMT)", _SETS, facts=facts)
+    problem = (
+        "its name is not that of a slide table (.csv, .tsv, .txt, .xlsx, .parquet); raystp reads other text only as a "
+        "config (--config FILE), a list of genes (panel.file) or texts of genes (text.descriptions)"
+    )
     return Inspection(str(path), "text file", problem=problem, facts=facts)

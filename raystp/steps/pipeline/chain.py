@@ -17,7 +17,7 @@ from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.index.config import IndexConfig
 from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble, method_of
-from raystp.steps.pipeline.folds import PLANNED, Fold, check_folds, folds_of
+from raystp.steps.pipeline.folds import PLANNED, Fold, check_covariate, check_folds, folds_of
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.tile.config import TileConfig
 from raystp.steps.train.config import TrainConfig
@@ -176,7 +176,10 @@ def planned_steps(config: PipelineConfig) -> list[Any]:
 
 
 def check_references(config: PipelineConfig) -> None:
-    """Raise ConfigError for an artifact that the pipeline reads, and that neither it nor the store has."""
+    """Raise ConfigError for an artifact that the pipeline reads, and that neither it nor the store has.
+
+    Also for a covariate of the folds that the slide table lacks.
+    """
     faults = []
     for role, step, given in _plan(config)[1].foreign:
         try:
@@ -185,6 +188,7 @@ def check_references(config: PipelineConfig) -> None:
             faults.append(f"pipeline: {role}: {error}; no earlier step of the pipeline makes it")
     if faults:
         raise ConfigError("\n".join(faults))
+    check_covariate(config)
 
 
 def _plan(config: PipelineConfig) -> tuple[list[Any], StepChain]:

@@ -65,6 +65,12 @@ def check_folds(config: PipelineConfig) -> None:
         raise ConfigError("\n".join(f"{fault}; remove it, or set folds=null" for fault in faults))
 
 
+def check_covariate(config: PipelineConfig) -> None:
+    """Raise ConfigError, before any slide is tiled, for a covariate of the folds that the slide table lacks."""
+    if config.folds is not None and config.folds.stratify is not None:
+        _covariates(config, config.folds.stratify)
+
+
 def folds_of(
     config: PipelineConfig, measured: "raystp.artifacts.Artifact | None", embeddings: Sequence[str]
 ) -> list[Fold]:
@@ -109,17 +115,10 @@ def strata_of(config: PipelineConfig, covariate: str, patients: Mapping[str, str
 
     Raises ConfigError for a table without the column, and for a patient with several values.
     """
-    from raystp.slides.table import read_slide_table  # noqa: PLC0415 -- configs are read without pyarrow
-
-    rows = {row.slide: row.covariates for row in read_slide_table(config.slides, None, config.run.store)}
-    known = sorted({name for one in rows.values() for name in one})
-    if covariate not in known:
-        found = f"it has {', '.join(known)}" if known else "it has no column x_*"
-        msg = f"folds.stratify: the slide table {config.slides} has no column {covariate!r}, {found}"
-        raise ConfigError(msg)
+    rows = _covariates(config, covariate)
     strata: dict[str, str] = {}
     for slide, patient in patients.items():
-        value = rows[slide].get(covariate, "") if slide in rows else ""
+        value = rows.get(slide, "")
         if strata.setdefault(patient, value) != value:
             msg = (
                 f"folds.stratify: the slides of patient {patient!r} have the values {strata[patient]!r} and {value!r} "
@@ -127,3 +126,16 @@ def strata_of(config: PipelineConfig, covariate: str, patients: Mapping[str, str
             )
             raise ConfigError(msg)
     return strata
+
+
+def _covariates(config: PipelineConfig, covariate: str) -> dict[str, str]:
+    """Return slide -> value of a covariate; raises ConfigError for a slide table without the column."""
+    from raystp.slides.table import read_slide_table  # noqa: PLC0415 -- configs are read without pyarrow
+
+    rows = read_slide_table(config.slides, None, config.run.store)
+    known = sorted({name for row in rows for name in row.covariates})
+    if covariate not in known:
+        found = f"it has {', '.join(known)}" if known else "it has no column x_*"
+        msg = f"folds.stratify: the slide table {config.slides} has no column {covariate!r}, {found}"
+        raise ConfigError(msg)
+    return {row.slide: row.covariates.get(covariate, "") for row in rows}

@@ -22,7 +22,7 @@ from raystp.steps.index import step as index
 from raystp.steps.pipeline.chain import StepChain, check_references, planned_steps
 from raystp.steps.pipeline.config import PipelineConfig, Values
 from raystp.steps.pipeline.fold_table import scores_of_folds
-from raystp.steps.pipeline.folds import Fold
+from raystp.steps.pipeline.folds import Fold, check_covariate
 from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
 from raystp.steps.train import step as train
@@ -78,6 +78,7 @@ def warnings_of_all(artifacts: Iterable[Artifact]) -> dict[str, list[str]]:
 def plan(config: PipelineConfig) -> Iterator[str]:
     """Yield a line for each step: what it writes, whether that is done, or which steps it waits for."""
     planned_steps(config)
+    check_covariate(config)
     lines: list[str] = []
     waited_for: dict[str, str] = {}
 

@@ -76,7 +76,8 @@ def _check(config: PredictConfig, model: PredictModel) -> None:
     config.of_step(tile, config.tile, {"slides": config.slides})
     config.of_step(embed, config.embed, {"tiles": "tile/planned"})
     decided = {"embeddings": "embed/planned", "model": "train/planned", "protocol": config.protocol}
-    config.of_step(impute, config.impute, decided)
+    index = None if model.artifacts.index is None else "index/planned"
+    config.of_step(impute, config.impute, {**decided, "index": index})
     if config.protocol is not None:
         protocol_of(config.protocol)
     genes: list[str] = model.meta["genes"]

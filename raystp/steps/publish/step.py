@@ -38,7 +38,7 @@ from raystp.steps.publish.card import (
     read_card,
 )
 from raystp.steps.publish.config import NOT_STATED, PublishConfig
-from raystp.steps.publish.features import feature_blocks
+from raystp.steps.publish.features import FeatureBlock, feature_blocks
 from raystp.steps.publish.index_files import published_index
 from raystp.steps.publish.record import published_record
 from raystp.storage import StoragePath
@@ -60,6 +60,8 @@ class _Source:
     index: Artifact | None
     kind: str
     meta: Mapping[str, Any]
+    features: tuple[FeatureBlock, ...]
+    scores: tuple[ScoreEntry, ...]
     salt: str
     """Of the hashed names: from the model's own weights, so that equal models have equal cards."""
 
@@ -109,13 +111,14 @@ def plan(config: PublishConfig) -> Iterator[str]:
 
 
 def _source(config: PublishConfig) -> tuple[_Source, Mapping[str, Any]]:
-    """Return what is published, and the arrays of the model."""
+    """Return what is published, and the arrays of the model; raises for what cannot be, before anything is written."""
     model = resolve(config.run.store, config.model, "train")
     index = resolve(config.run.store, config.index, "index") if config.index else None
     kind, arrays, meta = load_model(model.path)
     check_index(model, kind, index)
     salt = hashlib.sha256((model.path / MODEL_FILES[0]).read_bytes()).hexdigest()[:32]
-    return _Source(model, index, kind, meta, salt), arrays
+    features = tuple(feature_blocks(model, meta, config.run.store))
+    return _Source(model, index, kind, meta, features, tuple(_scores(config, model)), salt), arrays
 
 
 def check_index(model: Artifact, kind: str, index: Artifact | None) -> None:
@@ -162,12 +165,12 @@ def _card(config: PublishConfig, source: _Source, out: StoragePath) -> Published
         panel=meta["panel"]["name"],
         genes=tuple(meta["genes"]),
         normalisation=meta.get("normalisation", "log1p of counts per 10,000"),
-        features=tuple(feature_blocks(model, meta, config.run.store)),
+        features=source.features,
         neighbour_means=tuple(neighbour_means_of(meta)),
         protocol=protocol.name,
         protocol_description=protocol.description,
         validation_pcc=None if pcc is None else float(pcc),
-        scores=tuple(_scores(config, model)),
+        scores=source.scores,
         training=TrainingEntry(
             sections=len(meta["train"]),
             salt=source.salt,

@@ -150,6 +150,12 @@ def test_weights_in_the_cache_are_named(monkeypatch: pytest.MonkeyPatch) -> None
         ({"name": "resnet50"}, "warning", "resnet50 is not in the hub's cache: it is downloaded at first use: "),
         ({"name": "ctranspath"}, "error", "ctranspath is on no hub: give encoder.weights=FILE"),
         ({"name": "uni_v2", "weights": "/none/w.safetensors"}, "error", "cannot read /none/w.safetensors: "),
+        (
+            {"name": "timm:resnet18"},
+            "warning",
+            "timm:resnet18 (hub:resnet18:a1_in1k) is downloaded at first use, unless",
+        ),
+        ({"trained": "train/none"}, "error", "no artifact 'train/none' in /none"),
         ({"name": "uni_v3"}, "error", "unknown encoder 'uni_v3'"),
     ],
 )
@@ -189,17 +195,19 @@ def test_a_wrong_token_is_refused_by_the_hub_and_named(monkeypatch: pytest.Monke
         assert "hf_wrong" not in one.line()
 
 
-def test_a_gate_that_refuses_is_an_error_with_the_page_of_its_terms(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(repository: str) -> None:
-        if repository == "MahmoodLab/UNI":
-            raise OSError("no network")
+def test_a_gate_that_cannot_be_asked_is_an_error_and_the_others_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = huggingface_hub.HfApi(endpoint="http://127.0.0.1:9", token="hf_x")  # nothing listens there
 
-    monkeypatch.setattr(huggingface_hub, "auth_check", refuse)
+    def ask(repository: str) -> None:
+        if repository == "MahmoodLab/UNI":
+            absent.auth_check(repository)
+
+    monkeypatch.setattr(huggingface_hub, "auth_check", ask)
     found = services.gated_access()
     assert len(found) == len({card.repository for card in CARDS.values() if card.gated})
     (refused,) = [one for one in found if one.state == "error"]
     assert len({one.name for one in found}) == len(found)
-    assert "MahmoodLab/UNI: the hub cannot be asked (no network)" in refused.text
+    assert "MahmoodLab/UNI: the hub cannot be asked ([Errno 111] Connection refused)" in refused.text
 
 
 def test_gates_are_asked_only_on_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

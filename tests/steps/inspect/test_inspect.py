@@ -125,6 +125,12 @@ def npy(value: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def npz(value: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, value=value)
+    return buffer.getvalue()
+
+
 def _write(folder: Path, name: str, content: Any) -> str:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,10 +174,12 @@ def _write(folder: Path, name: str, content: Any) -> str:
         ("w.pt", torch_file(Trap()), PYTORCH, "its pickle names 'posix.system'. raystp opens no pickle"),
         ("genes.pkl", pickle.dumps(Trap()), "pickle", "raystp opens no pickle"),
         ("old.pt", pickle.dumps({"w": 1}), "pickle", "raystp opens no pickle"),
-        ("a.npy", npy(np.ones((2, 3))), "NumPy array", "raystp reads arrays in parquet"),
+        ("a.npy", npy(np.ones((2, 3))), "NumPy array", "as embeddings of genes alone (text.table of train)"),
         ("a.npy", npy(np.array([{}])), "NumPy array", "raystp opens no pickle"),
         ("a.gz2", gzip.compress(b"x"), "gzip file", "unpack"),
-        ("notes.md", b"# Notes\nnothing\n", "text file", "and no other text"),
+        ("a.npz", npz(np.ones(2)), "NumPy archive", "as embeddings of genes alone (text.table of train)"),
+        ("sets.gmt", b"HALLMARK\tx\tTP53\n", "gene sets (GMT)", ""),
+        ("notes.md", b"# Notes\nnothing\n", "text file", "its name is not that of a slide table"),
         ("empty.bin", b"", "empty file", "it has 0 bytes"),
         ("noise.dat", bytes(range(255, 120, -1)), "file of an unknown kind", "is not a slide"),
         ("p.parquet", b"PAR1....", "file that cannot be read", "parquet"),
@@ -209,6 +217,12 @@ def test_a_job_folder_of_trident_is_named_with_its_encoders_and_tiles(tmp_path: 
     assert (facts["encoder"], facts["patch_size_level0"], facts["features"]) == ("uni_v2", "512", "[4, 3] float64")
     for one in (tmp_path, grid, folder.item, file):
         assert "are not read: give the slides" in inspect_item(str(one), "/none").problem
+
+
+def test_a_folder_of_slides_may_hold_other_files(tmp_path: Path) -> None:
+    _write(tmp_path, "S1.h5", {"features": np.ones((4, 3)), "coords": np.ones((4, 2))})
+    (tmp_path / "S1.svs").write_bytes(b"II")
+    assert inspect_item(str(tmp_path), "/none").kind == "folder of slides"
 
 
 def test_measured_sections_and_folders_show_their_row_of_a_slide_table(tmp_path: Path) -> None:

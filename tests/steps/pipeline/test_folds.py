@@ -54,6 +54,13 @@ def test_folds_are_stratified_by_a_covariate_of_the_slide_table(tmp_path: Path) 
         strata_of(config, "x_grade", {"A": "P1"})
     with pytest.raises(ConfigError, match="patient 'P' have the values 'lum' and 'her2' of x_subtype"):
         strata_of(config, "x_subtype", {"A": "P", "C": "P"})
+    early = _config(
+        slides=str(slides), folds={"count": 2, "stratify": "x_grade"}, run={"store": str(tmp_path / "store")}
+    )
+    for begin in (pipeline.path, lambda one: next(pipeline.plan(one))):
+        with pytest.raises(ConfigError, match="has no column 'x_grade', it has x_subtype"):
+            begin(early)
+    assert not (tmp_path / "store").exists()
     plain = {"count": 2, "seed": 0, "validation": False}
     assert _config(folds=2).fingerprint_values()["folds"] == plain  # as before the field existed
     with pytest.raises(ConfigError, match="stratify"):

@@ -131,6 +131,16 @@ def test_an_impossible_prediction_is_refused_before_any_slide_is_read(
     assert not (toy_store / "predict").exists()
 
 
+def test_rows_of_a_published_index_can_be_excluded(toy_store: StoragePath, tmp_path: Path) -> None:
+    add_index(toy_store)
+    values = {"model": "train/joint", "index": "index/joint", "out": str(tmp_path / "published")}
+    publish.run(publish.CONFIG.of({**values, "run": {"store": toy_store.uri}}))
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "a.svs").write_bytes(b"x")
+    given = {"slides": str(tmp_path / "slides"), "model": str(tmp_path / "published"), "run": {"store": toy_store.uri}}
+    assert list(predict.plan(_config(**given, impute={"without": {"patient": ["P"]}})))
+
+
 def test_weights_that_are_not_found_or_are_others_are_named(toy_store: StoragePath, tmp_path: Path) -> None:
     add_index(toy_store)
     published = tmp_path / "published"

@@ -246,7 +246,7 @@ def test_what_cannot_be_published_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(RaystpError, match=message):
         _publish(store, tmp_path / "no", **changed)
-    assert not (tmp_path / "no" / CARD).exists()
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_model_of_the_hub_is_opened_from_its_cache(

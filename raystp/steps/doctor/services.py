@@ -130,7 +130,7 @@ def _access(repository: str, encoder: str) -> Finding:
         text = f"{repository}: the hub refuses this token (status {status})"
         advice = f"`hf auth login` with a valid token, and accept the terms at {constants.ENDPOINT}/{repository}"
         return Finding(name, "error", text, advice)
-    except (OSError, errors.HTTPError) as error:  # of the connection
+    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # of the HTTP library that the hub uses
         reason = str(error).partition("\n")[0]
         return Finding(name, "error", f"{repository}: the hub cannot be asked ({reason})", "check the network")
     return Finding(name, "ok", f"{repository}: the hub grants access")

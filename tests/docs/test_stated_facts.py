@@ -1,6 +1,7 @@
-"""What the pages state in tables is what the code has: encoders, stored tables, manifests, indexes, methods."""
+"""What the pages state is what the code has: encoders, stored tables, artifacts, methods, controls, layers."""
 
 import re
+import tomllib
 from dataclasses import fields
 from typing import get_type_hints
 
@@ -9,10 +10,13 @@ import pytest
 
 from raystp import tables
 from raystp.artifacts import SCHEMA_VERSION, Manifest
+from raystp.cli.commands import STEPS
 from raystp.encoders.catalogue import catalogue
 from raystp.index.description import IndexDescription
 from raystp.index.reference import ROWS
 from raystp.models.methods import METHODS
+from raystp.steps.evaluate.cases import controls as cases
+from raystp.steps.evaluate.spots import controls as spots
 from tests.conftest import ROOT
 
 FORMAT = (ROOT / "docs" / "file-format.md").read_text()
@@ -66,3 +70,20 @@ def test_the_table_of_encoders_is_that_of_the_cards() -> None:
 def test_every_method_is_described() -> None:
     page = (ROOT / "docs" / "methods.md").read_text()
     assert [name for name in METHODS if f"| `{name}` |" not in page] == []
+
+
+def test_the_artifact_of_every_step_is_described() -> None:
+    assert [step for step in STEPS if f"\n| `{step}` | " not in FORMAT] == ["serve"]  # it writes none
+
+
+def test_every_control_of_an_evaluation_is_named() -> None:
+    page = (ROOT / "docs" / "protocols.md").read_text()
+    names = {spots.LOG_TOTAL, spots.SECTION_MEAN, *cases.NOTES}
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
+
+
+def test_every_package_of_the_layers_is_described() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    packages = [name for layer in layers for name in layer.split(" | ")]
+    assert [name for name in packages if f"`{name}/`" not in page and f"`{name}.py`" not in page] == []

@@ -32,6 +32,9 @@ SCHEMA_VERSION = 1
 DIGEST_BYTES = 8 << 20
 """Bytes of one read, which is one request to an object store."""
 
+ID_EDGE = 1 << 20
+"""Bytes at each end of a large file that its id covers."""
+
 PACKAGES = ("raystp", "ray", "torch", "timm", "numpy", "pyarrow", "anndata", "openslide-python")
 
 
@@ -256,7 +259,7 @@ def digest(path: StoragePath) -> str:
     return total.hexdigest()
 
 
-def content_id(path: StoragePath, *, edge: int = 1 << 20) -> str:
+def content_id(path: StoragePath, *, edge: int = ID_EDGE) -> str:
     """Return an id of a large file from its size and its first and last `edge` bytes: cheap over a network.
 
     A file of equal size that differs only in its middle has the same id; file formats keep their tables at either end.
@@ -270,7 +273,7 @@ def content_id(path: StoragePath, *, edge: int = 1 << 20) -> str:
     return file_id(path, edge=edge)
 
 
-def file_id(path: StoragePath, *, edge: int = 1 << 20) -> str:
+def file_id(path: StoragePath, *, edge: int = ID_EDGE) -> str:
     """Return the `content_id` of a file or object. Raises StorageError if it cannot be read."""
     info = path.stored_object().info()
     size = info.size

@@ -1,8 +1,9 @@
 """Time, memory and error of `raystp plan` for a table of many slides, beside the same work done for every slide.
 
 The truth is what the steps themselves do without Ray: each of the `DRAWN` different slides is tiled, and its tiles are
-read and encoded, in one thread. Its CPU time and the bytes of its tiles are compared with two plans: one that
-opens all `DRAWN` slides, and one of a table of `ROWS` rows, in which each drawn slide has as many rows as the others.
+read and encoded, in one thread. Its CPU time and the bytes that `embed` reads are compared with two plans: one
+that opens all `DRAWN` slides, and one of a table of `ROWS` rows, in which each drawn slide has as many rows as any
+other.
 """
 
 import json
@@ -17,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from raystp.artifacts import content_id
 from raystp.encoders.encoder import encode
 from raystp.encoders.registry import build
-from raystp.slides.open import open_header, read_tiles_or_fail
+from raystp.slides.open import read_tiles_or_fail
 from raystp.slides.synthetic.file import write_slide
 from raystp.slides.synthetic.slide import draw_slide, draw_stain, tissue_map
 from raystp.slides.table import read_slide_table
+from raystp.steps.embed.reader import SlideTiles, open_tiled
 from raystp.steps.encoder_source import spec_of
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.plan.sample import measure
@@ -114,11 +117,10 @@ def _truth(table: Path) -> dict[str, float]:
     encoder = build(spec_of(EncoderConfig()))
     read, start = 0, time.process_time()
     for cost in costs:
-        opened = open_header(cost.row.slide, cost.row.path, given_mpp=cost.mpp)
-        assert opened is not None
         assert cost.boxes is not None
-        with opened as slide:
-            before = _bytes_read()
+        tiled = SlideTiles(cost.row.path.uri, cost.mpp, content_id(cost.row.path))
+        before = _bytes_read()
+        with open_tiled(cost.row.slide, tiled, None) as slide:
             for at in range(0, len(cost.boxes), READ_TILES):
                 pixels, _ = read_tiles_or_fail(slide, cost.boxes[at : at + READ_TILES], TilePixels(config.tile_px))
                 encode(encoder, pixels, device="cpu", precision="float32", batch=BATCH)

@@ -9,7 +9,6 @@ column, y the row. Orientation tags are not applied.
 import contextlib
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -22,7 +21,6 @@ from raystp.slides.coordinates import TileGeometry, boxes_around
 from raystp.slides.readers.opened import DamagedRegion
 from raystp.slides.readers.resample import WHITE
 from raystp.slides.readers.scale import ScaleSources
-from raystp.slides.tiled.byte_source import coalesce
 from raystp.slides.tiled.read_ahead import cancelling_pool
 from raystp.slides.tiled.slide import TiledSlide, tile_error
 from raystp.storage import StoragePath
@@ -253,29 +251,6 @@ def _for_each(fill: Callable[[int, list[float]], None], boxes: Float64[np.ndarra
     with cancelling_pool(threads) as pool:
         for _ in pool.map(fill, range(len(rows)), rows):
             pass
-
-
-@dataclass(frozen=True)
-class ReadCost:
-    """What reading boxes of a slide takes."""
-
-    bytes: int
-    requests: int
-    """Of a slide in an object store; stored tiles near each other share a request."""
-    overview_bytes: int
-    """What finding the tissue reads, about."""
-
-
-def read_cost(slide: Slide, boxes: Float64[np.ndarray, "tile 3"], tile_px: TilePixels, *, file_bytes: int) -> ReadCost:
-    """Return what reading the boxes takes, from the header alone; nothing is read.
-
-    A file without stored tiles of its own reader is read whole, or its share under the boxes with OpenSlide.
-    """
-    if isinstance(slide, TiledSlide):
-        offsets, counts = slide.stored_ranges(boxes, tile_px)
-        return ReadCost(sum(counts), len(coalesce(offsets, counts)), slide.overview_bytes())
-    covered = float((boxes[:, 2] ** 2).sum()) / (slide.width * slide.height) if slide.reader == "openslide" else 1.0
-    return ReadCost(int(min(covered, 1.0) * file_bytes), 1, file_bytes if slide.reader == "flat" else 0)
 
 
 def prefetch_tiles(slide: Slide, boxes: Float64[np.ndarray, "tile 3"], tile_px: TilePixels) -> None:

@@ -5,6 +5,7 @@ file object that keeps the blocks it has read.
 """
 
 import io
+import threading
 from collections.abc import Sequence
 
 from raystp.slides.tiled.byte_source import ByteSource, FetchSpan, coalesce, fetch_spans
@@ -25,6 +26,8 @@ class RemoteSource:
 
     def __init__(self, where: str, path: StoragePath) -> None:
         self._where, self._path = where, path
+        self.fetched_bytes, self.requests = 0, 1
+        self._counting = threading.Lock()
         info = path.stored_object().info()
         self.size, self.version = info.size, info.version
         self._ahead = ReadAhead(self._read)
@@ -47,6 +50,9 @@ class RemoteSource:
         self._ahead.close()
 
     def _read(self, spans: list[FetchSpan]) -> list[bytes]:
+        with self._counting:
+            self.fetched_bytes += sum(span.count for span in spans)
+            self.requests += len(spans)
         return self._path.read_ranges([(span.offset, span.count) for span in spans], version=self.version)
 
 

@@ -142,6 +142,11 @@ class TiledSlide:
                 counts += plane_counts[stored].tolist()
         return offsets, counts
 
+    def fetched(self) -> tuple[int, int]:
+        """Return the bytes and requests that an object has taken since it was opened; nothing for a local file."""
+        source = self._source
+        return (source.fetched_bytes, source.requests) if isinstance(source, RemoteSource) else (0, 0)
+
     def overview_bytes(self) -> int:
         """Return the bytes of the coarsest level, which finding the tissue reads at most, where it is fine enough."""
         return int(self._readers[-1].level.counts.sum())

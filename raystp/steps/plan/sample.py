@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from raystp.errors import RaystpError, failure_reason
+from raystp.artifacts import ID_EDGE
+from raystp.errors import failure_reason
 from raystp.expression.readers.options import SectionOptions
-from raystp.slides.open import Slide, open_header, read_cost
+from raystp.slides.open import open_header
+from raystp.slides.read_cost import read_cost
 from raystp.slides.table import SlideRow
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.spots.step import SpotsTask, read_one
@@ -31,6 +33,9 @@ from raystp.units import TilePixels
 FEWEST = 8
 """Slides of each kind that are sampled at least: an interval needs some."""
 
+REQUESTS_OF_ID = 3
+"""To know a slide's content: its size, its start and its end (`artifacts.file_id`)."""
+
 
 @dataclass(frozen=True)
 class SlideCost:
@@ -38,18 +43,22 @@ class SlideCost:
 
     row: SlideRow
     tiles: int = 0
+    """Places: with several sides, each has a tile of each side."""
     read_bytes: int = 0
     """Of its tiles, each stored tile once."""
+    opening_bytes: int = 0
+    """To open it, and for the id of its content."""
     requests: int = 0
-    """To read its tiles from an object store; 0 for a file of this machine."""
+    """To open it and to read its tiles from an object store; 0 for a file of this machine."""
     overview_bytes: int = 0
-    """To find its tissue, and for the id of its content."""
+    """To find its tissue."""
     written_bytes: int = 0
     """By `tile`."""
     tile_s: float = 0.0
     """CPU-seconds."""
     mpp: float = 0.0
-    boxes: Float64[np.ndarray, "tile 3"] | None = None
+    boxes: Float64[np.ndarray, "box 3"] | None = None
+    """Of its tiles; with several sides, one after the other around each place."""
     problem: str = ""
 
 
@@ -107,18 +116,20 @@ def _measure(row: SlideRow, tile: TileConfig, spots: SpotsConfig | None, folder:
     done = time.thread_time()
     if isinstance(result, str):
         return SlideCost(row, problem=result)
-    table = (target / "tiles" / f"{row.slide}.parquet").read_table(["x", "y", "side"])
+    table = (target / ("tiles" if len(tile.scales) == 1 else "scales") / f"{row.slide}.parquet").read_table(
+        ["x", "y", "side"]
+    )
     boxes = np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1)
     size = row.path.size()
-    with _open(row, result["mpp"]) as slide:
-        cost = read_cost(slide, boxes, TilePixels(tile.tile_px), file_bytes=size)
+    cost = read_cost(row.slide, row.path, boxes, TilePixels(tile.tile_px), mpp=result["mpp"], file_bytes=size)
     written = sum((target / name).size() for name in target.files())
     return SlideCost(
         row,
         tiles=result["tiles"],
         read_bytes=cost.bytes,
-        requests=0 if row.path.is_local else cost.requests,
-        overview_bytes=min(size, 2 << 20) + cost.overview_bytes,
+        opening_bytes=cost.opening_bytes + 2 * min(size, ID_EDGE),
+        requests=0 if row.path.is_local else cost.requests + cost.opening_requests + REQUESTS_OF_ID,
+        overview_bytes=cost.overview_bytes,
         written_bytes=written,
         tile_s=done - start,
         mpp=result["mpp"],
@@ -132,11 +143,3 @@ def _must_be_downloaded(row: SlideRow) -> bool:
         return True
     opened.close()
     return False
-
-
-def _open(row: SlideRow, mpp: float) -> Slide:
-    opened = open_header(row.slide, row.path, given_mpp=mpp)
-    if opened is None:
-        msg = f"slide {row.slide!r} ({row.path}) has to be downloaded to be read"
-        raise RaystpError(msg)
-    return opened

@@ -69,10 +69,10 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
     planned = [_tile(sizes, one, costs[name], config.rate.get("tile")) for name, one in tiles.items()]
     for embed in (one for one in steps if isinstance(one, EmbedConfig) and one.encoder.trained is None):
         name = embed.tiles.rpartition("/")[2]
-        tile_px = (tiles.get(name) or first).tile_px
+        tile = tiles.get(name) or first
         planned += [
-            _embed(sizes, one, costs.get(name) or costs[first.name], tile_px=tile_px, config=config)
-            for one in embed.each()
+            _embed(sizes, one, costs[tile.name], tile=tile, config=config, reads=number == 0)
+            for number, one in enumerate(embed.each())
         ]
     for one in planned:
         one["writes"] = one["writes"] if is_remote else Total(0.0)
@@ -115,7 +115,7 @@ def _tile(sizes: Mapping[str, int], config: TileConfig, costs: list[SlideCost], 
         "step": f"tile/{config.name}",
         "slides": slides,
         "tiles": total(sizes, costs, lambda one: one.tiles),
-        "read": total(sizes, costs, lambda one: one.overview_bytes),
+        "read": total(sizes, costs, lambda one: one.opening_bytes + one.overview_bytes),
         "written": total(sizes, costs, lambda one: one.written_bytes),
         "cpu_hours": seconds.scaled(1 / HOUR_S),
         "gpu_hours": Total(0.0),
@@ -126,26 +126,33 @@ def _tile(sizes: Mapping[str, int], config: TileConfig, costs: list[SlideCost], 
 
 
 def _embed(
-    sizes: Mapping[str, int], embed: EmbedConfig, costs: list[SlideCost], *, tile_px: int, config: PlanConfig
+    sizes: Mapping[str, int],
+    embed: EmbedConfig,
+    costs: list[SlideCost],
+    *,
+    tile: TileConfig,
+    config: PlanConfig,
+    reads: bool,
 ) -> dict[str, Any]:
-    name = embed.encoder.name
-    rate = encoder_rate(embed, costs, tile_px, config.rate.get(name), gpu=config.gpu)
+    """Plan one encoder; `reads` is whether the pixels count as its own, as they are read once for all encoders."""
+    name, scales = embed.encoder.name, len(tile.scales)
+    rate = encoder_rate(embed, costs, tile.tile_px, config.rate.get(name), gpu=config.gpu)
     tiles = total(sizes, costs, lambda one: one.tiles)
     units = total(sizes, costs, lambda one: math.ceil(one.tiles / embed.unit_tiles))
     without_file = embed.encoder.model_copy(update={"weights": None, "sha256": None})
-    dim = dim_of(without_file, embed.features)
-    tokens = tokens_of(spec_of(without_file), embed.tokens).values if embed.tokens else 0
-    hours = None if rate.tiles_per_s is None else tiles.scaled(1 / rate.tiles_per_s / HOUR_S)
+    dim = scales * dim_of(without_file, embed.features)
+    tokens = scales * tokens_of(spec_of(without_file), embed.tokens).values if embed.tokens else 0
+    hours = None if rate.tiles_per_s is None else tiles.scaled(scales / rate.tiles_per_s / HOUR_S)
     return {
         "step": f"embed/{embed.name}",
         "encoder": name,
         "dim": dim,
         "tiles": tiles,
-        "read": total(sizes, costs, lambda one: one.read_bytes),
+        "read": total(sizes, costs, lambda one: reads * (one.opening_bytes + one.read_bytes)),
         "written": tiles.scaled(float(dim * PRECISION_BYTES[embed.precision] + tokens * TOKEN_BYTES)),
         "cpu_hours": Total(0.0) if rate.is_gpu else hours,
         "gpu_hours": hours if rate.is_gpu else Total(0.0),
-        "reads": total(sizes, costs, lambda one: one.requests),
+        "reads": total(sizes, costs, lambda one: reads * one.requests),
         "writes": units.scaled(float(WRITES_OF_UNIT)),
         "rate": rate.source if rate.tiles_per_s is None else f"{rate.tiles_per_s:.3g} tiles/s, {rate.source}",
     }

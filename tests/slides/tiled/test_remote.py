@@ -16,11 +16,13 @@ from PIL import Image
 
 from raystp.errors import StorageError
 from raystp.slides.open import open_slide, prefetch_tiles, read_tiles
+from raystp.slides.read_cost import read_cost
 from raystp.slides.readers.headers import checked_tiff
 from raystp.slides.readers.openslide_reader import open_handle, slide_mpp
 from raystp.slides.tiled.byte_source import LocalSource, coalesce
 from raystp.slides.tiled.levels import find_pyramid
 from raystp.slides.tiled.remote_source import HeaderFile
+from raystp.slides.tiled.slide import TiledSlide
 from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from raystp.units import TilePixels
@@ -66,6 +68,20 @@ def test_an_object_reads_as_the_file_does(bucket: str, slide_file: Path, pixels:
         tiles = read_tiles(remote, boxes, TilePixels(pixels), threads=2)
         np.testing.assert_array_equal(tiles, read_tiles(local, boxes, TilePixels(pixels)))
         np.testing.assert_array_equal(remote.thumbnail(100), local.thumbnail(100))
+
+
+def test_what_an_object_takes_is_known_from_opening_it(bucket: str, slide_file: Path) -> None:
+    path = StoragePath.of(bucket.format("cost.svs"))
+    path.write_bytes(slide_file.read_bytes())
+    boxes, pixels = grid(80.0)[:60], TilePixels(80)
+    cost = read_cost("A1", path, boxes, pixels, mpp=0.5, file_bytes=path.size())
+    with open_slide("A1", path) as slide:
+        assert isinstance(slide, TiledSlide)
+        opening = slide.fetched()
+        assert opening == (cost.opening_bytes, cost.opening_requests)
+        prefetch_tiles(slide, boxes, pixels)
+        read_tiles(slide, boxes, pixels)
+        assert slide.fetched() == (opening[0] + cost.bytes, opening[1] + cost.requests)
 
 
 def test_processes_of_a_node_share_one_copy_of_an_object_that_is_not_a_tiled_tiff(bucket: str, tmp_path: Path) -> None:

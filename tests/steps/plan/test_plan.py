@@ -10,15 +10,20 @@ import pytest
 from PIL import Image
 
 from raystp import cli
+from raystp.artifacts import content_id
 from raystp.encoders.registry import tokens_of
 from raystp.errors import ConfigError
-from raystp.slides.table import SlideRow
+from raystp.slides.open import read_tiles
+from raystp.slides.table import SlideRow, read_slide_table
+from raystp.steps.embed.reader import SlideTiles, open_tiled
 from raystp.steps.encoder_source import spec_of
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.plan import step as plan
-from raystp.steps.plan.sample import SlideCost, choose
+from raystp.steps.plan.sample import SlideCost, choose, measure
 from raystp.steps.plan.totals import total
+from raystp.steps.tile.config import TileConfig
 from raystp.storage import StoragePath
+from raystp.units import TilePixels
 from tests.slides.conftest import write_pyramid
 
 TILING: dict[str, Any] = {"tile_um": 32, "tile_px": 64}
@@ -53,14 +58,49 @@ def test_tiles_and_their_bytes_are_those_of_the_file(tmp_path: Path) -> None:
     assert tiles == tile["tiles"]["value"] > 0
     assert embed["written"]["value"] == tiles * embed["dim"] * 4
     assert embed["cpu_hours"]["value"] == pytest.approx(tiles / 100 / 3600)
-    size = (tmp_path / "a.tif").stat().st_size
-    assert 0.5 * size < embed["read"]["value"] / 2 < size  # noise is stored raw: tissue is most of the file
     assert embed["reads"] == {"value": 0, "half_width": 0.0}  # no request for a file on this machine
+
+
+def _read_so_far() -> int:
+    return int(Path("/proc/self/io").read_text().partition("rchar: ")[2].partition("\n")[0])
+
+
+def test_the_bytes_to_read_are_those_that_embed_reads_with_ids_and_headers(tmp_path: Path) -> None:
+    table = tmp_path / "s.csv"
+    names = [_slide(tmp_path / "a.tif", 4).name, _slide(tmp_path / "b.tif", 8).name]
+    table.write_text("\n".join(["path", *names]))
+    config = TileConfig.of({"slides": str(table), **TILING})
+    costs = measure(read_slide_table(str(table), None, "/none"), config, None, threads=1)
+    read = []
+    for cost in costs:
+        assert cost.boxes is not None
+        tiled = SlideTiles(cost.row.path.uri, cost.mpp, content_id(cost.row.path))
+        before = _read_so_far()
+        with open_tiled(cost.row.slide, tiled, None) as slide:
+            read_tiles(slide, cost.boxes, TilePixels(64))
+        read.append(_read_so_far() - before)
+    planned = _plan(table)["steps"][1]["read"]["value"]
+    assert planned == pytest.approx(sum(read), rel=0.05)
+    assert planned > 2.5 * sum((tmp_path / name).stat().st_size for name in names)  # a small file has its id read twice
+
+
+def test_several_sides_and_encoders_read_the_pixels_once(tmp_path: Path) -> None:
+    _slide(tmp_path / "a.tif", 4)
+    one = _plan(tmp_path)["steps"][1]
+    also = {"other": {"name": "tiny", "seed": 1}}
+    main, other = _plan(tmp_path, tile={**TILING, "tile_um": [32, 64]}, embed={"also": also})["steps"][1:]
+    assert main["tiles"] == other["tiles"] == one["tiles"]
+    assert main["dim"] == other["dim"] == 2 * one["dim"]
+    assert main["written"]["value"] == 2 * one["written"]["value"]
+    assert main["cpu_hours"]["value"] == pytest.approx(2 * one["cpu_hours"]["value"])
+    assert main["read"]["value"] > one["read"]["value"]
+    assert other["read"]["value"] == 0
 
 
 def test_an_encoder_without_weights_has_no_hours_and_a_flat_file_is_read_whole(tmp_path: Path) -> None:
     pixels = np.full((512, 512, 3), 245, np.uint8)
-    pixels[100:400, 100:400] = (150, 80, 160)
+    noise = np.random.default_rng(0).integers(80, 180, (300, 300, 1), np.uint8)
+    pixels[100:400, 100:400] = noise * np.array([1, 0.5, 1])
     Image.fromarray(pixels).save(tmp_path / "a.png")
     table = tmp_path / "s.csv"
     table.write_text("path,mpp\na.png,0.5\n")
@@ -68,7 +108,8 @@ def test_an_encoder_without_weights_has_no_hours_and_a_flat_file_is_read_whole(t
     assert embed["steps"][0]["cpu_hours"]["value"] == pytest.approx(0.5 / 3600)
     assert embed["steps"][1]["cpu_hours"] is None
     assert "/none.pt" in embed["steps"][1]["rate"]
-    assert embed["steps"][1]["read"]["value"] == (tmp_path / "a.png").stat().st_size
+    size = (tmp_path / "a.png").stat().st_size
+    assert embed["steps"][1]["read"]["value"] == pytest.approx(3 * size, rel=0.3)  # its pixels, and its id at both ends
 
 
 def test_a_sample_has_each_kind_and_gives_totals_with_an_interval() -> None:

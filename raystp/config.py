@@ -250,8 +250,8 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
 
-_LABEL = re.compile(r"[\[(-]|^(str|int|float|bool|tuple|list|dict|none)$")
-"""A part of a fault's place that is no field, but the name that pydantic gives to one type of several."""
+_LABEL = re.compile(r"[\[(]|^(constrained-)?(str|int|float|bool|tuple|list|dict|none)$")
+"""A part of a fault's place that is no field or key, but the name that pydantic gives to one type of several."""
 
 _OTHER_TYPE = frozenset(
     {"tuple_type", "list_type", "dict_type", "string_type", "float_type", "int_type", "none_required"}
@@ -263,6 +263,8 @@ def _of_fields(faults: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
     """Yield the faults with the names of fields alone; of a field with several types, those of the nearest type."""
     places: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for fault in faults:
+        if fault["type"] == "too_short" and len(fault["input"]) > fault["ctx"]["actual_length"]:
+            continue  # pydantic counts the valid entries; each other one has a fault of its own
         labels = [number for number, part in enumerate(fault["loc"]) if isinstance(part, str) and _LABEL.search(part)]
         place = fault["loc"] if len(fault["loc"]) < 2 or not labels else fault["loc"][: labels[0]]  # noqa: PLR2004
         places.setdefault(place, []).append(fault)

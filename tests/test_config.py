@@ -14,6 +14,7 @@ from raystp.cli import commands as cli
 from raystp.config import Config, Location, RunConfig, StepConfig, relative_paths
 from raystp.config_values import ValuesOf, field_names, field_type, members, read_override
 from raystp.errors import ConfigError
+from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.train.config import TrainConfig
 
@@ -573,3 +574,20 @@ def test_a_field_of_several_types_has_one_fault_under_its_own_name(text: str, ex
     with pytest.raises(ConfigError) as caught:
         TileConfig.load(None, ["slides=a.csv", f"tile_um={text}"])
     assert str(caught.value).splitlines()[1:] == [f"  {expected}"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"also": {"my-encoder": {"nam": "tiny"}}}, "also.my-encoder.nam: there is no such field; did you mean 'name'?"),
+        ({"also": {"a-b": {"seed": "x"}}}, "also.a-b.seed: Input should be a valid integer, unable to parse string as"),
+        ({"layers": ["mid-dle"]}, "layers.0: String should match pattern '^(last|middle|stage:"),
+    ],
+)
+def test_a_fault_under_a_key_of_the_users_own_names_the_key_and_nothing_else(
+    values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError) as found:
+        EmbedConfig.of({"tiles": "tile/a", **values})
+    assert f"\n  {message}" in str(found.value)
+    assert str(found.value).count("\n") == 1

@@ -579,7 +579,10 @@ def test_a_field_of_several_types_has_one_fault_under_its_own_name(text: str, ex
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"also": {"my-encoder": {"nam": "tiny"}}}, "also.my-encoder.nam: there is no such field; did you mean 'name'?"),
+        (
+            {"also": {"my-encoder": {"nam": "tiny"}}},
+            "also.my-encoder.nam: there is no such field; did you mean 'name'?",
+        ),
         ({"also": {"a-b": {"seed": "x"}}}, "also.a-b.seed: Input should be a valid integer, unable to parse string as"),
         ({"layers": ["mid-dle"]}, "layers.0: String should match pattern '^(last|middle|stage:"),
     ],

@@ -35,6 +35,9 @@ DIGEST_BYTES = 8 << 20
 ID_EDGE = 1 << 20
 """Bytes at each end of a large file that its id covers."""
 
+ABSENT_CONTENT = "absent"
+"""The id of the content of a file that does not exist."""
+
 PACKAGES = ("raystp", "ray", "torch", "timm", "numpy", "pyarrow", "anndata", "openslide-python")
 
 
@@ -266,7 +269,7 @@ def content_id(path: StoragePath, *, edge: int = ID_EDGE) -> str:
     The id of a folder covers the names and ids in it. An absent file has the id `absent`.
     """
     if not path.exists():
-        return "absent"
+        return ABSENT_CONTENT
     if path.is_folder():
         text = json.dumps([[name, content_id(path / name, edge=edge)] for name in path.names()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]

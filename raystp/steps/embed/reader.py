@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from raystp.artifacts import content_id, file_id
+from raystp.artifacts import ABSENT_CONTENT, content_id, file_id
 from raystp.cluster.streams.units import Pixels, ReadTiles, WorkUnit
 from raystp.errors import SlideError
 from raystp.slides.open import Slide, open_slide, prefetch_tiles, read_tiles_or_fail
@@ -31,9 +31,13 @@ class SlideTiles:
 
 
 def open_tiled(name: str, tiled: SlideTiles, cache: NodeCache | None) -> Slide:
-    """Open a slide at the um/px that tiling used; raises SlideError where its file changed after tiling."""
+    """Open a slide at the um/px that tiling used; raises SlideError where its file changed or left after tiling."""
     path = StoragePath(tiled.path)
-    if (content_id(path) if path.is_local else file_id(path)) != tiled.content:
+    found = content_id(path) if path.is_local else file_id(path)
+    if found == ABSENT_CONTENT:
+        msg = f"slide {name!r} ({path}) is not there: make it readable on this machine, or run `raystp tile` again"
+        raise SlideError(msg)
+    if found != tiled.content:
         msg = f"slide {name!r} ({path}) was replaced after it was tiled: run `raystp tile` again"
         raise SlideError(msg)
     return open_slide(name, path, given_mpp=tiled.mpp, cache=cache)

@@ -27,7 +27,7 @@ def report_of_features(path: StoragePath, file: h5py.File, facts: dict[str, Any]
     rows = [one.shape[0] if isinstance(one, h5py.Dataset) and one.shape else 0 for one in (features, coords)]
     found = {**facts, **_attributes(file), **_attributes(features), **_attributes(coords)}
     problem = NOT_READ
-    if rows[0] != rows[1] and len(getattr(features, "shape", ())) > 1:
+    if rows[0] != rows[1] and len(getattr(features, "shape", ())) == 2:  # noqa: PLR2004 -- tile x dim
         problem = f"{name} has {rows[0]} rows and coords {rows[1]}: damaged. {NOT_READ}"
     return Inspection(str(path), "tile features of another tool", problem=problem, facts=found)
 
@@ -42,10 +42,11 @@ def report_of_feature_folder(
     if _GRID.match(path.name):
         return Inspection(str(path), "grid of tiles of TRIDENT", problem=NOT_READ, facts=_counts(path))
     files = sorted(name for name in names if name.endswith(_H5))
-    if not files:
+    name = next((name for name in files if not (path / name).is_folder()), None)
+    if name is None:
         return None
-    first = report(path / files[0])
-    facts = {"files": len(files), "first": files[0], **first.facts}
+    first = report(path / name)
+    facts = {"files": len(files), "first": name, **first.facts}
     return Inspection(str(path), f"folder of HDF5 files, the first a {first.kind}", problem=first.problem, facts=facts)
 
 

@@ -6,6 +6,7 @@ A pickle is never loaded. `pickletools` lists the names that its opcodes would i
 import io
 import pickle
 import pickletools
+import re
 import zipfile
 from typing import Any
 
@@ -21,9 +22,14 @@ MAX_PICKLE = 32 << 20
 HEAD = 4096
 MAX_LINE = 120
 _ZIP, _GZIP, _NUMPY = b"PK\x03\x04", b"\x1f\x8b", b"\x93NUMPY"
+_PROTOCOLS = {bytes([0x80, number]) for number in range(2, pickle.HIGHEST_PROTOCOL + 1)}
+"""First bytes of a pickle of protocol 2 and later; older ones have none of their own."""
 _PICKLES = (".pkl", ".pickle", ".joblib")
-_TENSORS = ("torch.", "torch._utils.", "torch.storage.", "collections.OrderedDict")
-"""Starts of the names in the pickle of a file that holds only tensors."""
+_TENSORS = re.compile(
+    r"collections\.OrderedDict|torch\.(storage\.)?\w+Storage|torch\._(utils|tensor)\._rebuild_\w+"
+    r"|torch\.(Size|device|bool|b?float\w*|u?int\w*|complex\w*)"
+)
+"""Names in the pickle of a file that holds only tensors; others of torch run code."""
 _UNOPENED = (
     "raystp opens no pickle, which can run code: save weights as safetensors and features as h5, where you trust it"
 )
@@ -43,7 +49,7 @@ def report_of_other(path: StoragePath) -> Inspection | None:
         return _archive(path)
     if head.startswith(_NUMPY):
         return _array(path, head)
-    if (head[:1] == b"\x80" and head[1] <= pickle.HIGHEST_PROTOCOL) or path.name.endswith(_PICKLES):
+    if head[:2] in _PROTOCOLS or path.name.endswith(_PICKLES):
         return Inspection(str(path), "pickle", problem=_UNOPENED, facts={"bytes": path.size()})
     if head.startswith(_GZIP):
         problem = "raystp reads tables and matrices in gzip alone; unpack others"
@@ -76,7 +82,7 @@ def _pytorch(path: StoragePath, content: bytes, entries: int) -> Inspection:
     except Exception as error:  # noqa: BLE001 -- pickletools raises many kinds for damaged bytes
         problem = f"its pickle is damaged or too large ({type(error).__name__}). {_UNOPENED}"
         return Inspection(str(path), kind, problem=problem, facts=facts)
-    others = [name for name in named if not name.startswith(_TENSORS)]
+    others = [name for name in named if not _TENSORS.fullmatch(name)]
     if others:
         return Inspection(str(path), kind, problem=f"its pickle names {some(others)}. {_UNOPENED}", facts=facts)
     if not path.name.endswith(PICKLE_SUFFIXES):

@@ -55,7 +55,8 @@ class TrainRun(TrackedRun, SlideRun):
     """With `tiles`: processes per worker that read pixels; 0 reads in threads of the worker."""
 
     gather: bool = False
-    """Split each batch over the workers and gather its embeddings; by default each worker gets whole batches."""
+    """Split each batch over the workers and gather its embeddings; by default each worker gets whole batches. On cases,
+    a batch of all training cases is lowered so that it divides among the workers, which changes the result."""
 
     memory_gb: float = Field(default=8.0, ge=0)
     """With `targets: cases`: gigabytes of features that each worker keeps; the rest is read again in every epoch."""

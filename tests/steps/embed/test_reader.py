@@ -61,3 +61,8 @@ def test_a_training_from_pixels_refuses_a_slide_that_was_replaced_after_tiling(
     Image.new("RGB", (160, 192), (9, 9, 9)).save(path)
     with pytest.raises(SlideError, match=r"slide 'A' .* was replaced after it was tiled: run `raystp tile` again"):
         read()
+    path.unlink()
+    with pytest.raises(
+        SlideError, match=r"slide 'A' .*A\.png\) is not there: make it readable on this machine, or run"
+    ):
+        read()

@@ -113,6 +113,13 @@ class Trap:
         return os.system, ("touch unpickled",)
 
 
+class Loader:
+    """What would download and run code of others if it were unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return torch.hub.load, ("owner/name", "model")
+
+
 def torch_file(value: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
@@ -172,6 +179,8 @@ def _write(folder: Path, name: str, content: Any) -> str:
         ("w.pt", torch_file({"w": torch.ones(2)}), PYTORCH, ""),
         ("w.pt", torch_file(np.ones(2)), PYTORCH, "raystp opens no pickle"),
         ("w.pt", torch_file(Trap()), PYTORCH, "its pickle names 'posix.system'. raystp opens no pickle"),
+        ("w.pt", torch_file(Loader()), PYTORCH, "its pickle names 'torch.hub.load'. raystp opens no pickle"),
+        ("high.dat", b"\x80", "file of an unknown kind", "is not a slide"),
         ("genes.pkl", pickle.dumps(Trap()), "pickle", "raystp opens no pickle"),
         ("old.pt", pickle.dumps({"w": 1}), "pickle", "raystp opens no pickle"),
         ("a.npy", npy(np.ones((2, 3))), "NumPy array", "as embeddings of genes alone (text.table of train)"),
@@ -221,6 +230,8 @@ def test_a_job_folder_of_trident_is_named_with_its_encoders_and_tiles(tmp_path: 
 
 def test_a_folder_of_slides_may_hold_other_files(tmp_path: Path) -> None:
     _write(tmp_path, "S1.h5", {"features": np.ones((4, 3)), "coords": np.ones((4, 2))})
+    (tmp_path / "sub.h5").mkdir()
+    assert inspect_item(str(tmp_path), "/none").kind.startswith("folder of HDF5 files")
     (tmp_path / "S1.svs").write_bytes(b"II")
     assert inspect_item(str(tmp_path), "/none").kind == "folder of slides"
 

@@ -31,7 +31,7 @@ GENE_MEAN, RIDGE, KNN = "gene mean", "ridge on mean features", "kNN on mean feat
 NOTES = {
     GENE_MEAN: "predicts the training mean for every case",
     RIDGE: "uses the mean features over all tiles of a case",
-    KNN: "is the mean label of the training cases with the nearest mean features; their number is chosen among them",
+    KNN: "is the mean label of the training cases with the nearest mean features; k is chosen among several patients",
 }
 FOLDS = 5
 FEWEST_TRAINING_CASES = 2

@@ -51,7 +51,8 @@ def run(step: str, **fields: Any) -> StepResult | str:
 def tile_slides(slides: str | Path, **fields: Any) -> StepResult:
     """Place tiles on slides: on a grid over their tissue, or around measured `spots`.
 
-    `slides` is a slide table. `tile_um` is a tile's side in um of tissue (112), `tile_px` in px as it is read (224).
+    `slides` is a folder, a glob or a slide table. `tile_um` is a tile's side in um of tissue (112), `tile_px` in px as
+    it is read (224).
 
     Raises:
         ConfigError: the table or a field is not valid. A slide that fails is a row of `failures`.

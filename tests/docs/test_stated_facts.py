@@ -10,7 +10,8 @@ import pytest
 
 from raystp import tables
 from raystp.artifacts import SCHEMA_VERSION, Manifest
-from raystp.cli.commands import STEPS
+from raystp.cli.arguments import keys_of
+from raystp.cli.commands import CHORES, STEPS, config_of
 from raystp.encoders.catalogue import catalogue
 from raystp.index.description import IndexDescription
 from raystp.index.reference import ROWS
@@ -29,6 +30,16 @@ MADE = [
     tables.neighbours(2),
     ROWS,
 ]
+
+
+PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").glob("*.md"))]
+FIELD = re.compile(r"`([a-z]\w*(?:\.[a-z]\w*)+)(?:[:=][^`]*)?`")
+"""A dotted name in a page, with or without a value."""
+NO_FIELD = re.compile(
+    r"(?:notes|raystp|rs|result)\.\w+"  # keys of manifests and tables, and names of Python
+    r"|.*\.(?:py|csv|txt|md|yaml|json|html|conf|db|parquet|safetensors)"
+    r"|without\.section"  # a column of the index, which the user chooses
+)
 
 
 def _name(schema: pa.Schema) -> str:
@@ -87,3 +98,12 @@ def test_every_package_of_the_layers_is_described() -> None:
     layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
     packages = [name for layer in layers for name in layer.split(" | ")]
     assert [name for name in packages if f"`{name}/`" not in page and f"`{name}.py`" not in page] == []
+
+
+def test_every_dotted_field_on_the_pages_is_one_of_a_config() -> None:
+    of_step = {step: keys_of(step, config_of(step)) for step in (*STEPS, *CHORES)}
+    fields = {name for step, keys in of_step.items() for key in keys for name in (key, f"{step}.{key}")}
+    parts = {field.rpartition(".")[0] for field in fields}
+    named = {(page.name, name) for page in PAGES for name in FIELD.findall(page.read_text())}
+    assert ("methods.md", "fit.encoder_lr") in named
+    assert sorted(one for one in named if one[1] not in fields | parts and not NO_FIELD.fullmatch(one[1])) == []

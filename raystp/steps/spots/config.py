@@ -14,7 +14,7 @@ class SpotsConfig(StepConfig[RunConfig]):
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root"})
 
     slides: Annotated[str, Location("demo")]
-    """The slide table, a CSV; rows with `layout` and `counts` are measured sections. `demo/<name>`: that of a demo."""
+    """The slide table; rows with `layout` and `counts` are measured sections. `demo/<name>`: that of a demo."""
 
     root: Annotated[str | None, Location()] = None
     """Folder or URI that the table's relative paths start from. The default is the table's own folder."""

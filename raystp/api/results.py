@@ -91,7 +91,8 @@ class StepResult:
         parts = self._tables_in(chosen) if chosen else []
         if parts:
             return pd.concat([_read(path / chosen / part) for part in parts], ignore_index=True)
-        msg = f"{path} has no table {chosen!r}; it has {some(self.tables, 20) or 'none'}"
+        what = f"no table {chosen!r}" if chosen else "no main table: name one"
+        msg = f"{path} has {what}; it has {some(self.tables, 20) or 'none'}"
         raise ArtifactError(msg)
 
     def anndata(self, slide: str) -> ad.AnnData:

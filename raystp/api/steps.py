@@ -16,6 +16,7 @@ import raystp.steps
 from raystp.api.results import StepResult
 from raystp.artifacts import Artifact
 from raystp.errors import ConfigError
+from raystp.steps.printed import Printed
 
 Reference = str | Path | StepResult
 """`<step>/<name>`, a path or URI, or a result."""
@@ -25,7 +26,7 @@ OF_RUN = ("store", "address")
 
 
 def run(step: str, **fields: Any) -> StepResult | str:
-    """Run a step by its name; return its artifact, or a sentence for a step without one.
+    """Run a step by its name; return its artifact, or what the command prints for a step without one.
 
     Raises:
         ConfigError: an unknown step or field, or a wrong value; the message has all faults.
@@ -44,8 +45,10 @@ def run(step: str, **fields: Any) -> StepResult | str:
     values: dict[str, Any] = {name: _plain(value) for name, value in fields.items() if value is not None}
     for_run = {name: values.pop(name) for name in OF_RUN if name in values}
     values["run"] = {**values.get("run", {}), **for_run}
-    result: Artifact | str = module.run(module.CONFIG.of(values, f"{step}(...)"))
-    return StepResult(result) if isinstance(result, Artifact) else result
+    result: Artifact | Printed | str = module.run(module.CONFIG.of(values, f"{step}(...)"))
+    if isinstance(result, Artifact):
+        return StepResult(result)
+    return result.text if isinstance(result, Printed) else result
 
 
 def tile_slides(slides: str | Path, **fields: Any) -> StepResult:
@@ -87,7 +90,7 @@ def train_model(
     *,
     embeddings: Reference | Sequence[Reference],
     spots: Reference | None = None,
-    test: Sequence[str] = (),
+    test: str | Sequence[str] = (),
     **fields: Any,
 ) -> StepResult:
     """Train a model on measured spots: `bleep`, `ridge`, `genequery` ...; `test` are held-out patients or sections.
@@ -100,13 +103,13 @@ def train_model(
 
     Examples:
         >>> model = rs.train_model(
-        ...     "ridge", spots="spots/smoke", embeddings="embed/smoke", test=["patient-C"], panel={"variable": 20},
+        ...     "ridge", spots="spots/smoke", embeddings="embed/smoke", test="patient-C", panel={"variable": 20},
         ...     name="example", store=store, run={"tracking": "none"},
         ... )
         >>> model.manifest.rows["genes"]
         20
     """
-    split = {**(fields.pop("split", None) or {}), **({"test": list(test)} if test else {})}
+    split = {**(fields.pop("split", None) or {}), **({"test": _listed(test)} if test else {})}
     return _artifact("train", model=method, embeddings=embeddings, spots=spots, split=split, **fields)
 
 
@@ -151,7 +154,9 @@ def impute_expression(
     return _artifact("impute", embeddings=embeddings, model=model, index=index, **fields)
 
 
-def evaluate_predictions(predictions: Sequence[Reference], *, spots: Reference, **fields: Any) -> StepResult:
+def evaluate_predictions(
+    predictions: Reference | Sequence[Reference], *, spots: Reference, **fields: Any
+) -> StepResult:
     """Score predictions on the same measured spots: PCC, MSE and more, with controls and a permutation null.
 
     `permutations` is the number of permuted trainings (0 for none). The report is `report.html` in the artifact.
@@ -167,14 +172,14 @@ def evaluate_predictions(predictions: Sequence[Reference], *, spots: Reference, 
         >>> "PCC" in set(scored.table()["metric"])
         True
     """
-    return _artifact("evaluate", predictions=list(predictions), spots=spots, **fields)
+    return _artifact("evaluate", predictions=_listed(predictions), spots=spots, **fields)
 
 
 def predict_slides(
     slides: str | Path,
     *,
     model: Reference,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     out: str | Path | None = None,
     **fields: Any,
 ) -> StepResult:
@@ -192,13 +197,18 @@ def predict_slides(
         >>> predicted.table()[["slide", "encoder"]].values.tolist()
         [['unmeasured', 'tiny']]
     """
-    return _artifact("predict", slides=slides, model=model, genes=genes and list(genes), out=out, **fields)
+    return _artifact("predict", slides=slides, model=model, genes=None if genes is None else _listed(genes), out=out, **fields)
 
 
 def _artifact(step: str, **fields: Any) -> StepResult:
     result = run(step, **fields)
     assert isinstance(result, StepResult)  # of these steps
     return result
+
+
+def _listed(given: Reference | Sequence[Reference]) -> list[Reference]:
+    """Return a list of what is given; a single text is one name, not its letters."""
+    return [given] if isinstance(given, str | Path | StepResult) else list(given)
 
 
 def _plain(value: Any) -> Any:

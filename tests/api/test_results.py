@@ -65,3 +65,17 @@ def test_an_unknown_step_or_field_is_refused_with_the_known_ones() -> None:
 def test_paths_results_and_parts_are_fields(result: rs.StepResult, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is an artifact of the 'predict' step; give one of the 'tile' step"):
         rs.embed_tiles(result, encoder={"name": "tiny"}, store=tmp_path / "store", run={"threads": 2})
+
+
+def test_a_command_without_an_artifact_returns_its_text(result: rs.StepResult) -> None:
+    text = rs.run("inspect", item=result.path)
+    assert isinstance(text, str)
+    assert "predict/toy" in text
+
+
+def test_a_step_without_a_main_table_asks_for_a_name(tmp_path: Path) -> None:
+    path = StoragePath.of(tmp_path / "store" / "spots" / "toy-0123456789ab")
+    ArtifactWriter(path, "spots", "toy", "0123456789ab", {}, {}).finish({"sections": 0}, [], {})
+    (path / "bins.csv").write_bytes(b"slide\nS1\n")
+    with pytest.raises(ArtifactError, match="has no main table: name one; it has 'bins'"):
+        rs.open_artifact("spots/toy", store=tmp_path / "store").table()

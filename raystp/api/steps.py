@@ -197,7 +197,9 @@ def predict_slides(
         >>> predicted.table()[["slide", "encoder"]].values.tolist()
         [['unmeasured', 'tiny']]
     """
-    return _artifact("predict", slides=slides, model=model, genes=None if genes is None else _listed(genes), out=out, **fields)
+    return _artifact(
+        "predict", slides=slides, model=model, genes=None if genes is None else _listed(genes), out=out, **fields
+    )
 
 
 def _artifact(step: str, **fields: Any) -> StepResult:

@@ -84,7 +84,8 @@ class ImputeConfig(StepConfig[ImputeRun]):
     """Genes to predict. The default is the model's panel."""
 
     spread: bool = False
-    """Add a layer `spread`: each gene's weighted standard deviation among the neighbours. It needs an index."""
+    """Add a layer `spread`: each gene's weighted standard deviation among the neighbours. A model without an index
+    has none."""
 
     output: Literal["dense", "neighbours"] = "dense"
     """Store the expression of every gene, or only neighbours and weights: 300 bytes a tile, from which

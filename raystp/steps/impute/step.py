@@ -12,7 +12,7 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import cluster_cpus, session
 from raystp.cluster.streams.shard_pool import open_pool
 from raystp.cluster.streams.slides import SlideResources, map_slides
-from raystp.errors import ConfigError, ModelError, some
+from raystp.errors import ConfigError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.embeddings.join import input_roles
 from raystp.impute.hashed_names import stored_names, stored_values
@@ -22,6 +22,7 @@ from raystp.index.remote import RemoteIndex, open_shard_group
 from raystp.models.methods import METHODS
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import open_embeddings_for
+from raystp.steps.impute.checks import check_fields, check_index, check_neighbours
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.impute.work import PredictOptions, SlideTask
 from raystp.steps.train.retrieval import Retrieval
@@ -51,11 +52,11 @@ def run(config: ImputeConfig) -> Artifact:
     if index is None and METHODS[kind].needs_index:
         msg = f"{model.path} is a {kind} model, which needs a reference index: run `raystp index`, then set `index`"
         raise ConfigError(msg)
-    _check_index(model, index)
-    _check_genes(config, meta["genes"])
-    _check_neighbours(neighbours, embeddings, index)
-    retrieval = _retrieval(config, meta)
-    calibrate = _calibrates(config, meta, retrieval)
+    check_index(model, index)
+    retrieval, calibrate = check_fields(config, meta)
+    if "calibration" in meta and not calibrate and config.calibrate is None:
+        logger.warning("impute: not calibrated: k, weights or temperature differ from those of the calibration")
+    check_neighbours(neighbours, embeddings, index)
     protocol = protocol_of(config.protocol or meta["protocol"])
     lost = _named_failures(config, embeddings)
     selection = _select(config, embeddings, meta, index, protocol=protocol, lost=lost)
@@ -140,38 +141,6 @@ def _named_failures(config: ImputeConfig, embeddings: Artifact) -> dict[str, str
     if failed:
         logger.warning(f"impute: {some(sorted(failed))} not predicted: they failed in an earlier step")
     return {}
-
-
-def _retrieval(config: ImputeConfig, meta: Mapping[str, Any]) -> Retrieval:
-    """Return the model's own retrieval, with what the config sets; raises ConfigError for a contradiction."""
-    own = Retrieval.of(meta.get("retrieval", {}))
-    chosen = own.changed(k=config.k, weights=config.weights, temperature=config.temperature)
-    try:
-        everyone = chosen.neighbours is None
-    except ModelError as error:
-        raise ConfigError(str(error)) from None
-    if everyone and (config.output == "neighbours" or config.neighbours):
-        msg = "the model's own retrieval is k=all, which has no list of neighbours to store or read: set k to a number"
-        raise ConfigError(msg)
-    return chosen
-
-
-def _calibrates(config: ImputeConfig, meta: Mapping[str, Any], retrieval: Retrieval) -> bool:
-    """Return whether predictions are calibrated; raises ConfigError where that is asked for and impossible."""
-    own = Retrieval.of(meta.get("retrieval", {}))
-    possible, fits = "calibration" in meta, retrieval.averages_as(own)
-    if config.calibrate and not (possible and fits):
-        if possible:
-            msg = (
-                f"calibrate: the model was calibrated for k={own.k}, weights={own.weights}, temperature="
-                f"{own.temperature}; leave these as they are, or set calibrate=false"
-            )
-        else:
-            msg = "calibrate: the model has no calibration: train it with retrieval.calibrate=true and a validation"
-        raise ConfigError(msg)
-    if possible and not fits and config.calibrate is None:
-        logger.warning("impute: not calibrated: k, weights or temperature differ from those of the calibration")
-    return possible and fits and config.calibrate is not False
 
 
 def _options(
@@ -260,38 +229,3 @@ def _with_remote_index(task: SlideTask, config: ImputeConfig) -> Iterator[SlideT
 
 def _resources(config: ImputeConfig) -> SlideResources:
     return SlideResources(config.run.processes or max(1, cluster_cpus() // 2), config.run.cpus_per_process)
-
-
-def _check_index(model: Artifact, index: Artifact | None) -> None:
-    """Raise for an index of another model; the index's files are checked when it is opened."""
-    if index is not None and index.manifest.notes["model"] != model.manifest.folder:
-        msg = (
-            f"the index {index.path} was made with model {index.manifest.notes['model']}, not with "
-            f"{model.manifest.folder}: run `raystp index` with this model"
-        )
-        raise ModelError(msg)
-
-
-def _check_genes(config: ImputeConfig, known: list[str]) -> None:
-    unknown = sorted(set(config.genes or ()) - set(known))
-    if unknown or (config.genes is not None and len(set(config.genes)) != len(config.genes)):
-        problem = f"unknown genes {some(unknown)}" if unknown else "a gene is named twice"
-        msg = f"genes: {problem}; the model has {len(known)} genes, such as {', '.join(known[:5])}"
-        raise ConfigError(msg)
-
-
-def _check_neighbours(neighbours: Artifact | None, embeddings: Artifact, index: Artifact | None) -> None:
-    """Raise unless the stored neighbours were searched for these embeddings in this index."""
-    if neighbours is None:
-        return
-    if neighbours.manifest.notes.get("output") != "neighbours":
-        msg = f"neighbours: {neighbours.path} has no neighbours: run `raystp impute --set output=neighbours` first"
-        raise ConfigError(msg)
-    for role, artifact in [*input_roles("embeddings", embeddings).items(), ("index", index)]:
-        used = neighbours.manifest.inputs.get(role)
-        if artifact is None or used != artifact.manifest.folder:
-            msg = (
-                f"neighbours: {neighbours.path} was made with {role} {used}, not with "
-                f"{artifact.manifest.folder if artifact else 'none'}: set `{role}` to the same"
-            )
-            raise ConfigError(msg)

@@ -29,7 +29,7 @@ _TENSORS = re.compile(
     r"collections\.OrderedDict|torch\.(storage\.)?\w+Storage|torch\._(utils|tensor)\._rebuild_\w+"
     r"|torch\.(Size|device|bool|b?float\w*|u?int\w*|complex\w*)"
 )
-"""Names in the pickle of a file that holds only tensors; others of torch run code."""
+"""Names in the pickle of a file that holds only tensors; others of torch may run code."""
 _UNOPENED = (
     "raystp opens no pickle, which can run code: save weights as safetensors and features as h5, where you trust it"
 )

@@ -19,6 +19,7 @@ from raystp.planned import plan_only
 from raystp.steps.embed import step as embed
 from raystp.steps.embedding_source import tokens_of
 from raystp.steps.impute import step as impute
+from raystp.steps.impute.checks import check_fields
 from raystp.steps.predict.config import PredictConfig
 from raystp.steps.predict.model import PredictModel, open_model
 from raystp.steps.predict.results import (
@@ -71,19 +72,20 @@ def plan(config: PredictConfig) -> Iterator[str]:
 def _check(config: PredictConfig, model: PredictModel) -> None:
     """Raise ConfigError, before any slide is read, for a field that a later part would refuse.
 
-    These are the fields of each step, and genes that the model does not predict.
+    These are the fields of each step, genes that the model does not predict, and a retrieval that it cannot do.
     """
     config.of_step(tile, config.tile, {"slides": config.slides})
     config.of_step(embed, config.embed, {"tiles": "tile/planned"})
     decided = {"embeddings": "embed/planned", "model": "train/planned", "protocol": config.protocol}
     index = None if model.artifacts.index is None else "index/planned"
-    config.of_step(impute, config.impute, {**decided, "index": index})
+    planned = config.of_step(impute, config.impute, {**decided, "index": index, "genes": config.genes})
     if config.protocol is not None:
         protocol_of(config.protocol)
     genes: list[str] = model.meta["genes"]
     if unknown := sorted(set(config.genes or ()) - set(genes)):
         msg = f"genes: {model.name} does not predict {some(unknown)}; it has {len(genes)} genes, {some(genes)}"
         raise ConfigError(msg)
+    check_fields(planned, model.meta)
 
 
 def _parts(config: PredictConfig, model: PredictModel) -> PredictParts:

@@ -25,7 +25,7 @@ from raystp.steps.plan.sample import SlideCost, choose, kind_of, measure
 from raystp.steps.plan.text import plan_text
 from raystp.steps.plan.totals import Total, total
 from raystp.steps.printed import Printed
-from raystp.steps.run.step import pipeline_values
+from raystp.steps.run.step import pipeline_values, rows_of
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.tile.config import TileConfig
 from raystp.storage import StoragePath
@@ -55,12 +55,14 @@ def run(config: PlanConfig) -> Printed:
 def make_plan(config: PlanConfig) -> dict[str, Any]:
     """Return the plan as plain JSON values. Raises ConfigError for an invalid pipeline, table or price."""
     prices = _prices(config.prices)
-    values = pipeline_values(config)
+    rows = rows_of(config)
+    values = pipeline_values(config, rows)
     steps = planned_steps(PipelineConfig.of(values, "raystp plan"))
     spots = next((one for one in steps if isinstance(one, SpotsConfig)), None)
     tiles = {one.name: one for one in steps if isinstance(one, TileConfig)}
     first = next(iter(tiles.values()))
-    rows = read_slide_table(first.slides, first.root, config.run.store)
+    if (first.slides, first.root) != (config.slides, config.root):
+        rows = read_slide_table(first.slides, first.root, config.run.store)
     chosen = choose(rows, config.sample, config.seed)
     sizes = Counter(kind_of(row) for row in rows)
     is_remote = not StoragePath.of(config.run.store).is_local

@@ -29,24 +29,28 @@ Values = dict[str, Any]
 
 def run(config: RunCommandConfig) -> Artifact:
     """Run the pipeline that the flags stand for."""
-    return pipeline.run(PipelineConfig.of(pipeline_values(config), "raystp run"))
+    return pipeline.run(PipelineConfig.of(pipeline_values(config, rows_of(config)), "raystp run"))
 
 
 def dry_run(config: RunCommandConfig) -> Printed:
     """Print the pipeline's config as YAML; nothing is run."""
-    values = pipeline_values(config)
+    values = pipeline_values(config, rows_of(config))
     planned_steps(PipelineConfig.of(values, "raystp run"))
     head = "# `raystp pipeline --config FILE` with this file does what this command does.\n"
     return Printed(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
-def pipeline_values(config: RunCommandConfig) -> Values:
+def rows_of(config: RunCommandConfig) -> list[SlideRow]:
+    """Return the slides that are given. Raises ConfigError for an invalid table."""
+    return read_slide_table(config.slides, config.root, config.run.store)
+
+
+def pipeline_values(config: RunCommandConfig, rows: Sequence[SlideRow]) -> Values:
     """Return the pipeline's config as plain values, without defaults.
 
-    Raises ConfigError for an invalid table, and for measured sections that cannot be divided.
+    Raises ConfigError for measured sections that cannot be divided.
     """
     given = {name: getattr(config, name) for name in config.model_fields_set if name in PipelineConfig.model_fields}
-    rows = read_slide_table(config.slides, config.root, config.run.store)
     measured = [row for row in rows if row.layout]
     values: Values = {"name": config.name, "slides": config.slides}
     from_root = {} if config.root is None else {"root": config.root}

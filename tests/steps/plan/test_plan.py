@@ -151,6 +151,12 @@ def test_spatial_tokens_count_among_the_bytes_that_are_written(tmp_path: Path) -
     assert kept["written"]["value"] - plain["written"]["value"] == plain["tiles"]["value"] * grid.values * 2
 
 
+def test_a_warning_about_the_slides_is_given_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _slide(tmp_path / "a.tif", 4)
+    _plan(tmp_path)
+    assert sum("1 of 1 slides have no `patient`" in one.message for one in caplog.records) == 1
+
+
 def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _slide(tmp_path / "a.tif", 4)
     shutil.copy(tmp_path / "a.tif", tmp_path / "b.tif")

@@ -11,7 +11,7 @@ from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.chain import planned_steps
 from raystp.steps.pipeline.config import PipelineConfig
 from raystp.steps.run import step as run
-from raystp.steps.run.step import pipeline_values
+from raystp.steps.run.step import pipeline_values, rows_of
 
 HEADER = "slide,path,patient,layout,counts\n"
 
@@ -22,7 +22,8 @@ def _table(folder: Path, *rows: str) -> str:
 
 
 def _values(slides: str, **fields: Any) -> dict[str, Any]:
-    return pipeline_values(run.CONFIG.of({"slides": slides, **fields}))
+    config = run.CONFIG.of({"slides": slides, **fields})
+    return pipeline_values(config, rows_of(config))
 
 
 @pytest.fixture
@@ -100,8 +101,8 @@ def test_a_model_for_slides_without_measured_sections_is_refused(tmp_path: Path)
 def test_the_printed_pipeline_is_the_one_that_is_run(cohort: str, tmp_path: Path) -> None:
     config = run.CONFIG.of({"slides": cohort, "encoder": "uni_v2", "name": "007", "evaluate": {"permutations": 2}})
     (tmp_path / "p.yaml").write_text(run.dry_run(config).text)
-    assert PipelineConfig.load(tmp_path / "p.yaml") == PipelineConfig.of(pipeline_values(config))
-    assert yaml.safe_load((tmp_path / "p.yaml").read_text()) == pipeline_values(config)
+    assert PipelineConfig.load(tmp_path / "p.yaml") == PipelineConfig.of(pipeline_values(config, rows_of(config)))
+    assert yaml.safe_load((tmp_path / "p.yaml").read_text()) == pipeline_values(config, rows_of(config))
     with pytest.raises(ConfigError, match="tile_ums: there is no such field"):
         run.dry_run(config.model_copy(update={"tile": {"tile_ums": 3}}))
 

@@ -99,7 +99,8 @@ def encoder(config: EncoderConfig, store: str) -> list[Finding]:
     if card.gated and huggingface_hub.get_token() is None:
         advice = f"accept its terms at {terms}, then `hf auth login`; or give encoder.weights=FILE"
         return [Finding("encoder", "error", f"{text}, is gated, and no token is set", advice)]
-    advice = f"`raystp doctor --gated` asks for access to {terms}; or give encoder.weights=FILE"
+    advice = f"`raystp doctor --gated` asks for access to {terms}" if card.gated else "that needs a network"
+    advice += "; or give encoder.weights=FILE"
     return [Finding("encoder", "warning", f"{text}: it is downloaded at first use", advice)]
 
 

@@ -147,7 +147,11 @@ def test_weights_in_the_cache_are_named(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ({"name": "tiny"}, "ok", "tiny: seed:0"),
         ({"name": "uni_v2"}, "error", "uni_v2 is not in the hub's cache, is gated, and no token is set: accept its"),
-        ({"name": "resnet50"}, "warning", "resnet50 is not in the hub's cache: it is downloaded at first use: that needs a network"),
+        (
+            {"name": "resnet50"},
+            "warning",
+            "resnet50 is not in the hub's cache: it is downloaded at first use: that needs a network",
+        ),
         ({"name": "ctranspath"}, "error", "ctranspath is on no hub: give encoder.weights=FILE"),
         ({"name": "uni_v2", "weights": "/none/w.safetensors"}, "error", "cannot read /none/w.safetensors: "),
         (

@@ -97,7 +97,7 @@ def find_slides(text: str, *, store: str) -> FoundSlides:
     names = _once_each(base, scanned or names)
     if not names:
         kind = "glob matches" if found is not None else "folder has"
-        others = sorted({Path(name).suffix.lower() or name for name in listed})
+        others = sorted({Path(name).suffix.lower() or Path(name).name for name in listed})
         has = f"; its {len(listed)} files are {', '.join(others[:8])}" if listed else ""
         msg = f"slides: the {kind} no slide file, {StoragePath.of(text)}{has}; slides are {', '.join(SUFFIXES)}"
         raise ConfigError(msg)

@@ -126,7 +126,8 @@ def _with_retrieval(config: IndexConfig, meta: Mapping[str, Any]) -> tuple[Index
 def _log(config: IndexConfig, description: IndexDescription, sections: Sequence[EmbeddedSection]) -> None:
     rows = sum(len(section.spots) for section in sections)
     names, shards = some([section.section for section in sections]), len(description["shards"])
-    logger.info(f"index: {rows} spots of {names} in {shards} shards, {config.metric}; {description['why']}")
+    what = f"{rows} spots of {names}" if config.cases is None else f"{rows} cases"
+    logger.info(f"index: {what} in {shards} shards, {config.metric}; {description['why']}")
     if description.get("sentence") and description["kind"] != "exact":
         logger.info(f"  {description['sentence']}")
 

@@ -16,11 +16,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.job_cluster import Cluster, running
+
 
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster that accepts jobs, beside the test session's Ray."""
+    with running(tmp_path_factory.mktemp("home"), free_port) as one:
+        yield one
 
 
 @dataclass

@@ -1,18 +1,8 @@
 """`ray job submit` on a real cluster with a token: every step and the pipeline as jobs, and their messages."""
 
-import contextlib
 import importlib
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,111 +14,12 @@ from raystp.models.store import load_model
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.tile import step as tile
 from raystp.storage import StoragePath
-from tests.cluster.conftest import free_port
+from tests.cluster.job_cluster import Cluster, refused, summary_of
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
-RAY = Path(sys.executable).parent / "ray"
 STEPS = ("spots", "tile", "embed", "train", "index", "impute", "evaluate")
-REMOVED_VARIABLES = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "PYTHONPATH")
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A head with a dashboard, and the environment of a user who may submit to it."""
-
-    address: str
-    environment: dict[str, str]
-
-    def ray(self, *words: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        environment = {**self.environment, **changed}
-        command = [str(RAY), *words]
-        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-
-    def submit(self, *words: str, job: str | None = None, wait: bool = True) -> subprocess.CompletedProcess[str]:
-        flags = ["--address", self.address, "--working-dir", "."]
-        flags += ["--submission-id", job] if job else []
-        flags += [] if wait else ["--no-wait"]
-        return self.ray("job", "submit", *flags, "--", "python", *words)
-
-
-def _summary(output: str) -> dict[str, object]:
-    """Return the step's summary from the output of the submitting command."""
-    lines = [line for line in output.splitlines() if line.startswith('{"step": ')]
-    values: dict[str, object] = json.loads(lines[-1])
-    return values
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A separate cluster with a token, beside the test session's Ray."""
-    home = tmp_path_factory.mktemp("home")
-    scratch = Path("/tmp") / f"rs-{os.getpid()}"  # short: a Unix socket's path is limited to 107 bytes
-    port, dashboard = free_port(), free_port()
-    inherited = {name: value for name, value in os.environ.items() if name not in REMOVED_VARIABLES}
-    environment = {
-        **inherited,
-        "HOME": str(home),
-        "RAY_AUTH_MODE": "token",
-        "PATH": f"{RAY.parent}:{inherited['PATH']}",
-    }
-    one = Cluster(f"http://127.0.0.1:{dashboard}", environment)
-    assert one.ray("get-auth-token", "--generate").returncode == 0
-    words = ["start", "--head", "--block", "--num-cpus=4", f"--port={port}", f"--dashboard-port={dashboard}"]
-    words += ["--node-ip-address=127.0.0.1", "--include-dashboard=true", "--disable-usage-stats"]
-    words += [f"--dashboard-agent-listen-port={free_port()}"]  # the default may be the session's own
-    words += [f"--temp-dir={scratch}", f"--object-store-memory={300 << 20}"]
-    head = subprocess.Popen(
-        [str(RAY), *words],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        _wait(one.address, head)
-        _wait_for_job_agent(one)
-        yield one
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(head.pid, signal.SIGKILL)
-        head.wait()
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _wait(address: str, head: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            urllib.request.urlopen(f"{address}/api/version", timeout=2)
-            return
-        if _refused(address):
-            return
-        assert head.poll() is None
-        time.sleep(0.25)
-    raise AssertionError(address)
-
-
-def _wait_for_job_agent(one: Cluster) -> None:
-    """Submit an empty job until the agent that accepts jobs is up."""
-    for _ in range(30):
-        done = one.ray("job", "submit", "--address", one.address, "--", "python", "-c", "pass")
-        if done.returncode == 0:
-            return
-        assert "No available agent" in done.stderr, done.stderr
-        time.sleep(1)
-    raise AssertionError(done.stderr)
-
-
-def _refused(address: str) -> bool:
-    """Return whether the dashboard responds with 401."""
-    try:
-        urllib.request.urlopen(f"{address}/api/jobs/", timeout=2)
-    except urllib.error.HTTPError as error:
-        return error.code == 401
-    except OSError:
-        return False
-    return False
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +45,7 @@ def submitted(cluster: Cluster, cohort: Path, tmp_path_factory: pytest.TempPathF
     for step in STEPS:
         done = cluster.submit(f"jobs/{step}.py", *_words(step, store, cohort))
         assert done.returncode == 0, done.stdout + done.stderr
-        summary = _summary(done.stdout)
+        summary = summary_of(done.stdout)
         assert (summary["step"], summary["status"], summary["exit"]) == (step, "done", 0)
         assert str(summary["artifact"]).startswith(f"{store}/{step}/smoke-")
     return store
@@ -201,7 +92,7 @@ def test_a_job_without_the_token_is_refused(cluster: Cluster, tmp_path: Path) ->
     assert done.returncode != 0
     assert "in\n" not in done.stdout
     assert "token" in (done.stdout + done.stderr).lower()
-    assert _refused(cluster.address)
+    assert refused(cluster.address)
 
 
 def test_tile_as_a_job_gives_the_same_tables_as_locally(
@@ -212,7 +103,7 @@ def test_tile_as_a_job_gives_the_same_tables_as_locally(
     words = _words("tile", store, cohort)
     done = cluster.submit("jobs/tile.py", *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    summary = _summary(done.stdout)
+    summary = summary_of(done.stdout)
     assert (summary["step"], summary["status"], summary["exit"]) == ("tile", "done", 0)
     (store / "tile").rename(tmp_path / "submitted")
     config, *overrides = words[1::2]
@@ -238,7 +129,7 @@ def test_a_killed_pipeline_submitted_again_repeats_no_finished_step(
     early = {path: path.stat().st_mtime_ns for path in [*done, *store.glob("spots/*/manifest.json")]}
     again = cluster.submit(*words, job="second")
     assert again.returncode == 0, again.stdout + again.stderr
-    summary = _summary(again.stdout)
+    summary = summary_of(again.stdout)
     assert (summary["status"], summary["exit"], summary["failures"]) == ("done", 0, 0)
     assert {path: path.stat().st_mtime_ns for path in early} == early
     config, *overrides = _words("pipeline", tmp_path / "local", cohort)[1::2]
@@ -267,5 +158,5 @@ def test_a_job_that_cannot_run_fails_with_a_message(cluster: Cluster, words: lis
     lines = done.stdout.splitlines()
     assert any(line.startswith(message) for line in lines), done.stdout
     assert "Traceback" not in done.stdout
-    summary = _summary(done.stdout)
+    summary = summary_of(done.stdout)
     assert (summary["status"], summary["exit"]) == ("failed", 1)

@@ -12,6 +12,7 @@ or URI of the artifact's folder.
 import datetime as dt
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -80,6 +81,10 @@ class Artifact:
         tables.check(file.read_schema(), schema, str(file))
         return file.read_table(columns)
 
+    def noted(self, note: str) -> StoragePath:
+        """Return the folder of another artifact that one of its notes names, as `note_of` wrote it."""
+        return self.path.parent.parent / note if re.fullmatch(r"[^/:]+/[^/:]+", note) else StoragePath(note)
+
     def failures(self) -> pa.Table:
         """Return its failures table, empty if there were no failures."""
         if not self.manifest.failures:
@@ -129,7 +134,7 @@ class ArtifactWriter:
             packages=_packages(),
             rows=dict(rows),
             failures=len(failures),
-            notes=dict(notes or {}),
+            notes=_without_keys(dict(notes or {})),
             statistics=dict(statistics or {}),
             created=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         )
@@ -285,6 +290,16 @@ def file_id(path: StoragePath, *, edge: int = ID_EDGE) -> str:
     return hashlib.sha256(str(size).encode() + head + tail).hexdigest()[:16]
 
 
+def note_of(artifact: Artifact, store: StoragePath) -> str:
+    """Return how an artifact of this store notes another one: `<step>/<folder>`, or the path of one of another store.
+
+    A path is without `key:secret@`, since manifests are copied; such a store is read with the environment's credentials.
+    """
+    if str(artifact.path.parent.parent) == str(store):
+        return artifact.manifest.folder
+    return artifact.path.with_query()
+
+
 def without_secrets(values: Any) -> Any:
     """Return a config's values with the credentials and the query of each URI removed: manifests are copied."""
     if isinstance(values, dict):
@@ -292,6 +307,16 @@ def without_secrets(values: Any) -> Any:
     if isinstance(values, list):
         return [without_secrets(value) for value in values]
     return str(StoragePath.of(values)) if isinstance(values, str) and "://" in values else values
+
+
+def _without_keys(values: Any) -> Any:
+    """Return notes without the `key:secret@` of their URIs; what else a URI says stays, since steps open them."""
+    if isinstance(values, dict):
+        return {key: _without_keys(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_without_keys(value) for value in values]
+    is_uri = isinstance(values, str) and "://" in values and "@" in values
+    return StoragePath.of(values).with_query() if is_uri else values
 
 
 def _packages() -> dict[str, str]:

@@ -19,6 +19,7 @@ from raystp.artifacts import (
     digest,
     digest_of,
     fingerprint,
+    note_of,
     open_artifact,
     resolve,
 )
@@ -94,6 +95,21 @@ def test_the_manifest_holds_inputs_config_and_packages(tmp_path: Path) -> None:
     assert manifest["config"] == {"name": "second", "slides": "slides.csv", "side": 112.0}
     assert {"raystp", "ray", "torch"} <= manifest["packages"].keys()
     assert open_artifact(second.path, "tile") == second
+
+
+def test_notes_hold_no_secret_and_lead_to_artifacts_where_the_store_is_now(tmp_path: Path) -> None:
+    tiles = _writer(tmp_path / "store").finish({}, [])
+    uri = "s3://key:canary@bucket/model?endpoint=http://127.0.0.1:9"
+    own, other = (note_of(tiles, StoragePath.of(tmp_path / name)) for name in ("store", "elsewhere"))
+    notes = {"tiles": own, "encoder": {"trained": uri, "layers": [uri]}}
+    made = _writer(tmp_path / "store", name="embedded").finish({}, [], notes)
+    assert b"canary" not in (made.path / "manifest.json").read_bytes()
+    assert made.manifest.notes["encoder"]["trained"] == uri.replace("key:canary@", "")
+    (tmp_path / "store").rename(tmp_path / "moved")
+    moved = open_artifact(StoragePath.of(tmp_path / "moved" / made.manifest.folder), "tile")
+    assert open_artifact(moved.noted(own), "tile").manifest == tiles.manifest
+    assert (own, other) == (tiles.manifest.folder, tiles.path.uri)
+    assert moved.noted(other) == tiles.path
 
 
 def test_equal_work_has_the_same_path_and_is_not_repeated(tmp_path: Path) -> None:

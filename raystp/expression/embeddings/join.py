@@ -165,7 +165,7 @@ def _common(patients: Mapping[str, str], first: Artifact, block: Artifact) -> di
 
 def _contents(embed: Artifact) -> dict[str, str]:
     """Return slide -> id of its image; empty where the tiles are gone."""
-    path = StoragePath(embed.manifest.notes["tiles"])
+    path = embed.noted(embed.manifest.notes["tiles"])
     if not path.exists():
         return {}
     slides = open_artifact(path, "tile").table("slides.parquet", tables.SLIDES, ["slide", "content"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 from raystp import tables
-from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, note_of, resolve
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import cluster_cpus, cluster_gpus, session
 from raystp.cluster.streams.tiles import stream
@@ -263,7 +263,7 @@ def _finish(
         "side": tiles.manifest.notes["side"],
         "pixels": tiles.manifest.notes["pixels"],
         **({"scales": _scales(tiles)} if len(_scales(tiles)) > 1 else {}),
-        "tiles": tiles.path.uri,
+        "tiles": note_of(tiles, writer.path.parent.parent),
         "units": files,
         "patients": patients,
         "readers": {slide: readers[slide] for slide in patients if slide in readers},

@@ -61,7 +61,8 @@ def source_artifacts(first: Prediction, store: str) -> dict[str, Artifact]:
         sources["completed labels"] = open_artifact(
             StoragePath.of(store) / first.model.manifest.inputs["completed"], "complete"
         )
-    sources["tiles"] = open_artifact(StoragePath(sources["embeddings"].manifest.notes["tiles"]), "tile")
+    embed = sources["embeddings"]
+    sources["tiles"] = open_artifact(embed.noted(embed.manifest.notes["tiles"]), "tile")
     return sources
 
 

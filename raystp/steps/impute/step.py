@@ -132,8 +132,8 @@ def _named_failures(config: ImputeConfig, embeddings: Artifact) -> dict[str, str
     """Return the named slides without embeddings that failed in an earlier step, and why; log the other failed ones."""
     notes = embeddings.manifest.notes
     rows = embeddings.failures().to_pylist()
-    if StoragePath(notes["tiles"]).exists():
-        rows += open_artifact(StoragePath(notes["tiles"]), "tile").failures().to_pylist()
+    if embeddings.noted(notes["tiles"]).exists():
+        rows += open_artifact(embeddings.noted(notes["tiles"]), "tile").failures().to_pylist()
     reasons = {row["slide"]: f"it failed at {row['stage']}: {row['reason']}" for row in reversed(rows)}
     failed = {slide: reason for slide, reason in reasons.items() if slide not in notes["patients"]}
     if config.slides is not None:

@@ -58,7 +58,7 @@ def _section_on(spots: Artifact | None, slide: str) -> str | None:
 
 def thumbnail_of(embeddings: Artifact, slide: str) -> SlideOverview:
     """Return a slide's thumbnail, from the tiles that were embedded."""
-    tiles = open_artifact(StoragePath(embeddings.manifest.notes["tiles"]), "tile")
+    tiles = open_artifact(embeddings.noted(embeddings.manifest.notes["tiles"]), "tile")
     content = (tiles.path / "thumbnails" / f"{slide}.png").read_bytes()
     pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     rows = tiles.table("slides.parquet", tables.SLIDES).to_pylist()

@@ -140,8 +140,13 @@ ALL_POINTS = [(epoch, float(epoch)) for epoch in range(EPOCHS)]
     ids=["at the start", "in the middle", "with errors", "slow"],
 )
 def test_every_epoch_is_delivered_after_an_outage(
-    at: dict[int, Callable[[FaultyProxy], None]], proxy: FaultyProxy, tmp_path: Path, request: pytest.FixtureRequest
+    at: dict[int, Callable[[FaultyProxy], None]],
+    proxy: FaultyProxy,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(tracking, "END_TIMEOUT_S", 120.0)  # not a test of this machine's speed
     tracker = Tracker(proxy.uri, request.node.name, StoragePath.of(tmp_path))
     run = _train(proxy, tracker, at)
     assert run.undelivered == ""

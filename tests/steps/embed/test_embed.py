@@ -41,7 +41,7 @@ def _config(smoke_store: Path, store: Path, **run: Any) -> EmbedConfig:
 
 def _tiles(smoke_store: Path) -> str:
     """Return the folder of the demo's tiles."""
-    return str(resolve(str(smoke_store), "embed/smoke", "embed").manifest.notes["tiles"])
+    return resolve(str(smoke_store), "tile/smoke", "tile").path.uri
 
 
 def _tables(artifact: Artifact) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from raystp import tables
-from raystp.artifacts import resolve
+from raystp.artifacts import content_id, resolve
 from raystp.errors import ConfigError, ModelError
 from raystp.expression.training_set import load_training_set
 from raystp.models.arrays import encoder_weights, tower_identity
@@ -47,7 +47,8 @@ def _drawn_tiles(store: StoragePath, folder: Path) -> None:
         Image.fromarray(pixels).save(folder / f"{slide}.png")
         table = toy.table(f"tiles/{slide}.parquet", tables.TILES)
         (artifact.path / "tiles" / f"{slide}.parquet").write_table(table)
-        values = [slide, str(folder / f"{slide}.png"), patient, "00", MPP, "table", 160, 192, True, 0.5, 6]
+        content = content_id(StoragePath.of(folder / f"{slide}.png"))
+        values = [slide, str(folder / f"{slide}.png"), patient, content, MPP, "table", 160, 192, True, 0.5, 6]
         rows.append(dict(zip(tables.SLIDES.names, values, strict=True)))
     (artifact.path / "slides.parquet").write_table(tables.of_rows(rows, tables.SLIDES))
 

@@ -86,7 +86,7 @@ def _tiles_of(embed: Artifact) -> dict[str, int]:
     if isinstance(embed, JoinedEmbeddings):
         return {slide: embed.count(slide) for slide in embed.manifest.notes["patients"]}
     failed: dict[str, int] = embed.manifest.notes.get("failed_tiles", {})
-    tiles = open_artifact(StoragePath(embed.manifest.notes["tiles"]), "tile").table("slides.parquet", tables.SLIDES)
+    tiles = open_artifact(embed.noted(embed.manifest.notes["tiles"]), "tile").table("slides.parquet", tables.SLIDES)
     counted = zip(tiles["slide"].to_pylist(), tiles["tiles"].to_pylist(), strict=True)
     return {slide: count - failed.get(slide, 0) for slide, count in counted}
 

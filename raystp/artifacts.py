@@ -293,7 +293,7 @@ def file_id(path: StoragePath, *, edge: int = ID_EDGE) -> str:
 def note_of(artifact: Artifact, store: StoragePath) -> str:
     """Return how an artifact of this store notes another one: `<step>/<folder>`, or the path of one of another store.
 
-    A path is without `key:secret@`, since manifests are copied; such a store is read with the environment's credentials.
+    A path has no `key:secret@`, since manifests are copied: such a store is read with the environment's credentials.
     """
     if str(artifact.path.parent.parent) == str(store):
         return artifact.manifest.folder

@@ -17,7 +17,6 @@ from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ConfigError, some
 from raystp.expression.embeddings.read import centres_of, match_places, read_embeddings, read_places
 from raystp.expression.embeddings.tokens import check_token_count, read_tokens
-from raystp.storage import StoragePath
 
 Features = Float32[np.ndarray, "tile feature"]
 Context = Callable[[Features, Float64[np.ndarray, "tile 2"]], Features]

@@ -26,7 +26,6 @@ from raystp.steps.impute.checks import check_fields, check_index, check_neighbou
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.impute.work import PredictOptions, SlideTask
 from raystp.steps.train.retrieval import Retrieval
-from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
 

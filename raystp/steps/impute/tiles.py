@@ -14,7 +14,6 @@ from raystp.expression.genes.names import NO_ALIASES, Aliases
 from raystp.expression.schema import read_section
 from raystp.expression.sections import load_counts, sections_of
 from raystp.impute.writer import SlideOverview, TileTable
-from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
 
 

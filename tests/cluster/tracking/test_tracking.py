@@ -19,6 +19,12 @@ PARAMETERS = {"model": "bleep", "fit": {"epochs": 2}, "nothing": None, "long": "
 EPOCHS = 6
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait as long as it takes at the end of a run: no test of this machine's speed."""
+    monkeypatch.setattr(tracking, "END_TIMEOUT_S", 120.0)
+
+
 def _sqlite(folder: Path) -> Tracker:
     return Tracker(f"sqlite:///{folder / 'mlflow.db'}", "tests", StoragePath.of(folder))
 
@@ -139,14 +145,10 @@ ALL_POINTS = [(epoch, float(epoch)) for epoch in range(EPOCHS)]
     [{0: _close, 4: _open}, {2: _close, 4: _open}, {1: _error, 3: _close, 5: _open}, {0: _slow}],
     ids=["at the start", "in the middle", "with errors", "slow"],
 )
+@pytest.mark.usefixtures("unhurried")
 def test_every_epoch_is_delivered_after_an_outage(
-    at: dict[int, Callable[[FaultyProxy], None]],
-    proxy: FaultyProxy,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
+    at: dict[int, Callable[[FaultyProxy], None]], proxy: FaultyProxy, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setattr(tracking, "END_TIMEOUT_S", 120.0)  # not a test of this machine's speed
     tracker = Tracker(proxy.uri, request.node.name, StoragePath.of(tmp_path))
     run = _train(proxy, tracker, at)
     assert run.undelivered == ""

@@ -19,7 +19,6 @@ from raystp.expression.embeddings.join import JoinedEmbeddings, block_widths
 from raystp.expression.sections import embeddings_of
 from raystp.models.training.bags import BagSamples
 from raystp.steps.train.cases.config import CasesConfig
-from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
 

@@ -36,6 +36,7 @@ def _printed(cell: Any) -> str:
 def test_a_tutorial_runs_and_prints_what_it_shows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # short: a Unix socket's path is limited to 107 bytes
     stored = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     executed = copy.deepcopy(stored)
     where = {"metadata": {"path": str(tmp_path)}}

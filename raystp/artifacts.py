@@ -39,6 +39,9 @@ ID_EDGE = 1 << 20
 ABSENT_CONTENT = "absent"
 """The id of the content of a file that does not exist."""
 
+KEY_AND_SECRET = re.compile(r"(?<=://)[^/\s@]*@")
+"""The credentials in a URI."""
+
 PACKAGES = ("raystp", "ray", "torch", "timm", "numpy", "pyarrow", "anndata", "openslide-python")
 
 
@@ -134,7 +137,7 @@ class ArtifactWriter:
             packages=_packages(),
             rows=dict(rows),
             failures=len(failures),
-            notes=_without_keys(dict(notes or {})),
+            notes=without_keys(dict(notes or {})),
             statistics=dict(statistics or {}),
             created=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         )
@@ -309,14 +312,13 @@ def without_secrets(values: Any) -> Any:
     return str(StoragePath.of(values)) if isinstance(values, str) and "://" in values else values
 
 
-def _without_keys(values: Any) -> Any:
-    """Return notes without the `key:secret@` of their URIs; what else a URI says stays, since steps open them."""
+def without_keys(values: Any) -> Any:
+    """Return what is stored without the `key:secret@` of URIs, in sentences too; the rest of a URI stays."""
     if isinstance(values, dict):
-        return {key: _without_keys(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [_without_keys(value) for value in values]
-    is_uri = isinstance(values, str) and "://" in values and "@" in values
-    return StoragePath.of(values).with_query() if is_uri else values
+        return {key: without_keys(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_keys(value) for value in values]
+    return KEY_AND_SECRET.sub("", values) if isinstance(values, str) else values
 
 
 def _packages() -> dict[str, str]:

@@ -101,10 +101,12 @@ def test_notes_hold_no_secret_and_lead_to_artifacts_where_the_store_is_now(tmp_p
     tiles = _writer(tmp_path / "store").finish({}, [])
     uri = "s3://key:canary@bucket/model?endpoint=http://127.0.0.1:9"
     own, other = (note_of(tiles, StoragePath.of(tmp_path / name)) for name in ("store", "elsewhere"))
-    notes = {"tiles": own, "encoder": {"trained": uri, "layers": [uri]}}
+    sentence, plain = f"'A' ({uri}) was replaced", "'B' (s3://bucket/b@2.svs) was not"
+    notes = {"tiles": own, "encoder": {"trained": uri, "layers": [uri]}, "failed": [sentence, plain]}
     made = _writer(tmp_path / "store", name="embedded").finish({}, [], notes)
     assert b"canary" not in (made.path / "manifest.json").read_bytes()
     assert made.manifest.notes["encoder"]["trained"] == uri.replace("key:canary@", "")
+    assert made.manifest.notes["failed"] == [sentence.replace("key:canary@", ""), plain]
     (tmp_path / "store").rename(tmp_path / "moved")
     moved = open_artifact(StoragePath.of(tmp_path / "moved" / made.manifest.folder), "tile")
     assert open_artifact(moved.noted(own), "tile").manifest == tiles.manifest

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from raystp.artifacts import without_keys
 from raystp.errors import ModelError
 from raystp.models.arrays import Arrays
 from raystp.models.training.fit import TrainState
@@ -123,7 +124,8 @@ def load_state(folder: StoragePath, state: TrainState) -> None:
 
 def _write(folder: StoragePath, name: str, content: bytes, fields: Mapping[str, object]) -> None:
     (folder / f"{name}.safetensors").write_bytes(content)
-    fields = {**fields, "schema_version": SCHEMA_VERSION, "sha256": hashlib.sha256(content).hexdigest()}
+    stored, sha256 = without_keys(dict(fields)), hashlib.sha256(content).hexdigest()
+    fields = {**stored, "schema_version": SCHEMA_VERSION, "sha256": sha256}
     (folder / f"{name}.json").write_bytes(json.dumps(fields, indent=1, sort_keys=True, allow_nan=False).encode())
 
 

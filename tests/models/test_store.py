@@ -53,6 +53,13 @@ def test_round_trip_returns_the_same_model(tmp_path: Path) -> None:
         assert (seen[name].dtype, seen[name].shape) == (value.dtype, value.shape)
 
 
+def test_a_record_has_no_secret_of_a_uri(tmp_path: Path) -> None:
+    meta = {**META, "encoder": {"name": "tiny", "weights": "s3://key:canary@bucket/weights.safetensors"}}
+    save_model(StoragePath.of(tmp_path), "gene_mean", {}, meta)
+    assert "canary" not in (tmp_path / "model.json").read_text()
+    assert load_model(StoragePath.of(tmp_path))[2]["encoder"]["weights"] == "s3://bucket/weights.safetensors"
+
+
 def test_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_model(StoragePath.of(tmp_path / name), "ridge", fit_ridge(*_spots()), META)

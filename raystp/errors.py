@@ -9,6 +9,7 @@ RaystpError
 ├── PanelError       a gene panel cannot be computed from these sections
 ├── EncoderError     an encoder is unknown, or its weights are not the configured ones
 ├── ModelError       a model cannot be trained or applied with these options
+├── FormatError      a file of another tool is damaged, hostile, or lacks what its format has
 ├── LeakError        a patient is on both sides of a split, or of a query and its reference
 ├── ClusterError     Ray cannot start here, or a worker failed in a way that nothing else explains
 └── Unfinished       part of the work is left; the same command continues
@@ -73,6 +74,10 @@ class EncoderError(RaystpError):
 
 class ModelError(RaystpError):
     """A model cannot be trained or applied with these options."""
+
+
+class FormatError(RaystpError):
+    """A file of another tool is damaged, hostile, or lacks what its format has."""
 
 
 class LeakError(RaystpError):

@@ -1,0 +1,1 @@
+"""Tile coordinates and vectors of other tools, one module per tool."""

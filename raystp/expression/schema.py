@@ -17,8 +17,8 @@ from jaxtyping import Float64, Shaped
 
 from raystp.errors import SectionError
 from raystp.expression.checks import check_counts, check_label, check_names, check_positions
-from raystp.expression.hdf5 import checked_hdf5
 from raystp.expression.normalise import CountArray
+from raystp.hdf5 import checked_hdf5
 from raystp.storage import StoragePath
 
 SCHEMA_VERSION = 1
@@ -115,7 +115,7 @@ def read_section(path: StoragePath) -> ad.AnnData:
 
 def read_h5ad(path: StoragePath) -> ad.AnnData:
     """Read any h5ad file into memory after a check of its header; raises SectionError where it cannot be read."""
-    with checked_hdf5(path) as local:
+    with checked_hdf5(path, SectionError) as local:
         try:
             return ad.read_h5ad(local)
         except Exception as error:  # a damaged file makes anndata raise almost anything

@@ -18,9 +18,9 @@ from raystp.errors import SectionError
 from raystp.expression.embeddings.join import JoinedEmbeddings
 from raystp.expression.embeddings.read import read_embeddings
 from raystp.expression.genes.names import NO_ALIASES, Aliases, GeneNames, check_shared
-from raystp.expression.hdf5 import checked_hdf5
 from raystp.expression.normalise import log1p_cp10k
 from raystp.expression.schema import read_section, section_info
+from raystp.hdf5 import checked_hdf5
 from raystp.storage import StoragePath
 
 
@@ -133,7 +133,7 @@ def check_panel(
 
 @functools.lru_cache(maxsize=1024)
 def _read_gene_names(file: StoragePath) -> GeneNames:
-    with checked_hdf5(file) as local, h5py.File(local, "r") as h5ad:
+    with checked_hdf5(file, SectionError) as local, h5py.File(local, "r") as h5ad:
         return GeneNames.of(ad.AnnData(var=ad.io.read_elem(h5ad["var"])))
 
 

@@ -10,11 +10,11 @@ import scipy.io
 import scipy.sparse as sp
 
 from raystp.errors import SectionError, some
-from raystp.expression.hdf5 import checked_hdf5, max_declared_bytes
 from raystp.expression.readers.files.folders import Found, find_role, refuse_packed, split_role
 from raystp.expression.readers.files.values import single
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.section_checks.genes import GENE_EXPRESSION
+from raystp.hdf5 import checked_hdf5, max_declared_bytes
 from raystp.storage import StoragePath
 from raystp.storage.text_files import decode_text
 
@@ -77,7 +77,7 @@ def find_matrix(path: StoragePath, source: SectionSource) -> Found:
 
 def _read_h5(found: Found, origin: str) -> CountMatrix:
     path = found.path
-    with checked_hdf5(path) as local, h5py.File(local, "r") as file:
+    with checked_hdf5(path, SectionError) as local, h5py.File(local, "r") as file:
         try:
             group = file["matrix"]
             features = group["features"]

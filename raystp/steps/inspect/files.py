@@ -9,8 +9,8 @@ import h5py
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raystp.errors import RaystpError, failure_reason
-from raystp.expression.hdf5 import checked_hdf5
+from raystp.errors import RaystpError, SectionError, failure_reason
+from raystp.hdf5 import checked_hdf5
 from raystp.slides.inputs.ids import barcode_patient, slide_ids, stem_of
 from raystp.slides.inputs.listing import find_slides, is_slide_name
 from raystp.slides.inputs.schemes import adopt
@@ -118,7 +118,7 @@ def _parquet(path: StoragePath) -> Inspection:
 
 def _hdf5(path: StoragePath) -> Inspection:
     """Return what an HDF5 file is by its groups; `checked_hdf5` refuses links and objects."""
-    with checked_hdf5(path) as local, h5py.File(local, "r") as file:
+    with checked_hdf5(path, SectionError) as local, h5py.File(local, "r") as file:
         names = set(file)
         shapes = {name: one for name in sorted(names)[:MAX_H5_NAMES] if (one := _shape(file[name]))}
         if {"obs", "var"} <= names:

@@ -4,13 +4,13 @@ import h5py
 import numpy as np
 import pytest
 
-from raystp.errors import SectionError
-from raystp.expression.hdf5 import checked_hdf5
+from raystp.errors import SectionError, SlideError
+from raystp.hdf5 import checked_hdf5
 from raystp.storage import StoragePath
 
 
 def _check(path: Path) -> None:
-    with checked_hdf5(StoragePath.of(path)) as local:
+    with checked_hdf5(StoragePath.of(path), SectionError) as local:
         assert local == path
 
 
@@ -41,6 +41,24 @@ def test_links_to_other_files_are_refused(tmp_path: Path) -> None:
         file["X"] = h5py.ExternalLink("/etc/other.h5", "/X")
     with pytest.raises(SectionError, match=r"links to another file at '/X' \(/etc/other.h5\)"):
         _check(path)
+
+
+def test_a_soft_link_through_another_file_is_refused_before_it_is_followed(tmp_path: Path) -> None:
+    path = tmp_path / "soft.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = h5py.SoftLink("/z/X")
+        file["z"] = h5py.ExternalLink("/etc/other.h5", "/")
+    with pytest.raises(SectionError, match=r"links to another file at '/z' \(/etc/other.h5\)"):
+        _check(path)
+
+
+def test_the_caller_gives_the_class_of_the_error(tmp_path: Path) -> None:
+    (tmp_path / "text.h5").write_text("no HDF5")
+    with (
+        pytest.raises(SlideError, match=r"text\.h5 is not a readable HDF5 file: OSError"),
+        checked_hdf5(StoragePath.of(tmp_path / "text.h5"), SlideError),
+    ):
+        pass
 
 
 def test_data_stored_in_other_files_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed; it
 nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed; it comes with the `dev` extra")
 
 FOLDER = ROOT / "docs" / "tutorials"
-FAST, WITH_RAY = ["01-one-slide"], ["02-train-and-impute"]
+FAST, WITH_RAY = ["01-one-slide"], ["02-train-and-impute", "03-cohort-on-a-cluster"]
 NOTEBOOKS = [*FAST, *(pytest.param(name, marks=pytest.mark.faults) for name in WITH_RAY)]
 MOST_BYTES = 300_000
 """Of a notebook with its pictures."""

@@ -46,7 +46,8 @@ class PredictConfig(StepConfig[SlideRun]):
 
     out: Annotated[str | None, Location()] = None
     """Folder or URI for the results: `<slide>.h5ad` for each slide, `summary.md` and `slides.csv`. They are in the
-    artifact in any case; on one disk, `out` shares its files."""
+    artifact in any case; on one disk, `out` shares its files. A folder with predictions of other slides is refused, and
+    one with files of these names that `predict` has not written."""
 
     weights: Annotated[OneOrManyFiles | None, Location()] = None
     """File or URI of the encoder's weights, where they are not on the hub or in its cache. A model of several encoders

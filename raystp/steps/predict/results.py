@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
@@ -58,6 +57,13 @@ class PredictParts:
         """The predicted slides."""
         return [] if self.predictions is None else list(self.predictions.manifest.notes["slides"])
 
+    def known_slides(self) -> set[str]:
+        """Return all slides of the slide table: those with tiles, and those that failed there."""
+        tiled = {
+            slide for one in self.tiles for slide in one.table("slides.parquet", tables.SLIDES)["slide"].to_pylist()
+        }
+        return tiled | {row["slide"] for one in self.tiles for row in one.failures().to_pylist()}
+
     def failures(self) -> list[dict[str, object]]:
         """Return the rows of all failures tables, each once, and one for each slide that its protocol refuses."""
         artifacts = [*self.tiles, *self.embeddings, *([] if self.predictions is None else [self.predictions])]
@@ -111,22 +117,6 @@ def link_predictions(predictions: Artifact, target: StoragePath) -> None:
     """Put each slide's h5ad into another folder of the store: hard links on one disk, else copies."""
     for slide in predictions.manifest.notes["slides"]:
         reuse(predictions.path / ANNDATA, target / ANNDATA, f"{slide}.h5ad")
-
-
-def deliver(artifact: Artifact, out: StoragePath) -> None:
-    """Copy the results to a folder of the user's; `summary.md` is the last file, and says that all are there."""
-    summary = (artifact.path / SUMMARY).read_bytes()
-    if (out / SUMMARY).exists() and (out / SUMMARY).read_bytes() == summary:
-        return
-    for slide in artifact.manifest.notes["slides"]:
-        _copy(artifact.path / ANNDATA / f"{slide}.h5ad", out / f"{slide}.h5ad")
-    _copy(artifact.path / SLIDES_CSV, out / SLIDES_CSV)
-    (out / SUMMARY).write_bytes(summary)
-
-
-def _copy(source: StoragePath, target: StoragePath) -> None:
-    with source.local() as local:
-        target.write_file(lambda path: shutil.copyfile(local, path))
 
 
 def _predicted(predictions: Artifact, slide: str) -> tuple[int, float | None]:

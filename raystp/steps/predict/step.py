@@ -21,12 +21,12 @@ from raystp.steps.embedding_source import tokens_of
 from raystp.steps.impute import step as impute
 from raystp.steps.impute.checks import check_fields
 from raystp.steps.predict.config import PredictConfig
+from raystp.steps.predict.delivery import check_delivery, deliver, written_slides
 from raystp.steps.predict.model import PredictModel, open_model
 from raystp.steps.predict.results import (
     SLIDES_CSV,
     SUMMARY,
     PredictParts,
-    deliver,
     link_predictions,
     slide_results,
     slides_csv,
@@ -72,7 +72,8 @@ def plan(config: PredictConfig) -> Iterator[str]:
 def _check(config: PredictConfig, model: PredictModel) -> None:
     """Raise ConfigError, before any slide is read, for a field that a later part would refuse.
 
-    These are the fields of each step, genes that the model does not predict, and a retrieval that it cannot do.
+    These are the fields of each step, genes that the model does not predict, a retrieval that it cannot do, and an
+    output folder whose files are somebody else's.
     """
     config.of_step(tile, config.tile, {"slides": config.slides})
     config.of_step(embed, config.embed, {"tiles": "tile/planned"})
@@ -86,11 +87,15 @@ def _check(config: PredictConfig, model: PredictModel) -> None:
         msg = f"genes: {model.name} does not predict {some(unknown)}; it has {len(genes)} genes, {some(genes)}"
         raise ConfigError(msg)
     check_fields(planned, model.meta)
+    if config.out is not None:
+        written_slides(StoragePath.of(config.out))
 
 
 def _parts(config: PredictConfig, model: PredictModel) -> PredictParts:
     """Run the steps; a step that would have no slide is left out."""
     tiles = _tile(config, model)
+    if config.out is not None:
+        check_delivery(StoragePath.of(config.out), PredictParts(tiles).known_slides())
     if not all(one.manifest.rows["tiles"] for one in tiles):
         return PredictParts(tiles)
     embeddings: list[Artifact] = []

@@ -118,6 +118,8 @@ class Method:
     """Whether it is made of finished models, without a training of its own."""
     needs_index: bool = False
     """Whether it predicts from neighbours in a reference index."""
+    keeps_expression: bool = False
+    """Whether measured expression of the training spots is in its arrays, or can be computed from them."""
     needs_gene_text: bool = False
     needs_bags: bool = False
     """Whether it learns from bags of tiles with one label each."""

@@ -69,6 +69,7 @@ KERNEL_RIDGE = Method(
     options=KernelRidgeOptions,
     module="raystp.models.baselines.kernel_ridge",
     is_trained=False,
+    keeps_expression=True,  # where all training spots are references, their weights give it
 )
 """Ridge in the space of a Gaussian kernel."""
 
@@ -78,6 +79,7 @@ KNN = Method(
     options=KnnOptions,
     module="raystp.models.baselines.knn",
     is_trained=False,
+    keeps_expression=True,
     choices={"knn.k": (50, 20, 100, 200)},
 )
 """Mean expression of the nearest training tiles."""

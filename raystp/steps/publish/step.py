@@ -38,6 +38,7 @@ from raystp.steps.publish.card import (
     read_card,
 )
 from raystp.steps.publish.config import NOT_STATED, PublishConfig
+from raystp.steps.publish.expression import expression_warning
 from raystp.steps.publish.features import FeatureBlock, feature_blocks
 from raystp.steps.publish.index_files import published_index
 from raystp.steps.publish.record import published_record
@@ -88,6 +89,8 @@ def run(config: PublishConfig) -> str:
         before = _content(out / CARD)
     if before is not None and before != card.to_bytes():
         raise _other_model(out)
+    if held := expression_warning(kind, meta, index):
+        logger.warning(f"publish: {held}: publish it only where these patients' data may be published")
     if card.licence == NOT_STATED:
         logger.warning("publish: the card states no licence, so others have no right to use it: set licence=...")
     done = "was published before" if before is not None else "published"

@@ -20,6 +20,7 @@ from raystp.models.store import load_model
 from raystp.steps.impute.bags import allowed_rows
 from raystp.steps.publish import step as publish
 from raystp.steps.publish.card import CARD, read_card
+from raystp.steps.publish.expression import expression_warning
 from raystp.steps.publish.published import open_published, put_into_store
 from raystp.steps.serve.config import ServeConfig
 from raystp.steps.serve.handler import ImputeHandler, open_handler
@@ -263,3 +264,23 @@ def test_a_model_of_the_hub_is_opened_from_its_cache(
     assert open_published("hf-hub:lab/model").card == read_card(StoragePath.of(folder))
     with pytest.raises(ModelError, match="cannot download hf-hub:lab/other"):
         open_published("hf-hub:lab/other")
+
+
+def test_publishing_measured_expression_is_a_warning_with_the_number_of_patients(
+    store: StoragePath, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _publish(store, tmp_path / "published")
+    assert "the index holds the measured expression of 300 rows of 2 patients: publish it only where" in caplog.text
+
+
+def test_models_that_keep_measured_expression_are_named_also_within_an_ensemble() -> None:
+    one = {"train": ["S1", "S2"], "patients": {"S1": "P1", "S2": "P1", "S3": "P2"}}
+    assert expression_warning("ridge", one, None) == ""
+    assert expression_warning("knn", one, None).startswith("the kNN model holds the measured expression of the")
+    assert "of the training spots of 1 patient, or" in expression_warning("knn", one, None)
+    two = {"train": ["S1", "S3"], "patients": one["patients"]}
+    members = [{"kind": "ridge", "meta": one}, {"kind": "bleep", "meta": two}, {"kind": "knn", "meta": one}]
+    said = expression_warning("ensemble", {"members": members}, None)
+    assert said.startswith("the BLEEP and kNN model holds")
+    assert "of 2 patients" in said
+    assert expression_warning("ensemble", {"members": members[:1]}, None) == ""

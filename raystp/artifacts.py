@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from raystp import tables
 from raystp.config import R, StepConfig
+from raystp.digests import digest_of
 from raystp.errors import ArtifactError
 from raystp.planned import PlannedWork, WorkPlanned, is_planning
 from raystp.storage import StoragePath
@@ -29,15 +30,6 @@ from raystp.versions import installed_version
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 """Version of the manifest and of the layout of an artifact's folder."""
-
-DIGEST_BYTES = 8 << 20
-"""Bytes of one read, which is one request to an object store."""
-
-ID_EDGE = 1 << 20
-"""Bytes at each end of a large file that its id covers."""
-
-ABSENT_CONTENT = "absent"
-"""The id of the content of a file that does not exist."""
 
 KEY_AND_SECRET = re.compile(r"(?<=://)[^/\s@]*@")
 """The credentials in a URI."""
@@ -143,11 +135,6 @@ class ArtifactWriter:
         )
         (self.path / MANIFEST).write_bytes(json.dumps(asdict(manifest), indent=1, sort_keys=True).encode())
         return Artifact(self.path, manifest)
-
-
-def digest_of(values: object) -> str:
-    """Return 16 hexadecimal digits for plain JSON values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
 
 
 def fingerprint(step: str, what: Mapping[str, object], inputs: Mapping[str, str]) -> str:
@@ -259,38 +246,6 @@ def _has_other_version(path: StoragePath) -> bool:
     except ValueError:
         return False
     return isinstance(values, dict) and values.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION
-
-
-def digest(path: StoragePath) -> str:
-    """Return the sha256 of a file's whole content, in hexadecimal."""
-    total = hashlib.sha256()
-    with path.open() as file:
-        while block := file.read(DIGEST_BYTES):
-            total.update(block)
-    return total.hexdigest()
-
-
-def content_id(path: StoragePath, *, edge: int = ID_EDGE) -> str:
-    """Return an id of a large file from its size and its first and last `edge` bytes: cheap over a network.
-
-    A file of equal size that differs only in its middle has the same id; file formats keep their tables at either end.
-    The id of a folder covers the names and ids in it. An absent file has the id `absent`.
-    """
-    if not path.exists():
-        return ABSENT_CONTENT
-    if path.is_folder():
-        text = json.dumps([[name, content_id(path / name, edge=edge)] for name in path.names()])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-    return file_id(path, edge=edge)
-
-
-def file_id(path: StoragePath, *, edge: int = ID_EDGE) -> str:
-    """Return the `content_id` of a file or object. Raises StorageError if it cannot be read."""
-    info = path.stored_object().info()
-    size = info.size
-    ranges = [(0, min(edge, size)), (max(0, size - edge), min(edge, size))]
-    head, tail = path.read_ranges(ranges, version=info.version)
-    return hashlib.sha256(str(size).encode() + head + tail).hexdigest()[:16]
 
 
 def note_of(artifact: Artifact, store: StoragePath) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from raystp.cli import commands as cli
 from raystp.config import Config, Location, RunConfig, StepConfig, relative_paths
-from raystp.config_values import ValuesOf, field_names, field_type, members, read_override
+from raystp.config_fields.values import ValuesOf, field_names, field_type, members, read_override
 from raystp.errors import ConfigError
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.input_config import EncoderConfig

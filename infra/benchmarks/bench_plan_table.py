@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from raystp.artifacts import content_id
+from raystp.digests import content_id
 from raystp.encoders.encoder import encode
 from raystp.encoders.registry import build
 from raystp.slides.open import read_tiles_or_fail

@@ -13,8 +13,8 @@ from typing import Literal
 
 from raystp.cli.commands import COMMANDS, STEPS, TOOLS, ConfigClass, config_of
 from raystp.cli.fields import fields_of, flag_of, with_nested
-from raystp.config import renamed_keys
-from raystp.config_values import classes, field_names, field_type, members
+from raystp.config_fields.faults import renamed_keys
+from raystp.config_fields.values import classes, field_names, field_type, members
 
 Action = Literal["run", "help", "help-all", "template", "dry-run", "version", "tool"]
 ACTIONS: dict[str, Action] = {

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from raystp.config import Choices, Config, Location
-from raystp.config_values import ValuesOf, field_names, members
+from raystp.config_fields.values import ValuesOf, field_names, members
 
 REQUIRED = PydanticUndefined
 """Default of a field that must be given."""

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from raystp import artifacts
+from raystp.digests import digest
 from raystp.encoders.encoder import EncoderSpec
 from raystp.encoders.layouts import State
 from raystp.errors import EncoderError, some
@@ -100,14 +100,14 @@ def _path(spec: EncoderSpec) -> StoragePath:
 
 
 def _check_digest(spec: EncoderSpec, path: StoragePath) -> str:
-    digest = artifacts.digest(path)
-    if spec.sha256 is not None and digest != spec.sha256.lower():
+    sha256 = digest(path)
+    if spec.sha256 is not None and sha256 != spec.sha256.lower():
         msg = (
-            f"encoder '{spec.name}': {StoragePath.of(str(spec.weights))} has sha256 {digest}, expected {spec.sha256}: "
+            f"encoder '{spec.name}': {StoragePath.of(str(spec.weights))} has sha256 {sha256}, expected {spec.sha256}: "
             "another or damaged file. Use the right file, or set `sha256` to this digest if you mean this file"
         )
         raise EncoderError(msg)
-    return digest
+    return sha256
 
 
 def _read(spec: EncoderSpec, path: Path) -> State:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Int64
 
-from raystp import artifacts
+from raystp.digests import digest_of
 from raystp.errors import ArtifactError, ModelError, some
 from raystp.index import files
 from raystp.index.description import (
@@ -195,4 +195,4 @@ def _number(record: ShardRecord) -> int:
 
 def _with_lineage(old: IndexDescription, new: IndexDescription, change: Change) -> IndexDescription:
     """Return the new description with the change appended to the lineage; `of` is the old description's digest."""
-    return {**new, "lineage": [*old["lineage"], {**change, "of": artifacts.digest_of(old)}]}
+    return {**new, "lineage": [*old["lineage"], {**change, "of": digest_of(old)}]}

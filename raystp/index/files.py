@@ -11,7 +11,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from raystp import artifacts
+from raystp.digests import digest
 from raystp.errors import ArtifactError
 from raystp.index.description import CandidateIndexRecord, FileRecord
 from raystp.storage import StoragePath
@@ -19,14 +19,14 @@ from raystp.storage import StoragePath
 
 def write(folder: StoragePath, name: str, write_local: Callable[[Path], object]) -> FileRecord:
     """Write a file through `write_local`, which receives a local path, and return its record."""
-    digests = []
+    written: list[str] = []
 
     def write_and_digest(path: Path) -> None:
         write_local(path)
-        digests.append(artifacts.digest(StoragePath.of(path)))
+        written.append(digest(StoragePath.of(path)))
 
     (folder / name).write_file(write_and_digest)
-    return {"file": name, "sha256": digests[0]}
+    return {"file": name, "sha256": written[0]}
 
 
 def write_index(folder: StoragePath, name: str, index: faiss.Index) -> FileRecord:
@@ -72,7 +72,7 @@ def map_index(folder: StoragePath, record: CandidateIndexRecord | FileRecord) ->
 def check(folder: StoragePath, record: FileRecord, path: Path | None = None) -> None:
     """Raise ArtifactError where the sha256 of a file (or of its copy at `path`) differs from its record."""
     file = folder / record["file"]
-    sha256 = artifacts.digest(file if path is None else StoragePath.of(path))
+    sha256 = digest(file if path is None else StoragePath.of(path))
     if sha256 != record["sha256"]:
         msg = (
             f"{file} is not the file that the index was written with: its sha256 is {sha256[:12]}..., expected "

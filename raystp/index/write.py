@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int64
 
-from raystp import artifacts
+from raystp.digests import digest
 from raystp.errors import ModelError
 from raystp.index import files, recall
 from raystp.index.description import (
@@ -175,7 +175,7 @@ def describe(
         "lists": plan.lists,
         "quantizer": plan.quantizer,
         "shards": list(shards),
-        "rows": {"file": ROWS_FILE, "sha256": artifacts.digest(folder / ROWS_FILE)},
+        "rows": {"file": ROWS_FILE, "sha256": digest(folder / ROWS_FILE)},
         "patients": sorted(set(table["patient"].to_pylist())),
         "sections": sorted(set(table["section"].to_pylist())),
         "effort": {},

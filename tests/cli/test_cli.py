@@ -22,9 +22,10 @@ import yaml
 from ray.exceptions import RayActorError, RayTaskError
 
 from raystp import cli
-from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, digest_of
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open
 from raystp.cli import commands, result
 from raystp.config import StepConfig
+from raystp.digests import digest_of
 from raystp.errors import ConfigError
 from raystp.slides.table import read_slide_table
 from raystp.steps.spots import step as spots

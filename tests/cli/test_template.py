@@ -9,9 +9,10 @@ import pytest
 import ray
 
 from raystp import cli
-from raystp.artifacts import ArtifactWriter, create_or_open, digest_of
+from raystp.artifacts import ArtifactWriter, create_or_open
 from raystp.cli.commands import CHORES, STEPS, config_of
 from raystp.cli.fields import fields_of, with_nested
+from raystp.digests import digest_of
 from raystp.slides.table import read_slide_table
 from raystp.steps.spots import step as spots
 

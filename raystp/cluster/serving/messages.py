@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raystp.cluster.serving.asgi import RequestRefused
-from raystp.config_values import NeighbourCount
+from raystp.config_fields.values import NeighbourCount
 from raystp.errors import RaystpError, some
 
 MAX_ERRORS_SHOWN = 5

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from raystp.artifacts import digest_of
 from raystp.cluster.progress import Progress
 from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import Outbox, RunLogger, Tracker, flat, silence_mlflow
 from raystp.cluster.training.trials import Overrides, Report, Trial
+from raystp.digests import digest_of
 
 logger = logging.getLogger("raystp")
 

@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from numpy.typing import DTypeLike
 from scipy import sparse
 
-from raystp import artifacts
+from raystp.digests import digest
 from raystp.errors import ModelError, some
 from raystp.index.description import ExpressionRecord, FileRecord
 from raystp.index.expression.forms import ExpressionRows, Form
@@ -66,7 +66,7 @@ def _write_npy(file: StoragePath, dtype: DTypeLike, shape: tuple[int, ...], bloc
                 np.ascontiguousarray(block, dtype).tofile(handle)
 
     file.write_file(write)
-    return {"file": file.name, "sha256": artifacts.digest(file)}
+    return {"file": file.name, "sha256": digest(file)}
 
 
 def _block(expression: ExpressionSource, rows: np.ndarray) -> Block:

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from raystp import tables
-from raystp.artifacts import Artifact, create_or_open, digest, resolve
+from raystp.artifacts import Artifact, create_or_open, resolve
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
+from raystp.digests import digest
 from raystp.errors import ModelError
 from raystp.expression.folds import Split, sections_named, split_by_section
 from raystp.expression.sections import SectionEntry, sections_of

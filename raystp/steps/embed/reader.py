@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from raystp.artifacts import ABSENT_CONTENT, content_id, file_id
 from raystp.cluster.streams.units import Pixels, ReadTiles, WorkUnit
+from raystp.digests import ABSENT_CONTENT, content_id, file_id
 from raystp.errors import SlideError
 from raystp.slides.open import Slide, open_slide, prefetch_tiles, read_tiles_or_fail
 from raystp.storage import StoragePath

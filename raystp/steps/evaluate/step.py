@@ -4,8 +4,9 @@ import logging
 from dataclasses import asdict
 
 from raystp import tables
-from raystp.artifacts import Artifact, ArtifactWriter, content_id, create_or_open, digest, resolve
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
 from raystp.cluster.tracking.outbox import tracked
+from raystp.digests import content_id, digest
 from raystp.evaluate.metrics.cases import CASES
 from raystp.evaluate.metrics.score import MEAN
 from raystp.evaluate.report.document import build_report

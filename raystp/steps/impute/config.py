@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Location, RunConfig, StepConfig
-from raystp.config_values import NeighbourCount
+from raystp.config_fields.values import NeighbourCount
 from raystp.impute.weights import WeightsName
 from raystp.models.methods import METHODS
 from raystp.steps.input_config import EmbeddingNames

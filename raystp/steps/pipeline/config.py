@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from raystp.config import Config, Location, StepConfig
-from raystp.config_values import ValuesOf
+from raystp.config_fields.values import ValuesOf
 from raystp.errors import ConfigError
 from raystp.models.methods import CASES_DEFAULT, DEFAULT, METHODS
 from raystp.steps.complete.config import CompleteConfig

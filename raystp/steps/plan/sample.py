@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from raystp.artifacts import ID_EDGE
+from raystp.digests import ID_EDGE
 from raystp.errors import failure_reason
 from raystp.expression.readers.options import SectionOptions
 from raystp.slides.open import open_header
@@ -34,7 +34,7 @@ FEWEST = 8
 """Slides of each kind that are sampled at least: an interval needs some."""
 
 REQUESTS_OF_ID = 3
-"""To know a slide's content: its size, its start and its end (`artifacts.file_id`)."""
+"""To know a slide's content: its size, its start and its end (`digests.file_id`)."""
 
 
 @dataclass(frozen=True)

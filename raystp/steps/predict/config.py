@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator
 
 from raystp.config import Location, StepConfig
-from raystp.config_values import ValuesOf
+from raystp.config_fields.values import ValuesOf
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.run_config import SlideRun

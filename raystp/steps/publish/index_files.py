@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from raystp.artifacts import Artifact, digest
+from raystp.artifacts import Artifact
+from raystp.digests import digest
 from raystp.errors import ModelError
 from raystp.impute.hashed_names import hash_name
 from raystp.index.description import VERSION, VERSION_WITH_UNMEASURED, IndexDescription, ShardRecord

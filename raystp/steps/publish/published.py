@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from raystp import tables
-from raystp.artifacts import MANIFEST, Artifact, ArtifactWriter, digest, fingerprint, open_artifact
+from raystp.artifacts import MANIFEST, Artifact, ArtifactWriter, fingerprint, open_artifact
+from raystp.digests import digest
 from raystp.errors import ModelError
 from raystp.index.files import file_names
 from raystp.index.open import ReferenceIndex, open_reference_index

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from raystp import tables
-from raystp.artifacts import Artifact, digest, open_artifact, resolve, without_secrets
+from raystp.artifacts import Artifact, open_artifact, resolve, without_secrets
+from raystp.digests import digest
 from raystp.errors import ConfigError, ModelError, some
 from raystp.evaluate.metrics.cases import CASES
 from raystp.evaluate.metrics.score import MEAN

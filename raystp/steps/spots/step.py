@@ -3,10 +3,11 @@
 import logging
 from dataclasses import dataclass
 
-from raystp.artifacts import Artifact, content_id, create_or_open, digest_of
+from raystp.artifacts import Artifact, create_or_open
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
+from raystp.digests import content_id, digest_of
 from raystp.errors import ConfigError, StorageError, failure_as_reason
 from raystp.expression.readers.options import SectionOptions
 from raystp.expression.readers.registry import read

@@ -7,10 +7,11 @@ opens that file, and the same file given back through `masks` produces the same 
 import logging
 
 from raystp import tables
-from raystp.artifacts import Artifact, content_id, create_or_open, digest_of, resolve
+from raystp.artifacts import Artifact, create_or_open, resolve
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
+from raystp.digests import content_id, digest_of
 from raystp.errors import StorageError
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.slides.tissue.masks import mask_digest, user_masks

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from raystp.config import Config
-from raystp.config_values import NeighbourCount
+from raystp.config_fields.values import NeighbourCount
 from raystp.errors import ModelError
 from raystp.impute.calibration import CalibrateTo
 from raystp.impute.weights import WeightsName, all_rows_weights, weighting_of

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from raystp.cluster.training.distributions import DISTRIBUTIONS
 from raystp.config import Config, StepConfig, read_yaml, relative_paths, set_field
-from raystp.config_values import ValuesOf
+from raystp.config_fields.values import ValuesOf
 from raystp.errors import ConfigError
 from raystp.steps.run_config import TrackedRun
 from raystp.steps.train.choice.candidates import CV

@@ -9,8 +9,9 @@ import pytest
 from jaxtyping import Float64
 
 from raystp import tables
-from raystp.artifacts import Artifact, ArtifactWriter, content_id
+from raystp.artifacts import Artifact, ArtifactWriter
 from raystp.cluster.streams.units import WorkUnit
+from raystp.digests import content_id
 from raystp.errors import ArtifactError
 from raystp.expression.sections import embeddings_of
 from raystp.slides.open import open_slide

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from raystp import tables
-from raystp.artifacts import ArtifactWriter, content_id
+from raystp.artifacts import ArtifactWriter
 from raystp.cluster.streams.units import WorkUnit
+from raystp.digests import content_id
 from raystp.errors import RaystpError, SlideError
 from raystp.steps.embed.reader import SlideTiles, UnitReader
 from raystp.steps.train.spots.pixels import TileRows

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from raystp import tables
-from raystp.artifacts import Artifact, ArtifactWriter, content_id, open_artifact
+from raystp.artifacts import Artifact, ArtifactWriter, open_artifact
 from raystp.cluster.streams.units import WorkUnit
+from raystp.digests import content_id
 from raystp.errors import ConfigError
 from raystp.expression.embeddings.tokens import read_tokens
 from raystp.expression.schema import write_section

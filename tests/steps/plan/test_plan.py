@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from raystp import cli
-from raystp.artifacts import content_id
+from raystp.digests import content_id
 from raystp.encoders.registry import tokens_of
 from raystp.errors import ConfigError
 from raystp.slides.open import read_tiles

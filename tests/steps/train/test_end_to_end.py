@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from raystp import tables
-from raystp.artifacts import content_id, resolve
+from raystp.artifacts import resolve
+from raystp.digests import content_id
 from raystp.errors import ConfigError, ModelError
 from raystp.expression.training_set import load_training_set
 from raystp.models.arrays import encoder_weights, tower_identity

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Choices, Config, Location
-from raystp.config_values import NeighbourCount
+from raystp.config_fields.values import NeighbourCount
 from raystp.errors import ConfigError, ModelError, SectionError, some
 from raystp.expression.bulk.kinds import Samples, Scale
 from raystp.impute.weights import WeightsName, weighting_of
@@ -79,7 +79,8 @@ class CasesConfig(Config):
 
     def digests(self, store: str) -> "dict[str, raystp.artifacts.Artifact | str]":
         """Return the digests of the files, for a fingerprint: their content counts, not their path."""
-        from raystp.artifacts import Artifact, digest  # noqa: PLC0415 -- imports pyarrow
+        from raystp.artifacts import Artifact  # noqa: PLC0415 -- imports pyarrow
+        from raystp.digests import digest  # noqa: PLC0415 -- imports pyarrow
 
         found: dict[str, Artifact | str] = {"cases": digest(self.path(store))}
         listed = self.slides not in {None, BARCODES}

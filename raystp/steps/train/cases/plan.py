@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from raystp.artifacts import Artifact, digest
+from raystp.artifacts import Artifact
+from raystp.digests import digest
 from raystp.errors import ConfigError, LeakError, ModelError, PanelError
 from raystp.evaluate.protocols import protocol_of
 from raystp.expression.bulk.labels import BulkLabels, labels_of, variable_genes

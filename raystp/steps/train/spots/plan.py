@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from raystp.artifacts import Artifact, digest, resolve
+from raystp.artifacts import Artifact, resolve
 from raystp.cluster.streams.pixels import ReaderPool
+from raystp.digests import digest
 from raystp.errors import ConfigError, some
 from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.embeddings.join import features_record

@@ -50,7 +50,7 @@ class TextConfig(Config):
 
     def digests(self) -> dict[str, str]:
         """Return the digests of the files, for a fingerprint."""
-        from raystp.artifacts import digest  # noqa: PLC0415 -- a config is read without pyarrow
+        from raystp.digests import digest  # noqa: PLC0415 -- a config is read without pyarrow
         from raystp.storage import StoragePath  # noqa: PLC0415 -- the same
 
         named = {name: getattr(self, name) for name in _FILES if name != "folder"}

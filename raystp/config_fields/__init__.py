@@ -1,0 +1,1 @@
+"""Fields of configs: their plain values from YAML and `--set`, and sentences for their faults."""

@@ -1,0 +1,59 @@
+"""The formats by name: what `raystp import` reads and `raystp export` writes.
+
+Modules are named, not imported: a format's libraries are loaded when it is used.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raystp.errors import FormatError, some
+from raystp.interop.choice import Choice, Found, SlideFiles
+from raystp.interop.features.tiles import TileFeatures
+from raystp.storage import StoragePath
+
+
+@dataclass(frozen=True)
+class FeatureFormat:
+    """A tool's tiles and vectors. Its module has `find` and `read`, and `write` where `writes`."""
+
+    name: str
+    tool: str
+    """The tool's name and the version whose files were looked at."""
+    module: str
+    reads: bool = True
+    writes: bool = False
+
+    def find(self, folder: StoragePath, choice: Choice) -> Found:
+        """Return the files of each slide in a tool's folder; raises FormatError where there are none."""
+        found: Callable[[StoragePath, Choice], Found] = self._function("find")
+        return found(folder, choice)
+
+    def read(self, files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
+        """Read one slide; `mpp` is its um/px by the slide table. Raises FormatError."""
+        read: Callable[[SlideFiles, Choice, float | None], TileFeatures] = self._function("read")
+        return read(files, choice, mpp)
+
+    def write(self, tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
+        """Write one slide into a folder; return what was rounded or left out. Raises FormatError."""
+        write: Callable[[TileFeatures, StoragePath], Sequence[str]] = self._function("write")
+        return write(tiles, folder)
+
+    def _function(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.module), name)
+
+
+FEATURES: Mapping[str, FeatureFormat] = {
+    one.name: one
+    for one in (FeatureFormat("trident", "TRIDENT 0.1 to 0.3", "raystp.interop.features.trident", writes=True),)
+}
+"""Format -> its record."""
+
+
+def feature_format(name: str) -> FeatureFormat:
+    """Return a format's record; raises FormatError for an unknown name."""
+    if name not in FEATURES:
+        msg = f"unknown format {name!r}; the formats are {some(list(FEATURES), 20)}"
+        raise FormatError(msg)
+    return FEATURES[name]

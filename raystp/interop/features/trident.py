@@ -194,8 +194,8 @@ def _attributes(tiles: TileFeatures) -> tuple[dict[str, Any], float]:
     sides = np.unique(tiles.boxes[:, 2])
     if tiles.mpp is None or not tiles.tile_px or len(sides) > 1:
         msg = (
-            f"slide {tiles.slide!r} has {len(sides)} sides of tiles, {tiles.tile_px} px and {tiles.mpp} um/px: files of "
-            "TRIDENT have one side, and need px and um/px"
+            f"slide {tiles.slide!r} has {len(sides)} sides of tiles, {tiles.tile_px} px and {tiles.mpp} um/px: files "
+            "of TRIDENT have one side, and need px and um/px"
         )
         raise FormatError(msg)
     level0 = magnification(tiles.mpp)

@@ -134,7 +134,7 @@ def test_a_folder_that_has_nothing_or_several_things_says_so(tmp_path: Path) -> 
         _read(tmp_path, Choice(encoder="virchow2"))
     (tmp_path / "10x_256px_0px_overlap" / "features_uni_v1" / "S2.pt").touch()
     with pytest.raises(
-        FormatError, match="S2.pt holds a pickled array, which raystp does not open: save features as h5"
+        FormatError, match=r"S2\.pt holds a pickled array, which raystp does not open: save features as h5"
     ):
         _read(tmp_path, Choice(grid="10x_256px_0px_overlap"))
 
@@ -172,5 +172,5 @@ def test_tiles_that_the_format_cannot_hold_are_refused(tmp_path: Path) -> None:
         with pytest.raises(FormatError, match="one side, and need px and um/px"):
             write(replace(slide, **change), StoragePath.of(tmp_path / "out"))
     assert [magnification(mpp) for mpp in (0.1, 0.16, 0.25, 0.5, 1.0, 2.0)] == [80, 60, 40, 20, 10, 5]
-    with pytest.raises(FormatError, match="no magnification for a scan of 2.4 um/px"):
+    with pytest.raises(FormatError, match=r"no magnification for a scan of 2\.4 um/px"):
         magnification(2.4)

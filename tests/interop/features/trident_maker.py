@@ -58,7 +58,9 @@ class Maker:
         return self.job
 
     def _coords(self, file: h5py.File) -> None:
-        stored = file.create_dataset("coords", data=self.corners, chunks=(1, 2), maxshape=(None, 2))
+        stored = file.create_dataset(
+            "coords", data=self.corners, chunks=(1, self.corners.shape[1]), maxshape=(None, self.corners.shape[1])
+        )
         stored.attrs.update(self.attributes)
 
 

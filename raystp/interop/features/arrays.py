@@ -53,12 +53,12 @@ def read_matrix(data: h5py.Dataset, where: str, *, columns: tuple[int, int]) -> 
 
     Raises FormatError for another shape, more rows than a slide has, and values that are no numbers.
     """
-    shape = data.shape or ()
+    shape: tuple[int, ...] = tuple(data.shape or ())
     if len(shape) != 2 or not columns[0] <= shape[1] <= columns[1]:  # noqa: PLR2004 -- tile x column
         wanted = str(columns[0]) if columns[0] == columns[1] else f"{columns[0]} to {columns[1]}"
-        msg = f"{where}: {data.name!r} has the shape {tuple(shape)}; expected a row per tile with {wanted} columns"
+        msg = f"{where}: {data.name!r} has the shape {shape}; expected a row per tile with {wanted} columns"
         raise FormatError(msg)
-    check_rows(int(shape[0]), where)
+    check_rows(shape[0], where)
     if data.dtype.kind not in "fiu":
         msg = f"{where}: {data.name!r} has values of type {data.dtype}; expected numbers"
         raise FormatError(msg)

@@ -21,10 +21,10 @@ from raystp.encoders.families import cards as card_family
 from raystp.encoders.families import hub_files, mobilenet, tiny
 from raystp.encoders.families import hub_models as hub_family
 from raystp.encoders.families import timm_models as timm_family
-from raystp.encoders.features import OWN_ROW, FeatureOptions
+from raystp.encoders.features.options import OWN_ROW, FeatureOptions
+from raystp.encoders.features.stages import LayerFeatures, layers_dim
+from raystp.encoders.features.tokens import SpatialTokens, TokenGrid, bare, token_grid
 from raystp.encoders.published import bioptimus, ctranspath, gigapath, histai, kaiko, mahmood_lab, owkin, paige, resnet
-from raystp.encoders.stages import LayerFeatures, layers_dim
-from raystp.encoders.tokens import SpatialTokens, TokenGrid, bare, token_grid
 from raystp.errors import EncoderError
 from raystp.units import Microns, TilePixels
 

@@ -9,7 +9,7 @@ import torch
 
 from raystp.artifacts import Artifact, resolve
 from raystp.encoders.encoder import Encoder, EncoderSpec
-from raystp.encoders.features import OWN_ROW, FeatureOptions
+from raystp.encoders.features.options import OWN_ROW, FeatureOptions
 from raystp.encoders.registry import build, describe, features_dim, identity
 from raystp.errors import ConfigError, EncoderError
 from raystp.models.arrays import encoder_weights, tower_identity

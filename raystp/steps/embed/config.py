@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raystp.config import Location, StepConfig
-from raystp.encoders.features import LAYER_PATTERN, OWN_ROW, FeatureOptions, Views
+from raystp.encoders.features.options import LAYER_PATTERN, OWN_ROW, FeatureOptions, Views
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.run_config import SlideRun
 

@@ -20,9 +20,9 @@ from jaxtyping import Float32
 from raystp import tables
 from raystp.cluster.streams.units import Encoded, WorkUnit
 from raystp.encoders.encoder import Encoder, Precision, stored_precision
-from raystp.encoders.features import OWN_ROW, FeatureOptions
-from raystp.encoders.stages import with_features
-from raystp.encoders.tokens import TokenGrid, with_tokens
+from raystp.encoders.features.options import OWN_ROW, FeatureOptions
+from raystp.encoders.features.stages import with_features
+from raystp.encoders.features.tokens import TokenGrid, with_tokens
 from raystp.errors import EncoderError
 from raystp.steps.encoder_source import EncoderSource
 from raystp.storage import StoragePath

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from raystp.encoders.encoder import encode
-from raystp.encoders.stages import with_features
+from raystp.encoders.features.stages import with_features
 from raystp.errors import RaystpError, failure_reason
 from raystp.slides.open import open_header, read_tiles_or_fail
 from raystp.steps.embed.config import EmbedConfig

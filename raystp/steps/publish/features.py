@@ -8,7 +8,7 @@ from pydantic import Field
 
 from raystp.artifacts import MANIFEST, Artifact, open_artifact
 from raystp.config import Config
-from raystp.encoders.features import LAYER_PATTERN, OWN_ROW, Views
+from raystp.encoders.features.options import LAYER_PATTERN, OWN_ROW, Views
 from raystp.encoders.registry import CARDS
 from raystp.errors import ModelError
 from raystp.steps.embedding_source import input_folders

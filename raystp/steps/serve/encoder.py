@@ -5,10 +5,10 @@ from typing import Any
 
 from raystp.artifacts import Artifact
 from raystp.encoders.encoder import Encoder
-from raystp.encoders.features import OWN_ROW, FeatureOptions
+from raystp.encoders.features.options import OWN_ROW, FeatureOptions
+from raystp.encoders.features.stages import with_features
+from raystp.encoders.features.tokens import with_tokens
 from raystp.encoders.registry import tokens_of as spatial_tokens
-from raystp.encoders.stages import with_features
-from raystp.encoders.tokens import with_tokens
 from raystp.errors import ConfigError, EncoderError
 from raystp.models.arrays import tower_identity
 from raystp.steps.embedding_source import neighbour_means_of, tokens_of

@@ -10,7 +10,7 @@ import pytest
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter
 from raystp.cluster.streams.units import Encoded, WorkUnit
-from raystp.encoders.tokens import TokenGrid
+from raystp.encoders.features.tokens import TokenGrid
 from raystp.errors import ArtifactError, ConfigError, EncoderError
 from raystp.expression.embeddings.join import features_record, join_embeddings_of
 from raystp.expression.embeddings.read import read_embeddings

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from raystp.encoders.encoder import Encoder, EncoderSpec, encode
-from raystp.encoders.features import FeatureOptions
+from raystp.encoders.features.options import FeatureOptions
+from raystp.encoders.features.stages import mean_and_deviation, stage_number, with_features
 from raystp.encoders.registry import build, features_dim
-from raystp.encoders.stages import mean_and_deviation, stage_number, with_features
 from raystp.errors import EncoderError
 
 NAMES = ("tiny", "timm:test_resnet", "timm:test_vit")

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from raystp.encoders.encoder import Encoder
+from raystp.encoders.features.stages import stages_of
 from raystp.encoders.pools import PooledEncoder
-from raystp.encoders.stages import stages_of
 from raystp.errors import EncoderError
 
 MAPS_NDIM = 4

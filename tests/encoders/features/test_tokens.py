@@ -7,11 +7,11 @@ from jaxtyping import Float32, UInt8
 from torch import nn
 
 from raystp.encoders.encoder import Encoder, EncoderSpec, encode
-from raystp.encoders.features import OWN_ROW, FeatureOptions
+from raystp.encoders.features.options import OWN_ROW, FeatureOptions
+from raystp.encoders.features.stages import with_features
+from raystp.encoders.features.tokens import grid_tokens, with_tokens
 from raystp.encoders.pools import ClassToken, PooledEncoder
 from raystp.encoders.registry import build, tokens_of
-from raystp.encoders.stages import with_features
-from raystp.encoders.tokens import grid_tokens, with_tokens
 from raystp.errors import EncoderError
 
 NAMES = ("tiny", "timm:test_resnet", "timm:test_vit")

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import nn
 
 from raystp.encoders.encoder import Encoder
-from raystp.encoders.features import LAST, MIDDLE, STAGE, FeatureOptions, Views
+from raystp.encoders.features.options import LAST, MIDDLE, STAGE, FeatureOptions, Views
 from raystp.encoders.pools import PooledEncoder
 from raystp.errors import EncoderError
 

@@ -78,6 +78,9 @@ class StepConfig(Config, Generic[R]):
     where: ClassVar[frozenset[str]] = frozenset()
     """Fields with the path of an input; the fingerprint covers the input's own fingerprint instead."""
 
+    command: ClassVar[str | None] = None
+    """The command that reads it, `raystp <command>`. None: a class that no command reads itself."""
+
     positional: ClassVar[str | None] = None
     """The field that a bare argument of the command line sets: `raystp slides INPUT`. None: it takes none."""
 
@@ -107,7 +110,8 @@ class StepConfig(Config, Generic[R]):
     @classmethod
     def of(cls: type[C], values: Mapping[str, object], where: str = "the config") -> C:
         """Build the config from plain values; raise ConfigError with all faults in one message."""
-        return validated(cls.variant(values), values, where)
+        what = f"config of `raystp {cls.command}`" if cls.command is not None else "config"
+        return validated(cls.variant(values), values, where, what)
 
     @classmethod
     def variant(cls: type[C], values: Mapping[str, object]) -> type[C]:  # noqa: ARG003 -- read by steps with two kinds of work
@@ -136,13 +140,16 @@ class StepConfig(Config, Generic[R]):
         return self.model_dump(mode="json", exclude={"run"})
 
 
-def validated(kind: type[M], values: Mapping[str, object], where: str) -> M:
-    """Build a config of this class from plain values; raise ConfigError with all faults in one message."""
+def validated(kind: type[M], values: Mapping[str, object], where: str, what: str = "config") -> M:
+    """Build a config of this class from plain values; raise ConfigError with all faults in one message.
+
+    The message names the source of the values, `where`, and `what` they should be.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         lines = [f"  {sentence}" for sentence in fault_sentences(kind, error)]
-        msg = "\n".join([f"{where} is not a valid {kind.__name__}:", *lines])
+        msg = "\n".join([f"{where} is not a valid {what}:", *lines])
         raise ConfigError(msg) from None
 
 

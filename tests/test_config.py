@@ -77,7 +77,7 @@ def test_a_config_is_frozen() -> None:
 def test_every_fault_is_in_one_message_that_names_the_file(tmp_path: Path) -> None:
     message = _refused(tmp_path, "sidee: 3\npart: {size: -1}\n", "run.workers=none")
     assert message.splitlines() == [
-        f"{tmp_path / 'toy.yaml'} is not a valid Toy:",
+        f"{tmp_path / 'toy.yaml'} is not a valid config:",
         "  run.workers: Input should be a valid integer, unable to parse string as an integer, got 'none'",
         "  tiles: must be given",
         "  part.size: Input should be greater than 0, got -1",
@@ -98,7 +98,24 @@ def test_every_fault_is_in_one_message_that_names_the_file(tmp_path: Path) -> No
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         TrainConfig.load(None, [*TRAIN, override])
-    assert str(caught.value).splitlines() == ["the command line is not a valid SpotsTrainConfig:", f"  {message}"]
+    assert str(caught.value).splitlines() == [
+        "the command line is not a valid config of `raystp train`:",
+        f"  {message}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fit=3", "fit: must be a group of fields, such as `fit.epochs`, got 3"),  # of a plain dataclass
+        ("encoder=tiny", "encoder: must be a group of fields, such as `encoder.name`, got 'tiny'"),
+        ("split=x", "split: must be a group of fields, such as `split.protocol`, got 'x'"),
+    ],
+)
+def test_a_value_in_place_of_a_group_is_refused_with_a_field_of_the_group(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig.load(None, [*TRAIN, override])
+    assert str(caught.value).splitlines()[1:] == [f"  {message}"]
 
 
 @pytest.mark.parametrize("override", ["tiles", "=3", "part..size=3", ".size=3"])
@@ -340,7 +357,7 @@ def test_a_renamed_key_in_a_stored_manifest_is_refused_with_its_new_name() -> No
     stored = RenamedAgain().manifest_values() | {"run": {}}
     stored["fit"] = {"contrast": 8}
     with pytest.raises(
-        ConfigError, match=r"manifest.json is not a valid RenamedAgain:\n  fit.contrast: renamed to fit.batch"
+        ConfigError, match=r"manifest.json is not a valid config:\n  fit.contrast: renamed to fit.batch"
     ):
         RenamedAgain.of(stored, "store/train/a/manifest.json")
 
@@ -417,6 +434,13 @@ def _text_fields(kind: object, prefix: tuple[str, ...] = ()) -> Iterator[tuple[t
             if {str, list[str]} & set(members(found)):
                 yield (*prefix, name), found
             yield from _text_fields(found, (*prefix, name))
+
+
+def test_a_faulty_config_names_the_command_that_reads_it() -> None:
+    for step in [*cli.STEPS, *cli.CHORES]:
+        config = importlib.import_module(f"raystp.steps.{step}.step").CONFIG
+        with pytest.raises(ConfigError, match=rf"^the config is not a valid config of `raystp {step}`:\n"):
+            config.of({"no_field": 1})
 
 
 @pytest.mark.parametrize("step", [*cli.STEPS, *cli.CHORES])

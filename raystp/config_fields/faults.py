@@ -63,6 +63,10 @@ def _sentence(kind: type[BaseModel], fault: ErrorDetails) -> str:
         return f"{key}: there is no such field" + (f"; did you mean {near[0]!r}?" if near else "")
     if fault["type"] == "missing":
         return f"{key}: must be given"
+    if fault["type"] in {"model_type", "dataclass_type", "model_attributes_type"}:
+        first = next(iter(field_names(_part_at(kind, location))), None)
+        example = f", such as `{key}.{first}`" if first is not None else ""
+        return f"{key}: must be a group of fields{example}, got {_SHORT.repr(fault['input'])}"
     hint = f"; write [{fault['input']}]" if fault["type"] == "list_type" and isinstance(fault["input"], str) else ""
     if fault["type"] == "value_error" and not isinstance(fault["input"], str | int | float | list | None):
         return f"{key}: {fault['msg'].removeprefix('Value error, ')}"  # it names the value of one field

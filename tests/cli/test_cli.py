@@ -172,7 +172,8 @@ def test_a_submitted_job_refuses_relative_paths_all_at_once(
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tile", "--set", "slides=a.csv", "--set", "tile_ums=64"]) == 1
     assert json.loads(capsys.readouterr().out)["message"] == (
-        "the command line is not a valid TileConfig:\n  tile_ums: there is no such field; did you mean 'tile_um'?"
+        "the command line is not a valid config of `raystp tile`:\n"
+        "  tile_ums: there is no such field; did you mean 'tile_um'?"
     )
 
 
@@ -323,7 +324,7 @@ def test_a_job_is_its_step(job: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(job), run_name="__main__")
     assert caught.value.code == 1
-    assert re.search(rf"is not a valid (Spots)?{job.stem.capitalize()}Config", capsys.readouterr().out)
+    assert re.search(rf"is not a valid config of `raystp {job.stem}`:", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("step", commands.STEPS)

@@ -45,6 +45,7 @@ class CompleteRun(RunConfig):
 class CompleteConfig(StepConfig[CompleteRun]):
     """Which zeros to replace, and how."""
 
+    command: ClassVar[str | None] = "complete"
     where: ClassVar[frozenset[str]] = frozenset({"spots"})
 
     spots: Annotated[str, Location("spots")]

@@ -26,6 +26,8 @@ class DemoRun(RunConfig):
 class DemoConfig(StepConfig[DemoRun]):
     """Which cohort to draw, and what to train on it."""
 
+    command: ClassVar[str | None] = "demo"
+
     RENAMED: ClassVar[Mapping[str, str]] = {"contrast": "batch_size"}
 
     name: str = Field(default="demo", pattern=r"^[A-Za-z0-9._-]{1,32}$")

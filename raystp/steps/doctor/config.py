@@ -1,6 +1,7 @@
 """Configuration of `raystp doctor`."""
 
 import warnings
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -13,6 +14,8 @@ with warnings.catch_warnings():
 
     class DoctorConfig(StepConfig[TrackedRun]):
         """Configuration of `raystp doctor`: the store, Ray and MLflow of `run` are those that are checked."""
+
+        command: ClassVar[str | None] = "doctor"
 
         gated: bool = False
         """Ask the hub whether this user's token opens each gated encoder."""

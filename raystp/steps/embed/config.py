@@ -64,6 +64,7 @@ class EmbedRun(SlideRun):
 class EmbedConfig(StepConfig[EmbedRun]):
     """Configuration of `raystp embed`."""
 
+    command: ClassVar[str | None] = "embed"
     where: ClassVar[frozenset[str]] = frozenset({"tiles"})
 
     tiles: Annotated[str, Location("tile")]

@@ -19,6 +19,7 @@ T = TypeVar("T", bound="EvaluateConfig")
 class EvaluateConfig(StepConfig[TrackedRun]):
     """Which predictions to score, and against what."""
 
+    command: ClassVar[str | None] = "evaluate"
     where: ClassVar[frozenset[str]] = frozenset({"predictions", "planted", "sets"})
     RENAMED: ClassVar[Mapping[str, str]] = {
         "bulk": "labels of whole cases are now `targets: cases` with `cases: {table: ...}`",

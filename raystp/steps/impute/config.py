@@ -36,6 +36,7 @@ class ImputeRun(RunConfig):
 class ImputeConfig(StepConfig[ImputeRun]):
     """The slides to predict, the model, and the protocol."""
 
+    command: ClassVar[str | None] = "impute"
     where: ClassVar[frozenset[str]] = frozenset({"embeddings", "model", "index", "spots", "neighbours"})
 
     embeddings: EmbeddingNames

@@ -25,6 +25,8 @@ class IndexRun(RunConfig):
 class IndexConfig(StepConfig[IndexRun]):
     """The model and the measured spots to index; or `base` and how it changes."""
 
+    command: ClassVar[str | None] = "index"
+
     RENAMED: ClassVar[Mapping[str, str]] = {
         "bank": "renamed to vectors; `bank: spot` is now `vectors: expression`, `bank: image` is `vectors: image`"
     }

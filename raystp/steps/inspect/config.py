@@ -30,6 +30,7 @@ with warnings.catch_warnings():
     class InspectConfig(StepConfig[RunConfig]):
         """Configuration of `raystp inspect`. Nothing is unpickled, and only headers of large files are read."""
 
+        command: ClassVar[str | None] = "inspect"
         positional: ClassVar[str | None] = "item"
 
         item: Annotated[str, Location(prefixes=tuple(f"{step}/" for step in ARTIFACTS))]

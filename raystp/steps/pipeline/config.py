@@ -1,6 +1,6 @@
 """Configuration of `raystp pipeline`: the configs of its steps, each holding only what differs from the defaults."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -47,6 +47,8 @@ class FoldsConfig(Config):
 
 class PipelineConfig(StepConfig[TrackedRun]):
     """The configs of the steps; each holds only what differs from the step's defaults."""
+
+    command: ClassVar[str | None] = "pipeline"
 
     slides: Annotated[str, Location("demo")]
     """A slide table, a folder, glob or prefix of slides, or `demo/<name>` for the table of a demo cohort. Rows with

@@ -1,7 +1,7 @@
 """Configuration of `raystp plan`: a pipeline, and what is known of rates and prices."""
 
 import warnings
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ with warnings.catch_warnings():
 
         A sample of the slides is tiled as `tile` does it, from headers and coarse levels, and nothing is kept.
         """
+
+        command: ClassVar[str | None] = "plan"
 
         sample: int = Field(default=64, ge=2)
         """Slides that are opened. A larger cohort is sampled by kind of file, and its totals have 95 % intervals."""

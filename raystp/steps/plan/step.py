@@ -178,4 +178,4 @@ def _dollars(step: dict[str, Any], prices: Prices) -> Total | None:
 def _prices(path: str | None) -> Prices:
     if path is None:
         return Prices()
-    return validated(Prices, read_yaml(Path(path), Prices), f"prices: {path}")
+    return validated(Prices, read_yaml(Path(path), Prices), f"prices: {path}", "table of prices")

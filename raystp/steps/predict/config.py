@@ -28,6 +28,7 @@ DECIDED = {
 class PredictConfig(StepConfig[SlideRun]):
     """Slides and the model that predicts their expression; tiles and encoder are those of the model."""
 
+    command: ClassVar[str | None] = "predict"
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "masks", "model", "index", "out", "weights"})
 
     positional: ClassVar[str | None] = "slides"

@@ -12,6 +12,7 @@ NOT_STATED = "not stated"
 class PublishConfig(StepConfig[RunConfig]):
     """The model to publish, where to, and what its card says beside what is known of it."""
 
+    command: ClassVar[str | None] = "publish"
     positional: ClassVar[str | None] = "model"
 
     name: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,48}$")

@@ -15,6 +15,7 @@ class RunCommandConfig(PipelineConfig):
     Slides without measured sections are tiled and embedded. A table with measured sections goes on to a report.
     """
 
+    command: ClassVar[str | None] = "run"
     positional: ClassVar[str | None] = "slides"
 
     root: Annotated[str | None, Location()] = None

@@ -11,6 +11,8 @@ from raystp.steps.run_config import TrackedRun
 class SendConfig(StepConfig[TrackedRun]):
     """Configuration of `raystp send`."""
 
+    command: ClassVar[str | None] = "send"
+
     RENAMED: ClassVar[dict[str, str]] = {"patience_s": "timeout_s"}
 
     timeout_s: float = Field(default=120.0, gt=0)

@@ -102,6 +102,8 @@ class ServeRun(RunConfig):
 class ServeConfig(StepConfig[ServeRun]):
     """Which model to serve, and with which limits."""
 
+    command: ClassVar[str | None] = "serve"
+
     RENAMED: ClassVar[dict[str, str]] = {"side": "tile_um", "far": "far_distance"}
 
     where: ClassVar[frozenset[str]] = frozenset({"model", "index", "slides"})

@@ -17,6 +17,7 @@ class SlidesRun(RunConfig):
 class SlidesConfig(StepConfig[SlidesRun]):
     """Configuration of `raystp slides`."""
 
+    command: ClassVar[str | None] = "slides"
     positional: ClassVar[str | None] = "slides"
 
     slides: Annotated[str, Location("demo")]

@@ -11,6 +11,7 @@ from raystp.expression.readers.options import MAX_LOST
 class SpotsConfig(StepConfig[RunConfig]):
     """Configuration of `raystp spots`."""
 
+    command: ClassVar[str | None] = "spots"
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root"})
 
     slides: Annotated[str, Location("demo")]

@@ -24,6 +24,8 @@ class TileRun(SlideRun):
 class TileConfig(StepConfig[TileRun]):
     """Configuration of `raystp tile`: tiles around measured spots, or on a grid over the tissue of other slides."""
 
+    command: ClassVar[str | None] = "tile"
+
     RENAMED: ClassVar[Mapping[str, str]] = {"side": "tile_um", "pixels": "tile_px", "focus_places": "focus_tiles"}
 
     where: ClassVar[frozenset[str]] = frozenset({"slides", "root", "spots", "masks"})

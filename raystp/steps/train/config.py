@@ -80,6 +80,7 @@ class TrainRun(TrackedRun, SlideRun):
 class TrainConfig(StepConfig[TrainRun]):
     """Which model to train, on what, and who is held out."""
 
+    command: ClassVar[str | None] = "train"
     where: ClassVar[frozenset[str]] = frozenset({"spots", "embeddings", "tiles"})
     RENAMED: ClassVar[Mapping[str, str]] = {
         "bulk": "labels of whole cases are now `targets: cases` with `cases: {table: ...}`",

@@ -1,7 +1,7 @@
 """Configuration of `raystp tune`: a train config, and the fields to vary in it."""
 
 import copy
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,8 @@ class TuneRun(TrackedRun):
 
 class TuneConfig(StepConfig[TuneRun]):
     """Which training to repeat, and which fields to vary."""
+
+    command: ClassVar[str | None] = "tune"
 
     train: Annotated[dict[str, Any], ValuesOf(TrainConfig)] | str
     """The train config: the path of a YAML file, or its values."""

@@ -25,10 +25,10 @@ def test_the_faults_of_all_steps_are_told_before_any_work(tmp_path: Path) -> Non
     with pytest.raises(ConfigError) as caught:
         pipeline.run(config)
     assert [line for line in str(caught.value).splitlines() if not line.startswith("  ")] == [
-        "pipeline: tile is not a valid TileConfig:",
-        "pipeline: embed is not a valid EmbedConfig:",
-        "pipeline: train path-bleep is not a valid SpotsTrainConfig:",
-        "pipeline: train path-ridg is not a valid SpotsTrainConfig:",
+        "pipeline: tile is not a valid config of `raystp tile`:",
+        "pipeline: embed is not a valid config of `raystp embed`:",
+        "pipeline: train path-bleep is not a valid config of `raystp train`:",
+        "pipeline: train path-ridg is not a valid config of `raystp train`:",
     ]
     assert "  tile_ums: there is no such field; did you mean 'tile_um'?" in str(caught.value)
     assert not (tmp_path / "store").exists()

@@ -140,7 +140,7 @@ def test_prices_become_dollars_and_a_wrong_one_is_a_sentence(tmp_path: Path) -> 
     assert [one["dollars"]["value"] for one in found["steps"]] == [pytest.approx(2.0), pytest.approx(tiles / 100)]
     prices.write_text("cpu_hours: 1\n")
     with pytest.raises(
-        ConfigError, match=r"prices: \S+ is not a valid Prices:\n  cpu_hours: .*did you mean 'cpu_hour'"
+        ConfigError, match=r"prices: \S+ is not a valid table of prices:\n  cpu_hours: .*did you mean 'cpu_hour'"
     ):
         _plan(tmp_path, prices=str(prices))
 

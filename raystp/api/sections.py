@@ -20,7 +20,8 @@ def read_section(
 ) -> ad.AnnData:
     """Read a measured section: `X` has raw counts, `obsm["spatial"]` the spots' centres (x, y) in level-0 px.
 
-    `layout` is `space_ranger`, `legacy_st` or `scverse`; without it the file is a section that `raystp spots` wrote.
+    `layout` is that of a slide table, such as `space_ranger` or `scverse`; without it the file is a section that
+    `raystp spots` wrote.
     `mpp` is um/px of the pixels of the positions; by default it follows from the distance of the spots, if known.
 
     Raises:

@@ -4,10 +4,10 @@ A table is CSV (commas, semicolons or tabs), .xlsx or parquet. Its columns are `
 name), `patient` (which measured sections need), and optionally `mpp` (um/px of the scan; empty for the slide's own).
 For measured spots on this slide it also has `layout`, `counts`, `positions`, `section` and `spot_px` (for legacy ST
 without positions: pixels per array step), `pitch_um` (distance of neighbouring spots, if not the technology's),
-`library` (of a file with several), `image` (`hires` or `lowres`, where the slide is Space Ranger's picture) and
-`counts_layer` (of an h5ad). Relative paths start from `root`, by default the table's own folder. Columns `x_*` are
-covariates; other columns are not read, and a warning names them. `inputs.schemes` has the columns of other tools that
-are read for these.
+`library` (of a file with several), `image` (`hires` or `lowres`, where the slide is Space Ranger's picture),
+`counts_layer` (of an h5ad), `bin_um` (of Visium HD) and `pool_um` (side of the squares of Visium HD and Xenium).
+Relative paths start from `root`, by default the table's own folder. Columns `x_*` are covariates; other columns are not
+read, and a warning names them. `inputs.schemes` has the columns of other tools that are read for these.
 """
 
 import difflib
@@ -42,6 +42,8 @@ OPTIONAL = (
     "library",
     "image",
     "counts_layer",
+    "bin_um",
+    "pool_um",
 )
 ALL_COLUMNS = ("slide", "path", "patient", *OPTIONAL)
 FACTS = ("width", "height", "vendor", "problem")
@@ -60,6 +62,8 @@ _UNITS = {
     "mpp": r"(um|µm|μm|micron|microns|mpp)(/(px|pixel))?",
     "spot_px": "(px|pixels?)",
     "pitch_um": r"(um|µm|μm|micron|microns)",
+    "bin_um": r"(um|µm|μm|micron|microns)",
+    "pool_um": r"(um|µm|μm|micron|microns)",
 }
 _MPP_RANGE = (0.01, 100.0)
 
@@ -84,6 +88,8 @@ class SlideRow:
     library: str | None = None
     image: str | None = None
     counts_layer: str | None = None
+    bin_um: float | None = None
+    pool_um: float | None = None
 
 
 def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]:
@@ -223,6 +229,8 @@ def _row(where: str, cells: Mapping[str, str], base: StoragePath) -> SlideRow:
         library=optional["library"] or None,
         image=optional["image"] or None,
         counts_layer=optional["counts_layer"] or None,
+        bin_um=_number(optional, "bin_um", where),
+        pool_um=_number(optional, "pool_um", where),
     )
 
 
@@ -233,7 +241,7 @@ def _number(cells: Mapping[str, str], column: str, where: str) -> float | None:
         return None
     number = parse_number(re.sub(rf"\s*{_UNITS[column]}$", "", text, flags=re.IGNORECASE))
     if number is None or not 0 < number < float("inf"):
-        unit = {"mpp": "um/px", "spot_px": "px", "pitch_um": "um"}[column]
+        unit = {"mpp": "um/px", "spot_px": "px"}.get(column, "um")
         msg = f"{where}: {column} is {text!r}; expected a number above 0, such as 0.5, in {unit}"
         raise ConfigError(msg)
     if column == "mpp" and not _MPP_RANGE[0] <= number <= _MPP_RANGE[1]:

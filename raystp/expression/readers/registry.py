@@ -8,16 +8,29 @@ from raystp.errors import SectionError
 from raystp.expression.readers.legacy_st import parse_legacy_st
 from raystp.expression.readers.scverse import parse_scverse
 from raystp.expression.readers.source import SectionSource
-from raystp.expression.readers.space_ranger import parse_space_ranger
+from raystp.expression.readers.space_ranger import files_beside, parse_space_ranger
+from raystp.expression.readers.visium_hd.folders import files_of_bins
+from raystp.expression.readers.visium_hd.reader import parse_visium_hd
 from raystp.expression.section_checks.finish import finish_section
 from raystp.expression.section_checks.raw import Notes, RawSection
+from raystp.storage import StoragePath
 
 LAYOUTS: dict[str, Callable[[SectionSource, Notes], RawSection]] = {
     "legacy_st": parse_legacy_st,
     "space_ranger": parse_space_ranger,
     "scverse": parse_scverse,
+    "visium_hd": parse_visium_hd,
 }
 """Each parses its files, and only that: the checks are `SECTION_CHECKS`, for all layouts."""
+
+FILES_BESIDE: dict[str, Callable[[SectionSource], list[StoragePath]]] = {
+    "space_ranger": files_beside,
+    "visium_hd": files_of_bins,
+}
+"""The files that a layout finds by their names, in or beside those that the slide table gives."""
+
+POOLED = ("visium_hd",)
+"""Layouts whose `counts` are large folders: `FILES_BESIDE` has all that is read of them."""
 
 
 def read(source: SectionSource) -> tuple[ad.AnnData, Notes]:

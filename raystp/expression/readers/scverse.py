@@ -17,7 +17,7 @@ from raystp.expression.readers.scverse_libraries import facts_of, libraries_of
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.readers.space_ranger import find_in_spatial
 from raystp.expression.readers.tissue_positions import read_tissue_positions
-from raystp.expression.readers.visium_hd import is_bin
+from raystp.expression.readers.visium_hd.recognise import is_bin
 from raystp.expression.schema import read_h5ad
 from raystp.expression.section_checks.raw import LibraryFacts, Notes, RawPlaces, RawSection, warn
 from raystp.expression.section_checks.technology import Technology, visium_hd

@@ -16,7 +16,7 @@ from raystp.expression.readers.files.values import numbers
 from raystp.expression.readers.matrices import CountMatrix, find_matrix, read_matrix
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.readers.tissue_positions import read_tissue_positions
-from raystp.expression.readers.visium_hd import refuse_bins, refuse_visium_hd
+from raystp.expression.readers.visium_hd.recognise import refuse_bins, refuse_visium_hd
 from raystp.expression.section_checks.join import suffix_libraries
 from raystp.expression.section_checks.raw import LibraryFacts, Notes, RawGenes, RawSection
 from raystp.expression.section_checks.technology import VISIUM

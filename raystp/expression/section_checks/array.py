@@ -47,7 +47,7 @@ def fit_to_array(raw: RawSection, source: SectionSource, notes: Notes) -> RawSec
     if technology is None:
         return raw
     notes["technology"] = technology.name
-    return replace(raw, technology=technology, lattice_pitch_px=fit.pitch_px)
+    return replace(raw, technology=technology, lattice_pitch_px=raw.lattice_pitch_px or fit.pitch_px)
 
 
 def fit_step_px(raw: RawSection) -> float | None:

@@ -35,4 +35,6 @@ def move_to_image(raw: RawSection, source: SectionSource, notes: Notes) -> RawSe
         factors.pop(key, None)
     stored = raw.facts.stored_mpp
     facts = replace(raw.facts, factors=factors, stored_mpp=stored and (stored[0], stored[1] / factor))
-    return replace(raw, places=replace(raw.places, xy=raw.places.xy * factor), facts=facts)
+    pitch_px = None if raw.lattice_pitch_px is None else raw.lattice_pitch_px * factor
+    places = replace(raw.places, xy=raw.places.xy * factor)
+    return replace(raw, places=places, facts=facts, lattice_pitch_px=pitch_px)

@@ -94,7 +94,7 @@ class RawSection:
     stored_um: Mapping[str, float] = field(default_factory=dict)
     """`spot_diameter_um` and `pitch_um` of a file that raystp wrote."""
     lattice_pitch_px: float | None = None
-    """Distance of neighbouring spots by the array, once it is fitted."""
+    """Distance of neighbouring spots by the array, once it is fitted; a layout that pools knows it from its bins."""
     scale: Scale | None = None
 
     def take(self, rows: Int64[np.ndarray, "row"]) -> "RawSection":

@@ -58,12 +58,24 @@ def report_of_folder(path: StoragePath) -> Inspection:
         return Inspection(str(path), "stored model without its manifest", "model of `predict`", facts=_model(path))
     if names & {"zarr.json", ".zgroup", ".zattrs", ".zarray"}:
         return _zarr(path, names)
-    if "spatial" in names and any(name.endswith("feature_bc_matrix.h5") for name in names):
-        row = _row(path, "", layout="space_ranger", counts=path.with_query())
-        return Inspection(str(path), "output of Space Ranger", "`counts` of a slide table", row=row)
+    if section := _instrument(path, names):
+        kind, layout = section
+        row = _row(path, "", layout=layout, counts=path.with_query())
+        return Inspection(str(path), kind, "`counts` of a slide table", row=row)
     if any(is_slide_name(name) for name in names):
         return _slides(path)
     return report_of_feature_folder(path, names, report_of_file) or _slides(path)
+
+
+def _instrument(path: StoragePath, names: set[str]) -> tuple[str, str] | None:
+    """Return the kind and the layout of an instrument's output folder; None for another folder."""
+    if "experiment.xenium" in names:
+        return "output of Xenium", "xenium"
+    if "binned_outputs" in names or path.name.startswith("square_"):
+        return "output of Space Ranger for Visium HD", "visium_hd"
+    if "spatial" in names and any(name.endswith("feature_bc_matrix.h5") for name in names):
+        return "output of Space Ranger", "space_ranger"
+    return None
 
 
 def _slides(path: StoragePath) -> Inspection:

@@ -18,7 +18,6 @@ from jaxtyping import Float64
 
 from raystp.digests import ID_EDGE
 from raystp.errors import failure_reason
-from raystp.expression.readers.options import SectionOptions
 from raystp.slides.open import open_header
 from raystp.slides.read_cost import read_cost
 from raystp.slides.table import SlideRow
@@ -102,8 +101,7 @@ def _measure(row: SlideRow, tile: TileConfig, spots: SpotsConfig | None, folder:
     section, scale = None, None
     if spots is not None:
         section = folder / "sections" / f"{row.section}.h5ad"
-        options = SectionOptions(spots.min_counts, spots.max_lost, spots.allow_mirrored)
-        entry = read_one(SpotsTask(row, section, spots.counts_layer, options))
+        entry = read_one(SpotsTask(row, section, spots.counts_layer, spots.section_options()))
         if isinstance(entry, str):
             return SlideCost(row, problem=entry)
         by_pitch: Any = entry["notes"].get("mpp_by_pitch")

@@ -1,11 +1,11 @@
 """Configuration of `raystp spots`."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from raystp.config import Location, RunConfig, StepConfig
-from raystp.expression.readers.options import MAX_LOST
+from raystp.expression.readers.options import MAX_LOST, SQUARE_CELLS, SQUARE_COUNTS, SectionOptions
 
 
 class SpotsConfig(StepConfig[RunConfig]):
@@ -32,4 +32,35 @@ class SpotsConfig(StepConfig[RunConfig]):
     allow_mirrored: bool = False
     """Accept sections whose positions mirror the array of Visium, as those of a picture that was flipped."""
 
+    bin_um: float | None = Field(default=None, gt=0)
+    """Visium HD: side of the bins that are read; the default is 8. The table's column of this name wins."""
+
+    pool_um: float | None = Field(default=None, gt=0)
+    """Side of the squares that Visium HD (default 112) and Xenium (100) are pooled to; the table's column wins.
+
+    For Visium HD it is a multiple of the bin, and equal to it to read single bins.
+    """
+
+    xenium_from: Literal["transcripts", "cells"] = "transcripts"
+    """Xenium: count transcripts with qv of at least 20, or sum the counts of cells at their centroids."""
+
+    square_counts: int = Field(default=SQUARE_COUNTS, ge=0)
+    """Xenium: a square is kept if it has at least so many counts, or ..."""
+
+    square_cells: int = Field(default=SQUARE_CELLS, ge=0)
+    """... at least so many cells."""
+
     run: RunConfig = Field(default_factory=RunConfig)
+
+    def section_options(self) -> SectionOptions:
+        """Return the choices that the readers take."""
+        return SectionOptions(
+            min_counts=self.min_counts,
+            max_lost=self.max_lost,
+            allow_mirrored=self.allow_mirrored,
+            bin_um=self.bin_um,
+            pool_um=self.pool_um,
+            xenium_from=self.xenium_from,
+            square_counts=self.square_counts,
+            square_cells=self.square_cells,
+        )

@@ -1,7 +1,7 @@
 """spots: measured sections -> one AnnData per section, in one schema."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raystp.artifacts import Artifact, create_or_open
 from raystp.cluster.progress import Progress
@@ -10,9 +10,8 @@ from raystp.cluster.streams.tasks import map_tasks
 from raystp.digests import content_id, digest_of
 from raystp.errors import ConfigError, StorageError, failure_as_reason
 from raystp.expression.readers.options import SectionOptions
-from raystp.expression.readers.registry import read
+from raystp.expression.readers.registry import FILES_BESIDE, POOLED, read
 from raystp.expression.readers.source import SectionSource
-from raystp.expression.readers.space_ranger import files_beside
 from raystp.expression.schema import section_info, write_section
 from raystp.expression.section_checks.raw import warnings_of
 from raystp.expression.sections import SectionEntry
@@ -52,7 +51,7 @@ def run(config: SpotsConfig) -> Artifact:
     writer = create_or_open(config, STEP, {"sections": digest_of([_identity(row) for row in rows])})
     if isinstance(writer, Artifact):
         return writer
-    options = SectionOptions(config.min_counts, config.max_lost, config.allow_mirrored)
+    options = config.section_options()
     work = [
         SpotsTask(row, writer.path / "sections" / f"{row.section}.h5ad", config.counts_layer, options) for row in rows
     ]
@@ -79,15 +78,18 @@ def run(config: SpotsConfig) -> Artifact:
 
 def _identity(row: SlideRow) -> list[str | float | None]:
     """Return what a section's result depends on: file contents and entries of the table, not paths."""
-    found = files_beside(_source(row)) if row.layout == "space_ranger" else []
-    files = [_content(path) if path else None for path in (row.counts, row.positions, *found)]
+    found = FILES_BESIDE[row.layout](_source(row)) if row.layout in FILES_BESIDE else []
+    given = () if row.layout in POOLED and found else (row.counts, row.positions)
+    files = [_content(path) if path else None for path in (*given, *found)]
     chosen = [row.mpp, row.spot_px, row.pitch_um, row.library, row.image, row.counts_layer]
-    return [row.section, row.slide, row.patient, row.layout, *chosen, *files]
+    pooled = [row.bin_um, row.pool_um] if row.layout in POOLED else []
+    return [row.section, row.slide, row.patient, row.layout, *chosen, *pooled, *files]
 
 
 def _source(row: SlideRow, counts_layer: str | None = None, options: SectionOptions | None = None) -> SectionSource:
     assert row.layout is not None  # rows without one were left out
     assert row.counts is not None  # required together with `layout`
+    options = options or SectionOptions()
     return SectionSource(
         section=row.section,
         slide=row.slide,
@@ -101,7 +103,7 @@ def _source(row: SlideRow, counts_layer: str | None = None, options: SectionOpti
         library=row.library,
         image=row.image,
         counts_layer=row.counts_layer or counts_layer,
-        options=options or SectionOptions(),
+        options=replace(options, bin_um=row.bin_um or options.bin_um, pool_um=row.pool_um or options.pool_um),
     )
 
 

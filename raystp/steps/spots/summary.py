@@ -23,6 +23,7 @@ def section_summary(entry: SectionEntry) -> str:
     parts.append(f"{notes['dropped_features']} other features left out" if notes.get("dropped_features") else "")
     parts.append(f"{notes['renamed_genes']} genes renamed" if notes.get("renamed_genes") else "")
     parts.append(f"counts from {notes['counts_from']}" if "counts_from" in notes else "")
+    parts.append(f"pooled {notes['pooled']}" if "pooled" in notes else "")
     return "; ".join(part for part in parts if part)
 
 

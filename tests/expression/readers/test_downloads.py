@@ -165,7 +165,9 @@ def _write_hd(folder: Path) -> Path:
 )
 def test_visium_hd_is_named_with_what_to_do(tmp_path: Path, given: str) -> None:
     _write_hd(tmp_path)
-    with pytest.raises(SectionError, match=r"is Visium HD, .* convert one bin size .* use the layout `scverse`"):
+    with pytest.raises(
+        SectionError, match=r"is Visium HD, .* the layout `space_ranger` reads spots: set the layout to `visium_hd`"
+    ):
         read(_source(tmp_path / given))
 
 

@@ -6,8 +6,11 @@ from raystp.errors import SectionError
 from raystp.expression.readers.source import SectionSource
 from raystp.storage import StoragePath
 
+FOLDER = re.compile(r"^square_\d{3}um$")
+SEGMENTED = ("segmented_outputs", "filtered_feature_cell_matrix.h5", "raw_feature_cell_matrix.h5")
+
 _BIN = re.compile(r"^s_\d{3}um_\d+_\d+(-\d+)?$|^cellid_\d+(-\d+)?$")
-_FOLDER = re.compile(r"^square_\d{3}um$")
+_CELL = re.compile(r"^cellid_\d+(-\d+)?$")
 _MARKS = ("binned_outputs", "segmented_outputs", "feature_slice.h5", "barcode_mappings.parquet")
 
 
@@ -17,7 +20,7 @@ def refuse_visium_hd(source: SectionSource) -> None:
         if path is None:
             continue
         parts = str(path).split("/")
-        if any(part in _MARKS or _FOLDER.match(part) for part in parts[-4:]):
+        if any(part in _MARKS or FOLDER.match(part) for part in parts[-4:]):
             raise SectionError(_message(source))
         if _has_marks(path):
             raise SectionError(_message(source))
@@ -34,18 +37,22 @@ def is_bin(name: str) -> bool:
     return _BIN.match(name) is not None
 
 
+def is_cell(name: str) -> bool:
+    """Return whether a barcode is that of a segmented cell of Visium HD."""
+    return _CELL.match(name) is not None
+
+
 def _has_marks(path: StoragePath) -> bool:
     if not path.is_folder():
         return False
     names = path.names()
     inside = [name for name in names if name == "outs"]
     names = names + [name for one in inside for name in (path / one).names()]
-    return any(name in _MARKS or name.endswith("_feature_slice.h5") or _FOLDER.match(name) for name in names)
+    return any(name in _MARKS or name.endswith("_feature_slice.h5") or FOLDER.match(name) for name in names)
 
 
 def _message(source: SectionSource) -> str:
     return (
-        f"{source.origin} is Visium HD, whose square bins are not spots, and the layout `space_ranger` reads spots: "
-        "convert one bin size (square_008um or square_016um) to h5ad with obsm['spatial'] in px of the full-res image, "
-        "and use the layout `scverse` with mpp = microns_per_pixel of its scalefactors_json.json"
+        f"{source.origin} is Visium HD, whose square bins are not spots, and the layout `{source.layout}` reads spots: "
+        "set the layout to `visium_hd`, which pools bins to squares of pool_um"
     )

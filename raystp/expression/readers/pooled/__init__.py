@@ -1,0 +1,1 @@
+"""Squares that are pooled while bins, cells or transcripts are read: memory depends on the squares alone."""

@@ -1,0 +1,1 @@
+"""Layout `visium_hd`: bins of Visium HD, pooled to squares that a tile can be compared with."""

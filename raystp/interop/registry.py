@@ -46,7 +46,13 @@ class FeatureFormat:
 
 FEATURES: Mapping[str, FeatureFormat] = {
     one.name: one
-    for one in (FeatureFormat("trident", "TRIDENT 0.1 to 0.3", "raystp.interop.features.trident", writes=True),)
+    for one in (
+        FeatureFormat("trident", "TRIDENT 0.1 to 0.3", "raystp.interop.features.trident", writes=True),
+        FeatureFormat("clam", "CLAM", "raystp.interop.features.clam", writes=True),
+        FeatureFormat("stamp", "STAMP 1 to 2", "raystp.interop.features.stamp", writes=True),
+        FeatureFormat("slide2vec", "slide2vec 5 to 7", "raystp.interop.features.slide2vec"),
+        FeatureFormat("atlaspatch", "AtlasPatch 1", "raystp.interop.features.atlaspatch"),
+    )
 }
 """Format -> its record."""
 

@@ -110,6 +110,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, mes
         ("fit=3", "fit: must be a group of fields, such as `fit.epochs`, got 3"),  # of a plain dataclass
         ("encoder=tiny", "encoder: must be a group of fields, such as `encoder.name`, got 'tiny'"),
         ("split=x", "split: must be a group of fields, such as `split.protocol`, got 'x'"),
+        ("choose=3", "choose: Input should be a group of names and values, got 3"),
+        ("choose.embeddings=a", "choose.embeddings: Input should be a valid list, got 'a'; write [a]"),
     ],
 )
 def test_a_value_in_place_of_a_group_is_refused_with_a_field_of_the_group(override: str, message: str) -> None:

@@ -14,7 +14,6 @@ _SHORT = reprlib.Repr()
 """Shortens a wrong value: a few lines of YAML aliases can expand to millions of values."""
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
-
 _LABEL = re.compile(r"[\[(]|^(constrained-)?(str|int|float|bool|tuple|list|dict|none)$")
 """A part of a fault's place that is no field or key, but the name that pydantic gives to one type of several."""
 
@@ -22,6 +21,9 @@ _OTHER_TYPE = frozenset(
     {"tuple_type", "list_type", "dict_type", "string_type", "float_type", "int_type", "none_required"}
 )
 """Kinds of faults that a value has for each type that it is not meant to have."""
+
+_WORDS = {"tuple_type": "Input should be a valid list", "dict_type": "Input should be a group of names and values"}
+"""In place of pydantic's words for types of Python that a YAML file does not have."""
 
 
 def fault_sentences(kind: type[BaseModel], error: ValidationError) -> list[str]:
@@ -67,10 +69,12 @@ def _sentence(kind: type[BaseModel], fault: ErrorDetails) -> str:
         first = next(iter(field_names(_part_at(kind, location))), None)
         example = f", such as `{key}.{first}`" if first is not None else ""
         return f"{key}: must be a group of fields{example}, got {_SHORT.repr(fault['input'])}"
-    hint = f"; write [{fault['input']}]" if fault["type"] == "list_type" and isinstance(fault["input"], str) else ""
+    message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error" and not isinstance(fault["input"], str | int | float | list | None):
-        return f"{key}: {fault['msg'].removeprefix('Value error, ')}"  # it names the value of one field
-    return f"{key}: {fault['msg'].removeprefix('Value error, ')}, got {_SHORT.repr(fault['input'])}{hint}"
+        return f"{key}: {message}"  # it names the value of one field
+    is_one = fault["type"] in {"list_type", "tuple_type"} and isinstance(fault["input"], str)
+    hint = f"; write [{fault['input']}]" if is_one else ""
+    return f"{key}: {_WORDS.get(fault['type'], message)}, got {_SHORT.repr(fault['input'])}{hint}"
 
 
 def _renamed(outer: list[str], new: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from raystp.errors import FormatError, some
 from raystp.interop.choice import Choice, Found, SlideFiles
 from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.sections.tables import TableChoice, TableFiles
 from raystp.storage import StoragePath
 
 
@@ -44,6 +45,21 @@ class FeatureFormat:
         return getattr(importlib.import_module(self.module), name)
 
 
+@dataclass(frozen=True)
+class TableFormat:
+    """A data set of slides with measured spots. Its module has `table_files`."""
+
+    name: str
+    data_set: str
+    """Its name and the versions whose files were looked at."""
+    module: str
+
+    def table_files(self, root: StoragePath, choice: TableChoice) -> TableFiles:
+        """Return the slide table of the data set's folder, and the files that go with it. Raises FormatError."""
+        read: Callable[[StoragePath, TableChoice], TableFiles] = importlib.import_module(self.module).table_files
+        return read(root, choice)
+
+
 FEATURES: Mapping[str, FeatureFormat] = {
     one.name: one
     for one in (
@@ -52,9 +68,20 @@ FEATURES: Mapping[str, FeatureFormat] = {
         FeatureFormat("stamp", "STAMP 1 to 2", "raystp.interop.features.stamp", writes=True),
         FeatureFormat("slide2vec", "slide2vec 5 to 7", "raystp.interop.features.slide2vec"),
         FeatureFormat("atlaspatch", "AtlasPatch 1", "raystp.interop.features.atlaspatch"),
+        FeatureFormat("hest-embeddings", "hest-bench", "raystp.interop.sections.hest_embeddings", writes=True),
     )
 }
 """Format -> its record."""
+
+TABLES: Mapping[str, TableFormat] = {
+    one.name: one
+    for one in (
+        TableFormat("hest", "HEST-1k 1.1 to 1.3", "raystp.interop.sections.hest"),
+        TableFormat("hest-bench", "hest-bench", "raystp.interop.sections.hest_bench"),
+        TableFormat("stimage", "STimage-1K4M", "raystp.interop.sections.stimage"),
+    )
+}
+"""Data set -> its record."""
 
 
 def feature_format(name: str) -> FeatureFormat:

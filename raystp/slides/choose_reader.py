@@ -4,6 +4,7 @@
 - Plain TIFFs, OME-TIFF included: the tiled reader if it supports the largest picture; else OpenSlide if it takes the
   same picture for the slide and the picture is in its stored frame; else the picture is decoded whole.
 - PNG and JPEG: decoded whole.
+- HDF5: image patches of a slide that is not there.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import openslide
 from jaxtyping import Float64
 
 from raystp.errors import SlideError
+from raystp.slides.patches.slide import PatchSlide
 from raystp.slides.readers.checks import SlideFacts, check_slide
 from raystp.slides.readers.flat import FlatSlide
 from raystp.slides.readers.flat_image import open_image, open_tiff, unknown_codec
@@ -33,7 +35,7 @@ PLAIN = (None, "generic-tiff")
 _STORED_AS_IS = ("JPEG", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB")
 """Compressions whose tiles OpenSlide does not turn by the orientation tag."""
 
-AnySlide = TiledSlide | OpenSlideSlide | FlatSlide
+AnySlide = TiledSlide | OpenSlideSlide | FlatSlide | PatchSlide
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def open_local(opening: Opening, path: Path) -> AnySlide:
     """
     where = opening.where
     kind = file_kind(where, path)
+    if kind == "hdf5":
+        return PatchSlide(opening.name, where, path, opening.sources).keep(opening.stack.pop_all())
     header = read_header(where, path) if kind == "tiff" else None
     vendor = vendor_of(path)
     if vendor not in PLAIN:

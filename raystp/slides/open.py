@@ -1,9 +1,9 @@
 """Open a slide, and read tiles of it.
 
 A supported tiled TIFF is read by its stored tiles; from an object store only the needed ones are fetched. Other files
-are read by OpenSlide, or as a flat image (JPEG, PNG, plain TIFF); `choose_reader` decides. For these two an object is
-first copied to local disk, where processes of a node may share it. Coordinates are stored pixels of level 0: x is the
-column, y the row. Orientation tags are not applied.
+are read by OpenSlide, as a flat image (JPEG, PNG, plain TIFF), or as image patches (HDF5); `choose_reader` decides. For
+these an object is first copied to local disk, where processes of a node may share it. Coordinates are stored pixels of
+level 0: x is the column, y the row. Orientation tags are not applied.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class Slide(Protocol):
     damaged: list[DamagedRegion]
     """What the last call of `thumbnail` could not decode."""
     reader: str
-    """Which reader is used: `tiled`, `openslide` or `flat`."""
+    """Which reader is used: `tiled`, `openslide`, `flat` or `patches`."""
     vendor: str
     """The format: OpenSlide's name of a scanner's format, `generic-tiff`, or the kind of a flat image (`jpeg`)."""
 

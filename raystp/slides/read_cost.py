@@ -64,7 +64,7 @@ def read_cost(
             read = sum(counts) if path.is_local else sum(span.count for span in spans)
             return ReadCost(read, len(spans), opening, opening_requests, slide.overview_bytes())
         covered = float((boxes[:, 2] ** 2).sum()) / (slide.width * slide.height) if slide.reader == "openslide" else 1.0
-        overview = file_bytes if slide.reader == "flat" else 0
+        overview = file_bytes if slide.reader in ("flat", "patches") else 0
         return ReadCost(int(min(covered, 1.0) * file_bytes), 1, opening, opening_requests, overview)
 
 

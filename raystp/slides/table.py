@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from raystp.artifacts import resolve
 from raystp.errors import ConfigError, some
 from raystp.slides.inputs.ids import barcode_patient, slide_ids
-from raystp.slides.inputs.listing import FoundSlides, find_slides, is_pattern, is_slide_name
+from raystp.slides.inputs.listing import FoundSlides, find_slides, is_patch_name, is_pattern, is_slide_name
 from raystp.slides.inputs.schemes import adopt
 from raystp.slides.inputs.sheets import read_sheet
 from raystp.storage import StoragePath, is_safe_name
@@ -107,7 +107,7 @@ def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]
             "slides, a glob, or a prefix of an object store"
         )
         raise ConfigError(msg)
-    if is_slide_name(path.name):
+    if is_slide_name(path.name) or is_patch_name(path.name):
         return _listed(FoundSlides(path.parent, [path.name], []), str(path))
     base = StoragePath.of(root) if root is not None else path.parent
     adopted = adopt(read_sheet(path, known=ALL_COLUMNS), base)

@@ -2,7 +2,7 @@
 
 Files are chosen by the suffixes that the readers open. Hidden files, the data folders of MIRAX slides, further files
 of a DICOM series, and artifacts of raystp below the folder are left out. So are PNG and JPEG beside files of scanners:
-they are thumbnails or masks. A glob takes them if it matches no other slide.
+they are thumbnails or masks. A glob takes them if it matches no other slide, and then files of image patches (.h5).
 """
 
 import glob
@@ -35,6 +35,8 @@ SCANNER_SUFFIXES = (
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 """Files that may be a slide or a picture of one."""
 SUFFIXES = SCANNER_SUFFIXES + PICTURE_SUFFIXES
+PATCH_SUFFIXES = (".h5", ".hdf5")
+"""Files that may have image patches. Most such files have features or counts, so a folder of them has no slides."""
 
 _SERIES = b"\x20\x00\x0e\x00UI"
 """DICOM's tag (0020,000E), the series of a file, with its type."""
@@ -80,6 +82,11 @@ def is_slide_name(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
+def is_patch_name(name: str) -> bool:
+    """Return whether a file has a suffix of image patches."""
+    return name.lower().endswith(PATCH_SUFFIXES)
+
+
 def find_slides(text: str, *, store: str) -> FoundSlides:
     """Return the slide files of a folder, prefix or glob; those of the store itself are not slides.
 
@@ -87,7 +94,10 @@ def find_slides(text: str, *, store: str) -> FoundSlides:
     """
     base, found = _matches(text) if is_pattern(text) else (StoragePath.of(text), None)
     listed = base.files() if found is None else found
-    names = [name for name in listed if is_slide_name(name) and not _is_hidden(name)]
+    visible = [name for name in listed if not _is_hidden(name)]
+    names = [name for name in visible if is_slide_name(name)]
+    if found is not None and not names:
+        names = [name for name in visible if is_patch_name(name)]
     names = _outside(names, [*_artifacts(listed), *_inside(base, StoragePath.of(store))])
     scanned = [name for name in names if name.lower().endswith(SCANNER_SUFFIXES)]
     notes = []

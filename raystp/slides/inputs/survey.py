@@ -48,7 +48,8 @@ def read_one(row: SlideRow) -> SlideHeader:
     if opened is None:
         return SlideHeader(row, mpp=row.mpp)
     with opened as slide:
-        return _of(row, slide, None if slide.mpp_from == "spots" else slide.mpp)
+        known = slide.mpp if row.mpp is None else row.mpp  # of image patches the table may have the patches' own
+        return _of(row, slide, None if slide.mpp_from == "spots" else known)
 
 
 def _of(row: SlideRow, slide: Slide, mpp: float | None, problem: str = "") -> SlideHeader:

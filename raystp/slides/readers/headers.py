@@ -63,6 +63,7 @@ _COPY_AGAIN = "copy the file again from its source"
 _MAGIC = {
     b"\xff\xd8\xff": "jpeg",
     b"\x89PNG\r\n\x1a\n": "png",
+    b"\x89HDF\r\n\x1a\n": "hdf5",
     b"II*\x00": "tiff",
     b"MM\x00*": "tiff",
     b"II+\x00": "tiff",
@@ -71,7 +72,7 @@ _MAGIC = {
 
 
 def file_kind(where: str, path: Path) -> str:
-    """Return `jpeg`, `png`, `tiff` or `other` from the first bytes; raise SlideError if the file cannot be read."""
+    """Return the kind of a file from its first bytes (see `kind_of_bytes`); raise SlideError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return kind_of_bytes(file.read(8))
@@ -81,7 +82,7 @@ def file_kind(where: str, path: Path) -> str:
 
 
 def kind_of_bytes(head: bytes) -> str:
-    """Return the kind of a file with these first 8 bytes: `jpeg`, `png`, `tiff` or `other`."""
+    """Return the kind of a file with these first 8 bytes: `jpeg`, `png`, `tiff`, `hdf5` or `other`."""
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "other")
 
 

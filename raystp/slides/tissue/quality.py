@@ -33,7 +33,7 @@ class SlideQuality(TypedDict):
     """Share of pen marks and black borders."""
     sharpness: float | None
     mask: str
-    """`found` or `given`."""
+    """`found`, `given`, or `none` for image patches, where `tissue` is the share that they cover."""
 
 
 def slide_quality(tissue: TissueMask, sharp: float | None) -> SlideQuality:

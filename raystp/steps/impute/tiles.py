@@ -35,10 +35,11 @@ def tile_table(
     measured, diameter = None, float(side[0]) if len(side) else 1.0
     centres = np.stack([x + side / 2, y + side / 2], axis=1)
     section = _section_on(spots, slide)
-    if spots is not None and section is not None and all(names):
-        counts = load_counts(spots, section)
+    counts = load_counts(spots, section) if spots is not None and section is not None and all(names) else None
+    row_of = {} if counts is None else {spot: row for row, spot in enumerate(counts.spots)}
+    # Image patches may be tiled without their spots, and then some may have none.
+    if spots is not None and counts is not None and all(name in row_of for name in names):
         diameter = counts.diameter_px
-        row_of = {spot: row for row, spot in enumerate(counts.spots)}
         centres = counts.xy[[row_of[name] for name in names]]  # as measured: a tile's corner is rounded to a pixel
         source = read_section(spots.path / "sections" / f"{section}.h5ad")
         measured = ad.AnnData(

@@ -88,16 +88,16 @@ def _slides(path: StoragePath) -> Inspection:
     return Inspection(str(path), "folder of slides", "`slides` of every step", facts=facts)
 
 
-def _slide(path: StoragePath) -> Inspection:
+def _slide(path: StoragePath, kind: str = "slide") -> Inspection:
     (name,) = slide_ids([path.name])
     row = SlideRow(name, path, barcode_patient(name), None, None, None, None, name, None)
     header = read_one(row)
     cells = header_cells(header)
     facts = {key: cells[key] for key in ("width", "height", "mpp", "vendor") if cells[key]}
-    if header.problem and not header.vendor and not is_slide_name(path.name):
+    if kind == "slide" and header.problem and not header.vendor and not is_slide_name(path.name):
         return Inspection(str(path), "file of an unknown kind", problem=header.problem)
     wanted = {key: cells[key] for key in ("slide", "path", "patient", "mpp")}
-    return Inspection(str(path), "slide", "`path` of a slide table", header.problem, facts, wanted)
+    return Inspection(str(path), kind, "`path` of a slide table", header.problem, facts, wanted)
 
 
 def _table(path: StoragePath) -> Inspection:
@@ -141,9 +141,7 @@ def _hdf5(path: StoragePath) -> Inspection:
                 str(path), "count matrix of Space Ranger", "`counts` of a slide table", facts=shapes, row=row
             )
         if {"img", "coords"} <= names:
-            return Inspection(
-                str(path), "tile images of HEST", facts=shapes, problem="images without a slide are not read"
-            )
+            return _slide(path, "image patches")
         if {"features", "coords"} <= names or {"feats", "coords"} <= names:
             return report_of_features(path, file, shapes)
         return Inspection(str(path), "HDF5 file", facts=shapes, problem="it has none of the groups that raystp knows")

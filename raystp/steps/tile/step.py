@@ -1,5 +1,7 @@
 """tile: slides [+ spots, masks] -> a tiles table, a tissue mask and a thumbnail per slide.
 
+A slide whose path is a file of image patches has a tile per patch, and no mask.
+
 The mask is detected on an image of the slide, or given by the user. It is written as GeoJSON, as QuPath has it. QuPath
 opens that file, and the same file given back through `masks` produces the same tiles.
 """
@@ -73,12 +75,14 @@ def _notes(config: TileConfig, slides: list[TileResult], failed: int) -> dict[st
     }
     bounds = {one["slide"]: one["bounds"] for one in slides if one["bounds"]}
     outside = {one["slide"]: one["spots_outside"] for one in slides if one["spots_outside"]}
+    unpatched = {one["slide"]: one["spots_without_patch"] for one in slides if one["spots_without_patch"]}
     warnings = {one["slide"]: one["warnings"] for one in slides if one["warnings"]}
     if not slides:
         notes["summary"] = (
             f"none of the {failed} slides has a tile: no later step can use this artifact; see the reasons"
         )
     notes |= {"bounds": bounds} if bounds else {}
+    notes |= {"spots_without_patch": unpatched} if unpatched else {}
     return notes | ({"spots_outside": outside} if outside else {}) | ({"warnings": warnings} if warnings else {})
 
 

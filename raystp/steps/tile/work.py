@@ -13,15 +13,17 @@ from raystp.errors import SectionError, SlideError, failure_as_reason
 from raystp.expression.schema import read_section, section_info
 from raystp.slides.coordinates import TileGeometry, boxes_around, boxes_of_scales, name_spots, spots_inside
 from raystp.slides.open import Slide, open_slide
+from raystp.slides.patches.slide import PatchSlide
 from raystp.slides.table import SlideRow
 from raystp.slides.tissue.area import scanned_area, tissue_image, whole_area
 from raystp.slides.tissue.empty import note_missing_tiles
 from raystp.slides.tissue.masks import TissueMask, UserMask, slide_mask, tissue_grid
-from raystp.slides.tissue.overview import write_images
+from raystp.slides.tissue.overview import write_images, write_patch_images
 from raystp.slides.tissue.placement import check_on_tissue
 from raystp.slides.tissue.quality import SlideQuality, sharpness, slide_quality
 from raystp.steps.tile.checks import SectionScale, check_enlarged, check_scale, reason_without_tiles
 from raystp.steps.tile.config import TileConfig
+from raystp.steps.tile.patches import tiles_of_patches
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels, Microns, tile_centres, to_level0
 
@@ -62,6 +64,8 @@ class TileResult(TypedDict):
     """The scanned part (x, y, width, height) in level-0 px, where QuPath's coordinates start; None for all of it."""
     spots_outside: int
     """Measured spots that have no tile because their centre is outside the slide."""
+    spots_without_patch: int
+    """Measured spots that have no tile because the file of image patches has none of them."""
     warnings: list[str]
 
 
@@ -90,7 +94,32 @@ def tile_slide(task: TileTask) -> TileResult:
     derived_mpp = None if task.scale is None else task.scale.mpp
     cache = task.config.run.node_cache()
     with open_slide(row.slide, row.path, given_mpp=row.mpp, derived_mpp=derived_mpp, cache=cache) as slide:
-        return _tile_open(slide, task)
+        return _tile_patches(slide, task) if isinstance(slide, PatchSlide) else _tile_open(slide, task)
+
+
+def _tile_patches(slide: PatchSlide, task: TileTask) -> TileResult:
+    found = tiles_of_patches(slide, task.config, task.section, task.scale, masked=task.mask is not None)
+    write_patch_images(task.target, slide, found.boxes)
+    table = _tiles_table(slide.name, found.boxes, found.names)
+    (task.target / "tiles" / f"{slide.name}.parquet").write_table(table)
+    return {
+        "slide": slide.name,
+        "path": task.row.path.uri,
+        "patient": task.row.patient,
+        "mpp": float(found.scale.level0.mpp),
+        "mpp_from": found.scale.level0.source,
+        "width": slide.width,
+        "height": slide.height,
+        "native": False,
+        "tissue": found.quality["tissue"],
+        "tiles": len(found.boxes),
+        "quality": found.quality,
+        "reader": slide.reader,
+        "bounds": None,
+        "spots_outside": 0,
+        "spots_without_patch": found.lost_spots,
+        "warnings": found.warnings,
+    }
 
 
 def _tile_open(slide: Slide, task: TileTask) -> TileResult:
@@ -132,6 +161,7 @@ def _tile_open(slide: Slide, task: TileTask) -> TileResult:
         "reader": slide.reader,
         "bounds": None if slide.bounds is None else list(slide.bounds),
         "spots_outside": 0 if spots is None else spots.outside,
+        "spots_without_patch": 0,
         "warnings": [*warnings, *tissue.warnings],
     }
 

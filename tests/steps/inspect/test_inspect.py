@@ -165,7 +165,7 @@ def _write(folder: Path, name: str, content: Any) -> str:
             "tile features of another tool",
             "features has 2 rows and coords 1",
         ),
-        ("a.h5", {"img": np.ones(3), "coords": np.ones((2, 2))}, "tile images of HEST", "without a slide"),
+        ("a.h5", {"img": np.ones(3), "coords": np.ones((2, 2))}, "image patches", "patches are N x px x px x 3"),
         ("a.h5", {"matrix/data": np.ones(3)}, "count matrix of Space Ranger", ""),
         ("a.h5", {"x": np.ones(3)}, "HDF5 file", "none of the groups"),
         ("a.h5", {"x": h5py.ExternalLink("/etc/passwd", "/")}, "file that cannot be read", "links to another file"),

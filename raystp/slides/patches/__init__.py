@@ -1,0 +1,1 @@
+"""Files of image patches (HEST, hest-bench) in place of a slide."""

@@ -68,6 +68,7 @@ FEATURES: Mapping[str, FeatureFormat] = {
         FeatureFormat("stamp", "STAMP 1 to 2", "raystp.interop.features.stamp", writes=True),
         FeatureFormat("slide2vec", "slide2vec 5 to 7", "raystp.interop.features.slide2vec"),
         FeatureFormat("atlaspatch", "AtlasPatch 1", "raystp.interop.features.atlaspatch"),
+        FeatureFormat("lazyslide", "LazySlide 0.13 and wsidata 0.12", "raystp.interop.features.lazyslide"),
         FeatureFormat("hest-embeddings", "hest-bench", "raystp.interop.sections.hest_embeddings", writes=True),
     )
 }

@@ -21,7 +21,7 @@ def test_the_dimensions_are_those_of_the_cards() -> None:
 
 
 def test_every_entry_is_a_card_or_a_reason_and_the_dimension_decides() -> None:
-    assert set(FEATURES) <= set(ENCODERS)
+    assert set(ENCODERS) <= set(FEATURES)
     for tool, names in ENCODERS.items():
         for name, entry in names.items():
             dims = [one.dim if isinstance(one, Foreign) else CARD_DIMS[one] for one in entry]

@@ -24,6 +24,12 @@ MAX_RESIDUAL = 0.35
 """Largest root mean square distance from the array, in pitches; beyond, the positions do not follow the array."""
 
 
+NEIGHBOUR_PITCHES = 1.2
+"""Spots nearer than this many pitches are neighbours: the next ones are 1.41 or 1.73 pitches away."""
+MIN_INTERIOR = 0.4
+"""Share of spots that must have all neighbours of a lattice for it to be recognised."""
+
+
 @dataclass(frozen=True)
 class ArrayFit:
     """The array in the image."""
@@ -103,6 +109,22 @@ def nearest_distance(xy: Float64[np.ndarray, "spot 2"]) -> float | None:
     if len(finite) < 2:  # noqa: PLR2004 -- a distance is between two
         return None
     return float(np.median(cKDTree(finite).query(finite, k=2)[0][:, 1]))
+
+
+def lattice_shape(xy: Float64[np.ndarray, "spot 2"]) -> str | None:
+    """Return whether places lie on a `hexagonal` or a `square` lattice, by their neighbours; None for neither.
+
+    A spot amid others has 6 neighbours within 1.2 pitches on a hexagonal lattice, and 4 on a square one.
+    """
+    finite = xy[np.isfinite(xy).all(axis=1)]
+    pitch = nearest_distance(finite)
+    if not pitch:
+        return None
+    near = cKDTree(finite).query_ball_point(finite, NEIGHBOUR_PITCHES * pitch, return_length=True) - 1
+    six, four = float((near == 6).mean()), float((near == 4).mean())  # noqa: PLR2004 -- neighbours, see above
+    if max(six, four) < MIN_INTERIOR:
+        return None
+    return "hexagonal" if six > four else "square"
 
 
 def _least_squares(

@@ -5,16 +5,15 @@ from dataclasses import replace
 from raystp.errors import SectionError
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.section_checks.lattice import nearest_distance
+from raystp.expression.section_checks.pitch import find_pitch
 from raystp.expression.section_checks.raw import Notes, RawSection, Scale, warn
-from raystp.expression.section_checks.technology import KNOWN_PITCHES_UM, Technology
+from raystp.expression.section_checks.technology import Technology
 from raystp.units import is_plausible
 
 MPP_TOLERANCE = 0.10
 """A given um/px and the one from the spots' pitch may differ by this share; beyond, one of them is wrong."""
 MPP_NOTED = 0.03
 """From this difference on, a warning names both."""
-PITCH_TOLERANCE = 0.15
-"""A pitch in um may differ from the technology's by this share before a warning."""
 DRAWN_UM = (50.0, 72.0)
 """Range of a Visium spot of `spot_diameter_fullres`, in um: 65 in Space Ranger's files, 55 in some converters'."""
 MIN_DIAMETER = 0.4
@@ -35,7 +34,7 @@ def resolve_scale(raw: RawSection, source: SectionSource, notes: Notes) -> RawSe
         notes["mpp_by_pitch"] = by_pitch
     mpp = _choose_mpp(raw, source, by_pitch, notes)
     _compare_with_pitch(mpp, by_pitch, technology, source=source, notes=notes)
-    pitch_um = _pitch_um(raw, technology, mpp, notes)
+    pitch_um = find_pitch(raw, source, technology, mpp=mpp, notes=notes)
     diameter_um = _spot_diameter_um(raw, technology, mpp, pitch_um, notes=notes)
     scale = Scale(mpp, pitch_um, diameter_um)
     raw = replace(raw, technology=technology, scale=scale)
@@ -105,44 +104,6 @@ def _compare_with_pitch(
         "that image's (for a picture of Space Ranger, set image=hires)"
     )
     raise SectionError(msg)
-
-
-def _pitch_um(raw: RawSection, technology: Technology | None, mpp: float, notes: Notes) -> float:
-    """Return the pitch at this um/px, by the array or by the nearest neighbours; warn where no technology has it."""
-    stored = raw.stored_um.get("pitch_um")
-    nearest = nearest_distance(raw.places.xy)
-    if technology is not None and raw.lattice_pitch_px:
-        pitch = raw.lattice_pitch_px * mpp * technology.pitch_um / technology.step_um
-        notes["pitch_um"] = round(pitch, 2)
-        if abs(pitch / technology.pitch_um - 1) > PITCH_TOLERANCE and not technology.mpp_wins:
-            warn(notes, f"spots are {pitch:.4g} um apart; those of {technology.name} are {technology.pitch_um:.4g} um")
-        return stored or (technology.pitch_um if not technology.mpp_wins or notes["mpp_from"] == "pitch" else pitch)
-    if technology is not None:
-        return stored or technology.pitch_um
-    if not nearest:
-        warn(notes, "the section has no two spots, so its pitch is unknown; 100 um is assumed")
-        return stored or 100.0
-    pitch = nearest * mpp
-    notes["pitch_um"] = round(pitch, 2)
-    like = [name for name, lengths in KNOWN_PITCHES_UM.items() if _is_near(pitch, lengths)]
-    if like and not stored:
-        notes["pitch_like"] = like[0]
-    if not like:
-        warn(notes, _unknown_pitch(pitch, mpp))
-    return stored or pitch
-
-
-def _is_near(pitch: float, lengths: tuple[float, ...]) -> bool:
-    return any(abs(pitch / length - 1) <= PITCH_TOLERANCE for length in lengths)
-
-
-def _unknown_pitch(pitch: float, mpp: float) -> str:
-    at_visium, at_st = 100.0 / pitch * mpp, 200.0 / pitch * mpp
-    return (
-        f"spots are {pitch:.4g} um apart at {mpp:.4g} um/px, as in no known technology: at {at_visium:.4g} um/px it "
-        f"would be Visium's 100 um, at {at_st:.4g} um/px the 200 um of legacy ST; check mpp, and that the positions "
-        "are in px of this image"
-    )
 
 
 def _spot_diameter_um(

@@ -42,13 +42,25 @@ def visium_hd(bin_um: float) -> Technology:
     return Technology(f"Visium HD, {bin_um:g} um bins", SQUARE, bin_um, bin_um, bin_um, mirrors=True, mpp_wins=False)
 
 
-KNOWN_PITCHES_UM = {
-    "Visium": (100.0,),
-    "legacy ST": (200.0, 150.0, 100.0 * 2**0.5),
-    "Visium HD": (2.0, 8.0, 16.0, 128.0),
-    "Stereo-seq, Slide-seq and others": (10.0, 20.0, 25.0, 50.0),
-}
-"""Distances of neighbouring spots or bins; HEST pools the bins of Visium HD to 128 um."""
+@dataclass(frozen=True)
+class KnownPitch:
+    """Distances between neighbouring spots of a technology whose array a file does not state."""
+
+    name: str
+    um: tuple[float, ...]
+    lattice: str
+    """`hexagonal` or `square`."""
+
+
+KNOWN_PITCHES = (
+    KnownPitch("Visium", (100.0,), "hexagonal"),
+    KnownPitch("legacy ST", (200.0, 150.0, 100.0 * 2**0.5), "square"),
+    KnownPitch("pooled Xenium", (100.0,), "square"),
+    KnownPitch("pooled Visium HD", (128.0,), "square"),
+    KnownPitch("bins of Visium HD", (2.0, 8.0, 16.0), "square"),
+)
+"""HEST pools Xenium to squares of 100 um, and Visium HD to those of 128 um. Finer grids, such as Stereo-seq's of 25 and
+50 um, are not among them: a um/px that is 2 or 4 times too small makes one of them of Visium's 100 um."""
 
 
 def legacy_array(array: Float64[np.ndarray, "place 2"]) -> Technology:

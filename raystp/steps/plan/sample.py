@@ -101,11 +101,11 @@ def _measure(row: SlideRow, tile: TileConfig, spots: SpotsConfig | None, folder:
     section, scale = None, None
     if spots is not None:
         section = folder / "sections" / f"{row.section}.h5ad"
-        entry = read_one(SpotsTask(row, section, spots.counts_layer, spots.section_options()))
-        if isinstance(entry, str):
-            return SlideCost(row, problem=entry)
-        by_pitch: Any = entry["notes"].get("mpp_by_pitch")
-        scale = SectionScale(float(entry["mpp"]), by_pitch)
+        found = read_one(SpotsTask(row, section, spots.counts_layer, spots.section_options()))
+        if isinstance(found, str):
+            return SlideCost(row, problem=found)
+        by_pitch: Any = found.entry["notes"].get("mpp_by_pitch")
+        scale = SectionScale(float(found.entry["mpp"]), by_pitch)
     start = time.thread_time()
     if not row.path.is_local and _must_be_downloaded(row):
         return SlideCost(row, problem=f"slide {row.slide!r} ({row.path}) is downloaded to be read: no tiles are known")

@@ -9,6 +9,7 @@ from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.digests import content_id, digest_of
 from raystp.errors import ConfigError, StorageError, failure_as_reason
+from raystp.expression.leaks.pseudo_bulk import PseudoBulk, pseudo_bulk
 from raystp.expression.readers.options import SectionOptions
 from raystp.expression.readers.registry import FILES_BESIDE, POOLED, read
 from raystp.expression.readers.source import SectionSource
@@ -17,6 +18,7 @@ from raystp.expression.section_checks.raw import warnings_of
 from raystp.expression.sections import SectionEntry
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.steps.spots.config import SpotsConfig
+from raystp.steps.spots.leaks import SectionContents, find_duplicates
 from raystp.steps.spots.summary import section_summary
 from raystp.storage import StoragePath
 
@@ -38,6 +40,17 @@ class SpotsTask:
     options: SectionOptions
 
 
+@dataclass(frozen=True)
+class SectionRead:
+    """A section that was read and written."""
+
+    entry: SectionEntry
+    """Its entry of the manifest."""
+    slide_content: str
+    """The id of its slide's content, which is not an input: a section does not depend on it."""
+    bulk: PseudoBulk
+
+
 CONFIG = SpotsConfig
 
 
@@ -55,6 +68,7 @@ def run(config: SpotsConfig) -> Artifact:
     work = [
         SpotsTask(row, writer.path / "sections" / f"{row.section}.h5ad", config.counts_layer, options) for row in rows
     ]
+    contents = SectionContents()
     sections: dict[str, SectionEntry] = {}
     failures: list[dict[str, object]] = []
     with session(config.run.address), Progress(STEP, len(work), "section") as progress:
@@ -63,17 +77,28 @@ def run(config: SpotsConfig) -> Artifact:
             if isinstance(result, str):
                 failures.append({"slide": row.slide, "stage": STEP, "reason": result})
             else:
-                sections[row.section] = result
+                sections[row.section] = result.entry
+                contents.add(row, result.slide_content, result.bulk)
             progress.add(1, failed=isinstance(result, str))
+    ordered = {row.section: sections[row.section] for row in rows if row.section in sections}
+    spots = sum(one["spots"] for one in sections.values())
+    return writer.finish({"sections": len(sections), "spots": spots}, failures, _notes(ordered, contents))
+
+
+def _notes(sections: dict[str, SectionEntry], contents: SectionContents) -> dict[str, object]:
+    """Log a line for each section, its warnings and possible leaks; return the manifest's notes."""
     for name in sorted(sections):
         logger.info(f"  {name}: {section_summary(sections[name])}")
-    warnings = {name: found for name, one in sorted(sections.items()) if (found := warnings_of(one["notes"]))}
+    duplicates = find_duplicates(contents)
+    warnings = {name: [*warnings_of(one["notes"]), *duplicates.leaks.get(name, [])] for name, one in sections.items()}
+    warnings = {name: warnings[name] for name in sorted(warnings) if warnings[name]}
     for name, warning in [(name, text) for name, texts in warnings.items() for text in texts]:
         logger.warning(f"  {name}: {warning}")
-    spots = sum(one["spots"] for one in sections.values())
-    ordered = {row.section: sections[row.section] for row in rows if row.section in sections}
-    notes = {"sections": ordered} | ({"warnings": warnings} if warnings else {})
-    return writer.finish({"sections": len(sections), "spots": spots}, failures, notes)
+    for sentence in duplicates.within:
+        logger.info(f"  {sentence}")
+    notes: dict[str, object] = {"sections": sections}
+    notes |= {"warnings": warnings} if warnings else {}
+    return notes | ({"duplicates": duplicates.within} if duplicates.within else {})
 
 
 def _identity(row: SlideRow) -> list[str | float | None]:
@@ -108,7 +133,7 @@ def _source(row: SlideRow, counts_layer: str | None = None, options: SectionOpti
 
 
 def _content(path: StoragePath) -> str:
-    """Return the id of a file's content; `unreadable` for a file whose section fails later."""
+    """Return the id of a file's content; `unreadable` for one that cannot be read."""
     try:
         return content_id(path)
     except StorageError:
@@ -124,12 +149,12 @@ def _crashed(work: SpotsTask) -> str:
 
 
 @failure_as_reason
-def read_one(work: SpotsTask) -> SectionEntry:
-    """Read one section and write it; return its entry of the manifest."""
+def read_one(work: SpotsTask) -> SectionRead:
+    """Read one section and write it; return its entry of the manifest, and what it is compared by."""
     row = work.row
     section, notes = read(_source(row, work.counts_layer, work.options))
     write_section(work.target, section)
-    return {
+    entry: SectionEntry = {
         "patient": row.patient,
         "slide": row.slide,
         "mpp": section_info(section).mpp,
@@ -137,3 +162,4 @@ def read_one(work: SpotsTask) -> SectionEntry:
         "genes": section.n_vars,
         "notes": notes,
     }
+    return SectionRead(entry, _content(row.path), pseudo_bulk(section))

@@ -2,6 +2,8 @@
 
 from raystp.expression.sections import SectionEntry
 
+NEAREST_NOTED = 0.03
+"""The median distance of nearest centres is printed too if it differs by more from the array's pitch: places jitter."""
 DROPPED = {
     "dropped_off_tissue": "off tissue",
     "dropped_no_place": "without a position",
@@ -29,11 +31,14 @@ def section_summary(entry: SectionEntry) -> str:
 
 def _pitch(notes: dict[str, object]) -> str:
     if "pitch_um" not in notes:
-        return ""
+        return "pitch unknown"
     like = f" (like {notes['pitch_like']})" if notes.get("pitch_like") else ""
     name = f" ({notes['technology']})" if notes.get("technology") else like
     mirrored = ", mirrored array" if notes.get("mirrored") else ""
-    return f"spots {notes['pitch_um']:.4g} um apart{name}{mirrored}"
+    pitch, nearest = notes["pitch_um"], notes.get("nearest_um")
+    differs = isinstance(nearest, float) and isinstance(pitch, float) and abs(nearest / pitch - 1) > NEAREST_NOTED
+    median = f", median of nearest centres {nearest:.4g} um" if differs else ""
+    return f"spots {pitch:.4g} um apart{name}{median}{mirrored}"
 
 
 def _scale(mpp: float, notes: dict[str, object]) -> str:

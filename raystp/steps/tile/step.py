@@ -15,6 +15,7 @@ from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.digests import content_id, digest_of
 from raystp.errors import StorageError
+from raystp.slides.inputs.copies import find_copies
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.slides.tissue.masks import mask_digest, user_masks
 from raystp.steps.tile.checks import SectionScale
@@ -54,13 +55,28 @@ def run(config: TileConfig) -> Artifact:
             failures.append({"slide": row.slide, "stage": STEP, "reason": result})
         else:
             slides.append(result)
+    copies = _add_copies(slides, contents)
     for one in slides:
         for warning in one["warnings"]:
             logger.warning(f"  {one['slide']}: {warning}")
     columns = [{**one, "content": contents[one["slide"]]} for one in slides]
     (draft.path / "slides.parquet").write_table(tables.of_rows(columns, tables.SLIDES))
     rows_written = {"slides": len(slides), "tiles": sum(one["tiles"] for one in slides)}
-    return draft.finish(rows_written, failures, _notes(config, slides, len(failures)))
+    return draft.finish(rows_written, failures, _notes(config, slides, len(failures)) | copies)
+
+
+def _add_copies(slides: list[TileResult], contents: dict[str, str]) -> dict[str, object]:
+    """Add a warning to each slide whose content another patient's slide has; return notes on those of one patient."""
+    by_name = {one["slide"]: one for one in slides}
+    within = []
+    patients = {name: one["patient"] for name, one in by_name.items()}
+    for found in find_copies({name: contents[name] for name in by_name}, patients):
+        if found.is_leak:
+            by_name[found.slides[0]]["warnings"].append(found.sentence())
+        else:
+            within.append(found.sentence())
+            logger.info(f"  {found.sentence()}")
+    return {"duplicates": within} if within else {}
 
 
 def _notes(config: TileConfig, slides: list[TileResult], failed: int) -> dict[str, object]:

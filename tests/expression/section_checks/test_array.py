@@ -14,7 +14,7 @@ from raystp.expression.readers.registry import read
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.section_checks.raw import Notes, warnings_of
 from raystp.storage import StoragePath
-from tests.expression.toy_layouts import as_h5ad, checkerboard, square, toy
+from tests.expression.toy_layouts import as_h5ad, checkerboard, hexagonal, square, toy
 
 Array = Float64[np.ndarray, "spot 2"]
 KEEP = SectionOptions(min_counts=0.0)
@@ -108,7 +108,47 @@ def test_without_an_array_the_pitch_is_named_and_compared_with_known_ones(tmp_pa
     notes = _h5ad(tmp_path, 0.6, 0.5, factors={})
     assert notes["pitch_um"] == 60.0
     (warning,) = warnings_of(notes)
-    assert "at 0.8333 um/px it would be Visium's 100 um, at 1.667 um/px the 200 um of legacy ST" in warning
+    assert "spots are 60 um apart on a hexagonal lattice at 0.5 um/px, as in no known technology (Visium 1" in warning
+    assert "at 0.8333 um/px it would be Visium's 100 um" in warning
+
+
+def _without_array(folder: Path, apart: float, mpp: float, *, kind: str, **given: float) -> tuple[float, list[str]]:
+    """Return the pitch and the warnings of spots `apart` um from each other at the true .4167 um/px, read at `mpp`."""
+    array, step = (hexagonal(), (0.5, 0.75**0.5)) if kind == "hexagonal" else (square(), (1.0, 1.0))
+    adata = as_h5ad(replace(toy("scverse"), xy=array * np.asarray(step) * apart / 0.4167, factors={}))
+    del adata.obs["array_row"], adata.obs["array_col"]
+    adata.write_h5ad(folder / "x.h5ad")
+    source = SectionSource("S", "S", "P", "scverse", StoragePath.of(folder / "x.h5ad"), mpp=mpp)
+    notes = read(replace(source, **given))[1]  # type: ignore[arg-type]  # numbers of SectionSource only
+    pitch = notes["pitch_um"]
+    assert isinstance(pitch, float)
+    assert notes["nearest_um"] == pitch
+    return pitch, warnings_of(notes)
+
+
+@pytest.mark.parametrize(("kind", "pitch"), [("hexagonal", 100), ("square", 100), ("square", 128), ("square", 150)])
+def test_a_wrong_mpp_is_named_with_the_pitch_it_makes_and_the_right_one_is_not(
+    tmp_path: Path, kind: str, pitch: float
+) -> None:
+    assert _without_array(tmp_path, pitch, 0.4167, kind=kind) == (pitch, [])
+    seen, (warning,) = _without_array(tmp_path, pitch, 0.2, kind=kind)
+    assert seen == pytest.approx(pitch * 0.2 / 0.4167, abs=0.01)
+    assert f"spots are {seen:.4g} um apart on a {kind} lattice at 0.2 um/px" in warning
+    assert ("Visium 100)" in warning) == (kind == "hexagonal")
+    assert ("legacy ST 200 or 150 or 141.4, pooled Xenium 100, pooled Visium HD 128" in warning) == (kind == "square")
+
+
+def test_the_lattice_of_visium_at_half_its_scale_is_not_taken_for_legacy_st(tmp_path: Path) -> None:
+    pitch, (warning,) = _without_array(tmp_path, 100, 2 * 0.4167, kind="hexagonal")
+    assert pitch == 200
+    assert "known technology (Visium 100): at 0.4167 um/px it would be Visium's 100 um;" in warning
+    assert _without_array(tmp_path, 100, 2 * 0.4167, kind="square") == (200, [])  # of places alone nobody can tell
+
+
+def test_a_grid_of_ones_own_is_stated_in_pitch_um(tmp_path: Path) -> None:
+    assert _without_array(tmp_path, 50, 0.4167, kind="square", pitch_um=50.0) == (50, [])
+    _, (warning,) = _without_array(tmp_path, 50, 0.2, kind="square", pitch_um=50.0)
+    assert "spots are 24 um apart at 0.2 um/px; those by pitch_um are 50 um apart, which is so at 0.4167" in warning
 
 
 def test_spots_larger_than_their_pitch_are_refused(tmp_path: Path) -> None:

@@ -32,5 +32,12 @@ def test_what_was_dropped_is_counted_with_its_reason_and_both_scales_are_named()
     assert "dropped 3 off tissue, 2 below 10 UMI (1,010 UMI together); 5 other features left out" in line
 
 
-def test_a_section_without_a_pitch_says_where_its_scale_is_from() -> None:
-    assert section_summary(_entry(mpp_from="scalefactors")).endswith("15,000 genes; 0.5000 um/px (scalefactors)")
+def test_a_section_without_a_pitch_says_so_and_where_its_scale_is_from() -> None:
+    line = section_summary(_entry(mpp_from="scalefactors"))
+    assert line.endswith("15,000 genes; pitch unknown; 0.5000 um/px (scalefactors)")
+
+
+def test_the_median_of_nearest_centres_is_printed_where_places_jitter_about_their_array() -> None:
+    notes = {"technology": "legacy ST, 1k array", "pitch_um": 200.0, "mpp_from": "pitch", "nearest_um": 187.3}
+    line = section_summary(_entry(**notes))
+    assert "spots 200 um apart (legacy ST, 1k array), median of nearest centres 187.3 um; 0.5000" in line

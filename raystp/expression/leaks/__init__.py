@@ -1,0 +1,1 @@
+"""Measured sections that are the same tissue, found by their counts."""

@@ -2,8 +2,8 @@
 
 Two sections of one tissue on both sides of a split make every score too good. Published collections have such pairs:
 one section in two studies, under two patients. They are found by the number of spots, which must be equal, and the
-correlation of their pseudo-bulks over the genes that both measured. Neighbouring sections of one tumour have other
-numbers of spots; sections of two patients have correlations below .99.
+correlation of their pseudo-bulks over the genes that both measured. In HER2ST that of neighbouring sections of one
+tumour is .976 to .982, and that of two patients .855.
 """
 
 import itertools

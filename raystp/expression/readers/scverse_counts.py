@@ -89,7 +89,7 @@ def _csr(values: object, name: str, source: SectionSource) -> sp.csr_matrix:
         if matrix.dtype.kind not in "biuf":
             msg = f"its type is {matrix.dtype}"
             raise TypeError(msg)
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         msg = f"{source.origin}: {name} is not a matrix of numbers: {error}"
         raise SectionError(msg) from None
     return matrix

@@ -120,7 +120,8 @@ def lattice_shape(xy: Float64[np.ndarray, "spot 2"]) -> str | None:
     pitch = nearest_distance(finite)
     if not pitch:
         return None
-    near = cKDTree(finite).query_ball_point(finite, NEIGHBOUR_PITCHES * pitch, return_length=True) - 1
+    distances = cKDTree(finite).query(finite, k=8)[0][:, 1:]  # infinite where there are fewer spots
+    near = (distances <= NEIGHBOUR_PITCHES * pitch).sum(axis=1)
     six, four = float((near == 6).mean()), float((near == 4).mean())  # noqa: PLR2004 -- neighbours, see above
     if max(six, four) < MIN_INTERIOR:
         return None

@@ -32,7 +32,7 @@ test: $(STAMP)  ## the tests, a process for each core; one of them runs those th
 test-faults: $(STAMP)  ## the long tests: every fault and every job, for real; outside CI
 	@$(BIN)/python -m pytest -m faults
 
-bench-%: $(STAMP)  ## bench-read, -embed, -s3, -scale, -plan, -train, -serve: figures side by side; OUT=FILE, ARGS=...
+bench-%: $(STAMP)  ## bench-read, -embed, -s3, -scale, -plan, -train, -serve, -sections: figures side by side; OUT=FILE, ARGS=...
 	@$(BIN)/python infra/benchmarks/bench_$*.py $(if $(OUT),--out $(OUT)) $(ARGS)
 
 check: $(STAMP)  ## format, lint, types, import contracts

@@ -11,6 +11,8 @@ from raystp.expression.readers.source import SectionSource
 from raystp.expression.readers.space_ranger import files_beside, parse_space_ranger
 from raystp.expression.readers.visium_hd.folders import files_of_bins
 from raystp.expression.readers.visium_hd.reader import parse_visium_hd
+from raystp.expression.readers.xenium.bundle import files_of_bundle
+from raystp.expression.readers.xenium.reader import parse_xenium
 from raystp.expression.section_checks.finish import finish_section
 from raystp.expression.section_checks.raw import Notes, RawSection
 from raystp.storage import StoragePath
@@ -20,17 +22,22 @@ LAYOUTS: dict[str, Callable[[SectionSource, Notes], RawSection]] = {
     "space_ranger": parse_space_ranger,
     "scverse": parse_scverse,
     "visium_hd": parse_visium_hd,
+    "xenium": parse_xenium,
 }
 """Each parses its files, and only that: the checks are `SECTION_CHECKS`, for all layouts."""
 
 FILES_BESIDE: dict[str, Callable[[SectionSource], list[StoragePath]]] = {
     "space_ranger": files_beside,
     "visium_hd": files_of_bins,
+    "xenium": files_of_bundle,
 }
 """The files that a layout finds by their names, in or beside those that the slide table gives."""
 
-POOLED = ("visium_hd",)
+POOLED = ("visium_hd", "xenium")
 """Layouts whose `counts` are large folders: `FILES_BESIDE` has all that is read of them."""
+
+SIZED = ("xenium",)
+"""Layouts that leave out what is not on the image, whose size is `SectionSource.image_px`."""
 
 
 def read(source: SectionSource) -> tuple[ad.AnnData, Notes]:

@@ -16,7 +16,7 @@ class SectionSource:
     layout: str
     """A key of `LAYOUTS`."""
     counts: StoragePath
-    """The count matrix: a file, or for `space_ranger` also a folder."""
+    """The count matrix: a file, or for most layouts also a folder."""
     positions: StoragePath | None = None
     """The spots' positions, where the layout keeps them in a file of their own."""
     mpp: float | None = None
@@ -31,6 +31,8 @@ class SectionSource:
     """Which picture the slide is: `fullres` (None), or Space Ranger's `hires` or `lowres`."""
     counts_layer: str | None = None
     """Where the raw counts of an h5ad are: a layer's name, `X` or `raw`; None: find them."""
+    image_px: tuple[int, int] | None = None
+    """Columns and rows of the slide; None: not known, or not needed by the layout."""
     options: SectionOptions = field(default_factory=SectionOptions)
 
     @property

@@ -11,11 +11,12 @@ from raystp.digests import content_id, digest_of
 from raystp.errors import ConfigError, StorageError, failure_as_reason
 from raystp.expression.leaks.pseudo_bulk import PseudoBulk, pseudo_bulk
 from raystp.expression.readers.options import SectionOptions
-from raystp.expression.readers.registry import FILES_BESIDE, POOLED, read
+from raystp.expression.readers.registry import FILES_BESIDE, POOLED, SIZED, read
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.schema import section_info, write_section
 from raystp.expression.section_checks.raw import warnings_of
 from raystp.expression.sections import SectionEntry
+from raystp.slides.open import open_header
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.spots.leaks import SectionContents, find_duplicates
@@ -61,10 +62,10 @@ def run(config: SpotsConfig) -> Artifact:
         table = config.slides.partition("?")[0]
         msg = f"slides: no row of {table} has a `layout`; a measured section needs `layout` and `counts`"
         raise ConfigError(msg)
-    writer = create_or_open(config, STEP, {"sections": digest_of([_identity(row) for row in rows])})
+    options = config.section_options()
+    writer = create_or_open(config, STEP, {"sections": digest_of([_identity(row, options) for row in rows])})
     if isinstance(writer, Artifact):
         return writer
-    options = config.section_options()
     work = [
         SpotsTask(row, writer.path / "sections" / f"{row.section}.h5ad", config.counts_layer, options) for row in rows
     ]
@@ -101,10 +102,11 @@ def _notes(sections: dict[str, SectionEntry], contents: SectionContents) -> dict
     return notes | ({"duplicates": duplicates.within} if duplicates.within else {})
 
 
-def _identity(row: SlideRow) -> list[str | float | None]:
+def _identity(row: SlideRow, options: SectionOptions | None = None) -> list[str | float | None]:
     """Return what a section's result depends on: file contents and entries of the table, not paths."""
-    found = FILES_BESIDE[row.layout](_source(row)) if row.layout in FILES_BESIDE else []
+    found = FILES_BESIDE[row.layout](_source(row, options=options)) if row.layout in FILES_BESIDE else []
     given = () if row.layout in POOLED and found else (row.counts, row.positions)
+    found += [row.path] if row.layout in SIZED else []
     files = [_content(path) if path else None for path in (*given, *found)]
     chosen = [row.mpp, row.spot_px, row.pitch_um, row.library, row.image, row.counts_layer]
     pooled = [row.bin_um, row.pool_um] if row.layout in POOLED else []
@@ -132,6 +134,17 @@ def _source(row: SlideRow, counts_layer: str | None = None, options: SectionOpti
     )
 
 
+def _image_px(row: SlideRow) -> tuple[int, int] | None:
+    """Return columns and rows of the slide by its header; None for one that is absent or must be downloaded."""
+    if not row.path.exists():
+        return None
+    header = open_header(row.slide, row.path, given_mpp=row.mpp, derived_mpp=1.0)  # um/px is not used here
+    if header is None:
+        return None
+    with header:
+        return header.width, header.height
+
+
 def _content(path: StoragePath) -> str:
     """Return the id of a file's content; `unreadable` for one that cannot be read."""
     try:
@@ -152,7 +165,10 @@ def _crashed(work: SpotsTask) -> str:
 def read_one(work: SpotsTask) -> SectionRead:
     """Read one section and write it; return its entry of the manifest, and what it is compared by."""
     row = work.row
-    section, notes = read(_source(row, work.counts_layer, work.options))
+    source = _source(row, work.counts_layer, work.options)
+    if row.layout in SIZED:
+        source = replace(source, image_px=_image_px(row))
+    section, notes = read(source)
     write_section(work.target, section)
     entry: SectionEntry = {
         "patient": row.patient,

@@ -40,16 +40,27 @@ class Columns:
                     raise ValueError(msg)
             yield found
 
+    def limits(self, name: str) -> tuple[float, float] | None:
+        """Return the least and the largest value of a column by the file's statistics; None where it has none."""
+        column = self.file.metadata.schema.names.index(self.names[name])
+        groups = [self.file.metadata.row_group(number).column(column) for number in range(self.file.num_row_groups)]
+        known = [one.statistics for one in groups if one.is_stats_set and one.statistics.has_min_max]
+        if not known or len(known) < len(groups):
+            return None
+        return float(min(one.min for one in known)), float(max(one.max for one in known))
+
 
 @contextlib.contextmanager
-def open_columns(path: StoragePath, origin: str, what: str) -> Iterator[Columns]:
-    """Open a parquet table; raises SectionError for another file, and for one that declares more than it can hold.
+def open_columns(path: StoragePath, origin: str, what: str, *, as_dictionary: str | None = None) -> Iterator[Columns]:
+    """Open a parquet table; a column may be read as a dictionary of its texts.
+
+    Raises SectionError for another file, and for one that declares more than it can hold.
 
     The error of a batch is a SectionError too.
     """
     size = path.size()
     try:
-        with path.open() as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
+        with path.open() as opened, _opened(opened, as_dictionary) as file:
             rows, names = int(file.metadata.num_rows), file.schema_arrow.names
             declared = rows * len(names) * BYTES_OF_CELL
             if declared > max_declared_bytes(size):
@@ -62,3 +73,7 @@ def open_columns(path: StoragePath, origin: str, what: str) -> Iterator[Columns]
     except (ValueError, OSError, pa.ArrowException) as error:
         msg = f"{origin}: {path} is not {what}: {error}"
         raise SectionError(msg) from None
+
+
+def _opened(source: pa.NativeFile, as_dictionary: str | None) -> pq.ParquetFile:
+    return pq.ParquetFile(source, pre_buffer=False, read_dictionary=[as_dictionary] if as_dictionary else None)

@@ -29,6 +29,8 @@ class Bins:
     side: int = 40
     bin_um: int = 8
     degrees: float = 3.0
+    corner: tuple[float, float] = (4000.0, 3000.0)
+    """Centre of the first bin, in px."""
     listed: Bool[np.ndarray, "bin"] = field(default_factory=lambda: np.ones(1600, bool))
     """Bins that the positions list; the matrix has none of the others."""
     inside: Bool[np.ndarray, "bin"] = field(default_factory=lambda: np.ones(1600, bool))
@@ -44,7 +46,7 @@ class Bins:
         """Centres in px: columns run along x, turned by the angle."""
         angle = np.deg2rad(self.degrees)
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        return np.asarray(self.array[:, ::-1] * (self.bin_um / MPP) @ turn + [4000.0, 3000.0], np.float64)
+        return np.asarray(self.array[:, ::-1] * (self.bin_um / MPP) @ turn + self.corner, np.float64)
 
     @cached_property
     def counts(self) -> Int64[np.ndarray, "bin gene"]:

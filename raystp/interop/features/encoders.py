@@ -184,22 +184,21 @@ def match_card(tool: str, name: str, dim: int) -> tuple[str | None, str]:
 def check_card(card: str, tool: str, name: str | None, dim: int) -> str | None:
     """Check a user's request that vectors of `dim` values are those of `card`; return a note where the name is unknown.
 
-    Raises FormatError for a card that raystp does not have, where the dimension differs, and where the tool's encoder
-    is known and is another.
+    Raises FormatError where the dimension differs, and where the tool's encoder is known and is another. Of encoders
+    without a card nothing is known.
     """
-    if CARD_DIMS.get(card) != dim:
-        own = f"its vectors have {CARD_DIMS[card]} values" if card in CARD_DIMS else "no such card"
+    if (known := CARD_DIMS.get(card, dim)) != dim:
         fitting = some([one for one in CARD_DIMS if CARD_DIMS[one] == dim], 20) or "none"
-        msg = f"encoder={card}: {own}, and these have {dim}; the cards of {dim} values: {fitting}"
-        raise FormatError(msg)
+        msg = f"encoder={card}: it has {known} values a tile, and these vectors have {dim}; cards of {dim}: {fitting}"
+        raise FormatError(f"{msg}. Leave encoder out, and they keep a name of their own")
     if name is None:
         return f"the files name no encoder: they are '{card}' because encoder={card} says so"
     entry = ENCODERS.get(tool, {}).get(name.lower())
     found, sentence = match_card(tool, name, dim)
-    if entry and found != card:
-        msg = f"encoder={card}: {sentence}; leave encoder out, and it is '{imported_name(tool, name)}'"
+    if entry and found != card and card in CARD_DIMS:
+        msg = f"encoder={card}: {sentence}. Leave encoder out, and it is '{imported_name(tool, name)}'"
         raise FormatError(msg)
-    return None if entry else f"{sentence}: it is '{card}' because encoder={card} says so"
+    return None if found == card else f"{sentence}: it is '{card}' because encoder={card} says so"
 
 
 def name_in(tool: str, encoder: str) -> str:

@@ -89,7 +89,8 @@ def _files(path: StoragePath, key: str, model: str) -> dict[str, StoragePath]:
     spec = _section(_section(attributes_of(path), SPEC, str(path)), key, str(path))
     name = str(spec.get("tissue_name") or TISSUE)
     tissue = path / "shapes" / (name if is_safe_name(name) else TISSUE)
-    files = {"vectors": path / "tables" / f"{model}_{key}", "tiles": path / "shapes" / key, "store": path}
+    files = {"vectors": path / "tables" / f"{model}_{key}", "tiles": path / "shapes" / key}
+    files["attributes"] = path / ("zarr.json" if (path / "zarr.json").exists() else ".zattrs")
     return files | ({"tissue": tissue} if tissue.is_folder() else {})
 
 
@@ -99,7 +100,7 @@ def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
     Raises FormatError where a row has no tile, and for tiles that are no squares.
     """
     del choice
-    store, key = files.files["store"], files.files["tiles"].name
+    store, key = files.files["attributes"].parent, files.files["tiles"].name
     where = str(files.files["vectors"])
     vectors, ids, notes = _read_table(files.files["vectors"], key)
     shapes = read_shapes(files.files["tiles"], TILE_ID)

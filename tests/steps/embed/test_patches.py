@@ -99,7 +99,7 @@ def test_after_a_kill_only_the_other_units_are_read_and_the_vectors_are_the_same
     _embed(_work(tmp_path, tiled), units[:3], 2)
     kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "embed-0").rglob("*.parquet")}
     with h5py.File(tmp_path / "A.h5", "r+") as file:
-        file["img"][:] = 0  # its units are committed: they are not read again
+        file["img"][...] = np.zeros((COUNTS["A"], 224, 224, 3), np.uint8)  # its units are committed: not read again
     _embed(_work(tmp_path, tiled), units, 2)
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     for slide in COUNTS:

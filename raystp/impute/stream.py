@@ -3,7 +3,7 @@
     parts (tiles in order) ->  <slide>.parquet   one row group per part
                            ->  <slide>.h5ad      the layout of anndata, equal to what `writer.write_prediction` writes
 
-Both files appear when the last part is written, or not at all. The h5ad is contiguous, which scanpy maps and reads
+Both files appear when the last part is written, or not at all. A dense h5ad is contiguous, which scanpy maps and reads
 fastest. The codec of the parquet was measured on means over 50 neighbours: zstd with byte-stream split writes 300 MB of
 float32 per CPU-second at 0.75 of the size (0.36 as float16); h5ad with gzip writes 42 MB/s at 0.75.
 """
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Shaped
 
 from raystp.errors import ModelError
+from raystp.impute.matrices import MatrixForm, create_matrix, set_encoding
 from raystp.impute.writer import TileTable, check_finite, dense_values, match_measured, prediction_uns
 from raystp.storage import StoragePath
 
@@ -55,6 +56,8 @@ class SlidePrediction:
     """Columns of the AnnData's var: a number per gene, over the whole slide."""
     missing: bool = False
     """Whether a value may be NaN, because no neighbour has measured the gene; else NaN is an error."""
+    form: MatrixForm = "float32"
+    """How X and the layers of the AnnData are stored."""
 
 
 def write_in_parts(
@@ -173,9 +176,9 @@ class _H5adFile:
         self.file = h5py.File(path, "w")
         shape = (len(slide.tiles.names), len(slide.genes))
         names = (*(() if self.truth is None else ("measured",)), *slide.layers)
-        self.layers = {name: self._matrix(f"layers/{name}", shape) for name in names}
-        self.values = self._matrix("X", shape)
-        _set_encoding(self.file.require_group("layers"), "dict", "0.1.0")
+        self.layers = {name: create_matrix(self.file, f"layers/{name}", shape, slide.form) for name in names}
+        self.values = create_matrix(self.file, "X", shape, slide.form)
+        set_encoding(self.file.require_group("layers"), "dict", "0.1.0")
 
     def __enter__(self) -> "_H5adFile":
         return self
@@ -183,25 +186,21 @@ class _H5adFile:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
-    def _matrix(self, name: str, shape: tuple[int, int]) -> h5py.Dataset:
-        # Each row is written once, so filling with zeros first would double the writing.
-        dataset = self.file.create_dataset(name, shape, np.float32, fill_time="never")
-        _set_encoding(dataset, "array", "0.2.0")
-        return dataset
-
     def add(self, part: PredictionPart, first: int) -> None:
         """Write the rows of a part, the first of which is row `first` of the slide."""
         end = first + len(part.expression)
-        self.values[first:end] = part.expression
+        self.values.add(part.expression, first)
         for name, layer in part.layers.items():
-            self.layers[name][first:end] = layer
+            self.layers[name].add(layer, first)
         if self.truth is not None:
-            self.layers["measured"][first:end] = dense_values(self.truth[first:end])
+            self.layers["measured"].add(dense_values(self.truth[first:end]), first)
         for name, column in part.obs.items():
             self.obs.setdefault(name, []).append(column)
 
     def finish(self) -> None:
         """Write all elements that are not matrices of tiles and genes."""
+        for matrix in (self.values, *self.layers.values()):
+            matrix.finish()
         tiles = self.slide.tiles
         obs = pd.DataFrame(index=pd.Index(tiles.names)) if self.truth is None else self.truth.obs.copy()
         for name, columns in self.obs.items():
@@ -212,9 +211,4 @@ class _H5adFile:
         ad.io.write_elem(self.file, "uns", prediction_uns(tiles, self.slide.provenance))
         for name in ("obsp", "varm", "varp"):
             ad.io.write_elem(self.file, name, {})
-        _set_encoding(self.file, "anndata", "0.1.0")
-
-
-def _set_encoding(element: h5py.HLObject, kind: str, version: str) -> None:
-    """Set the attributes by which anndata recognises an element."""
-    element.attrs["encoding-type"], element.attrs["encoding-version"] = kind, version
+        set_encoding(self.file, "anndata", "0.1.0")

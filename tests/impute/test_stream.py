@@ -14,6 +14,7 @@ import pytest
 
 from raystp import tables
 from raystp.errors import ModelError, SectionError
+from raystp.impute.matrices import create_matrix
 from raystp.impute.stream import PredictionPart, SlidePrediction, write_in_parts
 from raystp.impute.writer import SlideOverview, TileTable, prediction_to_anndata, write_prediction
 from raystp.storage import StoragePath
@@ -145,3 +146,33 @@ def test_scanpy_opens_a_prediction_written_in_parts(tmp_path: Path) -> None:
     adata = sc.read_h5ad(file.local_path)
     assert (adata.shape, list(adata.layers)) == ((TILES, len(GENES)), ["spread"])
     assert sc.get.obs_df(adata, ["ERBB2", "distance"]).shape == (TILES, 2)
+
+
+@pytest.mark.parametrize("size", [1, 7, TILES])
+def test_a_sparse_or_half_precision_file_has_the_values_of_the_dense_one(tmp_path: Path, size: int) -> None:
+    found = {}
+    for form in ("float32", "float16", "csr"):
+        file = StoragePath.of(tmp_path / f"{form}.h5ad")
+        write_in_parts(slide(form=form, measured=measured()), parts(size), h5ad=file)
+        found[form] = ad.read_h5ad(file.local_path)
+    whole_file = found["float32"]
+    for name in ("X", "spread", "measured"):
+        dense, half, sparse = (one.X if name == "X" else one.layers[name] for one in found.values())
+        assert (half.dtype, sparse.dtype) == (np.float16, np.float32)
+        np.testing.assert_array_equal(half, dense.astype(np.float16))
+        np.testing.assert_array_equal(sparse.toarray(), dense)
+    for other in (found["float16"], found["csr"]):
+        pd.testing.assert_frame_equal(other.obs, whole_file.obs)
+        assert other.uns["raystp"]["model"] == PROVENANCE["model"]
+
+
+def test_sparse_rows_keep_a_missing_value_and_leave_out_zeros(tmp_path: Path) -> None:
+    values = np.zeros((3, 4), np.float32)
+    values[1, 2], values[2, 0] = np.nan, 5
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        matrix = create_matrix(file, "X", values.shape, "csr")
+        for row in range(3):
+            matrix.add(values[row : row + 1], row)
+        matrix.finish()
+        assert file["X/data"].shape == (2,)
+        np.testing.assert_array_equal(ad.io.read_elem(file["X"]).toarray(), values)

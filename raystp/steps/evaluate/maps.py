@@ -6,6 +6,7 @@ The maps are computed again from the model and the embeddings of a prediction; t
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -118,4 +119,9 @@ def _sections(
         adata = read_h5ad(model.scored.prediction.path / "anndata" / f"{slide}.h5ad")
         row = {spot: number for number, spot in enumerate(spots)}
         truth = expression[[row[spot] for spot in adata.obs_names]]
-        yield {name: np.asarray(adata.layers[name])[:, columns] for name in MAPS}, truth[:, columns]
+        yield {name: _dense(adata.layers[name][:, columns]) for name in MAPS}, truth[:, columns]
+
+
+def _dense(layer: Any) -> Float32[np.ndarray, "spot column"]:
+    """Return a layer as a dense float32 array; it may be sparse or float16 (`impute`: x)."""
+    return np.asarray(layer.toarray() if hasattr(layer, "toarray") else layer, np.float32)

@@ -131,6 +131,10 @@ def _mean_spread(file: h5py.File) -> Float32[np.ndarray, " tile"] | None:
     """Return each tile's spread among its neighbours, mean over genes; None if it was not stored."""
     if "spread" not in file["layers"]:
         return None
-    layer = file["layers/spread"]
-    parts = [layer[first : first + TILES_AT_ONCE].mean(axis=1) for first in range(0, len(layer), TILES_AT_ONCE)]
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+    stored = file["layers/spread"]
+    layer = ad.io.sparse_dataset(stored) if isinstance(stored, h5py.Group) else stored
+    parts = [
+        layer[first : first + TILES_AT_ONCE].mean(axis=1, dtype=np.float32)
+        for first in range(0, layer.shape[0], TILES_AT_ONCE)
+    ]
+    return np.concatenate([np.ravel(one) for one in parts]) if parts else np.empty(0, np.float32)

@@ -1,11 +1,12 @@
 """Configuration of `impute`: the slides, the model and index, the protocol, and the form of the output."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Location, RunConfig, StepConfig
 from raystp.config_fields.values import NeighbourCount
+from raystp.impute.matrices import MatrixForm
 from raystp.impute.weights import WeightsName
 from raystp.models.methods import METHODS
 from raystp.steps.input_config import EmbeddingNames
@@ -92,10 +93,21 @@ class ImputeConfig(StepConfig[ImputeRun]):
     """Store the expression of every gene, or only neighbours and weights: 300 bytes a tile, from which
     `neighbours=impute/<name>` computes the expression of any genes without another search."""
 
+    x: MatrixForm = "float32"
+    """How values are stored in each h5ad: dense, or `csr`, which leaves out those that are 0. `float16` halves the file
+    and keeps 3 digits. The parquet tables have float32 in any case."""
+
     neighbours: Annotated[str | None, Location("impute")] = None
     """An artifact of `impute` with `output: neighbours`; its search is reused."""
 
     run: ImputeRun = Field(default_factory=ImputeRun)
+
+    def fingerprint_values(self) -> dict[str, Any]:
+        """Return what is computed; `x` is left out at its default, so that earlier artifacts are found."""
+        values = super().fingerprint_values()
+        if self.x == "float32":
+            del values["x"]
+        return values
 
     @field_validator("weights", mode="before")
     @classmethod
@@ -114,9 +126,9 @@ class ImputeConfig(StepConfig[ImputeRun]):
         if self.k == "all" and (self.output == "neighbours" or self.neighbours):
             msg = "k=all has no list of neighbours to store or read: set k to a number, or output=dense"
             raise ValueError(msg)
-        if self.output == "neighbours" and (self.genes or self.spread or self.neighbours):
+        if self.output == "neighbours" and (self.genes or self.spread or self.neighbours or self.x != "float32"):
             msg = (
-                "output=neighbours stores no expression: set `genes` and `spread` in a second run with "
+                "output=neighbours stores no expression: set `genes`, `spread` and `x` in a second run with "
                 "`neighbours=impute/<name>`"
             )
             raise ValueError(msg)

@@ -24,6 +24,7 @@ from raystp.models.store import load_model
 from raystp.steps.embedding_source import open_embeddings_for
 from raystp.steps.impute.checks import check_fields, check_index, check_neighbours
 from raystp.steps.impute.config import ImputeConfig
+from raystp.steps.impute.slide_table import SLIDES_CSV, PredictedTiles, imputed_slides, slides_csv
 from raystp.steps.impute.work import PredictOptions, SlideTask
 from raystp.steps.train.retrieval import Retrieval
 
@@ -157,6 +158,7 @@ def _options(
         chunk_tiles=config.run.chunk_tiles,
         temperature=retrieval.temperature,
         calibrate=calibrate,
+        x=config.x,
     )
 
 
@@ -195,6 +197,9 @@ def _predict(
     notes = {**notes, "slides": done}
     if warnings := _unpredicted(task, {slide: rows[slide] for slide in done}, genes=int(str(notes["genes"]))):
         notes["warnings"] = warnings
+    predicted = {slide: PredictedTiles(rows[slide], task.far(slide)) for slide in done}
+    table = slides_csv(imputed_slides(task.embeddings, task.model, predicted, failures))
+    (writer.path / SLIDES_CSV).write_bytes(table)
     return writer.finish({"slides": len(done), "tiles": sum(rows.values())}, failures, notes)
 
 

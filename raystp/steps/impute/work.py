@@ -15,6 +15,7 @@ from raystp.errors import ArtifactError
 from raystp.expression.sections import embeddings_of
 from raystp.impute.calibration import Calibration
 from raystp.impute.imputer import FoundNeighbours, Imputed, NeighborImputer
+from raystp.impute.matrices import MatrixForm
 from raystp.impute.neighbours import neighbours_table, rows_and_weights
 from raystp.impute.stream import PredictionPart, SlidePrediction, write_in_parts
 from raystp.index.open import open_reference_index
@@ -50,6 +51,7 @@ class PredictOptions:
     temperature: float | None = None
     calibrate: bool = False
     """Whether the model's calibration is applied."""
+    x: MatrixForm = "float32"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class SlideTask:
         record = self.target / "commits" / f"{slide}.json"
         return int(json.loads(record.read_bytes()).get("unpredicted", 0)) if record.exists() else 0
 
+    def far(self, slide: str) -> int | None:
+        """Return how many tiles of a slide that is done are far from the reference; None where that is unknown."""
+        found: int | None = json.loads((self.target / "commits" / f"{slide}.json").read_bytes()).get("far")
+        return found
+
     def begin(self, slide: str) -> str:
         """Write a marker; return a message where this slide has crashed too many processes."""
         if host := self.attempts.begin(slide):
@@ -103,7 +110,7 @@ class SlideTask:
 
         def predict_and_commit(slide: str) -> int:
             rows = predict(slide)
-            record = {"rows": rows, "unpredicted": predict.unpredicted}
+            record = {"rows": rows, "unpredicted": predict.unpredicted, "far": predict.far}
             (self.target / "commits" / f"{slide}.json").write_bytes(json.dumps(record).encode())
             return rows
 
@@ -119,6 +126,8 @@ class SlidePredictor:
         self._model, self._aliases = open_model(kind, arrays, meta), meta.get("gene_aliases", {})
         self.unpredicted = 0
         """Values of the last slide without a prediction, because no neighbour has measured the gene."""
+        self.far: int | None = None
+        """Tiles of the last slide that are far from the reference; None where no distance of the reference is known."""
         self._genes = task.options.genes or list(self._model.genes)
         self._distance_quantiles: dict[str, float] | None = None
         if isinstance(self._model, ContrastivePredictor):
@@ -140,7 +149,7 @@ class SlidePredictor:
 
         Raises ArtifactError for a slide without embeddings, and for one without a tile.
         """
-        tiles, self.unpredicted = embeddings_of(self._task.embeddings, slide), 0
+        tiles, self.unpredicted, self.far = embeddings_of(self._task.embeddings, slide), 0, None
         if not tiles.num_rows:
             msg = (
                 f"slide '{slide}' has no tile in {self._task.embeddings.path}: nothing can be predicted; see the "
@@ -173,7 +182,8 @@ class SlidePredictor:
         var = self._slide_expression(slide, tiles)
         contrastive = isinstance(self._model, ContrastivePredictor)
         missing = self._imputer.index.measured is not None if contrastive else may_lack_values(self._model)
-        prediction = SlidePrediction(self._genes, table, self._provenance(), measured, layers, var, missing)
+        form = self._options.x
+        prediction = SlidePrediction(self._genes, table, self._provenance(), measured, layers, var, missing, form)
         parts = self._predict_from_index(slide, tiles) if contrastive else self._predict_directly(tiles)
         target, schema = self._task.target, tables.predictions(len(self._genes))
         parquet, h5ad = target / "predictions" / f"{slide}.parquet", target / "anndata" / f"{slide}.h5ad"
@@ -232,6 +242,7 @@ class SlidePredictor:
             obs: dict[str, np.ndarray] = {"distance": imputed.distance}
             if self._distance_quantiles is not None:
                 obs["far"] = is_far(imputed.distance, self._distance_quantiles)
+                self.far = (self.far or 0) + int(obs["far"].sum())
             layers = {} if imputed.spread is None else {"spread": imputed.spread}
             yield PredictionPart(imputed.expression, _tile_columns(chunk), obs, layers)
 

@@ -13,7 +13,8 @@ from dataclasses import fields
 
 from raystp.artifacts import Artifact
 from raystp.errors import ConfigError, some
-from raystp.steps.predict.results import ANNDATA, SLIDES_CSV, SUMMARY, SlideResult
+from raystp.steps.impute.slide_table import SLIDES_CSV, SlideResult
+from raystp.steps.predict.results import ANNDATA, SUMMARY
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")

@@ -1,9 +1,7 @@
 """The results of a prediction: a row per slide, and the files that a user takes away."""
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
@@ -11,36 +9,13 @@ import numpy as np
 from raystp import tables
 from raystp.artifacts import Artifact
 from raystp.index.files import reuse
+from raystp.steps.impute.slide_table import SlideResult
 from raystp.steps.predict.model import PredictModel
 from raystp.storage import StoragePath
 
-SLIDES_CSV, SUMMARY = "slides.csv", "summary.md"
+SUMMARY = "summary.md"
 ANNDATA = "anndata"
 """Folder of the predictions within an artifact."""
-
-
-@dataclass(frozen=True)
-class SlideResult:
-    """A row of `slides.csv`; its fields are the columns."""
-
-    slide: str
-    patient: str
-    tiles: int
-    """Predicted tiles."""
-    mpp: float | None
-    """um/px of the scan."""
-    tile_um: float
-    encoder: str
-    model: str
-    far_share: float | None
-    """Share of tiles that are less like the reference than 99 % of its own tiles; None without a reference index."""
-    problem: str
-    """Why there is no prediction, or why some of its tiles have none."""
-
-    @property
-    def is_predicted(self) -> bool:
-        """Whether the slide has a prediction."""
-        return self.tiles > 0
 
 
 @dataclass(frozen=True)
@@ -102,15 +77,6 @@ def slide_results(model: PredictModel, parts: PredictParts, failures: Sequence[d
             )
         )
     return results
-
-
-def slides_csv(results: Sequence[SlideResult]) -> bytes:
-    """Return the table as CSV; a missing number is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(SlideResult)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(one) for one in results)
-    return text.getvalue().encode()
 
 
 def link_predictions(predictions: Artifact, target: StoragePath) -> None:

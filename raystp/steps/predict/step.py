@@ -20,16 +20,15 @@ from raystp.steps.embed import step as embed
 from raystp.steps.embedding_source import tokens_of
 from raystp.steps.impute import step as impute
 from raystp.steps.impute.checks import check_fields
+from raystp.steps.impute.slide_table import SLIDES_CSV, slides_csv
 from raystp.steps.predict.config import PredictConfig
 from raystp.steps.predict.delivery import check_delivery, deliver, written_slides
 from raystp.steps.predict.model import PredictModel, open_model
 from raystp.steps.predict.results import (
-    SLIDES_CSV,
     SUMMARY,
     PredictParts,
     link_predictions,
     slide_results,
-    slides_csv,
 )
 from raystp.steps.predict.summary import summary_md
 from raystp.steps.tile import step as tile

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from raystp.evaluate.protocols import EvaluationProtocol
+from raystp.steps.impute.slide_table import SlideResult
 from raystp.steps.predict.model import PredictModel
-from raystp.steps.predict.results import SlideResult
 from raystp.steps.publish.card import PublishedCard
 
 SHOWN_SLIDES = 1000

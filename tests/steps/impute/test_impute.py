@@ -1,5 +1,6 @@
 """impute with an index: resources do not change the result, neighbours give genes later, excluded rows are not used."""
 
+import csv
 import json
 import os
 import shutil
@@ -97,6 +98,19 @@ def test_the_parquet_and_the_anndata_are_equal(store: StoragePath) -> None:
     assert adata.obs_names.tolist() == table["spot"].to_pylist()
     assert set(adata.obs.columns) >= {"distance", "far"}
     assert adata.layers["measured"].shape == adata.shape
+
+
+def test_the_slide_table_describes_each_slide_and_a_sparse_file_has_the_same_values(store: StoragePath) -> None:
+    dense, sparse = _imputed(store, name="dense", spread=True), _imputed(store, name="sparse", spread=True, x="csr")
+    for artifact in (dense, sparse):
+        (row,) = csv.DictReader((artifact.path / "slides.csv").read_bytes().decode().splitlines())
+        adata = _read(artifact)
+        assert (row["slide"], row["patient"], int(row["tiles"])) == ("S3", "P3", adata.n_obs)
+        assert float(row["far_share"]) == pytest.approx(adata.obs["far"].mean(), abs=1e-6)
+        assert row["model"].startswith("train/joint-")
+        assert row["problem"] == ""
+    np.testing.assert_array_equal(_read(sparse).X.toarray(), _read(dense).X)
+    np.testing.assert_array_equal(_read(sparse).layers["spread"].toarray(), _read(dense).layers["spread"])
 
 
 def test_with_leave_out_a_slides_own_patient_is_not_among_its_neighbours(store: StoragePath) -> None:

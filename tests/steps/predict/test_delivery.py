@@ -7,8 +7,8 @@ import pytest
 
 from raystp.artifacts import Artifact
 from raystp.errors import ConfigError
+from raystp.steps.impute.slide_table import SlideResult, slides_csv
 from raystp.steps.predict.delivery import check_delivery, deliver, written_slides
-from raystp.steps.predict.results import SlideResult, slides_csv
 from raystp.storage import StoragePath
 from tests.steps.conftest import finish
 

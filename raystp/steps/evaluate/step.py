@@ -27,9 +27,9 @@ CONFIG = EvaluateConfig
 
 
 def run(config: EvaluateConfig) -> Artifact:
-    """Score all predictions on the same spots or cases; write `scores.parquet`, `scores.txt` and `report.html`.
+    """Score all predictions on the same spots or cases.
 
-    Against labels of whole cases, also write `genes.csv` with the score of each gene.
+    Write `scores.parquet`, `scores.txt`, `report.html`, and `genes.csv` with the score of each gene.
     """
     store = config.run.store
     predictions = [resolve(store, reference, "impute") for reference in config.predictions]

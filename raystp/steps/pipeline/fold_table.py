@@ -47,11 +47,13 @@ def _top(evaluations: Mapping[int, Artifact], folds: Sequence[Fold]) -> list[Cro
 
 
 def _gene_pcc(evaluation: Artifact, fold: Fold) -> dict[str, dict[str, float]]:
-    """Return model -> gene -> PCC over cases; nothing for spots, whose evaluation has no such table."""
+    """Return model -> gene -> PCC over cases; nothing for spots, whose table has means over sections."""
     file = evaluation.path / "genes.csv"
     found: dict[str, dict[str, float]] = {}
     if file.exists():
         for row in csv.DictReader(io.StringIO(file.read_bytes().decode())):
+            if CASES not in row:
+                return {}
             value = float(row["pcc"]) if row["pcc"] else float(np.nan)
             found.setdefault(_whole(row["model"], fold), {})[row["gene"]] = value
     return found

@@ -7,7 +7,7 @@ import numpy as np
 
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.score import ScoreRow, score_model
-from raystp.evaluate.report.score_tables import spots_text
+from raystp.evaluate.report.score_tables import section_genes_csv, spots_text
 from raystp.expression.sections import SectionCounts
 from raystp.steps.evaluate.maps import PlantedSections, score_maps
 from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
@@ -54,6 +54,7 @@ def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Pr
         notes,
         report,
         cohort=spots.manifest.name,
+        files={"genes.csv": section_genes_csv(outcomes, first.genes)},
         failures=compared.failures,
         warnings=compared.warnings,
     )

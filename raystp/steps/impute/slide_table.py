@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
+from raystp.expression.embeddings.join import blocks_of
 
 SLIDES_CSV = "slides.csv"
 
@@ -59,6 +60,7 @@ def imputed_slides(
     patients: Mapping[str, str] = notes["patients"]
     reasons = {str(row["slide"]): f"{row['stage']}: {row['reason']}" for row in failures}
     mpp = _mpp(embeddings)
+    encoder = " + ".join(str(one.manifest.notes["encoder"]["name"]) for one in blocks_of(embeddings))
     return [
         SlideResult(
             slide=slide,
@@ -66,7 +68,7 @@ def imputed_slides(
             tiles=predicted[slide].tiles if slide in predicted else 0,
             mpp=mpp.get(slide),
             tile_um=float(notes["side"]),
-            encoder=str(notes["encoder"]["name"]),
+            encoder=encoder,
             model=model.manifest.folder,
             far_share=predicted[slide].far_share if slide in predicted else None,
             problem=reasons.get(slide, ""),

@@ -22,8 +22,8 @@ def test_a_genes_score_is_its_mean_over_the_sections_that_measured_it() -> None:
     first = (np.column_stack([UP, UP]), np.column_stack([UP, DOWN]))
     second = (np.column_stack([UP, UP]), np.column_stack([DOWN, np.full(4, np.nan)]))
     found = rows(S1=first, S2=second)
-    assert (found["a"]["sections"], float(found["a"]["pcc"])) == ("2", pytest.approx(0.0, abs=1e-6))
-    assert (found["b"]["sections"], float(found["b"]["pcc"])) == ("1", pytest.approx(-1.0))
+    assert [found[gene]["sections"] for gene in "ab"] == ["2", "1"]
+    assert [float(found[gene]["pcc"]) for gene in "ab"] == pytest.approx([0.0, -1.0], abs=1e-6)
     assert float(found["b"]["mse"]) == pytest.approx(((UP - DOWN) ** 2).mean())
 
 

@@ -56,6 +56,12 @@ class SlideCost:
     tile_s: float = 0.0
     """CPU-seconds."""
     mpp: float = 0.0
+    spots: int = 0
+    """Of its measured section."""
+    genes: int = 0
+    """Of its measured section."""
+    section_bytes: int = 0
+    """Of its section, as `spots` writes it."""
     boxes: Float64[np.ndarray, "box 3"] | None = None
     """Of its tiles; with several sides, one after the other around each place."""
     problem: str = ""
@@ -98,12 +104,13 @@ def measure(rows: Sequence[SlideRow], tile: TileConfig, spots: SpotsConfig | Non
 
 
 def _measure(row: SlideRow, tile: TileConfig, spots: SpotsConfig | None, folder: StoragePath) -> SlideCost:
-    section, scale = None, None
+    section, scale, counted = None, None, (0, 0, 0)
     if spots is not None:
         section = folder / "sections" / f"{row.section}.h5ad"
         found = read_one(SpotsTask(row, section, spots.counts_layer, spots.section_options()))
         if isinstance(found, str):
             return SlideCost(row, problem=found)
+        counted = found.entry["spots"], found.entry["genes"], section.size()
         by_pitch: Any = found.entry["notes"].get("mpp_by_pitch")
         scale = SectionScale(float(found.entry["mpp"]), by_pitch)
     start = time.thread_time()
@@ -131,6 +138,9 @@ def _measure(row: SlideRow, tile: TileConfig, spots: SpotsConfig | None, folder:
         written_bytes=written,
         tile_s=done - start,
         mpp=result["mpp"],
+        spots=counted[0],
+        genes=counted[1],
+        section_bytes=counted[2],
         boxes=boxes,
     )
 

@@ -1,7 +1,7 @@
 """plan: a pipeline -> tiles, bytes, vectors, hours, requests and dollars of its steps, before it is run.
 
 Tiles and bytes come from a sample of the slides, which is tiled as `tile` does it. Bytes of tiles follow from headers.
-Training and prediction read vectors alone and are not planned.
+Of the steps after `embed`, rows and bytes are planned where config and sample state them, and no hours (`later`).
 """
 
 import json
@@ -14,12 +14,13 @@ from typing import Any
 
 from raystp.config import read_yaml, validated
 from raystp.encoders.registry import tokens_of
-from raystp.slides.table import read_slide_table
+from raystp.slides.table import SlideRow, read_slide_table
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.encoder_source import dim_of, spec_of
 from raystp.steps.pipeline.chain import planned_steps
 from raystp.steps.pipeline.config import PipelineConfig
 from raystp.steps.plan.config import PlanConfig, Prices
+from raystp.steps.plan.later import LaterPlan
 from raystp.steps.plan.rates import encoder_rate
 from raystp.steps.plan.sample import SlideCost, choose, kind_of, measure
 from raystp.steps.plan.text import plan_text
@@ -80,6 +81,7 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
         one["writes"] = one["writes"] if is_remote else Total(0.0)
         one["dollars"] = _dollars(one, prices) if config.prices else "-"
     main = costs[first.name]
+    later, not_planned = _later(steps, rows, main, planned)
     problems = {cost.row.slide: cost.problem for cost in main if cost.problem}
     return {
         "slides": len(rows),
@@ -87,8 +89,27 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
         "problems": problems,
         "classes": {kind: _class({kind: sizes[kind]}, main) for kind in sorted(sizes)},
         "steps": [_plain(step) for step in planned],
-        "not_planned": sorted({str(type(one).__module__).split(".")[2] for one in steps} - {"tile", "embed"}),
+        "later": later,
+        "not_planned": not_planned,
     }
+
+
+def _later(
+    steps: Sequence[Any], rows: Sequence[SlideRow], costs: Sequence[SlideCost], planned: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what is known of the steps after `embed`, and the names of steps of which nothing is."""
+    vectors = {one["step"]: one["dim"] * one["value_bytes"] for one in planned if "dim" in one}
+    plan, later, not_planned = LaterPlan(rows, costs, vectors), [], set()
+    for one in steps:
+        step = str(type(one).__module__).split(".")[2]
+        if step in {"tile", "embed"}:
+            continue
+        found = plan.step_of(one)
+        if found is None:
+            not_planned.add(f"{step}/{one.name}")
+        else:
+            later.append(found.values())
+    return later, sorted(not_planned)
 
 
 def _plain(step: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +170,7 @@ def _embed(
         "step": f"embed/{embed.name}",
         "encoder": name,
         "dim": dim,
+        "value_bytes": PRECISION_BYTES[embed.precision],
         "tiles": tiles,
         "read": total(sizes, costs, lambda one: reads * (one.opening_bytes + one.read_bytes)),
         "written": tiles.scaled(float(dim * PRECISION_BYTES[embed.precision] + tokens * TOKEN_BYTES)),

@@ -27,6 +27,10 @@ def plan_text(plan: dict[str, Any]) -> str:
         for one in plan["steps"]
     ]
     lines += _table([head, *steps])
+    if plan["later"]:
+        head = ["then", "rows", "genes", "reads", "writes", "as neighbours"]
+        lines += ["", *_table([head, *(_later(one) for one in plan["later"])])]
+        lines += ["", *(f"{one['step']}: {one['unknown']}" for one in plan["later"] if one["unknown"])]
     if plan["not_planned"]:
         lines += ["", f"not planned: {', '.join(plan['not_planned'])}"]
     for slide, problem in list(plan["problems"].items())[:SHOWN]:
@@ -34,6 +38,11 @@ def plan_text(plan: dict[str, Any]) -> str:
     if len(plan["problems"]) > SHOWN:
         lines.append(f"and {len(plan['problems']) - SHOWN} more")
     return "\n".join(lines) + "\n"
+
+
+def _later(one: dict[str, Any]) -> list[str]:
+    shown = [_bytes(one[key]) if one[key] else "-" for key in ("read", "written", "as_neighbours")]
+    return [one["step"], _number(one["rows"]), f"{one['genes']:,}", *shown]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -5,12 +5,13 @@ the kinds are added (Cochran, Sampling Techniques, chapter 5). A kind that was s
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from raystp.slides.table import SlideRow
 from raystp.steps.plan.sample import SlideCost, kind_of
 
 Z95 = 1.96
@@ -26,6 +27,10 @@ class Total:
     def scaled(self, factor: float) -> "Total":
         """Return the total in another unit."""
         return Total(self.value * factor, self.half * factor)
+
+    def plus(self, other: "Total") -> "Total":
+        """Return the sum of two totals of the same slides, whose errors add."""
+        return Total(self.value + other.value, self.half + other.half)
 
     @property
     def values(self) -> dict[str, float]:
@@ -50,3 +55,23 @@ def total(sizes: Mapping[str, int], sample: Sequence[SlideCost], of: Callable[[S
         if 1 < len(found) < size:
             variance += size**2 * (1 - len(found) / size) * float(found.var(ddof=1)) / len(found)
     return Total(value, Z95 * math.sqrt(variance))
+
+
+def total_of(rows: Sequence[SlideRow], sample: Sequence[SlideCost], of: Callable[[SlideCost], float]) -> Total:
+    """Return the sum of a quantity over some slides: as found where a slide is in the sample, else its kind's mean.
+
+    A kind without a slide in the sample counts nothing.
+    """
+    known = {cost.row.slide: cost for cost in sample}
+    value = sum(of(known[row.slide]) for row in rows if row.slide in known)
+    groups: dict[str, list[float]] = defaultdict(list)
+    for cost in sample:
+        groups[kind_of(cost.row)].append(of(cost))
+    variance = 0.0
+    for kind, count in Counter(kind_of(row) for row in rows if row.slide not in known).items():
+        found = np.asarray(groups.get(kind, ()), np.float64)
+        if len(found):
+            value += count * float(found.mean())
+        if len(found) > 1:
+            variance += float(found.var(ddof=1)) * (count**2 / len(found) + count)
+    return Total(float(value), Z95 * math.sqrt(variance))

@@ -24,7 +24,7 @@ from raystp.config import R, StepConfig
 from raystp.digests import digest_of
 from raystp.errors import ArtifactError
 from raystp.planned import PlannedWork, WorkPlanned, is_planning
-from raystp.storage import StoragePath
+from raystp.storage import StoragePath, is_safe_name
 from raystp.versions import installed_version
 
 MANIFEST = "manifest.json"
@@ -190,7 +190,11 @@ def resolve(store: str, reference: str, step: str) -> Artifact:
     """
     head, _, name = reference.partition("/")
     if head != step or "/" in name or not name:
-        return open_artifact(StoragePath.of(reference), step)
+        path = StoragePath.of(reference)
+        if not path.exists() and (other := _of_other_step(StoragePath.of(store), reference)):
+            msg = f"{reference} is an artifact of the '{other}' step; give one of the '{step}' step, {step}/<name>"
+            raise ArtifactError(msg)
+        return open_artifact(path, step)
     folder = StoragePath.of(store) / step
     found = [n for n in folder.names() if n == name or n.rpartition("-")[0] == name]
     finished = [folder / n for n in found if (folder / n / MANIFEST).exists()]
@@ -201,6 +205,14 @@ def resolve(store: str, reference: str, step: str) -> Artifact:
     if found:
         return open_artifact(folder / found[-1], step)
     raise ArtifactError(_not_found(StoragePath.of(store), reference, step))
+
+
+def _of_other_step(store: StoragePath, reference: str) -> str:
+    """Return the step of a reference that the store has; empty for any other text."""
+    head, _, name = reference.partition("/")
+    if not is_safe_name(head) or not is_safe_name(name):
+        return ""
+    return head if any(name in {one, one.rpartition("-")[0]} for one in (store / head).names()) else ""
 
 
 def _not_found(store: StoragePath, reference: str, step: str) -> str:

@@ -188,7 +188,8 @@ def read_yaml(path: Path, kind: type[BaseModel]) -> dict[str, object]:
         msg = f"no config file {path}{hint}"
         raise ConfigError(msg) from None
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read as text: {error}"
+        reason = getattr(error, "strerror", None) or f"it is not UTF-8 at byte {getattr(error, 'start', 0)}"
+        msg = f"{path} cannot be read as text: {reason}"
         raise ConfigError(msg) from None
     except UnclearValue as error:
         msg = f"{path}: {error}"

@@ -74,7 +74,8 @@ def _sentence(kind: type[BaseModel], fault: ErrorDetails) -> str:
         return f"{key}: {message}"  # it names the value of one field
     is_one = fault["type"] in {"list_type", "tuple_type"} and isinstance(fault["input"], str)
     hint = f"; write [{fault['input']}]" if is_one else ""
-    return f"{key}: {_WORDS.get(fault['type'], message)}, got {_SHORT.repr(fault['input'])}{hint}"
+    given = "no value" if fault["input"] is None else _SHORT.repr(fault["input"])
+    return f"{key}: {_WORDS.get(fault['type'], message)}, got {given}{hint}"
 
 
 def _renamed(outer: list[str], new: str) -> str:

@@ -165,6 +165,11 @@ def _with_prefix(spec: EncoderSpec) -> EncoderSpec:
     return replace(spec, name=f"{timm_family.PREFIX}{spec.name}") if is_short else spec
 
 
+def check_name(spec: EncoderSpec) -> None:
+    """Raise EncoderError, with the known names, for an encoder that there is not; nothing is built or downloaded."""
+    _family(spec)
+
+
 def _family(spec: EncoderSpec) -> EncoderFamily:
     """Return the functions for an encoder; raises EncoderError for an unknown name."""
     name = _with_prefix(spec).name

@@ -15,7 +15,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raystp.artifacts import resolve
@@ -98,6 +98,21 @@ def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]
     A folder has no measured spots, and patients only by TCGA barcodes. What was taken for what, and warnings, are
     logged. Raises ConfigError, with line and column, for an invalid table.
     """
+    rows, where, notes, warnings = _read(table, root, store)
+    for note in notes:
+        logger.info(f"  {where}: {note}")
+    for warning in warnings:
+        logger.warning(f"  {where}: {warning}")
+    return rows
+
+
+def check_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]:
+    """Return the rows as `read_slide_table` does, without a message: the step that reads the slides logs them."""
+    return _read(table, root, store)[0]
+
+
+def _read(table: str, root: str | None, store: str) -> tuple[list[SlideRow], str, Sequence[str], Sequence[str]]:
+    """Return the rows, where they are from, notes and warnings."""
     path = resolve(store, table, "demo").path / "slides.csv" if table.startswith("demo/") else StoragePath.of(table)
     if is_pattern(table) or path.is_folder():
         return _listed(find_slides(table, store=store), str(StoragePath.of(table)))
@@ -116,23 +131,17 @@ def read_slide_table(table: str, root: str | None, store: str) -> list[SlideRow]
     named = _with_names(cells, has_ids="slide" in name_of.values())
     rows = [_row(f"{path}, line {row.line}", one, base) for row, one in zip(adopted.table.rows, named, strict=True)]
     _check_rows(path, rows)
-    for note in adopted.notes:
-        logger.info(f"  {path}: {note}")
-    for warning in warnings + _patient_warnings(rows):
-        logger.warning(f"  {path}: {warning}")
-    return rows
+    return rows, str(path), adopted.notes, warnings + _patient_warnings(rows)
 
 
-def _listed(found: FoundSlides, where: str) -> list[SlideRow]:
-    """Return the rows of slide files that no table describes."""
+def _listed(found: FoundSlides, where: str) -> tuple[list[SlideRow], str, Sequence[str], Sequence[str]]:
+    """Return the rows of slide files that no table describes, and warnings."""
     ids, paths = found.ids(), found.paths()
     rows = [
         _row(where, {"slide": one, "path": path.uri, "patient": barcode_patient(one)}, found.base)
         for one, path in zip(ids, paths, strict=True)
     ]
-    for note in [*found.notes, *_patient_warnings(rows)]:
-        logger.warning(f"  {where}: {note}")
-    return rows
+    return rows, where, (), [*found.notes, *_patient_warnings(rows)]
 
 
 def _with_names(rows: list[dict[str, str]], *, has_ids: bool) -> list[dict[str, str]]:

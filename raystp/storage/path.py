@@ -252,5 +252,6 @@ class StoragePath:
             yield
         except (OSError, pa.ArrowException) as error:
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            reason = re.sub(r".*Detail: \[errno \d+\] ", "", reason)  # Arrow names the file once more
             msg = f"cannot {verb} {self}: {reason.replace(self.uri, str(self))}"
             raise StorageError(msg) from error

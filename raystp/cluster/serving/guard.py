@@ -61,7 +61,8 @@ class BearerToken:
             text = Path(self.file).read_text(encoding="utf-8") if self.file else os.environ[self.env or ""]
         except (OSError, KeyError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not set, or not UTF-8 text"
-            msg = f"{source} cannot be read: {reason}"
+            advice = "create one with `openssl rand -hex 32`" if self.file else "export it where the service starts"
+            msg = f"{source} cannot be read: {reason}; {advice}"
             raise ConfigError(msg) from None
         if len(text.strip()) < MIN_TOKEN_LENGTH:
             msg = (

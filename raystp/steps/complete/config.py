@@ -60,7 +60,7 @@ class CompleteConfig(StepConfig[CompleteRun]):
 
     split: CompletionSplit
 
-    sections: list[str] | None = None
+    sections: Annotated[list[str], Field(min_length=1)] | None = None
     """Sections to complete, or patients; all by default. Each is completed from itself alone."""
 
     median: MedianOptions = Field(default_factory=MedianOptions, description="For the adaptive median.")

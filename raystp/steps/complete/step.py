@@ -9,7 +9,7 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.digests import digest
-from raystp.errors import ModelError
+from raystp.errors import ConfigError, ModelError
 from raystp.expression.folds import Split, sections_named, split_by_section
 from raystp.expression.sections import SectionEntry, sections_of
 from raystp.steps.complete.config import CompleteConfig
@@ -74,12 +74,21 @@ def _split(config: CompleteConfig, known: Mapping[str, SectionEntry]) -> tuple[S
     """Return the sections to fit on, and those to complete; raises ConfigError for an unknown one."""
     patients = {name: str(one["patient"]) for name, one in known.items()}
     train, validation = (sections_named(names, patients) for names in (config.split.train, config.split.validation))
-    split = split_by_section(patients, test=(), validation=validation, train=train)
+    split = _checked("split", patients, train, validation)
     if config.sections is None:
         return split, list(known)
     wanted = sections_named(config.sections, patients)
-    split_by_section(patients, test=(), train=wanted)  # for its checks of the names
+    _checked("sections", patients, wanted)
     return split, wanted
+
+
+def _checked(field: str, patients: Mapping[str, str], train: list[str], validation: Sequence[str] = ()) -> Split:
+    """Return the split; raises ConfigError, with the field, for a name that is unknown or given twice."""
+    try:
+        return split_by_section(patients, test=(), validation=validation, train=train)
+    except ConfigError as error:
+        msg = f"{field}: {error}"
+        raise ConfigError(msg) from None
 
 
 def _complete(tasks: list[CompletionTask]) -> tuple[dict[str, CompletedEntry], list[dict[str, object]]]:

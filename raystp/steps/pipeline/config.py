@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Config, Location, StepConfig
 from raystp.config_fields.values import ValuesOf
@@ -96,7 +96,17 @@ class PipelineConfig(StepConfig[TrackedRun]):
     @classmethod
     def _short(cls, folds: Any) -> Any:
         is_count = folds == "patient" or (isinstance(folds, int) and not isinstance(folds, bool))
+        if isinstance(folds, str | float | list) and not is_count:
+            msg = "write a number of folds from 2 on, `patient`, or {count: ..., seed: ...}"
+            raise ValueError(msg)
         return {"count": folds} if is_count else folds
+
+    @model_validator(mode="after")
+    def _check_folds(self) -> "PipelineConfig":
+        if self.folds is not None and not self.models():
+            msg = "`folds` needs `train`: there is nothing to cross-validate"
+            raise ValueError(msg)
+        return self
 
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed, without `folds` where there are none."""

@@ -20,6 +20,7 @@ from raystp.steps.failed_slides import TRIED, tried_names
 from raystp.steps.impute import step as impute
 from raystp.steps.index import step as index
 from raystp.steps.pipeline.chain import StepChain, check_references, planned_steps
+from raystp.steps.pipeline.checks import check_inputs
 from raystp.steps.pipeline.config import PipelineConfig, Values
 from raystp.steps.pipeline.fold_table import scores_of_folds
 from raystp.steps.pipeline.folds import Fold, check_covariate
@@ -119,6 +120,7 @@ def path(config: PipelineConfig) -> dict[str, Artifact]:
 def _walk(config: PipelineConfig) -> tuple[dict[str, Artifact], list[Fold]]:
     """Return what `path` returns, and the folds where the config has any."""
     check_references(config)
+    check_inputs(config, planned_steps(config))
     found: dict[str, Artifact] = {}
 
     def execute(step: str, role: str, sources: Values, values: Values) -> Artifact:

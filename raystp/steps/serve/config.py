@@ -156,6 +156,11 @@ class ServeConfig(StepConfig[ServeRun]):
         if self.slides and self.encoder is None:
             msg = "`slides` needs `encoder`, which turns their tiles into features: set it"
             raise ValueError(msg)
+        if self.run.shard_replicas > 1 and not self.run.shard_actors:
+            msg = (
+                f"run.shard_replicas {self.run.shard_replicas} needs run.shard_actors: set it, or remove shard_replicas"
+            )
+            raise ValueError(msg)
         if self.batch.tiles < self.limits.tiles:
             msg = f"batch.tiles {self.batch.tiles} is smaller than limits.tiles {self.limits.tiles}: raise batch.tiles"
             raise ValueError(msg)

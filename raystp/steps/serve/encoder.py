@@ -32,7 +32,10 @@ def check_encoder(encoder: EncoderConfig, store: str, model: Artifact, meta: dic
     name, side = meta["encoder"]["name"], math.isqrt(tokens_of(meta))
     dim = spatial_tokens(source.spec, side).values if side else dim_of(encoder, features_of(meta))
     if source.spec.name != name or dim != meta["d_image"]:
-        msg = f"{model.path} reads {meta['d_image']} features of encoder '{name}', got encoder '{source.spec.name}'"
+        msg = (
+            f"{model.path} reads {meta['d_image']} features of encoder '{name}', and encoder '{source.spec.name}' "
+            f"gives {dim}: set `encoder` to that of the model's embeddings"
+        )
         raise EncoderError(msg)
     expected = blocks[0].get("encoder_identity") if blocks and not meta["trained_tower"] else None
     if expected is not None and source.identity != expected:

@@ -90,5 +90,9 @@ def _address(config: ServeConfig) -> service.ListenAddress:
 def _write_config(config: ServeConfig, plan: service.ServicePlan, address: service.ListenAddress, path: str) -> str:
     arguments = config.model_dump(mode="json", exclude_defaults=True, exclude={"run": {"config_file"}})
     file = StoragePath.of(path)
+    if file.is_folder():
+        msg = f"run.config_file: {file} is a folder; give the name of a YAML file"
+        raise ConfigError(msg)
+    file.parent.check_writable("folder of the config file", "run.config_file")
     file.write_bytes(service.serve_config(plan, address, f"{__name__}:{build.__name__}", arguments).encode())
     return f"serve: wrote {file}; start the service with: serve deploy {file}"

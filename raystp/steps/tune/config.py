@@ -117,7 +117,7 @@ class TuneConfig(StepConfig[TuneRun]):
         """Raise ConfigError, with every fault, where a distribution or a bound does not fit the train config."""
         faults = [fault for key, (name, *bounds) in self._entries() for fault in self._faults(key, name, bounds)]
         if faults:
-            raise ConfigError("\n".join(["the space does not fit the train config:", *faults]))
+            raise ConfigError("\n".join(["the space does not fit the train config:", *dict.fromkeys(faults)]))
 
     def _entries(self) -> list[tuple[str, list[Any]]]:
         return [(key, values or [None]) for key, values in self.space.items()]

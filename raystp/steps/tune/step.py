@@ -19,10 +19,13 @@ from raystp.cluster.training.trials import MODEL, Asha, SweepSearch, Trial, Tria
 from raystp.cluster.training.workers import HISTORY, inside_process
 from raystp.config import set_field
 from raystp.errors import ConfigError, ModelError
+from raystp.evaluate.protocols import protocol_of
 from raystp.steps.embedding_source import input_folders
 from raystp.steps.train import step as train
 from raystp.steps.train.choice.candidates import CV
 from raystp.steps.train.config import TrainConfig
+from raystp.steps.train.spots.config import SpotsTrainConfig
+from raystp.steps.train.spots.plan import split_sections
 from raystp.steps.tune.config import TuneConfig
 from raystp.storage import StoragePath
 
@@ -67,6 +70,8 @@ def run(config: TuneConfig) -> Artifact:
     config.check_space()
     _check_metric(config, base)
     sources = train.open_sources(base)
+    if isinstance(base, SpotsTrainConfig) and sources.spots is not None:
+        split_sections(base, sources.spots, sources.images, protocol_of(base.split.protocol))  # for its checks
     writer = create_or_open(config, STEP, train.inputs_of(base, sources))
     if isinstance(writer, Artifact):
         return writer

@@ -201,7 +201,11 @@ def split_sections(config: SpotsTrainConfig, spots: Artifact, images: Artifact, 
     chosen = config.split
     train = sections_named(chosen.train, patients) if chosen.train is not None else None
     test, validation = sections_named(chosen.test, patients), sections_named(chosen.validation, patients)
-    return by(patients, test=test, validation=validation, train=train)
+    try:
+        return by(patients, test=test, validation=validation, train=train)
+    except ConfigError as error:
+        msg = f"split: {error}"
+        raise ConfigError(msg) from None
 
 
 def _meta(

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 from raystp.errors import describe_exception, unwrapped
 
@@ -11,6 +12,9 @@ SOCKET_BYTES = 107
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 TOO_MANY = (errno.EMFILE, errno.ENFILE)
+
+TOKEN_PHRASES = ("InvalidAuthToken", "token authentication", "Token authentication")
+"""Of Ray, where a token is wrong or missing."""
 
 
 def ray_folder() -> str:
@@ -71,3 +75,24 @@ def explain_start(error: BaseException) -> str:
     explained = explain(error)
     logs = f"{ray_folder()}/ray/session_latest/logs"
     return explained or f"Ray cannot start on this machine ({describe_exception(error)}): see its logs in {logs}"
+
+
+def explain_token(text: str) -> str | None:
+    """Return the sentence for what Ray prints where a cluster refuses a token; None for any other text.
+
+    Ray takes its token from RAY_AUTH_TOKEN, else from the file of RAY_AUTH_TOKEN_PATH, else from ~/.ray/auth_token.
+    """
+    if not any(phrase in text for phrase in TOKEN_PHRASES):
+        return None
+    file = os.environ.get("RAY_AUTH_TOKEN_PATH") or str(Path("~/.ray/auth_token").expanduser())
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        refused = "needs a token, and RAY_AUTH_MODE=disabled sends none: set RAY_AUTH_MODE=token"
+    elif os.environ.get("RAY_AUTH_TOKEN"):
+        refused = "refuses the token of RAY_AUTH_TOKEN: set it to the right one"
+    elif Path(file).is_file():
+        refused = f"refuses the token of {file}: set RAY_AUTH_TOKEN to the right one"
+    else:
+        refused = (
+            f"needs a token, and there is none in RAY_AUTH_TOKEN or {file}: set RAY_AUTH_MODE=token RAY_AUTH_TOKEN"
+        )
+    return f"{refused}; `ray get-auth-token` on the cluster's head prints it"

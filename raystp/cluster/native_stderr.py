@@ -1,13 +1,15 @@
-"""Keep a known line of a library's native code off stderr, which no logger and no warning filter can do.
+"""Keep what a library's native code writes off stderr, which no logger and no warning filter can do.
 
-The lines go through a process of their own, so that they are printed even if this process crashes.
+Lines that pass go through a process of their own, so that they are printed even if this process crashes.
 """
 
 import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 FILTER = """
 import os, sys
@@ -19,6 +21,34 @@ while block := os.read(0, 1 << 16):
 
 STDERR = 2
 WAIT_S = 5.0
+
+
+@dataclass
+class Recording:
+    """What was written to stderr; complete when its context has ended."""
+
+    text: str = ""
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[Recording]:
+    """Keep what this process, or native code in it, writes to stderr inside the context, and print none of it."""
+    found = Recording()
+    try:
+        saved = os.dup(STDERR)
+    except OSError:  # stderr is closed
+        yield found
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), STDERR)
+        try:
+            yield found
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, STDERR)
+            os.close(saved)
+            file.seek(0)
+            found.text = file.read().decode(errors="replace")
 
 
 @contextlib.contextmanager

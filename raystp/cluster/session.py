@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import ray
 from ray.data import DataContext
 
-from raystp.cluster.environment import explain_start
+from raystp.cluster.environment import explain_start, explain_token
+from raystp.cluster.native_stderr import Recording, recorded
 from raystp.errors import ClusterError, ConfigError
 
 logger = logging.getLogger("raystp")
@@ -64,16 +66,21 @@ def session(address: str | None = None) -> Iterator[None]:
 
 
 def _connect(address: str) -> None:
+    native = Recording()
     try:
         check_reachable(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with recorded() as native:  # Ray repeats a refused token there for half a minute, and not in its exception
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         reason = " ".join(str(error).split())
         if "ersion mismatch" in reason:
             msg = f"run.address: the cluster at {address!r} runs other versions ({reason}): install the same ones here"
+        elif (refusal := explain_token(f"{reason} {native.text}")) is not None:
+            msg = f"run.address: the Ray cluster at {address!r} {refusal}"
         else:
             msg = f"run.address: no Ray cluster responds at {address!r} ({reason}); omit it to start a local Ray"
         raise ConfigError(msg) from error
+    sys.stderr.write(native.text)
 
 
 def check_reachable(address: str) -> None:

@@ -31,7 +31,7 @@ def examine(config: DoctorConfig) -> list[Finding]:
     checks: list[tuple[str, Callable[[], list[Finding]], str]] = [
         ("Python", machine.python, "install raystp again"),
         ("shared memory", machine.shared_memory, "check the mount of /dev/shm"),
-        ("Ray", lambda: machine.ray(run.address), "see ClusterError in docs/troubleshooting.md"),
+        ("Ray", lambda: machine.ray(run.address), "docs/troubleshooting.md has more"),
         ("GPU", machine.gpu, "install a driver that fits this torch"),
         ("OpenSlide", machine.openslide, "install openslide-bin and imagecodecs again"),
         ("store", lambda: services.store(run), "choose another store with run.store, or correct its credentials"),

@@ -200,6 +200,18 @@ def neighbours(k: int, *, weights: str | None = "float16") -> pa.Schema:
     return _schema("neighbours", 1, [*TILES, *fields])
 
 
+def parquet_options(schema: pa.Schema) -> dict[str, list[str]]:
+    """Return how a table's columns are encoded in parquet, for `pyarrow.parquet.write_table`.
+
+    Only text has a dictionary: one of numbers that are nearly all distinct is stored beside them, and was a third of a
+    file of vectors. Lists of floats are split into streams of bytes, which compress better.
+    """
+    floats = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
+    floats = [name for name in floats if pa.types.is_floating(schema.field(name).type.value_type)]
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    return {"use_dictionary": texts, "use_byte_stream_split": [f"{name}.list.element" for name in floats]}
+
+
 def check(found: pa.Schema, expected: pa.Schema, where: str) -> None:
     """Raise ArtifactError if a table read from `where` has another name, version or columns than `expected`."""
     found_label, label = _label(found), _label(expected)

@@ -540,7 +540,7 @@ def test_a_file_gives_text_as_it_is_written(tmp_path: Path, text: str) -> None:
             "texts.share=0,5",
             "texts.share: Input should be a valid number, unable to parse string as a number, got '0,5'",
         ),
-        ("texts.text=", "texts.text: Input should be a valid string, got None"),
+        ("texts.text=", "texts.text: Input should be a valid string, got no value"),
         ("texts.listed=P1", r"texts.listed: Input should be a valid list, got 'P1'; write \[P1\]"),
         ("texts.listed=[a #1]", "the value is not YAML"),
         ("texts.count=2024-13-01", "a value cannot be read .*month must be in 1..12"),

@@ -103,3 +103,15 @@ def test_a_row_without_a_required_value_cannot_be_stored(tmp_path: Path) -> None
     with pytest.raises(StorageError, match=r"cannot write .*failures.parquet: Column 'slide' is declared non-nullable"):
         StoragePath.of(tmp_path / "failures.parquet").write_table(row)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_vectors_are_read_as_written_and_take_no_more_than_their_own_bytes(tmp_path: Path, precision: str) -> None:
+    values = np.random.default_rng(0).standard_normal((500, 32)).astype(precision)
+    schema = tables.embeddings(32, precision=precision)
+    tiles = [["S"] * 500, range(500), np.arange(500.0), np.arange(500.0), np.ones(500), [f"s{n}" for n in range(500)]]
+    table = tables.of_columns([*tiles, tables.vectors(values, precision)], schema)
+    file = StoragePath.of(tmp_path / "a.parquet")
+    file.write_table(table)
+    assert file.read_table().equals(table)
+    assert file.size() < values.nbytes + 12_000  # of the other columns

@@ -25,6 +25,7 @@ from raystp.errors import StorageError
 from raystp.storage.local_file import LocalFile
 from raystp.storage.objects import THREADS, ByteRange, Kind, StoredObject, download, read_in_parallel
 from raystp.storage.retry import RETRY_POLICY, RetryPolicy
+from raystp.tables import parquet_options
 
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://")
 
@@ -151,7 +152,8 @@ class StoragePath:
 
     def write_table(self, table: pa.Table) -> None:
         """Write a parquet file (zstd), whole or not at all."""
-        self.write_file(lambda path: pq.write_table(table, path, compression="zstd"))
+        options = parquet_options(table.schema)
+        self.write_file(lambda path: pq.write_table(table, path, compression="zstd", **options))
 
     def write_new(self, content: bytes, *, policy: RetryPolicy = RETRY_POLICY) -> bool:
         """Write the file if it is absent (put-if-absent); return whether it was.

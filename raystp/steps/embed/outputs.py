@@ -129,7 +129,7 @@ def _token_table(tiles: pa.Table, batches: Sequence[np.ndarray]) -> pa.Table:
 def _write(file: StoragePath, table: pa.Table, *, again: bool) -> str:
     """Write a table, unless its file exists; return the digest of the file's content."""
     stream = io.BytesIO()
-    options = TOKENS_FILE if "tokens" in table.column_names else {}
+    options = TOKENS_FILE if "tokens" in table.column_names else tables.parquet_options(table.schema)
     pq.write_table(table, stream, compression="zstd", **options)
     content = stream.getvalue()
     if again:

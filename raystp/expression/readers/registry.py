@@ -5,10 +5,12 @@ from collections.abc import Callable
 import anndata as ad
 
 from raystp.errors import SectionError
+from raystp.expression.readers.hest.reader import parse_hest, sidecars
 from raystp.expression.readers.legacy_st import parse_legacy_st
 from raystp.expression.readers.scverse import parse_scverse
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.readers.space_ranger import files_beside, parse_space_ranger
+from raystp.expression.readers.stimage.reader import files_beside_counts, parse_stimage
 from raystp.expression.readers.visium_hd.folders import files_of_bins
 from raystp.expression.readers.visium_hd.reader import parse_visium_hd
 from raystp.expression.readers.xenium.bundle import files_of_bundle
@@ -23,6 +25,8 @@ LAYOUTS: dict[str, Callable[[SectionSource, Notes], RawSection]] = {
     "scverse": parse_scverse,
     "visium_hd": parse_visium_hd,
     "xenium": parse_xenium,
+    "hest": parse_hest,
+    "stimage": parse_stimage,
 }
 """Each parses its files, and only that: the checks are `SECTION_CHECKS`, for all layouts."""
 
@@ -30,6 +34,8 @@ FILES_BESIDE: dict[str, Callable[[SectionSource], list[StoragePath]]] = {
     "space_ranger": files_beside,
     "visium_hd": files_of_bins,
     "xenium": files_of_bundle,
+    "hest": sidecars,
+    "stimage": files_beside_counts,
 }
 """The files that a layout finds by their names, in or beside those that the slide table gives."""
 

@@ -53,7 +53,9 @@ def keep_gene_expression(raw: RawSection, source: SectionSource, notes: Notes) -
         found = some(sorted(set(kinds)))
         msg = f"{source.origin} has no feature of type {GENE_EXPRESSION!r}; its {len(kinds)} features are {found}"
         raise SectionError(msg)
-    return raw if len(kept) == len(kinds) else replace(raw, counts=raw.counts[:, kept], genes=_take(raw.genes, kept))
+    return (
+        raw if len(kept) == len(kinds) else replace(raw, counts=raw.counts[:, kept], genes=take_genes(raw.genes, kept))
+    )
 
 
 def name_genes(raw: RawSection, _source: SectionSource, notes: Notes) -> RawSection:
@@ -62,7 +64,9 @@ def name_genes(raw: RawSection, _source: SectionSource, notes: Notes) -> RawSect
     by_ids = bool(genes.names) and sum(map(is_ensembl, genes.names)) > len(genes.names) / 2
     if not by_ids:
         ids = None if genes.ids is None else [without_version(name) for name in genes.ids]
-        return replace(raw, genes=replace(genes, ids=ids))
+        names = [without_version(name) for name in genes.names]  # a few are Ensembl ids in some studies
+        names = names if len(set(names)) == len(set(genes.names)) else genes.names
+        return replace(raw, genes=replace(genes, names=names, ids=ids))
     ids = [without_version(name) for name in genes.names]
     column = next((name for name in SYMBOL_COLUMNS if _are_symbols(genes.symbols.get(name))), None)
     if column is None:
@@ -120,9 +124,11 @@ def _are_symbols(values: list[str] | None) -> bool:
     return named >= len(values) / 2
 
 
-def _take(genes: RawGenes, kept: list[int]) -> RawGenes:
+def take_genes(genes: RawGenes, kept: list[int]) -> RawGenes:
+    """Return only these columns, in this order."""
     return RawGenes(
         names=[genes.names[column] for column in kept],
         ids=None if genes.ids is None else [genes.ids[column] for column in kept],
+        kinds=None if genes.kinds is None else [genes.kinds[column] for column in kept],
         symbols={name: [values[column] for column in kept] for name, values in genes.symbols.items()},
     )

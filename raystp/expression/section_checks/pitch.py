@@ -35,9 +35,9 @@ def find_pitch(
         return stored or pitch
     shape = lattice_shape(raw.places.xy)
     known = [one for one in KNOWN_PITCHES if shape in (one.lattice, None)]
-    like = [one.name for one in known if any(_is_near(pitch, length) for length in one.um)]
-    if like:
-        notes["pitch_like"] = like[0]
+    off, like = min((abs(pitch / length - 1), one.name) for one in known for length in one.um)
+    if off <= PITCH_TOLERANCE:
+        notes["pitch_like"] = like
     else:
         warn(notes, _unknown_pitch(pitch, mpp, shape, known))
     return pitch

@@ -109,7 +109,7 @@ def _hest_files(table: TextTable, base: StoragePath) -> tuple[TextTable, list[st
         patient, study = row.cells.get("patient", ""), row.cells.get("dataset_title", "")
         alone += not patient
         cells = {"path": f"wsis/{name}.tif", "patient": f"{study}/{patient or name}".lstrip("/")}
-        spots = {"layout": "scverse", "counts": f"st/{name}.h5ad"}
+        spots = {"layout": "hest", "counts": f"st/{name}.h5ad"}
         stated = row.cells.get("mpp", "")
         mpp = _hest_mpp(base, name) if stated.lower() in {"", "nan", "none"} else stated
         rows.append(TextRow(row.line, {**row.cells, **spots, **cells, "mpp": mpp}))

@@ -23,6 +23,7 @@ def section_summary(entry: SectionEntry) -> str:
         dropped.append(f"{notes['dropped_low_counts']} below {notes.get('min_counts', 0):g} UMI ({total})")
     parts.append(f"dropped {', '.join(dropped)}" if dropped else "")
     parts.append(f"{notes['dropped_features']} other features left out" if notes.get("dropped_features") else "")
+    parts.append(f"{notes['dropped_controls']} control probes left out" if notes.get("dropped_controls") else "")
     parts.append(f"{notes['renamed_genes']} genes renamed" if notes.get("renamed_genes") else "")
     parts.append(f"counts from {notes['counts_from']}" if "counts_from" in notes else "")
     parts.append(f"pooled {notes['pooled']}" if "pooled" in notes else "")

@@ -146,7 +146,7 @@ def test_a_hest_table_gives_slide_spots_patient_and_scale_of_the_samples_that_ar
         first, second = _rows(tmp_path / "hest.csv")
     folder = StoragePath.of(tmp_path)
     assert first == SlideRow(
-        "A", folder / "wsis/A.tif", "Study 1/P1", 0.5, "scverse", folder / "st/A.h5ad", None, "A", None
+        "A", folder / "wsis/A.tif", "Study 1/P1", 0.5, "hest", folder / "st/A.h5ad", None, "A", None
     )
     assert (second.patient, second.mpp) == ("Study 1/B", 0.75)
     assert "1 of 3 samples have no slide" in caplog.text

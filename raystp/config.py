@@ -81,13 +81,20 @@ class StepConfig(Config, Generic[R]):
     command: ClassVar[str | None] = None
     """The command that reads it, `raystp <command>`. None: a class that no command reads itself."""
 
-    positional: ClassVar[str | None] = None
-    """The field that a bare argument of the command line sets: `raystp slides INPUT`. None: it takes none."""
+    positional: ClassVar[str | tuple[str, ...] | None] = None
+    """The field that a bare argument of the command line sets: `raystp slides INPUT`; or several, one after the other.
+    None: it takes none."""
 
     name: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """The first part of the artifact's folder name; the second is the fingerprint."""
 
     run: R
+
+    @classmethod
+    def bare_arguments(cls) -> tuple[str, ...]:
+        """Return the fields that bare arguments of the command line set, in their order."""
+        given = cls.positional
+        return () if given is None else (given,) if isinstance(given, str) else given
 
     @classmethod
     def load(cls: type[C], path: str | Path | None, overrides: Sequence[str] = ()) -> C:

@@ -14,6 +14,7 @@ from raystp.cli import commands as cli
 from raystp.config import Config, Location, RunConfig, StepConfig, relative_paths
 from raystp.config_fields.values import ValuesOf, field_names, field_type, members, read_override
 from raystp.errors import ConfigError
+from raystp.steps import package_of
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.train.config import TrainConfig
@@ -263,7 +264,7 @@ def _locations(config: type[BaseModel]) -> set[str]:
 
 def test_every_field_with_the_path_of_an_input_is_a_location() -> None:
     for step in cli.STEPS:
-        config = importlib.import_module(f"raystp.steps.{step}.step").CONFIG
+        config = importlib.import_module(f"{package_of(step)}.step").CONFIG
         for kind in {config.variant({"targets": "spots"}), config.variant({"targets": "cases"})}:
             assert (config.where & kind.model_fields.keys()) | {"store"} <= _locations(kind), step
     assert {"weights", "file", "tracking"} <= _locations(TrainConfig.variant({}))
@@ -447,7 +448,7 @@ def test_a_faulty_config_names_the_command_that_reads_it() -> None:
 
 @pytest.mark.parametrize("step", [*cli.STEPS, *cli.CHORES])
 def test_every_field_of_text_keeps_its_text(step: str) -> None:
-    config = importlib.import_module(f"raystp.steps.{step}.step").CONFIG
+    config = importlib.import_module(f"{package_of(step)}.step").CONFIG
     fields = {path for kind in _kinds(config) for path, _ in _text_fields(kind)}
     assert {("name",), ("run", "store")} <= fields
     for kind in _kinds(config):

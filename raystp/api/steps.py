@@ -16,6 +16,7 @@ import raystp.steps
 from raystp.api.results import StepResult
 from raystp.artifacts import Artifact
 from raystp.errors import ConfigError
+from raystp.steps import package_of
 from raystp.steps.printed import Printed
 
 Reference = str | Path | StepResult
@@ -37,11 +38,12 @@ def run(step: str, **fields: Any) -> StepResult | str:
         >>> spots.manifest.rows["sections"]
         3
     """
-    known = sorted(one.name for one in pkgutil.iter_modules(raystp.steps.__path__) if one.ispkg)
-    if step not in known:
+    packages = {f"raystp.steps.{one.name}" for one in pkgutil.iter_modules(raystp.steps.__path__) if one.ispkg}
+    if package_of(step) not in packages:
+        known = sorted({one.rpartition(".")[2] for one in packages})
         msg = f"there is no step {step!r}; the steps are {', '.join(known)}"
         raise ConfigError(msg)
-    module = importlib.import_module(f"raystp.steps.{step}.step")
+    module = importlib.import_module(f"{package_of(step)}.step")
     values: dict[str, Any] = {name: _plain(value) for name, value in fields.items() if value is not None}
     for_run = {name: values.pop(name) for name in OF_RUN if name in values}
     values["run"] = {**values.get("run", {}), **for_run}

@@ -185,10 +185,10 @@ class _StepWords:
             yield {"targets": word}
 
     def _single(self, word: str) -> None:
-        field = self.kind.positional
-        if field is not None and not any(one.startswith(f"{field}=") for one in self.overrides):
-            self.overrides.append(f"{field}={word}")
-            return
+        for field in self.kind.bare_arguments():
+            if not any(one.startswith(f"{field}=") for one in self.overrides):
+                self.overrides.append(f"{field}={word}")
+                return
         first = next((one for one in fields_of(self.kind.variant({}), {}) if one.is_required), None)
         hint = f"; did you mean {first.flag} {word}?" if first is not None else "."
         msg = f"raystp {self.step}: {word!r} is neither --FIELD VALUE nor FIELD=VALUE{hint} See `--help`"

@@ -3,6 +3,8 @@
 import importlib
 from typing import Any, TypeAlias
 
+from raystp.steps import package_of
+
 ConfigClass: TypeAlias = Any
 """type[StepConfig[Any]], which the type checks of the tests cannot read."""
 
@@ -10,12 +12,14 @@ STEPS = {
     "spots": "measured sections -> one AnnData per section",
     "tile": "slides [+ spots] -> tiles table, tissue masks, thumbnails",
     "embed": "tiles + slides + an encoder -> embeddings",
+    "import": "tiles and vectors of another tool -> tiles and embeddings",
     "complete": "spots -> labels whose zeros are replaced, for training",
     "train": "spots + embeddings or pixels -> a model",
     "tune": "a train config + a search space -> a trials table, the best config",
     "index": "a contrastive model + reference spots -> a reference index",
     "impute": "embeddings + a model [+ index] -> predicted expression",
     "evaluate": "predictions + measured spots -> scores and a report",
+    "export": "embeddings or predictions -> files of another tool",
     "predict": "slides + a trained or published model -> predicted expression, in one command",
     "serve": "a model + its index -> an HTTP service on Ray Serve",
     "pipeline": "all steps as one run, from the slide table to the report",
@@ -47,5 +51,5 @@ COMMANDS = {**STEPS, **CHORES, **TOOLS}
 
 def config_of(step: str) -> ConfigClass:
     """Return a step's config class, from `raystp.steps.<step>.config`: `<Step>Config`, or `<Step>CommandConfig`."""
-    module = importlib.import_module(f"raystp.steps.{step}.config")
+    module = importlib.import_module(f"{package_of(step)}.config")
     return getattr(module, f"{step.capitalize()}CommandConfig", None) or getattr(module, f"{step.capitalize()}Config")

@@ -31,6 +31,7 @@ from raystp.cli.template import template
 from raystp.cli.tools.listing import tool_text, versions
 from raystp.cluster.environment import explain
 from raystp.errors import ClusterError, RaystpError, describe_exception, unwrapped
+from raystp.steps import package_of
 from raystp.steps.printed import Printed
 
 TRACEBACK_FRAMES = 5
@@ -112,7 +113,7 @@ def _run(command: Command) -> int:
 def _step_and_config(command: Command) -> tuple[Any, Any]:
     """Return a step's module and its config; a submitted job has no relative path in it."""
     importlib.import_module("raystp.cluster.progress").log_to_console()
-    step: Any = importlib.import_module(f"raystp.steps.{command.name}.step")
+    step: Any = importlib.import_module(f"{package_of(command.name)}.step")
     config = step.CONFIG.load(command.config, command.overrides)
     if importlib.import_module("raystp.cluster.session").is_submitted():
         config.check_absolute()

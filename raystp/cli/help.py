@@ -46,8 +46,7 @@ def step_help(step: str, kind: ConfigClass, values: Mapping[str, Any], *, whole:
     run = next(field for field in fields if field.key == "run")
     singles = [field for field in fields if not field.is_part]
     parts = [field for field in fields if field.is_part and field is not run]
-    given = kind.positional
-    positional = f" [{given.upper()}]" if given is not None else ""
+    positional = "".join(f" [{field.upper()}]" for field in kind.bare_arguments())
     lines = [f"usage: raystp {step}{positional} [--FIELD VALUE | FIELD=VALUE]... [--config FILE]", ""]
     lines += [COMMANDS[step], ""]
     needed = [field for part in parts if part.is_required for field in nested(part)]

@@ -34,5 +34,15 @@ def outlines(content: bytes, where: str) -> BaseGeometry:
     return regions
 
 
+def as_features(regions: BaseGeometry) -> bytes:
+    """Return regions as a FeatureCollection with a feature per polygon, numbered by `tissue_id`."""
+    parts = [one for one in shapely.get_parts(shapely.get_parts(regions)) if one.geom_type in AREAL]
+    features = [
+        {"type": "Feature", "properties": {"tissue_id": number}, "geometry": shapely.geometry.mapping(one)}
+        for number, one in enumerate(parts)
+    ]
+    return json.dumps({"type": "FeatureCollection", "features": features}).encode()
+
+
 def _is_areal(feature: Any) -> bool:
     return isinstance(feature.get("geometry"), dict) and feature["geometry"].get("type") in AREAL

@@ -25,6 +25,8 @@ class FeatureFormat:
     module: str
     reads: bool = True
     writes: bool = False
+    carries_mpp: bool = False
+    """Whether its files have um/px; else the slide table gives it."""
 
     def find(self, folder: StoragePath, choice: Choice) -> Found:
         """Return the files of each slide in a tool's folder; raises FormatError where there are none."""

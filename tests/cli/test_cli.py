@@ -28,6 +28,7 @@ from raystp.config import StepConfig
 from raystp.digests import digest_of
 from raystp.errors import ConfigError
 from raystp.slides.table import read_slide_table
+from raystp.steps import package_of
 from raystp.steps.spots import step as spots
 from tests.conftest import ROOT
 
@@ -36,7 +37,7 @@ CONFIGS = sorted(path for step in commands.STEPS for path in ROOT.glob(f"conf/{s
 
 
 def _config_of(step: str) -> type[StepConfig[Any]]:
-    config: type[StepConfig[Any]] = importlib.import_module(f"raystp.steps.{step}.step").CONFIG
+    config: type[StepConfig[Any]] = importlib.import_module(f"{package_of(step)}.step").CONFIG
     assert commands.config_of(step) is config
     return config  # type: ignore[no-any-return]  # mypy narrows it to the Any of `config_of`
 
@@ -289,7 +290,7 @@ def test_warnings_of_work_done_before_are_counted_and_the_first_are_printed(
 
 def test_every_step_is_a_module_with_a_config_of_its_name_and_a_run() -> None:
     for step in commands.STEPS:
-        module = importlib.import_module(f"raystp.steps.{step}.step")
+        module = importlib.import_module(f"{package_of(step)}.step")
         assert step == module.STEP
         assert issubclass(module.CONFIG, StepConfig)
         assert module.CONFIG.__name__ == f"{step.capitalize()}Config"

@@ -21,7 +21,7 @@ from raystp.hdf5 import checked_hdf5
 from raystp.interop.choice import Choice, Found, SlideFiles
 from raystp.interop.features import arrays
 from raystp.interop.features.tiles import TileFeatures
-from raystp.interop.geojson import outlines
+from raystp.interop.geojson import as_features, outlines
 from raystp.storage import StoragePath
 
 GRID = re.compile(r"^\d+(\.\d+)?x_\d+px_\d+px_overlap$")
@@ -162,7 +162,7 @@ def magnification(mpp: float) -> int:
 
 
 def write(tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
-    """Write coordinates and vectors into a job's folder; equal tiles give equal bytes.
+    """Write coordinates, vectors and tissue into a job's folder; equal tiles give equal bytes.
 
     The grid's folder is named by um/px: 10 / um/px is the magnification. Raises FormatError without um/px, without the
     side in px, and for tiles of several sides.
@@ -184,6 +184,8 @@ def write(tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
             _dataset(file, "coords", corners, {**attributes, "savetodir": f"features_{name}"})
             file.attrs["raystp"] = arrays.source_attribute(tiles.attributes)
 
+    if tiles.tissue is not None:
+        (folder / "contours_geojson" / f"{tiles.slide}.geojson").write_bytes(as_features(tiles.tissue))
     (grid / "patches" / f"{tiles.slide}_patches.h5").write_file(write_coordinates)
     (grid / f"features_{name}" / f"{tiles.slide}.h5").write_file(write_vectors)
     return notes

@@ -1,0 +1,1 @@
+"""Step `export`: embeddings or predictions -> files of another tool."""

@@ -1,0 +1,68 @@
+"""export: an artifact -> files of another tool in a folder, and a record of it in the store.
+
+A slide is one task, and each of its files is replaced as a whole, so an export can be repeated. Equal artifacts give
+equal bytes, where the format allows it.
+"""
+
+import logging
+from typing import Any
+
+from raystp.artifacts import MANIFEST, Artifact, create_or_open, resolve
+from raystp.cluster.progress import Progress
+from raystp.cluster.session import session
+from raystp.cluster.streams.tasks import map_tasks
+from raystp.errors import ConfigError
+from raystp.steps.export.config import ExportConfig
+from raystp.steps.export.features import Exported, FeatureTask, export_features, feature_tasks
+from raystp.storage import StoragePath
+
+logger = logging.getLogger("raystp")
+
+STEP = "export"
+CONFIG = ExportConfig
+
+
+def run(config: ExportConfig) -> Artifact:
+    """Write every slide; a slide that fails is a row of the failures table. Return the record of the export."""
+    source = resolve(config.run.store, config.artifact, "embed")
+    out = StoragePath.of(config.out)
+    if out.exists() and not out.is_folder():
+        msg = f"out: {out} is a file; give a folder, or a URI"
+        raise ConfigError(msg)
+    draft = create_or_open(config, STEP, {"artifact": source})
+    if isinstance(draft, Artifact):
+        if out.names():
+            return draft
+        (draft.path / MANIFEST).remove()  # the folder was removed or emptied since
+        draft = create_or_open(config, STEP, {"artifact": source})
+        assert not isinstance(draft, Artifact)
+    out.check_writable("output", "out")
+    tasks = feature_tasks(source, config)
+    written: dict[int, Exported] = {}
+    failures: list[dict[str, object]] = []
+    with session(config.run.address), Progress(STEP, len(tasks), "slide") as progress:
+        deadline = config.run.deadline_s
+        for position, result in map_tasks(export_features, tasks, deadline_s=deadline, on_crash=_crashed):
+            progress.add(1, failed=isinstance(result, str))
+            if isinstance(result, str):
+                failures.append({"slide": tasks[position].slide, "stage": STEP, "reason": result})
+            else:
+                written[position] = result
+    slides = [written[position] for position in sorted(written)]
+    for one in slides:
+        for note in one.notes:
+            logger.info(f"  {one.slide}: {note}")
+    notes: dict[str, Any] = {
+        "format": config.format,
+        "out": out.with_query(),
+        "notes": {one.slide: list(one.notes) for one in slides if one.notes},
+        "summary": f"{config.format}: {out}",
+    }
+    return draft.finish({"slides": len(slides), "tiles": sum(one.tiles for one in slides)}, failures, notes)
+
+
+def _crashed(task: FeatureTask) -> str:
+    return (
+        f"slide {task.slide!r} crashed every worker that wrote it, or exceeded the {task.config.run.deadline_s:g} s "
+        "deadline; skipped. Rerun with --set run.retry_failed=true"
+    )

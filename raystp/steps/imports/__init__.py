@@ -1,0 +1,1 @@
+"""Step `import`: tiles and vectors of another tool -> tiles and embeddings."""

@@ -441,7 +441,7 @@ def _text_fields(kind: object, prefix: tuple[str, ...] = ()) -> Iterator[tuple[t
 
 def test_a_faulty_config_names_the_command_that_reads_it() -> None:
     for step in [*cli.STEPS, *cli.CHORES]:
-        config = importlib.import_module(f"raystp.steps.{step}.step").CONFIG
+        config = importlib.import_module(f"{package_of(step)}.step").CONFIG
         with pytest.raises(ConfigError, match=rf"^the config is not a valid config of `raystp {step}`:\n"):
             config.of({"no_field": 1})
 

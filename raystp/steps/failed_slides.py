@@ -14,6 +14,7 @@ _FINISHED = {
     "index": "slides",
     "impute": "slides",
     "predict": "slides",
+    "export": "slides",
 }
 """Step -> key of its notes with the names of what was finished."""
 

@@ -20,6 +20,8 @@ GIVEN = {
     "spots": ["slides=a.csv"],
     "tile": ["slides=a.csv", "tile_um=[112, 224]"],
     "embed": ["tiles=tile/a", "encoder.name=uni_v2"],
+    "import": ["format=trident", "path=a", "slides=a.csv"],
+    "export": ["format=trident", "artifact=embed/a", "out=a"],
     "complete": ["spots=spots/a", "split.train=[A]"],
     "train": ["spots=spots/2024", "embeddings=embed/a", "split.test=[007, NO]", "fit.lr=1e-3"],
     "tune": [

@@ -11,6 +11,7 @@ import pytest
 
 from raystp.artifacts import resolve
 from raystp.models.store import load_model
+from raystp.steps import package_of
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.tile import step as tile
 from raystp.storage import StoragePath
@@ -79,7 +80,7 @@ def _tables(folder: Path) -> list[np.ndarray]:
 
 def test_every_step_as_a_job_gives_the_same_artifacts_as_locally(submitted: Path, cohort: Path, tmp_path: Path) -> None:
     for step in STEPS:
-        module = importlib.import_module(f"raystp.steps.{step}.step")
+        module = importlib.import_module(f"{package_of(step)}.step")
         config, *overrides = _words(step, tmp_path / "store", cohort)[1::2]
         module.run(module.CONFIG.load(ROOT / config, overrides))
     _check_equal(tmp_path / "store", submitted)

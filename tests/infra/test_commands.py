@@ -14,6 +14,7 @@ from raystp.cli import commands as cli
 from raystp.cli.arguments import WrongCommandLine, read_command
 from raystp.config import StepConfig
 from raystp.errors import ConfigError
+from raystp.steps import package_of
 from tests.conftest import ROOT
 
 Object = dict[str, Any]
@@ -28,7 +29,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def _load(step: str, config: Path | None, overrides: list[str]) -> StepConfig[Any]:
-    loaded: StepConfig[Any] = importlib.import_module(f"raystp.steps.{step}.step").CONFIG.load(config, overrides)
+    loaded: StepConfig[Any] = importlib.import_module(f"{package_of(step)}.step").CONFIG.load(config, overrides)
     return loaded
 
 

@@ -55,6 +55,7 @@ def run(config: ExportConfig) -> Artifact:
     notes: dict[str, Any] = {
         "format": config.format,
         "out": out.with_query(),
+        "slides": [one.slide for one in slides],
         "notes": {one.slide: list(one.notes) for one in slides if one.notes},
         "summary": f"{config.format}: {out}",
     }

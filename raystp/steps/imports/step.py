@@ -33,6 +33,9 @@ logger = logging.getLogger("raystp")
 STEP = "import"
 CONFIG = ImportConfig
 
+WITHOUT_WEIGHTS = EncoderConfig().name
+"""The encoder whose filters are made from a seed."""
+
 
 @dataclass(frozen=True)
 class _Encoder:
@@ -53,15 +56,17 @@ def run(config: ImportConfig) -> Artifact:
     sources = find_sources(config, form)
     for note in sources.notes:
         logger.warning(f"  {note}")
+    given: dict[str, Artifact | str] = {"source": sources.digest}
+    given |= {"spots": sources.spots} if sources.spots is not None else {}
+    tiles = create_or_open(config, "tile", given)
+    folder = tiles.manifest.folder if isinstance(tiles, Artifact) else tiles.folder
+    claimed = _claimed(config)
+    weights = {"weights": claimed.identity} if claimed is not None else {}
+    draft = create_or_open(config, "embed", {"tiles": folder, **weights})
+    if isinstance(draft, Artifact) and isinstance(tiles, Artifact):
+        return draft
     with session(config.run.address):
-        encoder = _encoder(config, sources)
-        given: dict[str, Artifact | str] = {"source": sources.digest}
-        given |= {"spots": sources.spots} if sources.spots is not None else {}
-        tiles = create_or_open(config, "tile", given)
-        folder = tiles.manifest.folder if isinstance(tiles, Artifact) else tiles.folder
-        draft = create_or_open(config, "embed", {"tiles": folder, "encoder": encoder.identity})
-        if isinstance(draft, Artifact) and isinstance(tiles, Artifact):
-            return draft
+        encoder = _encoder(config, sources, claimed)
         tasks = [ImportTask(one, config, tiles.path, draft.path) for one in sources.slides]
         slides, failures = _import(tasks, config.run.deadline_s)
     kept, odd = _of_one_dim(slides, config)
@@ -102,13 +107,20 @@ def _crashed(task: ImportTask) -> str:
     )
 
 
-def _encoder(config: ImportConfig, sources: Sources) -> _Encoder:
+def _claimed(config: ImportConfig) -> EncoderSource | None:
+    """Return raystp's encoder whose weights are given, or that needs none; raises EncoderError for wrong weights."""
+    if config.encoder is None or (config.weights is None and config.encoder != WITHOUT_WEIGHTS):
+        return None
+    return source_of(EncoderConfig(name=config.encoder, weights=config.weights), config.run.store)
+
+
+def _encoder(config: ImportConfig, sources: Sources, claimed: EncoderSource | None) -> _Encoder:
     """Return the encoder of the vectors: a name of its own, or the one that is claimed; verified where it can be."""
     own = f"imported:{config.format}:{sources.encoder}"
     if config.encoder is None:
         return _Encoder(own, own)
-    claimed = source_of(EncoderConfig(name=config.encoder, weights=config.weights), config.run.store)
-    if config.weights is None and config.slides is None:
+    if claimed is None or config.slides is None:
+        logger.warning(f"  {config.encoder}: taken on your word; give `weights` and `slides` to compare some tiles")
         return _Encoder(config.encoder, own)
     return _verified(config, sources, claimed, own)
 

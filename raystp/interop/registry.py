@@ -68,9 +68,11 @@ FEATURES: Mapping[str, FeatureFormat] = {
         FeatureFormat("trident", "TRIDENT 0.1 to 0.3", "raystp.interop.features.trident", writes=True),
         FeatureFormat("clam", "CLAM", "raystp.interop.features.clam", writes=True),
         FeatureFormat("stamp", "STAMP 1 to 2", "raystp.interop.features.stamp", writes=True),
-        FeatureFormat("slide2vec", "slide2vec 5 to 7", "raystp.interop.features.slide2vec"),
-        FeatureFormat("atlaspatch", "AtlasPatch 1", "raystp.interop.features.atlaspatch"),
-        FeatureFormat("lazyslide", "LazySlide 0.13 and wsidata 0.12", "raystp.interop.features.lazyslide"),
+        FeatureFormat("slide2vec", "slide2vec 5 to 7", "raystp.interop.features.slide2vec", carries_mpp=True),
+        FeatureFormat("atlaspatch", "AtlasPatch 1", "raystp.interop.features.atlaspatch", carries_mpp=True),
+        FeatureFormat(
+            "lazyslide", "LazySlide 0.13 and wsidata 0.12", "raystp.interop.features.lazyslide", carries_mpp=True
+        ),
         FeatureFormat("hest-embeddings", "hest-bench", "raystp.interop.sections.hest_embeddings", writes=True),
     )
 }

@@ -9,13 +9,12 @@ from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import failure_as_reason
 from raystp.expression.embeddings.read import read_embeddings
+from raystp.interop.features.encoders import PREFIX
 from raystp.interop.features.tiles import TileFeatures
 from raystp.interop.geojson import outlines
 from raystp.interop.registry import feature_format
 from raystp.steps.export.config import ExportConfig
 from raystp.storage import StoragePath
-
-OWN_PREFIX = "imported:"
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def _tiles(task: FeatureTask) -> TileFeatures:
 
 def encoder_name(name: str) -> str:
     """Return the name of an encoder in other tools' files: of one that was imported, the tool's own name."""
-    return name.rpartition(":")[2].replace("/", "-") if name.startswith(OWN_PREFIX) else name.replace("/", "-")
+    return name.rpartition(":")[2].replace("/", "-") if name.startswith(PREFIX) else name.replace("/", "-")
 
 
 def _has_bounds(tiles: Artifact, slide: str) -> bool:

@@ -19,9 +19,10 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.encoders.card import MPP_TOLERANCE
-from raystp.errors import ConfigError, FormatError
+from raystp.errors import ConfigError
+from raystp.interop.features.encoders import check_card, imported_name, match_card
 from raystp.interop.registry import FeatureFormat, feature_format
-from raystp.steps.encoder_source import EncoderSource, dim_of, source_of
+from raystp.steps.encoder_source import EncoderSource, source_of
 from raystp.steps.imports.config import ImportConfig
 from raystp.steps.imports.sources import Sources, find_sources
 from raystp.steps.imports.verify import SAME, VerifyTask, verify_slide
@@ -69,7 +70,7 @@ def run(config: ImportConfig) -> Artifact:
         encoder = _encoder(config, sources, claimed)
         tasks = [ImportTask(one, config, tiles.path, draft.path) for one in sources.slides]
         slides, failures = _import(tasks, config.run.deadline_s)
-    kept, odd = _of_one_dim(slides, config)
+    kept, odd = _of_one_dim(slides, config, sources.encoder)
     failures += odd
     for one in kept:
         for note in one["notes"]:
@@ -116,7 +117,7 @@ def _claimed(config: ImportConfig) -> EncoderSource | None:
 
 def _encoder(config: ImportConfig, sources: Sources, claimed: EncoderSource | None) -> _Encoder:
     """Return the encoder of the vectors: a name of its own, or the one that is claimed; verified where it can be."""
-    own = f"imported:{config.format}:{sources.encoder}"
+    own = imported_name(config.format, sources.encoder)
     if config.encoder is None:
         return _Encoder(own, own)
     if claimed is None or config.slides is None:
@@ -145,22 +146,19 @@ def _verified(config: ImportConfig, sources: Sources, claimed: EncoderSource, ow
 
 
 def _of_one_dim(
-    slides: Sequence[ImportedSlide], config: ImportConfig
+    slides: Sequence[ImportedSlide], config: ImportConfig, encoder: str
 ) -> tuple[list[ImportedSlide], list[dict[str, object]]]:
     """Return the slides whose vectors have the commonest length and type, and the others as failures.
 
-    Raises FormatError where this is not the length of the claimed encoder.
+    Raises FormatError where they cannot be those of the claimed encoder.
     """
     if not slides:
         return [], []
     (dim, precision), _ = Counter((one["dim"], one["precision"]) for one in slides).most_common(1)[0]
-    expected = dim_of(EncoderConfig(name=config.encoder)) if config.encoder is not None else dim
-    if dim != expected:
-        msg = (
-            f"encoder: {config.encoder} has {expected} values a tile, and these vectors have {dim}: leave `encoder` "
-            "out, and they keep a name of their own"
-        )
-        raise FormatError(msg)
+    if config.encoder is None:
+        logger.info(f"  {match_card(config.format, encoder, dim)[1]}")
+    elif note := check_card(config.encoder, config.format, encoder, dim):
+        logger.warning(f"  {note}")
     kept = [one for one in slides if (one["dim"], one["precision"]) == (dim, precision)]
     failures: list[dict[str, object]] = [
         {

@@ -120,9 +120,13 @@ def test_an_interrupted_import_leaves_no_artifact_and_continues_to_the_same_one(
         with pytest.raises(KeyboardInterrupt):
             _import(tmp_path, job, slides=table)
     assert not list((tmp_path / "store").glob("*/*/manifest.json"))
-    read = []
-    original = work._import
-    monkeypatch.setattr(work, "_import", lambda task: read.append(task.source.slide) or original(task))
+    read, original = list[str](), work._import
+
+    def counted(task: work.ImportTask) -> work.ImportedSlide:
+        read.append(task.source.slide)
+        return original(task)
+
+    monkeypatch.setattr(work, "_import", counted)
     again = _import(tmp_path, job, slides=table)
     assert read == ["S2", "S3"]
     assert again.manifest.fingerprint == whole.manifest.fingerprint
@@ -153,7 +157,7 @@ def test_the_table_and_the_folder_must_share_slides(tmp_path: Path) -> None:
 
 def test_an_encoder_of_raystp_is_claimed_only_where_its_dimension_fits(tmp_path: Path) -> None:
     job, table = Maker(tmp_path / "job").write(), _table(tmp_path, {"S1": 0.25})
-    with pytest.raises(FormatError, match="uni_v2 has 1536 values a tile, and these vectors have 4"):
+    with pytest.raises(FormatError, match="uni_v2: it has 1536 values a tile, and these vectors have 4"):
         _import(tmp_path, job, slides=table, encoder="uni_v2")
     wide = Maker(tmp_path / "wide", vectors=np.ones((6, 1536), np.float16)).write()
     embed = _import(tmp_path, wide, slides=table, encoder="uni_v2")

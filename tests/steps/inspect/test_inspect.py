@@ -247,6 +247,11 @@ def test_measured_sections_and_folders_show_their_row_of_a_slide_table(tmp_path:
     _write(tmp_path, "outs/spatial/x.json", b"{}")
     _write(tmp_path, "outs/filtered_feature_bc_matrix.h5", b"")
     assert inspect_item(str(tmp_path / "outs"), "/none").row["layout"] == "space_ranger"
+    _write(tmp_path, "hd/binned_outputs/square_008um/spatial/x.json", b"{}")
+    for folder in ("hd", "hd/binned_outputs/square_008um"):
+        assert inspect_item(str(tmp_path / folder), "/none").row["layout"] == "visium_hd"
+    _write(tmp_path, "bundle/experiment.xenium", b"{}")
+    assert inspect_item(str(tmp_path / "bundle"), "/none").row["layout"] == "xenium"
 
 
 def test_a_damaged_manifest_and_an_absent_item_are_sentences(tmp_path: Path) -> None:

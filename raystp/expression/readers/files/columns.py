@@ -54,9 +54,7 @@ class Columns:
 def open_columns(path: StoragePath, origin: str, what: str, *, as_dictionary: str | None = None) -> Iterator[Columns]:
     """Open a parquet table; a column may be read as a dictionary of its texts.
 
-    Raises SectionError for another file, and for one that declares more than it can hold.
-
-    The error of a batch is a SectionError too.
+    Raises SectionError for another file, one that declares more than it can hold, and for a ValueError of the block.
     """
     size = path.size()
     try:
@@ -71,9 +69,12 @@ def open_columns(path: StoragePath, origin: str, what: str, *, as_dictionary: st
     except RaystpError:
         raise
     except (ValueError, OSError, pa.ArrowException) as error:
-        msg = f"{origin}: {path} is not {what}: {error}"
+        msg = f"{origin}: {path} is not {what}: {str(error).partition(chr(10))[0]}"
         raise SectionError(msg) from None
 
 
 def _opened(source: pa.NativeFile, as_dictionary: str | None) -> pq.ParquetFile:
-    return pq.ParquetFile(source, pre_buffer=False, read_dictionary=[as_dictionary] if as_dictionary else None)
+    """Open a file; pyarrow has a KeyError for a dictionary of a column that is not there."""
+    metadata = pq.read_metadata(source)
+    known = [as_dictionary] if as_dictionary in metadata.schema.names else None
+    return pq.ParquetFile(source, metadata=metadata, pre_buffer=False, read_dictionary=known)

@@ -5,6 +5,7 @@ them are in tissue. Its centre is the mean of all its bins that the table has, i
 measured, and with the rotation of the array against the image.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float64, Int64, UInt8
 
 from raystp.errors import SectionError, some
-from raystp.expression.readers.files.columns import open_columns
+from raystp.expression.readers.files.columns import Columns, open_columns
 from raystp.expression.readers.visium_hd.barcodes import parse_bins
 from raystp.expression.section_checks.lattice import SQUARE, fit_array
 from raystp.storage import StoragePath
@@ -67,8 +68,9 @@ def read_squares(path: StoragePath, origin: str, factor: int) -> Squares:
         )
         raise SectionError(msg)
     sums = _Sums(rows, columns, factor)
-    for batch in _batches(path, origin, COLUMNS):
-        sums.add(batch, path, origin)
+    with _open(path, origin) as table:
+        for batch in table.batches(COLUMNS):
+            sums.add(batch, path, origin)
     if int((sums.flags != ABSENT).sum()) < sums.bins:
         msg = f"{origin}: {path} lists bins more than once: {sums.bins - int((sums.flags != ABSENT).sum())} of them"
         raise SectionError(msg)
@@ -154,20 +156,23 @@ class _Sums:
 
 def _extent(path: StoragePath, origin: str) -> tuple[int, int]:
     most = [-1, -1]
-    for batch in _batches(path, origin, COLUMNS[2:4]):
-        for side, name in enumerate(COLUMNS[2:4]):
-            values = _whole(batch[name])
-            if len(values) and values.min() < 0:
-                msg = f"{origin}: {path} has {name} {values.min()}; array coordinates of bins are not below 0"
-                raise SectionError(msg)
-            most[side] = max(most[side], int(values.max(initial=-1)))
+    with _open(path, origin) as table:
+        for batch in table.batches(COLUMNS[2:4]):
+            for side, name in enumerate(COLUMNS[2:4]):
+                values = _whole(batch[name])
+                if len(values) and values.min() < 0:
+                    msg = f"{origin}: {path} has {name} {values.min()}; array coordinates of bins are not below 0"
+                    raise SectionError(msg)
+                most[side] = max(most[side], int(values.max(initial=-1)))
     if min(most) < 0:
         msg = f"{origin}: {path} is not {WHAT}: it has no rows"
         raise SectionError(msg)
     return most[0] + 1, most[1] + 1
 
 
-def _batches(path: StoragePath, origin: str, columns: tuple[str, ...]) -> Iterator[dict[str, pa.Array]]:
+@contextlib.contextmanager
+def _open(path: StoragePath, origin: str) -> Iterator[Columns]:
+    """Open a table of bins; an exception of the block is that of the table."""
     with open_columns(path, origin, WHAT) as table:
         absent = [name for name in COLUMNS if name not in table.names]
         if absent:
@@ -175,7 +180,7 @@ def _batches(path: StoragePath, origin: str, columns: tuple[str, ...]) -> Iterat
                 f"{origin}: {path} is not {WHAT}: it has no column {some(absent)}; it has {some(list(table.names), 8)}"
             )
             raise SectionError(msg)
-        yield from table.batches(columns)
+        yield table
 
 
 def _whole(values: pa.Array) -> Int64[np.ndarray, "bin"]:

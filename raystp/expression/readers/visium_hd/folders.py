@@ -27,6 +27,12 @@ class BinFiles:
     positions: StoragePath
     factors: StoragePath | None
 
+    @property
+    def folder_um(self) -> float | None:
+        """The side of the bins by the name of their folder; None for another name."""
+        match = FOLDER.match(self.matrix.parent.name)
+        return float(match[1]) if match else None
+
 
 def find_bins(source: SectionSource) -> BinFiles:
     """Return the files of the wanted bin size; raises SectionError, with what is there, where one is absent."""

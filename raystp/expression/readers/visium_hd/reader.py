@@ -29,11 +29,17 @@ def parse_visium_hd(source: SectionSource, notes: Notes) -> RawSection:
     """Parse a section; raises SectionError where a file is not of this layout, and for segmented cells."""
     files = find_bins(source)
     factors = read_factors(files.factors) if files.factors is not None else {}
-    bin_um = _bin_um(factors, source)
+    bin_um = _bin_um(factors, files, source)
     factor = bins_of_square(bin_um, source)
     pool_um = factor * bin_um
     squares = read_squares(files.positions, source.origin, factor)
     _check_kinds(squares.kinds, bin_um, f"{files.positions}", source)
+    if not len(squares.xy):
+        msg = (
+            f"{source.origin}: no square of {pool_um:g} um has half of its bins in tissue; of {squares.bins} bins "
+            f"{squares.bins_in_tissue} are in tissue: set a smaller pool_um, or check the tissue detection"
+        )
+        raise SectionError(msg)
     join = _Join(squares, bin_um, source, files.matrix.name)
     matrix = pool_matrix(files.matrix, source.origin, len(squares.xy), join.square_of)
     _check_lost(join, files, matrix.barcodes, source)
@@ -72,14 +78,14 @@ def bins_of_square(bin_um: float, source: SectionSource) -> int:
     return factor
 
 
-def _bin_um(factors: dict[str, float], source: SectionSource) -> float:
-    """Return the side of the bins; raises SectionError where it is not the wanted one."""
+def _bin_um(factors: dict[str, float], files: BinFiles, source: SectionSource) -> float:
+    """Return the side of the bins by the scale factors or the folder; raises SectionError if another is wanted."""
     wanted = source.options.bin_um
-    stored = factors.get("bin_size_um", wanted or DEFAULT_BIN_UM)
+    stored = factors.get("bin_size_um") or files.folder_um or wanted or DEFAULT_BIN_UM
     if not stored > 0 or (wanted is not None and not math.isclose(stored, wanted)):
         msg = (
-            f"{source.origin} has bins of {stored:g} um by its scale factors (bin_size_um), and bin_um is "
-            f"{wanted or DEFAULT_BIN_UM:g}: give outs, or the folder of that bin size"
+            f"{source.origin} has bins of {stored:g} um by its scale factors (bin_size_um) or its folder, and "
+            f"bin_um is {wanted or DEFAULT_BIN_UM:g}: give outs, or the folder of that bin size"
         )
         raise SectionError(msg)
     return float(stored)

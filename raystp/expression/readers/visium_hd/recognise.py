@@ -6,7 +6,7 @@ from raystp.errors import SectionError
 from raystp.expression.readers.source import SectionSource
 from raystp.storage import StoragePath
 
-FOLDER = re.compile(r"^square_\d{3}um$")
+FOLDER = re.compile(r"^square_(\d{3})um$")
 SEGMENTED = ("segmented_outputs", "filtered_feature_cell_matrix.h5", "raw_feature_cell_matrix.h5")
 
 _BIN = re.compile(r"^s_\d{3}um_\d+_\d+(-\d+)?$|^cellid_\d+(-\d+)?$")

@@ -232,7 +232,7 @@ def test_a_square_that_does_not_fit_has_its_sentence(tmp_path: Path, options: di
 
 def test_another_bin_size_than_that_of_the_folder_has_its_sentence(tmp_path: Path) -> None:
     folder = write_bins(tmp_path, Bins())
-    with pytest.raises(SectionError, match=r"has bins of 8 um by its scale factors .bin_size_um., and bin_um is 16"):
+    with pytest.raises(SectionError, match=r"has bins of 8 um by its scale factors .* or its folder, and bin_um is 16"):
         read(source_of(folder, bin_um=16.0))
 
 
@@ -243,6 +243,29 @@ def test_segmented_cells_are_not_read_as_spots(tmp_path: Path, given: str) -> No
     write_matrix(folder / "filtered_feature_cell_matrix.h5", Bins(), np.arange(10))
     with pytest.raises(SectionError, match="segmented cells of Visium HD, which are not read as spots: give outs"):
         read(source_of(tmp_path / given))
+
+
+def test_without_scale_factors_the_bin_is_that_of_the_folder_and_um_per_px_that_of_the_bins(tmp_path: Path) -> None:
+    folder = write_bins(tmp_path, Bins(bin_um=16))
+    (folder / "spatial" / "scalefactors_json.json").unlink()
+    section, notes = read(source_of(folder))
+    assert (notes["bin_um"], notes["mpp_from"]) == (16.0, "pitch")
+    assert section.uns["raystp"]["mpp"] == pytest.approx(MPP)
+
+
+def test_places_on_the_hires_picture_are_scaled_with_their_um_per_px(tmp_path: Path) -> None:
+    write_bins(tmp_path, holes())
+    full, _ = read(source_of(tmp_path))
+    hires, notes = read(replace(source_of(tmp_path), image="hires"))
+    assert hires.obsm["spatial"] == pytest.approx(full.obsm["spatial"] * 0.1)
+    assert hires.uns["raystp"]["mpp"] == pytest.approx(MPP / 0.1)
+    assert notes["mpp_by_pitch"] == pytest.approx(MPP / 0.1)
+
+
+def test_a_section_without_tissue_has_its_sentence(tmp_path: Path) -> None:
+    write_bins(tmp_path, replace(Bins(), inside=np.zeros(1600, bool)))
+    with pytest.raises(SectionError, match="half of its bins in tissue; of 1600 bins 0 are in tissue: set a smaller"):
+        read(source_of(tmp_path))
 
 
 def test_a_wrong_um_per_px_is_an_error_that_names_both(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from raystp.evaluate.protocols import protocol_of
 from raystp.expression.folds import Split, sections_named, split_by_patient, split_by_section
 from raystp.expression.genes.panel import read_panel
 from raystp.expression.genes.panel_config import PanelConfig
+from raystp.index.queries import queries_per_section
 from raystp.slides.table import SlideRow
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.index.config import IndexConfig
 from raystp.steps.pipeline.folds import UNKNOWN
 from raystp.steps.plan.sample import SlideCost
-from raystp.steps.plan.totals import Total, total_of
+from raystp.steps.plan.totals import VECTOR_SHARE, Total, total_of
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.train.spots.config import SpotsTrainConfig
 from raystp.storage import StoragePath
@@ -27,6 +28,8 @@ ROW_BYTES, WEIGHT_BYTES, TILE_BYTES = 4, 2, 48
 """Of a neighbour's row, of its weight, and of the other columns of a tile; as in `tables.neighbours`."""
 PARQUET_SHARE = 0.7
 """Bytes of predicted expression in parquet, of those as float32; measured on means over 50 neighbours."""
+H5AD_BYTES = 60_000
+"""Of an h5ad besides its matrices and its thumbnail."""
 MAP_LAYERS = 2
 """Layers of a method of bags: its attention maps."""
 
@@ -111,13 +114,14 @@ class LaterPlan:
         names = {*split.train, *split.validation} if config.reference is None else set(config.reference)
         spots, dim = self._tiles(names), int(getattr(trained.options, "dim", 0))
         dense = VALUE_BYTES["float16" if config.expression.endswith("16") else "float32"]
+        queries = self._tiles(names, most=queries_per_section(len(names)))
         sparse = " at most: the share of zeros is not known;" if config.expression.startswith("csr") else ""
         note = f"{sparse} an approximate kind adds a search structure" if config.kind != "exact" else sparse
         return LaterStep(
             f"index/{config.name}",
             spots,
             genes,
-            written=spots.scaled(float(4 * dim + dense * genes)),
+            written=spots.scaled(float(4 * dim + dense * genes)).plus(queries.scaled(4.0 * dim * VECTOR_SHARE)),
             unknown=note.strip(" ;"),
         )
 
@@ -130,6 +134,9 @@ class LaterPlan:
         genes = panel if config.genes is None else len(config.genes)
         layers = MAP_LAYERS * trained.method.needs_bags + (config.spread and trained.method.needs_index)
         dense = tiles.scaled(4.0 * genes * (1 + layers + PARQUET_SHARE))
+        dense = dense.plus(
+            total_of(chosen, self.costs, lambda one: bool(one.tiles) * (one.thumbnail_bytes + H5AD_BYTES))
+        )
         if config.spots is not None:
             dense = dense.plus(measured.scaled(4.0 * genes))  # the layer of what was measured
         k = trained.retrieval.k if config.k is None else config.k
@@ -163,9 +170,10 @@ class LaterPlan:
             patients = set()
         return [row for row in self.rows if row.slide not in slides and row.patient not in patients]
 
-    def _tiles(self, sections: set[str]) -> Total:
+    def _tiles(self, sections: set[str], *, most: int | None = None) -> Total:
+        """Return the measured tiles of some sections, of each at most so many."""
         rows = [row for row in self.rows if row.layout and row.section in sections]
-        return total_of(rows, self.costs, lambda one: one.tiles)
+        return total_of(rows, self.costs, lambda one: one.tiles if most is None else min(one.tiles, most))
 
     def _most_genes(self) -> int:
         return max((one.genes for one in self.costs), default=0)

@@ -21,6 +21,7 @@ from raystp.errors import failure_reason
 from raystp.slides.open import open_header
 from raystp.slides.read_cost import read_cost
 from raystp.slides.table import SlideRow
+from raystp.slides.tissue.overview import THUMBNAIL_PX
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.spots.step import SpotsTask, read_one
 from raystp.steps.tile.checks import SectionScale
@@ -62,6 +63,8 @@ class SlideCost:
     """Of its measured section."""
     section_bytes: int = 0
     """Of its section, as `spots` writes it."""
+    thumbnail_bytes: int = 0
+    """Of its thumbnail as pixels, which each h5ad of a prediction has."""
     boxes: Float64[np.ndarray, "box 3"] | None = None
     """Of its tiles; with several sides, one after the other around each place."""
     problem: str = ""
@@ -141,8 +144,14 @@ def _measure(row: SlideRow, tile: TileConfig, spots: SpotsConfig | None, folder:
         spots=counted[0],
         genes=counted[1],
         section_bytes=counted[2],
+        thumbnail_bytes=_thumbnail_bytes(result["width"], result["height"]),
         boxes=boxes,
     )
+
+
+def _thumbnail_bytes(width: int, height: int) -> int:
+    share = min(1.0, THUMBNAIL_PX / max(width, height))
+    return 3 * round(width * share) * round(height * share)
 
 
 def _must_be_downloaded(row: SlideRow) -> bool:

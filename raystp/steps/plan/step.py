@@ -24,7 +24,7 @@ from raystp.steps.plan.later import LaterPlan
 from raystp.steps.plan.rates import encoder_rate
 from raystp.steps.plan.sample import SlideCost, choose, kind_of, measure
 from raystp.steps.plan.text import plan_text
-from raystp.steps.plan.totals import Total, total
+from raystp.steps.plan.totals import VECTOR_SHARE, Total, total
 from raystp.steps.printed import Printed
 from raystp.steps.run.step import pipeline_values, rows_of
 from raystp.steps.spots.config import SpotsConfig
@@ -173,7 +173,7 @@ def _embed(
         "value_bytes": PRECISION_BYTES[embed.precision],
         "tiles": tiles,
         "read": total(sizes, costs, lambda one: reads * (one.opening_bytes + one.read_bytes)),
-        "written": tiles.scaled(float(dim * PRECISION_BYTES[embed.precision] + tokens * TOKEN_BYTES)),
+        "written": tiles.scaled(dim * PRECISION_BYTES[embed.precision] * VECTOR_SHARE + tokens * TOKEN_BYTES),
         "cpu_hours": Total(0.0) if rate.is_gpu else hours,
         "gpu_hours": hours if rate.is_gpu else Total(0.0),
         "reads": total(sizes, costs, lambda one: reads * one.requests),

@@ -56,7 +56,7 @@ def test_tiles_and_their_bytes_are_those_of_the_file(tmp_path: Path) -> None:
     assert (found["slides"], list(found["problems"])) == (3, ["c"])
     tiles = embed["tiles"]["value"]
     assert tiles == tile["tiles"]["value"] > 0
-    assert embed["written"]["value"] == tiles * embed["dim"] * 4
+    assert embed["written"]["value"] == pytest.approx(tiles * embed["dim"] * 4 * 0.85)
     assert embed["cpu_hours"]["value"] == pytest.approx(tiles / 100 / 3600)
     assert embed["reads"] == {"value": 0, "half_width": 0.0}  # no request for a file on this machine
 
@@ -92,7 +92,7 @@ def test_several_sides_and_encoders_read_the_pixels_once(tmp_path: Path) -> None
     main, other = _plan(tmp_path, tile={**TILING, "tile_um": [32, 64]}, embed={"also": also})["steps"][1:]
     assert main["tiles"] == other["tiles"] == one["tiles"]
     assert main["dim"] == other["dim"] == 2 * one["dim"]
-    assert main["written"]["value"] == 2 * one["written"]["value"]
+    assert main["written"]["value"] == pytest.approx(2 * one["written"]["value"])
     assert main["cpu_hours"]["value"] == pytest.approx(2 * one["cpu_hours"]["value"])
     assert main["read"]["value"] > one["read"]["value"]
     assert other["read"]["value"] == 0
@@ -149,7 +149,8 @@ def test_spatial_tokens_count_among_the_bytes_that_are_written(tmp_path: Path) -
     _slide(tmp_path / "a.tif", 4)
     plain, kept = (_plan(tmp_path, embed={"tokens": tokens})["steps"][1] for tokens in (None, 2))
     grid = tokens_of(spec_of(EncoderConfig()), 2)
-    assert kept["written"]["value"] - plain["written"]["value"] == plain["tiles"]["value"] * grid.values * 2
+    more = kept["written"]["value"] - plain["written"]["value"]
+    assert more == pytest.approx(plain["tiles"]["value"] * grid.values * 2)
 
 
 def test_a_warning_about_the_slides_is_given_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -155,16 +155,16 @@ def test_rounding_to_half_precision_is_said_and_larger_values_stay(tmp_path: Pat
         write(replace(slide, mpp=None), StoragePath.of(tmp_path))
 
 
-def test_the_tables_name_files_of_slides_and_labels_of_patients(tmp_path: Path) -> None:
+def test_the_tables_name_files_of_slides_and_labels_of_patients_and_keep_a_patient_together(tmp_path: Path) -> None:
     slides = [
-        ExportedSlide("S2", "P1", {"HER2": "yes"}),
+        ExportedSlide("S3", "P1", {"HER2": "yes"}),
         ExportedSlide("S1", "P1", {"HER2": "yes"}),
-        ExportedSlide("S3", "P2"),
+        ExportedSlide("S2", "P2"),
     ]
     assert write_tables(slides, "uni_v2", StoragePath.of(tmp_path)) == [
         "slide.csv names files of uni2/: give that as feature_dir"
     ]
-    assert (tmp_path / "slide.csv").read_text() == "PATIENT,FILENAME\nP1,S1.h5\nP1,S2.h5\nP2,S3.h5\n"
+    assert (tmp_path / "slide.csv").read_text() == "PATIENT,FILENAME\nP1,S1.h5\nP1,S3.h5\nP2,S2.h5\n"
     assert (tmp_path / "clini.csv").read_text() == "PATIENT,HER2\nP1,yes\nP2,\n"
     bare = [ExportedSlide(one.slide, one.patient) for one in slides]
     assert write_tables(bare, "uni_v2", StoragePath.of(tmp_path))[1:] == ["clini.csv has no label: add a column"]

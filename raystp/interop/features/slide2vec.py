@@ -48,7 +48,14 @@ def find(folder: StoragePath, choice: Choice) -> Found:
         raise FormatError(f"{msg} ({some(others)} are no tiles)" if others else msg)
     slides = [SlideFiles(_stem(name), _files(vectors, tiles, name, there)) for name in found]
     notes = [f"{name} are not read: they are no tiles" for name in _NOT_TILES if (folder / name).is_folder()]
-    return Found(folders.check_distinct(slides), choice.encoder, tuple(notes))
+    ordered = folders.check_distinct(slides)
+    return Found(ordered, choice.encoder or _encoder(ordered[0]), tuple(notes))
+
+
+def _encoder(files: SlideFiles) -> str | None:
+    """Return the encoder that a slide's description names."""
+    found = read_json(files.files["description"]).get("encoder_name") if "description" in files.files else None
+    return found if isinstance(found, str) else None
 
 
 def _stem(name: str) -> str:

@@ -1,53 +1,104 @@
-"""Tile features of other tools: TRIDENT's folders, and HDF5 files of features and coordinates.
+"""Tiles and vectors of other tools: what a folder or file is, and the command that imports it."""
 
-Their layout is that of TRIDENT 0.3, CLAM and STAMP 2: `features` or `feats` of tile x dim, `coords` of tile x 2, with
-the tile's side among the attributes of `coords`.
-"""
-
-import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 import h5py
 
+from raystp.errors import RaystpError, failure_reason
+from raystp.interop.choice import Choice
+from raystp.interop.features.encoders import match_card
+from raystp.interop.features.trident import GRID
+from raystp.interop.recognise import format_of_folder, format_of_hdf5
+from raystp.interop.registry import FEATURES, FeatureFormat
 from raystp.steps.inspect.report import Inspection
 from raystp.storage import StoragePath
 
-NOT_READ = "features of another tool are not read: give the slides to `raystp run`, or to `raystp tile` and `embed`"
 MAX_TEXT = 120
 MAX_ATTRIBUTES = 32
-_GRID = re.compile(r"^\d+(\.\d+)?x_\d+px_\d+px_overlap$")
+MAX_SLIDES = 8
 _H5 = (".h5", ".hdf5")
 
 
-def report_of_features(path: StoragePath, file: h5py.File, facts: dict[str, Any]) -> Inspection:
-    """Return what a file of features is: rows, dimension, encoder and tile side, as far as it states them."""
-    name = "features" if "features" in file else "feats"
-    features, coords = file[name], file["coords"]
-    rows = [one.shape[0] if isinstance(one, h5py.Dataset) and one.shape else 0 for one in (features, coords)]
-    found = {**facts, **_attributes(file), **_attributes(features), **_attributes(coords)}
-    problem = NOT_READ
-    if rows[0] != rows[1] and len(getattr(features, "shape", ())) == 2:  # noqa: PLR2004 -- tile x dim
-        problem = f"{name} has {rows[0]} rows and coords {rows[1]}: damaged. {NOT_READ}"
-    return Inspection(str(path), "tile features of another tool", problem=problem, facts=found)
+def report_of_features(path: StoragePath, file: h5py.File, facts: dict[str, Any]) -> Inspection | None:
+    """Return what a file of features is: rows, dimension, encoder and tile side, as far as it states them.
+
+    None for a file without vectors.
+    """
+    name = format_of_hdf5(file, path)
+    if name is None:
+        return None
+    form = FEATURES[name]
+    features = file.get("features", file.get("feats"))
+    blocks = dict(features.items()) if isinstance(features, h5py.Group) else {"": features}
+    found = {**facts, **_attributes(file), **_attributes(features), **_attributes(file.get("coords"))}
+    if isinstance(features, h5py.Group):
+        found["encoders"] = sorted(blocks)
+    for encoder, block in blocks.items():
+        found |= _card(name, encoder or found.get("encoder") or found.get("extractor"), block)
+    read_as = _command(form, path.parent, "" if len(blocks) < 2 else sorted(blocks)[0])  # noqa: PLR2004 -- several
+    problem = _problem(file, blocks)
+    return Inspection(str(path), f"tile features, as of {form.tool}", read_as, problem, found)
+
+
+def _problem(file: h5py.File, blocks: dict[str, Any]) -> str:
+    """Return why vectors would not be read: no coordinates, or another number of them."""
+    coords = file.get("coords")
+    if not isinstance(coords, h5py.Dataset) or not coords.shape:
+        return "it has vectors and no coordinates: the places of its tiles are not known"
+    for name, block in blocks.items():
+        rows = block.shape[0] if isinstance(block, h5py.Dataset) and block.shape else 0
+        if rows != coords.shape[0]:
+            return f"{name or 'features'} has {rows} rows and coords {coords.shape[0]}: damaged, or not of tiles"
+    return ""
+
+
+def _card(form: str, encoder: Any, block: Any) -> dict[str, str]:
+    """Return what the encoder of a block is in raystp."""
+    if not isinstance(encoder, str) or len(getattr(block, "shape", None) or ()) != 2:  # noqa: PLR2004 -- tile x dim
+        return {}
+    return {f"encoder {encoder}": match_card(form, encoder, int(block.shape[1]))[1]}
 
 
 def report_of_feature_folder(
     path: StoragePath, names: set[str], report: Callable[[StoragePath], Inspection]
 ) -> Inspection | None:
-    """Return what a job folder of TRIDENT, one of its grids, or a folder of HDF5 files is; None for another folder."""
-    if grids := sorted(name for name in names if _GRID.match(name)):
-        found: dict[str, Any] = {grid: _counts(path / grid) for grid in grids}
-        return Inspection(str(path), "job folder of TRIDENT", problem=NOT_READ, facts=found)
-    if _GRID.match(path.name):
-        return Inspection(str(path), "grid of tiles of TRIDENT", problem=NOT_READ, facts=_counts(path))
+    """Return what a folder of tiles and vectors is, or a folder of HDF5 files; None for another folder."""
+    name = format_of_folder(path, names)
+    if name is not None:
+        return _of_folder(FEATURES[name], path, names)
     files = sorted(name for name in names if name.endswith(_H5))
-    name = next((name for name in files if not (path / name).is_folder()), None)
-    if name is None:
+    first = next((name for name in files if not (path / name).is_folder()), None)
+    if first is None:
         return None
-    first = report(path / name)
-    facts = {"files": len(files), "first": name, **first.facts}
-    return Inspection(str(path), f"folder of HDF5 files, the first a {first.kind}", problem=first.problem, facts=facts)
+    found = report(path / first)
+    facts = {"files": len(files), "first": first, **found.facts}
+    return Inspection(str(path), f"folder of HDF5 files, the first: {found.kind}", found.read_as, found.problem, facts)
+
+
+def _of_folder(form: FeatureFormat, path: StoragePath, names: set[str]) -> Inspection:
+    """Return the slides and the encoder of a tool's folder, as the import finds them, or why it finds none."""
+    grids = [path / name for name in sorted(names) if GRID.match(name)]
+    grids += [path] if GRID.match(path.name) else []
+    facts: dict[str, Any] = {grid.name: _counts(grid) for grid in grids}
+    kind = f"tiles and vectors of {form.tool}"
+    try:
+        found = form.find(path, Choice())
+    except RaystpError as error:
+        return Inspection(str(path), kind, _command(form, path), failure_reason(error), facts)
+    slides = [one.slide for one in found.slides]
+    facts |= {"slides": len(slides), "first": slides[:MAX_SLIDES], "encoder": found.encoder or "not named"}
+    facts |= {"notes": list(found.notes)} if found.notes else {}
+    missing = "" if found.encoder else "NAME"
+    return Inspection(str(path), kind, _command(form, path, missing), facts=facts)
+
+
+def _command(form: FeatureFormat, folder: StoragePath, encoder: str = "") -> str:
+    """Return the command that imports a folder; TABLE and NAME are to be filled in."""
+    command = f"raystp import {form.name} {shlex.quote(folder.with_query())}"
+    command += "" if form.carries_mpp else " --set slides=TABLE"
+    return command + (f" --set encoder_name={encoder}" if encoder else "")
 
 
 def _counts(grid: StoragePath) -> dict[str, int]:

@@ -57,7 +57,7 @@ def report_of_folder(path: StoragePath) -> Inspection:
     if "model.json" in names:
         return Inspection(str(path), "stored model without its manifest", "model of `predict`", facts=_model(path))
     if names & {"zarr.json", ".zgroup", ".zattrs", ".zarray"}:
-        return _zarr(path, names)
+        return report_of_feature_folder(path, names, report_of_file) or _zarr(path, names)
     if section := _instrument(path, names):
         kind, layout = section
         row = _row(path, "", layout=layout, counts=path.with_query())
@@ -142,9 +142,9 @@ def _hdf5(path: StoragePath) -> Inspection:
             )
         if {"img", "coords"} <= names:
             return _slide(path, "image patches")
-        if {"features", "coords"} <= names or {"feats", "coords"} <= names:
-            return report_of_features(path, file, shapes)
-        return Inspection(str(path), "HDF5 file", facts=shapes, problem="it has none of the groups that raystp knows")
+        unknown = "it has none of the groups that raystp knows"
+        of_tool = report_of_features(path, file, shapes)
+        return of_tool or Inspection(str(path), "HDF5 file", facts=shapes, problem=unknown)
 
 
 def _anndata(path: StoragePath, file: h5py.File) -> Inspection:

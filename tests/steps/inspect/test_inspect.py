@@ -24,6 +24,8 @@ from raystp.steps.inspect.config import ARTIFACTS, InspectConfig
 from raystp.steps.inspect.step import inspect_item
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
+from tests.interop.features.lazyslide_maker import LazySlide
+from tests.interop.features.makers import AtlasPatch, Clam, Slide2vec, Stamp
 from tests.slides.conftest import write_pyramid
 
 SLIDES = {"S1": "11aa", "S2": "22bb"}
@@ -153,18 +155,15 @@ def _write(folder: Path, name: str, content: Any) -> str:
 @pytest.mark.parametrize(
     ("name", "content", "kind", "problem"),
     [
-        (
-            "a.h5",
-            {"features": np.ones((2, 3)), "coords": np.ones((2, 2))},
-            "tile features of another tool",
-            "are not read",
-        ),
+        ("a.h5", {"features": np.ones((2, 3)), "coords": np.ones((2, 2))}, "tile features, as of CLAM", ""),
+        ("a.h5", {"feats": np.ones((2, 3)), "coords": np.ones((2, 2))}, "tile features, as of STAMP 1 to 2", ""),
         (
             "a.h5",
             {"features": np.ones((2, 3)), "coords": np.ones((1, 2))},
-            "tile features of another tool",
+            "tile features, as of CLAM",
             "features has 2 rows and coords 1",
         ),
+        ("a.h5", {"patch_embeddings": np.ones((2, 3))}, "tile features, as of STAMP 1 to 2", "and no coordinates"),
         ("a.h5", {"img": np.ones(3), "coords": np.ones((2, 2))}, "image patches", "patches are N x px x px x 3"),
         ("a.h5", {"matrix/data": np.ones(3)}, "count matrix of Space Ranger", ""),
         ("a.h5", {"x": np.ones(3)}, "HDF5 file", "none of the groups"),
@@ -218,14 +217,39 @@ def test_a_job_folder_of_trident_is_named_with_its_encoders_and_tiles(tmp_path: 
         opened["features"].attrs["encoder"] = "uni_v2"
     _write(grid, "patches/S1_patches.h5", {"coords": np.ones((4, 2))})
     found = inspect_item(str(tmp_path), "/none")
-    assert (found.kind, found.facts[grid.name]) == ("job folder of TRIDENT", {"features_uni_v2": 1, "patches": 1})
-    assert inspect_item(str(grid), "/none").facts["patches"] == 1
-    folder = inspect_item(str(grid / "features_uni_v2"), "/none")
-    assert folder.kind == "folder of HDF5 files, the first a tile features of another tool"
-    facts = inspect_item(file, "/none").facts
-    assert (facts["encoder"], facts["patch_size_level0"], facts["features"]) == ("uni_v2", "512", "[4, 3] float64")
-    for one in (tmp_path, grid, folder.item, file):
-        assert "are not read: give the slides" in inspect_item(str(one), "/none").problem
+    assert found.kind == "tiles and vectors of TRIDENT 0.1 to 0.3"
+    assert found.facts[grid.name] == {"features_uni_v2": 1, "patches": 1}
+    assert (found.facts["slides"], found.facts["encoder"]) == (1, "uni_v2")
+    assert inspect_item(str(grid), "/none").facts["20x_256px_0px_overlap"]["patches"] == 1
+    one = inspect_item(file, "/none")
+    assert (one.facts["patch_size_level0"], one.facts["features"]) == ("512", "[4, 3] float64")
+    assert one.facts["encoder uni_v2"].endswith("is no encoder that raystp knows: 'uni_v2' has 1536 values")
+    for path in (tmp_path, grid, grid / "features_uni_v2"):
+        found = inspect_item(str(path), "/none")
+        assert (found.read_as, found.problem) == (f"raystp import trident {path} --set slides=TABLE", "")
+    assert one.read_as == f"raystp import trident {Path(file).parent} --set slides=TABLE"
+    _write(grid, "features_conch_v1/S1.h5", {"features": np.ones((4, 3)), "coords": np.ones((4, 2))})
+    assert "choose one with encoder_name=" in inspect_item(str(grid), "/none").problem
+
+
+def test_folders_and_stores_of_other_tools_are_named_with_the_command_that_imports_them(tmp_path: Path) -> None:
+    makers = (Clam, Stamp, Slide2vec, AtlasPatch, LazySlide)
+    folders = {maker: tmp_path / f"a folder/{maker.__name__}" for maker in makers}
+    for maker, folder in folders.items():
+        maker(folder).write()
+    read = {maker: inspect_item(str(folder), "/none").read_as for maker, folder in folders.items()}
+    assert read == {
+        Clam: f"raystp import clam '{folders[Clam]}' --set slides=TABLE --set encoder_name=NAME",
+        Stamp: f"raystp import stamp '{folders[Stamp]}' --set slides=TABLE",
+        Slide2vec: f"raystp import slide2vec '{folders[Slide2vec]}'",
+        AtlasPatch: f"raystp import atlaspatch '{folders[AtlasPatch]}' --set encoder_name=resnet50",
+        LazySlide: f"raystp import lazyslide '{folders[LazySlide]}'",
+    }
+    store = inspect_item(str(folders[LazySlide] / "S1.zarr"), "/none")
+    assert store.read_as == f"raystp import lazyslide '{folders[LazySlide]}/S1.zarr'"
+    assert inspect_item(str(folders[AtlasPatch]), "/none").facts["encoders"] == ["resnet50", "uni_v2"]
+    Stamp(tmp_path / "out" / "uni2-0123abcd").write()
+    assert inspect_item(str(tmp_path / "out"), "/none").facts["encoder"] == "uni2"
 
 
 def test_a_folder_of_slides_may_hold_other_files(tmp_path: Path) -> None:

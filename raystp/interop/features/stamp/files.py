@@ -54,7 +54,15 @@ def find(folder: StoragePath, choice: Choice) -> Found:
         msg = f"{folder} has no <slide>.h5: give STAMP's folder of features, <output>/<extractor>-<hash>"
         raise FormatError(msg)
     slides = [SlideFiles(name.rpartition("/")[2].removesuffix(".h5"), {"vectors": folder / name}) for name in files]
-    return Found(folders.check_distinct(slides), encoder or choice.encoder, ())
+    ordered = folders.check_distinct(slides)
+    return Found(ordered, encoder or choice.encoder or _encoder(ordered[0].files["vectors"]), ())
+
+
+def _encoder(path: StoragePath) -> str | None:
+    """Return the extractor that a file names."""
+    with checked_hdf5(path, FormatError) as local, h5py.File(local, "r") as file:
+        found = arrays.attributes_of(file).get("extractor")
+    return _HASH.sub("", found) if isinstance(found, str) else None
 
 
 def _extractor(name: str) -> str | None:

@@ -26,7 +26,8 @@ class ExportedSlide:
 def write_tables(slides: Iterable[ExportedSlide], encoder: str, folder: StoragePath) -> list[str]:
     """Write both tables beside the folder of features; files are named relative to that folder, and end in `.h5`.
 
-    Rows are in the order of patients: STAMP takes only the last run of rows of a patient. Raises FormatError for a patient with two values of one label.
+    Rows are in the order of patients: STAMP takes only the last run of rows of a patient.
+    Raises FormatError for a patient with two values of one label.
     """
     slides = sorted(slides, key=lambda one: (one.patient, one.slide))
     patients: dict[str, dict[str, str]] = {}

@@ -85,7 +85,7 @@ def test_a_slide_whose_name_has_a_dot_is_found_by_its_whole_name(chain: StorageP
 
 
 def test_artifacts_of_every_step_are_found_and_are_no_relative_paths(tmp_path: Path) -> None:
-    assert {*ARTIFACTS} == {*STEPS} - {"serve"}
+    assert {*ARTIFACTS} == {*STEPS} - {"serve", "import", "export"}
     store = StoragePath.of(tmp_path)
     for step in ARTIFACTS:
         made = _finish(store, step, {})

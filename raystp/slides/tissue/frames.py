@@ -56,6 +56,10 @@ def place_mask(drawn: DrawnMask, where: str, ground: MaskGround, *, frame: str) 
         SlideError: the mask does not fit the slide in this frame, or, with `auto`, the frame is not clear.
     """
     area, warnings = ground.area, []
+    if drawn.left_out:
+        warnings.append(
+            f"{drawn.left_out:,} cells and detections of the mask are not read: its annotations are the tissue"
+        )
     if frame == AUTO:
         frame = drawn.frame or _recognise(drawn, where, ground)
         if frame == BOUNDS and drawn.frame is None:

@@ -4,7 +4,9 @@ Coordinates are px of level 0. They start at the slide's corner, or at the corne
 QuPath shows the bounds alone. A file has a FeatureCollection (or one Feature, a list of them, or a single geometry) of
 Polygons and MultiPolygons, with holes. Every polygon counts as tissue, whatever its class. Polygons of a class whose
 name ends in `*`, which is QuPath's sign for ignored classes, are cut out. Points and lines have no area and are
-skipped. A file without features means a slide without tissue. Objects inside other objects (`childObjects`) count too.
+skipped. A file without features means a slide without tissue. Objects inside other objects count too: QuPath exports a
+hierarchy as `childObjects`, of the feature or of its properties. Where a file has annotations, the cells and detections
+beside them are no tissue of their own and are left out; a cell's nucleus (`nucleusGeometry`) is never read.
 """
 
 import json
@@ -32,6 +34,16 @@ MAX_BYTES = 256 << 20
 MAX_COORDINATE = 1e9
 """No slide has more px along a side; the geometry of larger numbers overflows."""
 
+MAX_NESTED = 100
+"""Levels of objects inside objects; QuPath's hierarchy of a slide has about 5."""
+
+TYPE_NAMES = ("objectType", "object_type", "type")
+"""QuPath's names of an object's type, the newest first."""
+
+ANNOTATIONS = frozenset({"annotation", "pathannotationobject", "tma_core", "tmacoreobject"})
+DETECTED = frozenset({"detection", "cell", "tile", "pathdetectionobject", "pathcellobject", "pathtileobject"})
+"""Types of objects that a program detects, in their newer and older spelling, in lower case."""
+
 COLOUR = (0, 160, 60)
 """Colour of the class in QuPath."""
 
@@ -49,6 +61,8 @@ class DrawnMask:
     """Left, top, right and bottom of all polygons; None without any."""
     frame: str | None
     """`level0` or `bounds`, where the file states it."""
+    left_out: int = 0
+    """Number of cells and detections beside annotations."""
 
 
 def to_geojson(regions: shapely.MultiPolygon, *, slide: str, width: int, height: int, area: Area) -> bytes:
@@ -82,7 +96,8 @@ def from_geojson(content: bytes, where: str, *, width: int, height: int) -> Draw
     _check_size(about, where, width, height)
     kept: list[BaseGeometry] = []
     ignored: list[BaseGeometry] = []
-    features = _features(parsed, where)
+    all_features = _features(parsed, where)
+    features = _without_detections(all_features)
     for number, feature in enumerate(features, 1):
         polygons = list(_polygons(feature.get("geometry"), f"{where}: feature {number} of {len(features)}"))
         (ignored if _is_ignored(feature) else kept).extend(polygons)
@@ -94,6 +109,7 @@ def from_geojson(content: bytes, where: str, *, width: int, height: int) -> Draw
         regions=shapely.difference(shapely.union_all(kept), shapely.union_all(ignored)),
         extent=None if np.isnan(left) else (left, top, right, bottom),
         frame=_stated_frame(about),
+        left_out=len(all_features) - len(features),
     )
 
 
@@ -110,7 +126,10 @@ def _parse(content: bytes, where: str) -> object:
         raise SlideError(msg)
     try:
         parsed: object = json.loads(content)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        msg = f"{where} nests its values too deeply to be read; a mask is GeoJSON in level-0 px, as QuPath exports it"
+        raise SlideError(msg) from None
+    except ValueError as error:
         msg = f"{where} is not JSON ({error}); a mask is GeoJSON in level-0 px, as QuPath exports it"
         raise SlideError(msg) from None
     return parsed
@@ -130,18 +149,45 @@ def _features(parsed: object, where: str) -> list[Mapping[str, object]]:
         found = f"a {kind!r}" if kind else f"JSON of type {type(parsed).__name__}"
         msg = f"{where} is not GeoJSON but {found}; expected a FeatureCollection of polygons, as QuPath exports it"
         raise SlideError(msg)
-    return list(_with_children(features))
+    return list(_with_children(features, where))
 
 
-def _with_children(features: list[Mapping[str, object]]) -> Iterator[Mapping[str, object]]:
-    """Yield the features, and those that are stored inside them at any depth."""
-    pending = features[::-1]
+def _with_children(features: list[Mapping[str, object]], where: str) -> Iterator[Mapping[str, object]]:
+    """Yield the features, and those that are stored inside them; raise SlideError beyond `MAX_NESTED` levels."""
+    pending = [(feature, 0) for feature in features[::-1]]
     while pending:
-        feature = pending.pop()
+        feature, level = pending.pop()
+        if level > MAX_NESTED:
+            msg = f"{where} has objects inside objects on more than {MAX_NESTED} levels; export the outer ones alone"
+            raise SlideError(msg)
         yield feature
-        children = feature.get("childObjects")
-        if isinstance(children, list):
-            pending.extend(one for one in children[::-1] if isinstance(one, dict))
+        pending.extend((child, level + 1) for child in _children(feature)[::-1])
+
+
+def _children(feature: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """Return the objects inside one; those of a TMA grid or a root may have no geometry of their own."""
+    properties = feature.get("properties")
+    holders = [feature, properties] if isinstance(properties, dict) else [feature]
+    listed = [children for one in holders if isinstance(children := one.get("childObjects"), list)]
+    return [child for children in listed for child in children if isinstance(child, dict)]
+
+
+def _without_detections(features: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Return the features without cells and other detections, if there are annotations among them."""
+    types = [_object_type(feature) for feature in features]
+    if not ANNOTATIONS.intersection(types):
+        return features
+    return [feature for feature, kind in zip(features, types, strict=True) if kind not in DETECTED]
+
+
+def _object_type(feature: Mapping[str, object]) -> str:
+    """Return the type of an object in lower case; empty where the file states none.
+
+    Older files have it in `properties`, under another name, or as the `id` of the feature.
+    """
+    properties = feature.get("properties")
+    stated = [properties.get(name) for name in TYPE_NAMES] if isinstance(properties, dict) else []
+    return next((kind.casefold() for kind in [*stated, feature.get("id")] if isinstance(kind, str)), "")
 
 
 def _is_ignored(feature: Mapping[str, object]) -> bool:

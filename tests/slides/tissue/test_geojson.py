@@ -130,7 +130,7 @@ def test_a_polygon_over_the_edge_is_clipped() -> None:
         (b"", " is not JSON ("),
         (b"<?xml version='1.0'?>", " is not JSON ("),
         (b"\xff\xfe\x00", " is not JSON ("),
-        (b"[" * 100_000, " is not JSON ("),
+        (b"[" * 100_000, " nests its values too deeply to be read; a mask is GeoJSON in level-0 px"),
         (b" " * (MAX_BYTES + 1), " has 268435457 bytes, a mask has"),
         ({}, " is not GeoJSON but JSON of type dict; expected a FeatureCollection of polygons"),
         (3, " is not GeoJSON but JSON of type int"),

@@ -22,6 +22,7 @@ from raystp.artifacts import resolve
 from raystp.errors import ConfigError, some
 from raystp.slides.inputs.ids import barcode_patient, slide_ids
 from raystp.slides.inputs.listing import FoundSlides, find_slides, is_patch_name, is_pattern, is_slide_name
+from raystp.slides.inputs.qupath import is_project, read_project
 from raystp.slides.inputs.schemes import adopt
 from raystp.slides.inputs.sheets import read_sheet
 from raystp.storage import StoragePath, is_safe_name
@@ -125,7 +126,7 @@ def _read(table: str, root: str | None, store: str) -> tuple[list[SlideRow], str
     if is_slide_name(path.name) or is_patch_name(path.name):
         return _listed(FoundSlides(path.parent, [path.name], []), str(path))
     base = StoragePath.of(root) if root is not None else path.parent
-    adopted = adopt(read_sheet(path, known=ALL_COLUMNS), base)
+    adopted = read_project(path, base) if is_project(path.name) else adopt(read_sheet(path, known=ALL_COLUMNS), base)
     name_of, warnings = _columns(adopted.table)
     cells = [{name_of[name]: cell for name, cell in row.cells.items() if name in name_of} for row in adopted.table.rows]
     named = _with_names(cells, has_ids="slide" in name_of.values())

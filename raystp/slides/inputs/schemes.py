@@ -22,6 +22,8 @@ from raystp.storage.text_files import TextRow, TextTable
 
 Cells = dict[str, str]
 
+NO_VALUE = frozenset({"", "nan", "none", "na", "n/a", "null"})
+"""How pandas and others write a cell without a value, in lower case."""
 MAX_SIDECAR = 1 << 20
 """Bytes of HEST's JSON about a slide at most; they have about 1 KB."""
 
@@ -106,12 +108,11 @@ def _hest_files(table: TextTable, base: StoragePath) -> tuple[TextTable, list[st
         name = row.cells["slide"]
         if f"{name}.tif" not in here:
             continue
-        patient, study = row.cells.get("patient", ""), row.cells.get("dataset_title", "")
+        study, patient = (_value(row, column) for column in ("dataset_title", "patient"))
         alone += not patient
         cells = {"path": f"wsis/{name}.tif", "patient": f"{study}/{patient or name}".lstrip("/")}
         spots = {"layout": "hest", "counts": f"st/{name}.h5ad"}
-        stated = row.cells.get("mpp", "")
-        mpp = _hest_mpp(base, name) if stated.lower() in {"", "nan", "none"} else stated
+        mpp = _value(row, "mpp") or _hest_mpp(base, name)
         rows.append(TextRow(row.line, {**row.cells, **spots, **cells, "mpp": mpp}))
     if not rows:
         has = f"{base / 'wsis'} has the slide of none; set `root` to HEST's folder"
@@ -119,10 +120,18 @@ def _hest_files(table: TextTable, base: StoragePath) -> tuple[TextTable, list[st
         raise ConfigError(msg)
     left = len(table.rows) - len(rows)
     notes = [f"{left} of {len(table.rows)} samples have no slide in {base / 'wsis'} and are left out"] if left else []
-    notes += [f"{alone} samples have no patient: each counts as a patient of its own"] if alone else []
+    notes += [f"{alone} samples have no patient: each counts as a patient of its own, so siblings may be split"] * bool(
+        alone
+    )
     own = ["slide", "path", "patient", "mpp", "layout", "counts"]
     others = [name for name in table.columns if name not in {*own, "dataset_title"} and name.startswith("x_")]
     return replace(table, columns=[*own, *others], rows=rows), notes
+
+
+def _value(row: TextRow, column: str) -> str:
+    """Return a cell; empty where it stands for no value."""
+    cell = row.cells.get(column, "")
+    return "" if cell.lower() in NO_VALUE else cell
 
 
 def _hest_mpp(base: StoragePath, name: str) -> str:

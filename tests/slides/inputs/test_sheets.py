@@ -133,24 +133,27 @@ def test_features_of_two_slides_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_hest_table_gives_slide_spots_patient_and_scale_of_the_samples_that_are_there(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("wsis/A.tif", "wsis/B.tif", "st/A.h5ad"):
+    for name in ("wsis/A.tif", "wsis/B.tif", "wsis/D.tif", "wsis/E.tif", "st/A.h5ad"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "metadata").mkdir()
     (tmp_path / "metadata" / "B.json").write_text(json.dumps({"pixel_size_um_estimated": 0.75}))
     (tmp_path / "hest.csv").write_text(
         "id,dataset_title,patient,pixel_size_um_estimated,organ\n"
-        "A,Study 1,P1,0.5,Skin\nB,Study 1,,,Skin\nC,S,P,1,Lung\n"
+        "A,Study 1,P1,0.5,Skin\nB,Study 1,,,Skin\nC,S,P,1,Lung\nD,Study 2,P1,0.5,Skin\nE,Study 2,nan,nan,Skin\n",
+        encoding="utf-8-sig",
     )
     with caplog.at_level(logging.INFO, "raystp"):
-        first, second = _rows(tmp_path / "hest.csv")
+        first, second, other, unknown = _rows(tmp_path / "hest.csv")
     folder = StoragePath.of(tmp_path)
     assert first == SlideRow(
         "A", folder / "wsis/A.tif", "Study 1/P1", 0.5, "hest", folder / "st/A.h5ad", None, "A", None
     )
     assert (second.patient, second.mpp) == ("Study 1/B", 0.75)
-    assert "1 of 3 samples have no slide" in caplog.text
-    assert "1 samples have no patient: each counts as a patient of its own" in caplog.text
+    assert (other.patient, unknown.patient) == ("Study 2/P1", "Study 2/E")  # P1 of two studies is two patients
+    assert unknown.mpp is None
+    assert "1 of 5 samples have no slide" in caplog.text
+    assert "2 samples have no patient: each counts as a patient of its own, so siblings may be split" in caplog.text
 
 
 def test_a_table_with_paths_is_raystps_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,6 +25,8 @@ class FeatureFormat:
     module: str
     reads: bool = True
     writes: bool = False
+    has_tables: bool = False
+    """Whether tables of all slides go with what is written; its module has `write_tables`."""
     carries_mpp: bool = False
     """Whether its files have um/px; else the slide table gives it."""
 
@@ -42,6 +44,13 @@ class FeatureFormat:
         """Write one slide into a folder; return what was rounded or left out. Raises FormatError."""
         write: Callable[[TileFeatures, StoragePath], Sequence[str]] = self._function("write")
         return write(tiles, folder)
+
+    def write_tables(self, patients: Mapping[str, str], encoder: str, folder: StoragePath) -> Sequence[str]:
+        """Write the tables of an export with the patient of each slide; return what is left to do."""
+        if not self.has_tables:
+            return ()
+        write: Callable[[Mapping[str, str], str, StoragePath], Sequence[str]] = self._function("write_tables")
+        return write(patients, encoder, folder)
 
     def _function(self, name: str) -> Any:
         return getattr(importlib.import_module(self.module), name)
@@ -67,7 +76,7 @@ FEATURES: Mapping[str, FeatureFormat] = {
     for one in (
         FeatureFormat("trident", "TRIDENT 0.1 to 0.3", "raystp.interop.features.trident", writes=True),
         FeatureFormat("clam", "CLAM", "raystp.interop.features.clam", writes=True),
-        FeatureFormat("stamp", "STAMP 1 to 2", "raystp.interop.features.stamp", writes=True),
+        FeatureFormat("stamp", "STAMP 1 to 2", "raystp.interop.features.stamp", writes=True, has_tables=True),
         FeatureFormat("slide2vec", "slide2vec 5 to 7", "raystp.interop.features.slide2vec", carries_mpp=True),
         FeatureFormat("atlaspatch", "AtlasPatch 1", "raystp.interop.features.atlaspatch", carries_mpp=True),
         FeatureFormat(

@@ -201,17 +201,24 @@ def check_card(card: str, tool: str, name: str | None, dim: int) -> str | None:
     return None if found == card else f"{sentence}: it is '{card}' because encoder={card} says so"
 
 
-def name_in(tool: str, encoder: str) -> str:
-    """Return a tool's own name of an encoder of raystp's; the encoder's name itself where the tool has none.
+def name_in(tool: str, encoder: str, dim: int) -> str:
+    """Return a tool's own name of an encoder; the encoder's name itself where the tool has none, fit for a folder.
 
-    `imported:<tool>:<name>` of the same tool is `<name>` again.
+    `imported:<tool>:<name>` is `<name>` again in the same tool, and in another tool what its card is there. A name that
+    means another vector in the tool is not used: `raystp-<name>` is.
     """
-    if encoder.startswith(imported_name(tool, "")):
-        return encoder.removeprefix(imported_name(tool, ""))
-    for name, entry in ENCODERS.get(tool, {}).items():
-        if encoder in entry:
-            return name
-    return encoder.removeprefix(PREFIX).replace(":", "-").replace("/", "-")
+    if encoder.startswith(PREFIX):
+        other, _, name = encoder.removeprefix(PREFIX).partition(":")
+        if other == tool:
+            return _plain(name)
+        encoder = match_card(other, name, dim)[0] or f"{other}-{name}"
+    names = ENCODERS.get(tool, {})
+    own = next((name for name, entry in names.items() if encoder in entry), _plain(encoder))
+    return f"raystp-{own}" if own in names and encoder not in names[own] else own
+
+
+def _plain(name: str) -> str:
+    return name.replace(":", "-").replace("/", "-")
 
 
 def _dim(one: str | Foreign) -> int:

@@ -9,7 +9,7 @@ from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import failure_as_reason
 from raystp.expression.embeddings.read import read_embeddings
-from raystp.interop.features.encoders import PREFIX
+from raystp.interop.features.encoders import name_in
 from raystp.interop.features.tiles import TileFeatures
 from raystp.interop.geojson import outlines
 from raystp.interop.registry import feature_format
@@ -32,6 +32,8 @@ class Exported:
 
     slide: str
     tiles: int
+    encoder: str
+    """Name of the encoder in the files."""
     notes: tuple[str, ...]
     """What was rounded or left out."""
 
@@ -47,7 +49,7 @@ def export_features(task: FeatureTask) -> Exported:
     config = task.config
     tiles = _tiles(task)
     notes = feature_format(config.format).write(tiles, StoragePath.of(config.out))
-    return Exported(task.slide, len(tiles.boxes), tuple(notes))
+    return Exported(task.slide, len(tiles.boxes), str(tiles.encoder), tuple(notes))
 
 
 def _tiles(task: FeatureTask) -> TileFeatures:
@@ -57,25 +59,22 @@ def _tiles(task: FeatureTask) -> TileFeatures:
     rows = made_on.table("slides.parquet", tables.SLIDES).to_pylist()
     row = next(one for one in rows if one["slide"] == slide)
     table = read_embeddings(embed, slide)
+    vectors = tables.matrix(table["vector"]).astype(notes["precision"])  # float16 stays so
+    name, config = str(notes["encoder"]["name"]), task.config
     mask, spots = made_on.path / "masks" / f"{slide}.geojson", table["spot"].to_pylist()
     return TileFeatures(
         slide=slide,
         boxes=np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1),
-        vectors=tables.matrix(table["vector"]),
+        vectors=vectors,
         tile_px=int(notes["pixels"]),
         mpp=float(row["mpp"]),
         size=(int(row["width"]), int(row["height"])),
-        encoder=task.config.encoder_name or encoder_name(notes["encoder"]["name"]),
+        encoder=config.encoder_name or name_in(config.format, name, vectors.shape[1]),
         spots=None if None in spots else tuple(spots),
         tissue=outlines(mask.read_bytes(), str(mask)) if mask.exists() and not _has_bounds(made_on, slide) else None,
         image=row["path"] or None,
         attributes=_source(embed, row),
     )
-
-
-def encoder_name(name: str) -> str:
-    """Return the name of an encoder in other tools' files: of one that was imported, the tool's own name."""
-    return name.rpartition(":")[2].replace("/", "-") if name.startswith(PREFIX) else name.replace("/", "-")
 
 
 def _has_bounds(tiles: Artifact, slide: str) -> bool:

@@ -12,6 +12,7 @@ from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
 from raystp.cluster.streams.tasks import map_tasks
 from raystp.errors import ConfigError
+from raystp.interop.registry import feature_format
 from raystp.steps.export.config import ExportConfig
 from raystp.steps.export.features import Exported, FeatureTask, export_features, feature_tasks
 from raystp.storage import StoragePath
@@ -52,6 +53,10 @@ def run(config: ExportConfig) -> Artifact:
     for one in slides:
         for note in one.notes:
             logger.info(f"  {one.slide}: {note}")
+    if slides:
+        patients = {one.slide: str(source.manifest.notes["patients"].get(one.slide, "")) for one in slides}
+        for line in feature_format(config.format).write_tables(patients, slides[0].encoder, out):
+            logger.info(f"  {line}")
     notes: dict[str, Any] = {
         "format": config.format,
         "out": out.with_query(),

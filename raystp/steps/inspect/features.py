@@ -97,8 +97,8 @@ def _of_folder(form: FeatureFormat, path: StoragePath, names: set[str]) -> Inspe
 def _command(form: FeatureFormat, folder: StoragePath, encoder: str = "") -> str:
     """Return the command that imports a folder; TABLE and NAME are to be filled in."""
     command = f"raystp import {form.name} {shlex.quote(folder.with_query())}"
-    command += "" if form.carries_mpp else " --set slides=TABLE"
-    return command + (f" --set encoder_name={encoder}" if encoder else "")
+    command += "" if form.carries_mpp else " --slides TABLE"
+    return command + (f" --encoder-name {encoder}" if encoder else "")
 
 
 def _counts(grid: StoragePath) -> dict[str, int]:

@@ -78,8 +78,11 @@ def test_vectors_become_those_of_a_card_only_where_the_dimension_fits_and_nothin
 
 def test_a_tool_s_name_of_an_encoder_is_found_and_an_imported_one_keeps_its_own() -> None:
     assert imported_name("stamp", "uni2") == "imported:stamp:uni2"
-    assert name_in("stamp", "uni_v2") == "uni2"
-    assert name_in("stamp", "virchow2-cls") == "virchow2"
-    assert name_in("stamp", "imported:stamp:keep") == "keep"
-    assert name_in("stamp", "imported:trident:a/b") == "trident-a-b"
-    assert name_in("clam", "gigapath") == "gigapath"
+    assert name_in("stamp", "uni_v2", 1536) == "uni2"
+    assert name_in("stamp", "virchow2-cls", 1280) == "virchow2"
+    assert name_in("stamp", "virchow2", 2560) == "raystp-virchow2"  # STAMP's own is the class token alone
+    assert name_in("stamp", "imported:stamp:keep", 768) == "keep"
+    assert name_in("stamp", "imported:trident:uni_v2", 1536) == "uni2"
+    assert name_in("stamp", "imported:trident:a/b", 8) == "trident-a-b"
+    assert name_in("clam", "gigapath", 1536) == "gigapath"
+    assert name_in("trident", "h0-mini-cls", 768) == "h0-mini"

@@ -11,7 +11,6 @@ import pytest
 from raystp.errors import FormatError
 from raystp.interop.choice import Choice
 from raystp.interop.features.stamp import find, read, write, write_tables
-from raystp.interop.features.stamp.tables import ExportedSlide
 from raystp.interop.features.tiles import TileFeatures
 from raystp.storage import StoragePath
 from tests.interop.features.makers import CORNERS, VECTORS, Stamp, bomb, link
@@ -113,18 +112,18 @@ def test_bombs_and_links_to_other_files_are_not_read(tmp_path: Path) -> None:
 def test_what_is_written_is_read_back_and_equal_tiles_give_equal_bytes(tmp_path: Path, mpp: float) -> None:
     slide = _read(Stamp(tmp_path / "a").write())
     far = slide.boxes + np.array([90_001, 77_777, 0])
-    slide = replace(slide, boxes=far, mpp=mpp, encoder="uni_v2", attributes={"artifact": "embed/x"})
+    slide = replace(slide, boxes=far, mpp=mpp, encoder="uni2", attributes={"artifact": "embed/x"})
     for name in "bc":
         assert write(slide, StoragePath.of(tmp_path / name)) == []
     again = _read(tmp_path / "b", mpp=mpp)
     np.testing.assert_array_equal(again.boxes, slide.boxes)
     np.testing.assert_array_equal(again.vectors, slide.vectors)
-    file = Path("uni2") / "S1.h5"  # STAMP's own name of the encoder
+    file = Path("uni2") / "S1.h5"
     assert (tmp_path / "b" / file).read_bytes() == (tmp_path / "c" / file).read_bytes()
 
 
 def test_what_is_written_is_what_the_description_says(tmp_path: Path) -> None:
-    slide = replace(_read(Stamp(tmp_path / "a").write()), encoder="virchow2-cls", attributes={"artifact": "embed/x"})
+    slide = replace(_read(Stamp(tmp_path / "a").write()), encoder="virchow2", attributes={"artifact": "embed/x"})
     write(slide, StoragePath.of(tmp_path))
     with h5py.File(tmp_path / "virchow2" / "S1.h5") as file:
         assert (file["feats"].dtype, file["coords"].dtype) == (np.float16, np.float32)
@@ -153,20 +152,15 @@ def test_rounding_to_half_precision_is_said_and_larger_values_stay(tmp_path: Pat
     np.testing.assert_array_equal(_read(tmp_path / "b").vectors, VECTORS * 10_000)
     with pytest.raises(FormatError, match="has no um/px, and coordinates of STAMP are in um"):
         write(replace(slide, mpp=None), StoragePath.of(tmp_path))
+    with pytest.raises(FormatError, match=r"the encoder '\.\./x' names a folder"):
+        write(replace(slide, encoder="../x"), StoragePath.of(tmp_path))
 
 
 def test_the_tables_name_files_of_slides_and_labels_of_patients_and_keep_a_patient_together(tmp_path: Path) -> None:
-    slides = [
-        ExportedSlide("S3", "P1", {"HER2": "yes"}),
-        ExportedSlide("S1", "P1", {"HER2": "yes"}),
-        ExportedSlide("S2", "P2"),
+    patients, out = {"S3": "P1", "S1": "P1", "S2": "P2", "S4": ""}, StoragePath.of(tmp_path)
+    assert write_tables(patients, "uni2", out, {"P1": {"HER2": "yes"}}) == [
+        "slide.csv names files of uni2/: give that folder as feature_dir"
     ]
-    assert write_tables(slides, "uni_v2", StoragePath.of(tmp_path)) == [
-        "slide.csv names files of uni2/: give that as feature_dir"
-    ]
-    assert (tmp_path / "slide.csv").read_text() == "PATIENT,FILENAME\nP1,S1.h5\nP1,S3.h5\nP2,S2.h5\n"
-    assert (tmp_path / "clini.csv").read_text() == "PATIENT,HER2\nP1,yes\nP2,\n"
-    bare = [ExportedSlide(one.slide, one.patient) for one in slides]
-    assert write_tables(bare, "uni_v2", StoragePath.of(tmp_path))[1:] == ["clini.csv has no label: add a column"]
-    with pytest.raises(FormatError, match="patient 'P1' has HER2 'no' and 'yes'"):
-        write_tables([*slides, ExportedSlide("S0", "P1", {"HER2": "no"})], "uni_v2", StoragePath.of(tmp_path))
+    assert (tmp_path / "slide.csv").read_text() == "PATIENT,FILENAME\nP1,S1.h5\nP1,S3.h5\nP2,S2.h5\nS4,S4.h5\n"
+    assert (tmp_path / "clini.csv").read_text() == "PATIENT,HER2\nP1,yes\nP2,\nS4,\n"
+    assert write_tables(patients, "uni2", out)[1:] == ["clini.csv has no label: add a column"]

@@ -226,8 +226,8 @@ def test_a_job_folder_of_trident_is_named_with_its_encoders_and_tiles(tmp_path: 
     assert one.facts["encoder uni_v2"].endswith("is no encoder that raystp knows: 'uni_v2' has 1536 values")
     for path in (tmp_path, grid, grid / "features_uni_v2"):
         found = inspect_item(str(path), "/none")
-        assert (found.read_as, found.problem) == (f"raystp import trident {path} --set slides=TABLE", "")
-    assert one.read_as == f"raystp import trident {Path(file).parent} --set slides=TABLE"
+        assert (found.read_as, found.problem) == (f"raystp import trident {path} --slides TABLE", "")
+    assert one.read_as == f"raystp import trident {Path(file).parent} --slides TABLE"
     _write(grid, "features_conch_v1/S1.h5", {"features": np.ones((4, 3)), "coords": np.ones((4, 2))})
     assert "choose one with encoder_name=" in inspect_item(str(grid), "/none").problem
 
@@ -239,10 +239,10 @@ def test_folders_and_stores_of_other_tools_are_named_with_the_command_that_impor
         maker(folder).write()
     read = {maker: inspect_item(str(folder), "/none").read_as for maker, folder in folders.items()}
     assert read == {
-        Clam: f"raystp import clam '{folders[Clam]}' --set slides=TABLE --set encoder_name=NAME",
-        Stamp: f"raystp import stamp '{folders[Stamp]}' --set slides=TABLE",
+        Clam: f"raystp import clam '{folders[Clam]}' --slides TABLE --encoder-name NAME",
+        Stamp: f"raystp import stamp '{folders[Stamp]}' --slides TABLE",
         Slide2vec: f"raystp import slide2vec '{folders[Slide2vec]}'",
-        AtlasPatch: f"raystp import atlaspatch '{folders[AtlasPatch]}' --set encoder_name=resnet50",
+        AtlasPatch: f"raystp import atlaspatch '{folders[AtlasPatch]}' --encoder-name resnet50",
         LazySlide: f"raystp import lazyslide '{folders[LazySlide]}'",
     }
     store = inspect_item(str(folders[LazySlide] / "S1.zarr"), "/none")

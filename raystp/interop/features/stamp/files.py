@@ -21,9 +21,9 @@ from raystp.errors import FormatError
 from raystp.hdf5 import checked_hdf5
 from raystp.interop.choice import Choice, Found, SlideFiles
 from raystp.interop.features import arrays, folders
-from raystp.interop.features.encoders import ENCODERS, name_in
+from raystp.interop.features.encoders import ENCODERS
 from raystp.interop.features.tiles import TileFeatures
-from raystp.storage import StoragePath
+from raystp.storage import StoragePath, is_safe_name
 
 VERSION = "2.1.0"
 """The oldest version with these attributes: STAMP refuses files of a newer one than itself."""
@@ -162,7 +162,10 @@ def write(tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
     if tiles.mpp is None:
         msg = f"slide {tiles.slide!r} has no um/px, and coordinates of STAMP are in um: give a slide table with mpp"
         raise FormatError(msg)
-    extractor = name_in("stamp", tiles.encoder or "unknown")
+    extractor = tiles.encoder or "unknown"
+    if not is_safe_name(extractor):
+        msg = f"the encoder {extractor!r} names a folder: letters, digits, '.', '_' and '-' are allowed (encoder_name)"
+        raise FormatError(msg)
     vectors, notes = _as_float16(tiles.vectors)
     um = tiles.boxes[:, :2] * tiles.mpp
     attributes: dict[str, Any] = {

@@ -159,10 +159,11 @@ def test_an_encoder_of_raystp_is_claimed_only_where_its_dimension_fits(tmp_path:
     job, table = Maker(tmp_path / "job").write(), _table(tmp_path, {"S1": 0.25})
     with pytest.raises(FormatError, match="uni_v2: it has 1536 values a tile, and these vectors have 4"):
         _import(tmp_path, job, slides=table, encoder="uni_v2")
-    wide = Maker(tmp_path / "wide", vectors=np.ones((6, 1536), np.float16)).write()
+    named: dict[str, Any] = {"encoder": "uni_v2", "own": {"encoder": "uni_v2"}}
+    wide = Maker(tmp_path / "wide", vectors=np.ones((6, 1536), np.float16), **named).write()
     embed = _import(tmp_path, wide, slides=table, encoder="uni_v2")
     assert embed.manifest.notes["encoder"]["name"] == "uni_v2"
-    assert embed.manifest.notes["encoder_identity"] == "imported:trident:uni_v1"  # nobody has compared them
+    assert embed.manifest.notes["encoder_identity"] == "imported:trident:uni_v2"  # nobody has compared them
     assert embed.manifest.notes["precision"] == "float16"
 
 

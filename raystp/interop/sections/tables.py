@@ -31,7 +31,7 @@ class TableChoice:
 
     ids: tuple[str, ...] = ()
     """Names of samples; none stands for all."""
-    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Column of the data set's own table -> the values that are taken, without regard to case."""
     task: str | None = None
     """A task of hest-bench."""
@@ -111,24 +111,24 @@ def choose(records: Sequence[Row], column: str, choice: TableChoice, origin: str
         msg = f"ids: {origin} has no {some(unknown)}; it has {some(known)}"
         raise FormatError(msg)
     found = [one for one in records if not choice.ids or one[column] in choice.ids]
-    for name, wanted in choice.where.items():
-        found = _where(found, name, wanted, origin)
+    for name, wanted in choice.only.items():
+        found = _only(found, name, wanted, origin)
     if unsafe := [record[column] for record in found if not is_safe_name(record[column])]:
         msg = f"{origin}: {some(unsafe)} are not valid ids; they have letters, digits, '.', '_' and '-'"
         raise FormatError(msg)
     return list(found)
 
 
-def _where(records: Sequence[Row], name: str, wanted: Sequence[str], origin: str) -> list[Row]:
+def _only(records: Sequence[Row], name: str, wanted: Sequence[str], origin: str) -> list[Row]:
     columns = sorted({column for record in records for column in record})
     if name not in columns:
-        msg = f"where: {origin} has no column {name!r}; it has {some(columns, 40)}"
+        msg = f"only: {origin} has no column {name!r}; it has {some(columns, 40)}"
         raise FormatError(msg)
     folded = {one.casefold() for one in wanted}
     found = [record for record in records if record.get(name, "").casefold() in folded]
     if not found:
         values = sorted({record.get(name, "") for record in records})
-        msg = f"where: no sample of {origin} has {name} {some(list(wanted))}; the values are {some(values, 20)}"
+        msg = f"only: no sample of {origin} has {name} {some(list(wanted))}; the values are {some(values, 20)}"
         raise FormatError(msg)
     return found
 

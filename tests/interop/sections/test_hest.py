@@ -54,16 +54,16 @@ def test_a_sample_without_a_patient_counts_as_one_and_is_named(tmp_path: Path, e
 def test_ids_and_values_of_columns_choose_samples(tmp_path: Path) -> None:
     root = hest_folder(tmp_path / "hest")
     assert list(_rows(tmp_path, _read(root, ids=("B1", "A1")))) == ["A1", "B1"]
-    assert list(_rows(tmp_path, _read(root, where={"organ": ("breast",), "patient": ("2",)}))) == ["A2"]
-    assert list(_rows(tmp_path, _read(root, where={"organ": ("Bowel", "Breast")}))) == ["A1", "A2", "B1"]
+    assert list(_rows(tmp_path, _read(root, only={"organ": ("breast",), "patient": ("2",)}))) == ["A2"]
+    assert list(_rows(tmp_path, _read(root, only={"organ": ("Bowel", "Breast")}))) == ["A1", "A2", "B1"]
 
 
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
         ({"ids": ("A9",)}, "ids: .* has no 'A9'; it has 'A1', 'A2', 'B1'"),
-        ({"where": {"organs": ("Breast",)}}, "where: .* no column 'organs'; it has 'dataset_title', .*'organ'"),
-        ({"where": {"organ": ("Skin",)}}, "where: no sample of .* has organ 'Skin'; the values are 'Bowel', 'Breast'"),
+        ({"only": {"organs": ("Breast",)}}, "only: .* no column 'organs'; it has 'dataset_title', .*'organ'"),
+        ({"only": {"organ": ("Skin",)}}, "only: no sample of .* has organ 'Skin'; the values are 'Bowel', 'Breast'"),
     ],
 )
 def test_a_choice_of_nothing_is_an_error_that_names_what_there_is(

@@ -12,7 +12,7 @@ STEPS = {
     "spots": "measured sections -> one AnnData per section",
     "tile": "slides [+ spots] -> tiles table, tissue masks, thumbnails",
     "embed": "tiles + slides + an encoder -> embeddings",
-    "import": "tiles and vectors of another tool -> tiles and embeddings",
+    "import": "features of another tool -> tiles and embeddings; a data set -> a slide table",
     "complete": "spots -> labels whose zeros are replaced, for training",
     "train": "spots + embeddings or pixels -> a model",
     "tune": "a train config + a search space -> a trials table, the best config",

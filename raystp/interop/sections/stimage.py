@@ -5,12 +5,10 @@
     <tech>/coord/<slide>_coord.csv        places of spots: yaxis, xaxis, r (px of the image; r is the spot's radius)
     <tech>/gene_exp/<slide>_count.csv     spots x genes, counts
 
-um/px is stated nowhere. It is the radius of the technology's spots in um, divided by r. Patients are not named: the
-study of a slide counts as its patient.
+um/px is stated nowhere: the layout `stimage` takes it from the radius. A bin of Visium HD has none, so it needs `mpp`.
+Patients are not named: the study of a slide counts as its patient.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 
 from raystp.errors import FormatError, some
@@ -25,10 +23,9 @@ from raystp.interop.sections.tables import (
     value,
 )
 from raystp.storage import StoragePath
-from raystp.storage.text_files import decode_text, parse_number
 
-RADIUS_UM = {"Visium": 27.5, "ST": 50.0}
-"""Radius of a spot, by technology. A bin of Visium HD has none."""
+ROUND = ("Visium", "ST")
+"""Technologies of round spots, whose radius is known."""
 STUDY = ("study", "pmid", "title")
 """Columns that name a study, the first that is there."""
 FILES = {"image": ".png", "coord": "_coord.csv", "gene_exp": "_count.csv"}
@@ -58,7 +55,7 @@ def table_files(root: StoragePath, choice: TableChoice) -> TableFiles:
     )
     study = next((name for name in STUDY if name in records[0]), None)
     rows = [_row(root, record, study) for record in here]
-    notes += _notes(here, rows, study)
+    notes += _notes(here, study)
     return TableFiles({"slides.csv": slide_table(rows)}, len(rows), tuple(notes))
 
 
@@ -90,7 +87,6 @@ def _row(root: StoragePath, record: Row, study: str | None) -> dict[str, str]:
         "slide": name,
         "path": image,
         "patient": (value(record, study) if study else "") or name,
-        "mpp": _mpp(folder / "coord" / f"{name}_coord.csv", record["tech"]),
         "layout": "stimage",
         "counts": counts,
         "positions": places,
@@ -99,26 +95,10 @@ def _row(root: StoragePath, record: Row, study: str | None) -> dict[str, str]:
     }
 
 
-def _mpp(path: StoragePath, tech: str) -> str:
-    """Return um/px by the radius of the first spot, as text; empty for a technology without round spots."""
-    if tech not in RADIUS_UM:
-        return ""
-    rows = csv.DictReader(io.StringIO(decode_text(path.read_bytes(), str(path), FormatError)))
-    radius = parse_number(next(rows, {}).get("r") or "")
-    if radius is None or not 0 < radius < float("inf"):
-        found = some(list(rows.fieldnames or []))
-        msg = f"{path} has no radius of spots: expected a column 'r' with a number of px above 0; it has {found}"
-        raise FormatError(msg)
-    return repr(RADIUS_UM[tech] / radius)
-
-
-def _notes(records: Sequence[Row], rows: Sequence[Row], study: str | None) -> list[str]:
-    known = sorted({record["tech"] for record in records if record["tech"] in RADIUS_UM})
-    notes = [
-        f"um/px is {RADIUS_UM[tech]:g} um / r for {tech}: `raystp spots` compares it with the pitch" for tech in known
-    ]
-    if unknown := [row["slide"] for row in rows if not row["mpp"]]:
-        notes.append(f"{some(unknown)} have no um/px: their technology has no round spots; add it to the column mpp")
+def _notes(records: Sequence[Row], study: str | None) -> list[str]:
+    notes = []
+    if unknown := [record["slide"] for record in records if record["tech"] not in ROUND]:
+        notes.append(f"no um/px is known of {some(unknown)}, which have no round spots: add a column mpp")
     if study is None:
         notes.append(f"the table names no study ({', '.join(STUDY)}): each slide counts as a patient of its own")
     else:

@@ -1,1 +1,1 @@
-"""Step `import`: tiles and vectors of another tool -> tiles and embeddings."""
+"""Step `import`: features of another tool -> tiles and embeddings; a data set of slides with spots -> a slide table."""

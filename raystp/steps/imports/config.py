@@ -1,13 +1,25 @@
 """Configuration of `raystp import`."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Choices, Location, StepConfig
 from raystp.interop.choice import Choice
-from raystp.interop.registry import FEATURES
+from raystp.interop.registry import FEATURES, TABLES
+from raystp.interop.sections.tables import TableChoice
 from raystp.steps.run_config import SlideRun
+
+FORMATS = (*FEATURES, *TABLES)
+
+OF_TABLES = frozenset({"out", "ids", "only", "task"})
+"""Fields that only data sets read."""
+
+OF_FEATURES = frozenset(
+    {"slides", "root", "spots", "spot_px", "grid", "encoder_name", "side_px", "side_um", "encoder", "weights"}
+    | {"verify", "mixed_sides"}
+)
+"""Fields that only features of another tool read."""
 
 
 class ImportRun(SlideRun):
@@ -19,19 +31,35 @@ class ImportRun(SlideRun):
 
 
 class ImportConfig(StepConfig[ImportRun]):
-    """Configuration of `raystp import`: tiles and vectors of another tool become `tile/<name>` and `embed/<name>`."""
+    """Configuration of `raystp import`.
+
+    Tiles and vectors of another tool become `tile/<name>` and `embed/<name>`. A data set of slides with measured spots
+    becomes a slide table in the folder `out`.
+    """
 
     command: ClassVar[str | None] = "import"
 
     positional: ClassVar[str | tuple[str, ...] | None] = ("format", "path")
 
-    where: ClassVar[frozenset[str]] = frozenset({"path", "slides", "root", "spots", "weights"})
+    where: ClassVar[frozenset[str]] = frozenset({"path", "out", "slides", "root", "spots", "weights"})
 
-    format: Annotated[str, Choices(tuple(FEATURES))]
-    """The tool that has written the files."""
+    format: Annotated[str, Choices(FORMATS)]
+    """The tool that has written the files, or the data set."""
 
     path: Annotated[str, Location()]
-    """The tool's folder."""
+    """The folder of the tool or data set."""
+
+    out: Annotated[str | None, Location()] = None
+    """Of a data set: the folder to write `slides.csv` to, and what goes with it. Slides and counts are not copied."""
+
+    ids: tuple[str, ...] = ()
+    """Of a data set: the samples to take. The default is all."""
+
+    only: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Of a data set: a column of its own table and the values to take, as in `only: {organ: [Breast]}`."""
+
+    task: str | None = None
+    """Of hest-bench: the task, such as IDC. It may be left out where there is one."""
 
     slides: Annotated[str | None, Location("demo")] = None
     """The slides: a table, folder, glob or prefix, as of `raystp tile`. It gives um/px and patients. It is required for
@@ -81,13 +109,41 @@ class ImportConfig(StepConfig[ImportRun]):
         """What is taken from the folder, as the plain value of the package `interop`."""
         return Choice(self.grid, self.encoder_name, self.side_px, self.side_um)
 
+    @property
+    def table_choice(self) -> TableChoice:
+        """What is taken of a data set, as the plain value of the package `interop`."""
+        return TableChoice(self.ids, self.only, self.task)
+
+    @field_validator("only", mode="before")
+    @classmethod
+    def _one_value_is_a_list(cls, columns: Any) -> Any:
+        if not isinstance(columns, dict):
+            return columns
+        return {
+            name: (values,) if isinstance(values, str | int | float) else values for name, values in columns.items()
+        }
+
     @field_validator("format")
     @classmethod
     def _check_format(cls, name: str) -> str:
-        if name not in FEATURES:
-            msg = f"unknown format {name!r}; the formats are {', '.join(FEATURES)}"
+        if name not in FORMATS:
+            msg = f"unknown format {name!r}; the formats are {', '.join(FORMATS)}"
             raise ValueError(msg)
         return name
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> "ImportConfig":
+        """Raise ValueError for fields that the format does not read, and for a data set without `out`."""
+        is_table = self.format in TABLES
+        unread = OF_FEATURES if is_table else OF_TABLES
+        if given := sorted(unread & self.model_fields_set):
+            kinds = FEATURES if is_table else TABLES
+            msg = f"{', '.join(given)}: not read by format {self.format}, only by {', '.join(kinds)}; remove it"
+            raise ValueError(msg)
+        if is_table and self.out is None:
+            msg = f"out: must be given for {self.format}: the folder to write slides.csv to, as in -o cohort"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _check_fields(self) -> "ImportConfig":

@@ -1,5 +1,7 @@
 """import: a folder of another tool [+ slides, spots] -> tiles and embeddings, as `tile` and `embed` write them.
 
+A data set of slides with spots becomes a slide table instead (`tables`).
+
 Files are copied into artifacts, never used in place. Each slide is one task; its commit record is written last, so an
 interrupted import continues. Nothing is unpickled.
 """
@@ -21,10 +23,11 @@ from raystp.cluster.streams.tasks import map_tasks
 from raystp.encoders.card import MPP_TOLERANCE
 from raystp.errors import ConfigError
 from raystp.interop.features.encoders import check_card, imported_name, match_card
-from raystp.interop.registry import FeatureFormat, feature_format
+from raystp.interop.registry import TABLES, FeatureFormat, feature_format
 from raystp.steps.encoder_source import EncoderSource, source_of
 from raystp.steps.imports.config import ImportConfig
 from raystp.steps.imports.sources import Sources, find_sources
+from raystp.steps.imports.tables import write_tables
 from raystp.steps.imports.verify import SAME, VerifyTask, verify_slide
 from raystp.steps.imports.work import ImportedSlide, ImportTask, import_slide
 from raystp.steps.input_config import EncoderConfig
@@ -48,11 +51,14 @@ class _Encoder:
     """Of tiles that were embedded again."""
 
 
-def run(config: ImportConfig) -> Artifact:
+def run(config: ImportConfig) -> Artifact | str:
     """Import every slide, except what is committed already; a slide that fails is a row of the failures table.
 
-    Return the embeddings. Raises FormatError or ConfigError for a folder that cannot be imported.
+    Return the embeddings; of a data set, a text on what was written. Raises FormatError or ConfigError for a folder
+    that cannot be imported.
     """
+    if config.format in TABLES:
+        return write_tables(config)
     form = feature_format(config.format)
     sources = find_sources(config, form)
     for note in sources.notes:

@@ -8,6 +8,7 @@ import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -79,7 +80,12 @@ def hest_root(root: Path, sections: list[Paired]) -> Path:
         (root / name).mkdir(parents=True)
     for one in sections:
         with tifffile.TiffWriter(root / "wsis" / f"{one.name}.tif") as file:
-            how = {"tile": (256, 256), "photometric": "rgb", "resolutionunit": "CENTIMETER", "compression": "lzw"}
+            how: dict[str, Any] = {
+                "tile": (256, 256),
+                "photometric": "rgb",
+                "resolutionunit": "CENTIMETER",
+                "compression": "lzw",
+            }
             file.write(one.image, resolution=(2e4, 2e4), metadata=None, **how)
             file.write(one.image[::2, ::2], resolution=(1e4, 1e4), metadata=None, subfiletype=1, **how)
         h5ad(root / "st" / f"{one.name}.h5ad", one)

@@ -49,11 +49,11 @@ def _scores(table: Path, folder: Path, fold: Path | None = None) -> dict[tuple[s
         if model == "bleep":
             index.run(index.CONFIG.of({**sources, "name": model, "model": f"train/{model}"}))
             reference = {"index": f"index/{model}"}
-        wanted = {"name": model, "model": f"train/{model}", "slides": [TEST], **reference}
+        wanted: dict[str, Any] = {"name": model, "model": f"train/{model}", "slides": [TEST], **reference}
         impute.run(impute.CONFIG.of({**sources, **wanted}))
     predictions = [f"impute/{model}" for model in MODELS]
-    wanted = {"spots": "spots/default", "predictions": predictions, "permutations": 0, "draws": 20, "run": run}
-    found = evaluate.run(evaluate.CONFIG.of(wanted)).table("scores.parquet", SCORES).to_pylist()
+    scored = {"spots": "spots/default", "predictions": predictions, "permutations": 0, "draws": 20, "run": run}
+    found = evaluate.run(evaluate.CONFIG.of(scored)).table("scores.parquet", SCORES).to_pylist()
     return {
         (row["model"], row["genes"]): row["value"] for row in found if (row["section"], row["metric"]) == (TEST, "PCC")
     }

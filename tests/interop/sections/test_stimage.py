@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from raystp.errors import FormatError
+from raystp.expression.readers.source import SectionSource
+from raystp.expression.readers.stimage.reader import parse_stimage
 from raystp.interop.sections import stimage
 from raystp.interop.sections.tables import TableChoice, TableFiles
 from raystp.slides.table import SlideRow, read_slide_table
@@ -29,17 +31,14 @@ def test_the_slide_table_names_image_counts_and_places_by_technology(tmp_path: P
     assert (one.layout, one.section, one.covariates["x_tissue"]) == ("stimage", "GSE2_a", "breast, left")
 
 
-def test_um_per_px_is_the_radius_of_a_spot_in_um_over_that_in_px(tmp_path: Path) -> None:
-    found = _read(stimage_folder(tmp_path / "st", radius=50.0))
-    assert {name: row.mpp for name, row in _rows(tmp_path, found).items()} == {
-        "GSE1_a": 0.55,
-        "GSE1_b": 0.55,
-        "GSE2_a": 1.0,
-    }
-    assert found.notes[:2] == (
-        "um/px is 50 um / r for ST: `raystp spots` compares it with the pitch",
-        "um/px is 27.5 um / r for Visium: `raystp spots` compares it with the pitch",
-    )
+def test_um_per_px_is_left_to_the_layout_which_reads_the_radius(tmp_path: Path) -> None:
+    row = _rows(tmp_path, _read(stimage_folder(tmp_path / "st", radius=50.0)))["GSE1_a"]
+    assert row.mpp is None
+    assert row.counts is not None
+    section = SectionSource("GSE1_a", "P", "GSE1_a", "stimage", row.counts, row.positions)
+    raw = parse_stimage(section, {})
+    assert raw.facts.stored_mpp is not None
+    assert raw.facts.stored_mpp[1] == 0.55
 
 
 def test_slides_of_one_study_are_one_patient(tmp_path: Path) -> None:
@@ -54,8 +53,7 @@ def test_a_technology_without_round_spots_has_no_um_per_px(tmp_path: Path) -> No
     table = root / "meta" / "meta_all_gene.csv"
     table.write_text(table.read_text().replace("\tST\t", "\tVisiumHD\t"))
     found = _read(root, ids=("GSE2_a",))
-    assert _rows(tmp_path, found)["GSE2_a"].mpp is None
-    assert found.notes[0].startswith("'GSE2_a' have no um/px: their technology has no round spots")
+    assert found.notes[0] == "no um/px is known of 'GSE2_a', which have no round spots: add a column mpp"
 
 
 def test_slides_without_their_files_are_named(tmp_path: Path) -> None:
@@ -82,12 +80,4 @@ def test_the_table_is_separated_by_tabs_and_the_largest_release_is_read(tmp_path
         _read(root)
     table.unlink()
     with pytest.raises(FormatError, match=r"has no meta/meta_all_gene\*.csv; give the folder of STimage-1K4M"):
-        _read(root)
-
-
-@pytest.mark.parametrize("radius", ["0", "-3", "wide", ""])
-def test_a_radius_that_is_no_number_above_0_is_refused(tmp_path: Path, radius: str) -> None:
-    root = stimage_folder(tmp_path / "st")
-    (root / "Visium" / "coord" / "GSE1_a_coord.csv").write_text(f",yaxis,xaxis,r\na,1,2,{radius}\n")
-    with pytest.raises(FormatError, match=r"GSE1_a_coord.csv has no radius of spots: expected a column 'r'"):
         _read(root)

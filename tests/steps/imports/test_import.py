@@ -29,7 +29,9 @@ def _tasks_as_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _import(folder: Path, job: Path, **fields: Any) -> Artifact:
     config = ImportConfig.of({"format": "trident", "path": str(job), "run": {"store": str(folder / "store")}, **fields})
-    return imports.run(config)
+    imported = imports.run(config)
+    assert isinstance(imported, Artifact)
+    return imported
 
 
 def _table(folder: Path, mpp: Mapping[str, float]) -> str:

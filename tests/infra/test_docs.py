@@ -57,10 +57,11 @@ def test_the_reference_shows_every_module_of_the_api() -> None:
     assert sorted(shown) == sorted(one.name for one in pkgutil.iter_modules(raystp.api.__path__))
 
 
-def test_the_changelog_begins_with_this_version() -> None:
+def test_the_changelog_begins_with_this_version_and_its_date() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert next(heading for heading in headings if heading != "Unreleased") == version
+    newest = next(heading for heading in headings if heading != "Unreleased")
+    assert re.fullmatch(rf"{re.escape(version)} - \d{{4}}-\d\d-\d\d", newest)
 
 
 def test_the_readme_is_short() -> None:

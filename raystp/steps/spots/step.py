@@ -135,14 +135,14 @@ def _source(row: SlideRow, counts_layer: str | None = None, options: SectionOpti
 
 
 def _image_px(row: SlideRow) -> tuple[int, int] | None:
-    """Return columns and rows of the slide by its header; None for one that is absent or must be downloaded."""
+    """Return columns and rows of the slide by its header; None for one that is absent, downloaded, or image patches."""
     if not row.path.exists():
         return None
     header = open_header(row.slide, row.path, given_mpp=row.mpp, derived_mpp=1.0)  # um/px is not used here
     if header is None:
         return None
     with header:
-        return header.width, header.height
+        return None if header.reader == "patches" else (header.width, header.height)  # of patches it is their extent
 
 
 def _content(path: StoragePath) -> str:

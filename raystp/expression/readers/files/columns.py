@@ -40,15 +40,6 @@ class Columns:
                     raise ValueError(msg)
             yield found
 
-    def limits(self, name: str) -> tuple[float, float] | None:
-        """Return the least and the largest value of a column by the file's statistics; None where it has none."""
-        column = self.file.metadata.schema.names.index(self.names[name])
-        groups = [self.file.metadata.row_group(number).column(column) for number in range(self.file.num_row_groups)]
-        known = [one.statistics for one in groups if one.is_stats_set and one.statistics.has_min_max]
-        if not known or len(known) < len(groups):
-            return None
-        return float(min(one.min for one in known)), float(max(one.max for one in known))
-
 
 @contextlib.contextmanager
 def open_columns(path: StoragePath, origin: str, what: str, *, as_dictionary: str | None = None) -> Iterator[Columns]:

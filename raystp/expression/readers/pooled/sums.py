@@ -9,6 +9,9 @@ from jaxtyping import Int64, Num
 PENDING = 1 << 23
 """Stored values of parts that wait to be added: each addition copies the sum so far."""
 
+EXACT = 1 << 24
+"""float32, in which sections are stored, has all whole numbers up to here."""
+
 
 @dataclass
 class SparseSum:
@@ -21,7 +24,7 @@ class SparseSum:
     _pending: int = 0
 
     def __post_init__(self) -> None:
-        self.total = sp.csr_matrix((self.squares, self.features), dtype=np.float64)
+        self.total = sp.csr_matrix((self.squares, self.features), dtype=np.float32)
 
     def add(
         self,
@@ -30,7 +33,7 @@ class SparseSum:
         values: Num[np.ndarray, "entry"],
     ) -> None:
         """Add values at (square, feature); equal places are summed."""
-        part = sp.csr_matrix((values.astype(np.float64), (squares, features)), shape=self.total.shape)
+        part = sp.csr_matrix((values.astype(np.float32), (squares, features)), shape=self.total.shape)
         part.sum_duplicates()
         self._parts.append(part)
         self._pending += part.nnz
@@ -38,8 +41,11 @@ class SparseSum:
             self._merge()
 
     def finish(self) -> sp.csr_matrix:
-        """Return the sum."""
+        """Return the sum; raises ValueError for values beyond those that float32 counts exactly."""
         self._merge()
+        if self.total.nnz and self.total.data.max() >= EXACT:
+            msg = f"a gene has {self.total.data.max():.6g} counts in a square, and at most {EXACT} are added up exactly"
+            raise ValueError(msg)
         return self.total
 
     def _merge(self) -> None:

@@ -49,7 +49,7 @@ def place_cells(path: StoragePath, origin: str, pool_um: float) -> PlacedCells:
     """Read ids and centroids; raises SectionError for another table, and for a cell that is listed twice."""
     parts = list(_batches(path, origin))
     x, y = (np.concatenate([part[side] for part in parts]) if parts else np.zeros(0) for side in (0, 1))
-    ids = pd.Index([name for *_, names in parts for name in names.to_pylist()])
+    ids = pd.Index([name for *_, names in parts for name in names])
     if not len(ids) or not ids.is_unique:
         fault = f"lists {int(ids.duplicated().sum())} cells more than once" if len(ids) else "has no cells"
         msg = f"{origin}: {path} {fault}"
@@ -60,7 +60,7 @@ def place_cells(path: StoragePath, origin: str, pool_um: float) -> PlacedCells:
 
 def _batches(
     path: StoragePath, origin: str
-) -> Iterator[tuple[Float64[np.ndarray, "cell"], Float64[np.ndarray, "cell"], pa.StringArray]]:
+) -> Iterator[tuple[Float64[np.ndarray, "cell"], Float64[np.ndarray, "cell"], list[str]]]:
     """Yield x, y and ids; an id is text, bytes, or in old files a number."""
     with open_columns(path, origin, WHAT) as table:
         absent = [name for name in COLUMNS if name not in table.names]
@@ -75,4 +75,4 @@ def _batches(
                 np.asarray(batch[name].cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
                 for name in CENTROID
             )
-            yield x, y, batch["cell_id"].cast(pa.string())
+            yield x, y, batch["cell_id"].cast(pa.string()).to_pylist()

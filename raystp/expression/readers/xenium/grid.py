@@ -7,6 +7,8 @@ from jaxtyping import Float64, Int64
 
 from raystp.errors import SectionError
 
+MAX_UM = 1e10
+"""Ten kilometres: whole numbers of squares stay exact."""
 MAX_SQUARES = 4_000_000
 """A slide of 24 x 12 mm has 2.9 x 10^6 squares of 10 um."""
 
@@ -39,8 +41,8 @@ class SquareGrid:
 
 def grid_around(low: tuple[float, float], high: tuple[float, float], side_um: float, origin: str) -> SquareGrid:
     """Return the squares from the least to the largest (x, y) in um; raises SectionError for too many."""
-    if not np.isfinite([*low, *high]).all():
-        msg = f"{origin}: places go from {low} to {high} um, which are not all finite"
+    if not (np.abs([*low, *high]) < MAX_UM).all():
+        msg = f"{origin}: places go from {low} to {high}, which are not all finite and below {MAX_UM:g} um"
         raise SectionError(msg)
     first_column, first_row = (int(np.floor(value / side_um)) for value in low)
     last_column, last_row = (int(np.floor(value / side_um)) for value in high)

@@ -63,25 +63,24 @@ def count_transcripts(path: StoragePath, origin: str, features: Features, pool_u
             kept = good & genes
             x, y = (_floats(batch[name])[kept] for name in PLACE)
             square = grid.square_of(x, y)
-            if (square < 0).any():  # the statistics of the file are not those of its rows, or a place is not finite
-                count = int((square < 0).sum())
-                msg = f"{count} transcripts are outside of {_extent(table)}, or their places are not finite"
-                raise ValueError(msg)
             total.add(square, column[kept], np.ones(len(square)))
             seen += [int(kept.sum()), int((~good).sum()), int((good & ~genes).sum())]
+        counts = total.finish()[:, : len(features.names)]
     counted, low_quality, controls = seen.tolist()
     if not counted:
         msg = (
             f"{origin}: none of the {table.rows} transcripts of {path} is of a gene with a qv of at least {LEAST_QV:g}"
         )
         raise SectionError(msg)
-    return TranscriptCounts(grid, total.finish()[:, : len(features.names)], counted, low_quality, controls)
+    return TranscriptCounts(grid, counts, counted, low_quality, controls)
 
 
-def _columns_of(
-    names: pa.DictionaryArray, features: Features
-) -> tuple[Int64[np.ndarray, "row"], Bool[np.ndarray, "row"]]:
+def _columns_of(names: pa.Array, features: Features) -> tuple[Int64[np.ndarray, "row"], Bool[np.ndarray, "row"]]:
     """Return the column of each row's feature, and whether it is a gene."""
+    if not pa.types.is_dictionary(names.type):
+        msg = f"feature_name is {names.type}, not text"
+        raise ValueError(msg)
+    names.validate(full=True)  # a damaged file may have numbers beyond its texts
     texts = names.dictionary.cast(pa.string()).to_pylist()
     column = np.asarray([features.column(text) for text in texts], np.int64)
     gene = np.asarray([features.is_gene(number) for number in column.tolist()], bool)
@@ -90,11 +89,10 @@ def _columns_of(
 
 
 def _extent(table: Columns) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the least and the largest (x, y) of all rows: by the file's statistics, else by reading the places."""
-    limits = [table.limits(name) for name in PLACE]
-    if all(limit is not None for limit in limits):
-        found = [limit for limit in limits if limit is not None]
-        return (found[0][0], found[1][0]), (found[0][1], found[1][1])
+    """Return the least and the largest (x, y) of all rows.
+
+    The places are read for it: pyarrow ends the process where the statistics of a file are damaged.
+    """
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
     for batch in table.batches(PLACE):
         values = np.column_stack([_floats(batch[name]) for name in PLACE])

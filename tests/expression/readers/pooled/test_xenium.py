@@ -225,7 +225,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "has 2 pairs of points; an alignment needs at least 3",
     ),
     "no column": (lambda folder: _transcripts(folder, qv=None), "has no column 'qv'; it has 'transcript_id'"),
-    "no place": (lambda folder: _transcripts(folder, x_location=NAN), "which are not all finite|not finite"),
+    "no place": (lambda folder: _transcripts(folder, x_location=NAN), "are not all finite and below|not finite"),
     "not in um": (
         lambda folder: _transcripts(folder, x_location=np.linspace(0, 1e9, 6000, dtype=np.float32)),
         "squares of 100 um; at most 4000000 are read: are they in um",
@@ -233,6 +233,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "all bad": (
         lambda folder: _transcripts(folder, qv=np.zeros(6000, np.float32)),
         "none of the 6000 transcripts of .* is of a gene with a qv of at least 20",
+    ),
+    "numbers as names": (
+        lambda folder: _transcripts(folder, feature_name=np.zeros(6000)),
+        "is not a table of transcripts .*: feature_name is double, not text",
     ),
     "another table": (_text("transcripts.parquet", "x"), "transcripts.parquet is not a table of transcripts"),
     "another matrix": (_text("cell_feature_matrix.h5", "x"), "cell_feature_matrix.h5"),

@@ -6,6 +6,7 @@ pixels, counts and places: um/px is .5, a spot is 200 um from the next, and a pa
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import tifffile
 from PIL import Image
 from scipy.sparse import csr_matrix
 
+from raystp.interop.registry import TABLES
+from raystp.interop.sections.tables import TableChoice
+from raystp.storage import StoragePath
 from tests.interop.sections.foreign import patches_file
 
-MPP, PITCH, PATCH, MARGIN, ACROSS, GENES = 0.5, 400, 224, 150, 5, 20
-SIDE = 2 * MARGIN + ACROSS * PITCH
+MPP, PITCH, PATCH, MARGIN, GENES = 0.5, 400, 224, 100, 20
 PATIENTS = {"A1": "1", "A2": "1", "B1": "2", "C1": "3"}
 
 
@@ -39,15 +42,18 @@ class Paired:
         return [f"{x}x{y}" for x, y in self.array.tolist()]
 
 
-def cohort() -> list[Paired]:
-    return [_paired(name, np.random.default_rng(number)) for number, name in enumerate(PATIENTS)]
+def cohort(names: Sequence[str] = tuple(PATIENTS), across: int = 5) -> list[Paired]:
+    return [
+        _paired(name, np.random.default_rng(number), across) for number, name in enumerate(PATIENTS) if name in names
+    ]
 
 
-def _paired(name: str, random: np.random.Generator) -> Paired:
-    array = np.stack(np.meshgrid(np.arange(1, ACROSS + 1), np.arange(1, ACROSS + 1)), axis=-1).reshape(-1, 2)
+def _paired(name: str, random: np.random.Generator, across: int) -> Paired:
+    array = np.stack(np.meshgrid(np.arange(1, across + 1), np.arange(1, across + 1)), axis=-1).reshape(-1, 2)
+    side = 2 * MARGIN + across * PITCH
     centres = MARGIN + (array - 1) * PITCH + PITCH // 2
     stain = random.uniform(0, 1, len(array))
-    image = np.full((SIDE, SIDE, 3), 245, np.int64)
+    image = np.full((side, side, 3), 245, np.int64)
     for (x, y), depth in zip(centres.tolist(), stain.tolist(), strict=True):
         colour = np.array([225, 160, 205]) - depth * np.array([110, 100, 60])
         image[y - PITCH // 2 : y + PITCH // 2, x - PITCH // 2 : x + PITCH // 2] = colour
@@ -62,7 +68,7 @@ def own_table(folder: Path, sections: list[Paired]) -> Path:
     folder.mkdir(parents=True)
     lines = ["slide,path,patient,mpp,layout,counts,positions"]
     for one in sections:
-        Image.fromarray(one.image).save(folder / f"{one.name}.png")
+        Image.fromarray(one.image).save(folder / f"{one.name}.png", compress_level=1)
         counts = pd.DataFrame(one.counts, one.spots, [f"G{gene}" for gene in range(GENES)])
         counts.to_csv(folder / f"{one.name}.tsv", sep="\t")
         places = pd.DataFrame(np.hstack([one.array, one.array, one.centres]))
@@ -124,9 +130,19 @@ def bench_root(root: Path, sections: list[Paired], test: str) -> Path:
         patches_file(task / "patches" / f"{one.name}.h5", images, corners, names, pixel_size=MPP)
         h5ad(task / "adata" / f"{one.name}.h5ad", one)
     (task / "splits").mkdir()
-    tested = {name for name, patient in PATIENTS.items() if patient == PATIENTS[test]}
-    for side, names in (("train", [n for n in PATIENTS if n not in tested]), ("test", sorted(tested))):
+    tested = [one.name for one in sections if PATIENTS[one.name] == PATIENTS[test]]
+    trained = [one.name for one in sections if one.name not in tested]
+    for side, names in (("train", trained), ("test", tested)):
         lines = [f"{name},patches/{name}.h5,adata/{name}.h5ad" for name in names]
         (task / "splits" / f"{side}_0.csv").write_text("\n".join(["sample_id,patches_path,expr_path", *lines]))
     (task / "var_50genes.json").write_text(json.dumps({"genes": [f"G{gene}" for gene in range(GENES)]}))
     return root
+
+
+def written(data_set: str, root: Path, folder: Path) -> Path:
+    """Write what `raystp import` makes of a folder; return the slide table."""
+    found = TABLES[data_set].table_files(StoragePath.of(root), TableChoice())
+    for name, content in found.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder / "slides.csv"

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from raystp.interop.registry import TABLES
-from raystp.interop.sections.tables import TableChoice
 from raystp.steps.embed import step as embed
 from raystp.steps.evaluate import step as evaluate
 from raystp.steps.impute import step as impute
@@ -15,9 +13,8 @@ from raystp.steps.index import step as index
 from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
 from raystp.steps.train import step as train
-from raystp.storage import StoragePath
 from raystp.tables import SCORES
-from tests.interop.sections.paired import GENES, MPP, PATCH, bench_root, cohort, hest_root, own_table
+from tests.interop.sections.paired import GENES, MPP, PATCH, bench_root, cohort, hest_root, own_table, written
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 
@@ -59,16 +56,8 @@ def _scores(table: Path, folder: Path, fold: Path | None = None) -> dict[tuple[s
     }
 
 
-def _imported(data_set: str, root: Path, folder: Path) -> Path:
-    found = TABLES[data_set].table_files(StoragePath.of(root), TableChoice())
-    for name, content in found.files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder / "slides.csv"
-
-
 def test_hests_folder_gives_the_scores_of_raystps_own_table(own: dict[tuple[str, str], float], tmp_path: Path) -> None:
-    table = _imported("hest", hest_root(tmp_path / "hest", cohort()), tmp_path / "imported")
+    table = written("hest", hest_root(tmp_path / "hest", cohort()), tmp_path / "imported")
     assert _scores(table, tmp_path) == pytest.approx(own, abs=1e-5)
     assert own["ridge", "all"] > 0.5
 
@@ -76,6 +65,6 @@ def test_hests_folder_gives_the_scores_of_raystps_own_table(own: dict[tuple[str,
 def test_the_images_of_hest_bench_and_its_fold_give_the_same_scores(
     own: dict[tuple[str, str], float], tmp_path: Path
 ) -> None:
-    table = _imported("hest-bench", bench_root(tmp_path / "bench", cohort(), TEST), tmp_path / "imported")
+    table = written("hest-bench", bench_root(tmp_path / "bench", cohort(), TEST), tmp_path / "imported")
     fold = tmp_path / "imported" / "splits" / "fold0.yaml"
     assert _scores(table, tmp_path, fold)["ridge", "all"] == pytest.approx(own["ridge", "all"], abs=1e-4)

@@ -154,29 +154,34 @@ def _verified(config: ImportConfig, sources: Sources, claimed: EncoderSource, ow
 def _of_one_dim(
     slides: Sequence[ImportedSlide], config: ImportConfig, encoder: str
 ) -> tuple[list[ImportedSlide], list[dict[str, object]]]:
-    """Return the slides whose vectors have the commonest length and type, and the others as failures.
+    """Return the slides whose vectors have the commonest length, type and encoder, and the others as failures.
 
     Raises FormatError where they cannot be those of the claimed encoder.
     """
     if not slides:
         return [], []
-    (dim, precision), _ = Counter((one["dim"], one["precision"]) for one in slides).most_common(1)[0]
+    usual, _ = Counter(_vectors_of(one) for one in slides).most_common(1)[0]
+    dim, precision, named = usual
     if config.encoder is None:
         logger.info(f"  {match_card(config.format, encoder, dim)[1]}")
     elif note := check_card(config.encoder, config.format, encoder, dim):
         logger.warning(f"  {note}")
-    kept = [one for one in slides if (one["dim"], one["precision"]) == (dim, precision)]
+    kept = [one for one in slides if _vectors_of(one) == usual]
     failures: list[dict[str, object]] = [
         {
             "slide": one["slide"],
             "stage": STEP,
             "reason": f"its vectors have {one['dim']} values of {one['precision']}, those of most slides {dim} of "
-            f"{precision}: they are of another encoder",
+            f"{precision}; the files name {one['encoder']!r} and {named!r}: they are of another encoder",
         }
         for one in slides
-        if (one["dim"], one["precision"]) != (dim, precision)
+        if _vectors_of(one) != usual
     ]
     return kept, failures
+
+
+def _vectors_of(slide: ImportedSlide) -> tuple[int, str, str]:
+    return slide["dim"], slide["precision"], slide["encoder"]
 
 
 def _check_sides(slides: Sequence[ImportedSlide], config: ImportConfig) -> dict[str, int]:

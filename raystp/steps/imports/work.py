@@ -56,6 +56,8 @@ class ImportedSlide(TypedDict):
     tile_px: int
     dim: int
     precision: str
+    encoder: str
+    """The tool's own name of the encoder, where the slide's files have it."""
     units: list[str]
     source: str
     """Id of the content of its files."""
@@ -128,6 +130,7 @@ def _import_open(task: ImportTask, slide: Slide | None) -> ImportedSlide:
         "tile_px": tiles.tile_px,
         "dim": tiles.vectors.shape[1],
         "precision": str(tiles.vectors.dtype),
+        "encoder": tiles.encoder or "",
         "units": units,
         "source": source.content,
         "notes": [*tiles.notes, *notes],

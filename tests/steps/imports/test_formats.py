@@ -39,10 +39,12 @@ def _tasks_as_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _import(folder: Path, form: str, path: Path, **fields: Any) -> Artifact:
-    rows = ["slide,path,patient,mpp", "S1,S1.svs,P1,0.25", "S2,S2.svs,P1,0.25"]
+    rows = ["slide,path,patient,mpp", "S1,S1.svs,P1,0.25", "S2,S2.svs,P1,0.25", "S3,S3.svs,P1,0.25"]
     (folder / "slides.csv").write_text("\n".join(rows))
     config = {"format": form, "path": str(path), "slides": str(folder / "slides.csv"), **fields}
-    return imports.run(ImportConfig.of(config | {"run": {"store": str(folder / "store")}}))
+    embed = imports.run(ImportConfig.of(config | {"run": {"store": str(folder / "store")}}))
+    assert isinstance(embed, Artifact)
+    return embed
 
 
 def _export(folder: Path, form: str, artifact: str, out: str) -> Path:
@@ -65,6 +67,17 @@ def test_the_same_numbers_are_the_same_tiles_and_embeddings(tmp_path: Path, form
         np.testing.assert_array_equal(np.stack([table[one].to_numpy() for one in ("x", "y")], axis=1), CORNERS)
         assert set(table["side"].to_pylist()) == {512.0}
         np.testing.assert_array_equal(tables.matrix(table["vector"]), VECTORS)
+
+
+def test_a_slide_whose_file_names_another_encoder_is_left_out(tmp_path: Path) -> None:
+    for slide, extractor in (("S1", "uni2"), ("S2", "keep"), ("S3", "uni2")):
+        maker = Stamp(tmp_path / "in", slide=slide)
+        maker.attributes["extractor"] = extractor
+        maker.write()
+    embed = _import(tmp_path, "stamp", tmp_path / "in")
+    (failure,) = embed.failures().to_pylist()
+    assert failure["slide"] == "S2"
+    assert "the files name 'keep' and 'uni2': they are of another encoder" in failure["reason"]
 
 
 @pytest.mark.parametrize("form", ["trident", "clam", "stamp"])

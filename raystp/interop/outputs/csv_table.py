@@ -35,7 +35,7 @@ def write(slide: SlideExpression, folder: StoragePath, options: OutputOptions) -
     (folder / f"{slide.slide}.csv").write_file(lambda path: _write(slide, path))
     columns = len(taken) + len(slide.genes)
     if columns > MAX_COLUMNS:
-        return [f"{slide.slide}: {columns} columns, and Excel opens {MAX_COLUMNS} at most; choose fewer with `genes`"]
+        return [f"{columns} columns, and Excel opens {MAX_COLUMNS} at most; choose fewer with `genes`"]
     return []
 
 

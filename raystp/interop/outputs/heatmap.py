@@ -83,4 +83,4 @@ class HeatMap:
     @property
     def notes(self) -> list[str]:
         """What a reader should know, a sentence each."""
-        return [] if self.raster.method.startswith("one px") else [f"{self.slide.slide}: {self.raster.method}"]
+        return [] if self.raster.method.startswith("one px") else [self.raster.method]

@@ -53,13 +53,13 @@ def _write(slide: SlideExpression, path: Path, options: OutputOptions) -> list[s
         root.create_group(kind)
     pieces = _pieces(slide)
     if pieces is None:
-        notes.append(f"{slide.slide}: no tissue geometry is stored, so there is no element `{TISSUES}`")
+        notes.append(f"no tissue geometry is stored, so there is no element `{TISSUES}`")
     else:
         write_shapes(root, TISSUES, pieces, {"tissue_id": np.arange(len(pieces))}, mpp=slide.mpp)
     _write_tiles(root, slide, pieces)
     _write_tables(root, slide, options)
     if slide.thumbnail is None:
-        notes.append(f"{slide.slide}: no thumbnail is stored, so there is no element `thumbnail`")
+        notes.append(f"no thumbnail is stored, so there is no element `thumbnail`")
     else:
         write_image(root, "thumbnail", slide.thumbnail, size=slide.size, mpp=slide.mpp)
     return notes

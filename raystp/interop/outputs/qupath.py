@@ -35,7 +35,7 @@ CSV_BYTES, CSV_VALUE_BYTES = 70, 9
 """Most bytes of a tile without its values, and of a value without the gene's name, for the bound on a file."""
 
 
-Measurements = dict[str, float | int | str]
+Values = dict[str, float | int | str]
 
 
 def write(slide: SlideExpression, folder: StoragePath, options: OutputOptions) -> Sequence[str]:
@@ -68,7 +68,7 @@ def _write_geojson(slide: SlideExpression, path: Path) -> None:
         file.write("\n]}\n")
 
 
-def _feature(slide: SlideExpression, row: int, measurements: Measurements) -> dict[str, Any]:
+def _feature(slide: SlideExpression, row: int, measurements: Values) -> dict[str, Any]:
     tile = int(slide.tiles[row])
     x, y, side = (slide.boxes[row] - (*slide.origin, 0)).tolist()
     corners = [(x, y), (x + side, y), (x + side, y + side), (x, y + side), (x, y)]
@@ -87,7 +87,7 @@ def _feature(slide: SlideExpression, row: int, measurements: Measurements) -> di
     }
 
 
-def _measured_rows(slide: SlideExpression) -> Iterator[tuple[int, Measurements]]:
+def _measured_rows(slide: SlideExpression) -> Iterator[tuple[int, Values]]:
     """Yield each tile's row and its measurements; a missing value (NaN) has no entry."""
     spread = slide.layers.get(SPREAD)
     for first, slab in slide.values.slabs():

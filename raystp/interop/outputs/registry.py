@@ -1,23 +1,29 @@
-"""The formats that predicted expression is written in."""
+"""The formats that predicted expression is written in, by name.
 
+Modules are named, not imported: a format's libraries are loaded when it is used.
+"""
+
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from raystp.interop.outputs import csv_table, ometiff, omezarr, qupath
 from raystp.interop.outputs.slide import OutputOptions, SlideExpression
-from raystp.interop.outputs.spatialdata import store
 from raystp.storage import StoragePath
 
-WriteSlide = Callable[[SlideExpression, StoragePath, OutputOptions], Sequence[str]]
-"""Write one slide into a folder; return what a reader should know, a sentence each."""
-
-PREDICTIONS: Mapping[str, WriteSlide] = MappingProxyType(
+PREDICTIONS: Mapping[str, str] = MappingProxyType(
     {
-        "spatialdata": store.write,
-        "qupath": qupath.write,
-        "omezarr": omezarr.write,
-        "ometiff": ometiff.write,
-        "csv": csv_table.write,
+        "spatialdata": "raystp.interop.outputs.spatialdata.store",
+        "qupath": "raystp.interop.outputs.qupath",
+        "omezarr": "raystp.interop.outputs.omezarr",
+        "ometiff": "raystp.interop.outputs.ometiff",
+        "csv": "raystp.interop.outputs.csv_table",
     }
 )
-"""Name of a format -> its function."""
+"""Format -> the module that has its `write`."""
+
+
+def write_slide(form: str, slide: SlideExpression, folder: StoragePath, options: OutputOptions) -> Sequence[str]:
+    """Write one slide into a folder; return what a reader should know, a sentence each. Raises FormatError."""
+    write: Callable[[SlideExpression, StoragePath, OutputOptions], Sequence[str]]
+    write = importlib.import_module(PREDICTIONS[form]).write
+    return write(slide, folder, options)

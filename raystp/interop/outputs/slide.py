@@ -20,6 +20,9 @@ SLAB_TILES = 4096
 XForm = Literal["float32", "float16", "csr"]
 """How a matrix is stored: dense in one of two precisions, or compressed sparse rows of float32."""
 
+Ngff = Literal["0.4", "0.5"]
+Measurements = Literal["geojson", "csv"]
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -136,9 +139,9 @@ class OutputOptions:
 
     x: XForm = "float32"
     """SpatialData: how matrices are stored."""
-    ngff: Literal["0.4", "0.5"] = "0.4"
+    ngff: Ngff = "0.4"
     """OME-Zarr: 0.4 is zarr v2, 0.5 is zarr v3."""
-    measurements: Literal["geojson", "csv"] = "geojson"
+    measurements: Measurements = "geojson"
     """QuPath: objects with measurements, or a table for an open project."""
 
 

@@ -78,7 +78,7 @@ def _input(predictions: Artifact, note: str, step: str) -> Artifact:
     path = predictions.noted(note)
     if not path.exists():
         msg = (
-            f"{path} is not in the store, and the places of {predictions.path} are described there: give the store that "
+            f"{path} is not in the store, and it describes the places of {predictions.path}: give the store that "
             f"has it, or run `raystp {step}` and `raystp impute` again"
         )
         raise ArtifactError(msg)
@@ -123,7 +123,6 @@ def _provenance(predictions: Artifact, row: Mapping[str, Any]) -> dict[str, Any]
         "protocol": manifest.notes["protocol"],
         "kind": manifest.notes["kind"],
         "panel": manifest.notes["panel"],
-        "unit": "log1p of counts per 10,000",
         "content": row["content"],
         "patient": row["patient"],
         "mpp": row["mpp"],

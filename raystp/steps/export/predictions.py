@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from raystp.artifacts import Artifact, open_artifact, resolve
 from raystp.errors import ConfigError, failure_as_reason
-from raystp.interop.outputs.registry import PREDICTIONS
+from raystp.interop.outputs.registry import write_slide
 from raystp.interop.outputs.slide import OutputOptions
 from raystp.steps.export.config import ExportConfig
 from raystp.steps.export.expression import open_expression
@@ -51,23 +51,22 @@ def open_predictions(store: str, reference: str) -> Artifact:
     return found
 
 
-def prediction_tasks(predictions: Artifact, config: ExportConfig) -> list[PredictionTask]:
+def prediction_tasks(predictions: Artifact, config: ExportConfig, evaluation: Artifact | None) -> list[PredictionTask]:
     """Return a task for each predicted slide; raises ConfigError for genes or an evaluation that do not fit."""
-    genes = listed_genes(config, predictions)
+    genes = listed_genes(config, predictions, evaluation)
     return [PredictionTask(slide, predictions, config, genes) for slide in predictions.manifest.notes["slides"]]
 
 
 @failure_as_reason
 def export_prediction(task: PredictionTask) -> Exported:
     """Write one slide; a failure is returned as its reason."""
-    config, notes = task.config, list[str]()
+    config = task.config
+    notes: list[str] = []
     with open_expression(task.predictions, task.slide, vectors=config.embeddings) as slide:
         genes = task.genes
         if genes is None and config.format in FEW_GENES:
             genes, notes = few_genes(slide)
         chosen = slide if genes is None else slide.select(genes)
         options = OutputOptions(x=config.x, ngff=config.ngff, measurements=config.measurements)
-        written = PREDICTIONS[config.format](chosen, StoragePath.of(config.out), options)
-    return Exported(task.slide, len(chosen.tiles), (*notes, *written))
-
-
+        written = write_slide(config.format, chosen, StoragePath.of(config.out), options)
+    return Exported(task.slide, len(chosen.tiles), chosen.encoder, (*notes, *written))

@@ -59,7 +59,7 @@ def _write(slide: SlideExpression, path: Path, options: OutputOptions) -> list[s
     _write_tiles(root, slide, pieces)
     _write_tables(root, slide, options)
     if slide.thumbnail is None:
-        notes.append(f"no thumbnail is stored, so there is no element `thumbnail`")
+        notes.append("no thumbnail is stored, so there is no element `thumbnail`")
     else:
         write_image(root, "thumbnail", slide.thumbnail, size=slide.size, mpp=slide.mpp)
     return notes

@@ -84,4 +84,4 @@ def test_three_thousand_sections_with_one_number_of_spots_take_seconds() -> None
     bulks = {f"{row:04d}": PseudoBulk(100, keys, levels[row], str(row)) for row in range(3000)}
     start = time.perf_counter()
     assert _pairs(bulks) == [("0017", "2999", False)]
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 30

@@ -22,6 +22,8 @@ class TileFeatures:
     vectors: Vectors
     tile_px: int
     """Side of a tile in px, as the encoder has read it; 0 where the file does not say."""
+    tile_um: float | None = None
+    """Side in um that was asked for, the same for all slides: sides in whole px differ from it a little."""
     mpp: float | None = None
     """um/px of the scan, by the file or by the slide table that was given; None where neither has it."""
     size: tuple[int, int] | None = None

@@ -164,8 +164,8 @@ def magnification(mpp: float) -> int:
 def write(tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
     """Write coordinates, vectors and tissue into a job's folder; equal tiles give equal bytes.
 
-    The grid's folder is named by um/px: 10 / um/px is the magnification. Raises FormatError without um/px, without the
-    side in px, and for tiles of several sides.
+    The grid's folder is named by the um/px that was asked for: 10 / um/px is the magnification. Raises FormatError
+    without um/px, without the side in px, and for tiles of several sides.
     """
     attributes, target = _attributes(tiles)
     grid = folder / f"{target:g}x_{tiles.tile_px}px_0px_overlap"
@@ -212,7 +212,7 @@ def _attributes(tiles: TileFeatures) -> tuple[dict[str, Any], float]:
         "name": tiles.slide,
         "level0_width": width,
         "level0_height": height,
-    }, round(PIXELS_AT_20X * tiles.tile_px / (side * tiles.mpp), 2)
+    }, round(PIXELS_AT_20X * tiles.tile_px / (tiles.tile_um or side * tiles.mpp), 2)
 
 
 def _dataset(file: h5py.File, name: str, values: np.ndarray, attributes: Mapping[str, Any]) -> None:

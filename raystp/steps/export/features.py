@@ -67,6 +67,7 @@ def _tiles(task: FeatureTask) -> TileFeatures:
         boxes=np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1),
         vectors=vectors,
         tile_px=int(notes["pixels"]),
+        tile_um=float(notes["side"]),
         mpp=float(row["mpp"]),
         size=(int(row["width"]), int(row["height"])),
         encoder=config.encoder_name or name_in(config.format, name, vectors.shape[1]),

@@ -37,6 +37,9 @@ logger = logging.getLogger("raystp")
 STEP = "import"
 CONFIG = ImportConfig
 
+TRIED_SLIDES = 5
+"""Slides that are opened, one after the other, until tiles of one can be embedded again."""
+
 WITHOUT_WEIGHTS = EncoderConfig().name
 """The encoder whose filters are made from a seed."""
 
@@ -134,19 +137,25 @@ def _encoder(config: ImportConfig, sources: Sources, claimed: EncoderSource | No
 
 def _verified(config: ImportConfig, sources: Sources, claimed: EncoderSource, own: str) -> _Encoder:
     """Embed some tiles of the first slide that can be read again, and say what was found."""
-    slide = next((one for one in sources.slides if one.row is not None and one.row.path.exists()), None)
     name = str(config.encoder)
-    if slide is None:
-        logger.warning(f"  {name}: no slide can be read here, so no tile was embedded again to compare")
+    readable = [one for one in sources.slides if one.row is not None and one.row.path.exists()][:TRIED_SLIDES]
+    tasks, found = [VerifyTask(one, config, claimed) for one in readable], dict[str, list[float]]()
+    for task in tasks:
+        ((_, result),) = map_tasks(verify_slide, [task], deadline_s=config.run.deadline_s)
+        if result and not isinstance(result, str):
+            found[task.source.slide] = result
+            break
+        logger.warning(f"  {name}: no tile of {task.source.slide} was embedded again: {result or 'it has none'}")
+    if not found:
+        logger.warning(f"  {name}: no slide could be read, so it is taken on your word")
         return _Encoder(name, own)
-    ((_, cosines),) = map_tasks(verify_slide, [VerifyTask(slide, config, claimed)], deadline_s=config.run.deadline_s)
-    listed = ", ".join(f"{one:.4f}" for one in cosines)
-    if cosines and min(cosines) >= SAME:
-        logger.info(f"  {name}: {len(cosines)} tiles of {slide.slide} embedded again, cosines {listed}: the same")
+    ((slide, cosines),) = found.items()
+    said = f"  {name}: {len(cosines)} tiles of {slide} embedded again, cosines {', '.join(f'{c:.4f}' for c in cosines)}"
+    if min(cosines) >= SAME:
+        logger.info(f"{said}: the same")
         return _Encoder(name, claimed.identity, tuple(cosines))
     logger.warning(
-        f"  {name}: {len(cosines)} tiles of {slide.slide} embedded again, cosines {listed or '-'}; {SAME} and more is "
-        "the same encoder on the same pixels. The vectors stay apart from raystp's own"
+        f"{said}; {SAME} and more is the same encoder on the same pixels. The vectors stay apart from raystp's own"
     )
     return _Encoder(name, own, tuple(cosines))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from raystp.encoders.encoder import BatchEncoder
 from raystp.encoders.registry import describe
-from raystp.errors import EncoderError
+from raystp.errors import EncoderError, failure_as_reason
 from raystp.interop.registry import feature_format
 from raystp.slides.open import open_slide, read_tiles
 from raystp.steps.encoder_source import EncoderSource
@@ -27,14 +27,16 @@ class VerifyTask:
     encoder: EncoderSource
 
 
+@failure_as_reason
 def verify_slide(task: VerifyTask) -> list[float]:
-    """Return the cosine of each chosen tile's vector with that of raystp's encoder; raises what reading raises.
+    """Return the cosine of each chosen tile's vector with that of raystp's encoder; or the reason of a failure.
 
     The tiles are spread evenly over the file, and read at the size in px that the encoder expects.
     """
     source, config, row = task.source, task.config, task.source.row
     assert row is not None  # the config requires a slide table
-    with open_slide(source.slide, row.path, given_mpp=row.mpp, cache=config.run.node_cache()) as slide:
+    cache, derived = config.run.node_cache(), source.section_mpp
+    with open_slide(source.slide, row.path, given_mpp=row.mpp, derived_mpp=derived, cache=cache) as slide:
         tiles = feature_format(config.format).read(source.files, config.choice, float(slide.mpp))
         if not len(tiles.boxes):
             return []

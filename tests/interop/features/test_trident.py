@@ -166,6 +166,14 @@ def test_half_px_are_rounded_down_and_it_is_noted(tmp_path: Path) -> None:
     assert _read(tmp_path / "out").boxes[0, :2].tolist() == [0.0, 2.0]
 
 
+def test_slides_of_two_scanners_are_written_to_one_grid(tmp_path: Path) -> None:
+    slide = replace(_read(Maker(tmp_path / "in").write()), tile_px=224, tile_um=112.0)
+    for name, mpp, side in (("a", 0.2738, 409.0), ("b", 0.2265, 494.0)):
+        boxes = np.concatenate([slide.boxes[:, :2], np.full((6, 1), side)], axis=1)
+        write(replace(slide, slide=name, mpp=mpp, boxes=boxes), StoragePath.of(tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["20x_224px_0px_overlap"]
+
+
 def test_tiles_that_the_format_cannot_hold_are_refused(tmp_path: Path) -> None:
     slide = _read(Maker(tmp_path).write())
     for change in ({"mpp": None}, {"tile_px": 0}, {"boxes": slide.boxes * [1, 1, 0] + np.arange(1, 7)[:, None]}):

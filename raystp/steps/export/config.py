@@ -5,13 +5,16 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from raystp.config import Choices, Location, RunConfig, StepConfig
+from raystp.config import Choices, Location, StepConfig
 from raystp.interop.outputs.registry import PREDICTIONS
 from raystp.interop.outputs.slide import Measurements, Ngff, XForm
 from raystp.interop.registry import FEATURES
+from raystp.steps.run_config import SlideRun
 
 OF_FEATURES = tuple(one.name for one in FEATURES.values() if one.writes)
-FORMATS = (*OF_FEATURES, *PREDICTIONS)
+PATCHES = "patches"
+"""HEST's images of spots, which are written of tiles."""
+FORMATS = (*OF_FEATURES, *PREDICTIONS, PATCHES)
 
 USED_BY: Mapping[str, Sequence[str]] = {
     "encoder_name": OF_FEATURES,
@@ -25,7 +28,7 @@ USED_BY: Mapping[str, Sequence[str]] = {
 """Field -> the formats that it is for."""
 
 
-class ExportRun(RunConfig):
+class ExportRun(SlideRun):
     """The `run` section of `raystp export`."""
 
     deadline_s: float = Field(default=1800.0, gt=0)
@@ -43,11 +46,12 @@ class ExportConfig(StepConfig[ExportRun]):
     where: ClassVar[frozenset[str]] = frozenset({"artifact", "evaluation"})
 
     format: Annotated[str, Choices(FORMATS)]
-    """The tool whose files are written."""
+    """The tool whose files are written; `patches` are HEST's images of spots."""
 
-    artifact: Annotated[str, Location(prefixes=("embed/", "impute/", "predict/"))]
+    artifact: Annotated[str, Location(prefixes=("embed/", "impute/", "predict/", "tile/"))]
     """What is exported: embeddings, `embed/<name>`, for the formats of features; `impute/<name>` or `predict/<name>`
-    for those of expression (spatialdata, qupath, omezarr, ometiff, csv)."""
+    for those of expression (spatialdata, qupath, omezarr, ometiff, csv); `tile/<name>` for `patches`, which reads the
+    slides."""
 
     out: Annotated[str, Location()]
     """The folder or URI to write. Each file is replaced as a whole; other files there are left as they are."""

@@ -33,7 +33,7 @@ class Exported:
     slide: str
     tiles: int
     encoder: str
-    """Name of the encoder in the files."""
+    """Name of the encoder in the files; empty for images."""
     notes: tuple[str, ...]
     """What was rounded or left out."""
 

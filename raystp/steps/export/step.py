@@ -15,8 +15,9 @@ from raystp.cluster.streams.tasks import map_tasks
 from raystp.errors import ConfigError
 from raystp.interop.outputs.registry import PREDICTIONS
 from raystp.interop.registry import feature_format
-from raystp.steps.export.config import ExportConfig
+from raystp.steps.export.config import PATCHES, ExportConfig
 from raystp.steps.export.features import Exported, FeatureTask, export_features, feature_tasks
+from raystp.steps.export.patches import PatchTask, export_patches, patch_tasks
 from raystp.steps.export.predictions import PredictionTask, export_prediction, open_predictions, prediction_tasks
 from raystp.storage import StoragePath
 
@@ -25,7 +26,7 @@ logger = logging.getLogger("raystp")
 STEP = "export"
 CONFIG = ExportConfig
 
-ExportTask = FeatureTask | PredictionTask
+ExportTask = FeatureTask | PatchTask | PredictionTask
 
 
 def run(config: ExportConfig) -> Artifact:
@@ -75,7 +76,7 @@ def _export(config: ExportConfig, tasks: Sequence[ExportTask]) -> tuple[list[Exp
 
 def _write_tables(config: ExportConfig, source: Artifact, slides: Sequence[Exported], out: StoragePath) -> None:
     """Write what a format of features has beside the files of its slides."""
-    if not slides or config.format in PREDICTIONS:
+    if not slides or config.format in {*PREDICTIONS, PATCHES}:
         return
     patients = {one.slide: str(source.manifest.notes["patients"].get(one.slide, "")) for one in slides}
     for line in feature_format(config.format).write_tables(patients, slides[0].encoder, out):
@@ -84,12 +85,17 @@ def _write_tables(config: ExportConfig, source: Artifact, slides: Sequence[Expor
 
 def export_slide(task: ExportTask) -> Exported | str:
     """Write one slide; a failure is returned as its reason."""
+    if isinstance(task, PatchTask):
+        return export_patches(task)
     return export_features(task) if isinstance(task, FeatureTask) else export_prediction(task)
 
 
 def _work(config: ExportConfig) -> tuple[dict[str, Artifact], Sequence[ExportTask]]:
     """Return the inputs, of which `artifact` is exported, and a task for each slide."""
     store = config.run.store
+    if config.format == PATCHES:
+        tiles = resolve(store, config.artifact, "tile")
+        return {"artifact": tiles}, patch_tasks(tiles, config)
     if config.format not in PREDICTIONS:
         embeddings = resolve(store, config.artifact, "embed")
         return {"artifact": embeddings}, feature_tasks(embeddings, config)

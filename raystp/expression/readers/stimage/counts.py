@@ -20,7 +20,7 @@ MAX_SPOTS = 10_000_000
 
 
 @dataclass(frozen=True)
-class CountTable:
+class CsvCounts:
     """Counts with the names of their rows and columns."""
 
     spots: list[str]
@@ -28,7 +28,7 @@ class CountTable:
     counts: sp.csr_matrix
 
 
-def read_count_table(path: StoragePath, origin: str) -> CountTable:
+def read_count_table(path: StoragePath, origin: str) -> CsvCounts:
     """Read the table; raises SectionError where it is no table of numbers with a name in each row's first cell.
 
     A cell that is empty or `NA` becomes NaN, which the check of counts refuses with its spot and gene.
@@ -53,7 +53,7 @@ def read_count_table(path: StoragePath, origin: str) -> CountTable:
     if not spots:
         msg = f"{origin}: {path} is not a comma-separated table of counts: it has no rows below its header"
         raise SectionError(msg)
-    return CountTable(spots, [name.strip() for name in header[1:]], sp.csr_matrix(sp.vstack(blocks)))
+    return CsvCounts(spots, [name.strip() for name in header[1:]], sp.csr_matrix(sp.vstack(blocks)))
 
 
 def _header(path: StoragePath, origin: str) -> list[str]:

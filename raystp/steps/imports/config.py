@@ -69,8 +69,8 @@ class ImportConfig(StepConfig[ImportRun]):
     """Folder or URI that relative paths of the table start from. The default is the table's own folder."""
 
     spots: Annotated[str | None, Location("spots")] = None
-    """The measured spots, `spots/<name>`, for training: each spot takes the tile around it, and other tiles are left
-    out. The table of `slides` says which section is on a slide."""
+    """The measured spots, `spots/<name>`, for training: each spot takes the tile around it, or of its name where the
+    format has names; other tiles are left out. The table of `slides` says which section is on a slide."""
 
     spot_px: float = Field(default=2.0, gt=0)
     """Largest distance between the centres of a spot and of its tile, in level-0 px. Formats round corners to whole px,

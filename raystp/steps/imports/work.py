@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from raystp import tables
 from raystp.digests import ABSENT_CONTENT, content_id
-from raystp.errors import FormatError, SectionError, failure_as_reason
+from raystp.errors import FormatError, SectionError, failure_as_reason, some
 from raystp.expression.schema import read_section
 from raystp.interop.features.arrays import check_inside
 from raystp.interop.features.tiles import TileFeatures
@@ -108,7 +108,9 @@ def _import_open(task: ImportTask, slide: Slide | None) -> ImportedSlide:
         msg = f"the measured section of slide {source.slide!r} is missing in the spots: {source.section_failure}"
         raise SectionError(msg)
     if source.section is not None:
-        tiles, names, said = _around_spots(tiles, source.section, config.spot_px)
+        named = tiles.spots is not None and None not in tiles.spots
+        join = _of_spots(tiles, source.section) if named else _around_spots(tiles, source.section, config.spot_px)
+        tiles, names, said = join
         notes = [*notes, *said]
     units = _write(task, tiles, names)
     (task.tiles / "thumbnails" / f"{source.slide}.png").write_bytes(picture(slide, tiles.boxes, size))
@@ -188,6 +190,25 @@ def _around_spots(
         [spots[of_tile[row]] for row in rows],
         said if len(rows) < max(len(spots), count) else [],
     )
+
+
+def _of_spots(tiles: TileFeatures, section: StoragePath) -> tuple[TileFeatures, list[str | None], list[str]]:
+    """Return the tiles whose names are those of measured spots, and notes on what is left.
+
+    Raises SectionError where no name is that of a spot.
+    """
+    spots = {str(name) for name in read_section(section).obs_names}
+    names = [str(name) for name in tiles.spots or ()]
+    rows = [row for row, name in enumerate(names) if name in spots]
+    if not rows:
+        msg = (
+            f"none of the {len(names)} tiles is named as a spot of {section}: the tiles have {some(names, 2)}, the "
+            f"section {some(sorted(spots), 2)}; give the spots of this data set"
+        )
+        raise SectionError(msg)
+    left = len(names) - len(rows)
+    said = [f"{len(rows)} of {len(spots)} spots have a tile, by name; {left} tiles without a spot are left out"]
+    return _taken(tiles, rows), [names[row] for row in rows], said if len(rows) < max(len(spots), len(names)) else []
 
 
 def _taken(tiles: TileFeatures, rows: list[int]) -> TileFeatures:

@@ -2,6 +2,7 @@
 
 import html
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import anndata as ad
@@ -108,6 +109,31 @@ class StepResult:
         known = [file.removesuffix(".h5ad") for files in names.values() for file in files]
         msg = f"{self.path} has no AnnData of {slide!r}; it has {some(known, 20) or 'none'}"
         raise ArtifactError(msg)
+
+    def to_spatialdata(self, slide: str, folder: str | Path, *, genes: Sequence[str] | None = None) -> str:
+        """Write a predicted slide as the SpatialData store `<folder>/<slide>.zarr` and return its path or URI.
+
+        It has the files of `raystp export spatialdata`; open it with `spatialdata.read_zarr`. This package does not
+        need spatialdata.
+
+        Raises:
+            ArtifactError, ConfigError: it is no prediction of expression, or has none of this slide.
+            FormatError: a gene is not predicted.
+        """
+        # Ray is imported by the steps, and most uses of a result do not need them.
+        from raystp.interop.outputs.registry import write_slide  # noqa: PLC0415
+        from raystp.interop.outputs.slide import OutputOptions  # noqa: PLC0415
+        from raystp.steps.export.expression import open_expression  # noqa: PLC0415
+        from raystp.steps.export.predictions import open_predictions  # noqa: PLC0415
+
+        target = StoragePath.of(folder)
+        predictions = open_predictions(self.artifact.path.parent.parent.uri, self.path)
+        if slide not in predictions.manifest.notes["slides"]:
+            msg = f"{self.path} has no prediction of {slide!r}; it has {some(predictions.manifest.notes['slides'], 20)}"
+            raise ArtifactError(msg)
+        with open_expression(predictions, slide) as found:
+            write_slide("spatialdata", found if genes is None else found.select(list(genes)), target, OutputOptions())
+        return (target / f"{slide}.zarr").uri
 
     def __fspath__(self) -> str:
         return self.path

@@ -17,6 +17,9 @@ from raystp.errors import FormatError, some
 SLAB_TILES = 4096
 """Tiles that are read at a time."""
 
+SUMMED_TILES = 512
+"""Tiles whose values are held in float64 at a time."""
+
 XForm = Literal["float32", "float16", "csr"]
 """How a matrix is stored: dense in one of two precisions, or compressed sparse rows of float32."""
 
@@ -47,10 +50,11 @@ class Matrix:
         dense = found.toarray() if hasattr(found, "toarray") else found
         return np.asarray(dense if self.columns is None else dense[:, self.columns], np.float32)
 
-    def slabs(self) -> Iterator[tuple[int, Float32[np.ndarray, "tile column"]]]:
-        """Yield the number of the first tile of each slab, and its values."""
-        for first in range(0, self.shape[0], SLAB_TILES):
-            yield first, self.rows(first, first + SLAB_TILES)
+    def slabs(self, tiles: int | None = None) -> Iterator[tuple[int, Float32[np.ndarray, "tile column"]]]:
+        """Yield the number of the first tile of each slab of so many tiles, and its values."""
+        step = tiles or SLAB_TILES
+        for first in range(0, self.shape[0], step):
+            yield first, self.rows(first, first + step)
 
     def read(self) -> Float32[np.ndarray, "tile column"]:
         """Return all values; they must fit in memory."""
@@ -152,7 +156,7 @@ def most_variable(slide: SlideExpression, count: int) -> list[str]:
     """
     tiles = np.zeros(len(slide.genes))
     total, squares = np.zeros_like(tiles), np.zeros_like(tiles)
-    for _, slab in slide.values.slabs():
+    for _, slab in slide.values.slabs(SUMMED_TILES):
         known: Bool[np.ndarray, "tile gene"] = np.isfinite(slab)
         filled: Float[np.ndarray, "tile gene"] = np.where(known, slab, 0.0).astype(np.float64)
         tiles += known.sum(axis=0)

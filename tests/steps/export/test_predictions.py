@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import shapely
 
+from raystp.api.results import StepResult
 from raystp.artifacts import Artifact, ArtifactWriter, resolve
 from raystp.errors import ArtifactError, ConfigError
 from raystp.steps.export import step as export
@@ -22,6 +23,7 @@ from raystp.steps.export.genes import few_genes
 from raystp.steps.export.predictions import export_prediction, open_predictions, prediction_tasks
 from raystp.steps.impute.work import SlidePredictor, SlideTask
 from raystp.storage import StoragePath
+from tests.interop.outputs.toy import contents
 from tests.steps.conftest import CENTRES, GENES, MPP, SIDE, SPOTS, predict_options
 
 
@@ -178,6 +180,15 @@ def test_what_has_no_expression_or_no_tiles_is_refused_with_what_to_do(toy_store
         open_expression(found, "S3"),
     ):
         pass
+
+
+def test_a_result_in_python_writes_the_store_that_the_command_writes(predictions: Artifact, tmp_path: Path) -> None:
+    result = StepResult(predictions)
+    exported(predictions, config("spatialdata", tmp_path / "command", genes=["C", "A"]))
+    path = Path(result.to_spatialdata("S3", tmp_path / "python", genes=["C", "A"]))
+    assert contents(path.parent) == contents(tmp_path / "command")
+    with pytest.raises(ArtifactError, match="has no prediction of 'S9'; it has 'S3'"):
+        result.to_spatialdata("S9", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ These tools write one row per HDF5 chunk, so rows are read in slabs.
 """
 
 import json
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -23,6 +25,9 @@ MAX_TEXT = 65_536
 """Longest attribute that is kept, in characters."""
 
 WHOLE_PX = 0.5
+
+_DAMAGED = (OSError, RuntimeError, ValueError, KeyError, TypeError)
+"""What h5py raises for damaged bytes."""
 
 
 def dataset(file: h5py.Group, name: str, where: str) -> h5py.Dataset:
@@ -63,8 +68,12 @@ def read_matrix(data: h5py.Dataset, where: str, *, columns: tuple[int, int]) -> 
         msg = f"{where}: {data.name!r} has values of type {data.dtype}; expected numbers"
         raise FormatError(msg)
     found = np.empty(shape, data.dtype)
-    for start in range(0, shape[0], SLAB):
-        data.read_direct(found, np.s_[start : start + SLAB], np.s_[start : start + SLAB])
+    try:
+        for start in range(0, shape[0], SLAB):
+            data.read_direct(found, np.s_[start : start + SLAB], np.s_[start : start + SLAB])
+    except _DAMAGED as error:
+        msg = f"{where}: {data.name!r} is damaged ({error}): write the file again"
+        raise FormatError(msg) from None
     return found
 
 
@@ -124,14 +133,23 @@ def whole_corners(boxes: Float64[np.ndarray, "tile 3"]) -> tuple[np.ndarray, lis
 
 
 def attributes_of(*items: h5py.Dataset | h5py.File) -> dict[str, Any]:
-    """Return the attributes of HDF5 objects as plain JSON values; those of later objects win."""
+    """Return the attributes of HDF5 objects as plain JSON values; those of later objects win, long ones are left out.
+
+    Raises FormatError for damaged ones.
+    """
     found: dict[str, Any] = {}
     for item in items:
-        for name in item.attrs:
-            value = _plain(item.attrs[name])
-            if value is not None:
-                found[str(name)] = value
+        try:
+            read = {str(name): item.attrs[name] for name in item.attrs if _is_short(item, name)}
+        except _DAMAGED as error:
+            msg = f"{Path(item.file.filename).name} has damaged attributes at {item.name!r} ({error}): write it again"
+            raise FormatError(msg) from None
+        found |= {name: plain for name, value in read.items() if (plain := _plain(value)) is not None}
     return found
+
+
+def _is_short(item: h5py.Dataset | h5py.File, name: str) -> bool:
+    return math.prod(item.attrs.get_id(name).shape or ()) <= MAX_TEXT
 
 
 def _plain(value: object) -> Any:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ MAX_JSON = 16 << 20
 NUMBERS = "fiu"
 """numpy's kinds of dtypes that are numbers."""
 
+_DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, ValueError, RuntimeError)
 _NPY_VERSIONS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -88,7 +90,7 @@ def _check_archive(local: Path, path: StoragePath) -> None:
     try:
         with zipfile.ZipFile(local) as archive:
             parts = archive.infolist()
-    except zipfile.BadZipFile as error:
+    except _DAMAGED as error:
         msg = f"{path} is a damaged archive: {error}"
         raise FormatError(msg) from None
     packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
@@ -124,7 +126,7 @@ def _archive(local: Path, path: StoragePath) -> Any:
     try:
         with zipfile.ZipFile(local) as archive:
             yield archive
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError) as error:
+    except (*_DAMAGED, EOFError) as error:
         msg = f"{path} is not a readable npz file: {type(error).__name__}: {error}"
         raise FormatError(msg) from None
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from raystp.errors import ConfigError
+from raystp.errors import ConfigError, StorageError
 from raystp.slides.table import read_slide_table
 from raystp.steps.imports.config import ImportConfig
 from raystp.steps.imports.step import run
@@ -72,3 +72,17 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_fields_of_the_other_kind_of_format_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ImportConfig.of(values)
+
+
+def test_an_import_that_stops_half_way_leaves_no_slide_table_and_can_be_repeated(tmp_path: Path) -> None:
+    root, out = bench_folder(tmp_path / "bench", [(["S1"], ["S2"])]), tmp_path / "out"
+    out.mkdir()
+    (out / "splits").write_text("a file where a folder is needed")
+    with pytest.raises(StorageError, match="splits"):
+        _import("hest-bench", root, out)
+    assert not (out / "slides.csv").exists()
+    (out / "splits").unlink()
+    _import("hest-bench", root, out)
+    _import("hest-bench", root, tmp_path / "undisturbed")
+    for name in ("slides.csv", "panel.json", "splits/fold0.yaml"):
+        assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()

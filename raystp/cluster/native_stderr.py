@@ -25,7 +25,7 @@ WAIT_S = 5.0
 
 @dataclass
 class Recording:
-    """What was written to stderr; complete when its context has ended."""
+    """What was written to stderr; complete after its context."""
 
     text: str = ""
 

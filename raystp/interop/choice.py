@@ -7,7 +7,7 @@ from raystp.storage import StoragePath
 
 
 @dataclass(frozen=True)
-class Choice:
+class FolderChoice:
     """What is taken from a folder, where it holds several things or does not say what they are."""
 
     grid: str | None = None
@@ -30,7 +30,7 @@ class SlideFiles:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFiles:
     """What a folder holds of what was chosen."""
 
     slides: tuple[SlideFiles, ...]

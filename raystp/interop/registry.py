@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from raystp.errors import FormatError, some
-from raystp.interop.choice import Choice, Found, SlideFiles
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
+from raystp.interop.features.tiles import TileVectors
 from raystp.interop.sections.tables import TableChoice, TableFiles
 from raystp.storage import StoragePath
 
@@ -30,19 +30,19 @@ class FeatureFormat:
     carries_mpp: bool = False
     """Whether its files have um/px; else the slide table gives it."""
 
-    def find(self, folder: StoragePath, choice: Choice) -> Found:
+    def find(self, folder: StoragePath, choice: FolderChoice) -> FoundFiles:
         """Return the files of each slide in a tool's folder; raises FormatError where there are none."""
-        found: Callable[[StoragePath, Choice], Found] = self._function("find")
+        found: Callable[[StoragePath, FolderChoice], FoundFiles] = self._function("find")
         return found(folder, choice)
 
-    def read(self, files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
+    def read(self, files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVectors:
         """Read one slide; `mpp` is its um/px by the slide table. Raises FormatError."""
-        read: Callable[[SlideFiles, Choice, float | None], TileFeatures] = self._function("read")
+        read: Callable[[SlideFiles, FolderChoice, float | None], TileVectors] = self._function("read")
         return read(files, choice, mpp)
 
-    def write(self, tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
+    def write(self, tiles: TileVectors, folder: StoragePath) -> Sequence[str]:
         """Write one slide into a folder; return what was rounded or left out. Raises FormatError."""
-        write: Callable[[TileFeatures, StoragePath], Sequence[str]] = self._function("write")
+        write: Callable[[TileVectors, StoragePath], Sequence[str]] = self._function("write")
         return write(tiles, folder)
 
     def write_tables(self, patients: Mapping[str, str], encoder: str, folder: StoragePath) -> Sequence[str]:

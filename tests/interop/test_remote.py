@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raystp.interop.choice import Choice
+from raystp.interop.choice import FolderChoice
 from raystp.interop.registry import FEATURES
 from raystp.storage import StoragePath
 from tests.interop.features.lazyslide_maker import LazySlide
@@ -41,7 +41,7 @@ OFTEN = ("stamp", "lazyslide")
 )
 def test_a_folder_in_a_bucket_is_read_as_on_this_machine(name: str, bucket: StoragePath, tmp_path: Path) -> None:
     MAKERS[name](tmp_path).write()
-    form, choice = FEATURES[name], Choice(encoder="uni_v2") if name == "atlaspatch" else Choice()
+    form, choice = FEATURES[name], FolderChoice(encoder="uni_v2") if name == "atlaspatch" else FolderChoice()
     read = []
     for folder in (StoragePath.of(tmp_path), _upload(tmp_path, bucket)):
         (files,) = form.find(folder, choice).slides

@@ -10,16 +10,16 @@ import h5py
 
 from raystp.errors import FormatError, some
 from raystp.hdf5 import checked_hdf5
-from raystp.interop.choice import Choice, Found, SlideFiles
+from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
 from raystp.interop.features import arrays, folders
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.storage import StoragePath
 
 PATCHES = "patches"
 COLUMNS = 5
 
 
-def find(folder: StoragePath, choice: Choice) -> Found:
+def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     """Return the slides of a folder of `<slide>.h5`, or of its folder `patches`; the first file tells the encoders.
 
     Raises FormatError where there is no such file, and where it has several encoders and none is chosen.
@@ -38,7 +38,7 @@ def find(folder: StoragePath, choice: Choice) -> Found:
     others = sorted(set(encoders) - {encoder})
     notes = [f"features of {some(others)} were left out: each encoder is an import of its own"] if others else []
     slides = [SlideFiles(name.removesuffix(".h5"), {"vectors": folder / name}) for name in names]
-    return Found(folders.check_distinct(slides), encoder, tuple(notes))
+    return FoundFiles(folders.check_distinct(slides), encoder, tuple(notes))
 
 
 def _encoders(file: h5py.File, where: str) -> list[str]:
@@ -50,7 +50,7 @@ def _encoders(file: h5py.File, where: str) -> list[str]:
     return [name for name in group if isinstance(group[name], h5py.Dataset)]
 
 
-def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
+def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVectors:
     """Read a slide's tiles and the vectors of the chosen encoder. Raises FormatError where it has none of it."""
     path = files.files["vectors"]
     where = str(path)
@@ -70,7 +70,7 @@ def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
     size = tuple(arrays.number_of(attributes, f"level0_{name}", where) for name in ("width", "height"))
     known, said = folders.agreed_mpp(arrays.number_of(attributes, "mpp", where), mpp, files.slide)
     image = attributes.get("wsi_path", attributes.get("filename"))
-    return TileFeatures(
+    return TileVectors(
         slide=files.slide,
         boxes=arrays.boxes_of(corners, side, where),
         vectors=vectors,

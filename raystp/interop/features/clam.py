@@ -19,10 +19,10 @@ import numpy as np
 
 from raystp.errors import FormatError
 from raystp.hdf5 import checked_hdf5
-from raystp.interop.choice import Choice, Found, SlideFiles
+from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
 from raystp.interop.features import arrays, folders
 from raystp.interop.features.saved import read_tensor
-from raystp.interop.features.tiles import TileFeatures, Vectors
+from raystp.interop.features.tiles import TileVectors, Vectors
 from raystp.storage import StoragePath
 
 VECTORS, TENSORS, COORDINATES = "h5_files", "pt_files", "patches"
@@ -30,7 +30,7 @@ LIBVER = ("earliest", "v110")
 INT32 = np.iinfo(np.int32)
 
 
-def find(folder: StoragePath, choice: Choice) -> Found:
+def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     """Return the slides of a folder with `h5_files` or `pt_files`, or of one of these two.
 
     Raises FormatError where there are none.
@@ -45,7 +45,7 @@ def find(folder: StoragePath, choice: Choice) -> Found:
     roles = {"vectors": vectors, "tensor": tensors, "coordinates": patches}
     names = sorted({*vectors, *tensors})
     slides = [SlideFiles(one, {role: files[one] for role, files in roles.items() if one in files}) for one in names]
-    return Found(tuple(slides), choice.encoder, ())
+    return FoundFiles(tuple(slides), choice.encoder, ())
 
 
 def _by_slide(folder: StoragePath, ending: str) -> dict[str, StoragePath]:
@@ -60,7 +60,7 @@ class _Patches:
     attributes: Mapping[str, Any]
 
 
-def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
+def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVectors:
     """Read a slide's vectors and tiles; the side of a tile is that of `patches/`, or the one that is chosen.
 
     Raises FormatError where nothing says the side, and where vectors and coordinates are of different runs.
@@ -81,7 +81,7 @@ def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
         arrays.check_same_rows(len(vectors), len(corners), f"{where} with {files.files['coordinates']}")
     attributes = patches.attributes if patches is not None else {}
     side, said = _side(attributes, choice, mpp, where)
-    return TileFeatures(
+    return TileVectors(
         slide=files.slide,
         boxes=arrays.boxes_of(corners, side, where),
         vectors=vectors,
@@ -118,7 +118,9 @@ def _check_same_tiles(patches: np.ndarray, corners: np.ndarray, where: str, orig
         raise FormatError(f"{msg}: they are of different runs; embed the slide again, or remove the older file")
 
 
-def _side(attributes: Mapping[str, Any], choice: Choice, mpp: float | None, where: str) -> tuple[float, list[str]]:
+def _side(
+    attributes: Mapping[str, Any], choice: FolderChoice, mpp: float | None, where: str
+) -> tuple[float, list[str]]:
     """Return the side in level-0 px: `patch_size` is px at `patch_level`, which `downsample` relates to level 0."""
     chosen = choice.side_px
     if choice.side_um is not None:
@@ -150,7 +152,7 @@ def _size(attributes: Mapping[str, Any]) -> tuple[int, int] | None:
     return (found[0], found[1]) if found is not None and is_pair and attributes.get("patch_level") == 0 else None
 
 
-def write(tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
+def write(tiles: TileVectors, folder: StoragePath) -> Sequence[str]:
     """Write `patches`, `h5_files` and `pt_files` of a slide; equal tiles give equal bytes.
 
     Vectors are float32, which holds float16 exactly. Corners and the side are whole px. Raises FormatError for tiles of
@@ -186,7 +188,7 @@ def write(tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
     return notes
 
 
-def _attributes(tiles: TileFeatures, side: int) -> dict[str, Any]:
+def _attributes(tiles: TileVectors, side: int) -> dict[str, Any]:
     found = {"patch_size": side, "patch_level": 0, "downsample": (1.0, 1.0), "name": tiles.slide, "save_path": ""}
     return found | ({} if tiles.size is None else {"level_dim": tiles.size, "downsampled_level_dim": tiles.size})
 

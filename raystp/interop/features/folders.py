@@ -7,7 +7,7 @@ import numpy as np
 
 from raystp.errors import FormatError, some
 from raystp.interop.choice import SlideFiles
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 
 MPP_TOLERANCE = 1e-3
 """Relative difference up to which two um/px of a scan are the same."""
@@ -47,7 +47,7 @@ def agreed_mpp(own: float | None, given: float | None, slide: str) -> tuple[floa
     return given, [f"slide {slide!r} has {own:g} um/px in its file and {given:g} in the slide table, which is taken"]
 
 
-def one_side(tiles: TileFeatures, tool: str) -> float:
+def one_side(tiles: TileVectors, tool: str) -> float:
     """Return the side of a slide's tiles in level-0 px; without tiles, the px of the encoder. Raises FormatError."""
     sides = np.unique(tiles.boxes[:, 2])
     if len(sides) > 1:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from raystp.errors import FormatError, some
-from raystp.interop.choice import Choice, Found, SlideFiles
+from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
 from raystp.interop.features import arrays, folders
 from raystp.interop.features.saved import read_json, read_npz, read_tensor, section_of
-from raystp.interop.features.tiles import TileFeatures, Vectors
+from raystp.interop.features.tiles import TileVectors, Vectors
 from raystp.storage import StoragePath
 
 TILES, VECTORS = "tiles", "tile_embeddings"
@@ -28,7 +28,7 @@ _ENDINGS = (".pt", ".npz")
 _NOT_TILES = ("slide_embeddings", "hierarchical_embeddings", "patient_embeddings")
 
 
-def find(folder: StoragePath, choice: Choice) -> Found:
+def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     """Return the slides of a run's folder; `choice.grid` is a class of tissue, where tiles of several were embedded.
 
     Raises FormatError where there are no embeddings of tiles, or coordinates are missing.
@@ -49,7 +49,7 @@ def find(folder: StoragePath, choice: Choice) -> Found:
     slides = [SlideFiles(_stem(name), _files(vectors, tiles, name, there)) for name in found]
     notes = [f"{name} are not read: they are no tiles" for name in _NOT_TILES if (folder / name).is_folder()]
     ordered = folders.check_distinct(slides)
-    return Found(ordered, choice.encoder or _encoder(ordered[0]), tuple(notes))
+    return FoundFiles(ordered, choice.encoder or _encoder(ordered[0]), tuple(notes))
 
 
 def _encoder(files: SlideFiles) -> str | None:
@@ -70,7 +70,7 @@ def _files(vectors: StoragePath, tiles: StoragePath, name: str, there: set[str])
     return files | ({"description": vectors / description} if description in there else {})
 
 
-def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
+def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVectors:
     """Read a slide's vectors and their tiles; row i is of tile `tile_index[i]`, where the file has it.
 
     Raises FormatError for embeddings of whole slides, and where vectors and coordinates do not fit each other.
@@ -93,7 +93,7 @@ def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
     _check_described(described, vectors.shape, where)
     known, said = folders.agreed_mpp(arrays.number_of(slide, "base_spacing_um", origin), mpp, files.slide)
     encoder, image = described.get("encoder_name"), described.get("image_path")
-    return TileFeatures(
+    return TileVectors(
         slide=files.slide,
         boxes=arrays.boxes_of(corners[rows], side, where),
         vectors=vectors,

@@ -13,7 +13,7 @@ Vectors = Float[np.ndarray, "tile dim"]
 
 
 @dataclass(frozen=True)
-class TileFeatures:
+class TileVectors:
     """The tiles of one slide in the order of their file, and one vector of each."""
 
     slide: str

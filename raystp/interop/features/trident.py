@@ -18,9 +18,9 @@ import numpy as np
 
 from raystp.errors import FormatError, some
 from raystp.hdf5 import checked_hdf5
-from raystp.interop.choice import Choice, Found, SlideFiles
+from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
 from raystp.interop.features import arrays
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.interop.geojson import as_features, outlines
 from raystp.storage import StoragePath
 
@@ -36,7 +36,7 @@ PIXELS_AT_20X = 10.0
 """um/px times magnification."""
 
 
-def find(folder: StoragePath, choice: Choice) -> Found:
+def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     """Return the slides of a job's folder, of one of its grids, or of a folder of features.
 
     Raises FormatError where there is no grid or no folder of features, and where several are there and none is chosen.
@@ -61,10 +61,10 @@ def find(folder: StoragePath, choice: Choice) -> Found:
         raise FormatError(msg)
     ignored = [name for name in grid.names() if name.startswith("slide_features_")]
     notes = [f"vectors of whole slides are not read: {some(sorted(ignored))}"] if ignored else []
-    return Found(tuple(slides), encoder, tuple(notes))
+    return FoundFiles(tuple(slides), encoder, tuple(notes))
 
 
-def _grid(folder: StoragePath, choice: Choice) -> StoragePath:
+def _grid(folder: StoragePath, choice: FolderChoice) -> StoragePath:
     """Return the folder of a grid: the one chosen, the only one, or the folder itself."""
     if FEATURES.match(folder.name):
         return folder.parent
@@ -99,7 +99,7 @@ def _tissue(folder: StoragePath, slide: str) -> dict[str, StoragePath]:
     return {"tissue": file} if file.exists() else {}
 
 
-def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
+def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVectors:
     """Read a slide's vectors, their tiles, and the tissue; a slide without tissue has no tile."""
     del choice
     path = files.files["vectors"]
@@ -116,7 +116,7 @@ def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
     side, assumed = _side(attributes, where)
     size = tuple(arrays.number_of(attributes, f"level0_{name}", where) for name in ("width", "height"))
     tissue = files.files.get("tissue")
-    return TileFeatures(
+    return TileVectors(
         slide=files.slide,
         boxes=arrays.boxes_of(corners, side, where),
         vectors=vectors,
@@ -161,7 +161,7 @@ def magnification(mpp: float) -> int:
     raise FormatError(msg)
 
 
-def write(tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
+def write(tiles: TileVectors, folder: StoragePath) -> Sequence[str]:
     """Write coordinates, vectors and tissue into a job's folder; equal tiles give equal bytes.
 
     The grid's folder is named by the um/px that was asked for: 10 / um/px is the magnification. Raises FormatError
@@ -191,7 +191,7 @@ def write(tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
     return notes
 
 
-def _attributes(tiles: TileFeatures) -> tuple[dict[str, Any], float]:
+def _attributes(tiles: TileVectors) -> tuple[dict[str, Any], float]:
     """Return the attributes of `coords`, and the magnification that names the grid."""
     sides = np.unique(tiles.boxes[:, 2])
     if tiles.mpp is None or not tiles.tile_px or len(sides) > 1:

@@ -18,9 +18,9 @@ import numpy as np
 
 from raystp.errors import FormatError, some
 from raystp.hdf5 import checked_hdf5
-from raystp.interop.choice import Choice, Found, SlideFiles
+from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
 from raystp.interop.features import arrays
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.storage import StoragePath
 
 PATCH_UM = 112.0
@@ -29,7 +29,7 @@ MAX_NAME = 256
 """Characters of a barcode at most; Visium's have 18."""
 
 
-def find(folder: StoragePath, choice: Choice) -> Found:
+def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     """Return the samples in the folder of an encoder, or in that of a task with such folders.
 
     Raises FormatError where there is no encoder, and where several are there and none is chosen.
@@ -45,14 +45,14 @@ def find(folder: StoragePath, choice: Choice) -> Found:
         folder = folder / chosen[0]
         own = _samples(folder)
     slides = tuple(SlideFiles(name.removesuffix(".h5"), {"vectors": folder / name}) for name in own)
-    return Found(slides, choice.encoder or folder.name)
+    return FoundFiles(slides, choice.encoder or folder.name)
 
 
 def _samples(folder: StoragePath) -> list[str]:
     return sorted(name for name in folder.names() if name.endswith(".h5"))
 
 
-def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
+def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVectors:
     """Read a sample; `mpp` is needed for the side of a tile, unless `side_px` is chosen. Raises FormatError."""
     path = files.files["vectors"]
     where = str(path)
@@ -64,7 +64,7 @@ def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
         names = _names(arrays.dataset(file, "barcodes", where), len(vectors), where)
         attributes = arrays.attributes_of(file, stored)
     side, assumed = _side(choice, mpp, files.slide)
-    return TileFeatures(
+    return TileVectors(
         slide=files.slide,
         boxes=arrays.boxes_of(corners, side, where),
         vectors=vectors,
@@ -76,7 +76,7 @@ def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
     )
 
 
-def _side(choice: Choice, mpp: float | None, slide: str) -> tuple[float, list[str]]:
+def _side(choice: FolderChoice, mpp: float | None, slide: str) -> tuple[float, list[str]]:
     """Return the side of a tile in level-0 px, and a note where it is assumed."""
     if choice.side_px is not None:
         return choice.side_px, []
@@ -111,7 +111,7 @@ def _names(data: h5py.Dataset, count: int, where: str) -> tuple[str, ...]:
     return names
 
 
-def write(tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
+def write(tiles: TileVectors, folder: StoragePath) -> Sequence[str]:
     """Write `<folder>/<encoder>/<slide>.h5`; equal tiles give equal bytes. Raises FormatError without spots."""
     spots = tiles.spots or ()
     named = [name for name in spots if name is not None]

@@ -10,7 +10,7 @@ from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import failure_as_reason
 from raystp.expression.embeddings.read import read_embeddings
 from raystp.interop.features.encoders import name_in
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.interop.geojson import outlines
 from raystp.interop.registry import feature_format
 from raystp.steps.export.config import ExportConfig
@@ -52,7 +52,7 @@ def export_features(task: FeatureTask) -> Exported:
     return Exported(task.slide, len(tiles.boxes), str(tiles.encoder), tuple(notes))
 
 
-def _tiles(task: FeatureTask) -> TileFeatures:
+def _tiles(task: FeatureTask) -> TileVectors:
     embed, slide = task.embeddings, task.slide
     notes = embed.manifest.notes
     made_on = open_artifact(embed.noted(notes["tiles"]), "tile")
@@ -62,7 +62,7 @@ def _tiles(task: FeatureTask) -> TileFeatures:
     vectors = tables.matrix(table["vector"]).astype(notes["precision"])  # float16 stays so
     name, config = str(notes["encoder"]["name"]), task.config
     mask, spots = made_on.path / "masks" / f"{slide}.geojson", table["spot"].to_pylist()
-    return TileFeatures(
+    return TileVectors(
         slide=slide,
         boxes=np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1),
         vectors=vectors,

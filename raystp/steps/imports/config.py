@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Choices, Location, StepConfig
-from raystp.interop.choice import Choice
+from raystp.interop.choice import FolderChoice
 from raystp.interop.registry import FEATURES, TABLES
 from raystp.interop.sections.tables import TableChoice
 from raystp.steps.run_config import SlideRun
@@ -105,9 +105,9 @@ class ImportConfig(StepConfig[ImportRun]):
     run: ImportRun = Field(default_factory=ImportRun)
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> FolderChoice:
         """What is taken from the folder, as the plain value of the package `interop`."""
-        return Choice(self.grid, self.encoder_name, self.side_px, self.side_um)
+        return FolderChoice(self.grid, self.encoder_name, self.side_px, self.side_um)
 
     @property
     def table_choice(self) -> TableChoice:

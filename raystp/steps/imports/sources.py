@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from raystp.artifacts import Artifact, resolve
 from raystp.digests import content_id, digest_of
 from raystp.errors import ConfigError, StorageError, some
-from raystp.interop.choice import Found, SlideFiles
+from raystp.interop.choice import FoundFiles, SlideFiles
 from raystp.interop.registry import FeatureFormat
 from raystp.slides.inputs.ids import slide_ids, stem_of
 from raystp.slides.table import SlideRow, read_slide_table
@@ -38,7 +38,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Sources:
+class ImportSources:
     """All slides to import."""
 
     slides: tuple[Source, ...]
@@ -54,7 +54,7 @@ class Sources:
         return digest_of([self.encoder, rows])
 
 
-def find_sources(config: ImportConfig, form: FeatureFormat) -> Sources:
+def find_sources(config: ImportConfig, form: FeatureFormat) -> ImportSources:
     """Return the slides of a tool's folder; raises FormatError or ConfigError where they cannot be imported.
 
     With a slide table, its slides are imported, and others are noted.
@@ -80,18 +80,18 @@ def find_sources(config: ImportConfig, form: FeatureFormat) -> Sources:
         Source(slide, files, row, content, *_section(spots, failures, row))
         for (slide, files, row), content in zip(joined, contents, strict=True)
     ]
-    return Sources(tuple(slides), encoder, (*found.notes, *notes), spots)
+    return ImportSources(tuple(slides), encoder, (*found.notes, *notes), spots)
 
 
 Joined = tuple[str, SlideFiles, SlideRow | None]
 
 
-def _without_table(found: Found) -> list[Joined]:
+def _without_table(found: FoundFiles) -> list[Joined]:
     ids = slide_ids([f"{one.slide}.h5" for one in found.slides])
     return [(slide, files, None) for slide, files in zip(ids, found.slides, strict=True)]
 
 
-def _joined(found: Found, rows: Sequence[SlideRow], folder: str) -> tuple[list[Joined], list[str]]:
+def _joined(found: FoundFiles, rows: Sequence[SlideRow], folder: str) -> tuple[list[Joined], list[str]]:
     """Return the slides of the table with their files; files are found by the slide's id or its file's name."""
     by_name = {one.slide: one for one in found.slides}
     joined: list[Joined] = []

@@ -26,7 +26,7 @@ from raystp.interop.features.encoders import check_card, imported_name, match_ca
 from raystp.interop.registry import TABLES, FeatureFormat, feature_format
 from raystp.steps.encoder_source import EncoderSource, source_of
 from raystp.steps.imports.config import ImportConfig
-from raystp.steps.imports.sources import Sources, find_sources
+from raystp.steps.imports.sources import ImportSources, find_sources
 from raystp.steps.imports.tables import write_tables
 from raystp.steps.imports.verify import SAME, VerifyTask, verify_slide
 from raystp.steps.imports.work import ImportedSlide, ImportTask, import_slide
@@ -124,7 +124,7 @@ def _claimed(config: ImportConfig) -> EncoderSource | None:
     return source_of(EncoderConfig(name=config.encoder, weights=config.weights), config.run.store)
 
 
-def _encoder(config: ImportConfig, sources: Sources, claimed: EncoderSource | None) -> _Encoder:
+def _encoder(config: ImportConfig, sources: ImportSources, claimed: EncoderSource | None) -> _Encoder:
     """Return the encoder of the vectors: a name of its own, or the one that is claimed; verified where it can be."""
     own = imported_name(config.format, sources.encoder)
     if config.encoder is None:
@@ -135,7 +135,7 @@ def _encoder(config: ImportConfig, sources: Sources, claimed: EncoderSource | No
     return _verified(config, sources, claimed, own)
 
 
-def _verified(config: ImportConfig, sources: Sources, claimed: EncoderSource, own: str) -> _Encoder:
+def _verified(config: ImportConfig, sources: ImportSources, claimed: EncoderSource, own: str) -> _Encoder:
     """Embed some tiles of the first slide that can be read again, and say what was found."""
     name = str(config.encoder)
     readable = [one for one in sources.slides if one.row is not None and one.row.path.exists()][:TRIED_SLIDES]
@@ -242,7 +242,7 @@ def _finish_embeddings(
     *,
     encoder: _Encoder,
     tiles: str,
-    sources: Sources,
+    sources: ImportSources,
 ) -> Artifact:
     with_tiles = [one for one in slides if one["tiles"]]
     failures = failures + [

@@ -13,7 +13,7 @@ from raystp.digests import ABSENT_CONTENT, content_id
 from raystp.errors import FormatError, SectionError, failure_as_reason, some
 from raystp.expression.schema import read_section
 from raystp.interop.features.arrays import check_inside
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.interop.registry import feature_format
 from raystp.slides.coordinates import Area
 from raystp.slides.open import Slide, open_slide
@@ -148,7 +148,7 @@ def _open(source: Source, config: ImportConfig) -> Slide | None:
     return open_slide(source.slide, row.path, given_mpp=row.mpp, derived_mpp=source.section_mpp, cache=cache)
 
 
-def _size(tiles: TileFeatures, slide: Slide | None) -> tuple[tuple[int, int], list[str]]:
+def _size(tiles: TileVectors, slide: Slide | None) -> tuple[tuple[int, int], list[str]]:
     """Return width and height of the slide in level-0 px; without a slide and its size, what the tiles span."""
     if slide is not None:
         return (slide.width, slide.height), []
@@ -161,8 +161,8 @@ def _size(tiles: TileFeatures, slide: Slide | None) -> tuple[tuple[int, int], li
 
 
 def _around_spots(
-    tiles: TileFeatures, section: StoragePath, within: float
-) -> tuple[TileFeatures, list[str | None], list[str]]:
+    tiles: TileVectors, section: StoragePath, within: float
+) -> tuple[TileVectors, list[str | None], list[str]]:
     """Return the tiles around measured spots, in the order of the file, with their spots, and notes on what is left.
 
     A tile is that of the nearest spot, at most `within` level-0 px away. Raises SectionError where no spot has a tile.
@@ -192,7 +192,7 @@ def _around_spots(
     )
 
 
-def _of_spots(tiles: TileFeatures, section: StoragePath) -> tuple[TileFeatures, list[str | None], list[str]]:
+def _of_spots(tiles: TileVectors, section: StoragePath) -> tuple[TileVectors, list[str | None], list[str]]:
     """Return the tiles whose names are those of measured spots, and notes on what is left.
 
     Raises SectionError where no name is that of a spot.
@@ -211,12 +211,12 @@ def _of_spots(tiles: TileFeatures, section: StoragePath) -> tuple[TileFeatures, 
     return _taken(tiles, rows), [names[row] for row in rows], said if len(rows) < max(len(spots), len(names)) else []
 
 
-def _taken(tiles: TileFeatures, rows: list[int]) -> TileFeatures:
+def _taken(tiles: TileVectors, rows: list[int]) -> TileVectors:
     values: dict[str, Any] = {"boxes": tiles.boxes[rows], "vectors": tiles.vectors[rows]}
-    return TileFeatures(**{**tiles.__dict__, **values, "spots": None})
+    return TileVectors(**{**tiles.__dict__, **values, "spots": None})
 
 
-def _write(task: ImportTask, tiles: TileFeatures, spots: list[str | None] | None) -> list[str]:
+def _write(task: ImportTask, tiles: TileVectors, spots: list[str | None] | None) -> list[str]:
     """Write the slide's table of tiles, and its vectors in units; return the names of the units."""
     slide, count = task.source.slide, len(tiles.boxes)
     columns = [[slide] * count, np.arange(count), *tiles.boxes.T, spots if spots is not None else [None] * count]
@@ -236,7 +236,7 @@ def _write(task: ImportTask, tiles: TileFeatures, spots: list[str | None] | None
     return units
 
 
-def _write_tissue(task: ImportTask, tiles: TileFeatures, size: tuple[int, int]) -> float:
+def _write_tissue(task: ImportTask, tiles: TileVectors, size: tuple[int, int]) -> float:
     """Write the tool's tissue as a mask; return its share of the slide, 0 without any."""
     if tiles.tissue is None:
         return 0.0

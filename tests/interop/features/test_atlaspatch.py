@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from raystp.errors import FormatError
-from raystp.interop.choice import Choice
+from raystp.interop.choice import FolderChoice
 from raystp.interop.features.atlaspatch import find, read
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.storage import StoragePath
 from tests.interop.features.makers import CORNERS, VECTORS, AtlasPatch, bomb, link
 
-UNI = Choice(encoder="uni_v2")
+UNI = FolderChoice(encoder="uni_v2")
 
 
-def _read(folder: Path, choice: Choice = UNI, mpp: float | None = None) -> TileFeatures:
+def _read(folder: Path, choice: FolderChoice = UNI, mpp: float | None = None) -> TileVectors:
     (files,) = find(StoragePath.of(folder), choice).slides
     return read(files, choice, mpp)
 
@@ -34,15 +34,15 @@ def test_a_slide_has_its_tiles_its_um_per_px_and_the_vectors_of_one_encoder(tmp_
 
 def test_each_encoder_of_a_file_is_an_import_of_its_own(tmp_path: Path) -> None:
     AtlasPatch(tmp_path).write()
-    found = find(StoragePath.of(tmp_path), Choice(encoder="resnet50"))
+    found = find(StoragePath.of(tmp_path), FolderChoice(encoder="resnet50"))
     assert (found.encoder, found.notes) == (
         "resnet50",
         ("features of 'uni_v2' were left out: each encoder is an import of its own",),
     )
-    assert _read(tmp_path, Choice(encoder="resnet50")).vectors.shape == (6, 3)
+    assert _read(tmp_path, FolderChoice(encoder="resnet50")).vectors.shape == (6, 3)
     with pytest.raises(FormatError, match="'resnet50', 'uni_v2': choose one with --set encoder_name"):
-        _read(tmp_path, Choice())
-    assert _read(AtlasPatch(tmp_path / "b", vectors={"uni_v2": VECTORS}).write(), Choice()).encoder == "uni_v2"
+        _read(tmp_path, FolderChoice())
+    assert _read(AtlasPatch(tmp_path / "b", vectors={"uni_v2": VECTORS}).write(), FolderChoice()).encoder == "uni_v2"
 
 
 @pytest.mark.parametrize(

@@ -10,22 +10,22 @@ import pytest
 import torch
 
 from raystp.errors import FormatError
-from raystp.interop.choice import Choice
+from raystp.interop.choice import FolderChoice
 from raystp.interop.features.clam import find, read, write
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.storage import StoragePath
 from tests.interop.features.makers import CORNERS, VECTORS, Clam, bomb, link
 
-ANY = Choice()
+ANY = FolderChoice()
 
 
-def _read(folder: Path, choice: Choice = ANY, mpp: float | None = 0.25) -> TileFeatures:
+def _read(folder: Path, choice: FolderChoice = ANY, mpp: float | None = 0.25) -> TileVectors:
     (files,) = find(StoragePath.of(folder), choice).slides
     return read(files, choice, mpp)
 
 
 def test_the_side_of_a_tile_is_that_of_its_level_times_the_downsampling(tmp_path: Path) -> None:
-    slide = _read(Clam(tmp_path).write(), Choice(encoder="uni_v1"))
+    slide = _read(Clam(tmp_path).write(), FolderChoice(encoder="uni_v1"))
     np.testing.assert_array_equal(slide.boxes, np.column_stack([CORNERS, np.full(6, 512)]))
     np.testing.assert_array_equal(slide.vectors, VECTORS)
     assert (slide.encoder, slide.mpp, slide.size) == ("uni_v1", 0.25, None)  # level_dim is of level 1
@@ -44,12 +44,12 @@ def test_patches_may_lie_beside_the_folder_of_features(tmp_path: Path, start: st
 
 def test_without_patches_the_side_is_the_one_that_is_given(tmp_path: Path) -> None:
     Clam(tmp_path, patches=None).write()
-    assert _read(tmp_path, Choice(side_px=300.0)).boxes[0, 2] == 300
-    slide = _read(tmp_path, Choice(side_um=100.0))
+    assert _read(tmp_path, FolderChoice(side_px=300.0)).boxes[0, 2] == 300
+    slide = _read(tmp_path, FolderChoice(side_um=100.0))
     assert slide.boxes[0, 2] == 400
     assert slide.notes == ("the side of 400 px is the one that was given",)
     with pytest.raises(FormatError, match=r"side_um=100 needs um/px"):
-        _read(tmp_path, Choice(side_um=100.0), mpp=None)
+        _read(tmp_path, FolderChoice(side_um=100.0), mpp=None)
     with pytest.raises(FormatError, match=r"CLAM features carry no tile size: give patches/, side_px or side_um"):
         _read(tmp_path)
 

@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from raystp.errors import FormatError
-from raystp.interop.choice import Choice
+from raystp.interop.choice import FolderChoice
 from raystp.interop.features.lazyslide import find, read
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.storage import StoragePath
 from tests.interop.features.lazyslide_maker import CORNERS, VECTORS, LazySlide
 
-ANY = Choice()
+ANY = FolderChoice()
 
 
-def _read(folder: Path, choice: Choice = ANY, mpp: float | None = None) -> TileFeatures:
+def _read(folder: Path, choice: FolderChoice = ANY, mpp: float | None = None) -> TileVectors:
     (files,) = find(StoragePath.of(folder), choice).slides
     return read(files, choice, mpp)
 
@@ -48,7 +48,7 @@ def test_a_store_or_a_folder_of_stores_is_read_and_the_store_is_the_slide(tmp_pa
     for slide in ("S1", "S2"):
         LazySlide(tmp_path, slide=slide).write()
     LazySlide(tmp_path, slide="S3", model="conch").write()
-    found = find(StoragePath.of(tmp_path), Choice(encoder="uni2"))
+    found = find(StoragePath.of(tmp_path), FolderChoice(encoder="uni2"))
     assert ([one.slide for one in found.slides], found.encoder) == (["S1", "S2"], "uni2")
     assert found.notes == ("'S3' have no table 'uni2_tiles': left out",)
     assert _read(tmp_path / "S1.zarr").slide == "S1"
@@ -61,8 +61,8 @@ def test_of_several_tile_keys_one_is_chosen_and_a_longer_key_is_not_a_shorter_on
     LazySlide(tmp_path, key="my_tiles", vectors=VECTORS + 1).write()
     with pytest.raises(FormatError, match="'my_tiles', 'tiles': choose one with --set grid"):
         _read(tmp_path)
-    np.testing.assert_array_equal(_read(tmp_path, Choice(grid="tiles")).vectors, VECTORS)
-    np.testing.assert_array_equal(_read(tmp_path, Choice(grid="my_tiles")).vectors, VECTORS + 1)
+    np.testing.assert_array_equal(_read(tmp_path, FolderChoice(grid="tiles")).vectors, VECTORS)
+    np.testing.assert_array_equal(_read(tmp_path, FolderChoice(grid="my_tiles")).vectors, VECTORS + 1)
 
 
 def test_without_um_per_px_there_is_none_and_tiles_without_vectors_are_counted(tmp_path: Path) -> None:

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 import tifffile
 
-from raystp.interop.choice import Choice
+from raystp.interop.choice import FolderChoice
 from raystp.interop.features import atlaspatch, clam, lazyslide, slide2vec, trident
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.storage import StoragePath
 from tests.interop.features.makers import CORNERS, VECTORS, Slide2vec
 
 pytestmark = pytest.mark.faults
 
 PEERS = os.environ.get("RAYSTP_PEERS")
-TILES = TileFeatures(
+TILES = TileVectors(
     slide="S1",
     boxes=np.column_stack([CORNERS, np.full(6, 512)]).astype(np.float64),
     vectors=VECTORS,
@@ -134,8 +134,8 @@ print("0")
 
 def test_what_wsidata_writes_is_read(tmp_path: Path) -> None:
     _peer("wsidata", WSIDATA, _slide(tmp_path), tmp_path / "S1.zarr")
-    (files,) = lazyslide.find(StoragePath.of(tmp_path), Choice()).slides
-    found = lazyslide.read(files, Choice(), None)
+    (files,) = lazyslide.find(StoragePath.of(tmp_path), FolderChoice()).slides
+    found = lazyslide.read(files, FolderChoice(), None)
     np.testing.assert_array_equal(found.boxes, TILES.boxes)
     np.testing.assert_array_equal(found.vectors, VECTORS)
     assert (found.mpp, found.size, found.encoder, found.tile_px) == (0.25, (2048, 1024), "uni2", 256)
@@ -160,8 +160,8 @@ print("0")
 
 def test_what_atlaspatch_writes_is_read(tmp_path: Path) -> None:
     _peer("atlas_patch.services.storage", ATLASPATCH, tmp_path / "S1.h5")
-    (files,) = atlaspatch.find(StoragePath.of(tmp_path), Choice()).slides
-    found = atlaspatch.read(files, Choice(), None)
+    (files,) = atlaspatch.find(StoragePath.of(tmp_path), FolderChoice()).slides
+    found = atlaspatch.read(files, FolderChoice(), None)
     np.testing.assert_array_equal(found.boxes, TILES.boxes)
     np.testing.assert_array_equal(found.vectors, np.repeat(np.arange(6.0)[:, None], 3, axis=1))
     assert (found.mpp, found.size, found.encoder, found.image) == (0.25, (2048, 1024), "uni_v2", "S1.svs")
@@ -194,8 +194,8 @@ def test_coordinates_that_hs2p_writes_are_read(tmp_path: Path) -> None:
     for one in (tmp_path / "tiles").iterdir():
         one.unlink()
     _peer("hs2p.artifacts", HS2P, tmp_path)
-    (files,) = slide2vec.find(StoragePath.of(tmp_path), Choice()).slides
-    found = slide2vec.read(files, Choice(), None)
+    (files,) = slide2vec.find(StoragePath.of(tmp_path), FolderChoice()).slides
+    found = slide2vec.read(files, FolderChoice(), None)
     assert sorted(found.boxes.tolist()) == sorted(TILES.boxes.tolist())
     assert found.boxes[1].tolist() == [0, 512, 512]
     assert replace(found, boxes=TILES.boxes).mpp == 0.25

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from raystp.errors import FormatError
-from raystp.interop.choice import Choice
+from raystp.interop.choice import FolderChoice
 from raystp.interop.features.slide2vec import find, read
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.storage import StoragePath
 from tests.interop.features.makers import CORNERS, VECTORS, Slide2vec
 
-ANY = Choice()
+ANY = FolderChoice()
 
 
-def _read(folder: Path, choice: Choice = ANY, mpp: float | None = None) -> TileFeatures:
+def _read(folder: Path, choice: FolderChoice = ANY, mpp: float | None = None) -> TileVectors:
     (files,) = find(StoragePath.of(folder), choice).slides
     return read(files, choice, mpp)
 
@@ -53,12 +53,12 @@ def test_a_class_of_tissue_has_its_own_folders(tmp_path: Path) -> None:
     Slide2vec(tmp_path, kind="stroma").write()
     with pytest.raises(FormatError, match="'stroma', 'tumour': choose one with --set grid"):
         _read(tmp_path)
-    assert len(_read(tmp_path, Choice(grid="tumour")).boxes) == 6
+    assert len(_read(tmp_path, FolderChoice(grid="tumour")).boxes) == 6
 
 
 def test_null_values_and_a_missing_description_are_no_fault(tmp_path: Path) -> None:
     maker = Slide2vec(tmp_path, spacing=None, described=dict.fromkeys(["encoder_name", "num_tiles", "image_path"]))
-    slide = _read(maker.write(), Choice(encoder="uni2"), mpp=0.5)
+    slide = _read(maker.write(), FolderChoice(encoder="uni2"), mpp=0.5)
     assert (slide.encoder, slide.mpp, slide.image) == ("uni2", 0.5, None)
     maker.vectors_file.with_name("S1.meta.json").unlink()
     assert _read(tmp_path).mpp is None

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from raystp.errors import FormatError
-from raystp.interop.choice import Choice
+from raystp.interop.choice import FolderChoice
 from raystp.interop.features.stamp import find, read, write, write_tables
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.storage import StoragePath
 from tests.interop.features.makers import CORNERS, VECTORS, Stamp, bomb, link
 
-ANY = Choice()
+ANY = FolderChoice()
 OLD_CORNERS = CORNERS // 512 * 224
 
 
-def _read(folder: Path, choice: Choice = ANY, mpp: float | None = 0.25) -> TileFeatures:
+def _read(folder: Path, choice: FolderChoice = ANY, mpp: float | None = 0.25) -> TileVectors:
     (files,) = find(StoragePath.of(folder), choice).slides
     return read(files, choice, mpp)
 
@@ -61,7 +61,7 @@ def test_of_several_extractors_one_is_chosen(tmp_path: Path) -> None:
         Stamp(tmp_path / name).write()
     with pytest.raises(FormatError, match="'uni2', 'virchow2': choose one with --set encoder_name"):
         find(StoragePath.of(tmp_path), ANY)
-    assert find(StoragePath.of(tmp_path), Choice(encoder="virchow2")).encoder == "virchow2"
+    assert find(StoragePath.of(tmp_path), FolderChoice(encoder="virchow2")).encoder == "virchow2"
     with pytest.raises(FormatError, match=r"has no <slide>\.h5: give STAMP's folder of features"):
         find(StoragePath.of(tmp_path / "absent"), ANY)
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from raystp.errors import FormatError
-from raystp.interop.choice import Choice
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.choice import FolderChoice
+from raystp.interop.features.tiles import TileVectors
 from raystp.interop.features.trident import find, magnification, read, write
 from raystp.storage import StoragePath
 from tests.interop.features.trident_maker import Maker, tissue
 
-ANY = Choice()
+ANY = FolderChoice()
 
 
-def _read(job: Path, choice: Choice = ANY, mpp: float | None = 0.25) -> TileFeatures:
+def _read(job: Path, choice: FolderChoice = ANY, mpp: float | None = 0.25) -> TileVectors:
     (files,) = find(StoragePath.of(job), choice).slides
     return read(files, choice, mpp)
 
@@ -127,16 +127,16 @@ def test_a_folder_that_has_nothing_or_several_things_says_so(tmp_path: Path) -> 
     with pytest.raises(FormatError, match="'uni_v1', 'virchow2': choose one with encoder_name="):
         _read(tmp_path)
     with pytest.raises(FormatError, match="not 'conch': choose one"):
-        _read(tmp_path, Choice(encoder="conch"))
-    assert len(_read(tmp_path, Choice(encoder="virchow2")).boxes) == 6
+        _read(tmp_path, FolderChoice(encoder="conch"))
+    assert len(_read(tmp_path, FolderChoice(encoder="virchow2")).boxes) == 6
     Maker(tmp_path, grid="10x_256px_0px_overlap").write()
     with pytest.raises(FormatError, match="choose one with grid="):
-        _read(tmp_path, Choice(encoder="virchow2"))
+        _read(tmp_path, FolderChoice(encoder="virchow2"))
     (tmp_path / "10x_256px_0px_overlap" / "features_uni_v1" / "S2.pt").touch()
     with pytest.raises(
         FormatError, match=r"S2\.pt holds a pickled array, which raystp does not open: save features as h5"
     ):
-        _read(tmp_path, Choice(grid="10x_256px_0px_overlap"))
+        _read(tmp_path, FolderChoice(grid="10x_256px_0px_overlap"))
 
 
 def test_what_is_written_is_read_back_and_equal_tiles_give_equal_bytes(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from raystp.errors import FormatError
-from raystp.interop.choice import Choice
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.choice import FolderChoice
+from raystp.interop.features.tiles import TileVectors
 from raystp.interop.registry import feature_format
 from raystp.storage import StoragePath
 
@@ -29,7 +29,7 @@ def _file(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def _read(folder: Path, choice: Choice = Choice(), mpp: float | None = 0.5) -> TileFeatures:  # noqa: B008 -- frozen
+def _read(folder: Path, choice: FolderChoice = FolderChoice(), mpp: float | None = 0.5) -> TileVectors:  # noqa: B008 -- frozen
     (files,) = HEST.find(StoragePath.of(folder), choice).slides
     return HEST.read(files, choice, mpp)
 
@@ -44,22 +44,22 @@ def test_a_file_of_the_bench_gives_vectors_corners_and_spots_and_a_side_of_112_u
 
 def test_another_side_is_stated_in_px_or_um(tmp_path: Path) -> None:
     folder = _file(tmp_path / "uni_v1")
-    assert set(_read(folder, Choice(side_px=300.0), None).boxes[:, 2]) == {300.0}
-    assert set(_read(folder, Choice(side_um=56.0)).boxes[:, 2]) == {112.0}
+    assert set(_read(folder, FolderChoice(side_px=300.0), None).boxes[:, 2]) == {300.0}
+    assert set(_read(folder, FolderChoice(side_um=56.0)).boxes[:, 2]) == {112.0}
     with pytest.raises(FormatError, match=r"carry no um/px: give the slide table .*; missing for 'S1'"):
         _read(folder, mpp=None)
 
 
 def test_the_encoder_is_the_name_of_the_folder(tmp_path: Path) -> None:
     _file(tmp_path / "uni_v1")
-    assert HEST.find(StoragePath.of(tmp_path), Choice()).encoder == "uni_v1"
-    assert HEST.find(StoragePath.of(tmp_path / "uni_v1"), Choice()).encoder == "uni_v1"
+    assert HEST.find(StoragePath.of(tmp_path), FolderChoice()).encoder == "uni_v1"
+    assert HEST.find(StoragePath.of(tmp_path / "uni_v1"), FolderChoice()).encoder == "uni_v1"
     _file(tmp_path / "conch")
     with pytest.raises(FormatError, match="has embeddings of 'conch', 'uni_v1': choose one with encoder_name="):
-        HEST.find(StoragePath.of(tmp_path), Choice())
-    assert HEST.find(StoragePath.of(tmp_path), Choice(encoder="conch")).encoder == "conch"
+        HEST.find(StoragePath.of(tmp_path), FolderChoice())
+    assert HEST.find(StoragePath.of(tmp_path), FolderChoice(encoder="conch")).encoder == "conch"
     with pytest.raises(FormatError, match=r"has none; expected <encoder>/<id>.h5"):
-        HEST.find(StoragePath.of(tmp_path / "absent"), Choice())
+        HEST.find(StoragePath.of(tmp_path / "absent"), FolderChoice())
 
 
 @pytest.mark.parametrize(

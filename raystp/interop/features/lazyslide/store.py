@@ -18,11 +18,11 @@ from jaxtyping import Float64
 from shapely.geometry.base import BaseGeometry
 
 from raystp.errors import FormatError, some
-from raystp.interop.choice import Choice, Found, SlideFiles
+from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
 from raystp.interop.features import arrays, folders
 from raystp.interop.features.lazyslide.shapes import read_shapes, squares
 from raystp.interop.features.lazyslide.zarr_arrays import attributes_of, is_array, local_folder, read_numbers
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.storage import StoragePath, is_safe_name
 
 ENDING = ".zarr"
@@ -31,7 +31,7 @@ TISSUE, TISSUE_ID, TILE_ID = "tissues", "tissue_id", "tile_id"
 _FILES_OF_ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata")
 
 
-def find(folder: StoragePath, choice: Choice) -> Found:
+def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     """Return the slides of a store, or of a folder of stores; `choice` has the tile key as grid, the model as encoder.
 
     Raises FormatError where no store has vectors, and where several keys or models are there and none is chosen.
@@ -49,7 +49,7 @@ def find(folder: StoragePath, choice: Choice) -> Found:
     left = [_slide(path) for path in stores if path not in chosen]
     notes = [f"{some(left)} have no table '{model}_{key}': left out"] if left else []
     slides = [SlideFiles(_slide(path), _files(path, key, model)) for path in chosen]
-    return Found(folders.check_distinct(slides), model, tuple(notes))
+    return FoundFiles(folders.check_distinct(slides), model, tuple(notes))
 
 
 def _stores(folder: StoragePath) -> list[StoragePath]:
@@ -94,7 +94,7 @@ def _files(path: StoragePath, key: str, model: str) -> dict[str, StoragePath]:
     return files | ({"tissue": tissue} if tissue.is_folder() else {})
 
 
-def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
+def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVectors:
     """Read a slide's table in its order, with the box of each row's tile.
 
     Raises FormatError where a row has no tile, and for tiles that are no squares.
@@ -110,7 +110,7 @@ def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
     properties = _section(attributes, PROPERTIES, str(store))
     spec = _section(_section(attributes, SPEC, str(store)), key, str(store))
     known, said = folders.agreed_mpp(arrays.number_of(properties, "mpp", str(store)), mpp, files.slide)
-    return TileFeatures(
+    return TileVectors(
         slide=files.slide,
         boxes=boxes,
         vectors=vectors,

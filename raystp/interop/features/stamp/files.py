@@ -19,10 +19,10 @@ from jaxtyping import Float64
 
 from raystp.errors import FormatError
 from raystp.hdf5 import checked_hdf5
-from raystp.interop.choice import Choice, Found, SlideFiles
+from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
 from raystp.interop.features import arrays, folders
 from raystp.interop.features.encoders import ENCODERS
-from raystp.interop.features.tiles import TileFeatures
+from raystp.interop.features.tiles import TileVectors
 from raystp.storage import StoragePath, is_safe_name
 
 VERSION = "2.1.0"
@@ -37,7 +37,7 @@ _RESOLUTION = 2.0**-22
 """Relative error of a coordinate after rounding to float32 twice: in um and, for the oldest files, in px."""
 
 
-def find(folder: StoragePath, choice: Choice) -> Found:
+def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     """Return the slides of one extractor's folder, or of the folder above it; folders below it are searched too.
 
     Raises FormatError where there are none, where several extractors are there and none is chosen, and where two slides
@@ -55,7 +55,7 @@ def find(folder: StoragePath, choice: Choice) -> Found:
         raise FormatError(msg)
     slides = [SlideFiles(name.rpartition("/")[2].removesuffix(".h5"), {"vectors": folder / name}) for name in files]
     ordered = folders.check_distinct(slides)
-    return Found(ordered, encoder or choice.encoder or _encoder(ordered[0].files["vectors"]), ())
+    return FoundFiles(ordered, encoder or choice.encoder or _encoder(ordered[0].files["vectors"]), ())
 
 
 def _encoder(path: StoragePath) -> str | None:
@@ -71,7 +71,7 @@ def _extractor(name: str) -> str | None:
     return bare if bare in ENCODERS["stamp"] else None
 
 
-def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
+def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVectors:
     """Read a slide's vectors and tiles; `mpp` turns um into level-0 px.
 
     Raises FormatError without `mpp`, for vectors of whole slides or patients, and for coordinates of unknown unit.
@@ -91,7 +91,7 @@ def read(files: SlideFiles, choice: Choice, mpp: float | None) -> TileFeatures:
         places = arrays.read_matrix(coords, where, columns=(2, 2)).astype(np.float64)
     um, side_um, px, said = _in_um(places, attributes, where)
     extractor = attributes.get("extractor")
-    return TileFeatures(
+    return TileVectors(
         slide=files.slide,
         boxes=arrays.boxes_of(_to_px(um, mpp), _snapped(side_um / mpp), where),
         vectors=vectors,
@@ -154,7 +154,7 @@ def _snapped(side: float) -> float:
     return float(round(side)) if abs(side - round(side)) <= 1e-9 * side else side
 
 
-def write(tiles: TileFeatures, folder: StoragePath) -> Sequence[str]:
+def write(tiles: TileVectors, folder: StoragePath) -> Sequence[str]:
     """Write `<extractor>/<slide>.h5` of a slide; equal tiles give equal bytes.
 
     Vectors are float16, as STAMP writes them. Raises FormatError without um/px, and for tiles of several sides.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from raystp.errors import RaystpError
-from raystp.interop.choice import Choice
+from raystp.interop.choice import FolderChoice
 from raystp.interop.registry import FEATURES
 from raystp.storage import StoragePath
 from tests.interop.features.lazyslide_maker import LazySlide
@@ -53,6 +53,6 @@ def test_damaged_bytes_are_a_sentence_or_no_fault(tmp_path: Path, name: str) -> 
         content = file.read_bytes()
         file.write_bytes(_damaged(content, rng))
         with suppress(RaystpError):
-            for slide in form.find(StoragePath.of(tmp_path), Choice()).slides:
-                form.read(slide, Choice(), 0.25)
+            for slide in form.find(StoragePath.of(tmp_path), FolderChoice()).slides:
+                form.read(slide, FolderChoice(), 0.25)
         file.write_bytes(content)

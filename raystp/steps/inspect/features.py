@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 
 from raystp.errors import RaystpError, failure_reason
-from raystp.interop.choice import Choice
+from raystp.interop.choice import FolderChoice
 from raystp.interop.features.encoders import match_card
 from raystp.interop.features.trident import GRID
 from raystp.interop.recognise import format_of_folder, format_of_hdf5
@@ -84,7 +84,7 @@ def _of_folder(form: FeatureFormat, path: StoragePath, names: set[str]) -> Inspe
     facts: dict[str, Any] = {grid.name: _counts(grid) for grid in grids}
     kind = f"tiles and vectors of {form.tool}"
     try:
-        found = form.find(path, Choice())
+        found = form.find(path, FolderChoice())
     except RaystpError as error:
         return Inspection(str(path), kind, _command(form, path), failure_reason(error), facts)
     slides = [one.slide for one in found.slides]

@@ -9,6 +9,9 @@ DROPPED = {
     "dropped_no_place": "without a position",
     "dropped_no_counts": "without counts",
     "dropped_empty": "empty",
+    "dropped_outside_image": "outside of the image",
+    "dropped_sparse_squares": "with too few counts and cells",
+    "dropped_partial_squares": "less than half in tissue",
 }
 """Note of a section -> the reason in words."""
 
@@ -27,6 +30,9 @@ def section_summary(entry: SectionEntry) -> str:
     parts.append(f"{notes['renamed_genes']} genes renamed" if notes.get("renamed_genes") else "")
     parts.append(f"counts from {notes['counts_from']}" if "counts_from" in notes else "")
     parts.append(f"pooled {notes['pooled']}" if "pooled" in notes else "")
+    if "alignment_residual_um" in notes:
+        off_um = f"{notes['alignment_residual_um']:.3g} um off (root mean square)"
+        parts.append(f"H&E aligned by {notes['alignment_points']} points, {off_um}")
     return "; ".join(part for part in parts if part)
 
 

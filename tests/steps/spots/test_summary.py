@@ -41,3 +41,19 @@ def test_the_median_of_nearest_centres_is_printed_where_places_jitter_about_thei
     notes = {"technology": "legacy ST, 1k array", "pitch_um": 200.0, "mpp_from": "pitch", "nearest_um": 187.3}
     line = section_summary(_entry(**notes))
     assert "spots 200 um apart (legacy ST, 1k array), median of nearest centres 187.3 um; 0.5000" in line
+
+
+def test_pooled_squares_say_what_was_pooled_and_how_well_the_points_of_the_alignment_fit() -> None:
+    notes = {
+        "pitch_um": 100.0,
+        "mpp_from": "the H&E alignment",
+        "pooled": "5 transcripts to squares of 100 um",
+        "dropped_outside_image": 3,
+        "alignment_points": 5,
+        "alignment_residual_um": 1.2345,
+    }
+    line = section_summary(_entry(**notes))
+    assert "dropped 3 outside of the image" in line
+    assert line.endswith(
+        "pooled 5 transcripts to squares of 100 um; H&E aligned by 5 points, 1.23 um off (root mean square)"
+    )

@@ -82,7 +82,7 @@ def _by_transcripts(bundle: Bundle, source: SectionSource, pool_um: float, notes
     notes["counts_from"] = bundle.transcripts.name
     notes["pooled"] = f"{found.counted:,} transcripts to squares of {pool_um:g} um"
     notes |= {"transcripts": found.counted, "least_qv": LEAST_QV, "dropped_low_quality": found.low_quality}
-    notes["dropped_controls"] = found.controls
+    notes["dropped_control_transcripts"] = found.controls
     return _Counted(found.grid, found.counts, features.genes(with_ids=bundle.matrix is not None), cells)
 
 

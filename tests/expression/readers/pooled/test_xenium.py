@@ -86,6 +86,10 @@ def test_squares_are_those_of_a_loop(
     assert notes["dropped_outside_image"] == len(expected) - len(squares) > 0
     assert notes["dropped_features"] == len(CONTROLS)
     assert notes["transcripts"] == sum(sum(one.values()) for one in expected.values())
+    good = section.qv.astype(np.float32) >= 20
+    assert notes["dropped_control_transcripts"] == sum(
+        name in CONTROLS for name, kept in zip(section.names, good.tolist(), strict=True) if kept
+    )
     assert notes["dropped_low_quality"] == int((section.qv.astype(np.float32) < 20).sum())
 
 

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from raystp.interop.choice import FolderChoice
+from raystp.interop.outputs.registry import PREDICTIONS, write_slide
+from raystp.interop.outputs.slide import OutputOptions
 from raystp.interop.registry import FEATURES
 from raystp.storage import StoragePath
 from tests.interop.features.lazyslide_maker import LazySlide
 from tests.interop.features.makers import VECTORS, AtlasPatch, Clam, Slide2vec, Stamp
 from tests.interop.features.trident_maker import Maker
+from tests.interop.outputs.toy import toy_slide
 from tests.storage.conftest import bucket, server, store_port
 
 __all__ = ["bucket", "server", "store_port"]
@@ -61,3 +64,17 @@ def test_a_folder_in_a_bucket_is_read_as_on_this_machine(name: str, bucket: Stor
         again = form.read(files, choice, 0.25)
         np.testing.assert_array_equal(again.boxes, here.boxes)
         np.testing.assert_array_equal(np.sort(again.vectors, axis=0), VECTORS.astype(again.vectors.dtype))
+
+
+@pytest.mark.parametrize(
+    "form", [pytest.param(one, marks=[] if one == "omezarr" else pytest.mark.faults) for one in PREDICTIONS]
+)
+def test_a_prediction_in_a_bucket_has_the_bytes_of_one_on_this_machine(
+    form: str, bucket: StoragePath, tmp_path: Path
+) -> None:
+    here = StoragePath.of(tmp_path)
+    for folder in (here, bucket / "out", bucket / "out"):  # the second time in place of the first
+        write_slide(form, toy_slide(), folder, OutputOptions())
+    assert (bucket / "out").files() == here.files()
+    for name in here.files():
+        assert (bucket / "out" / name).read_bytes() == (here / name).read_bytes()

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ TEMPORARY = ".writing-"
 LAST_FILES = ("zarr.json", ".zattrs", ".zgroup")
 """Files of a store's root: uploaded last, so a reader that finds them finds all."""
 
+UPLOADS = 16
+"""Files that are uploaded at a time: a store has hundreds of small ones."""
+
 
 def write_folder(target: StoragePath, write: Callable[[Path], object]) -> None:
     """Let `write` fill a new local folder, then move it to `target`, in place of a folder that is there.
 
-    In an object store the files are uploaded one by one, those of the root last.
+    In an object store the files are uploaded, those of the root last.
     """
     if not target.is_local:
         with tempfile.TemporaryDirectory() as folder:
@@ -65,8 +69,12 @@ def json_text(value: object) -> str:
 def _upload(folder: Path, target: StoragePath) -> None:
     target.remove()
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in sorted(files, key=lambda one: one.parent == folder and one.name in LAST_FILES):
-        of_store = target
-        for part in path.relative_to(folder).parts:
-            of_store = of_store / part
-        of_store.write_bytes(path.read_bytes())
+    last = [path for path in files if path.parent == folder and path.name in LAST_FILES]
+
+    def upload(path: Path) -> None:
+        (target / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
+
+    with ThreadPoolExecutor(UPLOADS) as threads:
+        list(threads.map(upload, [path for path in files if path not in last]))
+    for path in last:
+        upload(path)

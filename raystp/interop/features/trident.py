@@ -20,6 +20,7 @@ from raystp.errors import FormatError, some
 from raystp.hdf5 import checked_hdf5
 from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
 from raystp.interop.features import arrays
+from raystp.interop.features.folders import one_of
 from raystp.interop.features.tiles import TileVectors
 from raystp.interop.geojson import as_features, outlines
 from raystp.storage import StoragePath
@@ -45,7 +46,7 @@ def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     features = {match[1]: grid / match[0] for name in grid.names() if (match := FEATURES.match(name))}
     if own := FEATURES.match(folder.name):
         features = {own[1]: folder}
-    encoder = _one_of(features, choice.encoder, f"{grid} has features of the encoders", "encoder_name")
+    encoder = _chosen(features, choice.encoder, f"{grid} has features of the encoders", "encoder_name")
     vectors = features[encoder]
     names = sorted(name for name in vectors.names() if name.endswith((".h5", ".pt")))
     pickled = [name for name in names if name.endswith(".pt")]
@@ -72,20 +73,14 @@ def _grid(folder: StoragePath, choice: FolderChoice) -> StoragePath:
     grids = {name: folder / name for name in names if GRID.match(name)}
     if not grids and any(FEATURES.match(name) for name in names):
         return folder
-    return grids[_one_of(grids, choice.grid, f"{folder} has the grids", "grid")]
+    return grids[_chosen(grids, choice.grid, f"{folder} has the grids", "grid")]
 
 
-def _one_of(found: Mapping[str, StoragePath], chosen: str | None, said: str, field: str) -> str:
-    if chosen is not None and chosen in found:
-        return chosen
-    if len(found) == 1 and chosen is None:
-        return next(iter(found))
+def _chosen(found: Mapping[str, StoragePath], chosen: str | None, said: str, field: str) -> str:
     if not found:
         msg = f"{said}: none; give a job folder of TRIDENT, with {EXAMPLE}/features_<encoder>/<slide>.h5"
         raise FormatError(msg)
-    wanted = f", not {chosen!r}" if chosen is not None else ""
-    msg = f"{said} {some(sorted(found))}{wanted}: choose one with {field}=..."
-    raise FormatError(msg)
+    return one_of(found, chosen, said, field)
 
 
 def _files(grid: StoragePath, vectors: StoragePath, slide: str) -> dict[str, StoragePath]:

@@ -124,13 +124,13 @@ def test_a_folder_that_has_nothing_or_several_things_says_so(tmp_path: Path) -> 
         _read(tmp_path)
     Maker(tmp_path).write()
     Maker(tmp_path, encoder="virchow2").write()
-    with pytest.raises(FormatError, match="'uni_v1', 'virchow2': choose one with encoder_name="):
+    with pytest.raises(FormatError, match="'uni_v1', 'virchow2': choose one with --set encoder_name="):
         _read(tmp_path)
     with pytest.raises(FormatError, match="not 'conch': choose one"):
         _read(tmp_path, FolderChoice(encoder="conch"))
     assert len(_read(tmp_path, FolderChoice(encoder="virchow2")).boxes) == 6
     Maker(tmp_path, grid="10x_256px_0px_overlap").write()
-    with pytest.raises(FormatError, match="choose one with grid="):
+    with pytest.raises(FormatError, match="choose one with --set grid="):
         _read(tmp_path, FolderChoice(encoder="virchow2"))
     (tmp_path / "10x_256px_0px_overlap" / "features_uni_v1" / "S2.pt").touch()
     with pytest.raises(

@@ -49,7 +49,7 @@ def _scores(table: Path, folder: Path, fold: Path | None = None) -> dict[tuple[s
         wanted: dict[str, Any] = {"name": model, "model": f"train/{model}", "slides": [TEST], **reference}
         impute.run(impute.CONFIG.of({**sources, **wanted}))
     predictions = [f"impute/{model}" for model in MODELS]
-    scored = {"spots": "spots/default", "predictions": predictions, "permutations": 0, "draws": 20, "run": run}
+    scored = {"spots": "spots/default", "predictions": predictions, "permutations": 0, "draws": 100, "run": run}
     found = evaluate.run(evaluate.CONFIG.of(scored)).table("scores.parquet", SCORES).to_pylist()
     return {
         (row["model"], row["genes"]): row["value"] for row in found if (row["section"], row["metric"]) == (TEST, "PCC")

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from raystp.artifacts import Artifact, resolve
-from raystp.digests import content_id, digest_of
+from raystp.digests import ABSENT_CONTENT, content_id, digest_of
 from raystp.errors import ConfigError, StorageError, some
 from raystp.interop.choice import FoundFiles, SlideFiles
 from raystp.interop.registry import FeatureFormat
@@ -13,6 +13,9 @@ from raystp.slides.inputs.ids import slide_ids, stem_of
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.steps.imports.config import ImportConfig
 from raystp.storage import StoragePath
+
+UNREADABLE = "unreadable"
+"""The id of files that cannot be read."""
 
 THREADS = 16
 """Files whose ids are computed at once."""
@@ -29,6 +32,8 @@ class Source:
     """Its row of the slide table."""
     content: str
     """Id of the content of its files."""
+    image: str = ABSENT_CONTENT
+    """Id of the content of the slide of its row: it gives um/px where the table does not, and the slide's size."""
     section: StoragePath | None = None
     """Its measured spots; None for a slide whose row has no `layout`."""
     section_mpp: float | None = None
@@ -50,7 +55,7 @@ class ImportSources:
     @property
     def digest(self) -> str:
         """Digest of all files, and of what the slide table says of them."""
-        rows = [[one.slide, one.content, *(_facts(one.row) if one.row else ())] for one in self.slides]
+        rows = [[one.slide, one.content, one.image, *(_facts(one.row) if one.row else ())] for one in self.slides]
         return digest_of([self.encoder, rows])
 
 
@@ -75,10 +80,11 @@ def find_sources(config: ImportConfig, form: FeatureFormat) -> ImportSources:
     failed = [] if spots is None else spots.failures().to_pylist()
     failures = {str(one["slide"]): str(one["reason"]) for one in failed}
     with ThreadPoolExecutor(THREADS) as pool:
-        contents = list(pool.map(lambda one: _content(one[1]), joined))
+        contents = list(pool.map(lambda one: content_of(one[1]), joined))
+        images = list(pool.map(lambda one: image_of(one[2]), joined))
     slides = [
-        Source(slide, files, row, content, *_section(spots, failures, row))
-        for (slide, files, row), content in zip(joined, contents, strict=True)
+        Source(slide, files, row, content, image, *_section(spots, failures, row))
+        for (slide, files, row), content, image in zip(joined, contents, images, strict=True)
     ]
     return ImportSources(tuple(slides), encoder, (*found.notes, *notes), spots)
 
@@ -146,12 +152,20 @@ def _section(
 
 
 def _facts(row: SlideRow) -> tuple[object, ...]:
-    return row.patient, row.mpp, row.section
+    return row.patient, row.mpp, row.section, row.layout is not None
 
 
-def _content(files: SlideFiles) -> str:
+def content_of(files: SlideFiles) -> str:
     """Return the id of a slide's files; `unreadable` for a slide whose task fails later."""
     try:
         return digest_of({role: content_id(path) for role, path in files.files.items()})
     except StorageError:
-        return "unreadable"
+        return UNREADABLE
+
+
+def image_of(row: SlideRow | None) -> str:
+    """Return the id of the slide that a row names; `absent` without one, `unreadable` for one whose task fails."""
+    try:
+        return ABSENT_CONTENT if row is None else content_id(row.path)
+    except StorageError:
+        return UNREADABLE

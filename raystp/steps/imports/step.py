@@ -81,6 +81,9 @@ def run(config: ImportConfig) -> Artifact | str:
         slides, failures = _import(tasks, config.run.deadline_s)
     kept, odd = _of_one_dim(slides, config, sources.encoder)
     failures += odd
+    if isinstance(tiles, Artifact):
+        kept, lacking = _with_tiles(kept, tiles)
+        failures += lacking
     for one in kept:
         for note in one["notes"]:
             logger.info(f"  {one['slide']}: {note}")
@@ -187,6 +190,18 @@ def _of_one_dim(
         if _vectors_of(one) != usual
     ]
     return kept, failures
+
+
+def _with_tiles(
+    slides: Sequence[ImportedSlide], tiles: Artifact
+) -> tuple[list[ImportedSlide], list[dict[str, object]]]:
+    """Return the slides that finished tiles have, and the others as failures: these tiles do not change any more."""
+    there = set(tiles.table("slides.parquet", tables.SLIDES, ["slide"])["slide"].to_pylist())
+    reason = f"{tiles.path} was finished without this slide, which failed then; rerun with --set run.retry_failed=true"
+    failures: list[dict[str, object]] = [
+        {"slide": one["slide"], "stage": STEP, "reason": reason} for one in slides if one["slide"] not in there
+    ]
+    return [one for one in slides if one["slide"] in there], failures
 
 
 def _vectors_of(slide: ImportedSlide) -> tuple[int, str, str]:

@@ -9,7 +9,6 @@ import pyarrow as pa
 from scipy.spatial import cKDTree
 
 from raystp import tables
-from raystp.digests import ABSENT_CONTENT, content_id
 from raystp.errors import FormatError, SectionError, failure_as_reason, some
 from raystp.expression.schema import read_section
 from raystp.interop.features.arrays import check_inside
@@ -20,7 +19,7 @@ from raystp.slides.open import Slide, open_slide
 from raystp.slides.tissue.geojson import to_geojson
 from raystp.steps.imports.config import ImportConfig
 from raystp.steps.imports.pictures import as_polygons, picture
-from raystp.steps.imports.sources import Source
+from raystp.steps.imports.sources import Source, content_of, image_of
 from raystp.storage import StoragePath
 from raystp.units import is_plausible, tile_centres
 
@@ -71,15 +70,30 @@ def commit_record(task: ImportTask) -> StoragePath:
 
 @failure_as_reason
 def import_slide(task: ImportTask) -> ImportedSlide:
-    """Import a slide and commit it, or return what was committed before; a failure is returned as its reason."""
+    """Import a slide and commit it, or return what was committed before; a failure is returned as its reason.
+
+    The record lies beside the vectors: it does not count where the folder of tiles was removed since.
+    """
     record = commit_record(task)
-    if record.exists():
+    if record.exists() and _tiles_file(task).exists():
         committed: ImportedSlide = json.loads(record.read_bytes())
         if committed["source"] == task.source.content:
             return committed
     imported = _import(task)
+    _check_unchanged(task.source)
     record.write_bytes(json.dumps(imported).encode())
     return imported
+
+
+def _tiles_file(task: ImportTask) -> StoragePath:
+    return task.tiles / "tiles" / f"{task.source.slide}.parquet"
+
+
+def _check_unchanged(source: Source) -> None:
+    """Raise FormatError where a file is no longer the one that the fingerprint covers."""
+    if content_of(source.files) != source.content or image_of(source.row) != source.image:
+        msg = f"the files of slide {source.slide!r} changed while they were imported: run the import again"
+        raise FormatError(msg)
 
 
 def _import(task: ImportTask) -> ImportedSlide:
@@ -120,7 +134,7 @@ def _import_open(task: ImportTask, slide: Slide | None) -> ImportedSlide:
         "slide": source.slide,
         "path": "" if row is None else row.path.uri,
         "patient": "" if row is None else row.patient,
-        "content": ABSENT_CONTENT if slide is None or row is None else content_id(row.path),
+        "content": source.image,
         "mpp": mpp,
         "mpp_from": slide.mpp_from if slide is not None else "table" if given is not None else "slide",
         "width": size[0],
@@ -221,7 +235,7 @@ def _write(task: ImportTask, tiles: TileVectors, spots: list[str | None] | None)
     slide, count = task.source.slide, len(tiles.boxes)
     columns = [[slide] * count, np.arange(count), *tiles.boxes.T, spots if spots is not None else [None] * count]
     table = tables.of_columns(columns, tables.TILES)
-    (task.tiles / "tiles" / f"{slide}.parquet").write_table(table)
+    _tiles_file(task).write_table(table)
     about = {"attributes": dict(tiles.attributes), "image": tiles.image, "encoder": tiles.encoder}
     (task.tiles / "source" / f"{slide}.json").write_bytes(json.dumps(about, sort_keys=True).encode())
     precision, units = str(tiles.vectors.dtype), []

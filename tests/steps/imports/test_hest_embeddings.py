@@ -10,7 +10,7 @@ from raystp.expression.schema import SectionInfo, SpotPositions, make_section, w
 from raystp.interop.choice import SlideFiles
 from raystp.slides.table import SlideRow
 from raystp.steps.imports.config import ImportConfig
-from raystp.steps.imports.sources import Source
+from raystp.steps.imports.sources import Source, content_of
 from raystp.steps.imports.work import ImportedSlide, ImportTask, import_slide
 from raystp.storage import StoragePath
 
@@ -31,7 +31,7 @@ def _imported(folder: Path, spots: list[str]) -> ImportedSlide | str:
     write_section(section, make_section(np.ones((count, 2)), ["A", "B"], places, info))
     row = SlideRow("S1", StoragePath.of(folder / "absent.tif"), "P1", 0.5, "toy", None, None, "S1", None)
     files = SlideFiles("S1", {"vectors": StoragePath.of(folder / "S1.h5")})
-    source = Source("S1", files, row, "content", section=section, section_mpp=0.5)
+    source = Source("S1", files, row, content_of(files), section=section, section_mpp=0.5)
     values = {"format": "hest-embeddings", "path": str(folder), "slides": "slides.csv", "spots": "spots/x"}
     out = [StoragePath.of(folder / name) for name in ("tile", "embed")]
     return import_slide(ImportTask(source, ImportConfig.of({**values, "run": {}}), out[0], out[1]))

@@ -61,9 +61,7 @@ def test_tiles_that_were_removed_are_written_again_with_their_vectors(tmp_path: 
     assert written.equals(read_embeddings(first, "S1").select(tables.TILES.names))
 
 
-def test_a_file_that_changes_while_it_is_imported_is_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changes_while_it_is_imported_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     maker, original = Maker(tmp_path / "job"), work._import
     maker.write()
     (tmp_path / "slides.csv").write_text("slide,path,mpp\nS1,S1.svs,0.25\n")

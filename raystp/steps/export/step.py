@@ -1,7 +1,8 @@
 """export: an artifact -> files of another tool in a folder, and a record of it in the store.
 
-A slide is one task, and each of its files is replaced as a whole, so an export can be repeated. Equal artifacts give
-equal bytes, where the format allows it.
+A slide is one task, and each of its files is replaced as a whole, so an export can be repeated. It always writes: the
+files are not in the store, and may have been changed since. Equal artifacts give equal bytes, where the format allows
+it.
 """
 
 import logging
@@ -38,9 +39,7 @@ def run(config: ExportConfig) -> Artifact:
         raise ConfigError(msg)
     draft = create_or_open(config, STEP, inputs)
     if isinstance(draft, Artifact):
-        if out.names():
-            return draft
-        (draft.path / MANIFEST).remove()  # the folder was removed or emptied since
+        (draft.path / MANIFEST).remove()  # nothing says that its files are still there: another export may replace them
         draft = create_or_open(config, STEP, inputs)
         assert not isinstance(draft, Artifact)
     out.check_writable("output", "out")

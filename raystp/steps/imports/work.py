@@ -2,15 +2,13 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
-from scipy.spatial import cKDTree
 
 from raystp import tables
-from raystp.errors import FormatError, SectionError, failure_as_reason, some
-from raystp.expression.schema import read_section
+from raystp.errors import FormatError, SectionError, failure_as_reason
 from raystp.interop.features.arrays import check_inside
 from raystp.interop.features.tiles import TileVectors
 from raystp.interop.registry import feature_format
@@ -18,10 +16,11 @@ from raystp.slides.coordinates import Area
 from raystp.slides.open import Slide, open_slide
 from raystp.slides.tissue.geojson import to_geojson
 from raystp.steps.imports.config import ImportConfig
+from raystp.steps.imports.joins import around_spots, of_spots, scale_notes
 from raystp.steps.imports.pictures import as_polygons, picture
 from raystp.steps.imports.sources import Source, content_of, image_of
 from raystp.storage import StoragePath
-from raystp.units import is_plausible, tile_centres
+from raystp.units import is_plausible
 
 UNIT_TILES = 16_384
 """Rows of a file of vectors."""
@@ -116,6 +115,7 @@ def _import_open(task: ImportTask, slide: Slide | None) -> ImportedSlide:
         msg = f"slide {source.slide!r} has no um/px ({mpp}): give it in the column mpp of the slide table"
         raise FormatError(msg)
     size, notes = _size(tiles, slide)
+    notes = [*notes, *scale_notes(slide, mpp, source.section_mpp, source.slide)]
     check_inside(tiles.boxes, size, str(source.files.files.get("vectors", source.slide)))
     names = list(tiles.spots) if tiles.spots is not None else None
     if source.section_failure is not None:
@@ -123,7 +123,7 @@ def _import_open(task: ImportTask, slide: Slide | None) -> ImportedSlide:
         raise SectionError(msg)
     if source.section is not None:
         named = tiles.spots is not None and None not in tiles.spots
-        join = _of_spots(tiles, source.section) if named else _around_spots(tiles, source.section, config.spot_px)
+        join = of_spots(tiles, source.section) if named else around_spots(tiles, source.section, config.spot_px)
         tiles, names, said = join
         notes = [*notes, *said]
     units = _write(task, tiles, names)
@@ -172,62 +172,6 @@ def _size(tiles: TileVectors, slide: Slide | None) -> tuple[tuple[int, int], lis
     spanned = np.ceil(ends.max(axis=0)) if len(ends) else np.ones(2)
     note = "the slide's size is not known: that of the part with tiles is noted"
     return (max(1, int(spanned[0])), max(1, int(spanned[1]))), [note]
-
-
-def _around_spots(
-    tiles: TileVectors, section: StoragePath, within: float
-) -> tuple[TileVectors, list[str | None], list[str]]:
-    """Return the tiles around measured spots, in the order of the file, with their spots, and notes on what is left.
-
-    A tile is that of the nearest spot, at most `within` level-0 px away. Raises SectionError where no spot has a tile.
-    """
-    measured = read_section(section)
-    centres = np.asarray(measured.obsm["spatial"], np.float64)
-    spots, count = [str(name) for name in measured.obs_names], len(tiles.boxes)
-    distance, nearest = (
-        cKDTree(tile_centres(tiles.boxes)).query(centres) if count else (np.full(len(spots), np.inf),) * 2
-    )
-    of_tile: dict[int, int] = {}
-    for spot in np.argsort(distance, kind="stable")[: int((distance <= within).sum())].tolist():
-        of_tile.setdefault(int(nearest[spot]), spot)
-    if not of_tile:
-        closest = f"the nearest is {distance.min():.1f} px away" if count else "there is no tile"
-        msg = (
-            f"none of the {len(spots)} spots of {section} has a tile centred within {within:g} px ({closest}): these "
-            "tiles were not made around the spots, or are in px of another image; a larger spot_px accepts others"
-        )
-        raise SectionError(msg)
-    rows = sorted(of_tile)
-    said = [f"{len(rows)} of {len(spots)} spots have a tile; {count - len(rows)} tiles without a spot are left out"]
-    return (
-        _taken(tiles, rows),
-        [spots[of_tile[row]] for row in rows],
-        said if len(rows) < max(len(spots), count) else [],
-    )
-
-
-def _of_spots(tiles: TileVectors, section: StoragePath) -> tuple[TileVectors, list[str | None], list[str]]:
-    """Return the tiles whose names are those of measured spots, and notes on what is left.
-
-    Raises SectionError where no name is that of a spot.
-    """
-    spots = {str(name) for name in read_section(section).obs_names}
-    names = [str(name) for name in tiles.spots or ()]
-    rows = [row for row, name in enumerate(names) if name in spots]
-    if not rows:
-        msg = (
-            f"none of the {len(names)} tiles is named as a spot of {section}: the tiles have {some(names, 2)}, the "
-            f"section {some(sorted(spots), 2)}; give the spots of this data set"
-        )
-        raise SectionError(msg)
-    left = len(names) - len(rows)
-    said = [f"{len(rows)} of {len(spots)} spots have a tile, by name; {left} tiles without a spot are left out"]
-    return _taken(tiles, rows), [names[row] for row in rows], said if len(rows) < max(len(spots), len(names)) else []
-
-
-def _taken(tiles: TileVectors, rows: list[int]) -> TileVectors:
-    values: dict[str, Any] = {"boxes": tiles.boxes[rows], "vectors": tiles.vectors[rows]}
-    return TileVectors(**{**tiles.__dict__, **values, "spots": None})
 
 
 def _write(task: ImportTask, tiles: TileVectors, spots: list[str | None] | None) -> list[str]:

@@ -38,8 +38,7 @@ def open_expression(predictions: Artifact, slide: str, *, vectors: bool = False)
     row = next(one for one in rows if one["slide"] == slide)
     places = (predictions.path / "predictions" / f"{slide}.parquet").read_table(tables.TILES.names)
     number = np.asarray(places["tile"], np.int64)
-    bounds = tiles.manifest.notes.get("bounds", {}).get(slide)
-    origin = (0.0, 0.0) if bounds is None else (float(bounds[0]), float(bounds[1]))
+    origin = origin_of(tiles, slide)
     stored = (predictions.path / "anndata" / f"{slide}.h5ad").local()
     with stored as path, h5py.File(path, "r") as file:
         obs = ad.io.read_elem(file["obs"])
@@ -61,7 +60,7 @@ def open_expression(predictions: Artifact, slide: str, *, vectors: bool = False)
             layers=layers,
             per_tile={name: obs[name].to_numpy() for name in PER_TILE if name in obs},
             measured=None if measured is None else _spots(obs.index, file, library, measured),
-            tissue=_tissue(tiles, slide, origin),
+            tissue=tissue_of(tiles, slide),
             thumbnail=library.get("images", {}).get("hires"),
             embeddings=Matrix(_vectors(embed, slide, number)) if vectors else None,
             provenance=_provenance(predictions, row),
@@ -95,12 +94,18 @@ def _spots(names: Any, file: h5py.File, library: Mapping[str, Any], measured: Ma
     return MeasuredSpots(tuple(names.astype(str)), centres, diameter, measured)
 
 
-def _tissue(tiles: Artifact, slide: str, origin: tuple[float, float]) -> Any:
+def origin_of(tiles: Artifact, slide: str) -> tuple[float, float]:
+    """Return the corner of the slide's bounds, 0 without any."""
+    bounds = tiles.manifest.notes.get("bounds", {}).get(slide)
+    return (0.0, 0.0) if bounds is None else (float(bounds[0]), float(bounds[1]))
+
+
+def tissue_of(tiles: Artifact, slide: str) -> Any:
     """Return the tissue in the frame of the whole slide; the mask's file starts at the slide's bounds."""
     mask: StoragePath = tiles.path / "masks" / f"{slide}.geojson"
     if not mask.exists():
         return None
-    regions = outlines(mask.read_bytes(), str(mask))
+    regions, origin = outlines(mask.read_bytes(), str(mask)), origin_of(tiles, slide)
     return shapely.transform(regions, lambda xy: xy + origin) if any(origin) else regions
 
 

@@ -11,9 +11,9 @@ from raystp.errors import failure_as_reason
 from raystp.expression.embeddings.read import read_embeddings
 from raystp.interop.features.encoders import name_in
 from raystp.interop.features.tiles import TileVectors
-from raystp.interop.geojson import outlines
 from raystp.interop.registry import feature_format
 from raystp.steps.export.config import ExportConfig
+from raystp.steps.export.expression import tissue_of
 from raystp.storage import StoragePath
 
 
@@ -61,7 +61,7 @@ def _tiles(task: FeatureTask) -> TileVectors:
     table = read_embeddings(embed, slide)
     vectors = tables.matrix(table["vector"]).astype(notes["precision"])  # float16 stays so
     name, config = str(notes["encoder"]["name"]), task.config
-    mask, spots = made_on.path / "masks" / f"{slide}.geojson", table["spot"].to_pylist()
+    spots = table["spot"].to_pylist()
     return TileVectors(
         slide=slide,
         boxes=np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1),
@@ -72,15 +72,10 @@ def _tiles(task: FeatureTask) -> TileVectors:
         size=(int(row["width"]), int(row["height"])),
         encoder=config.encoder_name or name_in(config.format, name, vectors.shape[1]),
         spots=None if None in spots else tuple(spots),
-        tissue=outlines(mask.read_bytes(), str(mask)) if mask.exists() and not _has_bounds(made_on, slide) else None,
+        tissue=tissue_of(made_on, slide),
         image=row["path"] or None,
         attributes=_source(embed, row),
     )
-
-
-def _has_bounds(tiles: Artifact, slide: str) -> bool:
-    """Return whether the slide's mask is in the frame of its bounds, which other tools do not know."""
-    return slide in tiles.manifest.notes.get("bounds", {})
 
 
 def _source(embed: Artifact, row: dict[str, Any]) -> dict[str, Any]:

@@ -247,6 +247,8 @@ def _finish_tiles(
         "patients": {one["slide"]: one["patient"] for one in slides},
         "assumed": {one["slide"]: one["notes"] for one in slides if one["notes"]},
     }
+    bounds = {one["slide"]: one["bounds"] for one in slides if one["bounds"]}
+    notes |= {"bounds": bounds} if bounds else {}
     return writer.finish({"slides": len(slides), "tiles": sum(one["tiles"] for one in slides)}, failures, notes)
 
 

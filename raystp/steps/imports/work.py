@@ -14,6 +14,7 @@ from raystp.interop.features.tiles import TileVectors
 from raystp.interop.registry import feature_format
 from raystp.slides.coordinates import Area
 from raystp.slides.open import Slide, open_slide
+from raystp.slides.tissue.area import scanned_area
 from raystp.slides.tissue.geojson import to_geojson
 from raystp.steps.imports.config import ImportConfig
 from raystp.steps.imports.joins import around_spots, of_spots, scale_notes
@@ -48,6 +49,8 @@ class ImportedSlide(TypedDict):
     width: int
     height: int
     native: bool
+    bounds: list[int] | None
+    """The scanned part (x, y, width, height) in level-0 px, where QuPath's coordinates start; None for all of it."""
     tissue: float
     tiles: int
     side_um: float
@@ -128,7 +131,8 @@ def _import_open(task: ImportTask, slide: Slide | None) -> ImportedSlide:
         notes = [*notes, *said]
     units = _write(task, tiles, names)
     (task.tiles / "thumbnails" / f"{source.slide}.png").write_bytes(picture(slide, tiles.boxes, size))
-    share = _write_tissue(task, tiles, size)
+    area = Area(0, 0, *size) if slide is None else scanned_area(slide)
+    share = _write_tissue(task, tiles, size, area)
     side = float(np.median(tiles.boxes[:, 2])) if len(tiles.boxes) else 0.0
     return {
         "slide": source.slide,
@@ -140,6 +144,7 @@ def _import_open(task: ImportTask, slide: Slide | None) -> ImportedSlide:
         "width": size[0],
         "height": size[1],
         "native": bool(tiles.tile_px) and side == tiles.tile_px,
+        "bounds": None if slide is None or slide.bounds is None else list(slide.bounds),
         "tissue": share,
         "tiles": len(tiles.boxes),
         "side_um": side * mpp,
@@ -194,11 +199,11 @@ def _write(task: ImportTask, tiles: TileVectors, spots: list[str | None] | None)
     return units
 
 
-def _write_tissue(task: ImportTask, tiles: TileVectors, size: tuple[int, int]) -> float:
-    """Write the tool's tissue as a mask; return its share of the slide, 0 without any."""
+def _write_tissue(task: ImportTask, tiles: TileVectors, size: tuple[int, int], area: Area) -> float:
+    """Write the tool's tissue as a mask in the frame of the scanned area, as `tile` does; return its share of it."""
     if tiles.tissue is None:
         return 0.0
     regions, slide = as_polygons(tiles.tissue), task.source.slide
-    content = to_geojson(regions, slide=slide, width=size[0], height=size[1], area=Area(0, 0, *size))
+    content = to_geojson(regions, slide=slide, width=size[0], height=size[1], area=area)
     (task.tiles / "masks" / f"{slide}.geojson").write_bytes(content)
-    return min(1.0, float(regions.area) / (size[0] * size[1]))
+    return min(1.0, float(regions.area) / (area.width * area.height))

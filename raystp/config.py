@@ -90,6 +90,11 @@ class StepConfig(Config, Generic[R]):
 
     run: R
 
+    def changed_fields(self) -> list[str]:
+        """Return the fields whose value is not their default."""
+        fields = type(self).model_fields.items()
+        return [name for name, field in fields if getattr(self, name) != field.get_default(call_default_factory=True)]
+
     @classmethod
     def bare_arguments(cls) -> tuple[str, ...]:
         """Return the fields that bare arguments of the command line set, in their order."""

@@ -4,7 +4,6 @@ from typing import Literal, Protocol, runtime_checkable
 
 import h5py
 import numpy as np
-import scipy.sparse
 from jaxtyping import Float32
 
 MatrixForm = Literal["float32", "float16", "csr"]
@@ -60,7 +59,9 @@ class SparseRows:
 
     def add(self, values: Float32[np.ndarray, "tile gene"], first: int) -> None:  # noqa: ARG002 -- rows come in order
         """Append some rows."""
-        rows = scipy.sparse.csr_matrix(values)
+        from scipy.sparse import csr_matrix  # noqa: PLC0415 -- `--help` of `impute` reads this module
+
+        rows = csr_matrix(values)
         start = int(self._ends[-1][-1])
         for key, added in (("data", rows.data), ("indices", rows.indices)):
             stored = self._group[key]

@@ -1,9 +1,11 @@
 """What a user says of another tool's folder, and which of its files belong to a slide."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from raystp.storage import StoragePath
+if TYPE_CHECKING:
+    import raystp.storage
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class SlideFiles:
     """The files of one slide."""
 
     slide: str
-    files: Mapping[str, StoragePath]
+    files: Mapping[str, "raystp.storage.StoragePath"]
     """Role (`vectors`, `coordinates`, `tissue`, ...) -> file."""
 
 
@@ -39,3 +41,15 @@ class FoundFiles:
     """The tool's own name of the encoder, where a folder or file names it."""
     notes: tuple[str, ...] = ()
     """What was left out, a sentence each."""
+
+
+@dataclass(frozen=True)
+class TableChoice:
+    """Which samples of a folder are taken."""
+
+    ids: tuple[str, ...] = ()
+    """Names of samples; none stands for all."""
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Column of the data set's own table -> the values that are taken, without regard to case."""
+    task: str | None = None
+    """A task of hest-bench."""

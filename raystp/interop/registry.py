@@ -6,13 +6,15 @@ Modules are named, not imported: a format's libraries are loaded when it is used
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raystp.errors import FormatError, some
-from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
-from raystp.interop.features.tiles import TileVectors
-from raystp.interop.sections.tables import TableChoice, TableFiles
-from raystp.storage import StoragePath
+from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles, TableChoice
+
+if TYPE_CHECKING:
+    import raystp.interop.features.tiles
+    import raystp.interop.sections.tables
+    import raystp.storage
 
 
 @dataclass(frozen=True)
@@ -30,26 +32,38 @@ class FeatureFormat:
     carries_mpp: bool = False
     """Whether its files have um/px; else the slide table gives it."""
 
-    def find(self, folder: StoragePath, choice: FolderChoice) -> FoundFiles:
+    def find(self, folder: "raystp.storage.StoragePath", choice: FolderChoice) -> FoundFiles:
         """Return the files of each slide in a tool's folder; raises FormatError where there are none."""
-        found: Callable[[StoragePath, FolderChoice], FoundFiles] = self._function("find")
+        found: Callable[[raystp.storage.StoragePath, FolderChoice], FoundFiles] = self._function("find")
         return found(folder, choice)
 
-    def read(self, files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVectors:
+    def read(
+        self, files: SlideFiles, choice: FolderChoice, mpp: float | None
+    ) -> "raystp.interop.features.tiles.TileVectors":
         """Read one slide; `mpp` is its um/px by the slide table. Raises FormatError."""
-        read: Callable[[SlideFiles, FolderChoice, float | None], TileVectors] = self._function("read")
+        read: Callable[[SlideFiles, FolderChoice, float | None], raystp.interop.features.tiles.TileVectors] = (
+            self._function("read")
+        )
         return read(files, choice, mpp)
 
-    def write(self, tiles: TileVectors, folder: StoragePath) -> Sequence[str]:
+    def write(
+        self, tiles: "raystp.interop.features.tiles.TileVectors", folder: "raystp.storage.StoragePath"
+    ) -> Sequence[str]:
         """Write one slide into a folder; return what was rounded or left out. Raises FormatError."""
-        write: Callable[[TileVectors, StoragePath], Sequence[str]] = self._function("write")
+        write: Callable[[raystp.interop.features.tiles.TileVectors, raystp.storage.StoragePath], Sequence[str]] = (
+            self._function("write")
+        )
         return write(tiles, folder)
 
-    def write_tables(self, patients: Mapping[str, str], encoder: str, folder: StoragePath) -> Sequence[str]:
+    def write_tables(
+        self, patients: Mapping[str, str], encoder: str, folder: "raystp.storage.StoragePath"
+    ) -> Sequence[str]:
         """Write the tables of an export with the patient of each slide; return what is left to do."""
         if not self.has_tables:
             return ()
-        write: Callable[[Mapping[str, str], str, StoragePath], Sequence[str]] = self._function("write_tables")
+        write: Callable[[Mapping[str, str], str, raystp.storage.StoragePath], Sequence[str]] = self._function(
+            "write_tables"
+        )
         return write(patients, encoder, folder)
 
     def _function(self, name: str) -> Any:
@@ -65,9 +79,13 @@ class TableFormat:
     """Its name and the versions whose files were looked at."""
     module: str
 
-    def table_files(self, root: StoragePath, choice: TableChoice) -> TableFiles:
+    def table_files(
+        self, root: "raystp.storage.StoragePath", choice: TableChoice
+    ) -> "raystp.interop.sections.tables.TableFiles":
         """Return the slide table of the data set's folder, and the files that go with it. Raises FormatError."""
-        read: Callable[[StoragePath, TableChoice], TableFiles] = importlib.import_module(self.module).table_files
+        read: Callable[[raystp.storage.StoragePath, TableChoice], raystp.interop.sections.tables.TableFiles] = (
+            importlib.import_module(self.module).table_files
+        )
         return read(root, choice)
 
 

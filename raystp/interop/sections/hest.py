@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raystp.errors import FormatError, some
+from raystp.interop.choice import TableChoice
 from raystp.interop.sections.tables import (
     EMPTY,
     Row,
-    TableChoice,
     TableFiles,
     choose,
     covariates,

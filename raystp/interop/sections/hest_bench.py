@@ -17,8 +17,9 @@ import yaml
 
 from raystp.errors import FormatError, some
 from raystp.hdf5 import checked_hdf5
+from raystp.interop.choice import TableChoice
 from raystp.interop.sections.hest import find_table, patients_of
-from raystp.interop.sections.tables import TableChoice, TableFiles, choose, read_json, read_records, slide_table
+from raystp.interop.sections.tables import TableFiles, choose, read_json, read_records, slide_table
 from raystp.storage import StoragePath
 
 PANELS = ("var_50genes.json", "mean_50genes.json")

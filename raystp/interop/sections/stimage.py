@@ -12,9 +12,9 @@ Patients are not named: the study of a slide counts as its patient.
 from collections.abc import Sequence
 
 from raystp.errors import FormatError, some
+from raystp.interop.choice import TableChoice
 from raystp.interop.sections.tables import (
     Row,
-    TableChoice,
     TableFiles,
     choose,
     covariates,

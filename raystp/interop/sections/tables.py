@@ -7,9 +7,10 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from raystp.errors import FormatError, some
+from raystp.interop.choice import TableChoice
 from raystp.storage import StoragePath, is_safe_name
 from raystp.storage.text_files import decode_text, split_header, trimmed
 
@@ -23,18 +24,6 @@ MAX_TABLE_BYTES = 1 << 28
 """Bytes of a data set's own table at most; HEST's has about 1 MB."""
 
 Row = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class TableChoice:
-    """Which samples of a folder are taken."""
-
-    ids: tuple[str, ...] = ()
-    """Names of samples; none stands for all."""
-    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Column of the data set's own table -> the values that are taken, without regard to case."""
-    task: str | None = None
-    """A task of hest-bench."""
 
 
 @dataclass(frozen=True)

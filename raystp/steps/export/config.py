@@ -89,7 +89,7 @@ class ExportConfig(StepConfig[ExportRun]):
     @model_validator(mode="after")
     def _check_used(self) -> "ExportConfig":
         """Raise for a field that the format does not use, and for two that choose genes."""
-        for name in sorted(self.model_fields_set & set(USED_BY)):
+        for name in sorted(set(self.changed_fields()) & set(USED_BY)):
             if self.format not in USED_BY[name]:
                 msg = f"`{name}` is for the formats {', '.join(USED_BY[name])}, not for {self.format}: remove it"
                 raise ValueError(msg)

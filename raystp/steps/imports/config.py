@@ -5,9 +5,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from raystp.config import Choices, Location, StepConfig
-from raystp.interop.choice import FolderChoice
+from raystp.interop.choice import FolderChoice, TableChoice
 from raystp.interop.registry import FEATURES, TABLES
-from raystp.interop.sections.tables import TableChoice
 from raystp.steps.run_config import SlideRun
 
 FORMATS = (*FEATURES, *TABLES)
@@ -136,7 +135,7 @@ class ImportConfig(StepConfig[ImportRun]):
         """Raise ValueError for fields that the format does not read, and for a data set without `out`."""
         is_table = self.format in TABLES
         unread = OF_FEATURES if is_table else OF_TABLES
-        if given := sorted(unread & self.model_fields_set):
+        if given := sorted(unread & set(self.changed_fields())):
             kinds = FEATURES if is_table else TABLES
             msg = f"{', '.join(given)}: not read by format {self.format}, only by {', '.join(kinds)}; remove it"
             raise ValueError(msg)

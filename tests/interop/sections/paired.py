@@ -18,8 +18,8 @@ import tifffile
 from PIL import Image
 from scipy.sparse import csr_matrix
 
+from raystp.interop.choice import TableChoice
 from raystp.interop.registry import TABLES
-from raystp.interop.sections.tables import TableChoice
 from raystp.storage import StoragePath
 from tests.interop.sections.foreign import patches_file
 

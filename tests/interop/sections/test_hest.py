@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from raystp.errors import FormatError
+from raystp.interop.choice import TableChoice
 from raystp.interop.sections import hest
-from raystp.interop.sections.tables import TableChoice, TableFiles
+from raystp.interop.sections.tables import TableFiles
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.storage import StoragePath
 from tests.interop.sections.foreign import HEST_ROWS, hest_folder

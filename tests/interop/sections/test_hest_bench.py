@@ -8,8 +8,9 @@ import yaml
 from raystp.errors import FormatError
 from raystp.expression.folds import split_by_patient
 from raystp.expression.genes.panel import read_panel
+from raystp.interop.choice import TableChoice
 from raystp.interop.sections import hest_bench
-from raystp.interop.sections.tables import TableChoice, TableFiles
+from raystp.interop.sections.tables import TableFiles
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.steps.train.config import TrainConfig
 from raystp.storage import StoragePath

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from raystp.interop.choice import TableChoice
 from raystp.interop.sections.hest_bench import table_files
 from raystp.interop.sections.patches import PatchBatch, PatchGeometry, write
-from raystp.interop.sections.tables import TableChoice
 from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.steps.tile.config import TileConfig

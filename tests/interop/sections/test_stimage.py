@@ -5,8 +5,9 @@ import pytest
 from raystp.errors import FormatError
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.readers.stimage.reader import parse_stimage
+from raystp.interop.choice import TableChoice
 from raystp.interop.sections import stimage
-from raystp.interop.sections.tables import TableChoice, TableFiles
+from raystp.interop.sections.tables import TableFiles
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.storage import StoragePath
 from tests.interop.sections.foreign import stimage_folder

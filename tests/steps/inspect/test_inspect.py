@@ -184,7 +184,7 @@ def _write(folder: Path, name: str, content: Any) -> str:
         ("old.pt", pickle.dumps({"w": 1}), "pickle", "raystp opens no pickle"),
         ("a.npy", npy(np.ones((2, 3))), "NumPy array", "as embeddings of genes alone (text.table of train)"),
         ("a.npy", npy(np.array([{}])), "NumPy array", "raystp opens no pickle"),
-        ("a.gz2", gzip.compress(b"x"), "gzip file", "unpack"),
+        ("a.gz2", gzip.compress(b"x", mtime=0), "gzip file", "unpack"),
         ("a.npz", npz(np.ones(2)), "NumPy archive", "as embeddings of genes alone (text.table of train)"),
         ("sets.gmt", b"HALLMARK\tx\tTP53\n", "gene sets (GMT)", ""),
         ("notes.md", b"# Notes\nnothing\n", "text file", "its name is not that of a slide table"),

@@ -4,6 +4,7 @@ The file itself has no um/px: HEST estimates it from the distances of spots (`pi
 `pixel_size_um_embedded` is often wrong, and is not read. Sections of Xenium and Visium HD are pooled to squares named
 `003x004`. Those of Xenium keep control probes, which are left out and counted. Those of Visium HD have rows numbered
 after the empty ones were dropped: `array_row` and `array_col` of pooled sections are no lattice, and are not used.
+Some sections of Visium are of CytAssist, which may mirror the array, and no field of the file says which.
 """
 
 import json
@@ -23,7 +24,7 @@ MPP = "pixel_size_um_estimated"
 MAX_SIDECAR = 1 << 20
 """Bytes of a sample's JSON at most; they have about 1 KB."""
 
-_CONTROL = re.compile(r"^(blank_|neg_?control|antisense|unassigned|deprecated)|control", re.IGNORECASE)
+_CONTROL = re.compile(r"^(blank_|neg_?control|antisense|unassigned|deprecated|intergenic_)|control", re.IGNORECASE)
 """Names of Xenium's features that are no genes; no symbol of a human or mouse gene has `control` in it."""
 _POOLED = re.compile(r"^\d{3,}x\d{3,}$")
 """A square of a pooled section; spots of legacy ST are named without leading zeros, as `10x13`."""
@@ -36,10 +37,8 @@ def parse_hest(source: SectionSource, notes: Notes) -> RawSection:
         notes["pooled"] = "to squares by HEST"
         raw = replace(raw, places=replace(raw.places, array=None))
     stored = _stored_mpp(source)
-    if stored is None:
-        return raw
-    facts_of = {name: _with_mpp(facts, stored) for name, facts in raw.facts_of.items()}
-    return replace(raw, facts_of=facts_of, facts=_with_mpp(raw.facts, stored))
+    facts_of = {name: _with_sidecar(facts, stored) for name, facts in raw.facts_of.items()}
+    return replace(raw, facts_of=facts_of, facts=_with_sidecar(raw.facts, stored))
 
 
 def sidecars(source: SectionSource) -> list[StoragePath]:
@@ -71,8 +70,9 @@ def _stored_mpp(source: SectionSource) -> tuple[str, float] | None:
     return None if mpp is None else (f"metadata/{path.name}", mpp)
 
 
-def _with_mpp(facts: LibraryFacts, stored: tuple[str, float]) -> LibraryFacts:
-    return facts if facts.stored_mpp is not None else replace(facts, stored_mpp=stored)
+def _with_sidecar(facts: LibraryFacts, stored: tuple[str, float] | None) -> LibraryFacts:
+    """Return the facts with the um/px of the sidecar, where the file has none; the array may be mirrored."""
+    return replace(facts, stored_mpp=facts.stored_mpp or stored, mirroring=True)
 
 
 def _without_controls(raw: RawSection, source: SectionSource, notes: Notes) -> RawSection:

@@ -82,10 +82,11 @@ def test_a_damaged_file_beside_it_is_named(tmp_path: Path, text: str) -> None:
 def test_control_probes_are_left_out_and_counted(tmp_path: Path) -> None:
     controls = ["BLANK_0006", "NegControlProbe_00042", "NegControlCodeword_0500", "antisense_PROKR2"]
     controls += ["UnassignedCodeword_0001", "DeprecatedCodeword_0321", "GenomicControl_1"]
+    controls += ["Intergenic_Region_1"]
     section, notes = read(_pooled(tmp_path, [*GENES[:5], *controls, *GENES[5:]]))
     assert section.var_names.tolist() == GENES
-    assert notes["dropped_controls"] == 7
-    with pytest.raises(SectionError, match="has no genes: all of its 7 features are control probes"):
+    assert notes["dropped_controls"] == 8
+    with pytest.raises(SectionError, match="has no genes: all of its 8 features are control probes"):
         read(_pooled(tmp_path, controls))
 
 
@@ -112,3 +113,23 @@ def test_the_file_beside_it_is_one_of_the_files_that_are_read(tmp_path: Path) ->
     assert json.loads(file.read_bytes()) == ABOUT
     file.remove()
     assert FILES_BESIDE["hest"](source) == []
+
+
+def test_a_mirrored_array_of_cytassist_is_read_with_a_warning_and_swapped_columns_are_refused(tmp_path: Path) -> None:
+    array, xy = lattice(10, 10, 100 / MPP, hexagonal=True)
+    mirrored = np.column_stack([xy[:, 0].max() + 500.0 - xy[:, 0], xy[:, 1]])
+    path = tmp_path / "st" / "TENX1.h5ad"
+    hest_section(path, (array, mirrored), GENES, about=ABOUT, diameter_px=55 / MPP)
+    source = SectionSource("TENX1", "TENX1", "A study/P1", "hest", StoragePath.of(path))
+    section, notes = read(source)
+    (warning,) = warnings_of(notes)
+    assert warning.startswith("the array is mirrored in the positions")
+    assert section.obsm["spatial"].tolist() == pytest.approx(mirrored)
+    assert section.uns["raystp"]["mpp"] == pytest.approx(MPP)
+    with pytest.raises(SectionError, match="the array is mirrored"):  # the layout of any other h5ad
+        read(replace(source, layout="scverse", mpp=MPP))
+    adata = ad.read_h5ad(path)
+    adata.obsm["spatial"] = adata.obsm["spatial"][:, ::-1].copy()
+    adata.write_h5ad(path)
+    with pytest.raises(SectionError, match=r"obsm\['spatial'\] is \(row, column\)"):
+        read(source)

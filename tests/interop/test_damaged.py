@@ -1,22 +1,24 @@
 """Any damaged byte of another tool's files is one sentence, or is no fault; never another exception.
 
-HDF5 files are not among them: the HDF5 library loops forever on some damaged heaps, which only the deadline of a worker
-ends.
+HDF5 files are not among the random ones: the HDF5 library loops forever on some damaged heaps, which only the deadline
+of a worker ends.
 """
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from raystp.errors import RaystpError
+from raystp.errors import FormatError, RaystpError
 from raystp.interop.choice import FolderChoice
 from raystp.interop.registry import FEATURES
 from raystp.storage import StoragePath
 from tests.interop.features.lazyslide_maker import LazySlide
-from tests.interop.features.makers import Slide2vec
+from tests.interop.features.makers import AtlasPatch, Clam, Slide2vec, Stamp
+from tests.interop.features.trident_maker import Maker
 
 MAKERS: Mapping[str, Callable[[Path], Path]] = {
     "slide2vec": lambda folder: Slide2vec(folder).write(),
@@ -56,3 +58,28 @@ def test_damaged_bytes_are_a_sentence_or_no_fault(tmp_path: Path, name: str) -> 
             for slide in form.find(StoragePath.of(tmp_path), FolderChoice()).slides:
                 form.read(slide, FolderChoice(), 0.25)
         file.write_bytes(content)
+
+
+COHORTS: Mapping[str, Callable[..., Any]] = {
+    "trident": Maker,
+    "clam": Clam,
+    "stamp": Stamp,
+    "slide2vec": Slide2vec,
+    "atlaspatch": AtlasPatch,
+    "lazyslide": LazySlide,
+}
+
+
+@pytest.mark.parametrize("name", list(COHORTS))
+def test_a_damaged_slide_does_not_end_the_others_even_as_the_first(tmp_path: Path, name: str) -> None:
+    for slide in ("S1", "S2"):
+        COHORTS[name](tmp_path, slide=slide).write()
+    for file in tmp_path.rglob("*"):
+        of_store = name == "lazyslide" and file.parent.name == "S1.zarr"
+        if file.is_file() and (of_store or (name != "lazyslide" and file.name.startswith("S1."))):
+            file.write_bytes(b"damaged")
+    form, choice = FEATURES[name], FolderChoice(encoder="uni_v2" if name == "atlaspatch" else None)
+    first, second = form.find(StoragePath.of(tmp_path), choice).slides
+    with pytest.raises(FormatError, match="S1"):
+        form.read(first, choice, 0.25)
+    assert len(form.read(second, choice, 0.25).boxes) == 6

@@ -20,8 +20,9 @@ COLUMNS = 5
 
 
 def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
-    """Return the slides of a folder of `<slide>.h5`, or of its folder `patches`; the first file tells the encoders.
+    """Return the slides of a folder of `<slide>.h5`, or of its folder `patches`.
 
+    The first file that can be read tells the encoders.
     Raises FormatError where there is no such file, and where it has several encoders and none is chosen.
     """
     names = [name for name in folder.names() if name.endswith(".h5")]
@@ -31,14 +32,17 @@ def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     if not names:
         msg = f"{folder} has no <slide>.h5: give AtlasPatch's folder of patches"
         raise FormatError(msg)
-    first = folder / names[0]
-    with checked_hdf5(first, FormatError) as local, h5py.File(local, "r") as file:
-        encoders = _encoders(file, str(first))
+    first, encoders = folders.first_readable([folder / name for name in names], _encoders_of)
     encoder = folders.one_of(encoders, choice.encoder, f"{first} has features of the encoders", "encoder_name")
     others = sorted(set(encoders) - {encoder})
     notes = [f"features of {some(others)} were left out: each encoder is an import of its own"] if others else []
     slides = [SlideFiles(name.removesuffix(".h5"), {"vectors": folder / name}) for name in names]
     return FoundFiles(folders.check_distinct(slides), encoder, tuple(notes))
+
+
+def _encoders_of(path: StoragePath) -> tuple[StoragePath, list[str]]:
+    with checked_hdf5(path, FormatError) as local, h5py.File(local, "r") as file:
+        return path, _encoders(file, str(path))
 
 
 def _encoders(file: h5py.File, where: str) -> list[str]:

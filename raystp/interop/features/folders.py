@@ -1,13 +1,17 @@
 """Which folder or name is meant, where another tool's folder has several; and what a format can hold of a slide."""
 
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from raystp.errors import FormatError, some
+from raystp.errors import FormatError, RaystpError, some
 from raystp.interop.choice import SlideFiles
 from raystp.interop.features.tiles import TileVectors
+
+File = TypeVar("File")
+Found = TypeVar("Found")
 
 MPP_TOLERANCE = 1e-3
 """Relative difference up to which two um/px of a scan are the same."""
@@ -23,6 +27,20 @@ def one_of(found: Collection[str], chosen: str | None, said: str, field: str) ->
     following = f": choose one with --set {field}=..." if found else ""
     msg = f"{said} {some(sorted(found), 20) or 'none'}{wanted}{following}"
     raise FormatError(msg)
+
+
+def first_readable(files: Sequence[File], read: Callable[[File], Found]) -> Found:
+    """Return what `read` finds in the first file that it can read: a damaged one is a failure of its own slide alone.
+
+    Raises the first file's error where none can be read.
+    """
+    faults: list[RaystpError] = []
+    for file in files:
+        try:
+            return read(file)
+        except RaystpError as fault:
+            faults.append(fault)
+    raise faults[0]
 
 
 def check_distinct(slides: Iterable[SlideFiles]) -> tuple[SlideFiles, ...]:

@@ -77,9 +77,22 @@ def read_tensor(path: StoragePath) -> np.ndarray:
         if found.numel() * found.element_size() > found.untyped_storage().nbytes():
             msg = f"{path} declares a tensor of {tuple(found.shape)} and stores fewer values: damaged or hostile"
             raise FormatError(msg)
+        found = found.detach()
         if found.dtype == torch.bfloat16:
             found = found.float()
-        return np.ascontiguousarray(found.numpy())
+        return _of_numbers(found, path)
+
+
+def _of_numbers(tensor: Any, path: StoragePath) -> np.ndarray:
+    """Return a tensor of torch as an array; raises FormatError for complex numbers, truth values and 8 bit floats."""
+    try:
+        found = np.ascontiguousarray(tensor.numpy())
+    except TypeError:  # a type that numpy has not
+        found = np.empty(0, object)
+    if found.dtype.kind not in NUMBERS:
+        msg = f"{path} holds a tensor of {tensor.dtype}, expected real numbers; save the features as float32"
+        raise FormatError(msg)
+    return found
 
 
 def _check_archive(local: Path, path: StoragePath) -> None:

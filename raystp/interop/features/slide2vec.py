@@ -49,7 +49,7 @@ def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     slides = [SlideFiles(_stem(name), _files(vectors, tiles, name, there)) for name in found]
     notes = [f"{name} are not read: they are no tiles" for name in _NOT_TILES if (folder / name).is_folder()]
     ordered = folders.check_distinct(slides)
-    return FoundFiles(ordered, choice.encoder or _encoder(ordered[0]), tuple(notes))
+    return FoundFiles(ordered, choice.encoder or folders.first_readable(ordered, _encoder), tuple(notes))
 
 
 def _encoder(files: SlideFiles) -> str | None:

@@ -33,6 +33,9 @@ BUCKETS = ((0.16, 80), (0.2, 60), (0.3, 40), (0.6, 20), (1.2, 10), (2.4, 5))
 
 EXAMPLE = "20x_256px_0px_overlap"
 
+PICKLED = ".pt"
+"""End of the name of features that TRIDENT has pickled."""
+
 PIXELS_AT_20X = 10.0
 """um/px times magnification."""
 
@@ -49,13 +52,9 @@ def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     encoder = _chosen(features, choice.encoder, f"{grid} has features of the encoders", "encoder_name")
     vectors = features[encoder]
     names = sorted(name for name in vectors.names() if name.endswith((".h5", ".pt")))
-    pickled = [name for name in names if name.endswith(".pt")]
-    if pickled:
-        msg = (
-            f"{vectors / pickled[0]} holds a pickled array, which raystp does not open: save features as h5 (TRIDENT: "
-            'saveas="h5", its default), or convert it where you trust it'
-        )
-        raise FormatError(msg)
+    if names and all(name.endswith(PICKLED) for name in names):
+        raise FormatError(_pickled(vectors / names[0]))
+    names = [name for name in names if name.endswith(".h5") or f"{name[:-3]}.h5" not in names]
     slides = [SlideFiles(name[:-3], _files(grid, vectors / name, name[:-3])) for name in names]
     if not slides:
         msg = f"{vectors} has no <slide>.h5; run TRIDENT's task `feat` first"
@@ -63,6 +62,13 @@ def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     ignored = [name for name in grid.names() if name.startswith("slide_features_")]
     notes = [f"vectors of whole slides are not read: {some(sorted(ignored))}"] if ignored else []
     return FoundFiles(tuple(slides), encoder, tuple(notes))
+
+
+def _pickled(path: StoragePath) -> str:
+    return (
+        f"{path} holds a pickled array, which raystp does not open: save features as h5 (TRIDENT: "
+        'saveas="h5", its default), or convert it where you trust it'
+    )
 
 
 def _grid(folder: StoragePath, choice: FolderChoice) -> StoragePath:
@@ -99,6 +105,8 @@ def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVect
     del choice
     path = files.files["vectors"]
     where = str(path)
+    if path.name.endswith(PICKLED):
+        raise FormatError(_pickled(path))
     with checked_hdf5(path, FormatError) as local, h5py.File(local, "r") as file:
         features, coords = arrays.dataset(file, "features", where), arrays.dataset(file, "coords", where)
         arrays.check_same_rows((features.shape or (0,))[0], (coords.shape or (0,))[0], where)

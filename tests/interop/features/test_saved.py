@@ -29,6 +29,8 @@ def test_a_tensor_keeps_its_precision(tmp_path: Path) -> None:
     for kind, expected in ((torch.float16, np.float16), (torch.float32, np.float32), (torch.bfloat16, np.float32)):
         torch.save(torch.ones(3, 2, dtype=kind), path)
         assert read_tensor(StoragePath.of(path)).dtype == expected
+    torch.save(torch.ones(3, 2, requires_grad=True), path)  # features that were saved without `detach`
+    assert read_tensor(StoragePath.of(path)).tolist() == [[1, 1]] * 3
     torch.save(torch.arange(6.0).reshape(2, 3).T, path)
     assert read_tensor(StoragePath.of(path)).tolist() == [[0, 3], [1, 4], [2, 5]]
 
@@ -52,6 +54,8 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         (torch.zeros(1, 1).expand(10**9, 8), "declares 1,000,000,000 tiles, and a slide has at most"),
         (torch.zeros(1, 1).expand(10**6, 8), "declares a tensor of (1000000, 8) and stores fewer values"),
         (torch.zeros(2, 100_000), "holds a tensor of shape (2, 100000), expected tile x dim"),
+        (torch.ones(2, 2, dtype=torch.complex64), "holds a tensor of torch.complex64, expected real numbers"),
+        (torch.ones(2, 2).to(torch.float8_e5m2), "holds a tensor of torch.float8_e5m2, expected real numbers"),
         (torch.eye(3).to_sparse(), "holds a Tensor, expected one dense tensor of tile x dim"),
     ],
 )

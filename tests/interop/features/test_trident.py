@@ -132,11 +132,16 @@ def test_a_folder_that_has_nothing_or_several_things_says_so(tmp_path: Path) -> 
     Maker(tmp_path, grid="10x_256px_0px_overlap").write()
     with pytest.raises(FormatError, match="choose one with --set grid="):
         _read(tmp_path, FolderChoice(encoder="virchow2"))
-    (tmp_path / "10x_256px_0px_overlap" / "features_uni_v1" / "S2.pt").touch()
-    with pytest.raises(
-        FormatError, match=r"S2\.pt holds a pickled array, which raystp does not open: save features as h5"
-    ):
-        _read(tmp_path, FolderChoice(grid="10x_256px_0px_overlap"))
+    features = tmp_path / "10x_256px_0px_overlap" / "features_uni_v1"
+    (features / "S2.pt").touch()
+    choice = FolderChoice(grid="10x_256px_0px_overlap")
+    _, second = find(StoragePath.of(tmp_path), choice).slides  # a slide that fails, beside one that does not
+    pickled = r"S2\.pt holds a pickled array, which raystp does not open: save features as h5"
+    with pytest.raises(FormatError, match=pickled):
+        read(second, choice, 0.25)
+    (features / "S1.h5").unlink()
+    with pytest.raises(FormatError, match=pickled):
+        find(StoragePath.of(tmp_path), choice)
 
 
 def test_what_is_written_is_read_back_and_equal_tiles_give_equal_bytes(tmp_path: Path) -> None:

@@ -37,18 +37,26 @@ def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
     Raises FormatError where no store has vectors, and where several keys or models are there and none is chosen.
     """
     stores = _stores(folder)
-    tables = {path: _tables(path) for path in stores}
+    tables, damaged = dict[StoragePath, set[tuple[str, str]]](), list[FormatError]()
+    for path in stores:
+        try:
+            tables[path] = _tables(path)
+        except FormatError as fault:
+            damaged.append(fault)
     keys = {key for found in tables.values() for key, _ in found}
+    if damaged and not keys:
+        raise damaged[0]
     if not keys:
         msg = f"{folder} has no table `<model>_<tile key>` of tiles that `{SPEC}` names: run LazySlide's features first"
         raise FormatError(msg)
     key = folders.one_of(keys, choice.grid, f"{folder} has the tile keys", "grid")
     models = {model for found in tables.values() for each, model in found if each == key}
     model = folders.one_of(models, choice.encoder, f"{folder} has vectors of the models", "encoder_name")
-    chosen = [path for path in stores if (key, model) in tables[path]]
+    # A damaged store is a slide whose task fails, and does not end the others.
+    chosen = [path for path in stores if path not in tables or (key, model) in tables[path]]
     left = [_slide(path) for path in stores if path not in chosen]
     notes = [f"{some(left)} have no table '{model}_{key}': left out"] if left else []
-    slides = [SlideFiles(_slide(path), _files(path, key, model)) for path in chosen]
+    slides = [SlideFiles(_slide(path), _files(path, key, model, readable=path in tables)) for path in chosen]
     return FoundFiles(folders.check_distinct(slides), model, tuple(notes))
 
 
@@ -85,8 +93,8 @@ def _section(attributes: Mapping[str, Any], name: str, where: str) -> dict[str, 
     return found or {}
 
 
-def _files(path: StoragePath, key: str, model: str) -> dict[str, StoragePath]:
-    spec = _section(_section(attributes_of(path), SPEC, str(path)), key, str(path))
+def _files(path: StoragePath, key: str, model: str, *, readable: bool) -> dict[str, StoragePath]:
+    spec = _section(_section(attributes_of(path), SPEC, str(path)), key, str(path)) if readable else {}
     name = str(spec.get("tissue_name") or TISSUE)
     tissue = path / "shapes" / (name if is_safe_name(name) else TISSUE)
     files = {"vectors": path / "tables" / f"{model}_{key}", "tiles": path / "shapes" / key}

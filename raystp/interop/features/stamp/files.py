@@ -55,11 +55,12 @@ def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
         raise FormatError(msg)
     slides = [SlideFiles(name.rpartition("/")[2].removesuffix(".h5"), {"vectors": folder / name}) for name in files]
     ordered = folders.check_distinct(slides)
-    return FoundFiles(ordered, encoder or choice.encoder or _encoder(ordered[0].files["vectors"]), ())
+    return FoundFiles(ordered, encoder or choice.encoder or folders.first_readable(ordered, _encoder), ())
 
 
-def _encoder(path: StoragePath) -> str | None:
-    """Return the extractor that a file names."""
+def _encoder(files: SlideFiles) -> str | None:
+    """Return the extractor that a slide's file names."""
+    path = files.files["vectors"]
     with checked_hdf5(path, FormatError) as local, h5py.File(local, "r") as file:
         found = arrays.attributes_of(file).get("extractor")
     return _HASH.sub("", found) if isinstance(found, str) else None

@@ -34,12 +34,13 @@ def find_pitch(
         _compare(pitch, source.pitch_um or stored or pitch, mpp, notes, what=what)
         return stored or pitch
     shape = lattice_shape(raw.places.xy)
-    known = [one for one in KNOWN_PITCHES if shape in (one.lattice, None)]
+    named = [one for one in KNOWN_PITCHES if one.name == raw.pitches_of]
+    known = named or [one for one in KNOWN_PITCHES if shape in (one.lattice, None)]
     off, like = min((abs(pitch / length - 1), one.name) for one in known for length in one.um)
     if off <= PITCH_TOLERANCE:
         notes["pitch_like"] = like
     else:
-        warn(notes, _unknown_pitch(pitch, mpp, shape, known))
+        warn(notes, _other_pitch(pitch, mpp, named[0]) if named else _unknown_pitch(pitch, mpp, shape, known))
     return pitch
 
 
@@ -73,6 +74,14 @@ def _compare(pitch: float, known: float, mpp: float, notes: Notes, *, what: str)
 
 def _is_near(pitch: float, length: float) -> bool:
     return abs(pitch / length - 1) <= PITCH_TOLERANCE
+
+
+def _other_pitch(pitch: float, mpp: float, known: KnownPitch) -> str:
+    lengths = " or ".join(f"{length:.4g}" for length in known.um)
+    return (
+        f"spots are {pitch:.4g} um apart at {mpp:.4g} um/px; those of {known.name} are {lengths} um apart: check mpp, "
+        "and that the positions are in px of this image"
+    )
 
 
 def _unknown_pitch(pitch: float, mpp: float, shape: str | None, known: list[KnownPitch]) -> str:

@@ -53,6 +53,16 @@ def test_a_radius_that_the_pitch_contradicts_gets_a_warning_with_both(tmp_path: 
     assert "spots are 50 um apart" in pitch
 
 
+def test_a_diameter_in_place_of_the_radius_is_no_section_of_another_technology(tmp_path: Path) -> None:
+    section, notes = read(_section(tmp_path, "ST", 50, 200, radius_px=100 / MPP))  # 100 um apart, as pooled Xenium is
+    assert section.uns["raystp"]["mpp"] == pytest.approx(MPP / 2)
+    (warning,) = warnings_of(notes)
+    assert warning.startswith(
+        "spots are 100 um apart at 0.4 um/px; those of legacy ST are 200 or 150 or 141.4 um apart"
+    )
+    assert "pitch_like" not in notes
+
+
 def test_in_another_folder_the_lattice_tells_the_technology(tmp_path: Path) -> None:
     section, notes = read(_section(tmp_path, "somewhere", 27.5, 100))
     assert section.uns["raystp"]["mpp"] == pytest.approx(MPP)

@@ -81,8 +81,8 @@ def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVect
         msg = f"{where} has vectors of a whole {described['encoder_level']}, not of tiles: give tile_embeddings/"
         raise FormatError(msg)
     vectors, index, notes = _read_vectors(files.files["vectors"])
-    corners = _read_corners(files.files["coordinates"])
-    rows = _rows(index, len(vectors), len(corners), f"{where} with {files.files['coordinates']}")
+    corners, tiles = _read_corners(files.files["coordinates"])
+    rows = _rows(index, len(vectors), tiles, f"{where} with {files.files['coordinates']}")
     geometry = read_json(files.files["geometry"])
     origin = str(files.files["geometry"])
     tiling, slide = (section_of(geometry, one, files.files["geometry"]) for one in ("tiling", "slide"))
@@ -122,27 +122,37 @@ def _read_vectors(path: StoragePath) -> tuple[Vectors, np.ndarray | None, list[s
     return vectors, index, notes
 
 
-def _read_corners(path: StoragePath) -> np.ndarray:
-    found = read_npz(path, ["x", "y"])
+def _read_corners(path: StoragePath) -> tuple[np.ndarray, np.ndarray]:
+    """Return corners and the number of each tile, which nearly always is its row."""
+    found = read_npz(path, ["x", "y"], optional=["tile_index"])
     x, y = found["x"], found["y"]
     if x.ndim != 1 or x.shape != y.shape:
         msg = f"{path} has x of shape {x.shape} and y of shape {y.shape}, expected one of each per tile"
         raise FormatError(msg)
-    return np.stack([x, y], axis=1)
+    numbers = found.get("tile_index", np.arange(len(x)))
+    if numbers.shape != x.shape or len(np.unique(numbers)) != len(x):
+        msg = f"{path}: `tile_index` has the shape {numbers.shape}, expected another number for each of {len(x)} tiles"
+        raise FormatError(msg)
+    return np.stack([x, y], axis=1), numbers
 
 
-def _rows(index: np.ndarray | None, vectors: int, tiles: int, where: str) -> np.ndarray:
-    """Return the tile of each vector. Raises FormatError unless each vector has a tile of its own."""
+def _rows(index: np.ndarray | None, vectors: int, tiles: np.ndarray, where: str) -> np.ndarray:
+    """Return the row of each vector's tile among the numbers `tiles`; without `index`, both are in one order.
+
+    Raises FormatError unless each vector has a tile of its own.
+    """
     if index is None:
-        arrays.check_same_rows(vectors, tiles, where)
+        arrays.check_same_rows(vectors, len(tiles), where)
         return np.arange(vectors)
     if index.shape != (vectors,) or index.dtype.kind not in "iu" or len(np.unique(index)) != vectors:
         msg = f"{where}: `tile_index` has the shape {index.shape}; expected one tile for each of {vectors} vectors"
         raise FormatError(msg)
-    if vectors and (int(index.min()) < 0 or int(index.max()) >= tiles):
-        msg = f"{where}: `tile_index` has tiles {index.min()} to {index.max()}, and there are {tiles}: of another run"
+    if not np.isin(index, tiles).all():
+        count = len(tiles)
+        msg = f"{where}: `tile_index` has tiles {index.min()} to {index.max()}, and there are {count}: of another run"
         raise FormatError(msg)
-    return index.astype(np.int64)
+    order = np.argsort(tiles)
+    return np.asarray(order[np.searchsorted(tiles[order], index)], np.int64)
 
 
 def _check_described(described: Mapping[str, Any], shape: tuple[int, ...], where: str) -> None:

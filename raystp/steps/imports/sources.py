@@ -103,7 +103,14 @@ def _joined(found: FoundFiles, rows: Sequence[SlideRow], folder: str) -> tuple[l
     joined: list[Joined] = []
     absent = []
     for row in rows:
-        names = (row.slide, row.path.name.rpartition(".")[0], stem_of(row.path.name))
+        file = row.path.name.rpartition(".")[0]
+        names = (row.slide, file, stem_of(row.path.name))
+        if row.slide != file and {row.slide, file} <= set(by_name):
+            msg = (
+                f"slides: {folder} has files named {row.slide!r}, the slide's id, and files named {file!r}, its file's "
+                f"name ({row.path}): which are of this slide? Give it the id {file!r}, or import another folder"
+            )
+            raise ConfigError(msg)
         files = next((by_name[name] for name in names if name in by_name), None)
         if files is None:
             absent.append(row.slide)

@@ -111,6 +111,8 @@ class Slide2vec:
     vectors: Any = field(default_factory=lambda: torch.from_numpy(VECTORS))
     index: Any = None
     """`tile_index` of an `.npz`; None with a tensor."""
+    numbers: Any = None
+    """`tile_index` of the coordinates; None is their order."""
     tiling: dict[str, Any] = field(
         default_factory=lambda: {
             "requested_tile_size_px": 256,
@@ -156,7 +158,7 @@ class Slide2vec:
             np.savez_compressed(self.vectors_file, features=np.asarray(self.vectors), tile_index=self.index)
         self.vectors_file.with_name(f"{self.slide}.meta.json").write_text(json.dumps(self.described))
         x, y = (np.ascontiguousarray(axis) for axis in np.asarray(self.corners).T)
-        index = np.arange(len(x), dtype=np.int32)
+        index = np.arange(len(x), dtype=np.int32) if self.numbers is None else self.numbers
         fractions = np.ones(len(x), np.float32)
         np.savez(_file(self.coordinates_file), x=x, y=y, tile_index=index, tissue_fractions=fractions)
         meta = {

@@ -45,6 +45,8 @@ def test_row_i_of_an_archive_is_of_the_tile_that_it_names(tmp_path: Path) -> Non
     slide = _read(maker.write())
     assert slide.boxes[:, :2].tolist() == CORNERS[[5, 0, 2]].tolist()
     assert slide.vectors.dtype == np.float16
+    maker.numbers = np.array([7, 2, 1, 5, 9, 0])  # of the tiles, where it is not their order
+    assert _read(maker.write()).boxes[:, :2].tolist() == CORNERS[[3, 5, 1]].tolist()
 
 
 def test_a_class_of_tissue_has_its_own_folders(tmp_path: Path) -> None:

@@ -155,6 +155,10 @@ def test_the_table_and_the_folder_must_share_slides(tmp_path: Path) -> None:
         _import(tmp_path, job, slides=_table(tmp_path, {"other": 0.25}))
     (tmp_path / "slides.csv").write_text("slide,path,mpp\nmine,scans/S1.svs,0.25\n")
     assert list(_import(tmp_path, job, slides=str(tmp_path / "slides.csv")).manifest.notes["units"]) == ["mine"]
+    Maker(tmp_path / "job", slide="S2").write()
+    (tmp_path / "slides.csv").write_text("slide,path,mpp\nS1,scans/S2.svs,0.25\nS2,scans/S1.svs,0.25\n")
+    with pytest.raises(ConfigError, match=r"files named 'S1', the slide's id, and files named 'S2', its file's name"):
+        _import(tmp_path, job, slides=str(tmp_path / "slides.csv"))
 
 
 def test_an_encoder_of_raystp_is_claimed_only_where_its_dimension_fits(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Check the header of an HDF5 file before memory is allocated for its data.
 
 An HDF5 header can declare any size, link to other files, or hold opaque objects. A declared size is accepted up to
-1000 times the file's own size (gzip compresses zeros by that much) plus 1 GiB. Links to other files and object types
+1000 times the file's own size (gzip compresses zeros by that much) plus 1 GiB. HDF5 decompresses a chunk as a whole,
+also for one row of it, so no chunk may have more than 1 GiB. Links to other files and object types
 are rejected, and so are links to a name that is not there. The caller gives the class of the error: SectionError for
 measured sections, SlideError for image patches, ArtifactError for imported features.
 """
@@ -19,7 +20,7 @@ from raystp.storage import StoragePath
 
 MAX_EXPANSION = 1000
 ALLOWANCE = 1 << 30
-"""Bytes that any file may declare."""
+"""Bytes that any file may declare, and that a chunk may have."""
 
 
 def max_declared_bytes(file_size: int) -> int:
@@ -90,7 +91,11 @@ def _declared_bytes(dataset: h5py.Dataset) -> int:
     if not _is_plain(dataset.dtype):
         msg = f"holds objects at '{dataset.name}' ({dataset.dtype}): only numbers and strings are read"
         raise _UnsafeError(msg)
-    return math.prod(int(length) for length in dataset.shape or ()) * int(dataset.dtype.itemsize)
+    item = int(dataset.dtype.itemsize)
+    if (chunk := math.prod(dataset.chunks or (0,)) * item) > ALLOWANCE:
+        msg = f"stores '{dataset.name}' in chunks of {chunk} bytes, beyond the limit of {ALLOWANCE}: it was not read"
+        raise _UnsafeError(msg)
+    return math.prod(int(length) for length in dataset.shape or ()) * item
 
 
 def _is_plain(dtype: np.dtype[np.void]) -> bool:

@@ -35,6 +35,15 @@ def test_a_declared_size_beyond_the_file_is_refused_before_reading(tmp_path: Pat
         _check(path)
 
 
+def test_a_chunk_beyond_the_memory_for_one_is_refused_before_reading(tmp_path: Path) -> None:
+    path = tmp_path / "chunk.h5"
+    with h5py.File(path, "w") as file:
+        options = {"maxshape": (None, 4), "chunks": (1 << 27, 4), "compression": "gzip"}
+        file.create_dataset("X", shape=(6, 4), dtype="f4", **options)
+    with pytest.raises(SectionError, match=r"'/X' in chunks of 2147483648 bytes, beyond the limit of 1073741824"):
+        _check(path)
+
+
 def test_links_to_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "link.h5"
     with h5py.File(path, "w") as file:

@@ -9,11 +9,25 @@ from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from raystp.errors import FormatError
+from raystp.storage import StoragePath
 
 MAX_BYTES = 256 << 20
+"""Bytes of a file of outlines."""
 AREAL = ("Polygon", "MultiPolygon")
 
 _COORDINATE_ERRORS = (ShapelyError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
+
+
+def read_outlines(path: StoragePath) -> BaseGeometry:
+    """Return the polygons of a file, whose size is checked before it is read; see `outlines`."""
+    _check_size(path.size(), str(path))
+    return outlines(path.read_bytes(), str(path))
+
+
+def _check_size(count: int, where: str) -> None:
+    if count > MAX_BYTES:
+        msg = f"{where} has {count} bytes, outlines have at most {MAX_BYTES}"
+        raise FormatError(msg)
 
 
 def outlines(content: bytes, where: str) -> BaseGeometry:
@@ -21,9 +35,7 @@ def outlines(content: bytes, where: str) -> BaseGeometry:
 
     A member `crs` is ignored: slides have none. Raises FormatError for a file that is no GeoJSON.
     """
-    if len(content) > MAX_BYTES:
-        msg = f"{where} has {len(content)} bytes, outlines have at most {MAX_BYTES}"
-        raise FormatError(msg)
+    _check_size(len(content), where)
     try:
         features: Any = json.loads(content)["features"]
         polygons = [shapely.force_2d(shapely.geometry.shape(one["geometry"])) for one in features if _is_areal(one)]

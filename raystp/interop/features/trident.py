@@ -22,7 +22,7 @@ from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
 from raystp.interop.features import arrays
 from raystp.interop.features.folders import one_of
 from raystp.interop.features.tiles import TileVectors
-from raystp.interop.geojson import as_features, outlines
+from raystp.interop.geojson import as_features, read_outlines
 from raystp.storage import StoragePath
 
 GRID = re.compile(r"^\d+(\.\d+)?x_\d+px_\d+px_overlap$")
@@ -127,7 +127,7 @@ def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVect
         mpp=mpp,
         size=None if None in size else (int(size[0] or 0), int(size[1] or 0)),
         encoder=attributes.get("encoder"),
-        tissue=None if tissue is None else outlines(tissue.read_bytes(), str(tissue)),
+        tissue=None if tissue is None else read_outlines(tissue),
         attributes=attributes,
         notes=(*notes, *assumed),
     )

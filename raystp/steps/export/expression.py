@@ -14,7 +14,7 @@ from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ArtifactError
 from raystp.expression.embeddings.read import read_embeddings
-from raystp.interop.geojson import outlines
+from raystp.interop.geojson import read_outlines
 from raystp.interop.outputs.slide import Matrix, MeasuredSpots, SlideExpression
 from raystp.steps.embedding_source import input_folders
 from raystp.storage import StoragePath
@@ -105,7 +105,7 @@ def tissue_of(tiles: Artifact, slide: str) -> Any:
     mask: StoragePath = tiles.path / "masks" / f"{slide}.geojson"
     if not mask.exists():
         return None
-    regions, origin = outlines(mask.read_bytes(), str(mask)), origin_of(tiles, slide)
+    regions, origin = read_outlines(mask), origin_of(tiles, slide)
     return shapely.transform(regions, lambda xy: xy + origin) if any(origin) else regions
 
 

@@ -9,6 +9,7 @@ from raystp.digests import ABSENT_CONTENT, content_id, digest_of
 from raystp.errors import ConfigError, StorageError, some
 from raystp.interop.choice import FoundFiles, SlideFiles
 from raystp.interop.registry import FeatureFormat
+from raystp.slides.inputs.copies import find_copies
 from raystp.slides.inputs.ids import slide_ids, stem_of
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.steps.imports.config import ImportConfig
@@ -86,7 +87,15 @@ def find_sources(config: ImportConfig, form: FeatureFormat) -> ImportSources:
         Source(slide, files, row, content, image, *_section(spots, failures, row))
         for (slide, files, row), content, image in zip(joined, contents, images, strict=True)
     ]
-    return ImportSources(tuple(slides), encoder, (*found.notes, *notes), spots)
+    return ImportSources(tuple(slides), encoder, (*found.notes, *notes, *_copies(slides)), spots)
+
+
+def _copies(slides: Sequence[Source]) -> list[str]:
+    """Return a warning for each slide, or file of vectors, that stands under two patients."""
+    patients = {one.slide: "" if one.row is None else one.row.patient for one in slides}
+    kinds = ({one.slide: one.image for one in slides}, {one.slide: one.content for one in slides})
+    found = dict.fromkeys(copies for contents in kinds for copies in find_copies(contents, patients) if copies.is_leak)
+    return [copies.sentence() for copies in found]
 
 
 Joined = tuple[str, SlideFiles, SlideRow | None]

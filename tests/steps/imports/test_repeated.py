@@ -61,6 +61,19 @@ def test_tiles_that_were_removed_are_written_again_with_their_vectors(tmp_path: 
     assert written.equals(read_embeddings(first, "S1").select(tables.TILES.names))
 
 
+def test_vectors_of_one_slide_under_two_patients_are_a_possible_leak(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for slide in ("S1", "S2", "S3"):
+        Maker(tmp_path / "job", slide=slide).write()
+    rows = [f"{slide},{slide}.svs,{patient},0.25" for slide, patient in (("S1", "A"), ("S2", "B"), ("S3", "A"))]
+    (tmp_path / "slides.csv").write_text("\n".join(["slide,path,patient,mpp", *rows]))
+    with caplog.at_level("WARNING", logger="raystp"):
+        _import(tmp_path)
+    said = "slides 'S1' (patient 'A') and 'S2' (patient 'B') and 'S3' (patient 'A') have the same content: a possible"
+    assert said in caplog.text
+
+
 def test_a_file_that_changes_while_it_is_imported_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     maker, original = Maker(tmp_path / "job"), work._import
     maker.write()

@@ -28,7 +28,7 @@ def report_of_features(path: StoragePath, file: h5py.File, facts: dict[str, Any]
     """
     name = format_of_hdf5(file, path)
     if name is None:
-        return None
+        return _tiles_alone(path, file, facts)
     form = FEATURES[name]
     features = file.get("features", file.get("feats"))
     blocks = dict(features.items()) if isinstance(features, h5py.Group) else {"": features}
@@ -40,6 +40,16 @@ def report_of_features(path: StoragePath, file: h5py.File, facts: dict[str, Any]
     read_as = _command(form, path.parent, "" if len(blocks) < 2 else sorted(blocks)[0])  # noqa: PLR2004 -- several
     problem = _problem(file, blocks)
     return Inspection(str(path), f"tile features, as of {form.tool}", read_as, problem, found)
+
+
+def _tiles_alone(path: StoragePath, file: h5py.File, facts: dict[str, Any]) -> Inspection | None:
+    """Return what a file of coordinates without vectors is, by the folder above its own; None in another folder."""
+    folder = path.parent.parent
+    name = format_of_folder(folder, set(folder.names())) if set(file) == {"coords"} else None
+    if name is None:
+        return None
+    form, found = FEATURES[name], {**facts, **_attributes(file["coords"])}
+    return Inspection(str(path), f"places of tiles, as of {form.tool}", _command(form, folder), facts=found)
 
 
 def _problem(file: h5py.File, blocks: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 
 from raystp.errors import RaystpError, SectionError, failure_reason
 from raystp.hdf5 import checked_hdf5
-from raystp.slides.inputs.ids import barcode_patient, slide_ids, stem_of
+from raystp.slides.inputs.ids import barcode_patient, slide_ids
 from raystp.slides.inputs.listing import find_slides, is_slide_name
 from raystp.slides.inputs.schemes import adopt
 from raystp.slides.inputs.sheets import read_sheet
@@ -20,6 +19,13 @@ from raystp.slides.table import ALL_COLUMNS, SlideRow, read_slide_table
 from raystp.steps.inspect.features import report_of_feature_folder, report_of_features
 from raystp.steps.inspect.others import report_of_other
 from raystp.steps.inspect.report import Inspection
+from raystp.steps.inspect.sections import (
+    EXPERIMENT,
+    layout_of_h5ad,
+    report_of_matrix,
+    report_of_section_folder,
+    row_of,
+)
 from raystp.storage import StoragePath
 
 MAX_JSON = 32 << 20
@@ -39,6 +45,7 @@ def report_of_file(path: StoragePath) -> Inspection:
         (head.startswith(_PARQUET), _parquet),
         (is_slide_name(path.name), _slide),
         (path.name == "card.json", lambda path: _published(path.parent)),
+        (path.name == EXPERIMENT, lambda path: report_of_folder(path.parent)),
         (path.name.endswith(".safetensors"), _tensors),
         (path.name.lower().endswith(_TABLES), _table),
     ]
@@ -58,24 +65,11 @@ def report_of_folder(path: StoragePath) -> Inspection:
         return Inspection(str(path), "stored model without its manifest", "model of `predict`", facts=_model(path))
     if names & {"zarr.json", ".zgroup", ".zattrs", ".zarray"}:
         return report_of_feature_folder(path, names, report_of_file) or _zarr(path, names)
-    if section := _instrument(path, names):
-        kind, layout = section
-        row = _row(path, "", layout=layout, counts=path.with_query())
-        return Inspection(str(path), kind, "`counts` of a slide table", row=row)
+    if section := report_of_section_folder(path, names):
+        return section
     if any(is_slide_name(name) for name in names):
         return _slides(path)
     return report_of_feature_folder(path, names, report_of_file) or _slides(path)
-
-
-def _instrument(path: StoragePath, names: set[str]) -> tuple[str, str] | None:
-    """Return the kind and the layout of an instrument's output folder; None for another folder."""
-    if "experiment.xenium" in names:
-        return "output of Xenium", "xenium"
-    if "binned_outputs" in names or path.name.startswith("square_"):
-        return "output of Space Ranger for Visium HD", "visium_hd"
-    if "spatial" in names and any(name.endswith("feature_bc_matrix.h5") for name in names):
-        return "output of Space Ranger", "space_ranger"
-    return None
 
 
 def _slides(path: StoragePath) -> Inspection:
@@ -84,7 +78,8 @@ def _slides(path: StoragePath) -> Inspection:
         found = find_slides(path.with_query(), store="/")
     except RaystpError as error:
         return Inspection(str(path), "folder", problem=str(error))
-    facts: dict[str, Any] = {"slides": len(found.names), "first": found.ids()[:8], "notes": found.notes}
+    facts: dict[str, Any] = {"slides": len(found.names), "first": found.ids()[:8]}
+    facts |= {"notes": found.notes} if found.notes else {}
     return Inspection(str(path), "folder of slides", "`slides` of every step", facts=facts)
 
 
@@ -104,7 +99,7 @@ def _table(path: StoragePath) -> Inspection:
     table = read_sheet(path, known=ALL_COLUMNS)
     facts: dict[str, Any] = {"columns": table.columns, "rows": len(table.rows)}
     if len(table.columns) > MAX_COLUMNS:
-        row = _row(path, "", layout="legacy_st", counts=path.with_query())
+        row = row_of(path, "", layout="legacy_st", counts=path.with_query())
         return Inspection(str(path), "table of counts", "`counts` of a slide table", facts=facts, row=row)
     tool = adopt(table, path.parent).tool
     try:
@@ -136,10 +131,7 @@ def _hdf5(path: StoragePath) -> Inspection:
         if {"obs", "var"} <= names:
             return _anndata(path, file)
         if "matrix" in names:
-            row = _row(path, "", layout="space_ranger", counts=path.with_query())
-            return Inspection(
-                str(path), "count matrix of Space Ranger", "`counts` of a slide table", facts=shapes, row=row
-            )
+            return report_of_matrix(path, file, shapes)
         if {"img", "coords"} <= names:
             return _slide(path, "image patches")
         unknown = "it has none of the groups that raystp knows"
@@ -160,7 +152,7 @@ def _anndata(path: StoragePath, file: h5py.File) -> Inspection:
     kind = "measured section of raystp (AnnData)" if "section" in own else "AnnData"
     spatial = "spatial" in obsm
     problem = "" if spatial else "it has no obsm['spatial'], so its spots have no positions"
-    row = _row(path, str(own.get("patient", "")), layout="scverse", counts=path.with_query())
+    row = row_of(path, str(own.get("patient", "")), layout=layout_of_h5ad(path), counts=path.with_query())
     row["slide"] = str(own.get("slide", "")) or row["slide"]
     row["mpp"] = str(own.get("mpp", ""))
     return Inspection(str(path), kind, "`counts` of a slide table" if spatial else "", problem, facts, row)
@@ -227,9 +219,3 @@ def _tensors(path: StoragePath) -> Inspection:
             return Inspection(str(path), "safetensors file", problem="its header is damaged")
     shapes = {name: f"{one['shape']} {one['dtype']}" for name, one in header.items() if name != "__metadata__"}
     return Inspection(str(path), "weights (safetensors)", "`weights` of an encoder", facts={"tensors": shapes})
-
-
-def _row(path: StoragePath, patient: str, **cells: str) -> dict[str, str]:
-    """Return a row of a slide table for a measured section; its slide has to be added."""
-    name = stem_of(path.name) or Path(path.name).name
-    return {"slide": name, "path": "", "patient": patient, "mpp": "", **cells}

@@ -215,7 +215,8 @@ def test_a_job_folder_of_trident_is_named_with_its_encoders_and_tiles(tmp_path: 
     with h5py.File(file, "a") as opened:
         opened["coords"].attrs["patch_size_level0"] = 512
         opened["features"].attrs["encoder"] = "uni_v2"
-    _write(grid, "patches/S1_patches.h5", {"coords": np.ones((4, 2))})
+    places = _write(grid, "patches/S1_patches.h5", {"coords": np.ones((4, 2))})
+    assert inspect_item(places, "/none").read_as == f"raystp import trident {grid} --slides TABLE"
     found = inspect_item(str(tmp_path), "/none")
     assert found.kind == "tiles and vectors of TRIDENT 0.1 to 0.3"
     assert found.facts[grid.name] == {"features_uni_v2": 1, "patches": 1}
@@ -229,7 +230,7 @@ def test_a_job_folder_of_trident_is_named_with_its_encoders_and_tiles(tmp_path: 
         assert (found.read_as, found.problem) == (f"raystp import trident {path} --slides TABLE", "")
     assert one.read_as == f"raystp import trident {Path(file).parent} --slides TABLE"
     _write(grid, "features_conch_v1/S1.h5", {"features": np.ones((4, 3)), "coords": np.ones((4, 2))})
-    assert "choose one with encoder_name=" in inspect_item(str(grid), "/none").problem
+    assert "choose one with --set encoder_name=" in inspect_item(str(grid), "/none").problem
 
 
 def test_folders_and_stores_of_other_tools_are_named_with_the_command_that_imports_them(tmp_path: Path) -> None:
@@ -275,7 +276,40 @@ def test_measured_sections_and_folders_show_their_row_of_a_slide_table(tmp_path:
     for folder in ("hd", "hd/binned_outputs/square_008um"):
         assert inspect_item(str(tmp_path / folder), "/none").row["layout"] == "visium_hd"
     _write(tmp_path, "bundle/experiment.xenium", b"{}")
-    assert inspect_item(str(tmp_path / "bundle"), "/none").row["layout"] == "xenium"
+    _write(tmp_path, "bundle/cell_feature_matrix.h5", {"matrix/barcodes": np.array([b"aaaabbbb-1"])})
+    for item in ("bundle", "bundle/experiment.xenium", "bundle/cell_feature_matrix.h5"):
+        row = inspect_item(str(tmp_path / item), "/none").row
+        assert (row["layout"], row["counts"]) == ("xenium", str(tmp_path / "bundle"))
+    _write(tmp_path, "metadata/c.json", b"{}")
+    section.write_h5ad(tmp_path / "outs" / "c.h5ad")
+    assert inspect_item(str(tmp_path / "outs" / "c.h5ad"), "/none").row["layout"] == "hest"
+
+
+@pytest.mark.parametrize(
+    ("barcode", "layout"), [("s_008um_00012_00345-1", "visium_hd"), ("ACGT-1", "space_ranger"), ("cellid_1-1", None)]
+)
+def test_the_layout_of_a_count_matrix_is_that_of_its_barcodes(tmp_path: Path, barcode: str, layout: str | None) -> None:
+    path = _write(tmp_path, "filtered_feature_bc_matrix.h5", {"matrix/barcodes": np.array([barcode.encode()])})
+    found = inspect_item(path, "/none")
+    assert (found.row.get("layout"), bool(found.problem)) == (layout, layout is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("hest", ["HEST_v1_1_0.csv", "st/A.h5ad", "wsis/A.tif"]),
+        ("stimage", ["meta/meta_all_gene.csv", "ST/gene_exp/a_count.csv", "ST/image/a.png"]),
+        ("hest-bench", ["IDC/splits/train_0.csv", "IDC/patches/A.h5"]),
+        ("hest-bench", ["splits/train_0.csv", "patches/A.h5"]),
+    ],
+)
+def test_folders_of_data_sets_are_named_with_the_command_that_imports_them(
+    tmp_path: Path, name: str, files: list[str]
+) -> None:
+    for file in files:
+        _write(tmp_path, file, b"")
+    found = inspect_item(str(tmp_path), "/none")
+    assert (found.read_as, found.problem) == (f"raystp import {name} {tmp_path} -o FOLDER", "")
 
 
 def test_a_damaged_manifest_and_an_absent_item_are_sentences(tmp_path: Path) -> None:

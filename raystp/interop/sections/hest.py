@@ -46,14 +46,18 @@ def table_files(root: StoragePath, choice: TableChoice) -> TableFiles:
         raise FormatError(msg)
     records = choose(_records(table), "id", choice, str(table))
     present = _Present.of(root)
-    rows, unread_mpp = [], []
+    rows, unread_mpp, damaged = [], [], []
     for record in records:
         name = record["id"]
         image = present.image(name)
         if image is None:
             continue
-        mpp = _mpp(root, record, present)
-        unread_mpp += [] if mpp else [name]
+        try:
+            mpp = _mpp(root, record, present)
+            unread_mpp += [] if mpp else [name]
+        except FormatError as fault:  # of one sample: the others are written
+            mpp = ""
+            damaged.append(f"{name} has no um/px: {fault}")
         spots = {"layout": "hest", "counts": (root / "st" / f"{name}.h5ad").with_query()} if name in present.st else {}
         known = {"slide": name, "path": image, "patient": patient_of(record), "mpp": mpp, "section": name}
         rows.append({**known, **spots, **covariates(record, ("id",))})
@@ -68,7 +72,7 @@ def table_files(root: StoragePath, choice: TableChoice) -> TableFiles:
         notes.append(
             f"no um/px in metadata/ or the CSV for {some(unread_mpp)}: add it to the column mpp where the spots need it"
         )
-    return TableFiles({"slides.csv": slide_table(rows)}, len(rows), tuple(notes))
+    return TableFiles({"slides.csv": slide_table(rows)}, len(rows), (*notes, *damaged))
 
 
 def find_table(root: StoragePath) -> StoragePath | None:

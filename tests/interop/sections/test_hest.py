@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -112,11 +113,17 @@ def test_um_per_px_are_those_of_the_spots_never_those_of_the_scan(tmp_path: Path
         (" " * (1 << 20) + "{}", r"A1.json has 1,048,578 bytes, and 1,048,576 are expected at most; it was not read"),
     ],
 )
-def test_a_damaged_sidecar_is_refused_with_its_name(tmp_path: Path, content: str, message: str) -> None:
+def test_a_damaged_sidecar_leaves_its_sample_without_um_per_px_and_is_named(
+    tmp_path: Path, content: str, message: str
+) -> None:
     root = hest_folder(tmp_path / "hest")
+    whole = _rows(tmp_path, _read(root))
     (root / "metadata" / "A1.json").write_text(content)
-    with pytest.raises(FormatError, match=message):
-        _read(root)
+    found = _read(root)
+    assert re.search(message, found.notes[-1])
+    rows = _rows(tmp_path, found)
+    assert rows["A1"].mpp is None
+    assert {name: row for name, row in rows.items() if name != "A1"} == {k: v for k, v in whole.items() if k != "A1"}
 
 
 def test_samples_that_are_known_to_be_wrong_are_named(tmp_path: Path) -> None:

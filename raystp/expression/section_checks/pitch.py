@@ -34,13 +34,13 @@ def find_pitch(
         _compare(pitch, source.pitch_um or stored or pitch, mpp, notes, what=what)
         return stored or pitch
     shape = lattice_shape(raw.places.xy)
-    named = [one for one in KNOWN_PITCHES if one.name == raw.pitches_of]
+    named = [one for one in KNOWN_PITCHES if one.name in raw.pitches_of]
     known = named or [one for one in KNOWN_PITCHES if shape in (one.lattice, None)]
     off, like = min((abs(pitch / length - 1), one.name) for one in known for length in one.um)
     if off <= PITCH_TOLERANCE:
         notes["pitch_like"] = like
     else:
-        warn(notes, _other_pitch(pitch, mpp, named[0]) if named else _unknown_pitch(pitch, mpp, shape, known))
+        warn(notes, _other_pitch(pitch, mpp, named) if named else _unknown_pitch(pitch, mpp, shape, known))
     return pitch
 
 
@@ -76,22 +76,24 @@ def _is_near(pitch: float, length: float) -> bool:
     return abs(pitch / length - 1) <= PITCH_TOLERANCE
 
 
-def _other_pitch(pitch: float, mpp: float, known: KnownPitch) -> str:
-    lengths = " or ".join(f"{length:.4g}" for length in known.um)
+def _other_pitch(pitch: float, mpp: float, known: list[KnownPitch]) -> str:
     return (
-        f"spots are {pitch:.4g} um apart at {mpp:.4g} um/px; those of {known.name} are {lengths} um apart: check mpp, "
-        "and that the positions are in px of this image"
+        f"spots are {pitch:.4g} um apart at {mpp:.4g} um/px, and by their files they are of {_lengths(known)} um: check "
+        "mpp, and that the positions are in px of this image"
     )
 
 
 def _unknown_pitch(pitch: float, mpp: float, shape: str | None, known: list[KnownPitch]) -> str:
-    lengths = ", ".join(f"{one.name} {' or '.join(f'{length:.4g}' for length in one.um)}" for one in known)
     whose = "pooled Xenium's" if shape == "square" else "Visium's"
     would = f"at {100.0 / pitch * mpp:.4g} um/px it would be {whose} 100 um"
     if shape != "hexagonal":
         would += f", at {200.0 / pitch * mpp:.4g} um/px the 200 um of legacy ST"
     on_lattice = f" on a {shape} lattice" if shape else ""
     return (
-        f"spots are {pitch:.4g} um apart{on_lattice} at {mpp:.4g} um/px, as in no known technology ({lengths}): {would}"
-        "; check mpp, and that the positions are in px of this image, or state the distance in the column pitch_um"
+        f"spots are {pitch:.4g} um apart{on_lattice} at {mpp:.4g} um/px, as in no known technology ({_lengths(known)}): "
+        f"{would}; check mpp, and that the positions are in px of this image, or state the distance in the column pitch_um"
     )
+
+
+def _lengths(known: list[KnownPitch]) -> str:
+    return ", ".join(f"{one.name} {' or '.join(f'{length:.4g}' for length in one.um)}" for one in known)

@@ -89,8 +89,8 @@ class RawSection:
     """Whether counts and places are of one table, and not of two files."""
     technology: Technology | None = None
     """The technology that the layout implies; None: find it from the array, if there is one."""
-    pitches_of: str | None = None
-    """The name of `KNOWN_PITCHES` that the files state, where their array is not known; None: it may be any."""
+    pitches_of: tuple[str, ...] = ()
+    """Names of `KNOWN_PITCHES` that the files leave possible, where their array is not known; none: it may be any."""
     flag_may_be_void: bool = False
     """Whether `in_tissue` 0 everywhere can mean that it was never set (HEST)."""
     stored_um: Mapping[str, float] = field(default_factory=dict)

@@ -21,6 +21,8 @@ from raystp.storage import StoragePath
 from raystp.storage.text_files import decode_text
 
 MPP = "pixel_size_um_estimated"
+POOLED_PITCHES = ("pooled Xenium", "pooled Visium HD")
+"""Names of `KNOWN_PITCHES`."""
 MAX_SIDECAR = 1 << 20
 """Bytes of a sample's JSON at most; they have about 1 KB."""
 
@@ -35,7 +37,7 @@ def parse_hest(source: SectionSource, notes: Notes) -> RawSection:
     raw = _without_controls(parse_scverse(source, notes), source, notes)
     if raw.spots and all(_POOLED.match(name) for name in raw.spots):
         notes["pooled"] = "to squares by HEST"
-        raw = replace(raw, places=replace(raw.places, array=None))
+        raw = replace(raw, places=replace(raw.places, array=None), pitches_of=POOLED_PITCHES)
     stored = _stored_mpp(source)
     facts_of = {name: _with_sidecar(facts, stored) for name, facts in raw.facts_of.items()}
     return replace(raw, facts_of=facts_of, facts=_with_sidecar(raw.facts, stored))

@@ -23,7 +23,7 @@ from raystp.storage import StoragePath
 
 RADIUS_UM = {"Visium": 27.5, "ST": 50.0}
 """Radius of a spot by technology; a bin of Visium HD has none."""
-PITCHES_OF = {"ST": "legacy ST", "VisiumHD": "bins of Visium HD"}
+PITCHES_OF = {"ST": ("legacy ST",), "VisiumHD": ("bins of Visium HD",)}
 """Names of `KNOWN_PITCHES`."""
 TECHNOLOGIES = (*RADIUS_UM, "VisiumHD")
 COLUMNS = ("yaxis", "xaxis", "r")
@@ -60,7 +60,7 @@ def parse_stimage(source: SectionSource, notes: Notes) -> RawSection:
         genes=RawGenes(names=table.genes),
         places=found.places,
         technology=VISIUM if is_visium else None,
-        pitches_of=PITCHES_OF.get(technology or ""),
+        pitches_of=PITCHES_OF.get(technology or "", ()),
         facts=LibraryFacts({} if is_visium else {"spot_diameter_fullres": 2 * found.radius_px}, stored),
     )
 

@@ -78,8 +78,8 @@ def _is_near(pitch: float, length: float) -> bool:
 
 def _other_pitch(pitch: float, mpp: float, known: list[KnownPitch]) -> str:
     return (
-        f"spots are {pitch:.4g} um apart at {mpp:.4g} um/px, and by their files they are of {_lengths(known)} um: check "
-        "mpp, and that the positions are in px of this image"
+        f"spots are {pitch:.4g} um apart at {mpp:.4g} um/px; expected by their files is {_lengths(known)} um: "
+        "check mpp, and that the positions are in px of this image"
     )
 
 
@@ -88,10 +88,10 @@ def _unknown_pitch(pitch: float, mpp: float, shape: str | None, known: list[Know
     would = f"at {100.0 / pitch * mpp:.4g} um/px it would be {whose} 100 um"
     if shape != "hexagonal":
         would += f", at {200.0 / pitch * mpp:.4g} um/px the 200 um of legacy ST"
-    on_lattice = f" on a {shape} lattice" if shape else ""
+    on_lattice, lengths = f" on a {shape} lattice" if shape else "", _lengths(known)
     return (
-        f"spots are {pitch:.4g} um apart{on_lattice} at {mpp:.4g} um/px, as in no known technology ({_lengths(known)}): "
-        f"{would}; check mpp, and that the positions are in px of this image, or state the distance in the column pitch_um"
+        f"spots are {pitch:.4g} um apart{on_lattice} at {mpp:.4g} um/px, as in no known technology ({lengths}): {would}"
+        "; check mpp, and that the positions are in px of this image, or state the distance in the column pitch_um"
     )
 
 

@@ -61,9 +61,9 @@ def test_a_given_um_per_px_wins_with_a_warning_that_names_both(tmp_path: Path) -
     stated, pitch = warnings_of(notes)
     assert stated == "mpp 0.2 (given) is used; the file has 0.4167 um/px (metadata/TENX2.json)"
     known = "pooled Xenium 100, pooled Visium HD 128"
-    assert pitch.startswith(f"spots are 61.44 um apart at 0.2 um/px, and by their files they are of {known} um")
+    assert pitch.startswith(f"spots are 61.44 um apart at 0.2 um/px; expected by their files is {known} um")
     _, notes = read(replace(source, mpp=MPP * 1.56))  # 199.7 um, which would be that of legacy ST
-    assert f"of {known} um" in warnings_of(notes)[1]
+    assert f"is {known} um" in warnings_of(notes)[1]
 
 
 @pytest.mark.parametrize("about", [None, {"pixel_size_um_estimated": None}, {}])

@@ -58,7 +58,7 @@ def test_a_diameter_in_place_of_the_radius_is_no_section_of_another_technology(t
     assert section.uns["raystp"]["mpp"] == pytest.approx(MPP / 2)
     (warning,) = warnings_of(notes)
     assert warning.startswith(
-        "spots are 100 um apart at 0.4 um/px; those of legacy ST are 200 or 150 or 141.4 um apart"
+        "spots are 100 um apart at 0.4 um/px; expected by their files is legacy ST 200 or 150 or 141.4 um"
     )
     assert "pitch_like" not in notes
 

@@ -6,8 +6,12 @@ import h5py
 import numpy as np
 from jaxtyping import Float32
 
+from raystp.errors import ModelError
+
 MatrixForm = Literal["float32", "float16", "csr"]
 """How a matrix is stored; `csr` keeps float32 values, those that are 0 are left out."""
+
+LARGEST_HALF = float(np.finfo(np.float16).max)
 
 CHUNK_VALUES = 1 << 18
 """Values in a chunk of a sparse matrix."""
@@ -38,7 +42,10 @@ class DenseMatrix:
         set_encoding(self._dataset, "array", "0.2.0")
 
     def add(self, values: Float32[np.ndarray, "tile gene"], first: int) -> None:
-        """Write some rows."""
+        """Write some rows. Raises ModelError for values that float16 cannot hold: they would become infinite."""
+        if self._dataset.dtype == np.float16 and (largest := np.nanmax(np.abs(values), initial=0.0)) > LARGEST_HALF:
+            msg = f"values up to {largest:g} are beyond float16, which ends at {LARGEST_HALF:g}: set x=float32 or x=csr"
+            raise ModelError(msg)
         self._dataset[first : first + len(values)] = values
 
     def finish(self) -> None:

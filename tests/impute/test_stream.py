@@ -176,3 +176,15 @@ def test_sparse_rows_keep_a_missing_value_and_leave_out_zeros(tmp_path: Path) ->
         matrix.finish()
         assert file["X/data"].shape == (2,)
         np.testing.assert_array_equal(ad.io.read_elem(file["X"]).toarray(), values)
+
+
+def test_values_that_float16_cannot_hold_are_refused_and_never_become_infinite(tmp_path: Path) -> None:
+    values = np.array([[65504.0, np.nan], [np.nan, np.nan], [70000.0, 0.0]], np.float32)
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        matrix = create_matrix(file, "X", values.shape, "float16")
+        matrix.add(values[:2], 0)
+        assert file["X"][0, 0] == 65504
+        with pytest.raises(
+            ModelError, match=r"values up to 70000 are beyond float16, which ends at 65504: set x=float"
+        ):
+            matrix.add(values[2:], 2)

@@ -12,6 +12,7 @@ import pytest
 import shapely
 import zarr
 
+from raystp.errors import FormatError
 from raystp.interop.outputs.slide import Matrix, OutputOptions, XForm
 from raystp.interop.outputs.spatialdata.store import element_name, write
 from raystp.storage import StoragePath
@@ -157,3 +158,10 @@ def test_a_failed_write_leaves_what_was_there(stores: Path) -> None:
 @pytest.mark.parametrize(("text", "name"), [("a/b c", "a_b_c"), ("__x", "x"), ("", "unnamed"), ("uni_v2", "uni_v2")])
 def test_names_of_elements_have_the_letters_that_the_format_allows(text: str, name: str) -> None:
     assert element_name(text) == name
+
+
+def test_values_that_float16_cannot_hold_are_refused_and_leave_no_store(tmp_path: Path) -> None:
+    slide = replace(toy_slide(), embeddings=Matrix(np.full((20, 4), 70000, np.float32)))
+    with pytest.raises(FormatError, match="X has values up to 70000, beyond float16, which ends at 65504: leave x out"):
+        write(slide, StoragePath.of(tmp_path), OutputOptions(x="float16"))
+    assert not list(tmp_path.iterdir())

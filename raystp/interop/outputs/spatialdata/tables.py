@@ -12,6 +12,7 @@ import zarr
 from jaxtyping import Float64, Int64, Shaped
 from zarr.codecs import ZstdCodec
 
+from raystp.errors import FormatError
 from raystp.interop.outputs.folders import json_text
 from raystp.interop.outputs.slide import SLAB_TILES, Matrix, XForm
 
@@ -19,6 +20,7 @@ REGION_KEY, INSTANCE_KEY = "library_id", "tile_id"
 """Columns of obs as LazySlide names them: the element, and the shape's number in it."""
 
 CHUNK_COLUMNS = 512
+LARGEST_HALF = float(np.finfo(np.float16).max)
 CSR_CHUNK = 1 << 20
 """Stored values in a chunk of a sparse matrix."""
 
@@ -78,6 +80,9 @@ def _write_matrix(group: zarr.Group, name: str, values: Matrix, form: XForm) -> 
     array = group.create_array(name, shape=(tiles, columns), chunks=chunks, dtype=form, compressors=ZstdCodec(level=3))
     array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
     for first, slab in values.slabs():
+        if form == "float16" and (largest := np.nanmax(np.abs(slab), initial=0.0)) > LARGEST_HALF:
+            msg = f"{name} has values up to {largest:g}, beyond float16, which ends at {LARGEST_HALF:g}: leave x out"
+            raise FormatError(msg)
         array[first : first + len(slab)] = slab.astype(form)
 
 

@@ -174,10 +174,16 @@ def _of_one_dim(
         return [], []
     usual, _ = Counter(_vectors_of(one) for one in slides).most_common(1)[0]
     dim, precision, named = usual
+    if named and named != encoder:
+        logger.warning(f"  the files name the encoder {named!r}; by their folder or encoder_name it is {encoder!r}")
     if config.encoder is None:
         logger.info(f"  {match_card(config.format, encoder, dim)[1]}")
-    elif note := check_card(config.encoder, config.format, encoder, dim):
-        logger.warning(f"  {note}")
+        names = []
+    else:
+        names = [encoder, named] if named and named != encoder else [encoder]
+    for name in names:
+        if note := check_card(str(config.encoder), config.format, name, dim):
+            logger.warning(f"  {note}")
     kept = [one for one in slides if _vectors_of(one) == usual]
     failures: list[dict[str, object]] = [
         {

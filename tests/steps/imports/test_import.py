@@ -173,6 +173,19 @@ def test_an_encoder_of_raystp_is_claimed_only_where_its_dimension_fits(tmp_path:
     assert embed.manifest.notes["precision"] == "float16"
 
 
+def test_files_that_name_another_encoder_than_their_folder_are_said_and_are_not_claimed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    named: dict[str, Any] = {"encoder": "gigapath", "own": {"encoder": "hoptimus0"}}
+    job = Maker(tmp_path / "job", vectors=np.ones((6, 1536), np.float16), **named).write()
+    table = _table(tmp_path, {"S1": 0.25})
+    with caplog.at_level("WARNING", logger="raystp"):
+        _import(tmp_path, job, slides=table)
+    assert "the files name the encoder 'hoptimus0'; by their folder or encoder_name it is 'gigapath'" in caplog.text
+    with pytest.raises(FormatError, match="encoder=gigapath: trident's 'hoptimus0' of 1536 values is raystp's 'hopt"):
+        _import(tmp_path, job, slides=table, encoder="gigapath")
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

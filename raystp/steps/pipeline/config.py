@@ -50,6 +50,9 @@ class PipelineConfig(StepConfig[TrackedRun]):
 
     command: ClassVar[str | None] = "pipeline"
 
+    has_default_methods: ClassVar[bool] = False
+    """Whether methods are trained where `train` has none."""
+
     slides: Annotated[str, Location("demo")]
     """A slide table, a folder, glob or prefix of slides, or `demo/<name>` for the table of a demo cohort. Rows with
     `layout` and `counts` are measured sections."""
@@ -103,7 +106,7 @@ class PipelineConfig(StepConfig[TrackedRun]):
 
     @model_validator(mode="after")
     def _check_folds(self) -> "PipelineConfig":
-        if self.folds is not None and not self.models():
+        if self.folds is not None and not self.has_default_methods and not self.models():
             msg = "`folds` needs `train`: there is nothing to cross-validate"
             raise ValueError(msg)
         return self

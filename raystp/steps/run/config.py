@@ -18,6 +18,8 @@ class RunCommandConfig(PipelineConfig):
     command: ClassVar[str | None] = "run"
     positional: ClassVar[str | None] = "slides"
 
+    has_default_methods: ClassVar[bool] = True
+
     root: Annotated[str | None, Location()] = None
     """Folder or URI that relative paths of a table start from. The default is the table's own folder."""
 

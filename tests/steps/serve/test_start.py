@@ -65,7 +65,10 @@ def test_an_index_of_another_model_is_refused(store: Path, capsys: pytest.Captur
         (["slides=[/tmp]"], "`slides` needs `encoder`, which turns their tiles into features: set it"),
         (["slides=[/tmp]", "encoder.name=tiny"], "does not record the side of its tiles: set tile_um (um)"),
         (["limits.tiles=9999"], "batch.tiles 2048 is smaller than limits.tiles 9999"),
-        (["encoder.name=resnet50", "encoder.random=true"], "128 features of encoder 'tiny', got encoder 'resnet50'"),
+        (
+            ["encoder.name=resnet50", "encoder.random=true"],
+            "128 features of encoder 'tiny', and encoder 'resnet50' gives 1024",
+        ),
         (["index=index/none"], "no artifact 'index/none'"),
         (["side=112"], "renamed to tile_um"),
         (["far=0.5"], "renamed to far_distance"),

@@ -37,7 +37,7 @@ class DenseMatrix:
     """A contiguous dataset, which scanpy maps and reads fastest."""
 
     def __init__(self, file: h5py.File, name: str, shape: tuple[int, int], dtype: str) -> None:
-        # Each row is written once, so filling with zeros first would double the writing.
+        # Each row is written once, so zeros are not written first.
         self._dataset = file.create_dataset(name, shape, dtype, fill_time="never")
         set_encoding(self._dataset, "array", "0.2.0")
 

@@ -1,7 +1,6 @@
 """Read what other tools save with torch, numpy and json: nothing is unpickled, and sizes are checked before data."""
 
 import contextlib
-import json
 import math
 import zipfile
 import zlib
@@ -16,31 +15,11 @@ from raystp.hdf5 import max_declared_bytes
 from raystp.interop.features.arrays import MAX_DIM, check_rows
 from raystp.storage import StoragePath
 
-MAX_JSON = 16 << 20
-"""Bytes of a file of JSON."""
-
 NUMBERS = "fiu"
 """numpy's kinds of dtypes that are numbers."""
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, ValueError, RuntimeError)
 _NPY_VERSIONS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-
-
-def read_json(path: StoragePath) -> dict[str, Any]:
-    """Return a file of JSON that is an object. Raises FormatError for another one, and for a file above 16 MiB."""
-    size = path.size()
-    if size > MAX_JSON:
-        msg = f"{path} has {size} bytes, a description has at most {MAX_JSON}: not read"
-        raise FormatError(msg)
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        msg = f"{path} is not readable JSON: {error}"
-        raise FormatError(msg) from None
-    if not isinstance(found, dict):
-        msg = f"{path} holds a JSON {type(found).__name__}, expected an object"
-        raise FormatError(msg)
-    return found
 
 
 def section_of(description: dict[str, Any], name: str, path: StoragePath) -> dict[str, Any]:

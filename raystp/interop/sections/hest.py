@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 from raystp.errors import FormatError, some
 from raystp.interop.choice import TableChoice
+from raystp.interop.json_files import read_object
 from raystp.interop.sections.tables import (
     EMPTY,
     Row,
     TableFiles,
     choose,
     covariates,
-    read_json,
     read_records,
     slide_table,
     value,
@@ -160,7 +160,7 @@ def _mpp(root: StoragePath, record: Row, present: _Present) -> str:
     Raises FormatError for a damaged file, and for um/px that is no number above 0.
     """
     path = root / "metadata" / f"{record['id']}.json"
-    found = read_json(path, MAX_SIDECAR).get(MPP) if record["id"] in present.metadata else None
+    found = read_object(path, MAX_SIDECAR).get(MPP) if record["id"] in present.metadata else None
     found, where = (found, str(path)) if found is not None else (record.get(MPP, ""), f"HEST's CSV, {record['id']}")
     if str(found).lower() in EMPTY:
         return ""

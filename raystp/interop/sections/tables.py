@@ -5,7 +5,6 @@ Slides and counts stay where they are; the table names them by absolute paths or
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -118,22 +117,5 @@ def _only(records: Sequence[Row], name: str, wanted: Sequence[str], origin: str)
     if not found:
         values = sorted({record.get(name, "") for record in records})
         msg = f"only: no sample of {origin} has {name} {some(list(wanted))}; the values are {some(values, 20)}"
-        raise FormatError(msg)
-    return found
-
-
-def read_json(path: StoragePath, limit: int) -> Mapping[str, object]:
-    """Return a JSON file with an object; raises FormatError for another one, and for one of more than `limit` bytes."""
-    size = path.size()
-    if size > limit:
-        msg = f"{path} has {size:,} bytes, and {limit:,} are expected at most; it was not read"
-        raise FormatError(msg)
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as fault:
-        msg = f"{path} is not JSON ({type(fault).__name__}): download it again"
-        raise FormatError(msg) from None
-    if not isinstance(found, dict):
-        msg = f"{path} has a {type(found).__name__}, expected an object with names"
         raise FormatError(msg)
     return found

@@ -6,7 +6,6 @@ followed.
 """
 
 import contextlib
-import json
 import math
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from zarr.storage import LocalStore
 from raystp.errors import FormatError
 from raystp.hdf5 import max_declared_bytes
 from raystp.interop.features.arrays import check_rows
+from raystp.interop.json_files import read_object
 from raystp.storage import StoragePath
 
 MAX_METADATA = 1 << 20
@@ -76,7 +76,7 @@ def attributes_of(path: StoragePath) -> dict[str, Any]:
     """Return the attributes of a group or array, of zarr 3 (`zarr.json`) or 2 (`.zattrs`); {} where it has none."""
     for name in ("zarr.json", ".zattrs"):
         if (path / name).exists():
-            found = _metadata(path / name)
+            found = read_object(path / name, MAX_METADATA)
             found = found.get("attributes", {}) if name == "zarr.json" else found
             if not isinstance(found, dict):
                 msg = f"{path / name} has attributes that are no JSON object: damaged"
@@ -85,26 +85,10 @@ def attributes_of(path: StoragePath) -> dict[str, Any]:
     return {}
 
 
-def _metadata(file: StoragePath) -> dict[str, Any]:
-    size = file.size()
-    if size > MAX_METADATA:
-        msg = f"{file} has {size} bytes, metadata of zarr have at most {MAX_METADATA}: not read"
-        raise FormatError(msg)
-    try:
-        found = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        msg = f"{file} is not readable JSON: {error}"
-        raise FormatError(msg) from None
-    if not isinstance(found, dict):
-        msg = f"{file} holds a JSON {type(found).__name__}, expected an object"
-        raise FormatError(msg)
-    return found
-
-
 def is_array(folder: Path) -> bool:
     """Return whether a folder is an array, and not a group or nothing."""
     if (folder / "zarr.json").is_file():
-        return _metadata(StoragePath.of(folder / "zarr.json")).get("node_type") == "array"
+        return read_object(StoragePath.of(folder / "zarr.json"), MAX_METADATA).get("node_type") == "array"
     return (folder / ".zarray").is_file()
 
 
@@ -114,7 +98,7 @@ def read_numbers(folder: Path, where: str) -> np.ndarray:
     if file is None:
         msg = f"{where} is no zarr array: it has no zarr.json and no .zarray"
         raise FormatError(msg)
-    _check(_metadata(StoragePath.of(file)), folder, where)
+    _check(read_object(StoragePath.of(file), MAX_METADATA), folder, where)
     try:
         opened = zarr.open_array(LocalStore(folder, read_only=True), mode="r")
         return np.asarray(opened[...])

@@ -12,6 +12,7 @@ import re
 from dataclasses import replace
 
 from raystp.errors import SectionError
+from raystp.expression.readers.files.controls import is_control
 from raystp.expression.readers.files.values import number
 from raystp.expression.readers.scverse import parse_scverse
 from raystp.expression.readers.source import SectionSource
@@ -26,8 +27,6 @@ POOLED_PITCHES = ("pooled Xenium", "pooled Visium HD")
 MAX_SIDECAR = 1 << 20
 """Bytes of a sample's JSON at most; they have about 1 KB."""
 
-_CONTROL = re.compile(r"^(blank_|neg_?control|antisense|unassigned|deprecated|intergenic_)|control", re.IGNORECASE)
-"""Names of Xenium's features that are no genes; no symbol of a human or mouse gene has `control` in it."""
 _POOLED = re.compile(r"^\d{3,}x\d{3,}$")
 """A square of a pooled section; spots of legacy ST are named without leading zeros, as `10x13`."""
 
@@ -78,7 +77,7 @@ def _with_sidecar(facts: LibraryFacts, stored: tuple[str, float] | None) -> Libr
 
 
 def _without_controls(raw: RawSection, source: SectionSource, notes: Notes) -> RawSection:
-    kept = [column for column, name in enumerate(raw.genes.names) if not _CONTROL.search(name)]
+    kept = [column for column, name in enumerate(raw.genes.names) if not is_control(name)]
     dropped = len(raw.genes.names) - len(kept)
     if not dropped:
         return raw

@@ -1,25 +1,14 @@
 """Names of what Xenium detects: genes, and probes that measure none."""
 
-import re
 from dataclasses import dataclass, field
 
+from raystp.expression.readers.files.controls import is_control
 from raystp.expression.section_checks.genes import GENE_EXPRESSION
 from raystp.expression.section_checks.raw import RawGenes
 
 MAX_FEATURES = 1 << 16
 
 CONTROL = "control, by its name"
-
-_CONTROL = re.compile(
-    r"^(blank[_-]|neg(ative)?[_ ]?control|control|antisense[_-]|unassigned|deprecated|intergenic[_ ]?region"
-    r"|genomic[_ ]?control)",
-    re.IGNORECASE,
-)
-
-
-def is_control(name: str) -> bool:
-    """Return whether a feature is no gene: blank and unassigned codewords, negative controls, antisense probes."""
-    return _CONTROL.match(name) is not None
 
 
 @dataclass

@@ -1,14 +1,17 @@
 """Named protocols: what is kept apart between training and test, and which leak a score carries.
 
 The same model scores 0.15, 0.19 or 0.71 on one dataset under three protocols, so every score is printed with the name
-of its protocol. A protocol is one entry below. Published protocols (hest-readme, triplex-250, ...) differ in further
-respects: each becomes a field of `EvaluationProtocol` whose default avoids the leak.
+of its protocol. A protocol is one entry below. Protocols that papers used fix panel, labels and aggregation too: they
+are in `raystp.evaluate.published`, under the names of `PublishedName`.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from raystp.errors import ConfigError
+
+PublishedName = Literal["hest-readme", "hest-paper", "hest-alphacv", "triplex-250"]
+"""The keys of `raystp.evaluate.published.registry.PUBLISHED`, for configs."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Evaluations as papers did them: plain functions on arrays, and one record per protocol (`registry.PUBLISHED`)."""

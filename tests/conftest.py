@@ -27,6 +27,7 @@ import pytest  # noqa: E402 -- whatever is imported from here on reads the envir
 from xdist.remote import Producer  # noqa: E402
 from xdist.scheduler import LoadFileScheduling  # noqa: E402
 
+pytest_plugins = ["tests.browser"]
 STORE_BYTES = 300 << 20
 
 WARNINGS = [

@@ -5,17 +5,19 @@ baseline. That comparison is computed from the table below it. The page is in `t
 and messages from data files cannot add HTML.
 """
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from raystp.evaluate.metrics.cases import CASES, FEWEST_CASES
 from raystp.evaluate.metrics.score import MEAN, POOLED, ScoreRow
 from raystp.evaluate.protocols import EvaluationProtocol
+from raystp.evaluate.report.interactive import POLICY, bokeh_script, embedded, has_widgets
+from raystp.evaluate.report.parts import ReportChart, ReportPart, ReportSection, ViewerPart
 from raystp.evaluate.report.score_tables import (
     Column,
     by_panel,
@@ -29,29 +31,6 @@ from raystp.evaluate.report.verdict import verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 EXTRA_COLUMNS: Sequence[Column] = (("RVD", "all"), ("spot-PCC", "all"), ("AUC", "all"))
-
-
-@dataclass(frozen=True)
-class ReportFigure:
-    """A PNG with its title, which is the alternative text, and a caption."""
-
-    title: str
-    png: bytes
-    caption: str = ""
-
-    @property
-    def data_uri(self) -> str:
-        """The PNG as a `data:` URI."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode('ascii')}"
-
-
-@dataclass(frozen=True)
-class ReportSection:
-    """The figures of one test section or slide."""
-
-    title: str
-    figures: Sequence[ReportFigure]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,13 +54,22 @@ class Report:
     """Permutations in each null."""
     footnotes: Sequence[str] = ()
     """Explanations of the table's lines."""
-    charts: Sequence[ReportFigure] = ()
+    charts: Sequence[ReportPart] = ()
+    """Below the scores."""
+    viewer: ViewerPart | None = None
+    """The interactive maps."""
     sections: Sequence[ReportSection] = ()
-    curves: Sequence[ReportFigure] = ()
+    comparison: Sequence[ReportPart] = ()
+    """Paired differences between models."""
+    calibration: Sequence[ReportPart] = ()
+    """Whether the spread and `far` mean what they say."""
+    curves: Sequence[ReportPart] = ()
     failures: Sequence[Mapping[str, str]] = ()
     """Rows of `tables.FAILURES`."""
     manifests: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Role (`model`, `spots`, ...) -> that artifact's manifest as plain JSON values."""
+    tracking: str = ""
+    """Address of this evaluation's run in MLflow; empty where there is none."""
 
 
 def build_report(report: Report) -> str:
@@ -97,11 +85,17 @@ def build_report(report: Report) -> str:
         "heading": heading,
         "interval": interval_text,
         "null": null_text,
+        "trusted": Markup,
         "with_interval": with_interval,
     }
+    charts = [part for part in _parts(report) if isinstance(part, ReportChart)]
+    keys = dict(zip(map(id, charts), embedded(charts), strict=True))
+    environment.filters["embedded"] = lambda chart: keys[id(chart)]
     has_pooled = any(row.section == POOLED for row in report.rows)
     return environment.get_template("report.html.j2").render(
         report=report,
+        policy=POLICY,
+        bokeh=_bokeh(report, charts),
         over_cases=report.over == CASES,
         fewest_cases=FEWEST_CASES,
         verdicts=_verdicts(report),
@@ -109,6 +103,17 @@ def build_report(report: Report) -> str:
         pooled=score_tables(report.rows, POOLED, extra=EXTRA_COLUMNS) if has_pooled else [],
         manifests=[_provenance(role, manifest) for role, manifest in report.manifests.items()],
     )
+
+
+def _parts(report: Report) -> list[ReportPart]:
+    return [*report.charts, *report.comparison, *report.calibration, *report.curves]
+
+
+def _bokeh(report: Report, charts: Sequence[ReportChart]) -> str:
+    """Return Bokeh's script where a part needs it, once for the page."""
+    if report.viewer is None and not charts:
+        return ""
+    return bokeh_script(widgets=report.viewer is not None or has_widgets([chart.model for chart in charts]))
 
 
 def _verdicts(report: Report) -> list[str]:

@@ -9,7 +9,7 @@ from raystp.evaluate.metrics.cases import CaseOutcome
 from raystp.evaluate.metrics.genes import genes_to_show, pcc_per_gene, pcc_where_measured
 from raystp.evaluate.metrics.score import SectionOutcome
 from raystp.evaluate.report.charts import cases_figure
-from raystp.evaluate.report.document import ReportFigure
+from raystp.evaluate.report.parts import ReportFigure
 from raystp.evaluate.report.slide_figures import (
     UNIT,
     GeneMap,

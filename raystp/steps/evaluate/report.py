@@ -15,7 +15,8 @@ from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
 from raystp.evaluate.metrics.score import MEAN, ScoreRow
 from raystp.evaluate.report.charts import curve_figure, scores_figure
-from raystp.evaluate.report.document import Report, ReportFigure
+from raystp.evaluate.report.document import Report
+from raystp.evaluate.report.parts import ReportFigure
 from raystp.evaluate.report.score_tables import score_tables
 from raystp.evaluate.report.sections import prediction_figures, uncertainty_figures
 from raystp.evaluate.report.slide_figures import SlideThumbnail, png

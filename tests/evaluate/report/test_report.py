@@ -7,7 +7,8 @@ import pytest
 from raystp.errors import ConfigError
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import PROTOCOLS, protocol_of
-from raystp.evaluate.report.document import TEMPLATES, Report, ReportFigure, ReportSection, build_report
+from raystp.evaluate.report.document import TEMPLATES, Report, build_report
+from raystp.evaluate.report.parts import ReportFigure, ReportSection
 from raystp.evaluate.report.score_tables import spots_text
 from raystp.evaluate.report.verdict import verdict
 

@@ -7,7 +7,8 @@ from raystp.evaluate.metrics.cases import CASES, CaseOutcome, case_genes_to_show
 from raystp.evaluate.metrics.intervals import FEWEST_UNITS
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import protocol_of
-from raystp.evaluate.report.document import Report, ReportSection
+from raystp.evaluate.report.document import Report
+from raystp.evaluate.report.parts import ReportSection
 from raystp.evaluate.report.sections import attention_figures, case_figure
 from raystp.expression.sections import embeddings_of
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig

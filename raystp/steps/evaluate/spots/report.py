@@ -9,7 +9,8 @@ from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.intervals import interval_kind
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import protocol_of
-from raystp.evaluate.report.document import Report, ReportSection
+from raystp.evaluate.report.document import Report
+from raystp.evaluate.report.parts import ReportSection
 from raystp.evaluate.report.sections import section_figures
 from raystp.expression.sections import sections_of
 from raystp.models.methods import REFERENCE

@@ -10,7 +10,16 @@ from typing import Literal
 
 from raystp.errors import ConfigError
 
-PublishedName = Literal["hest-readme", "hest-paper", "hest-alphacv", "triplex-250"]
+PublishedName = Literal[
+    "st-benching-833",
+    "hest-readme",
+    "hest-paper",
+    "hest-alphacv",
+    "triplex-250",
+    "mclstexp-785",
+    "bleep-liver",
+    "stem-200",
+]
 """The keys of `raystp.evaluate.published.registry.PUBLISHED`, for configs."""
 
 

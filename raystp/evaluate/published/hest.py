@@ -91,6 +91,7 @@ def _hest(name: str, description: str, ridge: Mapping[str, Any], **more: Any) ->
         given_folds=True,
         panel=hest_panel,
         panel_size=GENES,
+        given_panel=True,
         score=score_hest,
         train={"labels": {"totals": "none"}},
         method={"model": "hest_ridge", "hest_ridge": ridge},

@@ -110,15 +110,21 @@ class PublishedProtocol:
     """`split.protocol` of the trainings: which unit is held out as a whole."""
     sections: SectionRule
     folds: FoldRule
-    given_folds: bool
-    """Whether files that come with the data give the folds; `folds` is the rule where there are none."""
-    panel: PanelRule | None
-    """None where the protocol's panel is a fixed list, or a file of the data."""
-    panel_size: int | None
-    """Genes of the panel; None where the rule decides."""
     score: Callable[[Sequence[FoldOutcome]], ProtocolScores]
+    given_folds: bool = False
+    """Whether files that come with the data give the folds; `folds` is the rule where there are none."""
+    one_fold: bool = False
+    """Whether some of the folds suffice: the papers report one."""
+    panel: PanelRule | None = None
+    """None where the panel is a fixed list that a user brings."""
+    panel_size: int | None = None
+    """Genes of the panel; None where the rule decides."""
+    given_panel: bool = False
+    """Whether a list that comes with the data takes the place of the rule."""
     train: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Values of `raystp train` that the protocol fixes, such as `labels`."""
+    retrieval: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Values of `retrieval` of the papers, for methods that predict through a reference index."""
     method: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Values of `raystp train` that make the method the protocol was made for, where it is one."""
     absent: Literal["refuse", "zero"] = "refuse"

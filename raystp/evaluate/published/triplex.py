@@ -153,7 +153,6 @@ TRIPLEX_250 = PublishedProtocol(
     split="patient",
     sections=all_sections,
     folds=group_folds,
-    given_folds=False,
     panel=triplex_panel,
     panel_size=GENES,
     score=score_triplex,
@@ -163,5 +162,4 @@ TRIPLEX_250 = PublishedProtocol(
         "lacks this advantage.",
     ),
     figures=_FIGURES,
-    sections_published=None,
 )

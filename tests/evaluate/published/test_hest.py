@@ -9,8 +9,8 @@ from scipy.stats import pearsonr
 from raystp.errors import PanelError
 from raystp.evaluate.published.hest import hest_panel, leave_patient_out, score_hest
 from raystp.evaluate.published.panels import most_variable
-from raystp.evaluate.published.protocol import FoldOutcome, GeneCounts, HeldOutSection
-from tests.evaluate.published.toy import fold, held_out
+from raystp.evaluate.published.protocol import FoldOutcome, HeldOutSection
+from tests.evaluate.published.toy import adata_of, drawn_sections, fold, held_out
 
 UP = (0, 1, 3, 7)
 """Counts whose logarithms are 0, 1, 2, 3 times ln 2."""
@@ -72,19 +72,10 @@ def test_folds_leave_one_patient_out() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_panel_is_that_of_scanpy(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    genes = (*(f"G{number:03d}" for number in range(298)), "BLANK_1", "NegControl_2")
-    mean = rng.gamma(0.6, 2, len(genes))
-    sections = {
-        name: GeneCounts(genes, rng.poisson(rng.gamma(1.5, mean / 1.5, (spots, len(genes)))).astype(float))
-        for name, spots in (("a", 61), ("b", 43))
-    }
-    adatas = []
-    for one in sections.values():
-        adata = ad.AnnData(np.asarray(one.counts))
-        adata.var_names = list(genes)
+    sections = drawn_sections(seed, [*(f"G{number:03d}" for number in range(298)), "BLANK_1", "NegControl_2"])
+    adatas = [adata_of(one) for one in sections.values()]
+    for adata in adatas:
         sc.pp.filter_genes(adata, min_cells=int(np.ceil(0.1 * adata.n_obs)))
-        adatas.append(adata)
     common = sorted(set(adatas[0].var_names) & set(adatas[1].var_names))
     stacked = ad.concat(
         [one[:, [gene for gene in common if "BLANK" not in gene and "Control" not in gene]] for one in adatas],

@@ -23,5 +23,5 @@ def test_every_protocol_states_its_leak_and_its_data(name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="unknown published protocol 'hest'; choose from hest-alphacv, "):
+    with pytest.raises(ConfigError, match="unknown published protocol 'hest'; choose from bleep-liver, hest-alphacv, "):
         published_protocol("hest")

@@ -97,7 +97,8 @@ def train_model(
 ) -> StepResult:
     """Train a model on measured spots: `bleep`, `ridge`, `genequery` ...; `test` are held-out patients or sections.
 
-    Expression is log1p of counts per 10,000. `panel`, `split`, `fit` and the method's own part are further fields.
+    Expression is log1p of counts per 10,000, or what `labels` says. `panel`, `split`, `fit` and the method's own part
+    are further fields.
 
     Raises:
         LeakError: a test patient has sections on the training side.
@@ -139,7 +140,7 @@ def impute_expression(
     index: Reference | None = None,
     **fields: Any,
 ) -> StepResult:
-    """Predict the expression of embedded tiles, in the model's unit: log1p of counts per 10,000.
+    """Predict the expression of embedded tiles, in the unit of its labels: by default log1p of counts per 10,000.
 
     Raises:
         LeakError: a named slide, or its patient, is in the model or its index.

@@ -47,6 +47,13 @@ def log1p_cp10k(
 
 def log1p_scaled(counts: CountArray, *, target: float = CP10K) -> sp.csr_matrix:
     """Return the values of `log1p_cp10k` as a sparse CSR matrix of float64; zeros stay zeros."""
+    matrix = scaled_counts(counts, target=target)
+    np.log1p(matrix.data, out=matrix.data)
+    return matrix
+
+
+def scaled_counts(counts: CountArray, *, target: float = CP10K) -> sp.csr_matrix:
+    """Return counts * target / total of the spot, as a new CSR matrix of float64; raises as `log1p_cp10k` does."""
     matrix = sp.csr_matrix(counts, dtype=np.float64, copy=True)
     totals = np.asarray(matrix.sum(axis=1)).ravel()
     empty = np.flatnonzero(~(totals > 0))
@@ -55,5 +62,4 @@ def log1p_scaled(counts: CountArray, *, target: float = CP10K) -> sp.csr_matrix:
         msg = f"{empty.size} of {len(totals)} spots have no counts (rows {rows}): remove them before normalising"
         raise SectionError(msg)
     matrix.data *= np.repeat(target / totals, np.diff(matrix.indptr))
-    np.log1p(matrix.data, out=matrix.data)
     return matrix

@@ -1,16 +1,16 @@
 """Join the measured spots of a section with their tiles or embeddings. Training reads sections through this module."""
 
 import functools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
 
 import anndata as ad
 import h5py
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 
 from raystp import tables
 from raystp.artifacts import Artifact
@@ -18,8 +18,9 @@ from raystp.errors import SectionError
 from raystp.expression.embeddings.join import JoinedEmbeddings
 from raystp.expression.embeddings.read import read_embeddings
 from raystp.expression.genes.names import NO_ALIASES, Aliases, GeneNames, check_shared
-from raystp.expression.normalise import log1p_cp10k
-from raystp.expression.schema import read_section, section_info
+from raystp.expression.label_values import SpotArray, label_values
+from raystp.expression.labels import DEFAULT_LABELS, Labels
+from raystp.expression.schema import SectionInfo, read_section, section_info
 from raystp.hdf5 import checked_hdf5
 from raystp.storage import StoragePath
 
@@ -53,19 +54,28 @@ class SectionCounts:
     """Diameter of a spot, in level-0 px."""
     gene_ids: tuple[str, ...] | None = None
     """Ensembl ids of the genes, where the section has them."""
+    array: SpotArray | None = None
+    """Where the spots are on the array: read by smoothed labels."""
+    selected_from: "tuple[SectionCounts, Int64[np.ndarray, 'spot']] | None" = None
+    """All measured spots of the section and the rows of these: a spot that is left out is still a neighbour."""
 
     @property
     def gene_names(self) -> GeneNames:
         """Names and ids of the genes."""
         return GeneNames(tuple(self.genes), self.gene_ids)
 
-    def expression(self, genes: Sequence[str], aliases: Aliases = NO_ALIASES) -> Float32[np.ndarray, "spot gene"]:
-        """Return log1p CP10k over all genes of the section, then the columns of `genes`; an unmeasured gene is NaN."""
-        columns = self.gene_names.find(genes, aliases)
-        measured = columns >= 0
-        expression = np.full((len(self.spots), len(genes)), np.nan, np.float32)
-        expression[:, measured] = log1p_cp10k(self.matrix, columns=columns[measured])
-        return expression
+    def expression(
+        self, genes: Sequence[str], aliases: Aliases = NO_ALIASES, labels: Labels = DEFAULT_LABELS
+    ) -> Float32[np.ndarray, "spot gene"]:
+        """Return the labels of the spots over `genes`, which are the whole panel where `labels` divide by its total.
+
+        By default log1p CP10k over all genes of the section, and an unmeasured gene is NaN.
+        """
+        if labels.smooth != "none" and self.selected_from is not None:
+            whole, rows = self.selected_from
+            own: Float32[np.ndarray, "spot gene"] = whole.expression(genes, aliases, labels)[rows]
+            return own
+        return label_values(self.matrix, self.gene_names.find(genes, aliases), labels, self.array)
 
     @property
     def totals(self) -> Float64[np.ndarray, "spot"]:
@@ -74,7 +84,35 @@ class SectionCounts:
 
     def select(self, rows: Sequence[int]) -> "SectionCounts":
         """Return only these rows, in this order."""
-        return replace(self, spots=[self.spots[row] for row in rows], xy=self.xy[rows], matrix=self.matrix[rows])
+        at = np.asarray(rows, np.int64)
+        whole, earlier = (self, at) if self.selected_from is None else self.selected_from
+        return replace(
+            self,
+            spots=[self.spots[row] for row in rows],
+            xy=self.xy[rows],
+            matrix=self.matrix[rows],
+            array=None,
+            selected_from=(whole, at if whole is self else earlier[at]),
+        )
+
+
+@dataclass(frozen=True)
+class ModelLabels:
+    """The genes of a model, and what its labels are: all that its predictions are compared with."""
+
+    genes: tuple[str, ...]
+    aliases: Aliases = field(default_factory=dict)
+    """Other names of the genes."""
+    labels: Labels = DEFAULT_LABELS
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any]) -> "ModelLabels":
+        """Return those of a model's record; raises ModelError for labels that this version does not know."""
+        return cls(tuple(meta["genes"]), meta.get("gene_aliases", {}), Labels.of(meta))
+
+    def values(self, counts: SectionCounts) -> Float32[np.ndarray, "spot gene"]:
+        """Return the measured labels of a section's spots."""
+        return counts.expression(self.genes, self.aliases, self.labels)
 
 
 @dataclass(frozen=True)
@@ -111,7 +149,16 @@ def load_counts(spots: Artifact, section: str) -> SectionCounts:
         genes=[str(name) for name in adata.var_names],
         diameter_px=info.spot_diameter_um / info.mpp,
         gene_ids=GeneNames.of(adata).ids,
+        array=_array_of(adata, info),
     )
+
+
+def _array_of(adata: ad.AnnData, info: SectionInfo) -> SpotArray:
+    """Return the spots' array coordinates; positions in pitches where the section was read without any."""
+    places = np.stack([np.asarray(adata.obs[name], np.float64) for name in ("array_col", "array_row")], axis=1)
+    xy = np.asarray(adata.obsm["spatial"], np.float64)
+    stand_in = np.array_equal(places, xy)  # as the readers fill them in
+    return SpotArray(xy * (info.mpp / info.pitch_um) if stand_in else places, has_coordinates=not stand_in)
 
 
 def gene_names_of(spots: Artifact, sections: Iterable[str]) -> dict[str, GeneNames]:

@@ -11,6 +11,7 @@ from raystp.errors import ModelError, SectionError, some
 from raystp.expression.completed import load_completed
 from raystp.expression.folds import spatial_block
 from raystp.expression.genes.names import NO_ALIASES, Aliases, GeneNames
+from raystp.expression.labels import DEFAULT_LABELS, Labels
 from raystp.expression.sections import JoinedSection, check_panel, join_embeddings, join_tiles, load_counts
 from raystp.units import tile_centres
 
@@ -31,6 +32,8 @@ class TrainingSetSpec:
     """Other names of the genes, by which sections with other gene names are matched."""
     completed: Artifact | None = None
     """A `complete` artifact: labels of training spots are taken from it, those of validation spots never."""
+    labels: Labels = DEFAULT_LABELS
+    """How the spots' counts become their labels."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class SpotTable:
     """Tile boxes (x, y, side), in level-0 px."""
     features: Float32[np.ndarray, "spot feature"]
     expression: Float32[np.ndarray, "spot gene"]
-    """log1p CP10k; NaN where the spot's section has not measured the gene."""
+    """The spots' labels: by default log1p CP10k, NaN where the spot's section has not measured the gene."""
     totals: Float64[np.ndarray, "spot"]
 
     def select(self, rows: Bool[np.ndarray, "spot"]) -> "SpotTable":
@@ -123,8 +126,13 @@ def join_section(spots: Artifact, images: Artifact, section: str) -> JoinedSecti
     return join_embeddings(counts, images) if images.manifest.step == "embed" else join_tiles(counts, images)
 
 
-def stack_sections(sections: list[JoinedSection], genes: tuple[str, ...], aliases: Aliases = NO_ALIASES) -> SpotTable:
-    """Stack sections in this order, over the same genes."""
+def stack_sections(
+    sections: list[JoinedSection],
+    genes: tuple[str, ...],
+    aliases: Aliases = NO_ALIASES,
+    labels: Labels = DEFAULT_LABELS,
+) -> SpotTable:
+    """Stack sections in this order, over the same genes, with labels of one kind."""
     counts = [section.counts for section in sections]
     return SpotTable(
         sections=tuple(one.section for one in counts),
@@ -133,7 +141,7 @@ def stack_sections(sections: list[JoinedSection], genes: tuple[str, ...], aliase
         spots=tuple(spot for one in counts for spot in one.spots),
         boxes=np.concatenate([section.boxes for section in sections]),
         features=np.concatenate([section.features for section in sections]),
-        expression=np.concatenate([one.expression(genes, aliases) for one in counts]),
+        expression=np.concatenate([one.expression(genes, aliases, labels) for one in counts]),
         totals=np.concatenate([one.totals for one in counts]),
     )
 
@@ -142,7 +150,7 @@ def _load(spec: TrainingSetSpec, names: tuple[str, ...]) -> SpotTable:
     joined = [join_section(spec.spots, spec.images, name) for name in names]
     for one in joined:
         check_panel(one.counts, spec.genes, spec.aliases, spots=spec.spots, others=spec.train)
-    return stack_sections(joined, spec.genes, spec.aliases)
+    return stack_sections(joined, spec.genes, spec.aliases, spec.labels)
 
 
 def _validation_block(train: SpotTable, share: float) -> Bool[np.ndarray, "spot"]:

@@ -76,6 +76,8 @@ class SectionOutcome:
     xy: Float[np.ndarray, "spot 2"]
     """Centres of the spots, in level-0 px."""
     patient: str
+    unit: str = "log1p CP10k"
+    """Unit of both, for figures."""
 
 
 @dataclass(frozen=True)

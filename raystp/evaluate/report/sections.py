@@ -42,7 +42,9 @@ def section_figures(
     pcc, _ = pcc_where_measured(outcome.predicted, outcome.measured)
     figures = []
     for gene, reason in genes_to_show(pcc, panel, listed):
-        one = GeneMap(panel[gene], outcome.measured[:, gene], outcome.predicted[:, gene], pcc=float(pcc[gene]))
+        one = GeneMap(
+            panel[gene], outcome.measured[:, gene], outcome.predicted[:, gene], float(pcc[gene]), outcome.unit
+        )
         figure = maps_figure(thumbnail, SpotLayout(outcome.xy, diameter), one)
         figures.append(ReportFigure(f"{one.gene} on {section}", png(figure), f"{one.gene}: {reason}"))
     return figures
@@ -53,10 +55,12 @@ def prediction_figures(
     thumbnail: SlideThumbnail,
     boxes: Float[np.ndarray, "tile 3"],
     values: Mapping[str, Float[np.ndarray, "_"]],
+    *,
+    unit: str = UNIT,
 ) -> list[ReportFigure]:
     """Draw the prediction of each tile of a slide, a figure per gene; `values` is gene -> a value per tile."""
     return [
-        ReportFigure(f"{gene} on {slide}", png(whole_slide_figure(thumbnail, boxes, predicted, gene=gene)))
+        ReportFigure(f"{gene} on {slide}", png(whole_slide_figure(thumbnail, boxes, predicted, gene=gene, unit=unit)))
         for gene, predicted in values.items()
     ]
 

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raystp.config import Config, Location, RunConfig, StepConfig
+from raystp.expression.labels import Labels
 from raystp.models.completion.options import LinearOptions, MedianOptions, SpackleOptions
 
 Method = Literal["median", "linear", "spackle"]
@@ -60,6 +61,9 @@ class CompleteConfig(StepConfig[CompleteRun]):
 
     split: CompletionSplit
 
+    labels: Labels = Field(default_factory=Labels)
+    """Values to complete, as `labels` of `raystp train`: `totals` and `log` may be set."""
+
     sections: Annotated[list[str], Field(min_length=1)] | None = None
     """Sections to complete, or patients; all by default. Each is completed from itself alone."""
 
@@ -77,8 +81,22 @@ class CompleteConfig(StepConfig[CompleteRun]):
         found: MedianOptions | LinearOptions | SpackleOptions = getattr(self, self.method)
         return found
 
+    @field_validator("labels")
+    @classmethod
+    def _can_be_completed(cls, labels: Labels) -> Labels:
+        allowed = Labels(totals="none" if labels.totals == "none" else "all", log=labels.log)
+        if labels != allowed:
+            msg = (
+                f"a completion replaces zeros of single spots over its own genes, and labels have {labels.changed}: "
+                "only totals=all or none, and log, may be set"
+            )
+            raise ValueError(msg)
+        return labels
+
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed; options of other methods and the path of the list of genes are left out."""
         values = super().fingerprint_values()
+        if self.labels.is_default:
+            values.pop("labels")  # as before the field existed
         values["genes"] = {"listed": True} if self.genes.file is not None else values["genes"]
         return {key: value for key, value in values.items() if key == self.method or key not in get_args(Method)}

@@ -45,7 +45,7 @@ def run(config: CompleteConfig) -> Artifact:
     split, wanted = _split(config, known)
     genes, chosen = choose_genes(config.genes, spots, split.train)
     logger.info(f"complete: {chosen}")
-    names = CompletionGenes(tuple(genes), aliases_of(spots, genes), split.train)
+    names = CompletionGenes(tuple(genes), aliases_of(spots, genes), split.train, config.labels)
     fit = FitTask(spots, names, split.validation, config.method, config.options, writer.path)
     tasks = [CompletionTask(spots, names, section, writer.path) for section in wanted]
     with session(config.run.address):
@@ -64,6 +64,7 @@ def run(config: CompleteConfig) -> Artifact:
         "validation": list(split.validation),
         "patients": {name: known[name]["patient"] for name in seen},
         "sections": sections,
+        "labels": config.labels.record,
     }
     if rows:
         notes["summary"] = "\n".join(error_lines(rows))

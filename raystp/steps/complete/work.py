@@ -14,6 +14,7 @@ from raystp.artifacts import Artifact
 from raystp.errors import RaystpError, failure_as_reason
 from raystp.expression.completed import CompletedSection, read_completed, write_completed
 from raystp.expression.genes.names import Aliases
+from raystp.expression.labels import DEFAULT_LABELS, Labels
 from raystp.expression.sections import SectionCounts, check_panel, load_counts
 from raystp.models.completion.hidden import GeneMeanCompletion, HiddenErrors, errors_on_hidden
 from raystp.models.completion.linear import fit_linear
@@ -35,12 +36,13 @@ class CompletionGenes:
     genes: tuple[str, ...]
     aliases: Aliases
     train: tuple[str, ...]
+    labels: Labels = DEFAULT_LABELS
 
     def values(self, spots: Artifact, section: str) -> tuple[SectionCounts, SectionValues]:
         """Return a section's counts and values; raises SectionError where its genes have other names."""
         counts = load_counts(spots, section)
         check_panel(counts, self.genes, self.aliases, spots=spots, others=self.train)
-        return counts, SectionValues(counts.expression(self.genes, self.aliases), counts.xy)
+        return counts, SectionValues(counts.expression(self.genes, self.aliases, self.labels), counts.xy)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from raystp.evaluate.metrics.genes import GeneSets, gene_sets, named_sets
 from raystp.evaluate.metrics.score import ScoreLabel
 from raystp.expression.genes.names import Aliases
 from raystp.expression.genes.panel import read_panel
+from raystp.expression.sections import ModelLabels
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import input_folders, reopen_embeddings
 from raystp.steps.train.retrieval import Retrieval
@@ -46,6 +47,11 @@ class Prediction:
         return aliases
 
     @property
+    def measured_as(self) -> ModelLabels:
+        """The kind of the model's labels, in which measured spots are compared with its predictions."""
+        return ModelLabels.of(self.meta)
+
+    @property
     def slides(self) -> list[str]:
         """The slides that are predicted."""
         return list(self.prediction.manifest.notes["slides"])
@@ -67,7 +73,7 @@ class Prediction:
 
 
 def open_models(predictions: list[Artifact], store: str) -> list[Prediction]:
-    """Open each prediction's model; raises ConfigError unless all have one protocol and one panel.
+    """Open each prediction's model; raises ConfigError unless all have one protocol, one panel and one kind of labels.
 
     A model is named by its method; models of one method are named by their artifacts.
     """
@@ -153,7 +159,7 @@ def _unseen_genes(models: Sequence[Prediction]) -> frozenset[str]:
 
 
 def _check_comparable(first: Prediction, other: Prediction) -> None:
-    """Raise ConfigError unless two predictions have the same protocol, panel and genes."""
+    """Raise ConfigError unless two predictions have the same protocol, panel, genes and labels."""
     for key in ("protocol", "panel"):
         values = [one.prediction.manifest.notes[key] for one in (first, other)]
         if values[0] != values[1]:
@@ -164,6 +170,13 @@ def _check_comparable(first: Prediction, other: Prediction) -> None:
             raise ConfigError(msg)
     if other.genes != first.genes:
         msg = f"predictions: {first.name} and {other.name} predict different genes; train both on one panel"
+        raise ConfigError(msg)
+    one, two = first.measured_as.labels, other.measured_as.labels
+    if one != two:
+        msg = (
+            f"predictions: {first.name} was trained on labels in {one.unit}, {other.name} on {two.unit}; run one "
+            "evaluation for each, or train both with the same `labels`"
+        )
         raise ConfigError(msg)
 
 

@@ -111,7 +111,8 @@ def predicted_slide(
     panel = first.genes
     table = first.prediction.table(f"predictions/{slide}.parquet", tables.predictions(len(panel)))
     boxes, values, thumbnail = tile_boxes(table), tables.matrix(table["expression"]), slide_thumbnail(embed, slide)
-    figures = prediction_figures(slide, thumbnail, boxes, {gene: values[:, panel.index(gene)] for gene in genes})
+    shown, unit = {gene: values[:, panel.index(gene)] for gene in genes}, first.measured_as.labels.unit
+    figures = prediction_figures(slide, thumbnail, boxes, shown, unit=unit)
     return figures + slide_uncertainty(first.prediction, slide, thumbnail), len(boxes)
 
 

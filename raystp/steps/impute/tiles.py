@@ -10,9 +10,8 @@ from PIL import Image
 
 from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
-from raystp.expression.genes.names import NO_ALIASES, Aliases
 from raystp.expression.schema import read_section
-from raystp.expression.sections import load_counts, sections_of
+from raystp.expression.sections import ModelLabels, load_counts, sections_of
 from raystp.impute.writer import SlideOverview, TileTable
 from raystp.units import Level0Pixels
 
@@ -24,11 +23,12 @@ def tile_table(
     *,
     embeddings: Artifact,
     spots: Artifact | None,
-    aliases: Aliases = NO_ALIASES,
+    labels: ModelLabels,
 ) -> tuple[TileTable, ad.AnnData | None]:
     """Return names and centres of a slide's tiles, and the measured expression of their spots where there is any.
 
-    A gene that the section has not measured is NaN.
+    Measured expression is of the kind of the model's `labels`, whose genes include `genes`. By default, a gene that the
+    section has not measured is NaN.
     """
     x, y, side = (tiles[name].to_numpy() for name in ("x", "y", "side"))
     names = tiles["spot"].to_pylist()
@@ -42,9 +42,11 @@ def tile_table(
         diameter = counts.diameter_px
         centres = counts.xy[[row_of[name] for name in names]]  # as measured: a tile's corner is rounded to a pixel
         source = read_section(spots.path / "sections" / f"{section}.h5ad")
-        measured = ad.AnnData(
-            counts.expression(genes, aliases), obs=source.obs, var=pd.DataFrame(index=pd.Index(genes))
-        )
+        values = labels.values(counts)
+        if tuple(genes) != labels.genes:
+            column_of = {gene: column for column, gene in enumerate(labels.genes)}
+            values = np.ascontiguousarray(values[:, [column_of[gene] for gene in genes]])
+        measured = ad.AnnData(values, obs=source.obs, var=pd.DataFrame(index=pd.Index(genes)))
     numbered = zip(names, tiles["tile"].to_pylist(), strict=True)
     names = [spot or f"{slide}-{tile:06d}" for spot, tile in numbered]
     return TileTable(slide, names, centres, Level0Pixels(diameter), thumbnail_of(embeddings, slide)), measured

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32
 from raystp import tables
 from raystp.artifacts import Artifact
 from raystp.errors import ArtifactError
-from raystp.expression.sections import embeddings_of
+from raystp.expression.sections import ModelLabels, embeddings_of
 from raystp.impute.calibration import Calibration
 from raystp.impute.imputer import FoundNeighbours, Imputed, NeighborImputer
 from raystp.impute.matrices import MatrixForm
@@ -123,7 +123,7 @@ class SlidePredictor:
     def __init__(self, task: SlideTask) -> None:
         self._task, self._options = task, task.options
         kind, arrays, meta = load_model(task.model.path)
-        self._model, self._aliases = open_model(kind, arrays, meta), meta.get("gene_aliases", {})
+        self._model, self._labels = open_model(kind, arrays, meta), ModelLabels.of(meta)
         self.unpredicted = 0
         """Values of the last slide without a prediction, because no neighbour has measured the gene."""
         self.far: int | None = None
@@ -174,7 +174,7 @@ class SlidePredictor:
     def _write_dense(self, slide: str, tiles: pa.Table) -> None:
         """Write a slide's expression as parquet, with a row group per chunk, and as AnnData."""
         table, measured = tile_table(
-            slide, tiles, self._genes, embeddings=self._task.embeddings, spots=self._task.spots, aliases=self._aliases
+            slide, tiles, self._genes, embeddings=self._task.embeddings, spots=self._task.spots, labels=self._labels
         )
         layers: tuple[str, ...] = MAPS if isinstance(self._model, MapPredictor) else ()
         if isinstance(self._model, ContrastivePredictor) and self._options.spread:

@@ -18,6 +18,7 @@ from jaxtyping import Float32
 from raystp.artifacts import Artifact
 from raystp.errors import failure_as_reason, some
 from raystp.expression.genes.names import Aliases
+from raystp.expression.labels import DEFAULT_LABELS, Labels
 from raystp.expression.sections import check_panel, sections_of
 from raystp.expression.training_set import SpotTable, join_section, stack_sections
 from raystp.index.description import ExpressionRecord, ShardRecord
@@ -41,16 +42,17 @@ Embeddings = Float32[np.ndarray, "spot joint"]
 
 @dataclass(frozen=True)
 class PanelNames:
-    """Names of a model's genes, and the sections that have these names."""
+    """Names of a model's genes, the sections that have these names, and the kind of its labels."""
 
     genes: tuple[str, ...]
     aliases: Aliases
     trained: tuple[str, ...]
+    labels: Labels = DEFAULT_LABELS
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> "PanelNames":
         """Return the names in a model's record."""
-        return cls(tuple(meta["genes"]), meta.get("gene_aliases", {}), tuple(meta["train"]))
+        return cls(tuple(meta["genes"]), meta.get("gene_aliases", {}), tuple(meta["train"]), Labels.of(meta))
 
     def table(self, spots: Artifact, embeddings: Artifact, sections: Sequence[str]) -> SpotTable:
         """Return the spots of some sections; raises SectionError where a section's genes have other names."""
@@ -59,7 +61,7 @@ class PanelNames:
         for one in joined:
             others = [name for name in self.trained if name in known]
             check_panel(one.counts, self.genes, self.aliases, spots=spots, others=others)
-        return stack_sections(joined, self.genes, self.aliases)
+        return stack_sections(joined, self.genes, self.aliases, self.labels)
 
 
 @dataclass(frozen=True)

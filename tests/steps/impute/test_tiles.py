@@ -10,6 +10,7 @@ from PIL import Image
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter
 from raystp.expression.schema import SectionInfo, SpotPositions, make_section, write_section
+from raystp.expression.sections import ModelLabels
 from raystp.steps.impute.tiles import tile_table
 from raystp.storage import StoragePath
 
@@ -44,7 +45,7 @@ def test_measured_values_need_a_spot_for_each_tile(
     embeddings, spots = artifacts
     columns = [["S1"] * 2, [0, 1], [20.0, 0.0], [0.0, 0.0], [20.0, 20.0], names]
     tiles = tables.of_columns(columns, tables.TILES)
-    found, measured = tile_table("S1", tiles, ["H"], embeddings=embeddings, spots=spots)
+    found, measured = tile_table("S1", tiles, ["H"], embeddings=embeddings, spots=spots, labels=ModelLabels(("H",)))
     assert (measured is not None) == is_measured
     assert [*found.names] == [name or "S1-000001" for name in names]
     np.testing.assert_array_equal(found.centres, [[30.0, 10.0], [10.0, 10.0]])

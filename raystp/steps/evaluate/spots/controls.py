@@ -8,7 +8,8 @@ from jaxtyping import Float32, Float64
 
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.score import SectionOutcome
-from raystp.expression.sections import SectionCounts, load_counts
+from raystp.expression.label_values import expected_labels
+from raystp.expression.sections import ModelLabels, SectionCounts, load_counts
 from raystp.missing import pair_where_predicted
 from raystp.models.baselines.log_total import fit_log_total, predict_log_total
 from raystp.models.unseen_genes import mean_gene_profile
@@ -35,23 +36,25 @@ def control_outcomes(
 
     `log total counts` is fitted on the training sections; it is left out if none of them is measured.
     """
-    genes = first.genes
+    labels = first.measured_as
     train = [load_counts(spots, name) for name in sections_of_training(spots, first)]
     line = None
     if train:
-        totals, expression = [one.totals for one in train], [one.expression(genes, first.aliases) for one in train]
+        totals, expression = [one.totals for one in train], [labels.values(one) for one in train]
         line = fit_log_total(np.concatenate(totals), np.concatenate(expression))
     controls: Outcomes = {}
     for name, counts in measured.items():
-        truth = counts.expression(genes, first.aliases)
+        truth = labels.values(counts)
         mean = np.repeat(truth.mean(axis=0, keepdims=True), len(truth), axis=0)  # of a gene that is missing: missing
         predicted = {LOG_TOTAL: predict_log_total(line, counts.totals)} if line is not None else {}
         predicted[SECTION_MEAN] = mean
         if planted is not None:
-            predicted[PLANTED] = planted_expression(planted, counts, genes)
+            predicted[PLANTED] = planted_expression(planted, counts, labels)
         for control, values in predicted.items():
             pair = pair_where_predicted(values, truth)
-            controls.setdefault(control, {})[name] = SectionOutcome(*pair, counts.xy, counts.patient)
+            controls.setdefault(control, {})[name] = SectionOutcome(
+                *pair, counts.xy, counts.patient, labels.labels.unit
+            )
     return controls
 
 
@@ -69,10 +72,10 @@ def seen_gene_controls(models: list[Prediction], outcomes: Outcomes) -> Outcomes
     return controls
 
 
-def planted_expression(folder: str, counts: SectionCounts, genes: tuple[str, ...]) -> Float32[np.ndarray, "spot gene"]:
-    """Return log1p CP10k of the simulated expected expression, spots in the order of the counts."""
+def planted_expression(folder: str, counts: SectionCounts, of: ModelLabels) -> Float32[np.ndarray, "spot gene"]:
+    """Return the labels of the simulated expected expression, spots in the order of the counts."""
     table = (StoragePath.of(folder) / f"{counts.section}.parquet").read_table()
     row = {spot: number for number, spot in enumerate(table["spot"].to_pylist())}
     rows = [row[spot] for spot in counts.spots]
-    share: Float64[np.ndarray, "spot gene"] = np.stack([table[gene].to_numpy()[rows] for gene in genes], axis=1)
-    return np.log1p(share * 1e4).astype(np.float32)
+    share: Float64[np.ndarray, "spot gene"] = np.stack([table[gene].to_numpy()[rows] for gene in of.genes], axis=1)
+    return expected_labels(share, counts.totals, of.labels, counts.array)

@@ -23,6 +23,7 @@ from raystp.config import RunConfig
 from raystp.errors import ArtifactError, ConfigError
 from raystp.evaluate.metrics.genes import pcc_where_measured
 from raystp.evaluate.metrics.score import POOLED, Nulls
+from raystp.expression.labels import Labels
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, join_section, load_training_set, stack_sections
 from raystp.impute.calibration import Calibration
 from raystp.missing import pair_where_predicted
@@ -84,9 +85,10 @@ def _data(
     genes, validation = tuple(meta["genes"]), tuple(meta["validation"])
     block, aliases = config.split.validation_block, meta.get("gene_aliases", {})
     labels = open_artifact(completed, "complete") if completed is not None else None
-    spec = TrainingSetSpec(measured, images, tuple(meta["train"]), validation, block, genes, aliases, labels)
+    kind = Labels.of(meta)
+    spec = TrainingSetSpec(measured, images, tuple(meta["train"]), validation, block, genes, aliases, labels, kind)
     train, _ = load_training_set(spec)
-    return config, train, stack_sections([join_section(measured, images, name) for name in test], genes, aliases)
+    return config, train, stack_sections([join_section(measured, images, name) for name in test], genes, aliases, kind)
 
 
 def _refit(

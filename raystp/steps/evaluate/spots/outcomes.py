@@ -74,7 +74,7 @@ def section_warnings(counts: SectionCounts, first: Prediction, outcomes: Mapping
                 f"{model}: {absent} values of a spot and gene have no prediction, because no neighbour measured the "
                 "gene; scores leave them out"
             )
-    if few := targeted_warning(len(counts.genes)):
+    if first.measured_as.labels.totals == "all" and (few := targeted_warning(len(counts.genes))):
         warnings.append(few)
     spots = min(len(outcome.xy) for outcome in outcomes.values())
     if spots < FEWEST_SPOTS:
@@ -113,8 +113,8 @@ def section_outcomes(one: Prediction, measured: Mapping[str, SectionCounts]) -> 
             )
             raise SectionError(msg)
         kept = counts.select(rows)
-        pair = pair_where_predicted(tables.matrix(table["expression"]), kept.expression(one.genes, one.aliases))
-        outcomes[name] = SectionOutcome(*pair, kept.xy, counts.patient)
+        pair = pair_where_predicted(tables.matrix(table["expression"]), one.measured_as.values(kept))
+        outcomes[name] = SectionOutcome(*pair, kept.xy, counts.patient, one.measured_as.labels.unit)
     return outcomes
 
 

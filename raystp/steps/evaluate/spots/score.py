@@ -8,7 +8,7 @@ import numpy as np
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.score import ScoreRow, score_model
 from raystp.evaluate.report.score_tables import section_genes_csv, spots_text
-from raystp.expression.sections import SectionCounts
+from raystp.expression.sections import ModelLabels, SectionCounts
 from raystp.steps.evaluate.maps import PlantedSections, score_maps
 from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
 from raystp.steps.evaluate.report import Evaluation
@@ -39,9 +39,11 @@ def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Pr
         rng = np.random.default_rng(config.seed)
         rows += score_model(first.label(name), sections, sets, rng=rng, nulls=nulls.get(name), draws=config.draws)
     slides = [counts.slide for counts in measured.values()]
-    maps = score_maps(config, models, slides, _planted(config.planted, measured, first.genes))
+    maps = score_maps(config, models, slides, _planted(config.planted, measured, first.measured_as))
     rows += maps.rows
     notes = [f"`{name}` {note}." for name, note in NOTES.items() if name in controls] + maps.lines
+    if not first.measured_as.labels.is_default:
+        notes.append(f"Labels, predicted and measured: {first.measured_as.labels.sentence}.")
     notes += [
         f"`{one.name}`: {completed_sentence(one.meta['completed'])}." for one in models if "completed" in one.meta
     ]
@@ -60,8 +62,8 @@ def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Pr
     )
 
 
-def _planted(folder: str | None, measured: Mapping[str, SectionCounts], genes: tuple[str, ...]) -> PlantedSections:
+def _planted(folder: str | None, measured: Mapping[str, SectionCounts], labels: ModelLabels) -> PlantedSections:
     """Return the simulated expression of each measured slide; nothing for a real cohort."""
     if folder is None:
         return {}
-    return {counts.slide: (counts.spots, planted_expression(folder, counts, genes)) for counts in measured.values()}
+    return {counts.slide: (counts.spots, planted_expression(folder, counts, labels)) for counts in measured.values()}

@@ -1,5 +1,6 @@
 """Completed labels of a training: what they may have been fitted on, and how the model's record names them."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,12 +11,17 @@ from raystp.errors import ConfigError, LeakError, some
 from raystp.evaluate.protocols import EvaluationProtocol
 from raystp.expression.folds import Split
 from raystp.expression.genes.names import GeneNames
+from raystp.expression.labels import Labels
 from raystp.expression.sections import sections_of
 from raystp.expression.training_set import TrainingSetSpec
 
 
-def check_completed(completed: Artifact, spots: Artifact, split: Split, protocol: EvaluationProtocol) -> None:
-    """Raise LeakError where the completion was fitted on what the split holds out, ConfigError for other spots.
+def check_completed(
+    completed: Artifact, spots: Artifact, split: Split, protocol: EvaluationProtocol, *, labels: Labels
+) -> None:
+    """Raise LeakError where the completion was fitted on what the split holds out.
+
+    Raises ConfigError for a completion of other spots, and of other labels than the training has.
 
     A protocol that holds out patients refuses any section of a test patient, one that holds out sections the test
     sections alone. The validation sections of the completion count as fitted on: they may choose its step.
@@ -25,6 +31,13 @@ def check_completed(completed: Artifact, spots: Artifact, split: Split, protocol
         msg = (
             f"completed: {completed.path} completes {of_spots}, and the training reads {spots.manifest.folder}: run "
             "`raystp complete` on the same spots"
+        )
+        raise ConfigError(msg)
+    own = Labels.of(completed.manifest.notes)
+    if dataclasses.replace(labels, absent="missing") != own:  # a gene without a count is never completed
+        msg = (
+            f"completed: {completed.path} has labels in {own.unit}, and the training has {labels.unit}: run "
+            "`raystp complete` with the same `labels`, or remove them"
         )
         raise ConfigError(msg)
     fitted: dict[str, str] = completed.manifest.notes["patients"]

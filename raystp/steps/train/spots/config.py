@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from raystp.config import Config, Location
 from raystp.encoders.augment.options import Augmentation
 from raystp.errors import ConfigError
+from raystp.expression.labels import Labels
 from raystp.models.methods import METHODS
 from raystp.steps.input_config import EncoderConfig
 from raystp.steps.train.choice.candidates import CV, Candidate, candidates_of, check_choice
@@ -76,6 +77,10 @@ class SpotsTrainConfig(TrainConfig):
 
     bags: BagConfig = Field(default_factory=BagConfig)
     """For a method that learns from bags of tiles."""
+
+    labels: Labels = Field(default_factory=Labels)
+    """How counts become labels; by default log1p of counts per 10,000 of all genes. Published protocols need others.
+    Scores are on labels of the same kind."""
 
     retrieval: RetrievalConfig = Field(default_factory=RetrievalConfig)
     """For a method that predicts through a reference index."""
@@ -166,6 +171,24 @@ class SpotsTrainConfig(TrainConfig):
         return self
 
     @model_validator(mode="after")
+    def _labels_fit(self) -> "SpotsTrainConfig":
+        """Refuse labels that do not go with another option."""
+        labels, pooled = self.labels, self.method.needs_bags and self.bags.labels == "log_of_pooled"
+        if pooled and (labels.totals, labels.log, labels.smooth) != ("all", "ln", "none"):
+            msg = (
+                f"bags.labels=log_of_pooled pools log1p of counts per 10,000 of all genes, and labels have "
+                f"{labels.changed}: set bags.labels=mean_of_logs, or remove `labels`"
+            )
+            raise ValueError(msg)
+        if labels.smooth != "none" and self.split.validation_block:
+            msg = (
+                f"split.validation_block: labels.smooth={labels.smooth} averages over neighbours, so that spots at the "
+                "border of the block would be in labels of both sides: set split.validation instead"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _calibration_has_validation(self) -> "SpotsTrainConfig":
         if self.retrieval.calibrate != "none" and self.method.needs_index and not self.validates:
             msg = (
@@ -215,6 +238,8 @@ class SpotsTrainConfig(TrainConfig):
         values["text"] = self.text.fingerprint_values()
         if not self.retrieval.compare:
             values["retrieval"].pop("compare")  # as before the field existed
+        if self.labels.is_default:  # the same
+            values.pop("labels")
         values.pop("choose")
         if self.fit.select == CV:
             values["choose"] = [one.fingerprint_values(self.where) for one in self.candidates]

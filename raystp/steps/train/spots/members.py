@@ -9,6 +9,7 @@ from jaxtyping import Int64
 
 from raystp.artifacts import Artifact, resolve
 from raystp.errors import ConfigError, LeakError, some
+from raystp.expression.labels import Labels
 from raystp.expression.training_set import SpotTable, TrainingSetSpec, load_measured
 from raystp.models.arrays import Arrays
 from raystp.models.ensemble.method import ENSEMBLE
@@ -88,7 +89,14 @@ def with_member_values(config: EnsembleTrainConfig) -> SpotsTrainConfig:
     folders = union_folders([one.features(config.run.store) for one in members])
     sources = {"spots": config.spots or read["spots"], "embeddings": config.embeddings or folders}
     panel = {"name": members[0].meta["panel"]["name"]}
-    return SpotsTrainConfig.of({**values, **sources, "panel": panel, config.model: options})
+    labels = Labels.of(members[0].meta).record
+    if "labels" in config.model_fields_set and config.labels.record != labels:
+        msg = (
+            f"labels: the members learned {Labels.of(members[0].meta).unit}, and the config has "
+            f"{config.labels.unit}: remove `labels`"
+        )
+        raise ConfigError(msg)
+    return SpotsTrainConfig.of({**values, **sources, "panel": panel, "labels": labels, config.model: options})
 
 
 def open_union(config: SpotsTrainConfig, members: list[Member]) -> Artifact:

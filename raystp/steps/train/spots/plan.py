@@ -34,8 +34,6 @@ from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
 
-UNIT = "log1p of counts per 10,000 of all genes of the section"
-
 
 def open_sources(config: SpotsTrainConfig) -> Sources:
     """Open the spots, and the embeddings or tiles."""
@@ -71,7 +69,7 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
     protocol = protocol_of(config.split.protocol)
     split = split_sections(config, spots, sources.images, protocol)
     if sources.completed is not None:
-        check_completed(sources.completed, spots, split, protocol)
+        check_completed(sources.completed, spots, split, protocol, labels=config.labels)
     members = open_members(config) if method.combines_models else []
     genes, panel = _panel(config, spots, split, members)
     spec = TrainingSetSpec(
@@ -83,6 +81,7 @@ def plan_training(config: SpotsTrainConfig, sources: Sources) -> TrainPlan:
         genes=tuple(genes),
         aliases=panel_aliases(spots, genes),
         completed=sources.completed,
+        labels=config.labels,
     )
     measured, validation = load_measured(spec)
     train = measured
@@ -177,7 +176,8 @@ def _warnings(spec: TrainingSetSpec, sides: list[SpotTable]) -> dict[str, list[s
                 if lacking
                 else []
             )
-            found += [few] if (few := targeted_warning(int(known[section]["genes"]))) else []
+            few = targeted_warning(int(known[section]["genes"])) if spec.labels.totals == "all" else None
+            found += [few] if few else []
             if found and section not in warnings:
                 warnings[section] = found
     named: dict[str, list[str]] = {}
@@ -234,7 +234,8 @@ def _meta(
         "slides": [known[name]["slide"] for name in seen],
         "training_mean": column_means(train.expression).tolist(),
         "training_variance": _variance_within(train).tolist(),
-        "normalisation": UNIT,
+        "normalisation": spec.labels.sentence,
+        "labels": spec.labels.record,
     }
 
 
@@ -272,6 +273,8 @@ def _log(
         names = ", ".join(split.validation or split.train)
         logger.info(f"  validation on {len(held.group)} spots of {names}")
     logger.info(f"  held out: {', '.join(split.test)}")
+    if not config.labels.is_default:
+        logger.info(f"  labels: {config.labels.sentence}")
     if split.same_patient:
         logger.info(f"  {protocol.leak}")
     if config.method.needs_bags:

@@ -7,6 +7,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
+from mlflow.tracking import MlflowClient
 
 from raystp import cli, tables
 from raystp.artifacts import Artifact, resolve
@@ -76,6 +77,20 @@ def test_the_report_is_one_page_that_fetches_nothing(store: str) -> None:
     assert "log total counts" in page
     assert "Distance of patient-C to the reference index" in page
     assert "damaged" in page
+
+
+def test_the_report_and_its_run_in_mlflow_name_each_other(store: str) -> None:
+    scored = resolve(store, "evaluate/smoke", "evaluate")
+    client = MlflowClient(f"sqlite:///{store}/mlflow.db")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    (run,) = client.search_runs(experiments, f"tags.`raystp.artifact` = '{scored.manifest.folder}'")
+    assert f"MLflow: experiment smoke, run\n{run.info.run_name}." in _report(scored)
+    assert run.data.tags["raystp.report"] == str(scored.path / "report.html")
+    assert run.data.tags["raystp.protocol"] == "patient"
+    assert "report.html" in {one.path for one in client.list_artifacts(run.info.run_id)}
+    assert run.inputs is not None
+    read = {f"{one.dataset.name}-{one.dataset.digest}" for one in run.inputs.dataset_inputs}
+    assert read == set(scored.manifest.inputs.values())
 
 
 def test_the_demo_ends_well_although_a_slide_is_damaged(smoke_store: Path, capsys: pytest.CaptureFixture[str]) -> None:

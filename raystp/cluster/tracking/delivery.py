@@ -20,18 +20,22 @@ from mlflow.entities import LifecycleStage, Metric, Param, RunTag, ViewType
 from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import URL, make_url
 
+from raystp.cluster.tracking.lineage import dataset_input
 from raystp.errors import RaystpError
 from raystp.storage import StoragePath
 
 IDENTITY_TAG = "raystp.artifact"
 """The tag by which a run is found again: the artifact that it belongs to."""
 PARENT_TAG = "mlflow.parentRunId"
+NOTE_TAG = "mlflow.note.content"
+"""The description of a run, Markdown that its page shows."""
 LOST_TAG = "raystp.lost"
 """The tag of a run that raystp itself deleted: it is not restored."""
 CHANGED_TAG = "raystp.changed."
 """Start of the tag with a parameter's new value: MLflow allows no second value of a parameter."""
 MAX_VALUE_LENGTH, MAX_KEY_LENGTH = 500, 250
 """Characters of a parameter or tag, and of its name; MLflow's own limits depend on the server."""
+MAX_NOTE_LENGTH = 5000
 LONG_VALUES = "long-values"
 """Folder of the run's files with the values that are longer, whole."""
 
@@ -51,7 +55,7 @@ MAX_PARAMETERS, MAX_METRICS = 100, 1000
 """MLflow's limits per request."""
 
 Entry: TypeAlias = dict[str, Any]
-"""`kind` (open, params, tags, metrics, file, keep, end) and its fields, as JSON values."""
+"""`kind` (open, params, tags, note, inputs, metrics, file, keep, adopt, end) and its fields, as JSON values."""
 
 
 logger = logging.getLogger("raystp")
@@ -100,6 +104,14 @@ class RunDelivery:
         if found:
             self._read_run()
 
+    @property
+    def page(self) -> str | None:
+        """The address of the run's page on the server, without user and password; None for a database."""
+        if not self._uri.startswith(("http://", "https://")):
+            return None
+        server = re.sub(r"//[^/@]*@", "//", self._uri).rstrip("/")
+        return f"{server}/#/experiments/{self._experiment}/runs/{self.run_id}"
+
     def deliver(self, entries: list[Entry]) -> None:
         """Deliver entries of one kind; metrics of many epochs take one request."""
         kind = entries[0]["kind"]
@@ -136,6 +148,15 @@ class RunDelivery:
         tags = [RunTag(key, text) for key, text in self._short(entry).items()]
         self._client.log_batch(self.run_id, tags=tags)
 
+    def _note(self, entry: Entry) -> None:
+        self._client.set_tag(self.run_id, NOTE_TAG, entry["text"][:MAX_NOTE_LENGTH])
+
+    def _inputs(self, entry: Entry) -> None:
+        """Log what the run has read; MLflow keeps a dataset that a run has already once."""
+        store, context = self._run_ref.store, entry["context"]
+        found = [dataset_input(store, role, value, context) for role, value in entry["values"].items()]
+        self._client.log_inputs(self.run_id, found)
+
     def _short(self, entry: Entry) -> dict[str, str]:
         """Return the values in MLflow's limits; a longer one is logged whole, as a file."""
         for name, text in entry["values"].items():
@@ -160,6 +181,13 @@ class RunDelivery:
             if run.data.tags.get(IDENTITY_TAG) not in entry["identities"]:
                 self._client.set_tag(run.info.run_id, LOST_TAG, "true")
                 self._client.delete_run(run.info.run_id)
+
+    def _adopt(self, entry: Entry) -> None:
+        """Show the runs of these artifacts below this run; those that MLflow does not have are left out."""
+        for identity in entry["identities"]:
+            condition = f"tags.`{IDENTITY_TAG}` = '{identity}'"
+            for run in self._client.search_runs([self._experiment], condition, max_results=1):
+                self._client.set_tag(run.info.run_id, PARENT_TAG, self.run_id)
 
     def _open(self, entry: Entry) -> None:  # noqa: ARG002 -- the signature of all kinds of entries
         self._client.update_run(self.run_id, status="RUNNING")

@@ -10,12 +10,13 @@ import logging
 import shlex
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from raystp.cluster.tracking.backlog import backlog_file, kept_runs, read_backlog, write_backlog
 from raystp.cluster.tracking.delivery import Entry, LostRunError, RunDelivery, RunRef
 from raystp.cluster.tracking.rejections import is_rejection, parts_of, reason_of
+from raystp.cluster.tracking.run_logger import RunLogger
 from raystp.errors import RaystpError
 from raystp.storage import StoragePath
 
@@ -55,12 +56,13 @@ class Outbox:
         self._rejected: list[tuple[RunRef, Entry]] = []
         self._reasons: set[str] = set()
         self._deliveries: dict[str, RunDelivery] = {}
+        self._pages: dict[str, str | None] = {}
         self._changed, self._closing = threading.Condition(), False
         self._error, self._error_since = "", 0.0
         self._thread = threading.Thread(target=self._run, name="raystp-tracking", daemon=True)
         self._thread.start()
 
-    def run(self, run_ref: RunRef) -> "RunLogger":
+    def run(self, run_ref: RunRef) -> RunLogger:
         """Open a run, or reopen it; entries that an earlier attempt could not deliver are queued first."""
         try:
             kept = read_backlog(self._tracker.store, run_ref)
@@ -75,13 +77,21 @@ class Outbox:
         """Queue an entry; return at once."""
         with self._changed:
             self._queue.append((run_ref, entry))
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def page(self, run_ref: RunRef, timeout_s: float) -> str | None:
+        """Wait until the run exists; return the address of its page, None without one or after the time limit."""
+        if not str(self._tracker.uri).startswith("http"):
+            return None
+        with self._changed:
+            self._changed.wait_for(lambda: run_ref.identity in self._pages or self._error, timeout_s)
+            return self._pages.get(run_ref.identity)
 
     def close(self) -> str:
         """Wait for the delivery, with a time limit; return a message about undelivered entries, or an empty string."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         down_s = time.monotonic() - self._error_since if self._error else 0.0
         self._thread.join(max(MIN_WAIT_S, self._timeout_s - down_s))
         with self._changed:
@@ -119,8 +129,10 @@ class Outbox:
                 pause = 0.5
                 with self._changed:
                     del self._queue[: len(batch)]
+                    self._changed.notify_all()
                 continue
             with self._changed:
+                self._changed.notify_all()
                 if self._closing:
                     pause = min(pause, 1.0)  # retry quickly in the last seconds
                 self._changed.wait(pause)
@@ -149,6 +161,7 @@ class Outbox:
     def _send(self, run_ref: RunRef, entries: list[Entry]) -> None:
         if run_ref.identity not in self._deliveries:
             self._deliveries[run_ref.identity] = RunDelivery(str(self._tracker.uri), run_ref)
+            self._pages[run_ref.identity] = self._deliveries[run_ref.identity].page
         self._deliveries[run_ref.identity].deliver(entries)
 
     def _deliver_parts(self, run_ref: RunRef, parts: list[Entry]) -> bool:
@@ -175,46 +188,6 @@ class Outbox:
                     rejected.append((run_ref, part))
         self._rejected += rejected
         return True
-
-
-class RunLogger:
-    """An open run; every call returns at once. `undelivered` is set at the end: a message, or an empty string."""
-
-    def __init__(self, outbox: Outbox | None, run_ref: RunRef) -> None:
-        self._outbox, self.run_ref, self.undelivered = outbox, run_ref, ""
-
-    def open(self) -> None:
-        """Set the run's status to running, also after it had ended."""
-        self._put(kind="open")
-
-    def log_parameters(self, values: Mapping[str, object]) -> None:
-        """Log a nested config as flat parameters; existing ones (of a resumed run) are kept."""
-        self._put(kind="params", values={key: str(value) for key, value in flat(values)})
-
-    def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
-        """Log the numbers of an epoch; None is skipped, and existing points are kept."""
-        numbers = {key: float(value) for key, value in values.items() if value is not None}
-        self._put(kind="metrics", values=numbers, step=step, time=int(time.time() * 1000))
-
-    def set_tags(self, values: Mapping[str, str]) -> None:
-        """Set tags; a later value replaces an earlier one."""
-        self._put(kind="tags", values=dict(values))
-
-    def log_file(self, path: str, folder: str | None = None) -> None:
-        """Copy a finished file, named relative to the store, to the run's files."""
-        self._put(kind="file", path=path, folder=folder)
-
-    def keep_children(self, identities: list[str]) -> None:
-        """Delete every child run but these."""
-        self._put(kind="keep", identities=identities)
-
-    def end(self, status: str = "FINISHED") -> None:
-        """Close the run as FINISHED, FAILED or KILLED."""
-        self._put(kind="end", status=status)
-
-    def _put(self, **entry: object) -> None:
-        if self._outbox is not None:
-            self._outbox.put(self.run_ref, entry)
 
 
 @contextlib.contextmanager
@@ -249,11 +222,16 @@ def send(tracker: Tracker, timeout_s: float | None = None) -> tuple[int, str]:
     """Deliver the entries kept in the store; return the number of runs, and a message about undelivered entries."""
     silence_mlflow()
     outbox, runs = Outbox(tracker, timeout_s), 0
-    for run_ref, entries in kept_runs(tracker.store):
+    # A run that shows others below it comes after them.
+    for run_ref, entries in sorted(kept_runs(tracker.store), key=lambda kept: _has_children(kept[1])):
         runs += 1
         for entry in entries:
             outbox.put(run_ref, entry)
     return runs, outbox.close()
+
+
+def _has_children(entries: Sequence[Entry]) -> bool:
+    return any(entry["kind"] == "adopt" for entry in entries)
 
 
 def _next_batch(queue: list[tuple[RunRef, Entry]]) -> list[tuple[RunRef, Entry]]:
@@ -264,12 +242,3 @@ def _next_batch(queue: list[tuple[RunRef, Entry]]) -> list[tuple[RunRef, Entry]]
             break
         count += 1
     return queue[:count]
-
-
-def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the values of a nested config under their dotted names; None is skipped."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield f"{prefix}{key}", value

@@ -34,6 +34,17 @@ EXTRA_COLUMNS: Sequence[Column] = (("RVD", "all"), ("spot-PCC", "all"), ("AUC", 
 
 
 @dataclass(frozen=True)
+class TrackingLink:
+    """Where MLflow has this evaluation."""
+
+    experiment: str
+    run: str
+    """Name of the run."""
+    page: str | None = None
+    """Address of the run's page on a server; None for a database file, which `mlflow ui` shows."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The content of the page, as plain values."""
 
@@ -68,8 +79,8 @@ class Report:
     """Rows of `tables.FAILURES`."""
     manifests: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Role (`model`, `spots`, ...) -> that artifact's manifest as plain JSON values."""
-    tracking: str = ""
-    """Address of this evaluation's run in MLflow; empty where there is none."""
+    tracking: TrackingLink | None = None
+    """None without tracking."""
 
 
 def build_report(report: Report) -> str:

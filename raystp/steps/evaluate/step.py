@@ -1,13 +1,11 @@
 """evaluate: predictions + measured spots (or labels of cases) -> a scores table and a report with figures."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, resolve
-from raystp.cluster.tracking.outbox import tracked
 from raystp.digests import content_id, digest
-from raystp.evaluate.metrics.cases import CASES
 from raystp.evaluate.metrics.score import MEAN
 from raystp.evaluate.report.document import build_report
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
@@ -17,6 +15,7 @@ from raystp.steps.evaluate.predictions import open_models
 from raystp.steps.evaluate.report import Evaluation
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.steps.evaluate.spots.score import evaluate_spots
+from raystp.steps.evaluate.tracking import evaluation_run, link_of, log_evaluation
 from raystp.steps.failed_slides import TRIED
 from raystp.storage import StoragePath
 
@@ -52,17 +51,12 @@ def run(config: EvaluateConfig) -> Artifact:
 
 def _finish(config: EvaluateConfig, writer: ArtifactWriter, evaluation: Evaluation) -> Artifact:
     """Write the files and the manifest, and log the run to MLflow."""
-    path = writer.path
-    (path / "scores.parquet").write_table(tables.of_rows([asdict(row) for row in evaluation.rows], tables.SCORES))
-    limits = [f"{section}: {one}." for section, warnings in evaluation.warnings.items() for one in warnings]
-    files = {
-        **evaluation.files,
-        "scores.txt": "\n".join([evaluation.text, *limits, ""]),
-        "report.html": build_report(evaluation.report),
-    }
-    for name, content in files.items():
-        (path / name).write_bytes(content.encode())
-    _track(config, writer, evaluation)
+    with evaluation_run(config, writer, evaluation.cohort) as run:
+        path, link = writer.path, link_of(run)
+        _write_files(path, evaluation, build_report(replace(evaluation.report, tracking=link)))
+        log_evaluation(run, writer, evaluation)
+    if run.undelivered:
+        logger.warning(f"  {run.undelivered}")
     failures = [f"failed at {row['stage']}: {row['slide']}: {row['reason']}" for row in evaluation.report.failures]
     summary = [evaluation.text, "", *evaluation.notes, *failures, f"report: {path / 'report.html'}"]
     counts = {"scores": len(evaluation.rows), "models": len(config.predictions)}
@@ -75,14 +69,9 @@ def _finish(config: EvaluateConfig, writer: ArtifactWriter, evaluation: Evaluati
     return writer.finish(counts, evaluation.failures, notes)
 
 
-def _track(config: EvaluateConfig, writer: ArtifactWriter, evaluation: Evaluation) -> None:
-    """Log each model's mean over sections (or its scores over cases), and the files."""
-    tracker = config.run.tracker(evaluation.cohort)
-    run_ref = tracker.run_ref(f"{writer.name}-{writer.fingerprint}", writer.folder)
-    rows = [row for row in evaluation.rows if row.section in {MEAN, CASES}]
-    with tracked(tracker, run_ref, writer.config) as one:
-        one.log_metrics({f"{row.metric} {row.genes}/{row.model}": row.value for row in rows}, step=0)
-        for name in ("scores.txt", "scores.parquet", "report.html", *evaluation.files):
-            one.log_file(f"{writer.folder}/{name}")
-    if one.undelivered:
-        logger.warning(f"  {one.undelivered}")
+def _write_files(path: StoragePath, evaluation: Evaluation, page: str) -> None:
+    (path / "scores.parquet").write_table(tables.of_rows([asdict(row) for row in evaluation.rows], tables.SCORES))
+    limits = [f"{section}: {one}." for section, warnings in evaluation.warnings.items() for one in warnings]
+    files = {**evaluation.files, "scores.txt": "\n".join([evaluation.text, *limits, ""]), "report.html": page}
+    for name, content in files.items():
+        (path / name).write_bytes(content.encode())

@@ -11,7 +11,7 @@ from typing import Any
 
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact
 from raystp.cluster.session import session
-from raystp.evaluate.metrics.folds import folds_csv, folds_text
+from raystp.evaluate.metrics.folds import CrossValidatedScore, folds_csv, folds_text
 from raystp.planned import plan_only
 from raystp.steps.complete import step as complete
 from raystp.steps.embed import step as embed
@@ -24,6 +24,7 @@ from raystp.steps.pipeline.checks import check_inputs
 from raystp.steps.pipeline.config import PipelineConfig, Values
 from raystp.steps.pipeline.fold_table import scores_of_folds
 from raystp.steps.pipeline.folds import Fold, check_covariate
+from raystp.steps.pipeline.tracking import track_folds
 from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
 from raystp.steps.train import step as train
@@ -45,7 +46,9 @@ def run(config: PipelineConfig) -> Artifact:
     last = list(found.values())[-1]
     head = [last.manifest.notes["summary"]] if "summary" in last.manifest.notes else []
     if folds:
-        head = [_write_folds(writer, {fold.number: found[f"evaluate fold {fold.number}"] for fold in folds}, folds)]
+        scores = scores_of_folds({fold.number: found[f"evaluate fold {fold.number}"] for fold in folds}, folds)
+        head = [_write_folds(writer, scores, folds)]
+        track_folds(config, writer, scores, found=found, text=head[0])
     summary = "\n".join([*head, *(f"{role}: {one.path}" for role, one in found.items())])
     notes: dict[str, object] = {"summary": summary}
     if folds:
@@ -57,9 +60,8 @@ def run(config: PipelineConfig) -> Artifact:
     return writer.finish({"steps": len(found), **last.manifest.rows}, failures, notes)
 
 
-def _write_folds(writer: ArtifactWriter, evaluations: Mapping[int, Artifact], folds: Sequence[Fold]) -> str:
+def _write_folds(writer: ArtifactWriter, scores: Sequence[CrossValidatedScore], folds: Sequence[Fold]) -> str:
     """Write `folds.csv` and `folds.txt`, and return the text."""
-    scores = scores_of_folds(evaluations, folds)
     text = folds_text(scores, len(folds))
     (writer.path / "folds.csv").write_bytes(folds_csv(scores, len(folds)).encode())
     (writer.path / "folds.txt").write_bytes(f"{text}\n".encode())

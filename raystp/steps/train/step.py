@@ -41,7 +41,7 @@ from raystp.steps.train.reference import open_model
 from raystp.steps.train.spots import plan as spots
 from raystp.steps.train.spots.config import EnsembleTrainConfig, SpotsTrainConfig
 from raystp.steps.train.spots.members import with_member_values
-from raystp.steps.train.work import TrainWork, choice_tags
+from raystp.steps.train.work import TrainWork, run_tags
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
@@ -211,6 +211,7 @@ def _train(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> tupl
         tracker=tracker,
         run_ref=run_ref,
         parameters=writer.config,
+        inputs=writer.inputs,
         progress=None if is_hosted() else writer.path / "training" / "progress.json",
     )
     with _session(config), _shown(work.progress, config.fit.epochs) as progress:
@@ -262,7 +263,8 @@ def _fit(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> dict[s
     tracker, run_ref = _tracking(config, writer, plan.cohort)
     with tracked(tracker, run_ref, writer.config) as one:
         scalars = {name: float(value) for name, value in arrays.items() if np.ndim(value) == 0}
-        one.set_tags(choice_tags(plan.meta))
+        one.set_tags(run_tags(writer.folder, plan.meta))
+        one.log_inputs(writer.inputs, "training")
         one.log_metrics({**scalars, "validation_pcc": pcc}, step=0)
         for name in MODEL_FILES:
             one.log_file(f"{writer.folder}/{name}", "model")

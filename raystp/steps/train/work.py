@@ -11,7 +11,9 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from raystp.cluster.tracking.delivery import RunRef
-from raystp.cluster.tracking.outbox import NO_TRACKING, RunLogger, Tracker, tracked
+from raystp.cluster.tracking.outbox import NO_TRACKING, Tracker, tracked
+from raystp.cluster.tracking.run_logger import RunLogger
+from raystp.cluster.tracking.tags import group_tags
 from raystp.cluster.training.epoch_progress import EpochWriter
 from raystp.cluster.training.workers import HISTORY, Worker, gather
 from raystp.models.store import MODEL_FILES, load_state, save_model, save_state
@@ -38,6 +40,8 @@ class TrainWork:
     tracker: Tracker
     run_ref: RunRef
     parameters: dict[str, Any]
+    inputs: dict[str, str]
+    """What was read, as the manifest lists it."""
     progress: StoragePath | None = None
     """File for the progress, which the driver reads; None in a sweep."""
 
@@ -62,7 +66,8 @@ class TrainWork:
                 _log(run, row)
                 progress.write(rows)
                 self._report(state, worker, rows)
-            run.set_tags(choice_tags(self.meta))
+            run.set_tags(run_tags(self.run_ref.identity, self.meta))
+            run.log_inputs(self.inputs, "training")
             chosen = state.best_epoch if self.fit.select != "last" else state.epoch - 1
             if worker.rank == 0:
                 arrays: dict[str, torch.Tensor | np.ndarray] = {**state.weights(), **setup.extra}
@@ -113,9 +118,14 @@ def _notes(setup: TrainSetup, arrays: Mapping[str, torch.Tensor | np.ndarray]) -
     )
 
 
-def choice_tags(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Return MLflow's tag for a model whose values were chosen on its training side."""
-    return {"raystp.chosen": chosen_sentence(meta["cv"])} if "cv" in meta else {}
+def run_tags(folder: str, meta: Mapping[str, Any]) -> dict[str, str]:
+    """Return MLflow's tags of a training: protocol and fold, and how values were chosen on its training side.
+
+    `folder` is the artifact's, `train/<name>-<fingerprint>`.
+    """
+    name = folder.partition("/")[2].rpartition("-")[0]
+    chosen = {"raystp.chosen": chosen_sentence(meta["cv"])} if "cv" in meta else {}
+    return group_tags(name, str(meta["protocol"])) | chosen
 
 
 def _log(run: RunLogger, row: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from raystp.cluster.tracking import outbox as tracking
 from raystp.cluster.tracking.delivery import RunDelivery, RunRef
-from raystp.cluster.tracking.outbox import RunLogger, Tracker, send, tracked
+from raystp.cluster.tracking.outbox import Tracker, send, tracked
+from raystp.cluster.tracking.run_logger import RunLogger
 from raystp.storage import StoragePath
 from tests.cluster.conftest import FaultyProxy
 
@@ -197,3 +198,15 @@ def test_the_message_about_an_unreachable_server_contains_no_password(
     assert "entries were not delivered to MLflow" in messages
     assert "canary" not in messages
     assert "canary" not in "".join(file.read_text() for file in (tmp_path / "tracking").iterdir())
+
+
+@pytest.mark.slow
+def test_the_page_of_a_run_is_that_of_its_server(mlflow_port: int, tmp_path: Path) -> None:
+    tracker = Tracker(f"http://user:canary@127.0.0.1:{mlflow_port}", "pages", StoragePath.of(tmp_path))
+    with tracked(tracker, tracker.run_ref("run", "evaluate/x"), {}) as run:
+        page = run.page(60.0)
+    client = MlflowClient(f"http://127.0.0.1:{mlflow_port}")
+    known = client.get_experiment_by_name("pages")
+    assert known is not None
+    (found,) = client.search_runs([known.experiment_id])
+    assert page == f"http://127.0.0.1:{mlflow_port}/#/experiments/{known.experiment_id}/runs/{found.info.run_id}"

@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 
-from raystp.artifacts import resolve
+from raystp.artifacts import Artifact, resolve
 from raystp.errors import ConfigError
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.chain import planned_steps
@@ -90,7 +91,7 @@ def test_every_patient_is_tested_once_and_a_second_run_does_only_what_is_missing
     smoke_store: Path,
 ) -> None:
     train = [{"panel": {"variable": 30}, "model": model} for model in ("ridge", "gene_mean")]
-    run = {"store": str(smoke_store), "tracking": "none"}
+    run = {"store": str(smoke_store), "experiment": "cv"}
     config = _config(name="smoke", train=train, folds="patient", evaluate={"permutations": 0}, run=run)
     done = pipeline.run(config)
     folds = done.manifest.notes["folds"]
@@ -109,12 +110,32 @@ def test_every_patient_is_tested_once_and_a_second_run_does_only_what_is_missing
     assert row["mean"] == pytest.approx(values.mean(), abs=1e-5)
     assert row["sd"] == pytest.approx(values.std(), abs=1e-5)
     assert "3 folds of whole patients" in done.manifest.notes["summary"]
+    _check_runs(smoke_store, done, [float(value) for value in values])
     times = _times(smoke_store, done.manifest.inputs)
     lost = resolve(str(smoke_store), done.manifest.inputs["impute smoke-ridge-fold2"], "impute")
     (lost.path / "manifest.json").remove()
     assert pipeline.run(config).manifest.fingerprint == done.manifest.fingerprint
     again = _times(smoke_store, done.manifest.inputs)
     assert {role for role in times if times[role] != again[role]} == {"impute smoke-ridge-fold2"}
+
+
+def _check_runs(store: Path, done: Artifact, values: list[float]) -> None:
+    """Check MLflow: the pipeline's run has the table of folds, and the runs of the folds are below it."""
+    client = MlflowClient(f"sqlite:///{store}/mlflow.db")
+    known = client.get_experiment_by_name("cv")
+    assert known is not None
+    runs = {one.info.run_name: one for one in client.search_runs([known.experiment_id])}
+    whole = runs.pop(f"smoke-{done.manifest.fingerprint}")
+    points = client.get_metric_history(whole.info.run_id, "PCC all/ridge")
+    assert {point.step: point.value for point in points} == pytest.approx(dict(enumerate(values, 1)), abs=1e-5)
+    assert whole.data.metrics["mean PCC all/ridge"] == pytest.approx(sum(values) / 3, abs=1e-5)
+    assert {one.data.tags["mlflow.parentRunId"] for one in runs.values()} == {whole.info.run_id}
+    assert len(runs) == 3 * 3  # two models and an evaluation for each fold
+    evaluations = [one for name, one in runs.items() if name.startswith("smoke-fold")]
+    assert sorted(one.data.tags["raystp.fold"] for one in evaluations) == ["1", "2", "3"]
+    assert {one.data.tags["raystp.series"] for one in evaluations} == {"smoke"}
+    own = {int(one.data.tags["raystp.fold"]): one.data.metrics["PCC all/ridge"] for one in evaluations}
+    assert own == pytest.approx(dict(enumerate(values, 1)), abs=1e-5)
 
 
 def _times(store: Path, folders: dict[str, str]) -> dict[str, int]:

@@ -114,6 +114,10 @@ def test_a_training_is_one_finished_run_in_mlflow_with_a_point_per_epoch(
     named = f"pixels-{model.manifest.fingerprint}"
     (run,) = [one for one in client.search_runs(experiments) if one.info.run_name == named]
     assert run.info.status == "FINISHED"
+    assert (run.data.tags["raystp.protocol"], run.data.tags["raystp.series"]) == ("patient", "pixels")
+    assert run.inputs is not None
+    read = {f"{one.dataset.name}-{one.dataset.digest}" for one in run.inputs.dataset_inputs}
+    assert read == set(model.manifest.inputs.values())
     history = client.get_metric_history(run.info.run_id, "train_loss")
     rows = model.table("epochs.parquet", tables.EPOCHS).to_pylist()
     assert {(point.step, point.value) for point in history} == {(row["epoch"], row["train_loss"]) for row in rows}

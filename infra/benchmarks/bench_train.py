@@ -150,10 +150,16 @@ def through_ray(made: SyntheticLearner, fit: FitOptions, folder: Path, workers: 
         split_batches=False,
         checkpoint_every=fit.epochs,
         target=path / "model",
-        meta={"genes": [str(number) for number in range(GENES)], "d_image": FEATURES, "options": {}},
+        meta={
+            "genes": [str(number) for number in range(GENES)],
+            "d_image": FEATURES,
+            "options": {},
+            "protocol": "patient",
+        },
         tracker=NO_TRACKING,
         run_ref=RunRef("bench", "bench", "train/bench", path),
         parameters={},
+        inputs={},
     )
     returned = train(work, TrainResources(workers), folder=path / "training", name="bench")
     return [float(row["seconds"]) for row in returned["epochs"]]

@@ -4,6 +4,8 @@ A stored table has its name and version in the schema's metadata; `check` refuse
 level-0 pixels of the slide: (x, y) is the top-left corner, x the column, y the row.
 """
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -155,6 +157,63 @@ SCORES = _schema(
     ],
 )
 
+COMPARISON = _schema(
+    "comparison",
+    1,
+    [
+        *(SCORES.field(name) for name in ("protocol", "panel", "model")),
+        pa.field("against", pa.string(), nullable=False),  # the other model or control
+        *(SCORES.field(name) for name in ("section", "genes", "metric")),
+        pa.field("difference", pa.float64(), nullable=False),  # model minus the other
+        pa.field("low", pa.float64()),  # paired bootstrap 95 % interval
+        pa.field("high", pa.float64()),
+        pa.field("p", pa.float64()),  # two-sided; null with fewer than three units
+        pa.field("p_holm", pa.float64()),  # over all comparisons of this metric and gene set
+        pa.field("test", pa.string(), nullable=False),  # sign flips of patients | bootstrap of blocks within section...
+        pa.field("units", pa.int64(), nullable=False),  # patients, sections, blocks or cases that were resampled
+    ],
+)
+
+SEEDS = _schema(
+    "seeds",
+    1,
+    [
+        *(SCORES.field(name) for name in ("protocol", "panel", "model", "section", "genes", "metric")),
+        pa.field("mean", pa.float64(), nullable=False),
+        pa.field("sd", pa.float64(), nullable=False),  # over seeds, n - 1
+        pa.field("seeds", pa.int64(), nullable=False),
+    ],
+)
+"""Scores of models that differ only in the seed of their training."""
+
+SECTION_GENES = _schema(
+    "section_genes",
+    1,
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("section", pa.string(), nullable=False),  # a section's name, or `mean` over those with a value
+        pa.field("gene", pa.string(), nullable=False),
+        pa.field("sections", pa.int64(), nullable=False),  # with a PCC of the gene
+        pa.field("pcc", pa.float64()),  # over the spots of the section; null where the gene was not measured
+        pa.field("mse", pa.float64()),
+    ],
+)
+"""Score of each gene over spots, per section and as mean over sections."""
+
+CASE_GENES = _schema(
+    "case_genes",
+    1,
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("gene", pa.string(), nullable=False),
+        pa.field("cases", pa.int64(), nullable=False),
+        pa.field("pcc", pa.float64()),
+        pa.field("auc_at_median", pa.float64()),
+        pa.field("mse", pa.float64(), nullable=False),
+    ],
+)
+"""Score of each gene over cases."""
+
 
 def embeddings(dim: int, *, precision: str = "float32") -> pa.Schema:
     """Return the schema of an embeddings table: a tile and its vector of `dim` values.
@@ -240,6 +299,16 @@ def of_columns(columns: Sequence[object], schema: pa.Schema) -> pa.Table:
     """Return a table of whole columns, in the order of the given schema."""
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def csv_text(table: pa.Table) -> str:
+    """Return a table as CSV: floats with six digits, null as nothing."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        writer.writerow(["" if one is None else f"{one:.6g}" if isinstance(one, float) else one for one in row])
+    return out.getvalue()
 
 
 def vectors(values: Float[np.ndarray, "row dim"], precision: str = "float32") -> pa.FixedSizeListArray:

@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 from raystp.evaluate.metrics.genes import GeneSets, check_pair, genes_to_show, highest, pcc_per_gene
 from raystp.evaluate.metrics.intervals import DRAWS, draw_sections, interval
 from raystp.evaluate.metrics.score import ScoreLabel, ScoreRow, null_summary
+from raystp.evaluate.metrics.set_scores import SetScores
 from raystp.evaluate.metrics.sums import METRICS, score, scores_of_draws, sums
 
 CASES = "cases"
@@ -78,29 +79,39 @@ def score_cases(
     its `constant` counts genes without one. With fewer than `FEWEST_CASES` only the errors are given. Raises as
     `check_pair` does.
     """
-    set_columns, count = list(sets.values()), len(outcome.cases)
-    centre = outcome.measured.mean(axis=0, dtype=np.float64)
-    parts = sums(outcome.predicted, outcome.measured, block=np.arange(count), centre=centre, sets=set_columns)
-    point = score(parts, set_columns)
-    case_draws = draw_sections(list(outcome.patients), draws, rng)
-    drawn = scores_of_draws(parts, case_draws, set_columns).values if case_draws is not None else None
+    scores, count = case_scores(outcome, sets, rng=rng, draws=draws), len(outcome.cases)
     auc = auc_at_median(outcome.predicted, outcome.measured)
     rows: list[ScoreRow] = []
     for set_column, (genes, columns) in enumerate(sets.items()):
         base = (label.protocol, label.panel, label.model, CASES, genes)
         for metric in ("PCC", "MSE", "MAE") if outcome.has_correlation else ("MSE", "MAE"):
             metric_column = METRICS.index(metric)
+            drawn = scores.draws
             low, high = interval(drawn[:, metric_column, set_column]) if drawn is not None else (None, None)
             null_mean, null_sd = (None, None) if null is None or metric != "PCC" else null_summary(null, columns)
-            value, constant = float(point.values[0, metric_column, set_column]), point.constant[0, metric_column]
-            rows.append(
-                ScoreRow(*base, metric, value, low, high, null_mean, null_sd, int(constant[set_column]), n=count)
-            )
+            value, constant = (float(one[metric_column, set_column]) for one in (scores.values, scores.constant))
+            rows.append(ScoreRow(*base, metric, value, low, high, null_mean, null_sd, int(constant), n=count))
         existing = auc[columns][~np.isnan(auc[columns])]
         if outcome.has_correlation and len(existing):
             missing = len(columns) - len(existing)
             rows.append(ScoreRow(*base, "AUC", float(existing.mean()), constant=missing, n=count))
     return rows
+
+
+def case_scores(outcome: CaseOutcome, sets: GeneSets, *, rng: np.random.Generator, draws: int = DRAWS) -> SetScores:
+    """Return every metric over cases, and its draws over patients or cases; no PCC with fewer than `FEWEST_CASES`.
+
+    Generators with the same seed draw the same patients for every model. Raises as `check_pair` does.
+    """
+    set_columns, count = list(sets.values()), len(outcome.cases)
+    centre = outcome.measured.mean(axis=0, dtype=np.float64)
+    parts = sums(outcome.predicted, outcome.measured, block=np.arange(count), centre=centre, sets=set_columns)
+    point = score(parts, set_columns)
+    if not outcome.has_correlation:
+        point.values[:, METRICS.index("PCC")] = np.nan
+    case_draws = draw_sections(list(outcome.patients), draws, rng)
+    drawn = scores_of_draws(parts, case_draws, set_columns).values if case_draws is not None else None
+    return SetScores(point.values[0], point.constant[0], drawn, count)
 
 
 def picked_rows(label: ScoreLabel, outcome: CaseOutcome, names: Sequence[str]) -> list[ScoreRow]:

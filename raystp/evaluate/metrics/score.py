@@ -14,16 +14,15 @@ from jaxtyping import Float, Float64, Int64
 
 from raystp.errors import PanelError, RaystpError, SectionError, some
 from raystp.evaluate.metrics.genes import GeneSets
-from raystp.evaluate.metrics.intervals import (
-    DRAWS,
-    FEWEST_BLOCKS,
-    FEWEST_UNITS,
-    blocks,
-    draw_sections,
-    interval,
-    resample,
+from raystp.evaluate.metrics.intervals import DRAWS, FEWEST_BLOCKS, blocks, draw_sections, interval, resample
+from raystp.evaluate.metrics.set_scores import (
+    SetScores,
+    mean_of_existing,
+    mean_set_scores,
+    pooled_set_scores,
+    section_set_scores,
 )
-from raystp.evaluate.metrics.sums import METRICS, BlockSums, join, score, scores_of_draws, sums
+from raystp.evaluate.metrics.sums import METRICS, BlockSums, sums
 from raystp.missing import column_means
 
 MEAN, POOLED = "mean", "pooled"
@@ -81,11 +80,16 @@ class SectionOutcome:
 
 
 @dataclass(frozen=True)
-class _MetricValues:
-    values: Float64[np.ndarray, "metric sets"]
-    constant: Int64[np.ndarray, "metric sets"]
-    draws: Float64[np.ndarray, "draw metric sets"] | None
-    n: int
+class ModelScores:
+    """All scores of one model."""
+
+    sections: dict[str, SetScores]
+    mean: SetScores
+    pooled: SetScores
+    patients: tuple[str, ...]
+    """The patient of each section."""
+    blocks: int
+    """Blocks of spots in all sections; 0 where a section is too small for blocks."""
 
 
 def score_model(
@@ -107,17 +111,36 @@ def score_model(
 
     Raises SectionError without sections, PanelError for an empty gene set, and what `check_pair` raises.
     """
+    return score_rows(label, section_scores(outcomes, sets, rng=rng, draws=draws), sets, nulls)
+
+
+def section_scores(
+    outcomes: Mapping[str, SectionOutcome], sets: GeneSets, *, rng: np.random.Generator, draws: int = DRAWS
+) -> ModelScores:
+    """Score one model on its test sections; see `score_model` for the draws.
+
+    Raises SectionError without sections, PanelError for an empty gene set, and what `check_pair` raises.
+    """
     _check(outcomes, sets)
     set_columns = list(sets.values())
     centre = _centre([outcome.measured for outcome in outcomes.values()])
     parts = [_reduce(name, outcome, centre, set_columns) for name, outcome in outcomes.items()]
     block_draws = [resample([len(part.n)], draws, rng) for part in parts]
-    section_draws = draw_sections([outcome.patient for outcome in outcomes.values()], draws, rng)
-    each = [_section(part, counts, set_columns) for part, counts in zip(parts, block_draws, strict=True)]
-    scored = dict(zip(outcomes, each, strict=True))
-    scored[MEAN] = _mean(each, section_draws)
-    scored[POOLED] = _pooled(parts, block_draws, section_draws, set_columns)
-    null_of = _with_mean(nulls or {}, list(outcomes))
+    patients = tuple(outcome.patient for outcome in outcomes.values())
+    section_draws = draw_sections(patients, draws, rng)
+    each = [section_set_scores(part, counts, set_columns) for part, counts in zip(parts, block_draws, strict=True)]
+    pooled = pooled_set_scores(parts, block_draws, section_draws, set_columns)
+    sizes = [len(part.n) for part in parts]
+    count = sum(sizes) if min(sizes) >= FEWEST_BLOCKS else 0
+    return ModelScores(
+        dict(zip(outcomes, each, strict=True)), mean_set_scores(each, section_draws), pooled, patients, count
+    )
+
+
+def score_rows(label: ScoreLabel, scores: ModelScores, sets: GeneSets, nulls: Nulls | None = None) -> list[ScoreRow]:
+    """Return one model's rows from its scores."""
+    scored = {**scores.sections, MEAN: scores.mean, POOLED: scores.pooled}
+    null_of = _with_mean(nulls or {}, list(scores.sections))
     return [
         row for name, values in scored.items() for row in _rows(label, name, values, sets, null=null_of.get(name, []))
     ]
@@ -130,7 +153,7 @@ def null_summary(
 
     A gene without a PCC (NaN) is left out; the mean is NaN where no gene of the set has one.
     """
-    return _summary(_mean_of_existing(null[:, columns].T))
+    return _summary(mean_of_existing(null[:, columns].T))
 
 
 def _summary(values: Float[np.ndarray, "permutation"]) -> tuple[float, float | None]:
@@ -177,70 +200,6 @@ def _reduce(
         raise
 
 
-def _section(
-    part: BlockSums, block_draws: Float64[np.ndarray, "draw block"], set_columns: list[Int64[np.ndarray, "_"]]
-) -> _MetricValues:
-    point = score(part, set_columns)
-    draws = scores_of_draws(part, block_draws, set_columns).values if len(part.n) >= FEWEST_BLOCKS else None
-    return _MetricValues(point.values[0], point.constant[0], draws, _spots(part))
-
-
-def _pooled(
-    parts: list[BlockSums],
-    block_draws: list[Float64[np.ndarray, "draw _"]],
-    section_draws: Float64[np.ndarray, "draw section"] | None,
-    set_columns: list[Int64[np.ndarray, "_"]],
-) -> _MetricValues:
-    joined = join(parts)
-    point = score(joined, set_columns)
-    draws = None
-    if section_draws is not None:
-        counts = np.repeat(section_draws, [len(part.n) for part in parts], axis=1)
-        draws = scores_of_draws(joined, counts, set_columns).values
-    elif all(len(part.n) >= FEWEST_BLOCKS for part in parts):
-        draws = scores_of_draws(joined, np.concatenate(block_draws, axis=1), set_columns).values
-    return _MetricValues(point.values[0], point.constant[0], draws, sum(_spots(part) for part in parts))
-
-
-def _spots(part: BlockSums) -> int:
-    """Return the number of spots with any measured gene."""
-    return int(part.n.sum(axis=0).max())
-
-
-def _mean(each: list[_MetricValues], section_draws: Float64[np.ndarray, "draw section"] | None) -> _MetricValues:
-    values = np.stack([scored.values for scored in each])
-    draws = None
-    if section_draws is not None:
-        draws = _weighted_mean(section_draws, values)
-        draws[:, (~np.isnan(values)).sum(axis=0) < FEWEST_UNITS] = np.nan  # too few sections measured the genes
-    else:
-        within = [scored.draws for scored in each if scored.draws is not None]
-        if len(within) == len(each):
-            draws = _mean_of_existing(np.stack(within))
-    constant = np.sum([scored.constant for scored in each], axis=0)
-    return _MetricValues(_mean_of_existing(values), constant, draws, sum(scored.n for scored in each))
-
-
-def _weighted_mean(
-    weights: Float64[np.ndarray, "draw section"], values: Float64[np.ndarray, "section metric sets"]
-) -> Float64[np.ndarray, "draw metric sets"]:
-    """Return the mean over sections that have a value, NaN where none of the drawn ones has."""
-    existing = ~np.isnan(values)
-    if existing.all():
-        return np.asarray(np.tensordot(weights / weights.sum(axis=1, keepdims=True), values, axes=1))
-    total = np.tensordot(weights, existing.astype(np.float64), axes=1)
-    summed = np.tensordot(weights, np.nan_to_num(values), axes=1)
-    return np.asarray(summed / np.where(total > 0, total, np.nan))
-
-
-def _mean_of_existing(values: Float64[np.ndarray, "section *shape"]) -> Float64[np.ndarray, "*shape"]:
-    """Return the mean over sections that have a value, NaN where none has."""
-    if not np.isnan(values).any():
-        return np.asarray(values.mean(axis=0))
-    count = (~np.isnan(values)).sum(axis=0)
-    return np.asarray(np.nansum(values, axis=0) / np.where(count > 0, count, np.nan))
-
-
 def _with_mean(nulls: Nulls, sections: list[str]) -> dict[str, list[Float[np.ndarray, "permutation gene"]]]:
     """Return the nulls of each row: its own, and for the mean over sections those of all sections, if each has one."""
     rows = {name: [null] for name, null in nulls.items()}
@@ -258,7 +217,7 @@ def _interval(draws: Float64[np.ndarray, "draw"]) -> tuple[float | None, float |
 def _rows(
     label: ScoreLabel,
     section: str,
-    scored: _MetricValues,
+    scored: SetScores,
     sets: GeneSets,
     *,
     null: list[Float[np.ndarray, "permutation gene"]],
@@ -272,8 +231,8 @@ def _rows(
         if scored.draws is not None and metric not in {"RVD", "spread"}:
             low, high = _interval(scored.draws[:, metric_column, set_column])
         if null and metric == "PCC":
-            of_sections = [_mean_of_existing(one[:, sets[genes]].T) for one in null]
-            null_mean, null_sd = _summary(_mean_of_existing(np.stack(of_sections)))
+            of_sections = [mean_of_existing(one[:, sets[genes]].T) for one in null]
+            null_mean, null_sd = _summary(mean_of_existing(np.stack(of_sections)))
         row = ScoreRow(
             label.protocol,
             label.panel,

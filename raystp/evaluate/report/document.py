@@ -13,7 +13,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from raystp.evaluate.comparison.differences import PairedDifference, primary
 from raystp.evaluate.metrics.cases import CASES, FEWEST_CASES
+from raystp.evaluate.metrics.gene_scores import GeneScores
 from raystp.evaluate.metrics.score import MEAN, POOLED, ScoreRow
 from raystp.evaluate.protocols import EvaluationProtocol
 from raystp.evaluate.report.interactive import POLICY, bokeh_script, embedded, has_widgets
@@ -63,6 +65,12 @@ class Report:
     """The rows of the main table: the mean over sections, or `cases`."""
     permutations: int = 0
     """Permutations in each null."""
+    differences: Sequence[PairedDifference] = ()
+    """Paired differences between the models; the verdict is from them, `comparison` shows them."""
+    genes: Sequence[str] = ()
+    """The panel."""
+    gene_scores: Sequence[GeneScores] = ()
+    """Scores of each gene of the panel: of each section and as mean over sections, or over cases."""
     footnotes: Sequence[str] = ()
     """Explanations of the table's lines."""
     charts: Sequence[ReportPart] = ()
@@ -129,11 +137,13 @@ def _bokeh(report: Report, charts: Sequence[ReportChart]) -> str:
 
 def _verdicts(report: Report) -> list[str]:
     groups = by_panel(report.rows)
-    return [
-        (f"Panel {rows[0].panel}: " if len(groups) > 1 else "")
-        + verdict(rows, report.model, report.against, report.over)
-        for rows in groups
-    ]
+    found = []
+    for rows in groups:
+        own = [one for one in report.differences if (one.protocol, one.panel) == (rows[0].protocol, rows[0].panel)]
+        difference = primary(own, report.model, report.against)
+        sentence = verdict(rows, report.model, report.against, report.over, difference=difference)
+        found.append((f"Panel {rows[0].panel}: " if len(groups) > 1 else "") + sentence)
+    return found
 
 
 def _provenance(role: str, manifest: Mapping[str, object]) -> tuple[str, str]:

@@ -1,19 +1,13 @@
 """Score tables: one line per model, one column per metric and gene set, from rows of the scores table.
 
-As a value (for the page and the charts), as aligned text (for the terminal), and per gene as CSV (for spreadsheets).
+As a value (for the page and the charts), and as aligned text (for the terminal).
 """
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from raystp.evaluate.metrics.cases import FEWEST_CASES, TOP_PICKED, WELL_PREDICTED, CaseOutcome, auc_at_median
-from raystp.evaluate.metrics.genes import mse, pcc_per_gene, pcc_where_measured
-from raystp.evaluate.metrics.score import MEAN, ScoreRow, SectionOutcome
-from raystp.missing import column_means
+from raystp.evaluate.metrics.cases import FEWEST_CASES, TOP_PICKED, WELL_PREDICTED
+from raystp.evaluate.metrics.score import MEAN, ScoreRow
 
 Column = tuple[str, str]
 """Metric and gene set."""
@@ -114,40 +108,6 @@ def cases_text(rows: Sequence[ScoreRow], models: Sequence[str], cases: int) -> s
         lines += _model_lines(model, [_case_cell(row) for row in found], found)
     few = f" (n/a: PCC and AUC need {FEWEST_CASES})" if cases < FEWEST_CASES else ""
     return _text(f"protocol {rows[0].protocol}, panel {rows[0].panel}, over {cases} held-out cases{few}", lines)
-
-
-def genes_csv(outcomes: Mapping[str, CaseOutcome], genes: Sequence[str]) -> str:
-    """Return a CSV of each model's PCC, AUC and MSE over cases for each gene; empty if undefined."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["model", "gene", "cases", "pcc", "auc_at_median", "mse"])
-    for model, one in outcomes.items():
-        pcc = pcc_per_gene(one.predicted, one.measured)[0]
-        auc, error = auc_at_median(one.predicted, one.measured), mse(one.predicted, one.measured)
-        for number, gene in enumerate(genes):
-            values = [pcc[number], auc[number]] if one.has_correlation else [np.nan, np.nan]
-            cells = ["" if np.isnan(value) else f"{value:.6g}" for value in (*values, error[number])]
-            writer.writerow([model, gene, len(one.cases), *cells])
-    return out.getvalue()
-
-
-def section_genes_csv(outcomes: Mapping[str, Mapping[str, SectionOutcome]], genes: Sequence[str]) -> str:
-    """Return a CSV of each model's PCC and MSE for each gene, means over the sections that have a value.
-
-    `outcomes` is model -> section -> outcome. The number of sections with a PCC is in it; a value is empty without any.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["model", "gene", "sections", "pcc", "mse"])
-    for model, sections in outcomes.items():
-        pcc = np.stack([pcc_where_measured(one.predicted, one.measured)[0] for one in sections.values()])
-        error = np.stack([column_means((one.predicted - one.measured) ** 2) for one in sections.values()])
-        known = (~np.isnan(pcc)).sum(axis=0)
-        for number, (gene, means) in enumerate(
-            zip(genes, zip(column_means(pcc), column_means(error), strict=True), strict=True)
-        ):
-            writer.writerow([model, gene, known[number], *("" if np.isnan(one) else f"{one:.6g}" for one in means)])
-    return out.getvalue()
 
 
 def _case_cell(row: ScoreRow | None) -> str:

@@ -1,16 +1,25 @@
-"""One sentence on whether a model is better than its baseline, computed from the rows of the table below it."""
+"""One sentence on whether a model is better than its baseline, computed from the tables below it."""
 
 from collections.abc import Sequence
 
+from raystp.evaluate.comparison.differences import PairedDifference
+from raystp.evaluate.comparison.text import LIKELY, difference_text, p_text
 from raystp.evaluate.metrics.score import MEAN, ScoreRow
 from raystp.evaluate.report.score_tables import with_interval
 
 
-def verdict(rows: Sequence[ScoreRow], model: str, against: str, section: str = MEAN) -> str:
+def verdict(
+    rows: Sequence[ScoreRow],
+    model: str,
+    against: str,
+    section: str = MEAN,
+    *,
+    difference: PairedDifference | None = None,
+) -> str:
     """Compare two models' PCC over all genes; `rows` are of one protocol and one panel.
 
-    `section` selects the rows: the mean over sections, one section, or `cases`. If the intervals overlap, the sentence
-    states that the two cannot be separated: both models are scored on the same spots, so this is the cautious reading.
+    `section` selects the rows: the mean over sections, one section, or `cases`. With their paired `difference`, model
+    minus baseline, its corrected p decides. Without a p, overlapping intervals cannot separate the two.
     """
     ours, theirs = _pcc(rows, model, section), _pcc(rows, against, section)
     if model == against:
@@ -20,12 +29,30 @@ def verdict(rows: Sequence[ScoreRow], model: str, against: str, section: str = M
         return f"No comparison of {model} with {against}: this run has no PCC of {missing}."
     over = "mean over sections" if section == MEAN else f"over {section}"
     values = f"PCC {with_interval(ours)} versus {with_interval(theirs)}, all genes, {over}"
-    return f"{_claim(ours, theirs)}: {values}; {_certainty(ours, theirs)}{_against_null(ours)}."
+    if difference is not None and difference.p_holm is not None:
+        claim, certainty = _paired_claim(difference), _paired_certainty(difference, difference.p_holm)
+    else:
+        claim, certainty = _claim(ours, theirs), _certainty(ours, theirs)
+    return f"{claim}: {values}; {certainty}{_against_null(ours)}."
 
 
 def _pcc(rows: Sequence[ScoreRow], model: str, section: str) -> ScoreRow | None:
     wanted = (model, section, "all", "PCC")
     return next((row for row in rows if (row.model, row.section, row.genes, row.metric) == wanted), None)
+
+
+def _paired_claim(one: PairedDifference) -> str:
+    likely = one.p_holm is not None and one.p_holm <= LIKELY
+    if one.difference <= 0:
+        return f"{one.model} is {'worse' if likely else 'not better'} than {one.against}"
+    if likely:
+        return f"{one.model} is better than {one.against}"
+    return f"{one.model} scores higher than {one.against}, but not clearly"
+
+
+def _paired_certainty(one: PairedDifference, p: float) -> str:
+    what = "these sections alone" if "within section" in one.test else one.test.rsplit(" ", 1)[-1]
+    return f"paired difference {difference_text(one)}, corrected p {p_text(p)} ({what})"
 
 
 def _claim(ours: ScoreRow, theirs: ScoreRow) -> str:

@@ -45,6 +45,8 @@ class Evaluation:
     """Name of the MLflow experiment by default."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Further text files: name -> content."""
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    """Further tables as parquet: name -> table."""
     failures: list[dict[str, object]] = field(default_factory=list)
     """Sections that could not be scored: rows of `tables.FAILURES`."""
     warnings: Mapping[str, list[str]] = field(default_factory=dict)

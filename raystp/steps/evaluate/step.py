@@ -28,7 +28,8 @@ CONFIG = EvaluateConfig
 def run(config: EvaluateConfig) -> Artifact:
     """Score all predictions on the same spots or cases.
 
-    Write `scores.parquet`, `scores.txt`, `report.html`, and `genes.csv` with the score of each gene.
+    Write `scores.parquet`, `scores.txt` and `report.html`; `genes` and `comparison`, as parquet and as CSV, with the
+    score of each gene and the paired differences between models; and `seeds` for models that differ in their seed.
     """
     store = config.run.store
     predictions = [resolve(store, reference, "impute") for reference in config.predictions]
@@ -73,5 +74,7 @@ def _write_files(path: StoragePath, evaluation: Evaluation, page: str) -> None:
     (path / "scores.parquet").write_table(tables.of_rows([asdict(row) for row in evaluation.rows], tables.SCORES))
     limits = [f"{section}: {one}." for section, warnings in evaluation.warnings.items() for one in warnings]
     files = {**evaluation.files, "scores.txt": "\n".join([evaluation.text, *limits, ""]), "report.html": page}
+    for name, table in evaluation.tables.items():
+        (path / name).write_table(table)
     for name, content in files.items():
         (path / name).write_bytes(content.encode())

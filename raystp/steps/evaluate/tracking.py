@@ -42,5 +42,5 @@ def log_evaluation(run: RunLogger, writer: ArtifactWriter, evaluation: Evaluatio
     rows = [row for row in evaluation.rows if row.section in {MEAN, CASES}]
     values = {f"{row.metric} {row.genes}/{without_fold(row.model, writer.name)}": row.value for row in rows}
     run.log_metrics(values, step=0)
-    for name in ("scores.txt", "scores.parquet", "report.html", *evaluation.files):
+    for name in ("scores.txt", "scores.parquet", "report.html", *evaluation.files, *evaluation.tables):
         run.log_file(f"{writer.folder}/{name}")

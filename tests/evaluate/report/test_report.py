@@ -5,6 +5,9 @@ from html.parser import HTMLParser
 import pytest
 
 from raystp.errors import ConfigError
+from raystp.evaluate.comparison.differences import PairedDifference
+from raystp.evaluate.comparison.report import comparison_parts
+from raystp.evaluate.comparison.seeds import SeedScore
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import PROTOCOLS, protocol_of
 from raystp.evaluate.report.document import TEMPLATES, Report, build_report
@@ -166,6 +169,44 @@ def test_the_verdict_claims_no_more_than_the_intervals_allow(ours: float, spread
     separate = spread is not None and abs(ours - 0.3) > 0.1
     assert ("do not overlap" in found) == separate
     assert ("intervals overlap" in found) == (spread is not None and not separate)
+
+
+def difference(value: float, p: float | None, **more: object) -> PairedDifference:
+    base = PairedDifference(
+        "section", "toy", "bleep", "ridge", "mean", "all", "PCC", value, value - 0.01, value + 0.01,
+        p=p, p_holm=p, test="bootstrap of blocks within section", units=20,
+    )  # fmt: skip
+    return replace(base, **more)  # type: ignore[arg-type]  # a test's overrides
+
+
+@pytest.mark.parametrize(
+    ("value", "p", "sentence"),
+    [
+        (0.03, 0.018, "bleep is better than ridge: PCC 0.330 [0.230, 0.430] versus 0.300 [0.250, 0.350]"),
+        (0.03, 0.2, "bleep scores higher than ridge, but not clearly: "),
+        (-0.03, 0.2, "bleep is not better than ridge: "),
+        (-0.03, 0.001, "bleep is worse than ridge: "),
+        (0.03, None, "bleep scores higher than ridge, but not clearly: "),
+    ],
+)
+def test_a_paired_difference_decides_where_intervals_overlap(value: float, p: float | None, sentence: str) -> None:
+    rows = [row("ridge", 0.3), row("bleep", 0.3 + value, 0.1)]
+    found = verdict(rows, "bleep", "ridge", difference=difference(value, p))
+    assert found.startswith(sentence)
+    assert (f"paired difference {value:+.3f}" in found) == (p is not None)
+    turned = [difference(-value, p, model="ridge", against="bleep")]
+    assert found in build_report(content(rows=rows, differences=turned)) or value < 0
+
+
+def test_the_page_holds_the_differences_with_their_corrected_p_and_notes() -> None:
+    rows = [difference(0.03, 0.0001), difference(-0.4, None, metric="MSE"), difference(0.2, 0.5, genes="HEG-50")]
+    seeds = [SeedScore("section", "toy", "bleep, mean of 3 seeds", "mean", "HEG-9", "PCC", 0.31, 0.02, 3)]
+    page = build_report(content(comparison=comparison_parts(rows, ["Differences are paired."], seeds)))
+    for wanted in ("+0.030 [0.020, 0.040]", "<td>&lt;0.001</td>", "-0.400 [-0.410, -0.390]", "n/a", "are paired."):
+        assert wanted in page
+    for wanted in ("bleep, mean of 3 seeds", "<td>HEG-9</td>", "<td>0.310</td>", "<td>0.020</td>"):
+        assert wanted in page
+    assert "+0.200" not in page
 
 
 def test_there_is_no_comparison_with_a_model_that_was_not_scored() -> None:

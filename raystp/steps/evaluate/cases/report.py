@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raystp.evaluate.metrics.cases import CASES, CaseOutcome, case_genes_to_show
+from raystp.evaluate.metrics.gene_scores import GeneScores
 from raystp.evaluate.metrics.intervals import FEWEST_UNITS
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import protocol_of
@@ -14,6 +15,7 @@ from raystp.expression.sections import embeddings_of
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
 from raystp.steps.evaluate.cases.controls import GENE_MEAN, RIDGE
 from raystp.steps.evaluate.cases.outcomes import HeldOutCases
+from raystp.steps.evaluate.comparison import ModelComparison
 from raystp.steps.evaluate.maps import map_models
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.evaluate.report import (
@@ -43,6 +45,8 @@ class CaseResults:
     """Model -> predicted expression beside the labels."""
     rows: Sequence[ScoreRow]
     notes: Sequence[str]
+    comparison: ModelComparison
+    genes: Sequence[GeneScores]
 
 
 def cases_report(config: CasesEvaluateConfig, models: list[Prediction], results: CaseResults) -> Report:
@@ -64,6 +68,10 @@ def cases_report(config: CasesEvaluateConfig, models: list[Prediction], results:
         over=CASES,
         rows=results.rows,
         permutations=config.permutations,
+        differences=results.comparison.differences,
+        comparison=results.comparison.parts,
+        genes=first.genes,
+        gene_scores=results.genes,
         footnotes=results.notes,
         charts=[*charts, case_figure(outcome, first.genes, genes)],
         sections=_slides(config, first, held, [first.genes[gene] for gene, _ in genes][:GENES_DRAWN]),

@@ -2,14 +2,17 @@
 
 import numpy as np
 
+from raystp.evaluate.comparison.seeds import seed_rows
 from raystp.evaluate.metrics.cases import picked_rows, score_cases
+from raystp.evaluate.metrics.gene_scores import case_gene_scores, genes_csv, genes_table
 from raystp.evaluate.metrics.score import ScoreRow
-from raystp.evaluate.report.score_tables import cases_text, genes_csv
+from raystp.evaluate.report.score_tables import cases_text
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
 from raystp.steps.evaluate.cases.controls import NOTES, control_outcomes
 from raystp.steps.evaluate.cases.null import case_nulls
 from raystp.steps.evaluate.cases.outcomes import case_outcomes, held_out_cases
 from raystp.steps.evaluate.cases.report import CaseResults, cases_report
+from raystp.steps.evaluate.comparison import compare_cases
 from raystp.steps.evaluate.maps import score_maps
 from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
 from raystp.steps.evaluate.report import Evaluation
@@ -28,10 +31,20 @@ def evaluate_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Eva
         rng = np.random.default_rng(config.seed)
         rows += score_cases(first.label(name), outcome, sets, rng=rng, null=nulls.get(name), draws=config.draws)
         rows += picked_rows(first.label(name), outcome, first.genes)
-    text = cases_text(rows, list(scored), len(held.cases))
+    comparison = compare_cases(config, models, scored, sets, rows=rows)
+    rows += seed_rows(comparison.seeds)
+    text = cases_text(rows, list(dict.fromkeys(row.model for row in rows)), len(held.cases))
     maps = score_maps(config, models, [slide for case in held.cases for slide in case.slides], planted={})
     rows += maps.rows
     notes = [f"`{name}` {note}." for name, note in NOTES.items() if name in controls] + maps.lines
-    report = cases_report(config, models, CaseResults(held, outcomes, rows, notes))
-    genes = genes_csv(scored, first.genes)
-    return Evaluation(rows, text, notes, report, cohort=held.embed.manifest.name, files={"genes.csv": genes})
+    genes = case_gene_scores(scored)
+    report = cases_report(config, models, CaseResults(held, outcomes, rows, notes, comparison, genes))
+    return Evaluation(
+        rows,
+        "\n\n".join(one for one in (text, comparison.text) if one),
+        notes,
+        report,
+        cohort=held.embed.manifest.name,
+        files={"genes.csv": genes_csv(genes, first.genes), **comparison.files},
+        tables={"genes.parquet": genes_table(genes, first.genes), **comparison.tables},
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raystp.artifacts import Artifact
+from raystp.evaluate.metrics.gene_scores import GeneScores
 from raystp.evaluate.metrics.intervals import interval_kind
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import protocol_of
@@ -14,6 +15,7 @@ from raystp.evaluate.report.parts import ReportSection
 from raystp.evaluate.report.sections import section_figures
 from raystp.expression.sections import sections_of
 from raystp.models.methods import REFERENCE
+from raystp.steps.evaluate.comparison import ModelComparison
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.evaluate.report import (
     failures_of,
@@ -40,6 +42,8 @@ class SpotResults:
     compared: ComparedSections
     rows: Sequence[ScoreRow]
     notes: Sequence[str]
+    comparison: ModelComparison
+    genes: Sequence[GeneScores]
 
 
 def spots_report(
@@ -60,6 +64,10 @@ def spots_report(
         interval=interval_kind([counts.patient for counts in measured.values()]),
         rows=results.rows,
         permutations=config.permutations,
+        differences=results.comparison.differences,
+        comparison=results.comparison.parts,
+        genes=first.genes,
+        gene_scores=results.genes,
         footnotes=results.notes,
         charts=score_charts(results.rows, first.name),
         sections=[_measured(config, name, results, first=first, embed=embed) for name in measured]

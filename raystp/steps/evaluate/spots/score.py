@@ -6,9 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from raystp.artifacts import Artifact
-from raystp.evaluate.metrics.score import ScoreRow, score_model
-from raystp.evaluate.report.score_tables import section_genes_csv, spots_text
+from raystp.evaluate.comparison.entries import Outcomes
+from raystp.evaluate.comparison.seeds import seed_rows
+from raystp.evaluate.metrics.gene_scores import genes_csv, genes_table, section_gene_scores
+from raystp.evaluate.metrics.score import ModelScores, ScoreRow, score_rows, section_scores
+from raystp.evaluate.report.score_tables import spots_text
 from raystp.expression.sections import ModelLabels, SectionCounts
+from raystp.steps.evaluate.comparison import compare_spots
 from raystp.steps.evaluate.maps import PlantedSections, score_maps
 from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
 from raystp.steps.evaluate.report import Evaluation
@@ -35,9 +39,14 @@ def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Pr
     controls = control_outcomes(spots, first, measured, planted=config.planted)
     controls |= seen_gene_controls(models, outcomes)
     rows: list[ScoreRow] = []
+    scored: dict[str, tuple[Outcomes, ModelScores]] = {}
     for name, sections in {**outcomes, **controls}.items():
         rng = np.random.default_rng(config.seed)
-        rows += score_model(first.label(name), sections, sets, rng=rng, nulls=nulls.get(name), draws=config.draws)
+        scored[name] = sections, section_scores(sections, sets, rng=rng, draws=config.draws)
+        rows += score_rows(first.label(name), scored[name][1], sets, nulls.get(name))
+    comparison = compare_spots(config, models, scored, sets, rows=rows)
+    rows += seed_rows(comparison.seeds)
+    genes = section_gene_scores(outcomes)
     slides = [counts.slide for counts in measured.values()]
     maps = score_maps(config, models, slides, _planted(config.planted, measured, first.measured_as))
     rows += maps.rows
@@ -49,14 +58,15 @@ def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Pr
     ]
     notes += [f"`{one.name}`: {chosen_sentence(one.meta['cv'])}." for one in models if "cv" in one.meta]
     notes += [f"{section}: {warning}." for section, warnings in compared.warnings.items() for warning in warnings]
-    report = spots_report(config, spots, models, SpotResults(compared, rows, notes))
+    report = spots_report(config, spots, models, SpotResults(compared, rows, notes, comparison, genes))
     return Evaluation(
         rows,
-        spots_text(rows),
+        "\n\n".join(one for one in (spots_text(rows), comparison.text) if one),
         notes,
         report,
         cohort=spots.manifest.name,
-        files={"genes.csv": section_genes_csv(outcomes, first.genes)},
+        files={"genes.csv": genes_csv(genes, first.genes), **comparison.files},
+        tables={"genes.parquet": genes_table(genes, first.genes), **comparison.tables},
         failures=compared.failures,
         warnings=compared.warnings,
     )

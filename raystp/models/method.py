@@ -132,6 +132,8 @@ class Method:
     that is trained with the model computes them. Empty where an encoder cannot be."""
     why_frozen: Callable[[Mapping[str, object]], str] = _no_reason
     """Plain values of its options -> why these need cached features; empty where an encoder can be trained with it."""
+    packages: tuple[str, ...] = ()
+    """Packages whose version can change its numbers: a model's record states them."""
     choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Alternatives that `fit.select: cv` compares by default, in the form of the config field `choose`: the method's
     own values first."""

@@ -6,7 +6,7 @@ from typing import cast
 from raystp.errors import ModelError
 from raystp.models.arrays import Arrays, without_encoder
 from raystp.models.attention.method import ATTENTION
-from raystp.models.baselines.method import GENE_MEAN, KERNEL_RIDGE, KNN, RIDGE, RIDGE_LOWRANK
+from raystp.models.baselines.method import GENE_MEAN, HEST_RIDGE, KERNEL_RIDGE, KNN, RIDGE, RIDGE_LOWRANK
 from raystp.models.bleep.method import BLEEP
 from raystp.models.ensemble.method import ENSEMBLE
 from raystp.models.genequery.method import GENEQUERY
@@ -19,7 +19,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         *(BLEEP, MCLSTEXP, GENEQUERY, NH2ST, ATTENTION),
-        *(ENSEMBLE, RIDGE_LOWRANK, KERNEL_RIDGE, RIDGE, KNN, GENE_MEAN),
+        *(ENSEMBLE, RIDGE_LOWRANK, KERNEL_RIDGE, RIDGE, HEST_RIDGE, KNN, GENE_MEAN),
     )
 }
 

@@ -10,8 +10,8 @@ import torch
 from raystp.expression.training_set import SpotTable
 from raystp.models.baselines.gene_mean import fit_gene_mean
 from raystp.models.baselines.knn import fit_knn, predict_knn
-from raystp.models.baselines.log_total import fit_log_total, predict_log_total
 from raystp.models.baselines.ridge import fit_ridge, predict_ridge
+from raystp.models.log_total import fit_log_total, predict_log_total
 from raystp.models.method import ModelMeta
 from raystp.models.methods import METHODS, open_predictor
 from raystp.models.nh2st.model import seeded_nh2st

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from raystp.models.method import Method, NoOptions
 from raystp.models.training.options import check_at_least
@@ -50,8 +51,36 @@ class KernelRidgeOptions:
             raise ValueError(msg)
 
 
+@dataclass(frozen=True)
+class HestRidgeOptions:
+    """Options of hest-bench's ridge."""
+
+    pca: int | None = 256
+    """Principal components that are regressed on: 256 in hest-bench's code. `null` takes all features, as its paper
+    does. Lowered where there are fewer spots or features."""
+    alpha: Literal["hest", "cv"] | float = "hest"
+    """The penalty. `hest`: 100 / (dimensions * genes). `cv`: chosen by cross-validation over the training sections."""
+
+    def __post_init__(self) -> None:
+        if self.pca is not None:
+            check_at_least(self, {"pca": 1})
+        if isinstance(self.alpha, float | int) and not 0 <= self.alpha < math.inf:
+            msg = f"alpha must be hest, cv, or a finite number of at least 0, got {self.alpha}"
+            raise ValueError(msg)
+
+
 RIDGE = Method(name="ridge", title="ridge", options=NoOptions, module="raystp.models.baselines.ridge", is_trained=False)
 """Linear regression with an L2 penalty chosen by cross-validation."""
+
+HEST_RIDGE = Method(
+    name="hest_ridge",
+    title="hest-bench's ridge",
+    options=HestRidgeOptions,
+    module="raystp.models.baselines.hest_ridge",
+    is_trained=False,
+    packages=("scikit-learn",),
+)
+"""The regression of hest-bench, to the last digit, for its protocols."""
 
 RIDGE_LOWRANK = Method(
     name="ridge_lowrank",

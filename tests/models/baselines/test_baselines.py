@@ -9,8 +9,8 @@ from sklearn.preprocessing import StandardScaler
 from raystp.errors import ModelError
 from raystp.models.baselines.gene_mean import fit_gene_mean, predict_gene_mean
 from raystp.models.baselines.knn import fit_knn, predict_knn
-from raystp.models.baselines.log_total import fit_log_total, predict_log_total
 from raystp.models.baselines.ridge import ALPHAS, fit_ridge, predict_ridge
+from raystp.models.log_total import fit_log_total, predict_log_total
 
 
 def _simulated(rows: int, width: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from raystp.evaluate.metrics.score import SectionOutcome
 from raystp.expression.label_values import expected_labels
 from raystp.expression.sections import ModelLabels, SectionCounts, load_counts
 from raystp.missing import pair_where_predicted
-from raystp.models.baselines.log_total import fit_log_total, predict_log_total
+from raystp.models.log_total import fit_log_total, predict_log_total
 from raystp.models.unseen_genes import mean_gene_profile
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.evaluate.spots.outcomes import sections_of_training

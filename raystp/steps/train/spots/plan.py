@@ -31,6 +31,7 @@ from raystp.steps.train.spots.gene_text import text_rows
 from raystp.steps.train.spots.learner import SpotsLearner
 from raystp.steps.train.spots.members import Member, combine_members, open_members, open_union
 from raystp.storage import StoragePath
+from raystp.versions import installed_version
 
 logger = logging.getLogger("raystp")
 
@@ -236,6 +237,7 @@ def _meta(
         "training_variance": _variance_within(train).tolist(),
         "normalisation": spec.labels.sentence,
         "labels": spec.labels.record,
+        **({"packages": {one: installed_version(one) for one in used}} if (used := config.method.packages) else {}),
     }
 
 

@@ -1,0 +1,150 @@
+"""hest-bench's regression, with scikit-learn itself: `StandardScaler`, `PCA` and a `Ridge` without intercept.
+
+Source: HEST-1k (Jaume et al. 2024), `hest.bench`. The features are scaled and reduced in their own float32. The ridge
+is `Ridge(solver="lsqr", fit_intercept=False, max_iter=1000, random_state=1)` at a tolerance of 1e-4, so a prediction
+has no level: it is meant for correlations, not for errors. A closed form, another seed or another tolerance moves a
+published score in its third or fourth digit. Stored are plain arrays; a predictor puts them into scikit-learn's
+objects, and predicts with the library's own arithmetic.
+
+A gene that a section has not measured is fitted on the spots that measured it; scaler and PCA read all spots.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Shaped
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from raystp.missing import column_means, equal_columns
+from raystp.models.arrays import Arrays, SpotArrays
+from raystp.models.baselines.folds import Rows, columns, cross_validate
+from raystp.models.baselines.method import HestRidgeOptions
+from raystp.models.baselines.predictor import BaselinePredictor
+from raystp.models.method import ModelMeta
+
+ALPHAS = tuple(float(alpha) for alpha in np.logspace(-2, 6, 17))
+"""Candidates of `alpha: cv`, two a decade."""
+
+SEED = 1
+"""`random_state` of hest-bench, for PCA and ridge."""
+
+
+def fit(options: HestRidgeOptions, train: SpotArrays, *, seed: int) -> Arrays:
+    """Return scaler, components and coefficients; `seed` draws only the folds of `alpha: cv`."""
+    return fit_hest_ridge(train.features, train.expression, options, groups=train.group, seed=seed)
+
+
+def open_predictor(arrays: Arrays, meta: ModelMeta) -> BaselinePredictor:
+    """Return a stored model, ready to predict."""
+    return BaselinePredictor("hest_ridge", meta["genes"], meta["d_image"], arrays, predict_hest_ridge)
+
+
+def fit_hest_ridge(
+    features: Float[np.ndarray, "spot feature"],
+    expression: Float[np.ndarray, "spot gene"],
+    options: HestRidgeOptions,
+    *,
+    groups: Shaped[np.ndarray, "spot"] | None = None,
+    seed: int = 0,
+) -> Arrays:
+    """Fit all genes with one alpha.
+
+    `alpha: hest` is 100 / (dimensions * genes), of the features after PCA. `alpha: cv` is that of the least squared
+    error, level of each gene aside, on the folds of `cross_validate`; the arrays then have all errors. Of equal alphas
+    the smallest is chosen. Raises ModelError below 2 spots for `cv`.
+    """
+    space, x = Space.fit(features, options.pca)
+    chosen = dict[str, np.ndarray]()
+    if options.alpha == "cv":
+        mse = cross_validate(expression, groups, seed, _Errors(features, expression, options.pca))
+        alpha = ALPHAS[int(np.argmin(mse))]
+        chosen = {"alphas": np.array(ALPHAS), "cv_mse": mse}
+    else:
+        alpha = 100 / (x.shape[1] * expression.shape[1]) if options.alpha == "hest" else float(options.alpha)
+    weights = np.full((expression.shape[1], x.shape[1]), np.nan, np.float32)
+    for rows, genes in equal_columns(~np.isnan(expression)):
+        if len(rows):
+            weights[genes] = _ridge(x[rows], columns(expression, rows, genes), alpha)
+    return {**space.arrays(), **chosen, "weights": weights, "alpha": np.array(alpha)}
+
+
+def predict_hest_ridge(
+    model: Arrays, features: Float[np.ndarray, "query feature"]
+) -> Float32[np.ndarray, "query gene"]:
+    """Predict expression, without its level, from features of the same encoder."""
+    ridge = Ridge(fit_intercept=False)
+    ridge.coef_, ridge.intercept_ = model["weights"], 0.0
+    predicted: Float32[np.ndarray, "query gene"] = ridge.predict(Space.stored(model).apply(features))
+    return predicted.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Scaled features, and their principal components where these are asked for."""
+
+    scaler: StandardScaler
+    pca: PCA | None
+
+    @classmethod
+    def fit(
+        cls, features: Float[np.ndarray, "spot feature"], dimensions: int | None
+    ) -> tuple["Space", Float32[np.ndarray, "spot dim"]]:
+        """Fit it; also return these features in it, as `fit_transform` does, whose rounding is another.
+
+        `dimensions` is lowered to the number of spots or features.
+        """
+        scaler = StandardScaler()
+        x = scaler.fit_transform(features)
+        if dimensions is None:
+            return cls(scaler, None), x.astype(np.float32, copy=False)
+        pca = PCA(n_components=min(dimensions, *features.shape), random_state=SEED)
+        return cls(scaler, pca), pca.fit_transform(x).astype(np.float32, copy=False)
+
+    @classmethod
+    def stored(cls, model: Arrays) -> "Space":
+        """Return the fitted objects that `arrays` are of."""
+        scaler = StandardScaler()
+        scaler.mean_, scaler.scale_ = model["mean"], model["scale"]
+        if "components" not in model:
+            return cls(scaler, None)
+        pca = PCA()
+        pca.mean_, pca.components_ = model["pca_mean"], model["components"]
+        return cls(scaler, pca)
+
+    def apply(self, features: Float[np.ndarray, "query feature"]) -> Float32[np.ndarray, "query dim"]:
+        """Return the features in this space."""
+        x = self.scaler.transform(features)
+        reduced: np.ndarray = x if self.pca is None else self.pca.transform(x)
+        return reduced.astype(np.float32, copy=False)
+
+    def arrays(self) -> Arrays:
+        """Return what is stored, in the types that scikit-learn has them."""
+        found: Arrays = {"mean": self.scaler.mean_, "scale": self.scaler.scale_}
+        return found if self.pca is None else {**found, "pca_mean": self.pca.mean_, "components": self.pca.components_}
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """Squared errors of all candidates on held-out spots, as `cross_validate` needs them."""
+
+    features: Float[np.ndarray, "spot feature"]
+    expression: Float[np.ndarray, "spot gene"]
+    pca: int | None
+
+    def __call__(self, fitted: Rows, held: Rows, genes: Rows) -> Float64[np.ndarray, "alpha"]:
+        space, x = Space.fit(self.features[fitted], self.pca)
+        queries = space.apply(self.features[held])
+        y, measured = (columns(self.expression, rows, genes) for rows in (fitted, held))
+        wanted = measured - column_means(y)
+        return np.asarray([np.square(wanted - queries @ _ridge(x, y, alpha).T).sum() for alpha in ALPHAS], np.float64)
+
+
+def _ridge(
+    x: Float32[np.ndarray, "spot dim"], y: Float[np.ndarray, "spot gene"], alpha: float
+) -> Float32[np.ndarray, "gene dim"]:
+    """Return the coefficients of hest-bench's ridge."""
+    ridge = Ridge(solver="lsqr", alpha=alpha, fit_intercept=False, max_iter=1000, random_state=SEED, tol=1e-4)
+    fitted: Float32[np.ndarray, "gene dim"] = np.reshape(ridge.fit(x, y).coef_, (y.shape[1], x.shape[1]))
+    return fitted.astype(np.float32, copy=False)

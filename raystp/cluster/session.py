@@ -31,7 +31,7 @@ MIN_CPUS = 4
 CONNECT_TIMEOUT_S = 10.0
 
 _STARTED_HERE: contextvars.ContextVar[bool] = contextvars.ContextVar("started_here", default=False)
-"""Whether this process started a local Ray, which never grows."""
+"""Whether raystp started this Ray, which is local and never grows."""
 
 SHARED_MEMORY = Path("/dev/shm")
 MIN_SHARED_BYTES = 1 << 30
@@ -53,7 +53,17 @@ def session(address: str | None = None) -> Iterator[None]:
         _connect(address)
     else:
         _start()
-    started = _STARTED_HERE.set(not address)
+    try:
+        with joined(is_local=not address):
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def joined(*, is_local: bool) -> Iterator[None]:
+    """Make this process, which is connected to Ray, ready for steps; `is_local` says that raystp started this Ray."""
+    started = _STARTED_HERE.set(is_local)
     context = DataContext.get_current()
     context.enable_progress_bars = False  # the steps print their own progress
     context.print_on_execution_start = False
@@ -62,7 +72,11 @@ def session(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         _STARTED_HERE.reset(started)
-        ray.shutdown()
+
+
+def is_local_ray() -> bool:
+    """Return whether raystp itself started the Ray of this session."""
+    return _STARTED_HERE.get()
 
 
 def _connect(address: str) -> None:
@@ -137,7 +151,7 @@ def check_resources(*, cpus: float | int, gpus: float | int) -> None:
         f"one process needs {cpus:g} logical CPUs and {gpus:g} GPUs, and the largest node of Ray has {most['CPU']} and "
         f"{most['GPU']}"
     )
-    if _STARTED_HERE.get():
+    if is_local_ray():
         advice = "ask for fewer in `run`, or connect to a cluster that has them with run.address"
         raise ConfigError(f"{msg}: {advice}")
     logger.warning(f"{msg}: the work waits until a larger node joins the cluster")

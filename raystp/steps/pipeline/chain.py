@@ -1,10 +1,11 @@
 """The steps of a pipeline in order: each reads the artifacts of the steps before it.
 
 The same chain is walked twice: once with the configs alone, so that every fault is found before the first step starts,
-and once with the steps. Artifacts of the pipeline are named `step/name` in its config. Ensembles are trained last.
+and once with the steps. The steps of a fold may be walked in another process (`steps.pipeline.fold_runs`). Artifacts of
+the pipeline are named `step/name` in its config. Ensembles are trained last.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.index.config import IndexConfig
 from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble, method_of
-from raystp.steps.pipeline.folds import PLANNED, Fold, check_covariate, check_folds, folds_of
+from raystp.steps.pipeline.folds import Fold, check_covariate, check_folds, folds_of, planned_folds
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.tile.config import TileConfig
 from raystp.steps.train.config import TrainConfig
@@ -38,6 +39,17 @@ Execute = Callable[[str, str, Values, Values], Artifact | None]
 """Step, role, what the pipeline fills in, the config's values -> its artifact; None where no step is run."""
 
 
+@dataclass(frozen=True)
+class ScoreInputs:
+    """What the trainings, predictions and evaluations of a pipeline read, of all folds alike."""
+
+    sources: Values
+    """Field of a step's config -> reference."""
+    measured: str | None
+    """Reference to the measured spots; None for cases."""
+    embeddings: list[str]
+
+
 @dataclass
 class StepChain:
     """A walk through the steps of a pipeline."""
@@ -54,7 +66,15 @@ class StepChain:
     """References to artifacts that the pipeline does not make: role of the reader, step, reference."""
 
     def walk(self) -> None:
-        """Run all steps in order."""
+        """Run all steps in order, fold after fold."""
+        inputs = self.prepare()
+        if not self.config.models():
+            return
+        for fold in self.find_folds(inputs):
+            self.score(inputs, fold)
+
+    def prepare(self) -> ScoreInputs:
+        """Run the steps that all folds share."""
         config = self.config
         slides: Values = {"slides": config.slides}
         measured = None if config.of_cases else self._step("spots", "spots", slides, config.spots)
@@ -67,32 +87,30 @@ class StepChain:
         sources["embeddings"] = embeddings[0] if len(embeddings) == 1 else embeddings
         if (completion := config.completion()) is not None and measured is not None:
             sources["completed"] = self._step("complete", "complete", sources, completion)
-        if not config.models():
-            return
-        if config.folds is None:
-            self._score(sources, measured, None)
-            return
-        for fold in self._folds(measured, embeddings):
-            self._score(sources, measured, fold)
+        return ScoreInputs(sources, measured, embeddings)
 
-    def _score(self, sources: Values, measured: str | None, fold: Fold | None) -> None:
+    def score(self, inputs: ScoreInputs, fold: Fold | None) -> None:
         """Train all models, predict with them and evaluate: once, or for one fold."""
-        config = self.config
+        config, sources = self.config, inputs.sources
         predictions = {one["name"]: self._model(one, sources, fold) for one in sorted(config.models(), key=is_ensemble)}
         ordered = [predictions[one["name"]] for one in config.models()]
-        scored = {**config.against(measured), "predictions": ordered}
+        scored = {**config.against(inputs.measured), "predictions": ordered}
         if fold is None:
             self._step("evaluate", "evaluate", scored, config.evaluate)
             return
         name = fold.named(config.evaluate.get("name", config.name))
         self._step("evaluate", f"evaluate fold {fold.number}", scored, {**config.evaluate, "name": name})
 
-    def _folds(self, measured: str | None, embeddings: list[str]) -> list[Fold]:
-        """Return the folds; while the embeddings do not exist, one that stands for all."""
+    def find_folds(self, inputs: ScoreInputs) -> Sequence[Fold | None]:
+        """Return the folds; while the embeddings do not exist, what is known of them; without folds, one None."""
+        if self.config.folds is None:
+            return [None]
         check_folds(self.config)
-        if any(name not in self.artifacts for name in (measured, *embeddings) if name is not None):
-            return [PLANNED]
-        self.folds = folds_of(self.config, self.artifacts[measured] if measured is not None else None, embeddings)
+        read = [inputs.measured, *inputs.embeddings]
+        if any(name not in self.artifacts for name in read if name is not None):
+            return planned_folds(self.config)
+        measured = self.artifacts[inputs.measured] if inputs.measured is not None else None
+        self.folds = folds_of(self.config, measured, inputs.embeddings)
         return self.folds
 
     def _embed(self, values: Values, sources: Values) -> str:
@@ -106,7 +124,7 @@ class StepChain:
     def _model(self, values: Values, sources: Values, fold: Fold | None) -> str:
         """Train one model and predict with it; a model with a trained image encoder embeds the tiles with that."""
         whole = values["name"]
-        values = values if fold is None else fold.train(values)
+        values = values if fold is None else fold.training(values)
         name, role = values["name"], f"train {values['name']}"
         values = self._exact(values, role, embeddings="embed", tiles="tile", completed="complete")
         values = self._with_members(values, role)
@@ -126,7 +144,7 @@ class StepChain:
         method = METHODS.get(method_of(values))  # a training of an unknown method has a fault of its own
         if method is not None and method.needs_index:
             inputs["index"] = self._step("index", f"index {name}", _indexed(values, inputs), self.config.index)
-        only = {} if fold is None or fold is PLANNED else {"slides": list(fold.slides)}
+        only = {} if fold is None or not fold.slides else {"slides": list(fold.slides)}
         return self._step("impute", f"impute {name}", inputs, {**self.config.impute, **only})
 
     def _with_members(self, values: Values, role: str) -> Values:

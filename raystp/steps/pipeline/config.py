@@ -30,10 +30,15 @@ EvaluateValues = Annotated[Values, ValuesOf(EvaluateConfig)]
 
 
 class FoldsConfig(Config):
-    """Cross-validation over patients."""
+    """Cross-validation over patients, over sections, or over sides that others have chosen."""
 
-    count: Annotated[int, Field(ge=2)] | Literal["patient"] = 5
-    """Folds of about equally many patients; `patient` makes one fold per patient (leave one patient out)."""
+    count: Annotated[int, Field(ge=2)] | Literal["patient", "section"] = 5
+    """Folds of about equally many patients; `patient` makes one fold per patient (leave one patient out), and `section`
+    one per section, under the protocol `section`."""
+
+    files: Annotated[str | None, Location()] = None
+    """Folder of `fold0.yaml`, `fold1.yaml` ... with the sides of each fold (`split`) and its panel, as `raystp import
+    hest-bench` writes them. A training's own `panel` takes precedence."""
 
     seed: int = 0
     """Of the random division of the patients."""
@@ -44,8 +49,37 @@ class FoldsConfig(Config):
     validation: bool = False
     """Whether the patients of the next fold validate: they choose epoch and k, and are not trained on."""
 
+    @model_validator(mode="after")
+    def _check_files(self) -> "FoldsConfig":
+        given = sorted(self.model_fields_set - {"files"})
+        if self.files is not None and given:
+            msg = f"the files of the folds say who is held out: remove `{given[0]}`, or `files`"
+            raise ValueError(msg)
+        return self
 
-class PipelineConfig(StepConfig[TrackedRun]):
+    def title(self, count: int) -> str:
+        """Return what is held out in so many folds, in words."""
+        if self.files is not None:
+            return f"{count} folds as {self.files} states them"
+        return f"{count} folds of {'one section each' if self.count == 'section' else 'whole patients'}"
+
+    def computed_values(self) -> dict[str, Any]:
+        """Return what is computed; the sides that files state are in the trainings of the folds."""
+        if self.files is not None:
+            return {"files": True}
+        values = self.model_dump(mode="json", exclude={"files"})
+        return {key: one for key, one in values.items() if key != "stratify" or one is not None}
+
+
+class PipelineRun(TrackedRun):
+    """Resources of a pipeline."""
+
+    folds_at_once: int | None = Field(default=None, ge=1)
+    """Folds that run side by side on Ray. The default is one for each 4 logical CPUs of the cluster. Each fold's
+    process needs the memory of one training. No score depends on it."""
+
+
+class PipelineConfig(StepConfig[PipelineRun]):
     """The configs of the steps; each holds only what differs from the step's defaults."""
 
     command: ClassVar[str | None] = "pipeline"
@@ -90,17 +124,18 @@ class PipelineConfig(StepConfig[TrackedRun]):
     """As for `raystp evaluate`; on cases, its `cases` are those of the first training."""
 
     folds: FoldsConfig | None = None
-    """Train, predict and evaluate once per fold of patients, and end with a table of all folds, their mean and standard
-    deviation. A number is short for `{count: number}`. `split` of the trainings has no `test` then."""
+    """Train, predict and evaluate once per fold, and end with a table of all folds: mean, standard deviation and 95 %
+    interval. A number, `patient` and `section` are short for `{count: ...}`. `split` of the trainings has no `test`
+    then."""
 
-    run: TrackedRun = Field(default_factory=TrackedRun)
+    run: PipelineRun = Field(default_factory=PipelineRun)
 
     @field_validator("folds", mode="before")
     @classmethod
     def _short(cls, folds: Any) -> Any:
-        is_count = folds == "patient" or (isinstance(folds, int) and not isinstance(folds, bool))
+        is_count = folds in ("patient", "section") or (isinstance(folds, int) and not isinstance(folds, bool))
         if isinstance(folds, str | float | list) and not is_count:
-            msg = "write a number of folds from 2 on, `patient`, or {count: ..., seed: ...}"
+            msg = "write a number of folds from 2 on, `patient`, `section`, {count: ..., seed: ...} or {files: ...}"
             raise ValueError(msg)
         return {"count": folds} if is_count else folds
 
@@ -114,10 +149,8 @@ class PipelineConfig(StepConfig[TrackedRun]):
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed, without `folds` where there are none."""
         values = super().fingerprint_values()
-        folds = values.pop("folds")
-        if not isinstance(folds, dict):
-            return values
-        return {**values, "folds": {key: one for key, one in folds.items() if key != "stratify" or one is not None}}
+        values.pop("folds")
+        return values if self.folds is None else {**values, "folds": self.folds.computed_values()}
 
     def models(self) -> list[Values]:
         """Return the train configs, each with its own name."""

@@ -2,38 +2,74 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from raystp import tables
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.cases import CASES, TOP
-from raystp.evaluate.metrics.folds import CrossValidatedScore, Key, fold_scores, top_of_other_folds
+from raystp.evaluate.metrics.folds import CrossValidatedScore, Key, fold_scores, mean_interval, top_of_other_folds
+from raystp.evaluate.metrics.intervals import FEWEST_UNITS, interval_kind
 from raystp.evaluate.metrics.score import MEAN
 from raystp.steps.pipeline.folds import Fold
 
 TOP_OF_OTHERS = f"top-{TOP} (picked on other folds)"
 
 
-def scores_of_folds(evaluations: Mapping[int, Artifact], folds: Sequence[Fold]) -> list[CrossValidatedScore]:
-    """Return each score over the folds; of spots the mean over a fold's sections, of cases the score over its cases."""
-    found = fold_scores([_scores(evaluations[fold.number], fold) for fold in folds])
-    return [*found, *_top(evaluations, folds)]
+def scores_of_folds(
+    evaluations: Sequence[Artifact], folds: Sequence[Fold], patients: Mapping[str, str]
+) -> list[CrossValidatedScore]:
+    """Return each score over the folds; of spots the mean over a fold's sections, of cases the score over its cases.
+
+    `patients` is section -> patient, empty for cases. Intervals are over patients (or sections), of cases over folds.
+    """
+    rows = [one.table("scores.parquet", tables.SCORES).to_pylist() for one in evaluations]
+    whole = [_values(found, fold, lambda name: name in {MEAN, CASES}) for found, fold in zip(rows, folds, strict=True)]
+    parts = [_values(found, fold, patients.__contains__) for found, fold in zip(rows, folds, strict=True)]
+    scores = fold_scores([{key: next(iter(values.values())) for key, values in fold.items()} for fold in whole])
+    return [replace(one, interval=_interval(one, parts, patients)) for one in [*scores, *_top(evaluations, folds)]]
 
 
-def _scores(evaluation: Artifact, fold: Fold) -> dict[Key, float]:
-    rows = evaluation.table("scores.parquet", tables.SCORES).to_pylist()
-    return {
-        (_whole(row["model"], fold), row["metric"], row["genes"]): float(row["value"])
-        for row in rows
-        if row["section"] in {MEAN, CASES}
-    }
+def interval_of_folds(folds: Sequence[Fold], patients: Mapping[str, str]) -> str:
+    """Return what the intervals are over: patients, sections or folds; empty for fewer than three of them."""
+    if not patients:
+        return "over folds" if len(folds) >= FEWEST_UNITS else ""
+    tested = [
+        patient for section, patient in patients.items() if any({section, patient} & {*one.test} for one in folds)
+    ]
+    kind = interval_kind(tested)
+    return "" if kind == "within section" else kind
 
 
-def _top(evaluations: Mapping[int, Artifact], folds: Sequence[Fold]) -> list[CrossValidatedScore]:
+def _interval(
+    score: CrossValidatedScore, parts: Sequence[Mapping[Key, Mapping[str, float]]], patients: Mapping[str, str]
+) -> tuple[float, float] | None:
+    key = (score.model, score.metric, score.genes)
+    found = [(fold, name, value) for fold, one in enumerate(parts) for name, value in one.get(key, {}).items()]
+    if not found:  # cases, of whom a fold has one score
+        found = [(fold, f"fold {fold}", value) for fold, value in enumerate(score.values)]
+    units = [patients.get(name, name) for _, name, _ in found]
+    return mean_interval(np.array([value for *_, value in found]), np.array([fold for fold, *_ in found]), units)
+
+
+def _values(
+    rows: Sequence[Mapping[str, Any]], fold: Fold, chosen: Callable[[str], bool]
+) -> dict[Key, dict[str, float]]:
+    """Return score -> section -> value, of the rows of these sections."""
+    found: dict[Key, dict[str, float]] = {}
+    for row in rows:
+        if chosen(row["section"]):
+            key = (_whole(row["model"], fold), row["metric"], row["genes"])
+            found.setdefault(key, {})[row["section"]] = float(row["value"])
+    return found
+
+
+def _top(evaluations: Sequence[Artifact], folds: Sequence[Fold]) -> list[CrossValidatedScore]:
     """Return the PCC of the best genes of the other folds, where a panel has more genes than that."""
-    pcc = [_gene_pcc(evaluations[fold.number], fold) for fold in folds]
+    pcc = [_gene_pcc(one, fold) for one, fold in zip(evaluations, folds, strict=True)]
     found = []
     for model in dict.fromkeys(model for fold in pcc for model in fold):
         genes = sorted({gene for fold in pcc for gene in fold.get(model, {})})

@@ -1,7 +1,7 @@
-"""Folds of a pipeline: whole patients, each tested exactly once; every choice of a model is made within its fold.
+"""Folds of a pipeline: whole patients, or sections, each tested exactly once; or the sides that split files state.
 
-The folds depend on the patients' names, their number and the seed alone. Each training, index, prediction and
-evaluation of a fold is an artifact of its own, so a pipeline that is run again does only what is missing.
+Every choice of a model is made within its fold. The folds depend on the names, their number and the seed alone. Each
+training, index, prediction and evaluation of a fold is an artifact of its own, so a second run does what is missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raystp.errors import ConfigError
-from raystp.steps.pipeline.config import PipelineConfig, Values
+from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble
+from raystp.steps.pipeline.fold_files import FoldFile, read_fold_files
 
 if TYPE_CHECKING:
     import raystp.artifacts
@@ -20,31 +21,61 @@ UNKNOWN = "patients of the fold"
 CHOSEN = ("test", "validation", "validation_block", "train")
 """Fields of a split that the folds choose."""
 
+FEWEST_FOLDS = 2
+
 
 @dataclass(frozen=True)
 class Fold:
     """One fold."""
 
     number: int
-    """From 1 on."""
+    """From 1 on; of split files, the number of the file."""
     test: tuple[str, ...]
-    """Patients."""
+    """Patients or sections."""
     validation: tuple[str, ...]
     slides: tuple[str, ...]
-    """Slides of the test patients that are predicted."""
+    """Slides of the test side that are predicted; empty while they are not known."""
+    train: tuple[str, ...] | None = None
+    """Patients or sections; None for all others."""
+    protocol: str | None = None
+    """The protocol that the fold needs; None for that of the training."""
+    panel: Mapping[str, Any] | None = None
+    """The panel of trainings without one of their own."""
 
-    def train(self, values: Values) -> Values:
+    def training(self, values: Values) -> Values:
         """Return a training of this fold, under the fold's name."""
-        split = {"test": list(self.test), **({"validation": list(self.validation)} if self.validation else {})}
-        return {**values, "name": self.named(values["name"]), "split": {**(values.get("split") or {}), **split}}
+        split: Values = {"test": list(self.test)}
+        split |= {"validation": list(self.validation)} if self.validation else {}
+        split |= {} if self.train is None else {"train": list(self.train)}
+        split |= {} if self.protocol is None else {"protocol": self.protocol}
+        has_panel = "panel" in values or is_ensemble(values) or self.panel is None
+        panel = {} if has_panel else {"panel": dict(self.panel or {})}
+        return {
+            **values,
+            **panel,
+            "name": self.named(values["name"]),
+            "split": {**(values.get("split") or {}), **split},
+        }
 
     def named(self, name: str) -> str:
         """Return the name of an artifact of this fold."""
         return f"{name}-fold{self.number}"
 
 
-PLANNED = Fold(1, (UNKNOWN,), (), (UNKNOWN,))
-"""A fold whose patients are not known yet."""
+def planned_folds(config: PipelineConfig) -> list[Fold]:
+    """Return the folds as far as they are known before any slide is read: those of files, or one that stands for all.
+
+    Raises ConfigError for files that cannot be read.
+    """
+    folds = config.folds
+    assert folds is not None  # called only then
+    if folds.files is not None:
+        return [_of_file(one, ()) for one in read_fold_files(folds.files)]
+    return [Fold(1, (UNKNOWN,), (), (), protocol="section" if folds.count == "section" else None)]
+
+
+def _of_file(one: FoldFile, slides: tuple[str, ...]) -> Fold:
+    return Fold(one.number, one.test, one.validation, slides, one.train, one.protocol, one.panel)
 
 
 def check_folds(config: PipelineConfig) -> None:
@@ -58,7 +89,14 @@ def check_folds(config: PipelineConfig) -> None:
         faults.append("pipeline: impute: slides: each fold predicts the slides of its own patients")
     if config.complete is not None:
         faults.append("pipeline: complete: one completion would be fitted on test patients of other folds")
-    targets = {one.get("targets", "spots") for one in config.models()}
+    folds, targets = config.folds, {one.get("targets", "spots") for one in config.models()}
+    by_section = folds is not None and folds.files is None and folds.count == "section"
+    if by_section and "cases" in targets:
+        faults.append("pipeline: folds: `section` holds out measured sections, and a training learns from cases")
+    if by_section and any((one.get("split") or {}).get("protocol") == "patient" for one in config.models()):
+        faults.append(
+            "pipeline: folds: `section` leaves other sections of a patient in training; split.protocol=patient"
+        )
     if len(targets) > 1:
         faults.append("pipeline: train: some models learn from spots and some from cases, of other patients")
     if faults:
@@ -74,26 +112,56 @@ def check_covariate(config: PipelineConfig) -> None:
 def folds_of(
     config: PipelineConfig, measured: "raystp.artifacts.Artifact | None", embeddings: Sequence[str]
 ) -> list[Fold]:
-    """Return the folds of the patients with labels and embeddings; `measured` are the spots, None for cases."""
-    from raystp.expression.folds import patient_folds  # noqa: PLC0415 -- configs are read without NumPy
-
+    """Return the folds of what has labels and embeddings; `measured` are the spots, None for cases."""
     folds = config.folds
     assert folds is not None  # called only then
-    patients = _patients(config, measured, embeddings)
-    strata = None if folds.stratify is None else strata_of(config, folds.stratify, patients)
-    parts = patient_folds(patients.values(), folds.count, seed=folds.seed, strata=strata)
+    scored = _scored(config, measured, embeddings)
+    if folds.files is not None:
+        return [_of_file(one, _slides_of(one.test, scored)) for one in read_fold_files(folds.files)]
+    if folds.count == "section":
+        unit_of = {slide: names for slide, (names, _) in scored.items()}
+    else:
+        unit_of = {slide: (patient,) for slide, (_, patient) in scored.items()}
+    parts = _parts(config, unit_of)
     found = []
     for number, part in enumerate(parts):
         held = parts[(number + 1) % len(parts)] if folds.validation else ()
-        slides = tuple(slide for slide, patient in patients.items() if patient in part)
-        found.append(Fold(number + 1, part, held, slides))
+        protocol = "section" if folds.count == "section" else None
+        found.append(Fold(number + 1, part, held, _slides_of(part, scored), protocol=protocol))
     return found
 
 
-def _patients(
+def _parts(config: PipelineConfig, unit_of: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the patients or sections of each fold; `unit_of` is slide -> its patient, or its sections."""
+    from raystp.expression.folds import patient_folds  # noqa: PLC0415 -- configs are read without NumPy
+
+    folds = config.folds
+    assert folds is not None  # as in `folds_of`
+    units = [unit for names in unit_of.values() for unit in names]
+    if folds.count == "section":
+        if len(units) < FEWEST_FOLDS:
+            msg = f"folds: section leaves one section out, and there is {len(units)} measured section: add sections"
+            raise ConfigError(msg)
+        return [(unit,) for unit in units]
+    patients = {slide: names[0] for slide, names in unit_of.items()}
+    strata = None if folds.stratify is None else strata_of(config, folds.stratify, patients)
+    return patient_folds(units, folds.count, seed=folds.seed, strata=strata)
+
+
+Scored = Mapping[str, tuple[tuple[str, ...], str]]
+"""Slide -> its measured sections (none of cases) and its patient."""
+
+
+def _slides_of(names: Sequence[str], scored: Scored) -> tuple[str, ...]:
+    """Return the slides of sections or patients, in the order of the slides."""
+    chosen = set(names)
+    return tuple(slide for slide, (sections, patient) in scored.items() if chosen & {*sections, patient})
+
+
+def _scored(
     config: PipelineConfig, measured: "raystp.artifacts.Artifact | None", embeddings: Sequence[str]
-) -> dict[str, str]:
-    """Return slide -> patient, of the slides that can be scored."""
+) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Return slide -> its measured sections and its patient, of the slides that can be scored."""
     from raystp.expression.bulk.tables import read_table  # noqa: PLC0415 -- configs are read without pyarrow
     from raystp.expression.sections import sections_of  # noqa: PLC0415 -- the same
     from raystp.steps.embedding_source import open_embeddings  # noqa: PLC0415 -- the same
@@ -102,12 +170,15 @@ def _patients(
 
     embed = open_embeddings(config.run.store, list(embeddings))
     if measured is not None:
-        known: Mapping[str, Any] = sections_of(measured)
         embedded = set(embed.manifest.notes["patients"])
-        return {one["slide"]: str(one["patient"]) for one in known.values() if one["slide"] in embedded}
+        found: dict[str, tuple[tuple[str, ...], str]] = {}
+        for name, one in sections_of(measured).items():
+            if one["slide"] in embedded:
+                found[one["slide"]] = ((*found.get(one["slide"], ((), ""))[0], name), str(one["patient"]))
+        return found
     cases = CasesConfig.model_validate(config.models()[0]["cases"])
     cohort = cohort_of(cases, embed, read_table(cases.path(config.run.store), cases.case).cases)
-    return {slide: case.patient for case in cohort.cases.values() for slide in case.slides}
+    return {slide: ((), case.patient) for case in cohort.cases.values() for slide in case.slides}
 
 
 def strata_of(config: PipelineConfig, covariate: str, patients: Mapping[str, str]) -> dict[str, str]:

@@ -7,33 +7,26 @@ where it stopped.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact
 from raystp.cluster.session import session
-from raystp.evaluate.metrics.folds import CrossValidatedScore, folds_csv, folds_text
+from raystp.evaluate.metrics.folds import folds_csv, folds_text
+from raystp.expression.sections import sections_of
 from raystp.planned import plan_only
-from raystp.steps.complete import step as complete
-from raystp.steps.embed import step as embed
-from raystp.steps.evaluate import step as evaluate
 from raystp.steps.failed_slides import TRIED, tried_names
-from raystp.steps.impute import step as impute
-from raystp.steps.index import step as index
 from raystp.steps.pipeline.chain import StepChain, check_references, planned_steps
 from raystp.steps.pipeline.checks import check_inputs
 from raystp.steps.pipeline.config import PipelineConfig, Values
-from raystp.steps.pipeline.fold_table import scores_of_folds
+from raystp.steps.pipeline.fold_runs import STEPS, StepRunner, run_folds
+from raystp.steps.pipeline.fold_table import interval_of_folds, scores_of_folds
 from raystp.steps.pipeline.folds import Fold, check_covariate
 from raystp.steps.pipeline.tracking import track_folds
-from raystp.steps.spots import step as spots
-from raystp.steps.tile import step as tile
-from raystp.steps.train import step as train
 
 logger = logging.getLogger("raystp")
 
 STEP = "pipeline"
 CONFIG = PipelineConfig
-STEPS: dict[str, Any] = {one.STEP: one for one in (spots, tile, embed, complete, train, index, impute, evaluate)}
 
 
 def run(config: PipelineConfig) -> Artifact:
@@ -46,9 +39,7 @@ def run(config: PipelineConfig) -> Artifact:
     last = list(found.values())[-1]
     head = [last.manifest.notes["summary"]] if "summary" in last.manifest.notes else []
     if folds:
-        scores = scores_of_folds({fold.number: found[f"evaluate fold {fold.number}"] for fold in folds}, folds)
-        head = [_write_folds(writer, scores, folds)]
-        track_folds(config, writer, scores, found=found, text=head[0])
+        head = [_write_folds(config, writer, found, folds)]
     summary = "\n".join([*head, *(f"{role}: {one.path}" for role, one in found.items())])
     notes: dict[str, object] = {"summary": summary}
     if folds:
@@ -60,11 +51,19 @@ def run(config: PipelineConfig) -> Artifact:
     return writer.finish({"steps": len(found), **last.manifest.rows}, failures, notes)
 
 
-def _write_folds(writer: ArtifactWriter, scores: Sequence[CrossValidatedScore], folds: Sequence[Fold]) -> str:
-    """Write `folds.csv` and `folds.txt`, and return the text."""
-    text = folds_text(scores, len(folds))
-    (writer.path / "folds.csv").write_bytes(folds_csv(scores, len(folds)).encode())
+def _write_folds(
+    config: PipelineConfig, writer: ArtifactWriter, found: Mapping[str, Artifact], folds: Sequence[Fold]
+) -> str:
+    """Write `folds.csv` and `folds.txt`, log them to MLflow, and return the text."""
+    measured = sections_of(found["spots"]) if "spots" in found else {}
+    patients = {name: str(one["patient"]) for name, one in measured.items()}
+    scores = scores_of_folds([found[f"evaluate fold {fold.number}"] for fold in folds], folds, patients)
+    numbers, over = [fold.number for fold in folds], interval_of_folds(folds, patients)
+    assert config.folds is not None  # there are folds
+    text = folds_text(scores, numbers, config.folds.title(len(folds)) + (f"; 95 % intervals {over}" if over else ""))
+    (writer.path / "folds.csv").write_bytes(folds_csv(scores, numbers).encode())
     (writer.path / "folds.txt").write_bytes(f"{text}\n".encode())
+    track_folds(config, writer, scores, found=found, text=text)
     return text
 
 
@@ -122,15 +121,14 @@ def path(config: PipelineConfig) -> dict[str, Artifact]:
 def _walk(config: PipelineConfig) -> tuple[dict[str, Artifact], list[Fold]]:
     """Return what `path` returns, and the folds where the config has any."""
     check_references(config)
-    check_inputs(config, planned_steps(config))
-    found: dict[str, Artifact] = {}
-
-    def execute(step: str, role: str, sources: Values, values: Values) -> Artifact:
-        logger.info(f"pipeline: {role}")
-        found[role] = STEPS[step].run(config.of_step(STEPS[step].CONFIG, role, sources, values))
-        return found[role]
-
+    planned = planned_steps(config)
+    check_inputs(config, planned)
+    runner = StepRunner(config, str(Path.cwd()))
     with session(config.run.address):
-        chain = StepChain(config, execute)
-        chain.walk()
-    return found, chain.folds
+        chain = StepChain(config, runner)
+        if config.folds is None:
+            chain.walk()
+        else:
+            inputs = chain.prepare()
+            runner.found.update(run_folds(config, chain, inputs, planned))
+    return runner.found, chain.folds

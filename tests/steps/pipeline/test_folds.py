@@ -39,7 +39,7 @@ def test_each_step_of_a_fold_has_a_name_of_its_own_and_holds_out_the_folds_patie
     ]
     fold = Fold(2, ("P1", "P2"), ("P3",), ("a", "b"))
     values = {"name": "cv", "split": {"protocol": "patient"}}
-    assert fold.train(values) == {
+    assert fold.training(values) == {
         "name": "cv-fold2",
         "split": {"protocol": "patient", "test": ["P1", "P2"], "validation": ["P3"]},
     }

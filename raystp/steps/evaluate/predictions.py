@@ -79,7 +79,7 @@ def open_models(predictions: list[Artifact], store: str) -> list[Prediction]:
     """
     opened = []
     for one in predictions:
-        _check_complete(one)
+        check_complete(one)
         model = open_artifact(StoragePath.of(store) / one.manifest.inputs["model"], "train")
         kind, _, meta = load_model(model.path)
         opened.append((kind, one, model, meta))
@@ -91,7 +91,7 @@ def open_models(predictions: list[Artifact], store: str) -> list[Prediction]:
         raise ConfigError(msg)
     models = [Prediction(name, one, model, meta) for name, (_, one, model, meta) in zip(names, opened, strict=True)]
     for other in models[1:]:
-        _check_comparable(models[0], other)
+        check_comparable(models[0], other)
     return models
 
 
@@ -158,7 +158,7 @@ def _unseen_genes(models: Sequence[Prediction]) -> frozenset[str]:
     return next(iter(found), frozenset())
 
 
-def _check_comparable(first: Prediction, other: Prediction) -> None:
+def check_comparable(first: Prediction, other: Prediction) -> None:
     """Raise ConfigError unless two predictions have the same protocol, panel, genes and labels."""
     for key in ("protocol", "panel"):
         values = [one.prediction.manifest.notes[key] for one in (first, other)]
@@ -180,7 +180,7 @@ def _check_comparable(first: Prediction, other: Prediction) -> None:
         raise ConfigError(msg)
 
 
-def _check_complete(one: Artifact) -> None:
+def check_complete(one: Artifact) -> None:
     """Raise ConfigError for a prediction without expression, or with only a part of the model's genes."""
     genes: list[str] = one.manifest.config.get("genes") or []
     partial = "holds neighbours only" if one.manifest.notes.get("output") == "neighbours" else ""

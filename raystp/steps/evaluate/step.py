@@ -12,6 +12,7 @@ from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
 from raystp.steps.evaluate.cases.score import evaluate_cases
 from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.evaluate.predictions import open_models
+from raystp.steps.evaluate.published.score import evaluate_published
 from raystp.steps.evaluate.report import Evaluation
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.steps.evaluate.spots.score import evaluate_spots
@@ -47,6 +48,8 @@ def run(config: EvaluateConfig) -> Artifact:
     writer = create_or_open(config, STEP, {"spots": spots, **inputs})
     if isinstance(writer, Artifact):
         return writer
+    if config.protocol is not None:
+        return _finish(config, writer, evaluate_published(config, spots, predictions))
     return _finish(config, writer, evaluate_spots(config, spots, open_models(predictions, store)))
 
 

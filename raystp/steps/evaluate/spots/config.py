@@ -1,8 +1,11 @@
 """Configuration of an evaluation against measured spots."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import model_validator
 
 from raystp.config import Location
+from raystp.evaluate.protocols import PublishedName
 from raystp.steps.evaluate.config import EvaluateConfig
 
 
@@ -15,3 +18,22 @@ class SpotsEvaluateConfig(EvaluateConfig):
 
     spots: Annotated[str, Location("spots")]
     """The measured spots, `spots/<name>`."""
+
+    protocol: PublishedName | None = None
+    """Score as a publication did: `predictions` are then those of all folds (`impute/<name>-fold1` and so on) of one or
+    more models. A run that differs from the protocol in sections, folds, panel or labels is refused."""
+
+    @model_validator(mode="after")
+    def _protocol_has_own_sets(self) -> "SpotsEvaluateConfig":
+        given = [name for name, value in (("sets", self.sets), ("planted", self.planted)) if value]
+        if self.protocol is not None and given:
+            msg = f"{given[0]}: protocol={self.protocol} scores its own gene sets alone: remove one of the two"
+            raise ValueError(msg)
+        return self
+
+    def fingerprint_values(self) -> dict[str, Any]:
+        """Return what is computed; without a published protocol, as before the field existed."""
+        values = super().fingerprint_values()
+        if self.protocol is None:
+            values.pop("protocol")
+        return values

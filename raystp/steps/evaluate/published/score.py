@@ -1,0 +1,126 @@
+"""Score the predictions of all folds under a published protocol: checks, scores, tables, report."""
+
+from collections.abc import Mapping, Sequence
+
+from raystp.artifacts import Artifact
+from raystp.evaluate.metrics.intervals import interval_kind
+from raystp.evaluate.metrics.score import ScoreLabel, ScoreRow
+from raystp.evaluate.protocols import EvaluationProtocol
+from raystp.evaluate.published.protocol import FoldOutcome, ProtocolScores, PublishedProtocol
+from raystp.evaluate.published.registry import published_protocol
+from raystp.evaluate.report.document import Report
+from raystp.models.methods import REFERENCE
+from raystp.steps.evaluate.published.checks import check_fit
+from raystp.steps.evaluate.published.folds import FoldedModel, open_folds
+from raystp.steps.evaluate.published.outcomes import fold_outcomes, scored_spots, unscored
+from raystp.steps.evaluate.published.tables import figure_rows, genes_csv, protocol_csv, protocol_text, score_rows
+from raystp.steps.evaluate.report import Evaluation, manifests_of, training_curves
+from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
+from raystp.versions import installed_version
+
+
+def evaluate_published(config: SpotsEvaluateConfig, spots: Artifact, predictions: Sequence[Artifact]) -> Evaluation:
+    """Return the protocol's scores of each model; raises ConfigError for a run that does not fit the protocol."""
+    protocol = published_protocol(str(config.protocol))
+    models = open_folds(predictions, config.run.store)
+    check_fit(protocol, spots, models)
+    outcomes = {one.name: fold_outcomes(protocol, spots, one) for one in models}
+    scores = {name: protocol.score(folds) for name, folds in outcomes.items()}
+    panel, numbers = models[0].folds[0].label().panel, models[0].numbers
+    rows: list[ScoreRow] = []
+    for name, folds in outcomes.items():
+        label = ScoreLabel(protocol.name, panel, name)
+        rows += score_rows(label, scores[name], {fold.number: scored_spots(fold) for fold in folds})
+    notes = _notes(protocol, models, outcomes, scores)
+    return Evaluation(
+        rows,
+        protocol_text(protocol, scores, numbers, panel=panel),
+        notes,
+        _report(protocol, spots, models, [*rows, *figure_rows(protocol, panel)], notes=notes),
+        cohort=spots.manifest.name,
+        files={
+            "protocol.csv": protocol_csv(protocol, scores, numbers),
+            "genes.csv": genes_csv(scores, numbers, genes=models[0].genes),
+        },
+    )
+
+
+def _notes(
+    protocol: PublishedProtocol,
+    models: Sequence[FoldedModel],
+    outcomes: Mapping[str, Sequence[FoldOutcome]],
+    scores: Mapping[str, ProtocolScores],
+) -> list[str]:
+    """Return what limits the comparison with the published figures, one sentence each."""
+    first = next(iter(outcomes.values()))
+    tested = sorted({one.section for fold in first for one in fold.sections})
+    notes = [f"leak: {protocol.leak}", *(f"differs from the publication: {one}" for one in protocol.differs)]
+    if protocol.sections_published is not None and len(tested) != protocol.sections_published:
+        count = protocol.sections_published
+        notes.append(
+            f"this run tests {len(tested)} sections; the figures are of data with {count}: do not compare them."
+        )
+    if protocol.figures and protocol.sections_published is None:
+        patients = len({one.patient for fold in first for one in fold.sections})
+        notes.append(
+            f"this run tests {len(tested)} sections of {patients} patients; compare it with the same data only."
+        )
+    if lost := unscored(first):
+        listed = ", ".join(f"{name}: {count}" for name, count in lost.items())
+        notes.append(f"spots without a prediction are not scored ({listed}).")
+    kind = protocol.method.get("model")
+    others = [one.name for one in models if kind and one.folds[0].model.manifest.config.get("model") != kind]
+    if others:
+        notes.append(f"{protocol.name} compares image encoders by `{kind}`; {', '.join(others)} is another method.")
+    notes += _validated(models)
+    notes += [f"{name}: {note}." for name, one in scores.items() for note in one.notes]
+    notes += [f"{package} {installed_version(package)}." for package in protocol.packages]
+    return notes
+
+
+def _validated(models: Sequence[FoldedModel]) -> list[str]:
+    """Return a sentence per model that held back a part of the training side to choose its epoch."""
+    return [
+        f"{one.name}: a part of the training sections chose the epoch and was not trained on."
+        for one in models
+        if any(fold.meta["validation"] or fold.meta.get("validation_block") for fold in one.folds)
+    ]
+
+
+def _report(
+    protocol: PublishedProtocol,
+    spots: Artifact,
+    models: Sequence[FoldedModel],
+    rows: Sequence[ScoreRow],
+    *,
+    notes: Sequence[str],
+) -> Report:
+    first, names = models[0], [one.name for one in models]
+    sources = {"spots": spots}
+    for one in first.folds:
+        sources |= {f"{one.name}, prediction": one.prediction, f"{one.name}, model": one.model}
+    tested = sorted({name for one in first.folds for name in one.meta["test"]})
+    return Report(
+        title=f"{protocol.name}: {', '.join(names)}",
+        protocol=described(protocol),
+        model=first.name,
+        against=REFERENCE if REFERENCE in names else names[-1],
+        trained=[f"the other side of each of {len(first.folds)} folds"],
+        tested=tested,
+        interval=interval_kind(tested),
+        rows=rows,
+        footnotes=notes,
+        curves=training_curves(first.folds),
+        manifests=manifests_of(sources),
+    )
+
+
+def described(protocol: PublishedProtocol) -> EvaluationProtocol:
+    """Return a published protocol as a report describes it."""
+    return EvaluationProtocol(
+        name=protocol.name,
+        split=protocol.split,
+        same_patient="refuse" if protocol.split == "patient" else "allow",
+        description=protocol.description,
+        leak=protocol.leak,
+    )

@@ -34,8 +34,8 @@ def evaluate_published(config: SpotsEvaluateConfig, spots: Artifact, predictions
     notes = _notes(protocol, models, outcomes, scores)
     return Evaluation(
         rows,
-        protocol_text(protocol, scores, numbers, panel=panel),
-        notes,
+        "\n".join([protocol_text(protocol, scores, numbers, panel=panel), "", *notes]),
+        [],
         _report(protocol, spots, models, [*rows, *figure_rows(protocol, panel)], notes=notes),
         cohort=spots.manifest.name,
         files={

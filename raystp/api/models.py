@@ -19,8 +19,8 @@ def load_model(reference: str | Path, *, store: str | Path = "store") -> Predict
     """Open a model: `train/<name>` of the store, or a published folder, URI or `hf-hub:<owner>/<name>`.
 
     `genes` are the columns that it predicts, `d_image` is the length of a tile's features. A model that predicts from
-    features alone has `predict(features)`: log1p of counts per 10,000, a row per tile of one slide. A contrastive one
-    has `embed_images(features)`, whose rows are searched in its index (`open_index`).
+    features alone has `predict(features)`: a row per tile of one slide, by default log1p of counts per 10,000. A
+    contrastive one has `embed_images(features)`, whose rows are searched in its index (`open_index`).
 
     Raises:
         ModelError: a file is missing, damaged or of another version.
@@ -41,7 +41,8 @@ def open_index(reference: str | Path, *, store: str | Path = "store") -> Referen
     """Open a reference index: `index/<name>` of the store, or that of a published model.
 
     `search(queries, k)` returns scores and row numbers of the k nearest rows; `rows` has their origin and
-    `expression(rows)` their log1p of counts per 10,000. Files are mapped, so the index may be larger than memory.
+    `expression(rows)` their labels, by default log1p of counts per 10,000. Files are mapped, so the index may be larger
+    than memory.
 
     Raises:
         ArtifactError: the store has no such index, or a file is damaged.

@@ -1,8 +1,8 @@
 """Completed sections on disk: labels for training, never what a score is taken on.
 
-A file is an AnnData over the completed genes. `X` is raw counts (CSR), the layer `completed` is log1p CP10k with each
-missing entry replaced, and the layer `real` says which entries were counted. A gene that the section has not measured
-is NaN in `completed` and false in `var["measured"]`.
+A file is an AnnData over the completed genes. `X` is raw counts (CSR), the layer `completed` is the labels (by default
+log1p CP10k) with each missing entry replaced, and the layer `real` says which entries were counted. A gene that the
+section has not measured is NaN in `completed` and false in `var["measured"]`.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class CompletedSection:
     spots: list[str]
     genes: list[str]
     values: Float32[np.ndarray, "spot gene"]
-    """log1p CP10k, completed; NaN where the section has not measured the gene."""
+    """Labels, by default log1p CP10k, completed; NaN where the section has not measured the gene."""
     real: Bool[np.ndarray, "spot gene"]
     """Which entries were counted."""
 

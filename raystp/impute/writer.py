@@ -59,7 +59,7 @@ def prediction_to_anndata(
 ) -> ad.AnnData:
     """Return one library's prediction as AnnData, spots and genes in the given order.
 
-    `measured` has measured expression in X on the model's scale (log1p of counts per 10,000). It is matched by name and
+    `measured` has measured expression in X in the unit of the model's labels. It is matched by name and
     its obs columns are copied. `maps` are further layers, one value per spot and gene. `provenance` (model fingerprint,
     protocol, ...) becomes `uns["raystp"]`; an h5ad stores text, numbers, lists of them, and mappings to them.
 

@@ -38,7 +38,7 @@ class SpotArrays(Protocol):
 
     @property
     def expression(self) -> Float32[np.ndarray, "spot gene"]:
-        """log1p of counts per 10,000; NaN where the spot's section has not measured the gene."""
+        """Labels, by default log1p of counts per 10,000; NaN where the spot's section has not measured the gene."""
         ...
 
     @property

@@ -47,7 +47,10 @@ class DirectPredictor(OpenModel, Protocol):
     """A model that predicts expression from features alone."""
 
     def predict(self, features: Float[np.ndarray, "tile feature"]) -> Float32[np.ndarray, "tile gene"]:
-        """Return log1p CP10k of `genes` at all tiles of one slide; raises ModelError for features that do not fit."""
+        """Return expression of `genes` at all tiles of one slide, in the unit of the model's labels.
+
+        Raises ModelError for features that do not fit.
+        """
         ...
 
 
@@ -63,7 +66,7 @@ class NeighbourPredictor(OpenModel, Protocol):
     def predict(
         self, features: Float[np.ndarray, "tile feature"], *, neighbours: NeighbourArrays | None = None
     ) -> Float32[np.ndarray, "tile gene"]:
-        """Return log1p CP10k of `genes` at all tiles of one slide."""
+        """Return expression of `genes` at all tiles of one slide, in the unit of the model's labels."""
         ...
 
 

@@ -71,10 +71,10 @@ def uncertainty_figures(
     boxes: Float[np.ndarray, "tile 3"],
     *,
     distance: Float[np.ndarray, "_"],
-    spread: Float[np.ndarray, "_"] | None,
+    spread: tuple[Float[np.ndarray, "_"], str] | None,
     far: int,
 ) -> list[ReportFigure]:
-    """Draw each tile's distance to the reference index and, if known, the spread among its neighbours.
+    """Draw each tile's distance to the reference index and, if known, the spread among its neighbours with its unit.
 
     `far` is the number of tiles beyond the 99th percentile of the index's own tiles. A slide without tiles has no
     figure.
@@ -83,7 +83,7 @@ def uncertainty_figures(
         return []
     maps = {"distance to the nearest reference spot": (np.asarray(distance), "distance")}
     if spread is not None:
-        maps["spread among the neighbours, mean over genes"] = (np.asarray(spread), UNIT)
+        maps["spread among the neighbours, mean over genes"] = spread
     caption = f"{far} of {len(boxes)} tiles are farther from the reference index than 99 % of its own tiles"
     title = f"Distance of {slide} to the reference index"
     return [ReportFigure(title, png(tiles_figure(thumbnail, boxes, maps, caption)), f"{title}: {caption}")]

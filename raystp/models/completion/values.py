@@ -28,7 +28,7 @@ SQUARE_NEIGHBOURS = 4
 
 @dataclass(frozen=True)
 class SectionValues:
-    """log1p CP10k of one section over the genes to complete; 0 where nothing was counted, NaN if not measured."""
+    """Labels of one section over the genes to complete; 0 where nothing was counted, NaN if not measured."""
 
     values: Float32[np.ndarray, "spot gene"]
     xy: Float64[np.ndarray, "spot 2"]

@@ -59,7 +59,7 @@ class AllGenesPredictor:
     texts: Float32[np.ndarray, "gene text"]
 
     def predict(self, features: Float[np.ndarray, "tile feature"]) -> Float32[np.ndarray, "tile gene"]:
-        """Return log1p CP10k of `genes` at all tiles of a slide; raises ModelError for features of another encoder."""
+        """Return expression of `genes` at all tiles of a slide; raises ModelError for features of another encoder."""
         return self.model.predict(features, genes=self.genes, texts=self.texts)
 
 

@@ -48,7 +48,7 @@ class GeneQueryPredictor:
         genes: Sequence[str] | None = None,
         texts: Float[np.ndarray, "query text"] | None = None,
     ) -> Float32[np.ndarray, "tile query"]:
-        """Return log1p CP10k of `genes` (None: those trained on, in their order) at all tiles of a slide.
+        """Return expression of `genes` (None: those trained on, in their order) at all tiles of a slide.
 
         `texts` are the genes' rows, by the encoder of the trained texts; a gene that was trained on needs none. The
         prediction of a gene does not depend on the other genes. For genes not trained on, level and spread are

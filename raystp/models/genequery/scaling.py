@@ -1,4 +1,4 @@
-"""Scale log1p CP10k to the unit of the errors, and back; also for genes that were not measured.
+"""Scale labels to the unit of the errors, and back; also for genes that were not measured.
 
 There are three units. `standardised` (default): deviations from each training gene's mean in its own standard
 deviations, so that each gene has the same weight. `centred`: deviations from each gene's mean in one common unit, so

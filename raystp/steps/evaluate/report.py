@@ -120,11 +120,12 @@ def predicted_slide(
     boxes, values, thumbnail = tile_boxes(table), tables.matrix(table["expression"]), slide_thumbnail(embed, slide)
     shown, unit = {gene: values[:, panel.index(gene)] for gene in genes}, first.measured_as.labels.unit
     figures = prediction_figures(slide, thumbnail, boxes, shown, unit=unit)
-    return figures + slide_uncertainty(first.prediction, slide, thumbnail), len(boxes)
+    return figures + slide_uncertainty(first, slide, thumbnail), len(boxes)
 
 
-def slide_uncertainty(prediction: Artifact, slide: str, thumbnail: SlideThumbnail) -> list[ReportFigure]:
+def slide_uncertainty(first: Prediction, slide: str, thumbnail: SlideThumbnail) -> list[ReportFigure]:
     """Draw the distance to the reference index and the spread among neighbours; nothing without an index."""
+    prediction, unit = first.prediction, first.measured_as.labels.unit
     if prediction.manifest.notes.get("output") != "dense" or "index" not in prediction.manifest.inputs:
         return []
     with (prediction.path / "anndata" / f"{slide}.h5ad").local() as path, h5py.File(path) as file:
@@ -132,8 +133,8 @@ def slide_uncertainty(prediction: Artifact, slide: str, thumbnail: SlideThumbnai
         spread = _mean_spread(file)
     boxes = tile_boxes((prediction.path / "predictions" / f"{slide}.parquet").read_table(["x", "y", "side"]))
     far = int(obs["far"].sum()) if "far" in obs else 0
-    distance = obs["distance"].to_numpy()
-    return uncertainty_figures(slide, thumbnail, boxes, distance=distance, spread=spread, far=far)
+    distance, varied = obs["distance"].to_numpy(), None if spread is None else (spread, unit)
+    return uncertainty_figures(slide, thumbnail, boxes, distance=distance, spread=varied, far=far)
 
 
 def _mean_spread(file: h5py.File) -> Float32[np.ndarray, " tile"] | None:

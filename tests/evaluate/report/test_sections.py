@@ -34,7 +34,7 @@ def test_a_section_shows_its_highest_and_median_gene_and_those_listed() -> None:
 def test_uncertainty_states_how_many_tiles_are_far_and_needs_no_spread() -> None:
     (figure,) = uncertainty_figures("S", THUMBNAIL, BOXES, distance=VALUES, spread=None, far=2)
     assert "2 of 3 tiles are farther from the reference index" in figure.caption
-    (wider,) = uncertainty_figures("S", THUMBNAIL, BOXES, distance=VALUES, spread=VALUES, far=2)
+    (wider,) = uncertainty_figures("S", THUMBNAIL, BOXES, distance=VALUES, spread=(VALUES, "log1p counts"), far=2)
     assert len(wider.png) > len(figure.png)  # one panel more
 
 

@@ -97,7 +97,7 @@ def _measured(
     outcome, counts = results.compared.outcomes[first.name][name], results.compared.measured[name]
     thumbnail, diameter = slide_thumbnail(embed, counts.slide), Level0Pixels(counts.diameter_px)
     figures = section_figures(name, thumbnail, diameter, outcome, panel=first.genes, listed=config.genes)
-    figures += slide_uncertainty(first.prediction, counts.slide, thumbnail)
+    figures += slide_uncertainty(first, counts.slide, thumbnail)
     note = f"Slide {counts.slide}, patient {counts.patient}, {len(outcome.xy)} spots."
     note += "".join(f" Note: {warning}." for warning in results.compared.warnings.get(name, []))
     return ReportSection(f"Section {name}", figures, note)

@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from raystp.missing import column_means, equal_columns
+from raystp.missing import equal_columns
 from raystp.models.arrays import Arrays, SpotArrays
 from raystp.models.baselines.folds import Rows, columns, cross_validate
 from raystp.models.baselines.method import HestRidgeOptions
@@ -51,16 +51,16 @@ def fit_hest_ridge(
 ) -> Arrays:
     """Fit all genes with one alpha.
 
-    `alpha: hest` is 100 / (dimensions * genes), of the features after PCA. `alpha: cv` is that of the least squared
-    error, level of each gene aside, on the folds of `cross_validate`; the arrays then have all errors. Of equal alphas
-    the smallest is chosen. Raises ModelError below 2 spots for `cv`.
+    `alpha: hest` is 100 / (dimensions * genes), of the features after PCA. `alpha: cv` is that of the highest PCC, mean
+    over genes and held-out spots of the folds of `cross_validate`; the arrays then have the PCC of each. Of equal
+    alphas the smallest is chosen. Raises ModelError below 2 spots for `cv`.
     """
     space, x = Space.fit(features, options.pca)
     chosen = dict[str, np.ndarray]()
     if options.alpha == "cv":
         mse = cross_validate(expression, groups, seed, _Errors(features, expression, options.pca))
         alpha = ALPHAS[int(np.argmin(mse))]
-        chosen = {"alphas": np.array(ALPHAS), "cv_mse": mse}
+        chosen = {"alphas": np.array(ALPHAS), "cv_pcc": 1 - mse / 2}
     else:
         alpha = 100 / (x.shape[1] * expression.shape[1]) if options.alpha == "hest" else float(options.alpha)
     weights = np.full((expression.shape[1], x.shape[1]), np.nan, np.float32)
@@ -127,7 +127,10 @@ class Space:
 
 @dataclass(frozen=True)
 class _Errors:
-    """Squared errors of all candidates on held-out spots, as `cross_validate` needs them."""
+    """Squared errors of all candidates on held-out spots, as `cross_validate` needs them.
+
+    They are of standardised values, 2 n (1 - PCC) for n spots: a prediction has no level, and its scale scores nothing.
+    """
 
     features: Float[np.ndarray, "spot feature"]
     expression: Float[np.ndarray, "spot gene"]
@@ -137,8 +140,16 @@ class _Errors:
         space, x = Space.fit(self.features[fitted], self.pca)
         queries = space.apply(self.features[held])
         y, measured = (columns(self.expression, rows, genes) for rows in (fitted, held))
-        wanted = measured - column_means(y)
-        return np.asarray([np.square(wanted - queries @ _ridge(x, y, alpha).T).sum() for alpha in ALPHAS], np.float64)
+        wanted = _standardised(measured)
+        found = (_standardised(queries @ _ridge(x, y, alpha).T) for alpha in ALPHAS)
+        return np.asarray([2 * (len(held) * len(genes) - (wanted * one).sum()) for one in found])
+
+
+def _standardised(values: Float[np.ndarray, "spot gene"]) -> Float64[np.ndarray, "spot gene"]:
+    """Return each gene with mean 0 and deviation 1; a constant one is 0, so that its PCC counts as 0."""
+    centred = values - values.mean(axis=0, dtype=np.float64)
+    deviation = centred.std(axis=0)
+    return np.asarray(centred / np.where(deviation > 0, deviation, 1.0))
 
 
 def _ridge(

@@ -59,7 +59,8 @@ class HestRidgeOptions:
     """Principal components that are regressed on: 256 in hest-bench's code. `null` takes all features, as its paper
     does. Lowered where there are fewer spots or features."""
     alpha: Literal["hest", "cv"] | float = "hest"
-    """The penalty. `hest`: 100 / (dimensions * genes). `cv`: chosen by cross-validation over the training sections."""
+    """The penalty. `hest`: 100 / (dimensions * genes). `cv`: that of the highest PCC in a cross-validation over
+    the training sections."""
 
     def __post_init__(self) -> None:
         if self.pca is not None:

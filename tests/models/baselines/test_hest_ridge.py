@@ -73,18 +73,33 @@ def test_a_gene_of_some_sections_is_fitted_on_these_and_one_of_none_has_no_predi
     np.testing.assert_allclose(predicted[:, 2], np.ravel(expected), atol=1e-5)
 
 
-def test_cross_validation_chooses_a_large_penalty_for_noise_and_a_small_one_for_a_line() -> None:
+def test_cross_validation_chooses_a_small_penalty_for_a_line_and_finds_nothing_in_noise() -> None:
     features, labels, _ = _simulated()
     groups = np.repeat([0, 1, 2], 40)
     line = ((features[:, :3] - features[:, :3].mean(axis=0)) / features[:, :3].std(axis=0)).astype(np.float32)
     options = HestRidgeOptions(pca=None, alpha="cv")
-    chosen = [
-        float(fit_hest_ridge(features, one, options, groups=groups)["alpha"])
+    linear, noise = (
+        fit_hest_ridge(features, one, options, groups=groups)
         for one in (line, np.random.default_rng(1).normal(size=labels.shape).astype(np.float32))
-    ]
-    assert chosen[0] <= 1
-    assert chosen[1] >= 1000
-    assert set(chosen) <= set(ALPHAS)
+    )
+    assert linear["alpha"] <= 1
+    assert linear["cv_pcc"].max() > 0.99
+    assert noise["cv_pcc"].max() < 0.2
+
+
+def test_the_pcc_of_each_candidate_is_that_of_a_fit_with_it() -> None:
+    features, labels, _ = _simulated()
+    labels[:, 3] = 1  # a constant gene has the PCC 0
+    groups = np.repeat([0, 1, 2], 40)
+    found = fit_hest_ridge(features, labels, HestRidgeOptions(pca=10, alpha="cv"), groups=groups)
+    column, scores = ALPHAS.index(100.0), []
+    for fold in range(3):
+        fitted = fit_hest_ridge(features[groups != fold], labels[groups != fold], HestRidgeOptions(10, alpha=100.0))
+        predicted = predict_hest_ridge(fitted, features[groups == fold])
+        held = labels[groups == fold]
+        scores += [np.corrcoef(predicted[:, gene], held[:, gene])[0, 1] for gene in (0, 1, 2, 4, 5)]
+    assert found["cv_pcc"][column] == pytest.approx(sum(scores) / (3 * GENES), abs=1e-5)
+    assert found["alpha"] == ALPHAS[int(np.argmax(found["cv_pcc"]))]
 
 
 def test_a_small_training_set_has_fewer_components_than_asked_for() -> None:

@@ -17,12 +17,11 @@ from raystp.errors import ArtifactError
 NAME, VERSION = b"raystp.table", b"raystp.version"
 
 
-def new_schema(name: str, version: int, fields: list[pa.Field]) -> pa.Schema:
-    """Return the schema of a table with a name and a version."""
+def _schema(name: str, version: int, fields: list[pa.Field]) -> pa.Schema:
     return pa.schema(fields, metadata={NAME: name.encode(), VERSION: str(version).encode()})
 
 
-SLIDES = new_schema(
+SLIDES = _schema(
     "slides",
     1,
     [
@@ -40,7 +39,7 @@ SLIDES = new_schema(
     ],
 )
 
-TILES = new_schema(
+TILES = _schema(
     "tiles",
     1,
     [
@@ -53,7 +52,7 @@ TILES = new_schema(
     ],
 )
 
-SCALES = new_schema(
+SCALES = _schema(
     "scales",
     1,
     [
@@ -66,7 +65,7 @@ SCALES = new_schema(
 )
 """Boxes of several sizes around each tile: the rows of a tile are adjacent, in the order of the sizes."""
 
-FAILURES = new_schema(
+FAILURES = _schema(
     "failures",
     1,
     [
@@ -76,7 +75,7 @@ FAILURES = new_schema(
     ],
 )
 
-EPOCHS = new_schema(
+EPOCHS = _schema(
     "epochs",
     1,
     [
@@ -88,7 +87,7 @@ EPOCHS = new_schema(
     ],
 )
 
-VALIDATION = new_schema(
+VALIDATION = _schema(
     "validation",
     1,
     [
@@ -100,7 +99,7 @@ VALIDATION = new_schema(
     ],
 )
 
-COMPLETION_STEPS = new_schema(
+COMPLETION_STEPS = _schema(
     "completion steps",
     1,
     [
@@ -110,7 +109,7 @@ COMPLETION_STEPS = new_schema(
     ],
 )
 
-COMPLETION_ERRORS = new_schema(
+COMPLETION_ERRORS = _schema(
     "completion errors",
     1,
     [
@@ -123,7 +122,7 @@ COMPLETION_ERRORS = new_schema(
     ],
 )
 
-TRIALS = new_schema(
+TRIALS = _schema(
     "trials",
     1,
     [
@@ -138,7 +137,7 @@ TRIALS = new_schema(
     ],
 )
 
-SCORES = new_schema(
+SCORES = _schema(
     "scores",
     1,
     [
@@ -158,6 +157,63 @@ SCORES = new_schema(
     ],
 )
 
+COMPARISON = _schema(
+    "comparison",
+    1,
+    [
+        *(SCORES.field(name) for name in ("protocol", "panel", "model")),
+        pa.field("against", pa.string(), nullable=False),  # the other model or control
+        *(SCORES.field(name) for name in ("section", "genes", "metric")),
+        pa.field("difference", pa.float64(), nullable=False),  # model minus the other
+        pa.field("low", pa.float64()),  # paired bootstrap 95 % interval
+        pa.field("high", pa.float64()),
+        pa.field("p", pa.float64()),  # two-sided; null with fewer than three units
+        pa.field("p_holm", pa.float64()),  # over all comparisons of this metric and gene set
+        pa.field("test", pa.string(), nullable=False),  # sign flips of patients | bootstrap of blocks within section...
+        pa.field("units", pa.int64(), nullable=False),  # patients, sections, blocks or cases that were resampled
+    ],
+)
+
+SEEDS = _schema(
+    "seeds",
+    1,
+    [
+        *(SCORES.field(name) for name in ("protocol", "panel", "model", "section", "genes", "metric")),
+        pa.field("mean", pa.float64(), nullable=False),
+        pa.field("sd", pa.float64(), nullable=False),  # over seeds, n - 1
+        pa.field("seeds", pa.int64(), nullable=False),
+    ],
+)
+"""Scores of models that differ only in the seed of their training."""
+
+SECTION_GENES = _schema(
+    "section_genes",
+    1,
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("section", pa.string(), nullable=False),  # a section's name, or `mean` over those with a value
+        pa.field("gene", pa.string(), nullable=False),
+        pa.field("sections", pa.int64(), nullable=False),  # with a PCC of the gene
+        pa.field("pcc", pa.float64()),  # over the spots of the section; null where the gene was not measured
+        pa.field("mse", pa.float64()),
+    ],
+)
+"""Score of each gene over spots, per section and as mean over sections."""
+
+CASE_GENES = _schema(
+    "case_genes",
+    1,
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("gene", pa.string(), nullable=False),
+        pa.field("cases", pa.int64(), nullable=False),
+        pa.field("pcc", pa.float64()),
+        pa.field("auc_at_median", pa.float64()),
+        pa.field("mse", pa.float64(), nullable=False),
+    ],
+)
+"""Score of each gene over cases."""
+
 
 def embeddings(dim: int, *, precision: str = "float32") -> pa.Schema:
     """Return the schema of an embeddings table: a tile and its vector of `dim` values.
@@ -165,7 +221,7 @@ def embeddings(dim: int, *, precision: str = "float32") -> pa.Schema:
     `precision` is `float32` or `float16`; the schema has it (`fixed_size_list<...>[dim]`).
     """
     value = {"float32": pa.float32(), "float16": pa.float16()}[precision]
-    return new_schema("embeddings", 1, [*TILES, pa.field("vector", pa.list_(value, dim), nullable=False)])
+    return _schema("embeddings", 1, [*TILES, pa.field("vector", pa.list_(value, dim), nullable=False)])
 
 
 def tokens(values: int) -> pa.Schema:
@@ -174,18 +230,18 @@ def tokens(values: int) -> pa.Schema:
     With several sizes of tiles, those of the first size come first.
     """
     kept = pa.field("tokens", pa.list_(pa.float16(), values), nullable=False)
-    return new_schema("tokens", 1, [pa.field("tile", pa.int64(), nullable=False), kept])
+    return _schema("tokens", 1, [pa.field("tile", pa.int64(), nullable=False), kept])
 
 
 def queries(joint: int) -> pa.Schema:
     """Return the schema of queries to an index: section and patient of a tile, and the model's vector."""
     names = [pa.field(name, pa.string(), nullable=False) for name in ("section", "patient")]
-    return new_schema("queries", 1, [*names, pa.field("vector", pa.list_(pa.float32(), joint), nullable=False)])
+    return _schema("queries", 1, [*names, pa.field("vector", pa.list_(pa.float32(), joint), nullable=False)])
 
 
 def predictions(genes: int) -> pa.Schema:
     """Return the schema of a cohort's predictions: a tile and its expression over the model's `genes` genes."""
-    return new_schema("predictions", 1, [*TILES, pa.field("expression", pa.list_(pa.float32(), genes), nullable=False)])
+    return _schema("predictions", 1, [*TILES, pa.field("expression", pa.list_(pa.float32(), genes), nullable=False)])
 
 
 def neighbours(k: int, *, weights: str | None = "float16") -> pa.Schema:
@@ -200,7 +256,7 @@ def neighbours(k: int, *, weights: str | None = "float16") -> pa.Schema:
     if weights is not None:
         value = {"float32": pa.float32(), "float16": pa.float16()}[weights]
         fields.append(pa.field("weights", pa.list_(value, k), nullable=False))
-    return new_schema("neighbours", 1, [*TILES, *fields])
+    return _schema("neighbours", 1, [*TILES, *fields])
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, list[str]]:
@@ -246,19 +302,13 @@ def of_columns(columns: Sequence[object], schema: pa.Schema) -> pa.Table:
 
 
 def csv_text(table: pa.Table) -> str:
-    """Return a table as CSV: floats with six digits, null as nothing, the numbers of a list separated by spaces."""
+    """Return a table as CSV: floats with six digits, null as nothing."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(table.column_names)
     for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        writer.writerow([_cell(one) for one in row])
+        writer.writerow(["" if one is None else f"{one:.6g}" if isinstance(one, float) else one for one in row])
     return out.getvalue()
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return " ".join(_cell(one) for one in value)
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def vectors(values: Float[np.ndarray, "row dim"], precision: str = "float32") -> pa.FixedSizeListArray:

@@ -15,7 +15,7 @@ from raystp.evaluate.metrics.score import MEAN, ScoreRow
 
 @dataclass(frozen=True)
 class SeedScore:
-    """One score over seeds, in the columns of `SEEDS`."""
+    """One score over seeds, in the columns of `tables.SEEDS`."""
 
     protocol: str
     panel: str

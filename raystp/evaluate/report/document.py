@@ -8,8 +8,10 @@ and messages from data files cannot add HTML.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -18,6 +20,7 @@ from raystp.evaluate.metrics.cases import CASES, FEWEST_CASES
 from raystp.evaluate.metrics.gene_scores import GeneScores
 from raystp.evaluate.metrics.score import MEAN, POOLED, ScoreRow
 from raystp.evaluate.protocols import EvaluationProtocol
+from raystp.evaluate.report.gene_charts import gene_score_chart
 from raystp.evaluate.report.interactive import POLICY, bokeh_script, embedded, has_widgets
 from raystp.evaluate.report.parts import ReportChart, ReportPart, ReportSection, ViewerPart
 from raystp.evaluate.report.score_tables import (
@@ -29,7 +32,7 @@ from raystp.evaluate.report.score_tables import (
     score_tables,
     with_interval,
 )
-from raystp.evaluate.report.verdict import verdict
+from raystp.evaluate.report.verdict import KeyNumber, claim_and_reason, key_numbers
 
 TEMPLATES = Path(__file__).parent / "templates"
 EXTRA_COLUMNS: Sequence[Column] = (("RVD", "all"), ("spot-PCC", "all"), ("AUC", "all"))
@@ -78,11 +81,15 @@ class Report:
     viewer: ViewerPart | None = None
     """The interactive maps."""
     sections: Sequence[ReportSection] = ()
+    gene_parts: Sequence[ReportPart] = ()
+    """How genes vary together, or over cases; below the score of each gene."""
     comparison: Sequence[ReportPart] = ()
     """Paired differences between models."""
     calibration: Sequence[ReportPart] = ()
     """Whether the spread and `far` mean what they say."""
     curves: Sequence[ReportPart] = ()
+    work: Sequence[ReportPart] = ()
+    """What each step made, and how fast."""
     failures: Sequence[Mapping[str, str]] = ()
     """Rows of `tables.FAILURES`."""
     manifests: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -91,8 +98,38 @@ class Report:
     """None without tracking."""
 
 
+Part = tuple[str, str, Sequence[ReportPart]]
+"""A part of the page: its anchor, its title and what is in it."""
+
+
 def build_report(report: Report) -> str:
-    """Return the page: summary, scores, figures per section, failures, training curves, provenance."""
+    """Return the page: verdict, maps, scores, genes, comparison, training, work, failures, provenance."""
+    further, last = _further(report), _last(report)
+    parts = [*report.charts, *(one for _, _, group in (*further, *last) for one in group)]
+    charts = [part for part in parts if isinstance(part, ReportChart)]
+    keys = dict(zip(map(id, charts), embedded(charts), strict=True))
+    environment = page_environment()
+    environment.filters["embedded"] = lambda chart: keys[id(chart)]
+    has_pooled = any(row.section == POOLED for row in report.rows)
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        policy=POLICY,
+        bokeh=_bokeh(report, charts),
+        contents=_contents(report, further, last),
+        over_cases=report.over == CASES,
+        fewest_cases=FEWEST_CASES,
+        verdicts=_verdicts(report),
+        numbers=[one for rows in by_panel(report.rows)[:1] for one in _key_numbers(report, rows)],
+        tables=score_tables(report.rows, report.over, extra=EXTRA_COLUMNS),
+        pooled=score_tables(report.rows, POOLED, extra=EXTRA_COLUMNS) if has_pooled else [],
+        further=further,
+        last=last,
+        manifests=[_provenance(role, manifest) for role, manifest in report.manifests.items()],
+    )
+
+
+def page_environment() -> Environment:
+    """Return Jinja's environment of all pages: names and messages from data files cannot add HTML."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -101,31 +138,51 @@ def build_report(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "by_kind": lambda parts: [(kind, list(group)) for kind, group in groupby(parts, lambda part: part.kind)],
         "heading": heading,
         "interval": interval_text,
         "null": null_text,
         "trusted": Markup,
         "with_interval": with_interval,
     }
-    charts = [part for part in _parts(report) if isinstance(part, ReportChart)]
-    keys = dict(zip(map(id, charts), embedded(charts), strict=True))
-    environment.filters["embedded"] = lambda chart: keys[id(chart)]
-    has_pooled = any(row.section == POOLED for row in report.rows)
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        policy=POLICY,
-        bokeh=_bokeh(report, charts),
-        over_cases=report.over == CASES,
-        fewest_cases=FEWEST_CASES,
-        verdicts=_verdicts(report),
-        tables=score_tables(report.rows, report.over, extra=EXTRA_COLUMNS),
-        pooled=score_tables(report.rows, POOLED, extra=EXTRA_COLUMNS) if has_pooled else [],
-        manifests=[_provenance(role, manifest) for role, manifest in report.manifests.items()],
-    )
+    environment.tests["web"] = lambda address: str(address).startswith(("https://", "http://"))
+    return environment
 
 
-def _parts(report: Report) -> list[ReportPart]:
-    return [*report.charts, *report.comparison, *report.calibration, *report.curves]
+def _further(report: Report) -> list[Part]:
+    parts: list[Part] = [
+        ("genes", "Genes", [*_gene_scores(report), *report.gene_parts]),
+        ("comparison", "Comparison of models", report.comparison),
+        ("calibration", "Calibration", report.calibration),
+    ]
+    return [part for part in parts if part[2]]
+
+
+def _last(report: Report) -> list[Part]:
+    parts: list[Part] = [("training", "Training", report.curves), ("work", "Work", report.work)]
+    return [part for part in parts if part[2]]
+
+
+def _gene_scores(report: Report) -> list[ReportChart]:
+    """Draw the score of each gene of the model and of its baseline, where any gene has one."""
+    found = {one.model: one.pcc for one in report.gene_scores if one.section == report.over}
+    if report.model not in found or not np.isfinite(found[report.model]).any():
+        return []
+    against = report.against if report.against in found else report.model
+    return [gene_score_chart(report.genes, (report.model, found[report.model]), (against, found[against]), report.over)]
+
+
+def _key_numbers(report: Report, rows: Sequence[ScoreRow]) -> list[KeyNumber]:
+    return key_numbers(rows, report.model, report.against, report.over)
+
+
+def _contents(report: Report, further: Sequence[Part], last: Sequence[Part]) -> list[tuple[str, str]]:
+    """Return anchor and name of each part of the page, in order."""
+    found = [("maps", "Maps")] if report.viewer is not None else []
+    found += [("scores", "Scores"), *((key, title.split()[0]) for key, title, _ in further)]
+    found += [("tissue", "Tissue")] if report.sections else []
+    found += [(key, title) for key, title, _ in last]
+    return [*found, ("failures", "Failures"), *([("provenance", "Provenance")] if report.manifests else [])]
 
 
 def _bokeh(report: Report, charts: Sequence[ReportChart]) -> str:
@@ -135,14 +192,15 @@ def _bokeh(report: Report, charts: Sequence[ReportChart]) -> str:
     return bokeh_script(widgets=report.viewer is not None or has_widgets([chart.model for chart in charts]))
 
 
-def _verdicts(report: Report) -> list[str]:
+def _verdicts(report: Report) -> list[tuple[str, str]]:
+    """Return the claim and its reason for each panel."""
     groups = by_panel(report.rows)
     found = []
     for rows in groups:
         own = [one for one in report.differences if (one.protocol, one.panel) == (rows[0].protocol, rows[0].panel)]
         difference = primary(own, report.model, report.against)
-        sentence = verdict(rows, report.model, report.against, report.over, difference=difference)
-        found.append((f"Panel {rows[0].panel}: " if len(groups) > 1 else "") + sentence)
+        claim, reason = claim_and_reason(rows, report.model, report.against, report.over, difference=difference)
+        found.append((f"Panel {rows[0].panel}: {claim}" if len(groups) > 1 else claim, reason))
     return found
 
 

@@ -1,7 +1,7 @@
 """Bokeh in a page that loads nothing: its JavaScript once, and each chart as JSON beside the place where it is drawn.
 
 The page's policy (`POLICY`) makes the browser refuse any request, so a mistake here is an error in the tests. Texts of
-charts that begin with `$$` would make Bokeh load MathJax from the network: `plain` prevents that.
+charts such as `$$x$$` would be read as formulas: `plain` prevents that.
 """
 
 import json
@@ -37,6 +37,7 @@ class EmbeddedChart:
     """Id of the element it is drawn into."""
     title: str
     caption: str
+    columns: int
     json: Markup
 
 
@@ -57,7 +58,9 @@ def embedded(charts: Sequence[ReportChart]) -> list[EmbeddedChart]:
     found = []
     for number, chart in enumerate(charts):
         key = f"chart-{number}"
-        found.append(EmbeddedChart(key, chart.title, chart.caption, script_json(json_item(chart.model, ID(key)))))
+        found.append(
+            EmbeddedChart(key, chart.title, chart.caption, chart.columns, script_json(json_item(chart.model, ID(key))))
+        )
     return found
 
 

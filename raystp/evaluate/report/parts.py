@@ -32,6 +32,8 @@ class ReportChart:
     """What the chart shows; also its name for a screen reader."""
     model: UIElement
     caption: str = ""
+    columns: int = 1
+    """Charts beside each other where the page is wide: 1, 2 or 3."""
 
 
 @dataclass(frozen=True)

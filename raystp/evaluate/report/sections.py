@@ -8,8 +8,8 @@ from jaxtyping import Float
 from raystp.evaluate.metrics.cases import CaseOutcome
 from raystp.evaluate.metrics.genes import genes_to_show, pcc_per_gene, pcc_where_measured
 from raystp.evaluate.metrics.score import SectionOutcome
-from raystp.evaluate.report.charts import cases_figure
-from raystp.evaluate.report.parts import ReportFigure
+from raystp.evaluate.report.charts import case_charts
+from raystp.evaluate.report.parts import ReportChart, ReportFigure
 from raystp.evaluate.report.slide_figures import (
     UNIT,
     GeneMap,
@@ -110,17 +110,15 @@ def attention_figures(
     return figures
 
 
-def case_figure(outcome: CaseOutcome, panel: Sequence[str], genes: Sequence[tuple[int, str]]) -> ReportFigure:
+def case_gene_charts(outcome: CaseOutcome, panel: Sequence[str], genes: Sequence[tuple[int, str]]) -> list[ReportChart]:
     """Draw predicted against measured over cases, for genes given as column and reason."""
     pcc, _ = pcc_per_gene(outcome.predicted, outcome.measured)
     panels = [
         (
-            panel[gene] + (f"   PCC {pcc[gene]:.2f}" if outcome.has_correlation else ""),
+            panel[gene] + (f", PCC {pcc[gene]:.2f}" if outcome.has_correlation else "") + f": {reason}",
             np.asarray(outcome.measured[:, gene]),
             np.asarray(outcome.predicted[:, gene]),
         )
-        for gene, _ in genes
+        for gene, reason in genes
     ]
-    reasons = "; ".join(f"{panel[gene]}: {reason}" for gene, reason in genes)
-    title = "Predicted against measured, a point per case"
-    return ReportFigure(title, png(cases_figure(panels)), f"A point per case. {reasons}.")
+    return case_charts(panels, outcome.cases)

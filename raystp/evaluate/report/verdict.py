@@ -1,11 +1,35 @@
-"""One sentence on whether a model is better than its baseline, computed from the tables below it."""
+"""What the report says first: whether a model is better than its baseline, and the few numbers behind that.
+
+All is computed from the tables below it.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from raystp.evaluate.comparison.differences import PairedDifference
 from raystp.evaluate.comparison.text import LIKELY, difference_text, p_text
 from raystp.evaluate.metrics.score import MEAN, ScoreRow
-from raystp.evaluate.report.score_tables import with_interval
+from raystp.evaluate.report.score_tables import interval_text, with_interval
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """A score that is shown large, with what it is and what it is known within."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def key_numbers(rows: Sequence[ScoreRow], model: str, against: str, section: str = MEAN) -> list[KeyNumber]:
+    """Return the PCC over all genes of the model, of its baseline and of permuted labels, those of them that exist."""
+    ours = _pcc(rows, model, section)
+    theirs = _pcc(rows, against, section) if against != model else None
+    found = [KeyNumber(f"{row.model}, PCC", f"{row.value:.3f}", interval_text(row)) for row in (ours, theirs) if row]
+    if ours is not None and ours.null_mean is not None:
+        sd = "" if ours.null_sd is None else f" ± {ours.null_sd:.3f}"
+        found.append(KeyNumber("permuted labels, PCC", f"{ours.null_mean:.3f}", f"{sd} by chance".strip()))
+    return found
 
 
 def verdict(
@@ -16,6 +40,18 @@ def verdict(
     *,
     difference: PairedDifference | None = None,
 ) -> str:
+    """Return `claim_and_reason` as one sentence."""
+    return ": ".join(claim_and_reason(rows, model, against, section, difference=difference))
+
+
+def claim_and_reason(
+    rows: Sequence[ScoreRow],
+    model: str,
+    against: str,
+    section: str = MEAN,
+    *,
+    difference: PairedDifference | None = None,
+) -> tuple[str, str]:
     """Compare two models' PCC over all genes; `rows` are of one protocol and one panel.
 
     `section` selects the rows: the mean over sections, one section, or `cases`. With their paired `difference`, model
@@ -23,17 +59,17 @@ def verdict(
     """
     ours, theirs = _pcc(rows, model, section), _pcc(rows, against, section)
     if model == against:
-        return f"{model} is the baseline itself: there is no comparison in this run."
+        return f"{model} is the baseline itself", "there is no comparison in this run."
     if ours is None or theirs is None:
         missing = " and ".join(name for name, row in ((model, ours), (against, theirs)) if row is None)
-        return f"No comparison of {model} with {against}: this run has no PCC of {missing}."
+        return f"No comparison of {model} with {against}", f"this run has no PCC of {missing}."
     over = "mean over sections" if section == MEAN else f"over {section}"
     values = f"PCC {with_interval(ours)} versus {with_interval(theirs)}, all genes, {over}"
     if difference is not None and difference.p_holm is not None:
         claim, certainty = _paired_claim(difference), _paired_certainty(difference, difference.p_holm)
     else:
         claim, certainty = _claim(ours, theirs), _certainty(ours, theirs)
-    return f"{claim}: {values}; {certainty}{_against_null(ours)}."
+    return claim, f"{values}; {certainty}{_against_null(ours)}."
 
 
 def _pcc(rows: Sequence[ScoreRow], model: str, section: str) -> ScoreRow | None:

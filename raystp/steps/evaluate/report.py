@@ -12,14 +12,14 @@ import pyarrow as pa
 from jaxtyping import Float32, Float64
 
 from raystp import tables
-from raystp.artifacts import Artifact, open_artifact
+from raystp.artifacts import Artifact, Manifest, open_artifact
 from raystp.evaluate.metrics.score import MEAN, ScoreRow
-from raystp.evaluate.report.charts import curve_figure, scores_figure
+from raystp.evaluate.report import charts
 from raystp.evaluate.report.document import Report
-from raystp.evaluate.report.parts import ReportFigure
+from raystp.evaluate.report.parts import ReportChart, ReportFigure, ReportTable
 from raystp.evaluate.report.score_tables import score_tables
 from raystp.evaluate.report.sections import prediction_figures, uncertainty_figures
-from raystp.evaluate.report.slide_figures import SlideThumbnail, png
+from raystp.evaluate.report.slide_figures import SlideThumbnail
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.impute.tiles import thumbnail_of
 from raystp.storage import StoragePath
@@ -53,11 +53,6 @@ class Evaluation:
     """Section -> what limits its scores."""
 
 
-def csv_files(stored: Mapping[str, pa.Table]) -> dict[str, str]:
-    """Return tables that are stored as parquet as CSV files: name -> content."""
-    return {name.replace(".parquet", ".csv"): tables.csv_text(table) for name, table in stored.items()}
-
-
 def source_artifacts(first: Prediction, store: str) -> dict[str, Artifact]:
     """Return the artifacts that the first model's scores come from, by role."""
     sources = {"prediction": first.prediction, "model": first.model}
@@ -84,19 +79,37 @@ def manifests_of(sources: Mapping[str, Artifact]) -> dict[str, dict[str, object]
     return {role: json.loads(_URI_QUERY.sub(r"\1", json.dumps(asdict(one.manifest)))) for role, one in sources.items()}
 
 
-def score_charts(rows: Sequence[ScoreRow], model: str, section: str = MEAN) -> list[ReportFigure]:
-    """Draw the scores, a chart per panel; `model` is highlighted."""
-    return [
-        ReportFigure(f"Scores, panel {table.panel}", png(scores_figure(table, model)))
-        for table in score_tables(rows, section)
-    ]
+def score_charts(rows: Sequence[ScoreRow], model: str, section: str = MEAN) -> list[ReportChart]:
+    """Draw the scores, charts per panel; `model` is highlighted."""
+    return [chart for table in score_tables(rows, section) for chart in charts.score_charts(table, model)]
 
 
-def training_curves(models: Sequence[Prediction]) -> list[ReportFigure]:
+def training_curves(models: Sequence[Prediction]) -> list[ReportChart]:
     """Draw loss and validation PCC by epoch, of the models that were trained in epochs."""
     epochs = {one.name: one.model.table("epochs.parquet", tables.EPOCHS).to_pylist() for one in models}
-    curves = {name: rows for name, rows in epochs.items() if rows}
-    return [ReportFigure("Loss and validation PCC by epoch", png(curve_figure(curves)))] if curves else []
+    return charts.curve_charts({name: rows for name, rows in epochs.items() if rows})
+
+
+def work_done(models: Sequence[Prediction], sources: Mapping[str, Artifact]) -> list[ReportTable]:
+    """Return what each step made, how long it took and how fast it was, from the manifests of all models."""
+    made = {one.path.uri: one for role, one in sources.items() if role not in {"prediction", "model"}}
+    made |= {one.path.uri: one for model in models for one in (model.model, model.prediction)}
+    rows = [_work_row(one.manifest) for one in sorted(made.values(), key=lambda one: one.manifest.created)]
+    note = "Time and rate are those of the run that made the artifact; steps that record none show a dash."
+    return [ReportTable("What each step made", ("step", "artifact", "made", "time", "rate", "finished"), rows, note)]
+
+
+def _work_row(manifest: Manifest) -> tuple[str, ...]:
+    seconds = manifest.statistics.get("seconds")
+    rates = [
+        f"{value:,.4g} {key.removesuffix('_per_s').replace('_', ' ')}/s"
+        for key, value in manifest.statistics.items()
+        if key.endswith("_per_s")
+    ]
+    counts = ", ".join(f"{count:,} {name}" for name, count in manifest.rows.items() if count)
+    took = "–" if seconds is None else f"{seconds:,.1f} s"
+    finished = manifest.created.replace("T", " ")[:16]
+    return manifest.step, manifest.name, counts, took, ", ".join(rates) or "–", finished
 
 
 def slide_thumbnail(embed: Artifact, slide: str) -> SlideThumbnail:

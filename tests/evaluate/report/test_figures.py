@@ -3,13 +3,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from raystp.evaluate.metrics.score import ScoreRow
-from raystp.evaluate.report.charts import MODEL, curve_figure, scores_figure
-from raystp.evaluate.report.score_tables import score_tables
 from raystp.evaluate.report.slide_figures import (
     GeneMap,
     SlideThumbnail,
@@ -139,27 +135,3 @@ def test_equal_figures_are_equal_bytes() -> None:
     spots, values = corners()
     twice = [png(maps_figure(thumbnail(), spots, GeneMap("A", values, values, 1.0)), dpi=40) for _ in range(2)]
     assert twice[0] == twice[1]
-
-
-def rows() -> list[ScoreRow]:
-    lines = {"ridge": (0.2, 0.1, 0.3, 0.0, 0.01), "bleep": (0.1, None, None, None, None)}
-    return [ScoreRow("section", "toy", model, "mean", "all", "PCC", *line, n=9) for model, line in lines.items()]
-
-
-def test_scores_are_bars_as_long_as_their_value_in_the_tables_order() -> None:
-    figure = scores_figure(score_tables(rows())[0], "bleep")
-    (axes,) = figure.axes
-    assert [bar.get_width() for bar in axes.patches] == [0.2, 0.1]  # type: ignore[attr-defined] # bars are rectangles
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["ridge", "bleep"]
-    assert axes.yaxis_inverted()
-    assert [to_hex(bar.get_facecolor()) == MODEL for bar in axes.patches] == [False, True]
-
-
-def test_curves_show_measured_values_and_state_which_are_missing() -> None:
-    epochs = [
-        {"epoch": at, "train_loss": 1.0 / (at + 1), "validation_loss": None, "validation_pcc": None, "seconds": 1.0}
-        for at in range(3)
-    ]
-    losses, scores = curve_figure({"bleep": epochs}).axes
-    assert [line.get_label() for line in losses.lines] == ["bleep, train loss"]
-    assert [text.get_text() for text in scores.texts] == ["not measured in training"]

@@ -1,19 +1,27 @@
 """The page in a browser: charts, hostile names, no error and no request."""
 
+import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from bokeh.models import FactorRange
 from bokeh.models.layouts import Column
 from bokeh.models.widgets import AutocompleteInput
 from bokeh.plotting import figure
+from PIL import Image
 
+from raystp.evaluate.metrics.gene_scores import GeneScores
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import PROTOCOLS
 from raystp.evaluate.report.document import Report, build_report
 from raystp.evaluate.report.interactive import POLICY, plain
 from raystp.evaluate.report.parts import ReportChart, ReportTable, ViewerPart
-from tests.browser import OpenPage
+from tests.browser import NARROW, WIDE, OpenPage
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 HOSTILE = ["$$x$$", "a </script><script>window.broken = 1</script>", r"\[x\]", r"\(x\)"]
 
@@ -61,3 +69,81 @@ def test_bokehs_script_is_in_the_page_once_and_only_where_a_part_needs_it() -> N
     assert "<div>maps</div>" in widgets
     assert len(without) < 60_000
     assert "'none'" in POLICY
+
+
+def with_genes(**more: object) -> Report:
+    genes = ["ERBB2", "MKI67", "KRT8"]
+    scores = [
+        GeneScores("bleep", "mean", np.ones(3, np.int64), np.array([0.2, 0.6, np.nan]), np.ones(3)),
+        GeneScores("ridge", "mean", np.ones(3, np.int64), np.array([0.1, 0.3, np.nan]), np.ones(3)),
+    ]
+    return report(genes=genes, gene_scores=scores, **more)
+
+
+def test_a_gene_is_found_by_typing_a_part_of_its_name(tmp_path: Path, open_page: OpenPage) -> None:
+    page = open_page(written(tmp_path, with_genes()))
+    field = page.get_by_placeholder("type a name")
+    field.press_sequentially("rbb")
+    field.press("Enter")
+    page.get_by_text("ERBB2: rank 2 of 3, PCC 0.200; ridge 0.100").wait_for()
+    field.fill("")
+    field.press_sequentially("KRT8")
+    field.press("Enter")
+    page.get_by_text("KRT8: rank 3 of 3, PCC n/a; ridge n/a").wait_for()
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_nothing_but_the_boxes_of_tables_scrolls_sideways(tmp_path: Path, open_page: OpenPage, width: int) -> None:
+    sets = ("all", "HEG-50", "HVG-50", "planted", "no signal")
+    pcc = {"low": 0.1, "high": 0.3, "null_mean": -0.001, "null_sd": 0.012}
+    error = {"low": 1.1, "high": 1.3}
+    rows = [
+        ScoreRow("patient", "toy", model, "mean", genes, metric, 0.2, **(pcc if metric == "PCC" else error))  # type: ignore[arg-type]
+        for model in ("bleep", "log total counts")
+        for metric, genes in [
+            *(("PCC", one) for one in sets),
+            *((one, "all") for one in ("MSE", "MAE", "spread", "RVD")),
+        ]
+    ]
+    long = [{"slide": "S" * 60, "stage": "tile", "reason": "R" * 300}]
+    content = with_genes(rows=rows, failures=long, charts=[chart()], manifests={"model": {"name": "x" * 500}})
+    page = open_page(written(tmp_path, content), width)
+    page.wait_for_selector("#chart-0 .bk-Figure")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    hidden = page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.scroll'))")
+    assert (hidden > 0) == (width == NARROW)  # the table of scores fits a wide page
+
+
+def test_the_button_and_the_system_choose_light_or_dark_for_page_and_charts(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    path = written(tmp_path, report(charts=[chart()]))
+    for dark in (False, True):
+        page = open_page(path, dark=dark)
+        page.wait_for_selector("#chart-0 .bk-Figure")
+        before, label_before = colours(page)
+        page.get_by_role("button", name="Light" if dark else "Dark").press("Enter")
+        page.get_by_role("button", name="Dark" if dark else "Light").wait_for()
+        page.wait_for_timeout(200)
+        after, label_after = colours(page)
+        assert (sum(before) > 3 * 128) == (not dark)
+        assert (sum(after) > 3 * 128) == dark
+        assert label_before != label_after
+
+
+def colours(page: "Page") -> tuple[list[int], list[int]]:
+    """Return the page's background as red, green and blue, and the sum of the chart's pixels."""
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    shown = Image.open(io.BytesIO(page.locator("#chart-0").screenshot())).convert("RGB")
+    return background, np.asarray(shown).mean(axis=(0, 1)).astype(int).tolist()
+
+
+def test_the_keyboard_reaches_the_contents_and_the_tables(tmp_path: Path, open_page: OpenPage) -> None:
+    page = open_page(written(tmp_path, report()))
+    reached = []
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.textContent.trim().slice(0, 20)"))
+    assert reached[:2] == ["Skip to the scores", "Scores"]
+    assert "Dark" in reached
+    assert any(text.startswith("model") for text in reached)  # the table, which scrolls with the arrow keys

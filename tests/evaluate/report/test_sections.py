@@ -6,7 +6,7 @@ from raystp.evaluate.metrics.cases import CaseOutcome
 from raystp.evaluate.metrics.score import SectionOutcome
 from raystp.evaluate.report.sections import (
     attention_figures,
-    case_figure,
+    case_gene_charts,
     prediction_figures,
     section_figures,
     uncertainty_figures,
@@ -52,6 +52,5 @@ def test_a_figure_is_drawn_for_each_gene() -> None:
 
 def test_cases_are_points_with_a_reason_for_each_gene() -> None:
     outcome = CaseOutcome(["a", "b", "c"], ["a", "b", "c"], np.eye(3), np.eye(3))
-    figure = case_figure(outcome, ["x", "y", "z"], [(2, "highest PCC here")])
-    assert figure.caption == "A point per case. z: highest PCC here."
-    assert figure.png.startswith(b"\x89PNG")
+    charts = case_gene_charts(outcome, ["x", "y", "z"], [(2, "highest PCC here"), (0, "listed")])
+    assert [chart.title for chart in charts] == ["z, PCC 1.00: highest PCC here", "x, PCC 1.00: listed"]

@@ -10,7 +10,7 @@ from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import protocol_of
 from raystp.evaluate.report.document import Report
 from raystp.evaluate.report.parts import ReportSection
-from raystp.evaluate.report.sections import attention_figures, case_figure
+from raystp.evaluate.report.sections import attention_figures, case_gene_charts
 from raystp.expression.sections import embeddings_of
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
 from raystp.steps.evaluate.cases.controls import GENE_MEAN, RIDGE
@@ -27,6 +27,7 @@ from raystp.steps.evaluate.report import (
     source_artifacts,
     tile_boxes,
     training_curves,
+    work_done,
 )
 
 SLIDES_DRAWN = 3
@@ -73,9 +74,11 @@ def cases_report(config: CasesEvaluateConfig, models: list[Prediction], results:
         genes=first.genes,
         gene_scores=results.genes,
         footnotes=results.notes,
-        charts=[*charts, case_figure(outcome, first.genes, genes)],
+        charts=charts,
+        gene_parts=case_gene_charts(outcome, first.genes, genes),
         sections=_slides(config, first, held, [first.genes[gene] for gene, _ in genes][:GENES_DRAWN]),
         curves=training_curves(models),
+        work=work_done(models, sources),
         failures=failures_of(sources),
         manifests=manifests_of(sources),
     )

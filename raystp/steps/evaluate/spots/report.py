@@ -11,13 +11,13 @@ from raystp.evaluate.metrics.intervals import interval_kind
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import protocol_of
 from raystp.evaluate.report.document import Report
+from raystp.evaluate.report.gene_charts import gene_pair_charts
 from raystp.evaluate.report.parts import ReportSection
 from raystp.evaluate.report.sections import section_figures
 from raystp.expression.sections import sections_of
 from raystp.models.methods import REFERENCE
 from raystp.steps.evaluate.comparison import ModelComparison
 from raystp.steps.evaluate.predictions import Prediction
-from raystp.steps.evaluate.reliability import Reliability
 from raystp.steps.evaluate.report import (
     failures_of,
     manifests_of,
@@ -27,6 +27,7 @@ from raystp.steps.evaluate.report import (
     slide_uncertainty,
     source_artifacts,
     training_curves,
+    work_done,
 )
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.steps.evaluate.spots.outcomes import ComparedSections
@@ -45,7 +46,6 @@ class SpotResults:
     notes: Sequence[str]
     comparison: ModelComparison
     genes: Sequence[GeneScores]
-    reliability: Reliability
 
 
 def spots_report(
@@ -68,14 +68,15 @@ def spots_report(
         permutations=config.permutations,
         differences=results.comparison.differences,
         comparison=results.comparison.parts,
-        calibration=results.reliability.parts,
         genes=first.genes,
         gene_scores=results.genes,
         footnotes=results.notes,
         charts=score_charts(results.rows, first.name),
+        gene_parts=gene_pair_charts(first.genes, results.compared.outcomes[first.name], first.name),
         sections=[_measured(config, name, results, first=first, embed=embed) for name in measured]
         + _unmeasured(config, spots, first, embed),
         curves=training_curves(models),
+        work=work_done(models, sources),
         failures=failures_of(sources) + [{key: str(value) for key, value in row.items()} for row in lost],
         manifests=manifests_of(sources),
     )

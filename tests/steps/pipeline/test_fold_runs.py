@@ -1,10 +1,14 @@
 """Folds side by side: their number is limited by the CPUs, and paths mean the same in every process."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import yaml
 
+from raystp.errors import RaystpError
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.fold_runs import folds_at_once, from_folder
 from raystp.steps.train.config import TrainConfig
@@ -40,3 +44,52 @@ def test_relative_paths_are_below_the_folder_of_the_driver() -> None:
     assert found.panel.file == "/home/me/genes.txt"
     assert (found.run.store, found.run.tracking) == ("/home/me/store", "sqlite:////home/me/mlflow.db")
     assert from_folder(config, str(Path.cwd())) is config
+
+
+@pytest.mark.ray
+@pytest.mark.faults
+def test_two_folds_at_once_give_the_table_of_one_and_a_fold_that_fails_stops_no_other(
+    smoke_store: Path, tmp_path: Path
+) -> None:
+    stores = [shutil.copytree(smoke_store, tmp_path / name) for name in ("one", "two")]
+    fit = {"epochs": 2, "batch_size": 16, "accumulate_batches": 1}
+    train = [{"model": "ridge"}, {"model": "bleep", "fit": fit}]  # in the fold's process, and on Ray Train
+    values = {
+        "name": "cv",
+        "slides": "demo/smoke",
+        "train": train,
+        "shared": {"panel": {"variable": 30}},
+        "folds": "patient",
+        "evaluate": {"permutations": 1},
+    }
+    tables, folders = [], []
+    for at_once, store in enumerate(stores, 1):
+        run = {"store": str(store), "tracking": "none", "folds_at_once": at_once}
+        done = pipeline.run(pipeline.CONFIG.of({**values, "run": run}))
+        tables.append((done.path.local_path / "folds.csv").read_bytes())
+        folders.append((done.manifest.fingerprint, done.manifest.inputs))
+    assert tables[0] == tables[1]
+    assert folders[0] == folders[1]
+
+    splits = tmp_path / "splits"
+    splits.mkdir()
+    for number, patient in enumerate(["patient-A", "patient-B", "patient-C"]):
+        panel = {"name": "p", "file": str(tmp_path / "absent.txt")} if number == 1 else {"variable": 30}
+        (splits / f"fold{number}.yaml").write_text(yaml.safe_dump({"split": {"test": [patient]}, "panel": panel}))
+    run = {"store": str(stores[0]), "tracking": "none", "folds_at_once": 2}
+    by_files = {
+        **values,
+        "name": "files",
+        "train": train[:1],
+        "shared": {},
+        "folds": {"files": str(splits)},
+        "run": run,
+    }
+    with pytest.raises(RaystpError, match=r"^1 of 3 folds failed; fold 1, which tests 'patient-B': .*absent\.txt"):
+        pipeline.run(pipeline.CONFIG.of(by_files))
+    finished = {artifact.parent.name for artifact in stores[0].glob("evaluate/files-fold*/manifest.json")}
+    assert {name.rpartition("-")[0] for name in finished} == {"files-fold0", "files-fold2"}
+    (splits / "fold1.yaml").write_text(yaml.safe_dump({"split": {"test": ["patient-B"]}, "panel": {"variable": 30}}))
+    table = pd.read_csv(pipeline.run(pipeline.CONFIG.of(by_files)).path.local_path / "folds.csv")
+    assert list(table.columns[3:]) == ["fold0", "fold1", "fold2", "mean", "sd", "low", "high"]
+    assert {artifact.parent.name for artifact in stores[0].glob("evaluate/files-fold*/manifest.json")} > finished

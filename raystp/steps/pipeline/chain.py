@@ -22,6 +22,7 @@ from raystp.steps.pipeline.folds import Fold, check_covariate, check_folds, fold
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.tile.config import TileConfig
 from raystp.steps.train.config import TrainConfig
+from raystp.storage import StoragePath
 
 KINDS: dict[str, Any] = {
     "spots": SpotsConfig,
@@ -62,6 +63,8 @@ class StepChain:
     """Reference -> artifact, of those that exist."""
     folds: list[Fold] = field(default_factory=list)
     """The folds, once they are known."""
+    panels: StoragePath | None = None
+    """Where a protocol's panel is written; None for the store's folder of panels."""
     foreign: list[tuple[str, str, str]] = field(default_factory=list)
     """References to artifacts that the pipeline does not make: role of the reader, step, reference."""
 
@@ -70,8 +73,7 @@ class StepChain:
         inputs = self.prepare()
         if not self.config.models():
             return
-        for fold in self.find_folds(inputs):
-            self.score(inputs, fold)
+        self.finish(inputs, [self.score(inputs, fold) for fold in self.find_folds(inputs)])
 
     def prepare(self) -> ScoreInputs:
         """Run the steps that all folds share."""
@@ -89,28 +91,53 @@ class StepChain:
             sources["completed"] = self._step("complete", "complete", sources, completion)
         return ScoreInputs(sources, measured, embeddings)
 
-    def score(self, inputs: ScoreInputs, fold: Fold | None) -> None:
-        """Train all models, predict with them and evaluate: once, or for one fold."""
+    def score(self, inputs: ScoreInputs, fold: Fold | None) -> list[str]:
+        """Train all models, predict with them and evaluate: once, or for one fold; return the predictions."""
         config, sources = self.config, inputs.sources
         predictions = {one["name"]: self._model(one, sources, fold) for one in sorted(config.models(), key=is_ensemble)}
         ordered = [predictions[one["name"]] for one in config.models()]
         scored = {**config.against(inputs.measured), "predictions": ordered}
         if fold is None:
             self._step("evaluate", "evaluate", scored, config.evaluate)
-            return
+            return ordered
         name = fold.named(config.evaluate.get("name", config.name))
         self._step("evaluate", f"evaluate fold {fold.number}", scored, {**config.evaluate, "name": name})
+        return ordered
+
+    def finish(self, inputs: ScoreInputs, predictions: Sequence[Sequence[str]]) -> None:
+        """Score all folds under the published protocol, where the config has one; `predictions` are those of folds."""
+        config = self.config
+        if config.protocol is None:
+            return
+        listed = [fold[model] for model in range(len(config.models())) for fold in predictions]
+        scored = {**config.against(inputs.measured), "predictions": listed, "protocol": config.protocol}
+        name = config.evaluate.get("name", config.name)
+        self._step("evaluate", f"evaluate {config.protocol}", scored, {"name": name})
 
     def find_folds(self, inputs: ScoreInputs) -> Sequence[Fold | None]:
         """Return the folds; while the embeddings do not exist, what is known of them; without folds, one None."""
-        if self.config.folds is None:
+        config = self.config
+        if config.folds is None and config.protocol is None:
             return [None]
-        check_folds(self.config)
+        check_folds(config)
         read = [inputs.measured, *inputs.embeddings]
-        if any(name not in self.artifacts for name in read if name is not None):
-            return planned_folds(self.config)
-        measured = self.artifacts[inputs.measured] if inputs.measured is not None else None
-        self.folds = folds_of(self.config, measured, inputs.embeddings)
+        is_known = all(name in self.artifacts for name in read if name is not None)
+        measured = self.artifacts[inputs.measured] if is_known and inputs.measured is not None else None
+        if config.protocol is not None:
+            return self._protocol_folds(measured, inputs.embeddings)
+        if not is_known:
+            return planned_folds(config)
+        self.folds = folds_of(config, measured, inputs.embeddings)
+        return self.folds
+
+    def _protocol_folds(self, measured: Artifact | None, embeddings: list[str]) -> Sequence[Fold]:
+        from raystp.steps.pipeline import protocol  # noqa: PLC0415 -- imports SciPy; configs do not
+
+        protocol.check_protocol(self.config)
+        if measured is None:
+            return protocol.planned_protocol_folds(self.config)
+        panels = self.panels or StoragePath.of(self.config.run.store) / protocol.PANELS
+        self.folds = protocol.protocol_folds(self.config, measured, embeddings, panels)
         return self.folds
 
     def _embed(self, values: Values, sources: Values) -> str:

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from raystp.config import Config, Location, StepConfig
 from raystp.config_fields.values import ValuesOf
 from raystp.errors import ConfigError
+from raystp.evaluate.protocols import PublishedName
 from raystp.models.methods import CASES_DEFAULT, DEFAULT, METHODS
 from raystp.steps.complete.config import CompleteConfig
 from raystp.steps.embed.config import EmbedConfig
@@ -56,12 +57,6 @@ class FoldsConfig(Config):
             msg = f"the files of the folds say who is held out: remove `{given[0]}`, or `files`"
             raise ValueError(msg)
         return self
-
-    def title(self, count: int) -> str:
-        """Return what is held out in so many folds, in words."""
-        if self.files is not None:
-            return f"{count} folds as {self.files} states them"
-        return f"{count} folds of {'one section each' if self.count == 'section' else 'whole patients'}"
 
     def computed_values(self) -> dict[str, Any]:
         """Return what is computed; the sides that files state are in the trainings of the folds."""
@@ -128,6 +123,11 @@ class PipelineConfig(StepConfig[PipelineRun]):
     interval. A number, `patient` and `section` are short for `{count: ...}`. `split` of the trainings has no `test`
     then."""
 
+    protocol: PublishedName | None = None
+    """A published protocol: it gives sections, folds, panel, labels and retrieval, and scores all folds at the end, as
+    `raystp evaluate --protocol` does. Beside it, `folds` may only be the files of the data (`hest-*`). Without `train`,
+    the method that the protocol was made for is trained."""
+
     run: PipelineRun = Field(default_factory=PipelineRun)
 
     @field_validator("folds", mode="before")
@@ -141,21 +141,32 @@ class PipelineConfig(StepConfig[PipelineRun]):
 
     @model_validator(mode="after")
     def _check_folds(self) -> "PipelineConfig":
+        if self.protocol is not None and not self.has_default_methods and not self.models():
+            msg = f"`protocol: {self.protocol}` needs `train`: it was made for several methods"
+            raise ValueError(msg)
         if self.folds is not None and not self.has_default_methods and not self.models():
             msg = "`folds` needs `train`: there is nothing to cross-validate"
             raise ValueError(msg)
         return self
 
     def fingerprint_values(self) -> dict[str, Any]:
-        """Return what is computed, without `folds` where there are none."""
+        """Return what is computed, without `folds` and `protocol` where there are none."""
         values = super().fingerprint_values()
         values.pop("folds")
+        if self.protocol is None:
+            values.pop("protocol")
         return values if self.folds is None else {**values, "folds": self.folds.computed_values()}
 
     def models(self) -> list[Values]:
         """Return the train configs, each with its own name."""
         given = self.train if isinstance(self.train, list) else [] if self.train is None else [self.train]
-        listed = [over(_shared_with(one, self.shared), one) for one in given]
+        if self.protocol is not None:
+            from raystp.steps.pipeline.protocol import own_training, with_protocol  # noqa: PLC0415 -- imports SciPy
+
+            given = own_training(self.protocol) if self.train is None else given
+            listed = [with_protocol(self.protocol, over(_shared_with(one, self.shared), one)) for one in given]
+        else:
+            listed = [over(_shared_with(one, self.shared), one) for one in given]
         if len(listed) == 1:
             return [{"name": self.name, **listed[0]}]
         return [{"name": f"{self.name}-{method_of(one)}", **one} for one in listed]
@@ -167,6 +178,14 @@ class PipelineConfig(StepConfig[PipelineRun]):
     def embeddings(self) -> list[Values]:
         """Return the embed configs, each with its own name."""
         return self._named(self.embed)
+
+    def title_of_folds(self, count: int) -> str:
+        """Return what is held out in so many folds, in words."""
+        if self.folds is None:
+            return f"{count} {'folds' if count > 1 else 'fold'} of the protocol {self.protocol}"
+        if self.folds.files is not None:
+            return f"{count} folds as {self.folds.files} states them"
+        return f"{count} folds of {'one section each' if self.folds.count == 'section' else 'whole patients'}"
 
     def completion(self) -> Values | None:
         """Return the complete config, with the sections of the first training where it names none."""

@@ -66,15 +66,23 @@ class StepRunner:
         return self.found[role]
 
 
-def run_fold(work: FoldWork) -> Found:
+@dataclass(frozen=True)
+class FoldResult:
+    """The artifacts of one fold, and the references to its predictions."""
+
+    found: Found
+    predictions: list[str]
+
+
+def run_fold(work: FoldWork) -> FoldResult:
     """Run the steps of one fold."""
     runner = StepRunner(work.config, work.folder)
-    StepChain(work.config, runner, dict(work.made)).score(work.inputs, work.fold)
-    return runner.found
+    predictions = StepChain(work.config, runner, dict(work.made)).score(work.inputs, work.fold)
+    return FoldResult(runner.found, predictions)
 
 
-def run_folds(config: PipelineConfig, chain: StepChain, inputs: ScoreInputs, steps: Iterable[Any]) -> Found:
-    """Run all folds; return their artifacts in the order of the folds. `steps` are the planned configs of all steps.
+def run_folds(config: PipelineConfig, chain: StepChain, inputs: ScoreInputs, steps: Iterable[Any]) -> list[FoldResult]:
+    """Run all folds; return their results in the order of the folds. `steps` are the planned configs of all steps.
 
     Raises the first fold's error, with the names of all folds that failed, once the others are finished.
     """
@@ -84,7 +92,7 @@ def run_folds(config: PipelineConfig, chain: StepChain, inputs: ScoreInputs, ste
     at_once = min(len(folds), folds_at_once(config, steps, cluster_cpus()))
     if at_once > 1:
         logger.info(f"pipeline: {len(folds)} folds, {at_once} at a time")
-    results: dict[str, Found] = {}
+    results: dict[str, FoldResult] = {}
     errors: dict[str, RaystpError] = {}
     for label, result in run_parts(run_fold, parts, at_once=at_once):
         if isinstance(result, RaystpError):
@@ -95,7 +103,7 @@ def run_folds(config: PipelineConfig, chain: StepChain, inputs: ScoreInputs, ste
             logger.info(f"pipeline: {label} is finished")
     if errors:
         raise _failure({label: errors[label] for label in parts if label in errors}, parts)
-    return {role: one for label in parts for role, one in results[label].items()}
+    return [results[label] for label in parts]
 
 
 def folds_at_once(config: PipelineConfig, steps: Iterable[Any], cpus: int) -> int:

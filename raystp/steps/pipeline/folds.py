@@ -82,7 +82,8 @@ def check_folds(config: PipelineConfig) -> None:
     """Raise ConfigError for fields that contradict folds."""
     faults = []
     for one in config.models():
-        given = [key for key in CHOSEN if (one.get("split") or {}).get(key)]
+        allowed = () if config.protocol is None else ("validation_block",)
+        given = [key for key in CHOSEN if key not in allowed and (one.get("split") or {}).get(key)]
         if given:
             faults.append(f"pipeline: train {one['name']}: split.{given[0]}: the folds choose who is held out")
     if "slides" in config.impute:

@@ -6,6 +6,7 @@ where it stopped.
 """
 
 import logging
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from raystp.steps.pipeline.fold_runs import STEPS, StepRunner, run_folds
 from raystp.steps.pipeline.fold_table import interval_of_folds, scores_of_folds
 from raystp.steps.pipeline.folds import Fold, check_covariate
 from raystp.steps.pipeline.tracking import track_folds
+from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
 
@@ -39,7 +41,7 @@ def run(config: PipelineConfig) -> Artifact:
     last = list(found.values())[-1]
     head = [last.manifest.notes["summary"]] if "summary" in last.manifest.notes else []
     if folds:
-        head = [_write_folds(config, writer, found, folds)]
+        head = [_write_folds(config, writer, found, folds), *([] if config.protocol is None else ["", *head])]
     summary = "\n".join([*head, *(f"{role}: {one.path}" for role, one in found.items())])
     notes: dict[str, object] = {"summary": summary}
     if folds:
@@ -59,8 +61,8 @@ def _write_folds(
     patients = {name: str(one["patient"]) for name, one in measured.items()}
     scores = scores_of_folds([found[f"evaluate fold {fold.number}"] for fold in folds], folds, patients)
     numbers, over = [fold.number for fold in folds], interval_of_folds(folds, patients)
-    assert config.folds is not None  # there are folds
-    text = folds_text(scores, numbers, config.folds.title(len(folds)) + (f"; 95 % intervals {over}" if over else ""))
+    title = config.title_of_folds(len(folds)) + (f"; 95 % intervals {over}" if over else "")
+    text = folds_text(scores, numbers, title)
     (writer.path / "folds.csv").write_bytes(folds_csv(scores, numbers).encode())
     (writer.path / "folds.txt").write_bytes(f"{text}\n".encode())
     track_folds(config, writer, scores, found=found, text=text)
@@ -97,7 +99,8 @@ def plan(config: PipelineConfig) -> Iterator[str]:
         waited_for[f"{step}/{planned.name}"] = role
         return None
 
-    StepChain(config, look).walk()
+    with tempfile.TemporaryDirectory() as folder:
+        StepChain(config, look, panels=StoragePath.of(folder)).walk()
     yield from lines
 
 
@@ -126,9 +129,12 @@ def _walk(config: PipelineConfig) -> tuple[dict[str, Artifact], list[Fold]]:
     runner = StepRunner(config, str(Path.cwd()))
     with session(config.run.address):
         chain = StepChain(config, runner)
-        if config.folds is None:
+        if config.folds is None and config.protocol is None:
             chain.walk()
         else:
             inputs = chain.prepare()
-            runner.found.update(run_folds(config, chain, inputs, planned))
+            results = run_folds(config, chain, inputs, planned)
+            for one in results:
+                runner.found.update(one.found)
+            chain.finish(inputs, [one.predictions for one in results])
     return runner.found, chain.folds

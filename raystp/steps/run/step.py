@@ -61,7 +61,7 @@ def pipeline_values(config: RunCommandConfig, rows: Sequence[SlideRow]) -> Value
     values |= {name: part for name, part in (("tile", tile), ("embed", embed)) if part}
     if measured or config.train is not None:
         values |= {"spots": {**from_root, **config.spots}} if from_root or config.spots else {}
-        values |= {} if config.train is not None else _training(config, measured)
+        values |= {} if config.train is not None or _has_own_method(config) else _training(config, measured)
     elif wrong := sorted({"model", "test"} & config.model_fields_set):
         msg = (
             f"{wrong[0]}: no row of {config.slides} is a measured section (`layout` and `counts`), so nothing is "
@@ -88,8 +88,17 @@ def _tile_size(encoder: str | None) -> Values:
     return {"tile_um": px * mpp, "tile_px": px}
 
 
+def _has_own_method(config: RunCommandConfig) -> bool:
+    """Return whether the protocol trains the method that it was made for."""
+    if config.protocol is None or "model" in config.model_fields_set:
+        return False
+    from raystp.steps.pipeline.protocol import own_training  # noqa: PLC0415 -- imports SciPy
+
+    return bool(own_training(config.protocol))
+
+
 def _training(config: RunCommandConfig, measured: Sequence[SlideRow]) -> Values:
-    is_divided = "split" in config.shared or config.folds is not None
+    is_divided = "split" in config.shared or config.folds is not None or config.protocol is not None
     split = {} if is_divided and not config.test else {"split": _split(config.test, measured)}
     models = [{"model": name} for name in config.model]
     shared = over(split, config.shared)

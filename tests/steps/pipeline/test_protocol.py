@@ -1,9 +1,8 @@
 """A published protocol in a pipeline: it gives labels, folds and panel, and what contradicts it is refused at once."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import pytest
 import yaml
 
@@ -12,6 +11,7 @@ from raystp.errors import ConfigError
 from raystp.evaluate.published.registry import PUBLISHED
 from raystp.expression.genes.panel import read_panel
 from raystp.expression.labels import Labels
+from raystp.models.baselines.method import HestRidgeOptions
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.chain import planned_steps
@@ -51,10 +51,12 @@ def test_every_training_has_the_protocols_labels_side_and_retrieval_and_all_fold
 
 
 @pytest.mark.parametrize(("name", "pca", "alpha"), [("hest-readme", 256, "hest"), ("hest-paper", None, "hest")])
-def test_without_train_a_protocol_of_encoders_trains_its_own_ridge(name: str, pca: int | None, alpha: str) -> None:
+def test_without_train_a_protocol_of_encoders_trains_its_own_ridge(
+    name: str, pca: int | None, alpha: Literal["hest"]
+) -> None:
     (planned,) = _trainings(_config(name))
     assert planned.model == "hest_ridge"
-    assert (planned.hest_ridge.pca, planned.hest_ridge.alpha) == (pca, alpha)
+    assert planned.options == HestRidgeOptions(pca=pca, alpha=alpha)
     with pytest.raises(ConfigError, match="`protocol: triplex-250` needs `train`: it was made for several methods"):
         _config("triplex-250")
 
@@ -136,4 +138,4 @@ def test_folds_that_come_with_the_data_take_the_place_of_the_rule(tmp_path: Path
     assert [one.name for one in planned] == ["cv-fold0", "cv-fold1"]
     assert {one.panel.file for one in planned} == {"/data/var_50genes.json"}
     assert {one.labels.totals for one in planned} == {"none"}
-    assert np.unique([one.hest_ridge.alpha for one in planned]).tolist() == ["hest"]
+    assert {one.options for one in planned} == {HestRidgeOptions(pca=256, alpha="hest")}

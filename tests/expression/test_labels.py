@@ -7,6 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from raystp.errors import ModelError, SectionError
+from raystp.evaluate.published import labels as published
+from raystp.evaluate.published.registry import PUBLISHED
 from raystp.expression.label_values import SpotArray, expected_labels, label_values
 from raystp.expression.labels import Labels
 from raystp.expression.normalise import log1p_cp10k
@@ -88,6 +90,24 @@ def test_expected_counts_have_the_labels_of_equal_counts(labels: Labels) -> None
     shares = COUNTS.toarray()[:, :2] / totals[:, None]
     found = expected_labels(shares, totals, labels, ARRAY)
     np.testing.assert_allclose(found, label_values(COUNTS, np.array([0, 1]), labels, ARRAY), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["hest-readme", "triplex-250", "st-benching-833", "stem-200"])
+def test_a_training_has_the_labels_that_its_protocol_scores(name: str) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(1.5, (60, 8)).astype(float)
+    array = np.stack([rng.permutation(100)[:60] // 10 + 0.04, np.arange(60) % 10], axis=1)
+    panel, totals = counts[:, :5], counts.sum(axis=1) + 1
+    whole = sp.csr_matrix(np.concatenate([counts, np.ones((60, 1))], axis=1))
+    scored = {
+        "hest-readme": published.log_counts(panel),
+        "triplex-250": published.mean_3x3(published.log_share(panel, published.panel_totals(panel)), array),
+        "st-benching-833": published.log_share(panel, totals) / math.log(10),
+        "stem-200": published.log_counts(panel),
+    }
+    labels = Labels(**PUBLISHED[name].train["labels"])
+    found = label_values(whole, np.arange(5), labels, SpotArray(array, has_coordinates=True))
+    np.testing.assert_allclose(found, scored[name], rtol=1e-5, atol=1e-6)
 
 
 def test_a_record_reads_back_and_one_without_labels_has_the_default() -> None:

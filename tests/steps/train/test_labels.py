@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import sklearn
 
 from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, resolve
@@ -21,6 +22,9 @@ from raystp.steps.evaluate.spots.controls import SECTION_MEAN, control_outcomes,
 from raystp.steps.evaluate.spots.outcomes import section_outcomes
 from raystp.steps.impute.tiles import tile_table
 from raystp.steps.index.work import PanelNames
+from raystp.steps.publish import step as publish
+from raystp.steps.publish.card import read_card
+from raystp.steps.publish.published import open_published, put_into_store
 from raystp.steps.train import step as train
 from raystp.steps.train.retrieval import Retrieval
 from raystp.steps.train.spots.completed import check_completed
@@ -166,6 +170,16 @@ def test_predictions_of_other_labels_are_not_compared(toy_store: StoragePath) ->
         ConfigError, match="one was trained on labels in log1p CP10k, two on log1p counts; run one eval"
     ):
         open_models([one, two], toy_store.uri)
+
+
+def test_a_published_model_keeps_its_labels_and_its_card_names_them(toy_store: StoragePath, tmp_path: Path) -> None:
+    _train(toy_store, name="one", labels={"totals": "none"}, model="hest_ridge")
+    values = {"model": "train/one", "out": str(tmp_path / "out"), "run": {"store": toy_store.uri}}
+    publish.run(publish.CONFIG.of(values))
+    assert read_card(StoragePath.of(tmp_path / "out")).normalisation == "log1p of counts"
+    meta = load_model(put_into_store(open_published(str(tmp_path / "out")), str(tmp_path / "other")).model.path)[2]
+    assert Labels.of(meta) == Labels("none")
+    assert meta["packages"] == {"scikit-learn": sklearn.__version__}
 
 
 def test_an_ensemble_has_the_labels_of_its_members(toy_store: StoragePath) -> None:

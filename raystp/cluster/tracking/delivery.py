@@ -95,7 +95,7 @@ class RunDelivery:
         for name, value in CLIENT_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self._client, self._run_ref, self._uri = MlflowClient(tracking_uri=uri), run_ref, uri
-        self._experiment = self._open_experiment()
+        self.experiment_id = self._open_experiment()
         found = self._find(run_ref.identity)
         self.run_id = found or self._create(run_ref)
         self._parameters: dict[str, str] = {}
@@ -110,7 +110,7 @@ class RunDelivery:
         if not self._uri.startswith(("http://", "https://")):
             return None
         server = re.sub(r"//[^/@]*@", "//", self._uri).rstrip("/")
-        return f"{server}/#/experiments/{self._experiment}/runs/{self.run_id}"
+        return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
     def deliver(self, entries: list[Entry]) -> None:
         """Deliver entries of one kind; metrics of many epochs take one request."""
@@ -176,7 +176,9 @@ class RunDelivery:
 
     def _keep(self, entry: Entry) -> None:
         """Delete the child runs that are not listed: trials that a sweep lost and started again."""
-        runs = self._client.search_runs([self._experiment], f"tags.`{PARENT_TAG}` = '{self.run_id}'", max_results=5000)
+        runs = self._client.search_runs(
+            [self.experiment_id], f"tags.`{PARENT_TAG}` = '{self.run_id}'", max_results=5000
+        )
         for run in runs:
             if run.data.tags.get(IDENTITY_TAG) not in entry["identities"]:
                 self._client.set_tag(run.info.run_id, LOST_TAG, "true")
@@ -186,7 +188,7 @@ class RunDelivery:
         """Show the runs of these artifacts below this run; those that MLflow does not have are left out."""
         for identity in entry["identities"]:
             condition = f"tags.`{IDENTITY_TAG}` = '{identity}'"
-            for run in self._client.search_runs([self._experiment], condition, max_results=1):
+            for run in self._client.search_runs([self.experiment_id], condition, max_results=1):
                 self._client.set_tag(run.info.run_id, PARENT_TAG, self.run_id)
 
     def _open(self, entry: Entry) -> None:  # noqa: ARG002 -- the signature of all kinds of entries
@@ -222,7 +224,7 @@ class RunDelivery:
         """Return the run of an artifact; a deleted one is restored."""
         condition = f"tags.`{IDENTITY_TAG}` = '{identity}'"
         for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
-            runs = self._client.search_runs([self._experiment], condition, run_view_type=view, max_results=1)
+            runs = self._client.search_runs([self.experiment_id], condition, run_view_type=view, max_results=1)
             if runs and LOST_TAG in runs[0].data.tags:
                 msg = f"the run {runs[0].info.run_name!r} was deleted with a lost trial"
                 raise LostRunError(msg)
@@ -240,7 +242,7 @@ class RunDelivery:
             # A parent that does not exist yet is created by its identity; its own entries will find it.
             parent = RunRef(run_ref.experiment, run_ref.parent, run_ref.parent, run_ref.store)
             tags[PARENT_TAG] = self._find(run_ref.parent) or self._create(parent)
-        return str(self._client.create_run(self._experiment, run_name=run_ref.name, tags=tags).info.run_id)
+        return str(self._client.create_run(self.experiment_id, run_name=run_ref.name, tags=tags).info.run_id)
 
     def _read_run(self) -> None:
         run = self._client.get_run(self.run_id)

@@ -1,15 +1,21 @@
 """Configuration of `raystp publish`."""
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from raystp.config import Location, RunConfig, StepConfig
+from raystp.config import Location, StepConfig
+from raystp.errors import ConfigError
+from raystp.steps.run_config import TrackedRun
+
+if TYPE_CHECKING:
+    import raystp.cluster.tracking.outbox
 
 NOT_STATED = "not stated"
 
 
-class PublishConfig(StepConfig[RunConfig]):
+class PublishConfig(StepConfig[TrackedRun]):
     """The model to publish, where to, and what its card says beside what is known of it."""
 
     command: ClassVar[str | None] = "publish"
@@ -37,4 +43,20 @@ class PublishConfig(StepConfig[RunConfig]):
     description: str = Field(default="", max_length=10_000)
     """Free text: training data, intended use and limits."""
 
-    run: RunConfig = Field(default_factory=RunConfig)
+    register_as: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    """Also register the folder as a version of this model in MLflow, which `mlflow.pyfunc.load_model` opens. The
+    server is `run.tracking`; a folder that is registered already stays one version."""
+
+    run: TrackedRun = Field(default_factory=TrackedRun)
+
+    def registry(self, inputs: Mapping[str, str]) -> "raystp.cluster.tracking.outbox.Tracker":
+        """Return where the model is registered; `inputs` are the model's, whose spots name the experiment.
+
+        Raises ConfigError where nothing is tracked.
+        """
+        data = inputs.get("spots", inputs.get("images", "")).partition("/")[2]
+        tracker = self.run.tracker(data.rpartition("-")[0] or self.name)
+        if tracker.uri is None:
+            msg = "register_as needs MLflow, and run.tracking is `none`: set it to MLflow's URI, or remove register_as"
+            raise ConfigError(msg)
+        return tracker

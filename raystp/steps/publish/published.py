@@ -94,9 +94,21 @@ def put_into_store(published: PublishedModel, store: str) -> ModelArtifacts:
 
 def open_published_model(published: PublishedModel) -> Predictor:
     """Open the model in its folder, without a store; raises ModelError as `put_into_store` does."""
+    return open_with_record(published)[0]
+
+
+def open_with_record(published: PublishedModel) -> tuple[Predictor, dict[str, Any]]:
+    """Return the model in its folder, and its record; raises ModelError as `put_into_store` does."""
     for name in MODEL_FILES:
         _check_file(published, name, published.folder / name)
-    return _open_model(published.card, published.folder)[0]
+    return _open_model(published.card, published.folder)
+
+
+def copy_published(published: PublishedModel, target: StoragePath) -> None:
+    """Copy the card and the files that it lists, and nothing else; raises ModelError for a damaged one."""
+    for name in published.card.files:
+        _copy(published, name, target / name)
+    (target / CARD).write_bytes(published.card.to_bytes())
 
 
 def open_published_index(published: PublishedModel) -> ReferenceIndex:

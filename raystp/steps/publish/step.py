@@ -76,6 +76,8 @@ class _Source:
 def run(config: PublishConfig) -> str:
     """Write the folder and return a sentence; a folder that holds the same model is left as it is."""
     source, arrays = _source(config)
+    if config.register_as is not None:
+        config.registry(source.model.manifest.inputs)  # refuses before anything is written
     kind, meta, salt, index = source.kind, source.meta, source.salt, source.index
     out = StoragePath.of(config.out)
     _check_out(out, source)
@@ -97,7 +99,14 @@ def run(config: PublishConfig) -> str:
     done = "was published before" if before is not None else "published"
     size = sum(one.bytes for one in card.files.values())
     files = f"{len(card.files) + 1} files, {size:,} bytes"
-    return f"{card.source} {done}: {out} ({files}); use it with model={without_secrets(config.out)}"
+    sentence = f"{card.source} {done}: {out} ({files}); use it with model={without_secrets(config.out)}"
+    if config.register_as is None:
+        return sentence
+    from raystp.steps.publish.register import register  # noqa: PLC0415 -- imports MLflow's models, which is slow
+
+    version = register(config, config.register_as, source.model)
+    known = "registered in MLflow" if version.is_new else "registered before"
+    return f"{sentence}\n{known}: mlflow.pyfunc.load_model({version.uri!r})"
 
 
 def plan(config: PublishConfig) -> Iterator[str]:
@@ -111,6 +120,9 @@ def plan(config: PublishConfig) -> Iterator[str]:
     if config.scores is not None:
         yield f"reads scores: {resolve(config.run.store, config.scores, 'evaluate').path}"
     yield f"writes {without_secrets(config.out)}"
+    if config.register_as is not None:
+        uri = config.registry(source.model.manifest.inputs).uri
+        yield f"registers {config.register_as} in {without_secrets(str(uri))}"
     yield "a model is published there: it is left as it is if it is equal" if (out / CARD).exists() else "not done"
 
 

@@ -1,7 +1,8 @@
 """HEST's benchmark of image encoders: one ridge on frozen features, 50 variable genes, log1p of raw counts.
 
-Three variants differ in the ridge alone: with a PCA of 256 components (the repository's README), without (the paper),
-and with the penalty chosen by inner cross-validation. They rank encoders differently, so they are three protocols.
+Three variants differ in the ridge alone: on 256 principal components of scaled features (the repository's README), on
+the features as they are (the paper; without PCA the code scales nothing), and with the penalty chosen by inner
+cross-validation. They rank encoders differently, so they are three protocols.
 Source: mahmoodlab/HEST, `src/hest/bench`.
 """
 
@@ -112,17 +113,17 @@ _README = {
 HEST_README = _hest(
     "hest-readme",
     "Ridge on 256 principal components of frozen features, alpha = 100 / (256 * 50), labels log1p of raw counts.",
-    {"pca": 256, "alpha": "hest"},
+    {"pca": 256, "scale": True, "alpha": "hest"},
     figures=figures(NINE, (PCC,), _README),
 )
 HEST_PAPER = _hest(
     "hest-paper",
-    "Ridge on frozen features without PCA, alpha = 100 / (dimensions * 50), labels log1p of raw counts.",
-    {"pca": None, "alpha": "hest"},
+    "Ridge on frozen features as they are, alpha = 100 / (dimensions * 50), labels log1p of raw counts.",
+    {"pca": None, "scale": False, "alpha": "hest"},
 )
 HEST_ALPHACV = _hest(
     "hest-alphacv",
     "hest-readme, with alpha chosen by cross-validation over the training samples of each fold.",
-    {"pca": 256, "alpha": "cv"},
+    {"pca": 256, "scale": True, "alpha": "cv"},
     figures=figures(NINE, (PCC,), {"UNI2-h": (0.434,)}),
 )

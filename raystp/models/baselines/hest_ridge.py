@@ -1,10 +1,10 @@
 """hest-bench's regression, with scikit-learn itself: `StandardScaler`, `PCA` and a `Ridge` without intercept.
 
-Source: HEST-1k (Jaume et al. 2024), `hest.bench`. The features are scaled and reduced in their own float32. The ridge
-is `Ridge(solver="lsqr", fit_intercept=False, max_iter=1000, random_state=1)` at a tolerance of 1e-4, so a prediction
-has no level: it is meant for correlations, not for errors. A closed form, another seed or another tolerance moves a
-published score in its third or fourth digit. Stored are plain arrays; a predictor puts them into scikit-learn's
-objects, and predicts with the library's own arithmetic.
+Source: HEST-1k (Jaume et al. 2024), `hest.bench`. The features are scaled and reduced in their own float32; without PCA
+that code scales nothing (`scale: false`). The ridge is `Ridge(solver="lsqr", fit_intercept=False, max_iter=1000,
+random_state=1)` at a tolerance of 1e-4, so a prediction has no level: it is meant for correlations, not for errors. A
+closed form, another seed or another tolerance moves a published score in its third or fourth digit. Stored are plain
+arrays; a predictor puts them into scikit-learn's objects, and predicts with the library's own arithmetic.
 
 A gene that a section has not measured is fitted on the spots that measured it; scaler and PCA read all spots.
 """
@@ -55,10 +55,10 @@ def fit_hest_ridge(
     over genes and held-out spots of the folds of `cross_validate`; the arrays then have the PCC of each. Of equal
     alphas the smallest is chosen. Raises ModelError below 2 spots for `cv`.
     """
-    space, x = Space.fit(features, options.pca)
+    space, x = Space.fit(features, options)
     chosen = dict[str, np.ndarray]()
     if options.alpha == "cv":
-        mse = cross_validate(expression, groups, seed, _Errors(features, expression, options.pca))
+        mse = cross_validate(expression, groups, seed, _Errors(features, expression, options))
         alpha = ALPHAS[int(np.argmin(mse))]
         chosen = {"alphas": np.array(ALPHAS), "cv_pcc": 1 - mse / 2}
     else:
@@ -82,46 +82,49 @@ def predict_hest_ridge(
 
 @dataclass(frozen=True)
 class Space:
-    """Scaled features, and their principal components where these are asked for."""
+    """Features, scaled and reduced to their principal components where these are asked for."""
 
-    scaler: StandardScaler
+    scaler: StandardScaler | None
     pca: PCA | None
 
     @classmethod
     def fit(
-        cls, features: Float[np.ndarray, "spot feature"], dimensions: int | None
+        cls, features: Float[np.ndarray, "spot feature"], options: HestRidgeOptions
     ) -> tuple["Space", Float32[np.ndarray, "spot dim"]]:
         """Fit it; also return these features in it, as `fit_transform` does, whose rounding is another.
 
-        `dimensions` is lowered to the number of spots or features.
+        The number of components is lowered to that of spots or features.
         """
-        scaler = StandardScaler()
-        x = scaler.fit_transform(features)
-        if dimensions is None:
+        scaler = StandardScaler() if options.scale else None
+        x = features if scaler is None else scaler.fit_transform(features)
+        if options.pca is None:
             return cls(scaler, None), x.astype(np.float32, copy=False)
-        pca = PCA(n_components=min(dimensions, *features.shape), random_state=SEED)
+        pca = PCA(n_components=min(options.pca, *features.shape), random_state=SEED)
         return cls(scaler, pca), pca.fit_transform(x).astype(np.float32, copy=False)
 
     @classmethod
     def stored(cls, model: Arrays) -> "Space":
         """Return the fitted objects that `arrays` are of."""
-        scaler = StandardScaler()
-        scaler.mean_, scaler.scale_ = model["mean"], model["scale"]
-        if "components" not in model:
-            return cls(scaler, None)
-        pca = PCA()
-        pca.mean_, pca.components_ = model["pca_mean"], model["components"]
+        scaler, pca = None, None
+        if "mean" in model:
+            scaler = StandardScaler()
+            scaler.mean_, scaler.scale_ = model["mean"], model["scale"]
+        if "components" in model:
+            pca = PCA()
+            pca.mean_, pca.components_ = model["pca_mean"], model["components"]
         return cls(scaler, pca)
 
     def apply(self, features: Float[np.ndarray, "query feature"]) -> Float32[np.ndarray, "query dim"]:
         """Return the features in this space."""
-        x = self.scaler.transform(features)
+        x = features if self.scaler is None else self.scaler.transform(features)
         reduced: np.ndarray = x if self.pca is None else self.pca.transform(x)
         return reduced.astype(np.float32, copy=False)
 
     def arrays(self) -> Arrays:
         """Return what is stored, in the types that scikit-learn has them."""
-        found: Arrays = {"mean": self.scaler.mean_, "scale": self.scaler.scale_}
+        found: Arrays = {}
+        if self.scaler is not None:
+            found |= {"mean": self.scaler.mean_, "scale": self.scaler.scale_}
         return found if self.pca is None else {**found, "pca_mean": self.pca.mean_, "components": self.pca.components_}
 
 
@@ -134,10 +137,10 @@ class _Errors:
 
     features: Float[np.ndarray, "spot feature"]
     expression: Float[np.ndarray, "spot gene"]
-    pca: int | None
+    options: HestRidgeOptions
 
     def __call__(self, fitted: Rows, held: Rows, genes: Rows) -> Float64[np.ndarray, "alpha"]:
-        space, x = Space.fit(self.features[fitted], self.pca)
+        space, x = Space.fit(self.features[fitted], self.options)
         queries = space.apply(self.features[held])
         y, measured = (columns(self.expression, rows, genes) for rows in (fitted, held))
         wanted = _standardised(measured)

@@ -56,11 +56,14 @@ class HestRidgeOptions:
     """Options of hest-bench's ridge."""
 
     pca: int | None = 256
-    """Principal components that are regressed on: 256 in hest-bench's code. `null` takes all features, as its paper
+    """Principal components that are regressed on: 256 in hest-bench's README. `null` takes all features, as its paper
     does. Lowered where there are fewer spots or features."""
     alpha: Literal["hest", "cv"] | float = "hest"
     """The penalty. `hest`: 100 / (dimensions * genes). `cv`: that of the highest PCC in a cross-validation over
     the training sections."""
+    scale: bool = True
+    """Whether features are scaled to mean 0 and standard deviation 1 first. hest-bench's code scales only before PCA:
+    its paper is `{pca: null, scale: false}`."""
 
     def __post_init__(self) -> None:
         if self.pca is not None:

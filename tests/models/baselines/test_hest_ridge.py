@@ -73,6 +73,15 @@ def test_a_gene_of_some_sections_is_fitted_on_these_and_one_of_none_has_no_predi
     np.testing.assert_allclose(predicted[:, 2], np.ravel(expected), atol=1e-5)
 
 
+def test_without_scaling_the_features_are_regressed_on_as_they_are() -> None:
+    features, labels, queries = _simulated()
+    arrays = fit_hest_ridge(features, labels, HestRidgeOptions(pca=None, scale=False))
+    ridge = Ridge(solver="lsqr", alpha=100 / (40 * GENES), random_state=1, fit_intercept=False, max_iter=1000)
+    expected = ridge.fit(features, labels.astype(np.float64)).predict(queries)
+    np.testing.assert_allclose(predict_hest_ridge(arrays, queries), expected, atol=1e-6, rtol=0)
+    assert set(arrays) == {"weights", "alpha"}
+
+
 def test_cross_validation_chooses_a_small_penalty_for_a_line_and_finds_nothing_in_noise() -> None:
     features, labels, _ = _simulated()
     groups = np.repeat([0, 1, 2], 40)

@@ -17,11 +17,12 @@ from raystp.errors import ArtifactError
 NAME, VERSION = b"raystp.table", b"raystp.version"
 
 
-def _schema(name: str, version: int, fields: list[pa.Field]) -> pa.Schema:
+def new_schema(name: str, version: int, fields: list[pa.Field]) -> pa.Schema:
+    """Return the schema of a table with a name and a version."""
     return pa.schema(fields, metadata={NAME: name.encode(), VERSION: str(version).encode()})
 
 
-SLIDES = _schema(
+SLIDES = new_schema(
     "slides",
     1,
     [
@@ -39,7 +40,7 @@ SLIDES = _schema(
     ],
 )
 
-TILES = _schema(
+TILES = new_schema(
     "tiles",
     1,
     [
@@ -52,7 +53,7 @@ TILES = _schema(
     ],
 )
 
-SCALES = _schema(
+SCALES = new_schema(
     "scales",
     1,
     [
@@ -65,7 +66,7 @@ SCALES = _schema(
 )
 """Boxes of several sizes around each tile: the rows of a tile are adjacent, in the order of the sizes."""
 
-FAILURES = _schema(
+FAILURES = new_schema(
     "failures",
     1,
     [
@@ -75,7 +76,7 @@ FAILURES = _schema(
     ],
 )
 
-EPOCHS = _schema(
+EPOCHS = new_schema(
     "epochs",
     1,
     [
@@ -87,7 +88,7 @@ EPOCHS = _schema(
     ],
 )
 
-VALIDATION = _schema(
+VALIDATION = new_schema(
     "validation",
     1,
     [
@@ -99,7 +100,7 @@ VALIDATION = _schema(
     ],
 )
 
-COMPLETION_STEPS = _schema(
+COMPLETION_STEPS = new_schema(
     "completion steps",
     1,
     [
@@ -109,7 +110,7 @@ COMPLETION_STEPS = _schema(
     ],
 )
 
-COMPLETION_ERRORS = _schema(
+COMPLETION_ERRORS = new_schema(
     "completion errors",
     1,
     [
@@ -122,7 +123,7 @@ COMPLETION_ERRORS = _schema(
     ],
 )
 
-TRIALS = _schema(
+TRIALS = new_schema(
     "trials",
     1,
     [
@@ -137,7 +138,7 @@ TRIALS = _schema(
     ],
 )
 
-SCORES = _schema(
+SCORES = new_schema(
     "scores",
     1,
     [
@@ -157,63 +158,6 @@ SCORES = _schema(
     ],
 )
 
-COMPARISON = _schema(
-    "comparison",
-    1,
-    [
-        *(SCORES.field(name) for name in ("protocol", "panel", "model")),
-        pa.field("against", pa.string(), nullable=False),  # the other model or control
-        *(SCORES.field(name) for name in ("section", "genes", "metric")),
-        pa.field("difference", pa.float64(), nullable=False),  # model minus the other
-        pa.field("low", pa.float64()),  # paired bootstrap 95 % interval
-        pa.field("high", pa.float64()),
-        pa.field("p", pa.float64()),  # two-sided; null with fewer than three units
-        pa.field("p_holm", pa.float64()),  # over all comparisons of this metric and gene set
-        pa.field("test", pa.string(), nullable=False),  # sign flips of patients | bootstrap of blocks within section...
-        pa.field("units", pa.int64(), nullable=False),  # patients, sections, blocks or cases that were resampled
-    ],
-)
-
-SEEDS = _schema(
-    "seeds",
-    1,
-    [
-        *(SCORES.field(name) for name in ("protocol", "panel", "model", "section", "genes", "metric")),
-        pa.field("mean", pa.float64(), nullable=False),
-        pa.field("sd", pa.float64(), nullable=False),  # over seeds, n - 1
-        pa.field("seeds", pa.int64(), nullable=False),
-    ],
-)
-"""Scores of models that differ only in the seed of their training."""
-
-SECTION_GENES = _schema(
-    "section_genes",
-    1,
-    [
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("section", pa.string(), nullable=False),  # a section's name, or `mean` over those with a value
-        pa.field("gene", pa.string(), nullable=False),
-        pa.field("sections", pa.int64(), nullable=False),  # with a PCC of the gene
-        pa.field("pcc", pa.float64()),  # over the spots of the section; null where the gene was not measured
-        pa.field("mse", pa.float64()),
-    ],
-)
-"""Score of each gene over spots, per section and as mean over sections."""
-
-CASE_GENES = _schema(
-    "case_genes",
-    1,
-    [
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("gene", pa.string(), nullable=False),
-        pa.field("cases", pa.int64(), nullable=False),
-        pa.field("pcc", pa.float64()),
-        pa.field("auc_at_median", pa.float64()),
-        pa.field("mse", pa.float64(), nullable=False),
-    ],
-)
-"""Score of each gene over cases."""
-
 
 def embeddings(dim: int, *, precision: str = "float32") -> pa.Schema:
     """Return the schema of an embeddings table: a tile and its vector of `dim` values.
@@ -221,7 +165,7 @@ def embeddings(dim: int, *, precision: str = "float32") -> pa.Schema:
     `precision` is `float32` or `float16`; the schema has it (`fixed_size_list<...>[dim]`).
     """
     value = {"float32": pa.float32(), "float16": pa.float16()}[precision]
-    return _schema("embeddings", 1, [*TILES, pa.field("vector", pa.list_(value, dim), nullable=False)])
+    return new_schema("embeddings", 1, [*TILES, pa.field("vector", pa.list_(value, dim), nullable=False)])
 
 
 def tokens(values: int) -> pa.Schema:
@@ -230,18 +174,18 @@ def tokens(values: int) -> pa.Schema:
     With several sizes of tiles, those of the first size come first.
     """
     kept = pa.field("tokens", pa.list_(pa.float16(), values), nullable=False)
-    return _schema("tokens", 1, [pa.field("tile", pa.int64(), nullable=False), kept])
+    return new_schema("tokens", 1, [pa.field("tile", pa.int64(), nullable=False), kept])
 
 
 def queries(joint: int) -> pa.Schema:
     """Return the schema of queries to an index: section and patient of a tile, and the model's vector."""
     names = [pa.field(name, pa.string(), nullable=False) for name in ("section", "patient")]
-    return _schema("queries", 1, [*names, pa.field("vector", pa.list_(pa.float32(), joint), nullable=False)])
+    return new_schema("queries", 1, [*names, pa.field("vector", pa.list_(pa.float32(), joint), nullable=False)])
 
 
 def predictions(genes: int) -> pa.Schema:
     """Return the schema of a cohort's predictions: a tile and its expression over the model's `genes` genes."""
-    return _schema("predictions", 1, [*TILES, pa.field("expression", pa.list_(pa.float32(), genes), nullable=False)])
+    return new_schema("predictions", 1, [*TILES, pa.field("expression", pa.list_(pa.float32(), genes), nullable=False)])
 
 
 def neighbours(k: int, *, weights: str | None = "float16") -> pa.Schema:
@@ -256,7 +200,7 @@ def neighbours(k: int, *, weights: str | None = "float16") -> pa.Schema:
     if weights is not None:
         value = {"float32": pa.float32(), "float16": pa.float16()}[weights]
         fields.append(pa.field("weights", pa.list_(value, k), nullable=False))
-    return _schema("neighbours", 1, [*TILES, *fields])
+    return new_schema("neighbours", 1, [*TILES, *fields])
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, list[str]]:
@@ -302,13 +246,19 @@ def of_columns(columns: Sequence[object], schema: pa.Schema) -> pa.Table:
 
 
 def csv_text(table: pa.Table) -> str:
-    """Return a table as CSV: floats with six digits, null as nothing."""
+    """Return a table as CSV: floats with six digits, null as nothing, the numbers of a list separated by spaces."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(table.column_names)
     for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        writer.writerow(["" if one is None else f"{one:.6g}" if isinstance(one, float) else one for one in row])
+        writer.writerow([_cell(one) for one in row])
     return out.getvalue()
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(_cell(one) for one in value)
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def vectors(values: Float[np.ndarray, "row dim"], precision: str = "float32") -> pa.FixedSizeListArray:

@@ -13,6 +13,7 @@ from raystp.artifacts import SCHEMA_VERSION, Manifest
 from raystp.cli.arguments import keys_of
 from raystp.cli.commands import CHORES, STEPS, config_of
 from raystp.encoders.catalogue import catalogue
+from raystp.evaluate import tables as evaluation
 from raystp.index.description import IndexDescription
 from raystp.index.reference import ROWS
 from raystp.models.methods import METHODS
@@ -22,7 +23,7 @@ from tests.conftest import ROOT
 
 FORMAT = (ROOT / "docs" / "file-format.md").read_text()
 MADE = [
-    *(value for value in vars(tables).values() if isinstance(value, pa.Schema)),
+    *(value for module in (tables, evaluation) for value in vars(module).values() if isinstance(value, pa.Schema)),
     tables.embeddings(2),
     tables.tokens(2),
     tables.queries(2),

@@ -31,7 +31,7 @@ ERROR = "MSE"
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """One metric of a model minus that of another, in the columns of `tables.COMPARISON`."""
+    """One metric of a model minus that of another, in the columns of `COMPARISON`."""
 
     protocol: str
     panel: str

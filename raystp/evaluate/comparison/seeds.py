@@ -15,7 +15,7 @@ from raystp.evaluate.metrics.score import MEAN, ScoreRow
 
 @dataclass(frozen=True)
 class SeedScore:
-    """One score over seeds, in the columns of `tables.SEEDS`."""
+    """One score over seeds, in the columns of `SEEDS`."""
 
     protocol: str
     panel: str

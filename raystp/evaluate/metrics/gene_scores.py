@@ -13,6 +13,7 @@ from raystp import tables
 from raystp.evaluate.metrics.cases import CASES, CaseOutcome, auc_at_median
 from raystp.evaluate.metrics.genes import mse, pcc_per_gene, pcc_where_measured
 from raystp.evaluate.metrics.score import MEAN, SectionOutcome
+from raystp.evaluate.tables import CASE_GENES, SECTION_GENES
 from raystp.missing import column_means
 
 
@@ -56,7 +57,7 @@ def case_gene_scores(outcomes: Mapping[str, CaseOutcome]) -> list[GeneScores]:
 
 
 def genes_table(scores: Sequence[GeneScores], genes: Sequence[str]) -> pa.Table:
-    """Return a row per model, section and gene in `tables.SECTION_GENES`; over cases in `tables.CASE_GENES`."""
+    """Return a row per model, section and gene in `SECTION_GENES`; over cases in `CASE_GENES`."""
     over_cases = scores[0].section == CASES
     parts = []
     for one in scores:
@@ -67,7 +68,7 @@ def genes_table(scores: Sequence[GeneScores], genes: Sequence[str]) -> pa.Table:
         else:
             section = pa.array([one.section] * len(genes))
             columns = [names[0], section, names[1], one.n, *(_nullable(each) for each in values)]
-        parts.append(tables.of_columns(columns, tables.CASE_GENES if over_cases else tables.SECTION_GENES))
+        parts.append(tables.of_columns(columns, CASE_GENES if over_cases else SECTION_GENES))
     return pa.concat_tables(parts)
 
 

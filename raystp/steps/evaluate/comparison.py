@@ -18,6 +18,7 @@ from raystp.evaluate.metrics.cases import CASES, CaseOutcome, case_scores
 from raystp.evaluate.metrics.genes import GeneSets
 from raystp.evaluate.metrics.score import ModelScores, ScoreRow
 from raystp.evaluate.report.parts import ReportTable
+from raystp.evaluate.tables import COMPARISON, SEEDS
 from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.evaluate.predictions import Prediction, retrieval_of
 from raystp.storage import StoragePath
@@ -45,15 +46,10 @@ class ModelComparison:
     @property
     def tables(self) -> dict[str, pa.Table]:
         """The tables to write, by file: differences, and scores over seeds where models have several."""
-        found = {"comparison.parquet": tables.of_rows([asdict(row) for row in self.differences], tables.COMPARISON)}
+        found = {"comparison.parquet": tables.of_rows([asdict(row) for row in self.differences], COMPARISON)}
         if self.seeds:
-            found["seeds.parquet"] = tables.of_rows([asdict(row) for row in self.seeds], tables.SEEDS)
+            found["seeds.parquet"] = tables.of_rows([asdict(row) for row in self.seeds], SEEDS)
         return found
-
-    @property
-    def files(self) -> dict[str, str]:
-        """The same tables as CSV."""
-        return {name.replace(".parquet", ".csv"): tables.csv_text(table) for name, table in self.tables.items()}
 
 
 def seed_groups(models: Sequence[Prediction], store: str) -> dict[str, tuple[str, ...]]:

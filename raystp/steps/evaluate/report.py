@@ -53,6 +53,11 @@ class Evaluation:
     """Section -> what limits its scores."""
 
 
+def csv_files(stored: Mapping[str, pa.Table]) -> dict[str, str]:
+    """Return tables that are stored as parquet as CSV files: name -> content."""
+    return {name.replace(".parquet", ".csv"): tables.csv_text(table) for name, table in stored.items()}
+
+
 def source_artifacts(first: Prediction, store: str) -> dict[str, Artifact]:
     """Return the artifacts that the first model's scores come from, by role."""
     sources = {"prediction": first.prediction, "model": first.model}

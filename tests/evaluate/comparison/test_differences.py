@@ -18,6 +18,7 @@ from raystp.evaluate.comparison.entries import ComparedModel, Outcomes, PairScor
 from raystp.evaluate.comparison.text import comparison_notes, comparison_text
 from raystp.evaluate.metrics.cases import CASES, CaseOutcome, case_scores
 from raystp.evaluate.metrics.score import SectionOutcome
+from raystp.evaluate.tables import COMPARISON
 
 GENES, SIDE = 6, 8
 SETS = {"all": np.arange(GENES), "pair": np.array([0, 1])}
@@ -54,8 +55,8 @@ def pcc_all(rows: Sequence[PairedDifference], name: str, against: str) -> Paired
 
 def test_rows_are_those_of_the_comparison_table() -> None:
     rows = compare(model("a", sections(0.5, "pp")), model("b", sections(1.0, "pp")))
-    assert [field.name for field in fields(PairedDifference)] == tables.COMPARISON.names
-    table = tables.of_rows([asdict(row) for row in rows], tables.COMPARISON)
+    assert [field.name for field in fields(PairedDifference)] == COMPARISON.names
+    table = tables.of_rows([asdict(row) for row in rows], COMPARISON)
     assert table.select(["metric", "genes"]).to_pylist() == [
         {"metric": "PCC", "genes": "all"},
         {"metric": "PCC", "genes": "pair"},

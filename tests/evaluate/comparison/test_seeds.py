@@ -7,6 +7,7 @@ import pytest
 from raystp import tables
 from raystp.evaluate.comparison.seeds import SeedScore, group_names, seed_lines, seed_rows, seed_scores
 from raystp.evaluate.metrics.score import ScoreRow
+from raystp.evaluate.tables import SEEDS
 
 VALUES = {"a-0": 0.1, "a-1": 0.2, "a-2": 0.6, "b": 0.5}
 ROWS = [ScoreRow("patient", "toy", name, "mean", "all", "PCC", value) for name, value in VALUES.items()]
@@ -19,8 +20,8 @@ def test_mean_and_deviation_are_over_seeds() -> None:
     (row,) = seed_rows([score])
     assert (row.model, row.value, row.low) == ("bleep, mean of 3 seeds", score.mean, None)
     assert seed_lines([score])[0].startswith("`bleep, mean of 3 seeds`: PCC all 0.300 (sd 0.265)")
-    assert [field.name for field in fields(SeedScore)] == tables.SEEDS.names
-    assert tables.of_rows([asdict(score)], tables.SEEDS).num_rows == 1
+    assert [field.name for field in fields(SeedScore)] == SEEDS.names
+    assert tables.of_rows([asdict(score)], SEEDS).num_rows == 1
 
 
 def test_a_score_that_one_seed_does_not_have_is_left_out() -> None:

@@ -5,10 +5,10 @@ import csv
 import numpy as np
 import pytest
 
-from raystp import tables
 from raystp.evaluate.metrics.cases import CaseOutcome
 from raystp.evaluate.metrics.gene_scores import case_gene_scores, genes_csv, genes_table, section_gene_scores
 from raystp.evaluate.metrics.score import SectionOutcome
+from raystp.evaluate.tables import CASE_GENES
 
 XY = np.zeros((4, 2))
 UP, DOWN = np.arange(4.0), -np.arange(4.0)
@@ -56,7 +56,7 @@ def test_genes_over_cases_have_an_auc_and_few_cases_no_correlation() -> None:
     outcome = CaseOutcome(["c1", "c2"], ["p1", "p2"], np.zeros((2, 2)), np.ones((2, 2)))
     scores = case_gene_scores({"m": outcome})
     table = genes_table(scores, ["a", "b"])
-    assert table.schema.equals(tables.CASE_GENES)
+    assert table.schema.equals(CASE_GENES)
     assert table.to_pylist()[1] == {
         "model": "m",
         "gene": "b",

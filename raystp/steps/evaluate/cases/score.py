@@ -15,7 +15,7 @@ from raystp.steps.evaluate.cases.report import CaseResults, cases_report
 from raystp.steps.evaluate.comparison import compare_cases
 from raystp.steps.evaluate.maps import score_maps
 from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
-from raystp.steps.evaluate.report import Evaluation
+from raystp.steps.evaluate.report import Evaluation, csv_files
 
 
 def evaluate_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Evaluation:
@@ -45,6 +45,6 @@ def evaluate_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Eva
         notes,
         report,
         cohort=held.embed.manifest.name,
-        files={"genes.csv": genes_csv(genes, first.genes), **comparison.files},
+        files={"genes.csv": genes_csv(genes, first.genes), **csv_files(comparison.tables)},
         tables={"genes.parquet": genes_table(genes, first.genes), **comparison.tables},
     )

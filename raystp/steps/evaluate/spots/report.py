@@ -18,6 +18,7 @@ from raystp.expression.sections import sections_of
 from raystp.models.methods import REFERENCE
 from raystp.steps.evaluate.comparison import ModelComparison
 from raystp.steps.evaluate.predictions import Prediction
+from raystp.steps.evaluate.reliability import Reliability
 from raystp.steps.evaluate.report import (
     failures_of,
     manifests_of,
@@ -46,6 +47,7 @@ class SpotResults:
     notes: Sequence[str]
     comparison: ModelComparison
     genes: Sequence[GeneScores]
+    reliability: Reliability
 
 
 def spots_report(
@@ -68,6 +70,7 @@ def spots_report(
         permutations=config.permutations,
         differences=results.comparison.differences,
         comparison=results.comparison.parts,
+        calibration=results.reliability.parts,
         genes=first.genes,
         gene_scores=results.genes,
         footnotes=results.notes,

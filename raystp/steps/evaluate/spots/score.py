@@ -15,7 +15,8 @@ from raystp.expression.sections import ModelLabels, SectionCounts
 from raystp.steps.evaluate.comparison import compare_spots
 from raystp.steps.evaluate.maps import PlantedSections, score_maps
 from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
-from raystp.steps.evaluate.report import Evaluation
+from raystp.steps.evaluate.reliability import score_reliability
+from raystp.steps.evaluate.report import Evaluation, csv_files
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.steps.evaluate.spots.controls import NOTES, control_outcomes, planted_expression, seen_gene_controls
 from raystp.steps.evaluate.spots.null import spot_nulls
@@ -47,26 +48,29 @@ def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Pr
     comparison = compare_spots(config, models, scored, sets, rows=rows)
     rows += seed_rows(comparison.seeds)
     genes = section_gene_scores(outcomes)
+    reliability = score_reliability(models, outcomes, measured)
     slides = [counts.slide for counts in measured.values()]
     maps = score_maps(config, models, slides, _planted(config.planted, measured, first.measured_as))
     rows += maps.rows
     notes = [f"`{name}` {note}." for name, note in NOTES.items() if name in controls] + maps.lines
     if not first.measured_as.labels.is_default:
         notes.append(f"Labels, predicted and measured: {first.measured_as.labels.sentence}.")
+    notes += reliability.lines
     notes += [
         f"`{one.name}`: {completed_sentence(one.meta['completed'])}." for one in models if "completed" in one.meta
     ]
     notes += [f"`{one.name}`: {chosen_sentence(one.meta['cv'])}." for one in models if "cv" in one.meta]
     notes += [f"{section}: {warning}." for section, warnings in compared.warnings.items() for warning in warnings]
-    report = spots_report(config, spots, models, SpotResults(compared, rows, notes, comparison, genes))
+    stored = comparison.tables | reliability.tables
+    report = spots_report(config, spots, models, SpotResults(compared, rows, notes, comparison, genes, reliability))
     return Evaluation(
         rows,
         "\n\n".join(one for one in (spots_text(rows), comparison.text) if one),
         notes,
         report,
         cohort=spots.manifest.name,
-        files={"genes.csv": genes_csv(genes, first.genes), **comparison.files},
-        tables={"genes.parquet": genes_table(genes, first.genes), **comparison.tables},
+        files={"genes.csv": genes_csv(genes, first.genes), **csv_files(stored)},
+        tables={"genes.parquet": genes_table(genes, first.genes), **stored},
         failures=compared.failures,
         warnings=compared.warnings,
     )

@@ -50,15 +50,10 @@ def test_pooled_is_the_score_of_all_tiles_together() -> None:
         return FarTiles(rng.normal(size=(count, 3)), rng.normal(size=(count, 3)), distance, distance > 0.5)
 
     parts = [part(30), part(12)]
+    named = {f"S{number}": one for number, one in enumerate(parts)}
     whole = FarTiles(*(np.concatenate([getattr(one, f.name) for one in parts]) for f in fields(FarTiles)))
-    assert (
-        far_scores("m", dict(enumerate_names(parts)), "pooled")[-1] == far_scores("m", {"pooled": whole}, "pooled")[0]
-    )
+    assert far_scores("m", named, "pooled")[-1] == far_scores("m", {"pooled": whole}, "pooled")[0]
     assert far_scores("m", {}, "pooled") == []
-
-
-def enumerate_names(parts: list[FarTiles]) -> list[tuple[str, FarTiles]]:
-    return [(f"S{number}", one) for number, one in enumerate(parts)]
 
 
 def test_a_side_with_few_tiles_has_an_error_and_no_correlation() -> None:

@@ -110,6 +110,7 @@ TABLES: Mapping[str, TableFormat] = {
     for one in (
         TableFormat("hest", "HEST-1k 1.1 to 1.3", "raystp.interop.sections.hest"),
         TableFormat("hest-bench", "hest-bench", "raystp.interop.sections.hest_bench"),
+        TableFormat("her2st", "HER2-positive breast cancer of legacy ST", "raystp.interop.sections.her2st"),
         TableFormat("stimage", "STimage-1K4M", "raystp.interop.sections.stimage"),
     )
 }

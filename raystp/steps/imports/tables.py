@@ -1,4 +1,4 @@
-"""Write the slide table of a data set of slides with spots, for `raystp import hest`, `hest-bench` and `stimage`."""
+"""Write the slide table of a data set of slides with spots, for `raystp import hest`, `hest-bench`, `her2st` ..."""
 
 import logging
 

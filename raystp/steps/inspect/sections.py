@@ -70,6 +70,8 @@ def _data_set(path: StoragePath, names: set[str]) -> str | None:
         return "hest"
     if "meta" in names and any((path / tech / "gene_exp").names() for tech in ("Visium", "ST", "VisiumHD")):
         return "stimage"
+    if "ST-imgs" in names or {"ST-imgs", "ST-cnts"} <= {*(path / "data").names()}:
+        return "her2st"
     tasks = [path, *(path / name for name in sorted(names)[:MAX_TASKS] if "." not in name)]
     return "hest-bench" if any((task / "splits" / "train_0.csv").exists() for task in tasks) else None
 

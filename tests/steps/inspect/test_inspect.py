@@ -299,6 +299,8 @@ def test_the_layout_of_a_count_matrix_is_that_of_its_barcodes(tmp_path: Path, ba
     [
         ("hest", ["HEST_v1_1_0.csv", "st/A.h5ad", "wsis/A.tif"]),
         ("stimage", ["meta/meta_all_gene.csv", "ST/gene_exp/a_count.csv", "ST/image/a.png"]),
+        ("her2st", ["ST-cnts/A1.tsv.gz", "ST-imgs/A/A1/a.jpg"]),
+        ("her2st", ["data/ST-cnts/A1.tsv.gz", "data/ST-imgs/A/A1/a.jpg"]),
         ("hest-bench", ["IDC/splits/train_0.csv", "IDC/patches/A.h5"]),
         ("hest-bench", ["splits/train_0.csv", "patches/A.h5"]),
     ],

@@ -1,4 +1,4 @@
-"""Figures of one test section, slide or set of cases for the report, from arrays."""
+"""Figures of a slide or a set of cases for the report, from arrays."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,48 +6,19 @@ import numpy as np
 from jaxtyping import Float
 
 from raystp.evaluate.metrics.cases import CaseOutcome
-from raystp.evaluate.metrics.genes import genes_to_show, pcc_per_gene, pcc_where_measured
-from raystp.evaluate.metrics.score import SectionOutcome
+from raystp.evaluate.metrics.genes import pcc_per_gene
 from raystp.evaluate.report.charts import case_charts
 from raystp.evaluate.report.parts import ReportChart, ReportFigure
 from raystp.evaluate.report.slide_figures import (
     UNIT,
-    GeneMap,
     SlideThumbnail,
-    SpotLayout,
-    maps_figure,
     png,
     tiles_figure,
     whole_slide_figure,
 )
 from raystp.tables import ATTENTION_MAP, CONTRIBUTION_MAP
-from raystp.units import Level0Pixels
 
 LABEL_UNIT = "units of the labels"
-
-
-def section_figures(
-    section: str,
-    thumbnail: SlideThumbnail,
-    diameter: Level0Pixels,
-    outcome: SectionOutcome,
-    *,
-    panel: Sequence[str],
-    listed: Sequence[str],
-) -> list[ReportFigure]:
-    """Draw the genes with the highest and the median PCC and those listed in the config, measured beside predicted.
-
-    A gene that is not measured in the section is not drawn.
-    """
-    pcc, _ = pcc_where_measured(outcome.predicted, outcome.measured)
-    figures = []
-    for gene, reason in genes_to_show(pcc, panel, listed):
-        one = GeneMap(
-            panel[gene], outcome.measured[:, gene], outcome.predicted[:, gene], float(pcc[gene]), outcome.unit
-        )
-        figure = maps_figure(thumbnail, SpotLayout(outcome.xy, diameter), one)
-        figures.append(ReportFigure(f"{one.gene} on {section}", png(figure), f"{one.gene}: {reason}"))
-    return figures
 
 
 def prediction_figures(

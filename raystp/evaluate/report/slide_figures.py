@@ -1,7 +1,7 @@
-"""Figures of expression on tissue: measured beside predicted, and whole slides without measurement.
+"""Figures of tiles on tissue: predictions and maps of whole slides.
 
 Everything is drawn in level-0 pixels in the image's own orientation: origin at the top left, y down, equal scale on
-both axes, spots at their true size. So a map cannot be flipped or shifted against its tissue. Figures are built without
+both axes. So a map cannot be flipped or shifted against its tissue. Figures are built without
 pyplot: there is no global state, and no display is needed.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import Collection, EllipseCollection, PolyCollection
+from matplotlib.collections import Collection, PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
@@ -24,9 +24,6 @@ COLOURS = "viridis"
 BACKGROUND = "#f2f2f2"
 PERCENTILES = (2.0, 98.0)
 """Of the colour limits: one extreme spot does not compress the scale of the others."""
-
-UNDER_DISPERSED = 0.5
-"""A prediction whose percentile range is below this share of the measured one gets its own colour scale."""
 
 MARGIN = 2.0
 """Spot diameters (or tile sides) of tissue shown around the outermost spots."""
@@ -39,56 +36,6 @@ class SlideThumbnail:
     pixels: UInt8[np.ndarray, "y x 3"]
     width: Level0Pixels
     height: Level0Pixels
-
-
-@dataclass(frozen=True)
-class SpotLayout:
-    """Centres of a section's spots and their diameter, in level-0 px."""
-
-    xy: Float[np.ndarray, "spot 2"]
-    diameter: Level0Pixels
-
-
-@dataclass(frozen=True)
-class GeneMap:
-    """One gene over the spots of a section."""
-
-    gene: str
-    measured: Float[np.ndarray, "spot"]
-    predicted: Float[np.ndarray, "spot"]
-    pcc: float
-    unit: str = UNIT
-
-
-def maps_figure(thumbnail: SlideThumbnail, spots: SpotLayout, gene: GeneMap) -> Figure:
-    """Draw the tissue, the measured and the predicted spots side by side, for the same part of the slide.
-
-    Measured and predicted share the colour limits of the measurement (2nd to 98th percentile). An under-dispersed
-    prediction has its own limits, and its title states it.
-    """
-    bounds = _bounds(spots.xy, spots.diameter, thumbnail)
-    figure, axes = _panels(3, bounds)
-    _tissue(axes[0], thumbnail, "H&E")
-    shared = colour_limits(gene.measured)
-    own = colour_limits(gene.predicted) if is_under_dispersed(gene.predicted, gene.measured) else None
-    note = " (own, narrower colour scale)" if own else ""
-    sizes = np.full(len(spots.xy), spots.diameter)
-    for panel, values, limits, title in (
-        (axes[1], gene.measured, shared, "measured"),
-        (axes[2], gene.predicted, own or shared, f"predicted{note}"),
-    ):
-        circles = EllipseCollection(
-            sizes, sizes, np.zeros(len(sizes)), units="xy", offsets=spots.xy, offset_transform=panel.transData
-        )
-        _paint(panel, circles, values, limits)
-        panel.set_title(title, fontsize=10)
-        _colour_bar(figure, panel, circles, gene.unit)
-    for panel in axes:
-        _orient(panel, bounds)
-    figure.suptitle(
-        f"{gene.gene}   PCC {gene.pcc:.2f} over {len(spots.xy)} spots", fontsize=12, fontweight="bold", parse_math=False
-    )
-    return figure
 
 
 def whole_slide_figure(
@@ -153,13 +100,6 @@ def colour_limits(values: Float[np.ndarray, "spot"]) -> tuple[float, float]:
     if high <= low:
         low, high = float(values.min()), float(values.max())
     return (low, high) if high > low else (low, low + 1.0)
-
-
-def is_under_dispersed(predicted: Float[np.ndarray, "spot"], measured: Float[np.ndarray, "spot"]) -> bool:
-    """Return whether the prediction's percentile range is less than half of the measurement's."""
-    low, high = np.percentile(predicted, PERCENTILES).tolist()
-    floor, ceiling = colour_limits(measured)
-    return bool(high - low < UNDER_DISPERSED * (ceiling - floor))
 
 
 def _tiles(boxes: Float[np.ndarray, "tile 3"]) -> PolyCollection:

@@ -3,12 +3,10 @@
 import numpy as np
 
 from raystp.evaluate.metrics.cases import CaseOutcome
-from raystp.evaluate.metrics.score import SectionOutcome
 from raystp.evaluate.report.sections import (
     attention_figures,
     case_gene_charts,
     prediction_figures,
-    section_figures,
     uncertainty_figures,
 )
 from raystp.evaluate.report.slide_figures import SlideThumbnail
@@ -17,18 +15,6 @@ from raystp.units import Level0Pixels
 THUMBNAIL = SlideThumbnail(np.full((10, 20, 3), 255, np.uint8), Level0Pixels(200.0), Level0Pixels(100.0))
 BOXES = np.array([[0.0, 0.0, 50.0], [100.0, 0.0, 50.0], [100.0, 50.0, 50.0]])
 VALUES = np.array([0.0, 1.0, 2.0])
-
-
-def test_a_section_shows_its_highest_and_median_gene_and_those_listed() -> None:
-    rng = np.random.default_rng(0)
-    measured = rng.random((6, 3))
-    predicted = measured + np.array([2.0, 0.5, 0.0]) * rng.random((6, 3))
-    outcome = SectionOutcome(predicted, measured, rng.random((6, 2)) * 100, "P")
-    figures = section_figures("A", THUMBNAIL, Level0Pixels(5.0), outcome, panel=["x", "y", "z"], listed=["x", "none"])
-    assert {figure.title for figure in figures} == {"x on A", "y on A", "z on A"}
-    captions = [figure.caption for figure in figures]
-    assert captions[0] == "z: highest PCC here"
-    assert "x: listed in the config" in captions or "x: median PCC here" in captions
 
 
 def test_uncertainty_states_how_many_tiles_are_far_and_needs_no_spread() -> None:

@@ -62,7 +62,8 @@ def evaluate_spots(config: SpotsEvaluateConfig, spots: Artifact, models: list[Pr
     notes += [f"`{one.name}`: {chosen_sentence(one.meta['cv'])}." for one in models if "cv" in one.meta]
     notes += [f"{section}: {warning}." for section, warnings in compared.warnings.items() for warning in warnings]
     stored = comparison.tables | reliability.tables
-    report = spots_report(config, spots, models, SpotResults(compared, rows, notes, comparison, genes, reliability))
+    results = SpotResults(compared, rows, notes, comparison, genes, reliability, sets)
+    report = spots_report(config, spots, models, results)
     return Evaluation(
         rows,
         "\n\n".join(one for one in (spots_text(rows), comparison.text) if one),

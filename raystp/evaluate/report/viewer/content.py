@@ -1,0 +1,62 @@
+"""What the viewer shows, as plain arrays: slides with their layers, genes, gene sets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from raystp.evaluate.report.slide_figures import UNIT, SlideThumbnail
+from raystp.evaluate.report.viewer.scores import GeneIntervals
+from raystp.units import Level0Pixels
+
+MEASURED, PREDICTED, SPREAD = "measured", "predicted", "spread"
+
+
+@dataclass(frozen=True)
+class MapSlide:
+    """A section or a slide: where its spots or tiles are, and a value of each layer for every spot and gene."""
+
+    name: str
+    note: str
+    thumbnail: SlideThumbnail
+    shape: Literal["circle", "square"]
+    """Spots are circles, tiles are squares."""
+    xy: Float[np.ndarray, "spot 2"]
+    """Centres, in level-0 px."""
+    size: Level0Pixels
+    """Diameter of a spot, side of a tile."""
+    layers: Mapping[str, Float[np.ndarray, "spot gene"]]
+    """`measured`, `predicted`, `spread`, `attention`, ...; columns are the panel, NaN is a value that is missing."""
+    spots: Sequence[str] | None = None
+    """Names of the spots; None for tiles, which are numbered."""
+    distance: Float[np.ndarray, "spot"] | None = None
+    """To the nearest row of the reference index."""
+    far_beyond: float | None = None
+    """The distance beyond which a tile is far from the reference."""
+    scores: GeneIntervals | None = None
+    """PCC of each gene, then of each gene set; None where nothing is measured."""
+
+
+@dataclass(frozen=True)
+class MapContent:
+    """The slides of one model, and the genes to choose from."""
+
+    model: str
+    slides: Sequence[MapSlide]
+    genes: Sequence[str]
+    """The panel, in the order of the columns of the layers."""
+    first: Sequence[int]
+    """Columns of the genes that have a button, most wanted first; the first is shown at the start."""
+    importance: Float[np.ndarray, "gene"]
+    """Where not all genes fit in the page, those with the highest value are kept (and those in `first`)."""
+    sets: Mapping[str, Int64[np.ndarray, "_"]] = field(default_factory=dict)
+    """Name of a gene set -> columns; its map is the mean over its genes."""
+    unit: str = UNIT
+
+    @property
+    def order(self) -> list[int]:
+        """Columns, most wanted first: the order in which genes are stored in the page."""
+        rest = np.argsort(-np.nan_to_num(self.importance), kind="stable").tolist()
+        return list(dict.fromkeys([*self.first, *rest]))

@@ -1,0 +1,2 @@
+// Choose the gene of the button that was pressed.
+if (buttons.active !== null) gene.value = buttons.labels[buttons.active]

@@ -1,0 +1,1 @@
+"""What the report's interactive maps show, read from the artifacts of a prediction."""

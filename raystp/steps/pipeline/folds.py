@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raystp.errors import ConfigError
+from raystp.errors import ConfigError, some
 from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble
 from raystp.steps.pipeline.fold_files import FoldFile, read_fold_files
 
@@ -118,7 +118,13 @@ def folds_of(
     assert folds is not None  # called only then
     scored = _scored(config, measured, embeddings)
     if folds.files is not None:
-        return [_of_file(one, _slides_of(one.test, scored)) for one in read_fold_files(folds.files)]
+        files = read_fold_files(folds.files)
+        for one in files:
+            if not _slides_of(one.test, scored):
+                tests = some(list(one.test))
+                msg = f"folds.files: fold {one.number} tests {tests}, of which no slide was measured and embedded"
+                raise ConfigError(f"{msg}: add it to {config.slides}, or remove the file of the fold")
+        return [_of_file(one, _slides_of(one.test, scored)) for one in files]
     if folds.count == "section":
         unit_of = {slide: names for slide, (names, _) in scored.items()}
     else:
@@ -150,11 +156,11 @@ def _parts(config: PipelineConfig, unit_of: Mapping[str, tuple[str, ...]]) -> li
 
 
 Scored = Mapping[str, tuple[tuple[str, ...], str]]
-"""Slide -> its measured sections (none of cases) and its patient."""
+"""Slide -> its measured sections (of cases, its case) and its patient."""
 
 
 def _slides_of(names: Sequence[str], scored: Scored) -> tuple[str, ...]:
-    """Return the slides of sections or patients, in the order of the slides."""
+    """Return the slides of sections, cases or patients, in the order of the slides."""
     chosen = set(names)
     return tuple(slide for slide, (sections, patient) in scored.items() if chosen & {*sections, patient})
 
@@ -162,7 +168,7 @@ def _slides_of(names: Sequence[str], scored: Scored) -> tuple[str, ...]:
 def _scored(
     config: PipelineConfig, measured: "raystp.artifacts.Artifact | None", embeddings: Sequence[str]
 ) -> dict[str, tuple[tuple[str, ...], str]]:
-    """Return slide -> its measured sections and its patient, of the slides that can be scored."""
+    """Return slide -> its sections (or its case) and its patient, of the slides that can be scored."""
     from raystp.expression.bulk.tables import read_table  # noqa: PLC0415 -- configs are read without pyarrow
     from raystp.expression.sections import sections_of  # noqa: PLC0415 -- the same
     from raystp.steps.embedding_source import open_embeddings  # noqa: PLC0415 -- the same
@@ -179,7 +185,7 @@ def _scored(
         return found
     cases = CasesConfig.model_validate(config.models()[0]["cases"])
     cohort = cohort_of(cases, embed, read_table(cases.path(config.run.store), cases.case).cases)
-    return {slide: ((), case.patient) for case in cohort.cases.values() for slide in case.slides}
+    return {slide: ((name,), case.patient) for name, case in cohort.cases.items() for slide in case.slides}
 
 
 def strata_of(config: PipelineConfig, covariate: str, patients: Mapping[str, str]) -> dict[str, str]:

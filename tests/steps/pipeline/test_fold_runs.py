@@ -1,6 +1,9 @@
 """Folds side by side: their number is limited by the CPUs, and paths mean the same in every process."""
 
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from raystp.artifacts import Artifact
 from raystp.errors import RaystpError
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.fold_runs import folds_at_once, from_folder
@@ -46,50 +50,64 @@ def test_relative_paths_are_below_the_folder_of_the_driver() -> None:
     assert from_folder(config, str(Path.cwd())) is config
 
 
+VALUES: dict[str, Any] = {
+    "name": "cv",
+    "slides": "demo/smoke",
+    # In the process of the fold, and on Ray Train.
+    "train": [{"model": "ridge"}, {"model": "bleep", "fit": {"epochs": 2, "batch_size": 16, "accumulate_batches": 1}}],
+    "shared": {"panel": {"variable": 30}},
+    "folds": "patient",
+    "evaluate": {"permutations": 0},
+}
+
+
+def _run(store: Path, at_once: int, **changes: Any) -> Artifact:
+    run = {"store": str(store), "tracking": "none", "folds_at_once": at_once}
+    return pipeline.run(pipeline.CONFIG.of({**VALUES, **changes, "run": run}))
+
+
 @pytest.mark.ray
 @pytest.mark.faults
-def test_two_folds_at_once_give_the_table_of_one_and_a_fold_that_fails_stops_no_other(
+def test_folds_in_turn_and_folds_side_by_side_that_were_killed_and_continued_have_one_table(
     smoke_store: Path, tmp_path: Path
 ) -> None:
-    stores = [shutil.copytree(smoke_store, tmp_path / name) for name in ("one", "two")]
-    fit = {"epochs": 2, "batch_size": 16, "accumulate_batches": 1}
-    train = [{"model": "ridge"}, {"model": "bleep", "fit": fit}]  # in the fold's process, and on Ray Train
-    values = {
-        "name": "cv",
-        "slides": "demo/smoke",
-        "train": train,
-        "shared": {"panel": {"variable": 30}},
-        "folds": "patient",
-        "evaluate": {"permutations": 1},
-    }
-    tables, folders = [], []
-    for at_once, store in enumerate(stores, 1):
-        run = {"store": str(store), "tracking": "none", "folds_at_once": at_once}
-        done = pipeline.run(pipeline.CONFIG.of({**values, "run": run}))
-        tables.append((done.path.local_path / "folds.csv").read_bytes())
-        folders.append((done.manifest.fingerprint, done.manifest.inputs))
+    one, two = (shutil.copytree(smoke_store, tmp_path / name) for name in ("one", "two"))
+    in_turn = _run(one, 1)
+    file = tmp_path / "cv.yaml"
+    file.write_text(yaml.safe_dump({**VALUES, "run": {"store": str(two), "tracking": "none", "folds_at_once": 2}}))
+    command = [sys.executable, "-m", "raystp.cli", "pipeline", "--config", str(file)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 300
+        while time.monotonic() < until and not list(two.glob("impute/cv-ridge-fold*/manifest.json")):
+            time.sleep(0.2)
+        assert process.poll() is None
+        process.kill()
+    done = {path: path.stat().st_mtime_ns for path in two.glob("*/cv-*/manifest.json")}
+    assert len(list(two.glob("evaluate/cv-*/manifest.json"))) < 3
+    together = _run(two, 2)
+    assert {path: path.stat().st_mtime_ns for path in done} == done  # what was finished is not repeated
+    assert (together.manifest.fingerprint, together.manifest.inputs) == (
+        in_turn.manifest.fingerprint,
+        in_turn.manifest.inputs,
+    )
+    tables = [(found.path.local_path / "folds.csv").read_bytes() for found in (in_turn, together)]
     assert tables[0] == tables[1]
-    assert folders[0] == folders[1]
 
-    splits = tmp_path / "splits"
-    splits.mkdir()
+
+@pytest.mark.ray
+@pytest.mark.faults
+def test_a_fold_that_fails_is_named_and_stops_no_other(smoke_store: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(smoke_store, tmp_path / "store")
+    own = {"panel": {"variable": 30}}
     for number, patient in enumerate(["patient-A", "patient-B", "patient-C"]):
-        panel = {"name": "p", "file": str(tmp_path / "absent.txt")} if number == 1 else {"variable": 30}
-        (splits / f"fold{number}.yaml").write_text(yaml.safe_dump({"split": {"test": [patient]}, "panel": panel}))
-    run = {"store": str(stores[0]), "tracking": "none", "folds_at_once": 2}
-    by_files = {
-        **values,
-        "name": "files",
-        "train": train[:1],
-        "shared": {},
-        "folds": {"files": str(splits)},
-        "run": run,
-    }
+        panel = {"panel": {"name": "p", "file": str(tmp_path / "absent.txt")}} if number == 1 else own
+        (tmp_path / f"fold{number}.yaml").write_text(yaml.safe_dump({"split": {"test": [patient]}, **panel}))
+    by_files = {"train": {"model": "ridge"}, "shared": {}, "folds": {"files": str(tmp_path)}}
     with pytest.raises(RaystpError, match=r"^1 of 3 folds failed; fold 1, which tests 'patient-B': .*absent\.txt"):
-        pipeline.run(pipeline.CONFIG.of(by_files))
-    finished = {artifact.parent.name for artifact in stores[0].glob("evaluate/files-fold*/manifest.json")}
-    assert {name.rpartition("-")[0] for name in finished} == {"files-fold0", "files-fold2"}
-    (splits / "fold1.yaml").write_text(yaml.safe_dump({"split": {"test": ["patient-B"]}, "panel": {"variable": 30}}))
-    table = pd.read_csv(pipeline.run(pipeline.CONFIG.of(by_files)).path.local_path / "folds.csv")
+        _run(store, 2, **by_files)
+    finished = {path.parent.name for path in store.glob("evaluate/cv-fold*/manifest.json")}
+    assert {name.rpartition("-")[0] for name in finished} == {"cv-fold0", "cv-fold2"}
+    (tmp_path / "fold1.yaml").write_text(yaml.safe_dump({"split": {"test": ["patient-B"]}, **own}))
+    table = pd.read_csv(_run(store, 1, **by_files).path.local_path / "folds.csv")
     assert list(table.columns[3:]) == ["fold0", "fold1", "fold2", "mean", "sd", "low", "high"]
-    assert {artifact.parent.name for artifact in stores[0].glob("evaluate/files-fold*/manifest.json")} > finished
+    assert {path.parent.name for path in store.glob("evaluate/cv-fold*/manifest.json")} > finished

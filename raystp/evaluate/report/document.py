@@ -21,7 +21,7 @@ from raystp.evaluate.metrics.gene_scores import GeneScores
 from raystp.evaluate.metrics.score import MEAN, POOLED, ScoreRow
 from raystp.evaluate.protocols import EvaluationProtocol
 from raystp.evaluate.report.gene_charts import gene_score_chart
-from raystp.evaluate.report.interactive import POLICY, bokeh_script, embedded, has_widgets
+from raystp.evaluate.report.interactive import POLICY, bokeh_script, embedded, with_widgets
 from raystp.evaluate.report.parts import ReportChart, ReportPart, ReportSection, ViewerPart
 from raystp.evaluate.report.score_tables import (
     Column,
@@ -105,16 +105,12 @@ Part = tuple[str, str, Sequence[ReportPart]]
 def build_report(report: Report) -> str:
     """Return the page: verdict, maps, scores, genes, comparison, training, work, failures, provenance."""
     further, last = _further(report), _last(report)
-    parts = [*report.charts, *(one for _, _, group in (*further, *last) for one in group)]
-    charts = [part for part in parts if isinstance(part, ReportChart)]
-    keys = dict(zip(map(id, charts), embedded(charts), strict=True))
-    environment = page_environment()
-    environment.filters["embedded"] = lambda chart: keys[id(chart)]
     has_pooled = any(row.section == POOLED for row in report.rows)
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
+        [*report.charts, *(one for _, _, group in (*further, *last) for one in group)],
+        widgets=report.viewer is not None,
         report=report,
-        policy=POLICY,
-        bokeh=_bokeh(report, charts),
         contents=_contents(report, further, last),
         over_cases=report.over == CASES,
         fewest_cases=FEWEST_CASES,
@@ -128,8 +124,13 @@ def build_report(report: Report) -> str:
     )
 
 
-def page_environment() -> Environment:
-    """Return Jinja's environment of all pages: names and messages from data files cannot add HTML."""
+def render_page(template: str, parts: Sequence[ReportPart], *, widgets: bool = False, **values: object) -> str:
+    """Return a page with the charts of these parts, and Bokeh's script once if a part needs it.
+
+    Autoescape is on, so names and messages from data files cannot add HTML. `widgets`: a part outside `parts` has some.
+    """
+    charts = [part for part in parts if isinstance(part, ReportChart)]
+    keys = dict(zip(map(id, charts), embedded(charts), strict=True))
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -139,14 +140,16 @@ def page_environment() -> Environment:
     )
     environment.filters |= {
         "by_kind": lambda parts: [(kind, list(group)) for kind, group in groupby(parts, lambda part: part.kind)],
+        "embedded": lambda chart: keys[id(chart)],
         "heading": heading,
         "interval": interval_text,
         "null": null_text,
         "trusted": Markup,
         "with_interval": with_interval,
     }
-    environment.tests["web"] = lambda address: str(address).startswith(("https://", "http://"))
-    return environment
+    has_widgets = widgets or with_widgets([chart.model for chart in charts])
+    bokeh = bokeh_script(widgets=has_widgets) if charts or widgets else ""
+    return environment.get_template(template).render(policy=POLICY, bokeh=bokeh, **values)
 
 
 def _further(report: Report) -> list[Part]:
@@ -183,13 +186,6 @@ def _contents(report: Report, further: Sequence[Part], last: Sequence[Part]) -> 
     found += [("tissue", "Tissue")] if report.sections else []
     found += [(key, title) for key, title, _ in last]
     return [*found, ("failures", "Failures"), *([("provenance", "Provenance")] if report.manifests else [])]
-
-
-def _bokeh(report: Report, charts: Sequence[ReportChart]) -> str:
-    """Return Bokeh's script where a part needs it, once for the page."""
-    if report.viewer is None and not charts:
-        return ""
-    return bokeh_script(widgets=report.viewer is not None or has_widgets([chart.model for chart in charts]))
 
 
 def _verdicts(report: Report) -> list[tuple[str, str]]:

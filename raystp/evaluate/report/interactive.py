@@ -48,8 +48,8 @@ def bokeh_script(*, widgets: bool) -> Markup:
     return Markup(resources.render_js())
 
 
-def has_widgets(models: Sequence[UIElement]) -> bool:
-    """Return whether a chart has a widget, such as a search field."""
+def with_widgets(models: Sequence[UIElement]) -> bool:
+    """Return whether any chart has a widget, such as a search field."""
     return any(isinstance(part, Widget) for model in models for part in model.references())
 
 

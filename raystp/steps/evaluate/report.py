@@ -99,9 +99,14 @@ def work_done(models: Sequence[Prediction], sources: Mapping[str, Artifact]) -> 
     """Return what each step made, how long it took and how fast it was, from the manifests of all models."""
     made = {one.path.uri: one for role, one in sources.items() if role not in {"prediction", "model"}}
     made |= {one.path.uri: one for model in models for one in (model.model, model.prediction)}
-    rows = [_work_row(one.manifest) for one in sorted(made.values(), key=lambda one: one.manifest.created)]
+    return [work_table(list(made.values()))]
+
+
+def work_table(artifacts: Sequence[Artifact]) -> ReportTable:
+    """Return what each artifact holds and how fast it was made, in the order in which they were finished."""
+    rows = [_work_row(one.manifest) for one in sorted(artifacts, key=lambda one: one.manifest.created)]
     note = "Time and rate are those of the run that made the artifact; steps that record none show a dash."
-    return [ReportTable("What each step made", ("step", "artifact", "made", "time", "rate", "finished"), rows, note)]
+    return ReportTable("What each step made", ("step", "artifact", "made", "time", "rate", "finished"), rows, note)
 
 
 def _work_row(manifest: Manifest) -> tuple[str, ...]:
@@ -111,7 +116,9 @@ def _work_row(manifest: Manifest) -> tuple[str, ...]:
         for key, value in manifest.statistics.items()
         if key.endswith("_per_s")
     ]
-    counts = ", ".join(f"{count:,} {name}" for name, count in manifest.rows.items() if count)
+    counts = ", ".join(
+        f"{count:,} {name.removesuffix('s') if count == 1 else name}" for name, count in manifest.rows.items() if count
+    )
     took = "–" if seconds is None else f"{seconds:,.1f} s"
     finished = manifest.created.replace("T", " ")[:16]
     return manifest.step, manifest.name, counts, took, ", ".join(rates) or "–", finished

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact
 from raystp.cluster.session import session
-from raystp.evaluate.metrics.folds import folds_csv, folds_text
+from raystp.evaluate.metrics.folds import CrossValidatedScore, folds_csv, folds_text
 from raystp.expression.sections import sections_of
 from raystp.planned import plan_only
 from raystp.steps.failed_slides import TRIED, tried_names
 from raystp.steps.pipeline.chain import StepChain, check_references, planned_steps
 from raystp.steps.pipeline.checks import check_inputs
+from raystp.steps.pipeline.cohort_page import PAGE, cohort_page
 from raystp.steps.pipeline.config import PipelineConfig, Values
 from raystp.steps.pipeline.fold_runs import STEPS, StepRunner, run_folds
 from raystp.steps.pipeline.fold_table import interval_of_folds, scores_of_folds
@@ -40,8 +41,14 @@ def run(config: PipelineConfig) -> Artifact:
     failures = [row for one in found.values() for row in one.failures().to_pylist()]
     last = list(found.values())[-1]
     head = [last.manifest.notes["summary"]] if "summary" in last.manifest.notes else []
+    scores: Sequence[CrossValidatedScore] = ()
     if folds:
-        head = [_write_folds(config, writer, found, folds), *([] if config.protocol is None else ["", *head])]
+        scores, text = _write_folds(config, writer, found, folds)
+        head = [text, *([] if config.protocol is None else ["", *head])]
+    page = cohort_page(config.name, found, folds, scores)
+    if page is not None:
+        (writer.path / PAGE).write_bytes(page.encode())
+        head.append(f"all reports: {writer.path / PAGE}")
     summary = "\n".join([*head, *(f"{role}: {one.path}" for role, one in found.items())])
     notes: dict[str, object] = {"summary": summary}
     if folds:
@@ -55,8 +62,8 @@ def run(config: PipelineConfig) -> Artifact:
 
 def _write_folds(
     config: PipelineConfig, writer: ArtifactWriter, found: Mapping[str, Artifact], folds: Sequence[Fold]
-) -> str:
-    """Write `folds.csv` and `folds.txt`, log them to MLflow, and return the text."""
+) -> tuple[list[CrossValidatedScore], str]:
+    """Write `folds.csv` and `folds.txt`, log them to MLflow; return the scores and the text."""
     measured = sections_of(found["spots"]) if "spots" in found else {}
     patients = {name: str(one["patient"]) for name, one in measured.items()}
     scores = scores_of_folds([found[f"evaluate fold {fold.number}"] for fold in folds], folds, patients)
@@ -66,7 +73,7 @@ def _write_folds(
     (writer.path / "folds.csv").write_bytes(folds_csv(scores, numbers).encode())
     (writer.path / "folds.txt").write_bytes(f"{text}\n".encode())
     track_folds(config, writer, scores, found=found, text=text)
-    return text
+    return scores, text
 
 
 def warnings_of_all(artifacts: Iterable[Artifact]) -> dict[str, list[str]]:

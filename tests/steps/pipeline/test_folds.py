@@ -110,6 +110,8 @@ def test_every_patient_is_tested_once_and_a_second_run_does_only_what_is_missing
     assert row["mean"] == pytest.approx(values.mean(), abs=1e-5)
     assert row["sd"] == pytest.approx(values.std(), abs=1e-5)
     assert "3 folds of whole patients" in done.manifest.notes["summary"]
+    page = (done.path / "index.html").read_bytes().decode()
+    assert all(f"{done.manifest.inputs[f'evaluate fold {number}']}/report.html" in page for number in folds)
     _check_runs(smoke_store, done, [float(value) for value in values])
     times = _times(smoke_store, done.manifest.inputs)
     lost = resolve(str(smoke_store), done.manifest.inputs["impute smoke-ridge-fold2"], "impute")

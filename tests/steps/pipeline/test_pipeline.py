@@ -188,6 +188,8 @@ def test_a_pipeline_is_done_once_and_a_lost_step_alone_is_done_again(smoke_store
         *("spots", "tile", "embed", "evaluate"),
         *(f"{step} path-{model}" for step in ("train", "impute") for model in ("ridge", "gene_mean")),
     }
+    page = (first.path / "index.html").read_bytes().decode()
+    assert f'href="../../{first.manifest.inputs["evaluate"]}/report.html"' in page
     assert pipeline.run(config).manifest == first.manifest
     kept = {
         role: (smoke_store / folder / "manifest.json").stat().st_mtime_ns

@@ -92,3 +92,17 @@ FAR_SCORES = new_schema(
         pa.field("rank_correlation", pa.float64()),  # of distance and squared error, over tiles
     ],
 )
+
+LEARNING_CURVE = new_schema(
+    "learning_curve",
+    1,
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("sections", pa.int64(), nullable=False),  # training sections
+        pa.field("patients", pa.int64(), nullable=False),  # of these
+        pa.field("trained", pa.list_(pa.string()), nullable=False),  # their names
+        pa.field("genes", pa.int64(), nullable=False),  # that all points have a score of
+        pa.field("pcc", pa.float64(), nullable=False),
+        pa.field("mse", pa.float64(), nullable=False),
+    ],
+)

@@ -45,12 +45,14 @@ def run(config: EvaluateConfig) -> Artifact:
         return _finish(config, writer, evaluate_cases(config, open_models(predictions, store)))
     assert isinstance(config, SpotsEvaluateConfig)  # as `variant` returns no third class
     spots = resolve(store, config.spots, "spots")
+    curve = [resolve(store, reference, "evaluate") for reference in config.curve]
+    inputs |= {f"curve {number}": one for number, one in enumerate(curve)}
     writer = create_or_open(config, STEP, {"spots": spots, **inputs})
     if isinstance(writer, Artifact):
         return writer
     if config.protocol is not None:
         return _finish(config, writer, evaluate_published(config, spots, predictions))
-    return _finish(config, writer, evaluate_spots(config, spots, open_models(predictions, store)))
+    return _finish(config, writer, evaluate_spots(config, spots, open_models(predictions, store), curve))
 
 
 def _finish(config: EvaluateConfig, writer: ArtifactWriter, evaluation: Evaluation) -> Artifact:

@@ -19,6 +19,7 @@ from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.index.config import IndexConfig
 from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble, method_of
 from raystp.steps.pipeline.folds import Fold, check_covariate, check_folds, folds_of, planned_folds
+from raystp.steps.pipeline.learning_curve import CurvePoint, check_curve, curve_points, planned_points
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.tile.config import TileConfig
 from raystp.steps.train.config import TrainConfig
@@ -63,6 +64,8 @@ class StepChain:
     """Reference -> artifact, of those that exist."""
     folds: list[Fold] = field(default_factory=list)
     """The folds, once they are known."""
+    curve: list[str] = field(default_factory=list)
+    """References to the evaluations of the learning curve."""
     panels: StoragePath | None = None
     """Where a protocol's panel is written; None for the store's folder of panels."""
     foreign: list[tuple[str, str, str]] = field(default_factory=list)
@@ -73,6 +76,7 @@ class StepChain:
         inputs = self.prepare()
         if not self.config.models():
             return
+        self.score_curve(inputs)
         self.finish(inputs, [self.score(inputs, fold) for fold in self.find_folds(inputs)])
 
     def prepare(self) -> ScoreInputs:
@@ -98,11 +102,27 @@ class StepChain:
         ordered = [predictions[one["name"]] for one in config.models()]
         scored = {**config.against(inputs.measured), "predictions": ordered}
         if fold is None:
-            self._step("evaluate", "evaluate", scored, config.evaluate)
-            return ordered
-        name = fold.named(config.evaluate.get("name", config.name))
-        self._step("evaluate", f"evaluate fold {fold.number}", scored, {**config.evaluate, "name": name})
+            curve = {"curve": self.curve} if self.curve else {}
+            self._step("evaluate", "evaluate", scored | curve, config.evaluate)
+        else:
+            evaluation = fold.evaluation(config.evaluate, config.name)
+            made = self._step("evaluate", f"evaluate {fold.role}", scored, evaluation)
+            self.curve += [made] if isinstance(fold, CurvePoint) else []
         return ordered
+
+    def score_curve(self, inputs: ScoreInputs) -> None:
+        """Score the points of the learning curve, where the config has one."""
+        curve = self.config.learning_curve
+        if curve is None:
+            return
+        check_curve(self.config)
+        read = [inputs.measured, *inputs.embeddings]
+        is_known = all(name in self.artifacts for name in read if name is not None)
+        points = planned_points(curve)
+        if is_known and inputs.measured is not None:
+            points = curve_points(self.config, self.artifacts[inputs.measured], inputs.embeddings)
+        for point in points:
+            self.score(inputs, point)
 
     def finish(self, inputs: ScoreInputs, predictions: Sequence[Sequence[str]]) -> None:
         """Score all folds under the published protocol, where the config has one; `predictions` are those of folds."""

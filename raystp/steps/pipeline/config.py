@@ -66,6 +66,25 @@ class FoldsConfig(Config):
         return {key: one for key, one in values.items() if key != "stratify" or one is not None}
 
 
+class LearningCurveConfig(Config):
+    """Trainings on fewer sections, beside that on all."""
+
+    sections: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    """Numbers of training sections, each below the number that there are."""
+
+    orders: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    """Seeds of the order of the training sections; a point trains on the first sections of it. Several orders show how
+    much depends on which sections they are."""
+
+    @field_validator("sections", "orders")
+    @classmethod
+    def _distinct(cls, numbers: list[int]) -> list[int]:
+        if len(set(numbers)) != len(numbers):
+            msg = f"a number is listed twice in {numbers}"
+            raise ValueError(msg)
+        return numbers
+
+
 class PipelineRun(TrackedRun):
     """Resources of a pipeline."""
 
@@ -128,7 +147,16 @@ class PipelineConfig(StepConfig[PipelineRun]):
     `raystp evaluate --protocol` does. Beside it, `folds` may only be the files of the data (`hest-*`). Without `train`,
     the method that the protocol was made for is trained."""
 
+    learning_curve: LearningCurveConfig | None = None
+    """Train the same models on fewer sections as well, and show score against number of training sections in the
+    report. A list is short for `{sections: [...]}`."""
+
     run: PipelineRun = Field(default_factory=PipelineRun)
+
+    @field_validator("learning_curve", mode="before")
+    @classmethod
+    def _curve(cls, given: Any) -> Any:
+        return {"sections": given} if isinstance(given, list) else given
 
     @field_validator("folds", mode="before")
     @classmethod
@@ -150,11 +178,13 @@ class PipelineConfig(StepConfig[PipelineRun]):
         return self
 
     def fingerprint_values(self) -> dict[str, Any]:
-        """Return what is computed, without `folds` and `protocol` where there are none."""
+        """Return what is computed, without `folds`, `protocol` and `learning_curve` where there are none."""
         values = super().fingerprint_values()
         values.pop("folds")
         if self.protocol is None:
             values.pop("protocol")
+        if self.learning_curve is None:
+            values.pop("learning_curve")
         return values if self.folds is None else {**values, "folds": self.folds.computed_values()}
 
     def models(self) -> list[Values]:

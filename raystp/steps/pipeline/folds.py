@@ -44,7 +44,7 @@ class Fold:
 
     def training(self, values: Values) -> Values:
         """Return a training of this fold, under the fold's name."""
-        split: Values = {"test": list(self.test)}
+        split: Values = {"test": list(self.test)} if self.test else {}
         split |= {"validation": list(self.validation)} if self.validation else {}
         split |= {} if self.train is None else {"train": list(self.train)}
         split |= {} if self.protocol is None else {"protocol": self.protocol}
@@ -56,6 +56,15 @@ class Fold:
             "name": self.named(values["name"]),
             "split": {**(values.get("split") or {}), **split},
         }
+
+    @property
+    def role(self) -> str:
+        """What the fold is called in the log."""
+        return f"fold {self.number}"
+
+    def evaluation(self, values: Values, name: str) -> Values:
+        """Return an evaluation of this fold, under the fold's name."""
+        return {**values, "name": self.named(values.get("name", name))}
 
     def named(self, name: str) -> str:
         """Return the name of an artifact of this fold."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from raystp.config import Location
 from raystp.evaluate.protocols import PublishedName
@@ -12,7 +12,7 @@ from raystp.steps.evaluate.config import EvaluateConfig
 class SpotsEvaluateConfig(EvaluateConfig):
     """Which predictions to score against which measured spots."""
 
-    where: ClassVar[frozenset[str]] = EvaluateConfig.where | {"spots"}
+    where: ClassVar[frozenset[str]] = EvaluateConfig.where | {"spots", "curve"}
 
     targets: Literal["spots"] = "spots"
 
@@ -22,6 +22,10 @@ class SpotsEvaluateConfig(EvaluateConfig):
     protocol: PublishedName | None = None
     """Score as a publication did: `predictions` are then those of all folds (`impute/<name>-fold1` and so on) of one or
     more models. A run that differs from the protocol in sections, folds, panel or labels is refused."""
+
+    curve: Annotated[list[str], Location("evaluate")] = Field(default_factory=list)
+    """`evaluate/<name>` of the same methods in the same order, trained on fewer sections and scored on the same ones:
+    the report shows score against number of training sections."""
 
     @model_validator(mode="after")
     def _protocol_has_own_sets(self) -> "SpotsEvaluateConfig":

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raystp.artifacts import Artifact
-from raystp.evaluate.metrics.gene_scores import GeneScores
 from raystp.evaluate.metrics.genes import GeneSets
 from raystp.evaluate.metrics.intervals import interval_kind
 from raystp.evaluate.metrics.score import ScoreRow
@@ -14,9 +13,7 @@ from raystp.evaluate.report.gene_charts import gene_pair_charts
 from raystp.evaluate.report.viewer.part import viewer
 from raystp.expression.sections import sections_of
 from raystp.models.methods import REFERENCE
-from raystp.steps.evaluate.comparison import ModelComparison
 from raystp.steps.evaluate.predictions import Prediction
-from raystp.steps.evaluate.reliability import Reliability
 from raystp.steps.evaluate.report import (
     failures_of,
     manifests_of,
@@ -26,6 +23,7 @@ from raystp.steps.evaluate.report import (
     work_done,
 )
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
+from raystp.steps.evaluate.spots.findings import SpotFindings
 from raystp.steps.evaluate.spots.outcomes import ComparedSections
 from raystp.steps.evaluate.viewer.content import spots_maps
 
@@ -37,9 +35,7 @@ class SpotResults:
     compared: ComparedSections
     rows: Sequence[ScoreRow]
     notes: Sequence[str]
-    comparison: ModelComparison
-    genes: Sequence[GeneScores]
-    reliability: Reliability
+    findings: SpotFindings
     sets: GeneSets
 
 
@@ -61,16 +57,16 @@ def spots_report(
         interval=interval_kind([counts.patient for counts in measured.values()]),
         rows=results.rows,
         permutations=config.permutations,
-        differences=results.comparison.differences,
-        comparison=results.comparison.parts,
-        calibration=results.reliability.parts,
+        differences=results.findings.comparison.differences,
+        comparison=results.findings.comparison.parts,
+        calibration=results.findings.reliability.parts,
         genes=first.genes,
-        gene_scores=results.genes,
+        gene_scores=results.findings.genes,
         footnotes=results.notes,
         charts=score_charts(results.rows, first.name),
         gene_parts=gene_pair_charts(first.genes, results.compared.outcomes[first.name], first.name),
         viewer=viewer(spots_maps(config, spots, first, compared=results.compared, sets=results.sets)),
-        curves=training_curves(models),
+        curves=[*training_curves(models), *results.findings.curve_parts],
         work=work_done(models, sources),
         failures=failures_of(sources) + [{key: str(value) for key, value in row.items()} for row in lost],
         manifests=manifests_of(sources),

@@ -18,6 +18,7 @@ from raystp.digests import digest_of
 logger = logging.getLogger("raystp")
 
 MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
+BEST_TAG = "raystp.best_trial"
 EPOCH_METRICS = ("train_loss", "validation_loss", "validation_pcc")
 
 
@@ -79,13 +80,23 @@ class SweepLog:
         reason = f": {trial.reason}" if trial.reason else ""
         logger.info(f"  trial {trial.number:03d} {trial.status} after {trial.epochs} epochs{score}{reason}")
 
-    def close(self, trials: list[Trial], score: float | None, files: list[str]) -> None:
-        """Log all trials in order, also those of an earlier process, and the sweep's own outcome."""
+    def close(self, trials: list[Trial], best: Trial | None, files: list[str], *, note: str = "") -> None:
+        """Log all trials in order, also those of an earlier process, and the sweep's own outcome.
+
+        `note` is the description of the sweep's run, Markdown.
+        """
         self._progress.add(len(trials) - self._progress.done)
         for trial in trials:
             self._close_run(trial)
         self._parent.keep_children([self._identity(trial.number, trial.overrides) for trial in trials])
-        self._parent.log_metrics({self._metric: score, "trials": float(len(trials))}, step=0)
+        self._parent.log_metrics(
+            {self._metric: None if best is None else best.score, "trials": float(len(trials))}, step=0
+        )
+        if best is not None:
+            self._parent.set_tags({BEST_TAG: f"trial-{best.number:03d}"})
+            self._run(best.number, best.overrides).set_tags({BEST_TAG: "true"})
+        if note:
+            self._parent.describe(note)
         for file in files:
             self._parent.log_file(file)
 
@@ -96,6 +107,7 @@ class SweepLog:
             run.log_metrics(values, step=row["epoch"])
         tags = {"raystp.outcome": trial.status, "raystp.model": trial.model or "", "raystp.reason": trial.reason or ""}
         run.set_tags({key: value for key, value in tags.items() if value})
+        run.log_metrics({"score": trial.score}, step=0)
         run.end(MLFLOW_STATUS[trial.status])
         self._open.discard(trial.number)
 

@@ -51,7 +51,7 @@ def track_folds(
 
 
 def fold_metrics(scores: Sequence[CrossValidatedScore]) -> dict[int, dict[str, float]]:
-    """Return MLflow's step -> metrics: the place of a fold, from 1 on, -> its scores, and 0 -> their mean and sd.
+    """Return MLflow's step -> metrics: the place of a fold, from 1 on, -> its scores, and 0 -> their mean, sd and interval.
 
     A score that a fold does not have is left out.
     """
@@ -59,6 +59,8 @@ def fold_metrics(scores: Sequence[CrossValidatedScore]) -> dict[int, dict[str, f
     for one in scores:
         name = f"{one.metric} {one.genes}/{one.model}"
         found[0] |= {f"mean {name}": one.mean, f"sd {name}": one.sd}
+        if one.interval is not None:
+            found[0] |= {f"low {name}": one.interval[0], f"high {name}": one.interval[1]}
         for number, value in enumerate(one.values, 1):
             found.setdefault(number, {})[name] = value
     return {

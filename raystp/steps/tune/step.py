@@ -26,12 +26,14 @@ from raystp.steps.train.choice.candidates import CV
 from raystp.steps.train.config import TrainConfig
 from raystp.steps.train.spots.config import SpotsTrainConfig
 from raystp.steps.train.spots.plan import split_sections
+from raystp.steps.tune.chart import parallel_coordinates
 from raystp.steps.tune.config import TuneConfig
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
 
 STEP = "tune"
+CHART = "trials.png"
 CONFIG = TuneConfig
 
 
@@ -87,8 +89,10 @@ def run(config: TuneConfig) -> Artifact:
             )
         best = _best(trials, config)
         refit = _refit(writer, config, best) if config.refit else None
-        _write(writer, config, trials, best)
-        log.close(trials, best.score, [f"{writer.folder}/{name}" for name in ("trials.parquet", "best.yaml")])
+        files = _write(writer, config, trials, best)
+        summary = _summary(writer, config, trials, best)
+        note = f"Best: trial {best.number}, {config.metric} {best.score:.4f}\n\n```\n{summary}\n```"
+        log.close(trials, best, [f"{writer.folder}/{name}" for name in files], note=note)
     if log.undelivered:
         logger.warning(f"  {log.undelivered}")
     (writer.path / "trials").remove()
@@ -96,7 +100,6 @@ def run(config: TuneConfig) -> Artifact:
     counts["failed"] = len(trials) - counts["finished"] - counts["stopped"]
     notes: dict[str, Any] = {"best": best.number, "score": best.score, "metric": config.metric}
     notes["overrides"] = best.overrides
-    summary = _summary(writer, config, trials, best)
     if refit is not None:
         notes["refit"] = refit.manifest.folder
         summary += f"\nrefit: {refit.path}, on the training and validation sides"
@@ -206,7 +209,8 @@ def _refit(writer: ArtifactWriter, config: TuneConfig, best: Trial) -> Artifact:
     return train.run(located.training(best.overrides | chosen))
 
 
-def _write(writer: ArtifactWriter, config: TuneConfig, trials: list[Trial], best: Trial) -> None:
+def _write(writer: ArtifactWriter, config: TuneConfig, trials: list[Trial], best: Trial) -> list[str]:
+    """Write the table, the best config and the chart; return their names."""
     rows: list[dict[str, Any]] = [
         {
             "trial": one.number,
@@ -222,6 +226,11 @@ def _write(writer: ArtifactWriter, config: TuneConfig, trials: list[Trial], best
     ]
     (writer.path / "trials.parquet").write_table(tables.of_rows(rows, tables.TRIALS))
     (writer.path / "best.yaml").write_bytes(_best_yaml(writer, config, best).encode())
+    chart = parallel_coordinates(trials, config.space, config.metric, maximise=config.metric == "validation_pcc")
+    if chart is None:
+        return ["trials.parquet", "best.yaml"]
+    (writer.path / CHART).write_bytes(chart)
+    return ["trials.parquet", "best.yaml", CHART]
 
 
 def _best_yaml(writer: ArtifactWriter, config: TuneConfig, best: Trial) -> str:

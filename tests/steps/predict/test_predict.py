@@ -1,6 +1,7 @@
 """predict: a published model in another store gives the numbers of impute; failures are rows; nothing is done twice."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from raystp import cli
 from raystp.artifacts import resolve
 from raystp.cli import result
 from raystp.errors import ConfigError, EncoderError, RaystpError
+from raystp.expression.sections import embeddings_of
 from raystp.impute.hashed_names import hash_name
 from raystp.impute.selection import KnownPatients
 from raystp.steps.predict import step as predict
 from raystp.steps.predict.config import PredictConfig
 from raystp.steps.predict.model import open_model
 from raystp.steps.publish import step as publish
+from raystp.steps.publish.tile_table import open_tile_table
 from raystp.storage import StoragePath
 from tests.steps.publish.published import add_index
 
@@ -60,6 +63,9 @@ def test_a_published_model_in_another_store_gives_the_numbers_of_impute(smoke_st
     summary = (out / "summary.md").read_text()
     assert "1 of 3 slides" in summary
     assert "Measured by its makers: PCC " in summary
+    tiles = embeddings_of(resolve(str(store), "embed/default", "embed"), "unmeasured").to_pandas()
+    of_table = replace(open_tile_table(folder), k=20)(tiles, {})
+    np.testing.assert_allclose(of_table, own.X, atol=1e-6)
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5ad")}
     assert cli.main(arguments) == result.INCOMPLETE
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5ad")} == made

@@ -93,7 +93,14 @@ def test_a_sweep_that_was_killed_is_one_sweep_in_mlflow_with_a_run_a_trial(
             key: str(value) for key, value in json.loads(row["overrides"]).items()
         }
         assert run.data.tags["raystp.outcome"] == row["status"]
-    assert {found.path for found in client.list_artifacts(parent.info.run_id)} == {"best.yaml", "trials.parquet"}
+    assert {found.path for found in client.list_artifacts(parent.info.run_id)} == {
+        *("best.yaml", "trials.parquet", "trials.png")
+    }
+    best = f"trial-{artifact.manifest.notes['best']:03d}"
+    assert parent.data.tags["raystp.best_trial"] == best
+    (marked,) = [one for one in runs if "raystp.best_trial" in one.data.tags]
+    assert (marked.info.run_name, marked.data.metrics["score"]) == (best, artifact.manifest.notes["score"])
+    assert f"Best: trial {artifact.manifest.notes['best']}, validation_pcc" in parent.data.tags["mlflow.note.content"]
     assert not (artifact.path / "trials").exists()
 
 

@@ -51,7 +51,7 @@ def track_folds(
 
 
 def fold_metrics(scores: Sequence[CrossValidatedScore]) -> dict[int, dict[str, float]]:
-    """Return MLflow's step -> metrics: the place of a fold, from 1 on, -> its scores, and 0 -> their mean, sd and interval.
+    """Return step -> metrics: the place of a fold, from 1 on, -> its scores; 0 -> their mean, sd and interval.
 
     A score that a fold does not have is left out.
     """

@@ -68,6 +68,8 @@ class Report:
     """The rows of the main table: the mean over sections, or `cases`."""
     permutations: int = 0
     """Permutations in each null."""
+    headline: tuple[str, str] | None = None
+    """A claim and its reason, in place of the comparison with the baseline."""
     differences: Sequence[PairedDifference] = ()
     """Paired differences between the models; the verdict is from them, `comparison` shows them."""
     genes: Sequence[str] = ()
@@ -190,6 +192,8 @@ def _contents(report: Report, further: Sequence[Part], last: Sequence[Part]) -> 
 
 def _verdicts(report: Report) -> list[tuple[str, str]]:
     """Return the claim and its reason for each panel."""
+    if report.headline is not None:
+        return [report.headline]
     groups = by_panel(report.rows)
     found = []
     for rows in groups:

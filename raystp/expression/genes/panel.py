@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import anndata as ad
 import numpy as np
@@ -41,9 +42,12 @@ class PanelMatch:
     """Section -> the genes in `genes` that it has not measured. Complete sections are left out."""
 
 
-def choose_panel(config: PanelConfig, spots: Artifact, train: tuple[str, ...]) -> tuple[list[str], dict[str, object]]:
+def choose_panel(
+    config: PanelConfig, spots: Artifact, train: tuple[str, ...], *, zero_absent: bool = False
+) -> tuple[list[str], dict[str, object]]:
     """Return the genes, and the entry about them in the model's metadata.
 
+    `zero_absent` says that the label of an unmeasured gene is 0: a gene of the file that no section measured stays.
     Raises PanelError and SectionError where the training sections do not fit the panel, or each other.
     """
     sections = {name: read_section(spots.path / "sections" / f"{name}.h5ad") for name in train}
@@ -55,8 +59,9 @@ def choose_panel(config: PanelConfig, spots: Artifact, train: tuple[str, ...]) -
         chosen = f"the {config.variable} most variable genes of {', '.join(train)}, of those that all measured"
         return most_variable_genes(sections, config.variable), {"chosen": chosen, "dropped": []}
     genes = read_panel(StoragePath.of(config.file))
-    match = match_panel(genes, sections, absent=config.absent, aliases=panel_aliases(spots, genes))
-    unmeasured = {name: len(absent) for name, absent in match.unmeasured.items()}
+    absent: Absent | Literal["zero"] = "zero" if zero_absent and config.absent == "mask" else config.absent
+    match = match_panel(genes, sections, absent=absent, aliases=panel_aliases(spots, genes))
+    unmeasured = {name: len(lacking) for name, lacking in match.unmeasured.items()}
     chosen = f"a given list of {len(genes)} genes"
     return match.genes, {"chosen": chosen, "dropped": match.dropped, "unmeasured": unmeasured}
 
@@ -70,10 +75,10 @@ def match_panel(
     genes: Sequence[str],
     training: Mapping[str, ad.AnnData],
     *,
-    absent: Absent = "mask",
+    absent: Absent | Literal["zero"] = "mask",
     aliases: Aliases | None = None,
 ) -> PanelMatch:
-    """Match a panel with the genes of the training sections.
+    """Match a panel with the genes of the training sections; with `zero` all genes stay, if a section has any.
 
     Raises PanelError without sections, for a gene that `absent` does not allow, and where no gene is left. Raises
     SectionError for a section whose genes have other names.
@@ -96,7 +101,7 @@ def match_panel(
     partial = [gene for gene, all_have in zip(genes, np.all(has, axis=0), strict=True) if not all_have]
     if partial and absent == "refuse":
         raise PanelError(_partial_genes_message(genes, partial, found))
-    left_out = set(partial if absent == "common" else missing)
+    left_out = set(partial if absent == "common" else [] if absent == "zero" else missing)
     kept = [gene for gene in genes if gene not in left_out]
     if not kept:
         msg = f"panel.absent={absent}: none of the {len(genes)} genes of the panel is measured in each of "

@@ -63,6 +63,8 @@ def test_a_gene_that_no_training_section_has_is_refused_or_dropped(make: Make) -
     sections = {"train": make([[1, 2]], ["GATA3", "B"])}
     with pytest.raises(PanelError, match=r"2 of 3 genes .*: 'ERBB2', 'GATA4'; did you mean 'GATA3' for 'GATA4'\?"):
         match_panel(["ERBB2", "GATA4", "B"], sections)
+    match = match_panel(["ERBB2", "GATA4", "B"], sections, absent="zero")  # where the label of an absent gene is 0
+    assert (match.genes, match.dropped) == (["ERBB2", "GATA4", "B"], [])
     match = match_panel(["ERBB2", "GATA4", "B"], sections, absent="drop")
     assert (match.genes, match.dropped, match.unmeasured) == (["B"], ["ERBB2", "GATA4"], {})
     ids = [f"ENSG{n}" for n in range(9)]

@@ -89,6 +89,8 @@ def test_right_predictions_of_all_folds_score_1_and_the_published_figures_stand_
     assert "secondary" in text
     page = (artifact.path / "report.html").read_bytes().decode()
     assert "UNI2-h, published" in page
+    assert "gene_mean: PCC 1.000 under hest-readme" in page
+    assert "published under this protocol: 0.325 (ResNet50, mean of 9 tasks of hest-bench) to 0.423" in page
     assert PUBLISHED["hest-readme"].leak in page
     assert "scikit-learn" in text
 

@@ -1,6 +1,9 @@
 """Score the predictions of all folds under a published protocol: checks, scores, tables, report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
 
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.intervals import interval_kind
@@ -10,12 +13,14 @@ from raystp.evaluate.published.protocol import FoldOutcome, ProtocolScores, Publ
 from raystp.evaluate.published.registry import published_protocol
 from raystp.evaluate.report.document import Report
 from raystp.models.methods import REFERENCE
+from raystp.steps.evaluate.predictions import retrieval_of
 from raystp.steps.evaluate.published.checks import check_fit
 from raystp.steps.evaluate.published.folds import FoldedModel, open_folds
 from raystp.steps.evaluate.published.outcomes import fold_outcomes, scored_spots, unscored
 from raystp.steps.evaluate.published.tables import figure_rows, genes_csv, protocol_csv, protocol_text, score_rows
 from raystp.steps.evaluate.report import Evaluation, manifests_of, training_curves
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
+from raystp.storage import StoragePath
 from raystp.versions import installed_version
 
 
@@ -31,12 +36,12 @@ def evaluate_published(config: SpotsEvaluateConfig, spots: Artifact, predictions
     for name, folds in outcomes.items():
         label = ScoreLabel(protocol.name, panel, name)
         rows += score_rows(label, scores[name], {fold.number: scored_spots(fold) for fold in folds})
-    notes = _notes(protocol, models, outcomes, scores)
+    notes = _notes(protocol, models, outcomes, scores, store=StoragePath.of(config.run.store))
     return Evaluation(
         rows,
         "\n".join([protocol_text(protocol, scores, numbers, panel=panel), "", *notes]),
         [],
-        _report(protocol, spots, models, [*rows, *figure_rows(protocol, panel)], notes=notes),
+        _report(protocol, spots, models, [*rows, *figure_rows(protocol, panel)], scores=scores, notes=notes),
         cohort=spots.manifest.name,
         files={
             "protocol.csv": protocol_csv(protocol, scores, numbers),
@@ -50,6 +55,8 @@ def _notes(
     models: Sequence[FoldedModel],
     outcomes: Mapping[str, Sequence[FoldOutcome]],
     scores: Mapping[str, ProtocolScores],
+    *,
+    store: StoragePath,
 ) -> list[str]:
     """Return what limits the comparison with the published figures, one sentence each."""
     first = next(iter(outcomes.values()))
@@ -72,7 +79,7 @@ def _notes(
     others = [one.name for one in models if kind and one.folds[0].model.manifest.config.get("model") != kind]
     if others:
         notes.append(f"{protocol.name} compares image encoders by `{kind}`; {', '.join(others)} is another method.")
-    notes += _validated(models)
+    notes += [*_validated(models), *_retrieved(protocol, models, store)]
     notes += [f"{name}: {note}." for name, one in scores.items() for note in one.notes]
     notes += [f"{package} {installed_version(package)}." for package in protocol.packages]
     return notes
@@ -87,12 +94,29 @@ def _validated(models: Sequence[FoldedModel]) -> list[str]:
     ]
 
 
+def _retrieved(protocol: PublishedProtocol, models: Sequence[FoldedModel], store: StoragePath) -> list[str]:
+    """Return a sentence per model that averages other neighbours than the publication."""
+    notes = []
+    for one in models if protocol.retrieval else []:
+        first = one.folds[0].prediction
+        if "index" not in first.manifest.inputs:
+            continue
+        own = asdict(retrieval_of(first, store))
+        other = [
+            f"{key}={own[key]}, published {value}" for key, value in protocol.retrieval.items() if own[key] != value
+        ]
+        if other:
+            notes.append(f"{one.name}: retrieval differs from the publication: {'; '.join(other)}.")
+    return notes
+
+
 def _report(
     protocol: PublishedProtocol,
     spots: Artifact,
     models: Sequence[FoldedModel],
     rows: Sequence[ScoreRow],
     *,
+    scores: Mapping[str, ProtocolScores],
     notes: Sequence[str],
 ) -> Report:
     first, names = models[0], [one.name for one in models]
@@ -108,11 +132,29 @@ def _report(
         trained=[f"the other side of each of {len(first.folds)} folds"],
         tested=tested,
         interval=interval_kind(tested),
+        headline=headline(protocol, scores),
         rows=rows,
         footnotes=notes,
         curves=training_curves(first.folds),
         manifests=manifests_of(sources),
     )
+
+
+def headline(protocol: PublishedProtocol, scores: Mapping[str, ProtocolScores]) -> tuple[str, str]:
+    """Return the best model's score by the protocol's first metric, and the range of the figures published under it."""
+    metric = next(iter(next(iter(scores.values())).overall))
+    name, best = max(scores.items(), key=lambda one: np.nan_to_num(one[1].overall[metric], nan=-np.inf))
+    value = f"{best.overall[metric]:.3f}" if np.isfinite(best.overall[metric]) else "n/a"
+    folds = f"{len(best.folds)} folds, sd {best.sd[metric]:.3f}" if len(best.folds) > 1 else "one fold"
+    known = sorted((one.values[metric], one.method, one.data) for one in protocol.figures if metric in one.values)
+    if not known:
+        return (
+            f"{name}: {metric} {value} under {protocol.name}",
+            f"{folds}; no figure was published under this protocol.",
+        )
+    (low, worst, data), (high, top, other) = known[0], known[-1]
+    published = f"{low:.3f} ({worst}, {data}) to {high:.3f} ({top}, {other})"
+    return f"{name}: {metric} {value} under {protocol.name}", f"{folds}; published under this protocol: {published}."
 
 
 def described(protocol: PublishedProtocol) -> EvaluationProtocol:

@@ -155,7 +155,8 @@ def _panel(
     """Return the genes, and the entry about them in the model's record; an ensemble has those of its members."""
     if members:
         return members[0].meta["genes"], members[0].meta["panel"]
-    genes, panel = choose_panel(config.panel, spots, split.train)
+    zero_absent = config.labels.absent == "zero"
+    genes, panel = choose_panel(config.panel, spots, split.train, zero_absent=zero_absent)
     return genes, {"name": config.panel.name, **panel}
 
 

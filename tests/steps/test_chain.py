@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -104,6 +105,26 @@ def test_the_demo_ends_well_although_a_slide_is_damaged(smoke_store: Path, capsy
     last = json.loads(told.splitlines()[-1])
     assert (last["status"], last["failures"]) == ("done", 1)
     assert last["first_failures"][0]["slide"] == "damaged"
+    _check_the_comparison_against_the_planted_truth(Path(last["artifact"]))
+
+
+def _check_the_comparison_against_the_planted_truth(scored: Path) -> None:
+    """On planted genes BLEEP is better than the gene mean, and worse than the truth; on the others no model differs."""
+    rows = {
+        (row["genes"], row["model"], row["against"]): row
+        for row in pq.read_table(scored / "comparison.parquet").to_pylist()
+        if row["metric"] == "PCC"
+    }
+    better, worse = rows["planted", "bleep", "gene_mean"], rows["planted", "bleep", "planted mean"]
+    assert better["difference"] > 0 > worse["difference"]
+    assert max(better["p_holm"], worse["p_holm"]) < 0.05
+    models = ("ridge", "knn", "gene_mean")
+    assert (
+        min(row["p_holm"] for (genes, _, other), row in rows.items() if genes == "no signal" and other in models) > 0.05
+    )
+    (_, spread) = pq.read_table(scored / "spread.parquet").to_pylist()
+    assert spread["within_1"] == pytest.approx(0.683, abs=0.1)  # neighbours vary as much as the measurements do
+    assert spread["within_2"] == pytest.approx(0.954, abs=0.05)
 
 
 def _report(artifact: Artifact) -> str:

@@ -40,6 +40,9 @@ def _of_evaluation(
     models: Sequence[Prediction], evaluation: Artifact, tested: set[str], store: str
 ) -> Iterator[TrainedScore]:
     """Yield the scores of an evaluation's models under the names of the models here, in the same order."""
+    if not (evaluation.path / "genes.parquet").exists():
+        msg = f"curve: {evaluation.path} has no genes.parquet: run `raystp evaluate` again with this version"
+        raise ConfigError(msg)
     table = evaluation.table("genes.parquet", SECTION_GENES)
     found = set(table["section"].unique().to_pylist()) - {MEAN}
     if found != tested:

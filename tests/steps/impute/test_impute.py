@@ -16,6 +16,9 @@ from raystp.artifacts import Artifact, resolve
 from raystp.cluster.streams.slides import SlideResources, map_slides
 from raystp.errors import ConfigError, LeakError
 from raystp.index.open import open_reference_index
+from raystp.steps.evaluate.predictions import open_models
+from raystp.steps.evaluate.reliability import score_reliability
+from raystp.steps.evaluate.spots.outcomes import compare_sections
 from raystp.steps.impute import step as impute
 from raystp.steps.impute.work import SlideTask
 from raystp.steps.index import step as index
@@ -111,6 +114,25 @@ def test_the_slide_table_describes_each_slide_and_a_sparse_file_has_the_same_val
         assert row["problem"] == ""
     np.testing.assert_array_equal(_read(sparse).X.toarray(), _read(dense).X)
     np.testing.assert_array_equal(_read(sparse).layers["spread"].toarray(), _read(dense).layers["spread"])
+
+
+def test_the_calibration_compares_spread_and_far_with_the_errors_of_the_same_tiles(store: StoragePath) -> None:
+    spots = resolve(store.uri, "spots/toy", "spots")
+    found = []
+    forms: list[dict[str, Any]] = [{"name": "dense"}, {"name": "sparse", "x": "csr"}]
+    for changes in forms:
+        models = open_models([_imputed(store, spread=True, **changes)], store.uri)
+        compared = compare_sections(spots, models)
+        found.append(score_reliability(models, compared.outcomes, compared.measured))
+    adata = _read(_imputed(store, name="dense", spread=True))
+    error = np.abs(adata.layers["measured"].astype(float) - adata.X)
+    for one in found:
+        coverage, far = one.spreads[0], one.far[0]
+        assert (coverage.section, coverage.values) == ("S3", adata.n_obs * adata.n_vars)
+        assert coverage.within_1 == pytest.approx((error <= adata.layers["spread"]).mean())
+        assert far.far == adata.obs["far"].sum()
+        assert far.far + far.near == adata.n_obs
+    assert found[0] == found[1]
 
 
 def test_with_leave_out_a_slides_own_patient_is_not_among_its_neighbours(store: StoragePath) -> None:

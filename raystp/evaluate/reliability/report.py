@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 from bokeh.models import HoverTool, Range1d
-from bokeh.palettes import Colorblind8
-from bokeh.plotting import figure
 
 from raystp.evaluate.metrics.score import POOLED
 from raystp.evaluate.reliability.far import FarScore
 from raystp.evaluate.reliability.spread import NOMINAL, ONE_SPREAD, SpreadCoverage, within_normal
+from raystp.evaluate.report.charts import OTHER, SERIES, blank_chart, quiet_legend
 from raystp.evaluate.report.interactive import plain
 from raystp.evaluate.report.parts import ReportChart, ReportPart, ReportTable
 
@@ -92,25 +91,17 @@ def _text(value: float | None, digits: int = 3) -> str:
 
 def _chart(spreads: Sequence[SpreadCoverage]) -> ReportChart:
     """Draw observed against normal shares, a line per model, pooled over sections."""
-    plot = figure(
-        height=360,
-        sizing_mode="stretch_width",
-        max_width=640,
-        x_axis_label="share within a normal spread",
-        y_axis_label="observed share",
-        x_range=Range1d(start=0, end=1),
-        y_range=Range1d(start=0, end=1),
-        toolbar_location=None,
-    )
-    plot.line([0, 1], [0, 1], line_dash="dashed", color="#8a94a0", legend_label="a normal spread")
+    limits = {"x_range": Range1d(start=0, end=1), "y_range": Range1d(start=0, end=1)}
+    plot = blank_chart("share within a normal spread", "observed share", height=320, **limits)
+    plot.line([0, 1], [0, 1], line_dash="dashed", color=OTHER, legend_label="a normal spread")
     pooled = [one for one in spreads if one.section == POOLED]
     for number, one in enumerate(pooled):
-        colour = Colorblind8[number % len(Colorblind8)]
+        colour = SERIES[number % len(SERIES)]
         name = plain(one.model)
         plot.line(NOMINAL, one.shares, color=colour, line_width=2, legend_label=name)
         plot.scatter(NOMINAL, one.shares, color=colour, size=7, name=name)
     plot.add_tools(HoverTool(tooltips=[("model", "$name"), ("normal", "@x{0.00}"), ("observed", "@y{0.00}")]))
+    quiet_legend(plot)
     plot.legend.location = "top_left"
-    plot.legend.click_policy = "hide"
     caption = "Above the dashed line the spread is too wide, below it too narrow."
-    return ReportChart("Observed share of truths within the spread, against that of a normal spread", plot, caption)
+    return ReportChart("Observed share of truths within the spread, against a normal spread", plot, caption, columns=2)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from raystp.evaluate.comparison.differences import PairedDifference, primary
 from raystp.evaluate.metrics.cases import CASES, FEWEST_CASES
@@ -142,6 +142,7 @@ def render_page(template: str, parts: Sequence[ReportPart], *, widgets: bool = F
     )
     environment.filters |= {
         "by_kind": lambda parts: [(kind, list(group)) for kind, group in groupby(parts, lambda part: part.kind)],
+        "code": with_code,
         "embedded": lambda chart: keys[id(chart)],
         "heading": heading,
         "interval": interval_text,
@@ -152,6 +153,12 @@ def render_page(template: str, parts: Sequence[ReportPart], *, widgets: bool = F
     has_widgets = widgets or with_widgets([chart.model for chart in charts])
     bokeh = bokeh_script(widgets=has_widgets) if charts or widgets else ""
     return environment.get_template(template).render(policy=POLICY, bokeh=bokeh, **values)
+
+
+def with_code(text: str) -> Markup:
+    """Return a sentence with its names in backquotes as code."""
+    marked = escape(text).split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(marked))
 
 
 def _further(report: Report) -> list[Part]:
@@ -183,7 +190,7 @@ def _key_numbers(report: Report, rows: Sequence[ScoreRow]) -> list[KeyNumber]:
 
 def _contents(report: Report, further: Sequence[Part], last: Sequence[Part]) -> list[tuple[str, str]]:
     """Return anchor and name of each part of the page, in order."""
-    found = [("maps", "Maps")] if report.viewer is not None else []
+    found = [("viewer", "Maps")] if report.viewer is not None else []
     found += [("scores", "Scores"), *((key, title.split()[0]) for key, title, _ in further)]
     found += [("tissue", "Tissue")] if report.sections else []
     found += [(key, title) for key, title, _ in last]

@@ -15,7 +15,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from raystp.evaluate.metrics.genes import FEWEST_SPOTS
 from raystp.evaluate.metrics.score import MEAN, SectionOutcome
 from raystp.evaluate.report.charts import ACCENT, NULL, OTHER, blank_chart, quiet_legend
-from raystp.evaluate.report.interactive import plain
+from raystp.evaluate.report.interactive import GENE_FIELD, plain
 from raystp.evaluate.report.parts import ReportChart
 from raystp.missing import column_means
 
@@ -24,6 +24,9 @@ Outcomes = Mapping[str, SectionOutcome]
 
 PAIRED_GENES = 40
 """Genes whose pairs are drawn: those that vary most in the measurement."""
+
+SQUARE = {"width": 560, "height": 500, "sizing_mode": "scale_width"}
+"""Size of charts that keep their shape where the page is narrow."""
 
 FEWEST_GENES = 3
 """Two genes are one pair, and no picture."""
@@ -43,6 +46,11 @@ found.data = {rank: [rank[at]], value: [value[at]]}
 const shown = (x) => Number.isFinite(x) ? x.toFixed(3) : "n/a"
 answer.text = `${cb_obj.value}: rank ${rank[at]} of ${rank.length}, PCC ${shown(value[at])}` +
   (other_name ? `; ${other_name} ${shown(other[at])}` : "")
+for (const view of cb_context.index.all_views()) {
+  if (view.model.name !== maps) continue
+  view.model.value = cb_obj.value
+  answer.text += "; the maps above show it"
+}
 """
 
 
@@ -86,7 +94,13 @@ def gene_score_chart(
         stylesheets=[InlineStyleSheet(css=_FIELD)],
     )  # fmt: skip
     answer = Div(text="", render_as_text=True, margin=(4, 0, 0, 0), name="gene-score-answer")
-    known = {"source": source, "found": found, "answer": answer, "other_name": other[0] if has_other else ""}
+    known = {
+        "source": source,
+        "found": found,
+        "answer": answer,
+        "other_name": other[0] if has_other else "",
+        "maps": GENE_FIELD,
+    }
     search.js_on_change("value", CustomJS(args=known, code=_FIND))
     where = "mean over sections" if over == MEAN else f"over {over}"
     return ReportChart(
@@ -187,8 +201,8 @@ def _matrix(names: list[str], measured: Any, predicted: Any, note: str) -> Repor
             tooltips=[("", "@y and @x"), ("measured", "@measured{0.00}"), ("predicted", "@predicted{0.00}")],
         )
     )
-    plot.xaxis.major_label_orientation = np.pi / 2
-    plot.axis.major_label_text_font_size = "8px" if size > 20 else "10px"  # noqa: PLR2004 -- a name per 11 px
+    plot.xaxis.visible = False  # the names are those of the rows
+    plot.yaxis.major_label_text_font_size = "8px" if size > 20 else "11px"  # noqa: PLR2004 -- a name per 11 px
     plot.axis.major_tick_line_color = None
     plot.grid.grid_line_color = None
     bar = ColorBar(color_mapper=mapper, width=10, title=None, margin=4, major_label_text_color=OTHER)
@@ -208,7 +222,7 @@ def _pairs(names: list[str], measured: Any, predicted: Any, model: str) -> Repor
             "y": predicted[kept].astype(np.float32),
         }
     )
-    plot = blank_chart("measured", "predicted", height=520, x_range=(-1.03, 1.03), y_range=(-1.03, 1.03))
+    plot = blank_chart("measured", "predicted", **SQUARE, x_range=(-1.03, 1.03), y_range=(-1.03, 1.03))
     plot.line([-1, 1], [-1, 1], color=OTHER, line_dash="dashed")
     dots = plot.scatter("x", "y", source=source, size=4, color=ACCENT, alpha=0.5)
     plot.add_tools(

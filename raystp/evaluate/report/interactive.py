@@ -24,6 +24,9 @@ POLICY = (
 """Content security policy of the page: what is in the file may run, and nothing else is read. Bokeh's callbacks are
 texts that the browser compiles, hence `unsafe-eval`."""
 
+GENE_FIELD = "maps-gene"
+"""Name of the field that chooses the gene of the maps; charts of genes set it too."""
+
 _MATH = ("$$", r"\[", r"\(")
 _JOINER = "\u2060"
 """Word joiner, which has no width: between two characters it ends a formula's mark."""

@@ -38,6 +38,8 @@ from bokeh.models.widgets import AutocompleteInput, RadioButtonGroup, Select, Sl
 from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 
+from raystp.evaluate.report.interactive import GENE_FIELD
+
 SCRIPTS = Path(__file__).parent / "scripts"
 TISSUE = "H&E only"
 FAR = "#d9480f"
@@ -87,6 +89,7 @@ class Widgets:
                 max_completions=COMPLETIONS,
                 restrict=False,
                 placeholder="type a name",
+                name=GENE_FIELD,
             ),
             buttons=RadioButtonGroup(labels=list(first), active=0),
             slide=Select(title="Section or slide", value=slides[0], options=_options(slides)),

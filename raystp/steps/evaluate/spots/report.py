@@ -27,6 +27,9 @@ from raystp.steps.evaluate.spots.findings import SpotFindings
 from raystp.steps.evaluate.spots.outcomes import ComparedSections
 from raystp.steps.evaluate.viewer.content import spots_maps
 
+SECTIONS_NAMED = 4
+"""Sections in the title."""
+
 
 @dataclass(frozen=True)
 class SpotResults:
@@ -48,7 +51,7 @@ def spots_report(
     measured = results.compared.measured
     names, lost = [one.name for one in models], results.compared.failures
     return Report(
-        title=f"{first.name}: {', '.join(measured)}",
+        title=f"{first.name}: {_title(list(measured))}",
         protocol=protocol_of(first.label().protocol),
         model=first.name,
         against=REFERENCE if REFERENCE in names else names[-1],
@@ -73,11 +76,20 @@ def spots_report(
     )
 
 
+def _title(sections: Sequence[str]) -> str:
+    shown = ", ".join(sections[:SECTIONS_NAMED])
+    return shown if len(sections) <= SECTIONS_NAMED else f"{shown} and {len(sections) - SECTIONS_NAMED} more"
+
+
 def _described(spots: Artifact, sections: Sequence[str]) -> list[str]:
     known = sections_of(spots)
     return [
-        f"{name} (patient {known[name]['patient']}, {known[name]['spots']} spots)"
+        f"{name} ({_patient(name, str(known[name]['patient']))}{known[name]['spots']} spots)"
         if name in known
         else f"{name} (label of a case)"
         for name in sections
     ]
+
+
+def _patient(section: str, patient: str) -> str:
+    return "" if patient == section else f"patient {patient}, "

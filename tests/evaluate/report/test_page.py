@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from bokeh.embed import components
 from bokeh.models import FactorRange
 from bokeh.models.layouts import Column
 from bokeh.models.widgets import AutocompleteInput
@@ -16,7 +17,7 @@ from raystp.evaluate.metrics.gene_scores import GeneScores
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import PROTOCOLS
 from raystp.evaluate.report.document import Report, build_report
-from raystp.evaluate.report.interactive import POLICY, plain
+from raystp.evaluate.report.interactive import GENE_FIELD, POLICY, plain
 from raystp.evaluate.report.parts import ReportChart, ReportTable, ViewerPart
 from tests.browser import NARROW, WIDE, OpenPage
 
@@ -90,6 +91,21 @@ def test_a_gene_is_found_by_typing_a_part_of_its_name(tmp_path: Path, open_page:
     field.press_sequentially("KRT8")
     field.press("Enter")
     page.get_by_text("KRT8: rank 3 of 3, PCC n/a; ridge n/a").wait_for()
+
+
+def test_a_gene_that_is_found_is_chosen_in_the_maps_too(tmp_path: Path, open_page: OpenPage) -> None:
+    field = AutocompleteInput(name=GENE_FIELD, value="ERBB2", completions=["ERBB2", "MKI67"])
+    script, places = components({"gene": field})
+    page = open_page(
+        written(tmp_path, with_genes(viewer=ViewerPart("", f'<div id="here">{places["gene"]}</div>{script}')))
+    )
+    typed = page.locator("#genes").get_by_placeholder("type a name")
+    typed.press_sequentially("mki")
+    typed.press("Enter")
+    page.get_by_text("rank 1 of 3, PCC 0.600; ridge 0.300; the maps above show it").wait_for()
+    assert page.locator("#here input").input_value() == "MKI67"
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((element) => element.id)")
+    assert len(ids) == len(set(ids))
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

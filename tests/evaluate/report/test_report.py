@@ -251,3 +251,11 @@ def test_protocols_have_their_name_and_their_leak() -> None:
     assert (protocol_of("patient").same_patient, protocol_of("section").same_patient) == ("refuse", "allow")
     with pytest.raises(ConfigError, match="unknown protocol 'spot'; choose from patient, section"):
         protocol_of("spot")
+
+
+def test_a_long_list_of_sections_is_folded_and_names_in_backquotes_are_code() -> None:
+    sections = [f"S{number}" for number in range(12)]
+    page = build_report(content(trained=sections, footnotes=["`log total counts` uses no image", f"`{EVIL}`"]))
+    assert "<summary>12 sections</summary>S0, S1," in page
+    assert "<code>log total counts</code> uses no image" in page
+    assert "<code>&lt;script&gt;" in page

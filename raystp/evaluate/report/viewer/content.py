@@ -15,6 +15,26 @@ MEASURED, PREDICTED, SPREAD = "measured", "predicted", "spread"
 
 
 @dataclass(frozen=True)
+class ReferenceTile:
+    """A row of the reference index."""
+
+    section: str
+    patient: str
+    spot: str
+    picture: bytes | None = None
+    """JPEG of its tile; None where it is not known."""
+
+
+@dataclass(frozen=True)
+class NearestTiles:
+    """The nearest reference tiles of each spot, nearest first."""
+
+    tiles: Int64[np.ndarray, "spot k"]
+    """Numbers in `MapContent.references`."""
+    distance: Float[np.ndarray, "spot k"]
+
+
+@dataclass(frozen=True)
 class MapSlide:
     """A section or a slide: where its spots or tiles are, and a value of each layer for every spot and gene."""
 
@@ -37,6 +57,10 @@ class MapSlide:
     """The distance beyond which a tile is far from the reference."""
     scores: GeneIntervals | None = None
     """PCC of each gene, then of each gene set; None where nothing is measured."""
+    nearest: NearestTiles | None = None
+    """None for a model that predicts without a reference."""
+    pictures: Sequence[bytes] | None = None
+    """JPEG of each spot's tile; without them the tile is cut from the thumbnail."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +78,9 @@ class MapContent:
     sets: Mapping[str, Int64[np.ndarray, "_"]] = field(default_factory=dict)
     """Name of a gene set -> columns; its map is the mean over its genes."""
     unit: str = UNIT
+    references: Sequence[ReferenceTile] = ()
+    reference_expression: Float[np.ndarray, "reference gene"] | None = None
+    """What the reference tiles measured; columns are the panel."""
 
     @property
     def order(self) -> list[int]:

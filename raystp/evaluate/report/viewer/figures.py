@@ -42,8 +42,8 @@ from raystp.evaluate.report.interactive import GENE_FIELD
 
 SCRIPTS = Path(__file__).parent / "scripts"
 TISSUE = "H&E only"
-FAR = "#d9480f"
-"""Outline of spots that are far from the reference."""
+FAR, PICKED = "#d9480f", "#000000"
+"""Outlines of spots that are far from the reference, and of the spot that was clicked."""
 
 HEIGHT_PX = 440
 COMPLETIONS = 30
@@ -154,6 +154,8 @@ def viewer_document(widgets: Widgets, columns: Sequence[str], unit: str) -> tupl
     for widget in (widgets.gene, widgets.slide, *widgets.layers, widgets.opacity):
         widget.js_on_change("value", show)
     widgets.buttons.js_on_change("active", _script("press", {"buttons": widgets.buttons, "gene": widgets.gene}))
+    explain = _script("explain", {"source": shared.source})
+    shared.source.selected.js_on_change("indices", explain)
     keep_scale = _script("keep_scale", {"x_range": shared.x_range, "y_range": shared.y_range})
     for changed in ("inner_width", "inner_height"):
         maps[0].figure.js_on_change(changed, keep_scale)
@@ -168,7 +170,7 @@ def viewer_document(widgets: Widgets, columns: Sequence[str], unit: str) -> tupl
     document = Document()
     for root in roots.values():
         document.add_root(root)
-    document.js_on_event(DocumentReady, show, _script("ready", {"bars": parts["bars"], "gene": widgets.gene}))
+    document.js_on_event(DocumentReady, show, explain, _script("ready", {"bars": parts["bars"], "gene": widgets.gene}))
     return document, roots
 
 
@@ -207,14 +209,19 @@ def _map(shared: Shared, column: str, unit: str) -> Map:
     plot.image_url("url", "x", "y", "w", "h", source=shared.image, anchor="top_left", level="image")
     mapper = LinearColorMapper(palette=Viridis256, low=0, high=1, nan_color="rgba(0,0,0,0)")
     fill = Field(column, transform=mapper)
-    shapes: tuple[Glyph, Glyph] = (
-        Circle(x="x", y="y", radius="radius", fill_color=fill, line_color=FAR, line_width="edge"),
-        Rect(x="x", y="y", width="size", height="size", fill_color=fill, line_color=FAR, line_width="edge"),
-    )
     circles, squares = (
-        plot.add_glyph(shared.source, shape, selection_glyph=shape, nonselection_glyph=shape) for shape in shapes
+        plot.add_glyph(shared.source, drawn, selection_glyph=picked, nonselection_glyph=drawn)
+        for drawn, picked in zip(_shapes(fill, FAR, "edge"), _shapes(fill, PICKED, 3), strict=True)
     )
     bar = ColorBar(color_mapper=mapper, title=unit, height=8, padding=2, background_fill_color=None)
     plot.add_layout(bar, "below")
     hover.renderers = [circles, squares]
     return Map(plot, circles, squares, mapper, bar, hover)
+
+
+def _shapes(fill: Field, line: str, width: str | int) -> tuple[Glyph, Glyph]:
+    """Return a spot and a tile; `width` is that of the outline in px, or the column that has it."""
+    return (
+        Circle(x="x", y="y", radius="radius", fill_color=fill, line_color=line, line_width=width),
+        Rect(x="x", y="y", width="size", height="size", fill_color=fill, line_color=line, line_width=width),
+    )

@@ -45,6 +45,11 @@ class Packed:
     layers: Sequence[PackedLayer]
     steps: int
     left_out: Sequence[str]
+    references: int = 0
+    """Reference tiles whose measurement is stored."""
+    reference_genes: int = 0
+    """The first genes of `MapContent.order` that are stored of them."""
+    reference_text: str = ""
 
 
 def pack(content: MapContent, budget: int = BUDGET) -> Packed:
@@ -63,7 +68,13 @@ def pack(content: MapContent, budget: int = BUDGET) -> Packed:
         if genes:
             budget -= len(text)
             packed.append(PackedLayer(number, name, genes, text))
-    return Packed(packed, steps, left_out)
+    measured = content.reference_expression
+    if measured is None:
+        return Packed(packed, steps, left_out)
+    text, genes = _fitting(measured[:, order], steps, budget)
+    if genes < len(order):
+        left_out.append(f"measured at the reference tiles: {_counted(genes, len(order))}")
+    return Packed(packed, steps, left_out, len(measured), genes, text)
 
 
 def packed_floats(values: Float[np.ndarray, "..."]) -> str:

@@ -20,9 +20,9 @@ from PIL import Image
 from raystp.evaluate.report.interactive import script_json
 from raystp.evaluate.report.parts import ViewerPart
 from raystp.evaluate.report.slide_figures import MARGIN
-from raystp.evaluate.report.viewer.content import MEASURED, PREDICTED, SPREAD, MapContent, MapSlide
+from raystp.evaluate.report.viewer.content import MEASURED, PREDICTED, SPREAD, MapContent, MapSlide, ReferenceTile
 from raystp.evaluate.report.viewer.figures import Widgets, viewer_document
-from raystp.evaluate.report.viewer.packing import BUDGET, PackedLayer, pack, packed_floats
+from raystp.evaluate.report.viewer.packing import BUDGET, Packed, pack, packed_floats
 from raystp.tables import ATTENTION_MAP, CONTRIBUTION_MAP
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -56,13 +56,14 @@ def viewer(content: MapContent) -> ViewerPart:
     script, places = components(roots)
     del document  # it has held the callbacks until here
     stored = {f"maps-{one.slide}-{one.layer}": one.text for one in packed.layers} | _places(content)
+    stored |= {"maps-references": packed.reference_text} if packed.reference_genes else {}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     style = (TEMPLATES / "viewer.css").read_text(encoding="utf-8")
     body = environment.get_template("viewer.html.j2").render(
         model=content.model,
         places={name: Markup(place) for name, place in places.items()},
         script=Markup(script),
-        data=script_json(_page_data(content, layers, packed.layers)),
+        data=script_json(_page_data(content, layers, packed)),
         stored=stored,
         left_out=packed.left_out,
         steps=packed.steps,
@@ -82,16 +83,26 @@ def _layers(content: MapContent) -> list[Layer]:
         (PREDICTED in known, Layer(PREDICTED, "predicted", unit, "value")),
         (MEASURED in known, Layer("error", "error (predicted - measured)", unit, "error")),
         (SPREAD in known, Layer(SPREAD, "spread among the neighbours", unit, "doubt")),
-        (has_distance, Layer("far", "far from the reference", far, "doubt")),
+        (
+            has_distance,
+            Layer(
+                "far",
+                "distance to the reference (far above 1)" if limited else "distance to the reference",
+                far,
+                "doubt",
+            ),
+        ),
         (ATTENTION_MAP in known, Layer(ATTENTION_MAP, "attention", "share", "value")),
         (CONTRIBUTION_MAP in known, Layer(CONTRIBUTION_MAP, "contribution", unit, "value")),
     ]
     return [layer for exists, layer in layers if exists]
 
 
-def _page_data(content: MapContent, layers: Sequence[Layer], packed: Sequence[PackedLayer]) -> dict[str, object]:
+def _page_data(content: MapContent, layers: Sequence[Layer], packed: Packed) -> dict[str, object]:
     place = {column: number for number, column in enumerate(content.order)}
     return {
+        "references": [_reference(one) for one in content.references],
+        "measured": {"genes": packed.reference_genes, "tiles": packed.references},
         "genes": [content.genes[column] for column in content.order],
         "sets": [
             {"name": name, "genes": [place[column] for column in genes.tolist()]}
@@ -101,7 +112,7 @@ def _page_data(content: MapContent, layers: Sequence[Layer], packed: Sequence[Pa
         "layers": [vars(one) for one in layers],
         "palettes": PALETTES,
         "slides": [
-            _slide_data(slide, {one.layer: one.genes for one in packed if one.slide == number})
+            _slide_data(slide, {one.layer: one.genes for one in packed.layers if one.slide == number})
             for number, slide in enumerate(content.slides)
         ],
     }
@@ -123,6 +134,9 @@ def _slide_data(slide: MapSlide, kept: Mapping[str, int]) -> dict[str, object]:
         "distance": slide.distance is not None,
         "beyond": slide.far_beyond,
         "scored": slide.scores is not None,
+        "nearest": 0 if slide.nearest is None else slide.nearest.tiles.shape[1],
+        "pictures": None if slide.pictures is None else [_data_uri(one) for one in slide.pictures],
+        "attention": ATTENTION_MAP in slide.layers,
     }
 
 
@@ -137,6 +151,9 @@ def _places(content: MapContent) -> dict[str, str]:
             rows = np.stack([slide.scores.pcc, slide.scores.low, slide.scores.high])
             sets = np.arange(len(content.genes), rows.shape[1])
             stored[f"maps-{number}-scores"] = packed_floats(rows[:, np.concatenate([order, sets])])
+        if slide.nearest is not None:
+            pair = slide.nearest.tiles.T, slide.nearest.distance.T
+            stored[f"maps-{number}-nearest"] = packed_floats(np.stack(pair))
     return stored
 
 
@@ -148,7 +165,16 @@ def _view(slide: MapSlide) -> list[float]:
     return [*low.tolist(), *high.tolist()]
 
 
+def _reference(tile: ReferenceTile) -> dict[str, str | None]:
+    picture = None if tile.picture is None else _data_uri(tile.picture)
+    return {"section": tile.section, "patient": tile.patient, "spot": tile.spot, "picture": picture}
+
+
 def _jpeg(slide: MapSlide) -> str:
     buffer = io.BytesIO()
     Image.fromarray(slide.thumbnail.pixels).save(buffer, format="JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return _data_uri(buffer.getvalue())
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"

@@ -1,28 +1,25 @@
 """The maps of an evaluation against measured spots: measured sections first, then slides without measurement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Int64
 
-from raystp import tables
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.genes import GeneSets, genes_to_show, pcc_where_measured
 from raystp.evaluate.metrics.score import SectionOutcome
-from raystp.evaluate.report.viewer.content import MEASURED, PREDICTED, SPREAD, MapContent, MapSlide
-from raystp.evaluate.report.viewer.scores import GeneIntervals, gene_scores
-from raystp.expression.sections import SectionCounts, sections_of
+from raystp.evaluate.report.viewer.content import MapContent, NearestTiles, ReferenceTile
+from raystp.evaluate.report.viewer.scores import gene_scores
+from raystp.expression.sections import sections_of
 from raystp.missing import column_means
 from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.evaluate.predictions import Prediction
-from raystp.steps.evaluate.report import slide_thumbnail, tile_boxes
 from raystp.steps.evaluate.spots.outcomes import ComparedSections
-from raystp.steps.evaluate.viewer.doubt import Doubt, doubt_of
+from raystp.steps.evaluate.viewer.nearest import Neighbours, Reference
+from raystp.steps.evaluate.viewer.pictures import MOST, ReferenceTiles
+from raystp.steps.evaluate.viewer.slides import MapReader
 from raystp.storage import StoragePath
-from raystp.units import Level0Pixels
 
 BUTTONS = 8
 """Genes that have a button of their own."""
@@ -33,72 +30,53 @@ def spots_maps(
 ) -> MapContent:
     """Return the maps of one model: every section that was scored, and every predicted slide without measurement."""
     store, outcomes, named = StoragePath.of(config.run.store), compared.outcomes[first.name], _named(sets)
-    slides = []
+    reference = Reference.of(first, store)
+    reader, read = MapReader(first, store, reference), []
     for name, counts in compared.measured.items():
         rng = np.random.default_rng(config.seed)
         scores = gene_scores(outcomes[name], list(named.values()), rng=rng, draws=config.draws)
-        slide = measured_slide(first, store, counts, outcomes[name], scores=scores)
+        slide, found = reader.measured(counts, outcomes[name], scores)
         warnings = "".join(f" Note: {warning}." for warning in compared.warnings.get(name, []))
-        slides.append(replace(slide, note=slide.note + warnings))
+        read.append((replace(slide, note=slide.note + warnings), found))
     measured_on = {one["slide"] for one in sections_of(spots).values()}
-    slides += [predicted_slide(first, store, slide) for slide in first.slides if slide not in measured_on]
-    return MapContent(
+    read += [reader.predicted(slide) for slide in first.slides if slide not in measured_on]
+    content = MapContent(
         model=first.name,
-        slides=slides,
+        slides=[slide for slide, _ in read],
         genes=first.genes,
         first=_first(config.genes, first.genes, list(outcomes.values())),
         importance=np.asarray(first.meta["training_variance"]),
         sets=named,
         unit=first.measured_as.labels.unit,
     )
+    return content if reference is None else with_references(content, [found for _, found in read], reference, store)
 
 
-def measured_slide(
-    first: Prediction, store: StoragePath, counts: SectionCounts, outcome: SectionOutcome, *, scores: GeneIntervals
-) -> MapSlide:
-    """Return a section's spots that have a tile: measured, predicted, and the prediction's doubt."""
-    table = _predictions(first, counts.slide)
-    rows = np.flatnonzero(pc.is_in(table["spot"], value_set=tables.strings(counts.spots)).to_numpy())
-    table, doubt = table.take(rows), doubt_of(first.prediction, store, counts.slide).select(rows)
-    layers = {MEASURED: outcome.measured, PREDICTED: tables.matrix(table["expression"])}
-    return MapSlide(
-        name=counts.section,
-        note=f"Slide {counts.slide}, patient {counts.patient}, {len(rows)} spots.",
-        thumbnail=slide_thumbnail(first.embeddings(str(store)), counts.slide),
-        shape="circle",
-        xy=outcome.xy,
-        size=Level0Pixels(counts.diameter_px),
-        spots=table["spot"].to_pylist(),
-        layers=_with_spread(layers, doubt),
-        distance=doubt.distance,
-        far_beyond=doubt.far_beyond,
-        scores=scores,
-    )
+def with_references(
+    content: MapContent, found: Sequence[Neighbours | None], reference: Reference, store: StoragePath
+) -> MapContent:
+    """Return the maps with the nearest reference tiles of each spot; tiles that are near to many come first."""
+    known = [one.rows for one in found if one is not None]
+    if not known:
+        return content
+    rows, used = np.unique(np.concatenate([one.ravel() for one in known]), return_counts=True)
+    rows = rows[np.argsort(-used, kind="stable")]
+    number = {row: place for place, row in enumerate(rows.tolist())}
+    names = reference.opened.rows.take(rows)
+    sections, patients, spots = (names[column].to_pylist() for column in ("section", "patient", "spot"))
+    tiles = ReferenceTiles.of(reference.index, store)
+    pictures = tiles.pictures(sections, spots) if tiles is not None else [None] * len(rows)
+    slides = [
+        slide if one is None else replace(slide, nearest=NearestTiles(_numbers(one.rows, number), one.distance))
+        for slide, one in zip(content.slides, found, strict=True)
+    ]
+    references = [ReferenceTile(*one) for one in zip(sections, patients, spots, pictures, strict=True)]
+    expression = reference.expression(rows[:MOST])
+    return replace(content, slides=slides, references=references, reference_expression=expression)
 
 
-def predicted_slide(first: Prediction, store: StoragePath, slide: str) -> MapSlide:
-    """Return all tiles of a slide without measurement."""
-    table, doubt = _predictions(first, slide), doubt_of(first.prediction, store, slide)
-    boxes = tile_boxes(table)
-    return MapSlide(
-        name=slide,
-        note=f"{len(boxes)} tiles of a slide without measurement.",
-        thumbnail=slide_thumbnail(first.embeddings(str(store)), slide),
-        shape="square",
-        xy=boxes[:, :2] + boxes[:, 2:] / 2,
-        size=Level0Pixels(float(np.median(boxes[:, 2]))),
-        layers=_with_spread({PREDICTED: tables.matrix(table["expression"])}, doubt),
-        distance=doubt.distance,
-        far_beyond=doubt.far_beyond,
-    )
-
-
-def _predictions(first: Prediction, slide: str) -> pa.Table:
-    return first.prediction.table(f"predictions/{slide}.parquet", tables.predictions(len(first.genes)))
-
-
-def _with_spread(layers: dict[str, np.ndarray], doubt: Doubt) -> dict[str, np.ndarray]:
-    return layers if doubt.spread is None else layers | {SPREAD: doubt.spread}
+def _numbers(rows: Int64[np.ndarray, "spot k"], number: Mapping[int, int]) -> Int64[np.ndarray, "spot k"]:
+    return np.array([number[row] for row in rows.ravel().tolist()], np.int64).reshape(rows.shape)
 
 
 def _named(sets: GeneSets) -> dict[str, Int64[np.ndarray, "_"]]:

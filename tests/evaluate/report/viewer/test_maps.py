@@ -146,6 +146,27 @@ def _moved(page: "Page") -> list[list[float]]:
     return moved
 
 
+def test_a_click_on_a_spot_shows_its_nearest_reference_tiles(tmp_path: Path, open_page: OpenPage) -> None:
+    page = opened(tmp_path, open_page, content())
+    why = page.locator("#maps-why")
+    assert "Click a spot" in why.inner_text()
+    choose(page, "ERBB2")
+    x, y = page.evaluate(
+        f"(() => {{ const plot = {MODELS}.find((one) => one.type === 'Figure'), view = Bokeh.index.find_one(plot);"
+        f" return [view.frame.x_scale.compute({WIDTH - 50}), view.frame.y_scale.compute(50)] }})()"
+    )
+    page.locator(".maps-panels .bk-Figure").nth(0).locator(".bk-Canvas").click(position={"x": x, "y": y})
+    page.wait_for_function(f"document.querySelector('#maps-why h3')?.textContent === 'Why? spot {HIGH}'")
+    first, second = (one.inner_text().split("\n") for one in why.locator("figure").all()[1:])
+    assert first == ["R, patient Q", "spot r1", "distance 0.125", "ERBB2 3.00"]
+    assert second[:2] == ["no picture in this file", "R, patient Q"]
+    assert why.locator("img").evaluate("(one) => one.naturalWidth") == 8
+    choose(page, "ACTB")  # the explanation follows the gene
+    page.wait_for_function("document.querySelector('#maps-why').innerText.includes('ACTB not known')")
+    chosen_slide(page, "W")
+    assert "Click a spot" in why.inner_text()
+
+
 @pytest.mark.parametrize(("width", "dark"), [(1300, False), (390, True)])
 def test_every_choice_changes_the_maps_and_they_fit_the_window(
     tmp_path: Path, open_page: OpenPage, width: int, *, dark: bool
@@ -176,5 +197,5 @@ def test_names_are_text_and_what_was_left_out_is_said(
     page.wait_for_timeout(300)
     assert page.evaluate("window.broken") is None
     assert page.locator("#maps-name").inner_text() == f"{HOSTILE[1]} on {HOSTILE[1]}"
-    assert f"predicted of {HOSTILE[0]}: not in this file" in page.locator("#maps").inner_text()
+    assert f"predicted of {HOSTILE[0]}: not in this file" in page.locator("#gene-maps").inner_text()
     assert "Left out of this file for its size: measured, predicted, spread." in belief(page)

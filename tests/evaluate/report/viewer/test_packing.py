@@ -50,6 +50,14 @@ def test_what_does_not_fit_is_left_out_last_wanted_first_and_named() -> None:
     assert pack(one, budget=0).left_out[0] == "measured of A: not in this file"
 
 
+def test_what_reference_tiles_measured_comes_last_and_is_named_if_it_does_not_fit() -> None:
+    one = content()
+    whole = pack(one)
+    assert (whole.references, whole.reference_genes, whole.left_out) == (2, 4, [])
+    less = pack(one, budget=sum(len(layer.text) for layer in whole.layers))
+    assert less.left_out == ["measured at the reference tiles: not in this file"]
+
+
 def test_many_values_have_coarser_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raystp.evaluate.report.viewer.packing.COARSE_ABOVE", 10)
     packed = pack(content(section()))
@@ -70,5 +78,11 @@ def test_four_sections_of_visium_with_785_genes_fit() -> None:
     slide = replace(
         section(), layers={MEASURED: true, PREDICTED: true, SPREAD: true}, xy=true[:, :2], distance=None, scores=None
     )
-    one = replace(content(slide, slide, slide, slide), genes=[f"G{n}" for n in range(785)], importance=true[0], sets={})
+    one = replace(
+        content(slide, slide, slide, slide),
+        genes=[f"G{n}" for n in range(785)],
+        importance=true[0],
+        sets={},
+        reference_expression=None,
+    )
     assert sum(len(layer.text) for layer in pack(one).layers) < 10_000_000

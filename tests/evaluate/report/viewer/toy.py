@@ -1,10 +1,21 @@
 """Spots on a grid over a white slide with a red top-left and a blue bottom-right corner; ERBB2 is high at one spot."""
 
+import io
+
 import numpy as np
+from PIL import Image
 
 from raystp.evaluate.metrics.score import SectionOutcome
 from raystp.evaluate.report.slide_figures import SlideThumbnail
-from raystp.evaluate.report.viewer.content import MEASURED, PREDICTED, SPREAD, MapContent, MapSlide
+from raystp.evaluate.report.viewer.content import (
+    MEASURED,
+    PREDICTED,
+    SPREAD,
+    MapContent,
+    MapSlide,
+    NearestTiles,
+    ReferenceTile,
+)
 from raystp.evaluate.report.viewer.scores import gene_scores
 from raystp.units import Level0Pixels
 
@@ -18,6 +29,12 @@ def thumbnail() -> SlideThumbnail:
     pixels = np.full((50, 100, 3), 255, dtype=np.uint8)
     pixels[:5, :5], pixels[-5:, -5:] = (255, 0, 0), (0, 0, 255)
     return SlideThumbnail(pixels, Level0Pixels(WIDTH), Level0Pixels(HEIGHT))
+
+
+def picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (0, 128, 0)).save(buffer, format="JPEG")
+    return buffer.getvalue()
 
 
 def grid() -> np.ndarray:
@@ -50,6 +67,7 @@ def section(name: str = "A") -> MapSlide:
         spots=[f"spot {number}" for number in range(len(one.xy))],
         distance=np.where(np.arange(len(one.xy)) == HIGH, 2.0, 0.5),
         far_beyond=1.0,
+        nearest=NearestTiles(np.tile([1, 0], (len(one.xy), 1)), np.tile([0.125, 0.25], (len(one.xy), 1))),
         scores=gene_scores(one, [np.array([0, 1])], rng=np.random.default_rng(0), draws=200),
     )
 
@@ -69,4 +87,6 @@ def content(*slides: MapSlide) -> MapContent:
         first=[2, 1],
         importance=np.array([1.0, 2.0, 3.0, 4.0]),
         sets={"HER2 amplicon": np.array([0, 1])},
+        references=[ReferenceTile("R", "Q", "r0"), ReferenceTile("R", "Q", "r1", picture())],
+        reference_expression=np.array([[1.0, 2.0, 3.0, np.nan], [3.0, 2.0, 1.0, 0.0]]),
     )

@@ -11,13 +11,23 @@ const inflate = async (id) => {
 const stored = (id) => (maps.stored[id] ??= inflate(id))
 const floats = async (id) => new Float32Array(await stored(id))
 
-// The values of a gene in a layer: lowest value + code x step; a missing value is NaN.
-const valuesOf = async (number, layer, gene, spots) => {
-  const buffer = await stored(`maps-${number}-${layer}`)
-  const genes = maps.slides[number].layers[layer]
+// The values of a gene: lowest value + code x step; a missing value is NaN.
+const decoded = (buffer, genes, gene, spots) => {
   const scale = new Float32Array(buffer, 0, 2 * genes)
   const codes = new Uint8Array(buffer, 8 * genes + gene * spots, spots)
   return Array.from(codes, (code) => (code === MISSING ? NaN : scale[gene] + code * scale[genes + gene]))
+}
+const valuesOf = async (number, layer, gene, spots) => {
+  const buffer = await stored(`maps-${number}-${layer}`)
+  return decoded(buffer, maps.slides[number].layers[layer], gene, spots)
+}
+
+// What the reference tiles measured of a gene.
+const referenceOf = async (gene) => {
+  const {genes, tiles} = maps.measured
+  if (gene >= genes) return null
+  const buffer = await stored("maps-references")
+  return decoded(buffer, genes, gene, tiles)
 }
 
 // The mean over genes, of those that a spot has.
@@ -98,6 +108,8 @@ const draw = (columns, places) => {
   }
   source.data = data
   maps.shown = number
+  Object.assign(maps, {chosen, number, floats, reference: async () => (set ? null : referenceOf(genes[0])), name})
+  maps.explain?.()
   figures.forEach((_, at) => paint(at, layers[at].value, columns))
 }
 
@@ -126,9 +138,8 @@ const paint = (at, title, columns) => {
   const {limits, note} = limitsOf(layer.name, columns)
   mappers[at].setv({palette: maps.palettes[layer.palette], low: limits[0], high: limits[1]})
   bars[at].title = `${layer.unit}${note}`
-  for (const drawn of Object.values(shapes)) {
-    drawn.glyph.setv({fill_color: {field: layer.name, transform: mappers[at]}, fill_alpha: opacity.value})
-  }
+  const fill = {fill_color: {field: layer.name, transform: mappers[at]}, fill_alpha: opacity.value}
+  for (const drawn of Object.values(shapes)) [drawn.glyph, drawn.selection_glyph].forEach((glyph) => glyph.setv(fill))
   const rows = maps.layers.filter((one) => columns[one.name]).map((one) => [one.title, `@${one.name}{0.00}`])
   hovers[at].tooltips = [["", "@name"], ...rows]
 }

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from raystp.artifacts import resolve
 from raystp.expression.bulk.tables import read_table
 from raystp.expression.readers.registry import read
 from raystp.expression.readers.source import SectionSource
@@ -22,6 +23,7 @@ from raystp.storage import StoragePath
 from tests.conftest import ROOT
 from tests.expression.toy_layouts import geo, toy
 from tests.interop.sections.foreign import bench_folder, hest_folder
+from tests.interop.sections.paired import cohort, own_table
 from tests.interop.sections.test_her2st import her2st_folder
 
 FOLDER = ROOT / "conf" / "recipes"
@@ -128,3 +130,29 @@ def test_a_task_of_hest_bench_is_run_with_its_folds_and_its_panel(here: Path) ->
     assert [(one.name, one.split.test) for one in trainings] == [("idc-fold0", ["S1", "S2"]), ("idc-fold1", ["S3"])]
     assert {one.panel.name for one in trainings} == {"hest-bench-IDC"}
     assert steps[-1].predictions == ["impute/idc-fold0", "impute/idc-fold1"]
+
+
+@pytest.mark.ray
+@pytest.mark.faults
+def test_her2st_goes_from_its_folder_to_the_published_table(ray_session: None, here: Path) -> None:  # noqa: ARG001 -- Ray must be up
+    sections = cohort()
+    own_table(here / "own", sections)
+    ends = {"ST-cnts": ".tsv", "ST-spotfiles": "_selection.tsv"}
+    for one in sections:
+        places = {folder: here / "her2st-data" / folder for folder in ends}
+        places["ST-imgs"] = here / "her2st-data" / "ST-imgs" / one.name[0] / one.name
+        for folder, end in {**ends, "ST-imgs": ".png"}.items():
+            places[folder].mkdir(parents=True, exist_ok=True)
+            (here / "own" / f"{one.name}{end}").rename(places[folder] / f"{one.name}{end}")
+    _import("her2st", here / "her2st-data", "her2st")
+    small = ["tile.tile_um=112", "embed.encoder.name=tiny", "embed.encoder.weights=null", "train=[{model: ridge}]"]
+    config, _ = _planned("her2st-published.yaml", *small, "run.tracking=none")
+    done = pipeline.run(config)
+    assert "3 folds of the protocol triplex-250; 95 % intervals over patients" in done.manifest.notes["summary"]
+    scored = resolve("store", "evaluate/her2st-published", "evaluate")
+    text = (scored.path / "scores.txt").read_bytes().decode()
+    assert "TRIPLEX     HER2ST, 36 sections  0.3140" in text
+    assert "this run tests 4 sections" in text
+    (panel,) = (here / "store" / "panels").iterdir()
+    assert len(panel.read_text().split()) == 20
+    assert pipeline.run(config).manifest == done.manifest

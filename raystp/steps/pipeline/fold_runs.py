@@ -137,9 +137,10 @@ def _failure(failed: Mapping[str, RaystpError], all_folds: Mapping[str, FoldWork
     """Return one error for the folds that failed, of the class of the first."""
     label, first = next(iter(failed.items()))
     names = f" ({', '.join(failed)})" if len(failed) > 1 else ""
+    others = "The others are finished; the" if len(failed) < len(all_folds) else "The"
     text = (
         f"{len(failed)} of {len(all_folds)} folds failed{names}; {label}, which tests "
-        f"{some(list(all_folds[label].fold.test))}: {first}. The others are finished; the same command does the rest"
+        f"{some(list(all_folds[label].fold.test))}: {str(first).rstrip('.')}. {others} same command does the rest"
     )
     return type(first)(text)
 

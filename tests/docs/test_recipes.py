@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 
 from raystp.artifacts import resolve
+from raystp.errors import ConfigError
 from raystp.expression.bulk.tables import read_table
 from raystp.expression.readers.registry import read
 from raystp.expression.readers.source import SectionSource
 from raystp.slides.table import read_slide_table
-from raystp.steps.imports.config import ImportConfig
-from raystp.steps.imports.step import run as run_import
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.chain import check_references, planned_steps
 from raystp.steps.pipeline.checks import check_inputs
@@ -22,7 +21,7 @@ from raystp.steps.train.config import TrainConfig
 from raystp.storage import StoragePath
 from tests.conftest import ROOT
 from tests.expression.toy_layouts import geo, toy
-from tests.interop.sections.foreign import bench_folder, hest_folder
+from tests.interop.sections.foreign import HEST_ROWS, bench_folder, hest_folder
 from tests.interop.sections.paired import cohort, own_table
 from tests.interop.sections.test_her2st import her2st_folder
 
@@ -30,20 +29,16 @@ FOLDER = ROOT / "conf" / "recipes"
 BARCODES = ("TCGA-AA-3488-01Z-00-DX1", "TCGA-AB-0001-01A-01-TS1", "TCGA-AC-0002-11A-01-TS1")
 
 
-def _import(name: str, root: Path, out: str, **choice: Any) -> None:
-    run_import(ImportConfig.of({"format": name, "path": str(root), "out": out, **choice}))
-
-
 def _her2st(folder: Path) -> None:
-    _import("her2st", her2st_folder(folder / "clone"), "her2st")
+    her2st_folder(folder / "her2st-data")
 
 
 def _bench(folder: Path) -> None:
-    _import("hest-bench", bench_folder(folder / "bench", [(["S3"], ["S1", "S2"]), (["S1", "S2"], ["S3"])]), "idc")
+    bench_folder(folder / "bench", [(["S3"], ["S1", "S2"]), (["S1", "S2"], ["S3"])])
 
 
 def _hest(folder: Path) -> None:
-    _import("hest", hest_folder(folder / "hest"), "cohort")
+    hest_folder(folder / "hest", [{**row, "oncotree_code": "IDC"} for row in HEST_ROWS])
 
 
 def _geo(folder: Path) -> None:
@@ -78,6 +73,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _planned(name: str, *overrides: str) -> tuple[PipelineConfig, list[Any]]:
     config = pipeline.CONFIG.load(FOLDER / name, ["run.store=store", *overrides])
+    pipeline.import_data(config)
     check_references(config)
     steps = planned_steps(config)
     check_inputs(config, steps)
@@ -94,6 +90,7 @@ def test_a_recipe_reads_the_downloaded_folder_as_it_is(name: str, here: Path) ->
 
 def test_her2st_has_36_sections_of_8_patients_and_takes_each_of_its_protocols(here: Path) -> None:
     _her2st(here)
+    _planned("her2st.yaml")
     rows = read_slide_table("her2st/slides.csv", None, "store")
     assert (len(rows), len({row.patient for row in rows})) == (36, 8)
     for name, count in (("mclstexp-785", 785), ("st-benching-833", 833)):
@@ -132,6 +129,21 @@ def test_a_task_of_hest_bench_is_run_with_its_folds_and_its_panel(here: Path) ->
     assert steps[-1].predictions == ["impute/idc-fold0", "impute/idc-fold1"]
 
 
+def test_a_dry_run_names_the_command_that_writes_the_slide_table(here: Path) -> None:
+    _her2st(here)
+    config = pipeline.CONFIG.load(FOLDER / "her2st.yaml", ["run.store=store"])
+    with pytest.raises(ConfigError, match="run `raystp import her2st her2st-data -o her2st` first"):
+        next(pipeline.plan(config))
+    assert not (here / "her2st").exists()
+    with pytest.raises(ConfigError, match=r"slides: b\.csv, and `data` writes her2st/slides\.csv: set slides to it"):
+        _planned("her2st.yaml", "slides=b.csv")
+    with pytest.raises(
+        ConfigError, match="format trident is no data set of slides and spots: hest, hest-bench, her2st"
+    ):
+        _planned("her2st.yaml", "data={format: trident, path: x}")
+    assert "data" not in config.fingerprint_values()
+
+
 @pytest.mark.ray
 @pytest.mark.faults
 def test_her2st_goes_from_its_folder_to_the_published_table(ray_session: None, here: Path) -> None:  # noqa: ARG001 -- Ray must be up
@@ -144,7 +156,6 @@ def test_her2st_goes_from_its_folder_to_the_published_table(ray_session: None, h
         for folder, end in {**ends, "ST-imgs": ".png"}.items():
             places[folder].mkdir(parents=True, exist_ok=True)
             (here / "own" / f"{one.name}{end}").rename(places[folder] / f"{one.name}{end}")
-    _import("her2st", here / "her2st-data", "her2st")
     small = ["tile.tile_um=112", "embed.encoder.name=tiny", "embed.encoder.weights=null", "train=[{model: ridge}]"]
     config, _ = _planned("her2st-published.yaml", *small, "run.tracking=none")
     done = pipeline.run(config)

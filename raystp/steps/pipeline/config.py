@@ -8,10 +8,12 @@ from raystp.config import Config, Location, StepConfig
 from raystp.config_fields.values import ValuesOf
 from raystp.errors import ConfigError
 from raystp.evaluate.protocols import PublishedName
+from raystp.interop.registry import TABLES
 from raystp.models.methods import CASES_DEFAULT, DEFAULT, METHODS
 from raystp.steps.complete.config import CompleteConfig
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.evaluate.config import EvaluateConfig
+from raystp.steps.imports.config import ImportConfig
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.index.config import IndexConfig
 from raystp.steps.run_config import TrackedRun
@@ -20,6 +22,7 @@ from raystp.steps.tile.config import TileConfig
 from raystp.steps.train.config import TrainConfig
 
 Values = dict[str, Any]
+DataValues = Annotated[Values, ValuesOf(ImportConfig)]
 SpotsValues = Annotated[Values, ValuesOf(SpotsConfig)]
 TileValues = Annotated[Values, ValuesOf(TileConfig)]
 EmbedValues = Annotated[Values, ValuesOf(EmbedConfig)]
@@ -105,6 +108,10 @@ class PipelineConfig(StepConfig[PipelineRun]):
     """A slide table, a folder, glob or prefix of slides, or `demo/<name>` for the table of a demo cohort. Rows with
     `layout` and `counts` are measured sections."""
 
+    data: DataValues | None = None
+    """A downloaded data set, as for `raystp import`: its slide table is written to `data.out` first, and `slides` is
+    `<data.out>/slides.csv`."""
+
     spots: SpotsValues = Field(default_factory=dict)
     """As for `raystp spots`. Where all trainings have `targets: cases` and this is empty, no spots are read."""
 
@@ -178,14 +185,32 @@ class PipelineConfig(StepConfig[PipelineRun]):
         return self
 
     def fingerprint_values(self) -> dict[str, Any]:
-        """Return what is computed, without `folds`, `protocol` and `learning_curve` where there are none."""
+        """Return what is computed, without `folds`, `protocol` and `learning_curve` where there are none.
+
+        A data set counts by the slides and sections of its table, as any other table.
+        """
         values = super().fingerprint_values()
         values.pop("folds")
+        values.pop("data")
         if self.protocol is None:
             values.pop("protocol")
         if self.learning_curve is None:
             values.pop("learning_curve")
         return values if self.folds is None else {**values, "folds": self.folds.computed_values()}
+
+    def data_set(self) -> ImportConfig | None:
+        """Return the import of the data set; raises ConfigError where `slides` is not the table that it writes."""
+        if self.data is None:
+            return None
+        found = ImportConfig.of(self.data, "pipeline: data")
+        if found.format not in TABLES:
+            msg = f"pipeline: data: format {found.format} is no data set of slides and spots: {', '.join(TABLES)} are"
+            raise ConfigError(msg)
+        table = f"{str(found.out).rstrip('/')}/slides.csv"
+        if self.slides != table:
+            msg = f"pipeline: slides: {self.slides}, and `data` writes {table}: set slides to it"
+            raise ConfigError(msg)
+        return found
 
     def models(self) -> list[Values]:
         """Return the train configs, each with its own name."""
@@ -250,6 +275,8 @@ class PipelineConfig(StepConfig[PipelineRun]):
         from raystp.steps.pipeline.chain import planned_steps  # noqa: PLC0415 -- it imports this module
 
         super().check_absolute()
+        if (data := self.data_set()) is not None:
+            data.check_absolute()
         for config in planned_steps(self):
             config.check_absolute()
 

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact
 from raystp.cluster.session import session
+from raystp.errors import ConfigError
 from raystp.evaluate.metrics.folds import CrossValidatedScore, folds_csv, folds_text
 from raystp.expression.sections import sections_of
 from raystp.planned import plan_only
 from raystp.steps.failed_slides import TRIED, tried_names
+from raystp.steps.imports.tables import write_tables
 from raystp.steps.pipeline.chain import StepChain, check_references, planned_steps
 from raystp.steps.pipeline.checks import check_inputs
 from raystp.steps.pipeline.cohort_page import PAGE, cohort_page
@@ -76,6 +78,13 @@ def _write_folds(
     return scores, text
 
 
+def import_data(config: PipelineConfig) -> None:
+    """Write the slide table of the data set that the config names; one that is there already is compared with it."""
+    data = config.data_set()
+    if data is not None:
+        logger.info(f"pipeline: data: {write_tables(data).partition(chr(10))[0]}")
+
+
 def warnings_of_all(artifacts: Iterable[Artifact]) -> dict[str, list[str]]:
     """Return the warnings of all steps by slide or section, each once."""
     warnings: dict[str, list[str]] = {}
@@ -88,6 +97,11 @@ def warnings_of_all(artifacts: Iterable[Artifact]) -> dict[str, list[str]]:
 
 def plan(config: PipelineConfig) -> Iterator[str]:
     """Yield a line for each step: what it writes, whether that is done, or which steps it waits for."""
+    data = config.data_set()
+    if data is not None and not StoragePath.of(config.slides).exists():
+        command = f"raystp import {data.format} {data.path} -o {data.out}"
+        msg = f"slides: {config.slides} is not there, and a dry run does not write it: run `{command}` first"
+        raise ConfigError(msg)
     planned_steps(config)
     check_covariate(config)
     lines: list[str] = []
@@ -130,6 +144,7 @@ def path(config: PipelineConfig) -> dict[str, Artifact]:
 
 def _walk(config: PipelineConfig) -> tuple[dict[str, Artifact], list[Fold]]:
     """Return what `path` returns, and the folds where the config has any."""
+    import_data(config)
     check_references(config)
     planned = planned_steps(config)
     check_inputs(config, planned)

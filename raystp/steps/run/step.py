@@ -29,6 +29,7 @@ Values = dict[str, Any]
 
 def run(config: RunCommandConfig) -> Artifact:
     """Run the pipeline that the flags stand for."""
+    pipeline.import_data(config)
     return pipeline.run(PipelineConfig.of(pipeline_values(config, rows_of(config)), "raystp run"))
 
 

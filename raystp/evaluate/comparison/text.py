@@ -62,7 +62,7 @@ def comparison_notes(rows: Sequence[PairedDifference], draws: int) -> list[str]:
     first, count = shown[0], sum(one.p is not None for one in shown)
     notes = ["Differences are paired: both models are scored on the same spots or cases and the same bootstrap draws."]
     if first.units < FEWEST_UNITS:
-        notes.append(f"There is no p: only {first.units} units can be resampled, and {FEWEST_UNITS} are needed.")
+        notes.append(f"There is no p: {FEWEST_UNITS} units to resample are needed, and there are {first.units}.")
         return notes
     notes.append(
         f"p: two-sided, {first.test} ({first.units}), corrected by Holm's method for {count} comparisons of each "

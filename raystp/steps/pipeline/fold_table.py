@@ -10,10 +10,13 @@ import numpy as np
 
 from raystp import tables
 from raystp.artifacts import Artifact
+from raystp.evaluate.comparison.differences import PairedDifference
+from raystp.evaluate.comparison.fold_differences import FoldParts, fold_differences
 from raystp.evaluate.metrics.cases import CASES, TOP
 from raystp.evaluate.metrics.folds import CrossValidatedScore, Key, fold_scores, mean_interval, top_of_other_folds
 from raystp.evaluate.metrics.intervals import FEWEST_UNITS, interval_kind
 from raystp.evaluate.metrics.score import MEAN
+from raystp.evaluate.tables import COMPARISON
 from raystp.steps.pipeline.folds import Fold
 
 TOP_OF_OTHERS = f"top-{TOP} (picked on other folds)"
@@ -31,6 +34,33 @@ def scores_of_folds(
     parts = [_values(found, fold, patients.__contains__) for found, fold in zip(rows, folds, strict=True)]
     scores = fold_scores([{key: next(iter(values.values())) for key, values in fold.items()} for fold in whole])
     return [replace(one, interval=_interval(one, parts, patients)) for one in [*scores, *_top(evaluations, folds)]]
+
+
+def differences_of_folds(
+    evaluations: Sequence[Artifact], folds: Sequence[Fold], patients: Mapping[str, str]
+) -> list[PairedDifference]:
+    """Return the paired differences between models over all folds, of the pairs that the evaluations compare.
+
+    `patients` is section -> patient, empty for cases. Nothing for evaluations of an earlier version.
+    """
+    scores: dict[str, dict[str, dict[tuple[str, str], float]]] = {}
+    pairs: dict[tuple[str, str], None] = {}
+    unit_of: dict[str, str] = {}
+    where = ("", "", "")
+    for one, fold in zip(evaluations, folds, strict=True):
+        if not (one.path / "comparison.parquet").exists():
+            return []
+        for row in one.table("comparison.parquet", COMPARISON).to_pylist():
+            pairs[_whole(row["model"], fold), _whole(row["against"], fold)] = None
+            where = (row["protocol"], row["panel"], row["section"])
+        for row in one.table("scores.parquet", tables.SCORES).to_pylist():
+            if row["section"] in patients or row["section"] == CASES:
+                part = f"fold {fold.number}, {row['section']}"
+                unit_of[part] = patients.get(row["section"], f"fold {fold.number}")
+                values = scores.setdefault(_whole(row["model"], fold), {}).setdefault(part, {})
+                values[row["metric"], row["genes"]] = float(row["value"])
+    parts = FoldParts(unit_of, None if patients else "folds")
+    return fold_differences(scores, [*pairs], parts, where=where)
 
 
 def interval_of_folds(folds: Sequence[Fold], patients: Mapping[str, str]) -> str:
@@ -97,4 +127,5 @@ def _gene_pcc(evaluation: Artifact, fold: Fold) -> dict[str, dict[str, float]]:
 
 def _whole(model: str, fold: Fold) -> str:
     """Return a model's name without the fold: models of one method are named by their artifacts."""
-    return model.removesuffix(f"-fold{fold.number}")
+    name, comma, rest = model.partition(",")  # of several seeds as one: `<name>, mean of 3 seeds`
+    return name.removesuffix(f"-fold{fold.number}") + comma + rest

@@ -8,12 +8,17 @@ where it stopped.
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact
 from raystp.cluster.session import session
 from raystp.errors import ConfigError
+from raystp.evaluate.comparison.text import comparison_notes, comparison_text
 from raystp.evaluate.metrics.folds import CrossValidatedScore, folds_csv, folds_text
+from raystp.evaluate.metrics.intervals import DRAWS
+from raystp.evaluate.tables import COMPARISON
 from raystp.expression.sections import sections_of
 from raystp.planned import plan_only
 from raystp.steps.failed_slides import TRIED, tried_names
@@ -23,7 +28,7 @@ from raystp.steps.pipeline.checks import check_inputs
 from raystp.steps.pipeline.cohort_page import PAGE, cohort_page
 from raystp.steps.pipeline.config import PipelineConfig, Values
 from raystp.steps.pipeline.fold_runs import STEPS, StepRunner, run_folds
-from raystp.steps.pipeline.fold_table import interval_of_folds, scores_of_folds
+from raystp.steps.pipeline.fold_table import differences_of_folds, interval_of_folds, scores_of_folds
 from raystp.steps.pipeline.folds import Fold, check_covariate
 from raystp.steps.pipeline.tracking import track_folds
 from raystp.storage import StoragePath
@@ -68,10 +73,18 @@ def _write_folds(
     """Write `folds.csv` and `folds.txt`, log them to MLflow; return the scores and the text."""
     measured = sections_of(found["spots"]) if "spots" in found else {}
     patients = {name: str(one["patient"]) for name, one in measured.items()}
-    scores = scores_of_folds([found[f"evaluate fold {fold.number}"] for fold in folds], folds, patients)
+    evaluations = [found[f"evaluate fold {fold.number}"] for fold in folds]
+    scores, differences = (
+        scores_of_folds(evaluations, folds, patients),
+        differences_of_folds(evaluations, folds, patients),
+    )
     numbers, over = [fold.number for fold in folds], interval_of_folds(folds, patients)
     title = config.title_of_folds(len(folds)) + (f"; 95 % intervals {over}" if over else "")
-    text = folds_text(scores, numbers, title)
+    compared = [comparison_text(differences), "\n".join(comparison_notes(differences, DRAWS))] if differences else []
+    text = "\n\n".join([folds_text(scores, numbers, title), *compared])
+    table = tables.of_rows([asdict(one) for one in differences], COMPARISON)
+    (writer.path / "comparison.parquet").write_table(table)
+    (writer.path / "comparison.csv").write_bytes(tables.csv_text(table).encode())
     (writer.path / "folds.csv").write_bytes(folds_csv(scores, numbers).encode())
     (writer.path / "folds.txt").write_bytes(f"{text}\n".encode())
     track_folds(config, writer, scores, found=found, text=text)

@@ -23,7 +23,7 @@ from raystp.evaluate.published.scores import concatenated, nan_mean, pearson, sp
 
 GENES = 833
 MARKERS = ("ERBB2", "GRB7", "ESR1", "FASN", "GNAS", "PGR", "MKI67")
-MEDIAN, MEAN, POSITIVE, SPOTS = "PCC median", "PCC mean", "genes above 0 (%)", "spot PCC median"
+MEDIAN, MEAN, POSITIVE, SPOTS = "PCC median", "PCC mean", "percent of genes above 0", "spot PCC median"
 
 
 def benching_label(section: HeldOutSection) -> Float64[np.ndarray, "spot gene"]:

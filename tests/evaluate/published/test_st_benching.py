@@ -36,7 +36,7 @@ def test_a_gene_absent_everywhere_has_no_pcc_and_is_not_above_0() -> None:
     scores = score_benching([fold(1, _signed("X1", (1, 1, 1), absent))])
     assert np.isnan(scores.pcc[0, 1])
     assert scores.overall["PCC median"] == pytest.approx(1)
-    assert scores.overall["genes above 0 (%)"] == pytest.approx(200 / 3)
+    assert scores.overall["percent of genes above 0"] == pytest.approx(200 / 3)
 
 
 def test_the_headline_is_the_median_over_genes_of_their_mean_over_folds() -> None:

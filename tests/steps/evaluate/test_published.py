@@ -139,6 +139,7 @@ def test_the_number_of_a_fold_is_at_the_end_of_the_name() -> None:
             "hest-readme: gene_mean, fold 1, was trained on log1p of counts per 10,000 of all genes.*totals=none",
         ),
         ({"genes": ("A", "B")}, "the panel has 4 genes, and the models have 2"),
+        ({"train": ["S1", "X"]}, r"knows 'X', and .*spots/toy.* does not: set `spots`"),
         ({"completed": {}}, "was trained on completed labels"),
         ({"bulk": {}}, "was trained on labels of whole cases"),
         ({"genes": ("A", "B", "C", "E")}, r"section 'S1' has not measured 1 of 4 genes of the panel \('E'\)"),

@@ -108,8 +108,8 @@ def _check_train(protocol: PublishedProtocol, model: FoldedModel, one: Predictio
 
 def _check_slides(protocol: PublishedProtocol, spots: Artifact, one: Prediction, fold: ProtocolFold) -> None:
     known = sections_of(spots)
-    if unknown := sorted(set(fold.test) - set(known)):
-        msg = f"{protocol.name}: {one.prediction.path} tests {some(unknown)}, which {spots.path} does not have"
+    if unknown := sorted({*fold.test, *fold.train, *fold.validation} - set(known)):
+        msg = f"{protocol.name}: the model of {one.prediction.path} knows {some(unknown)}, and {spots.path} does not"
         raise ConfigError(f"{msg}: set `spots` to those that the models were trained on")
     slides = set(one.slides)
     if lacking := [name for name in fold.test if known[name]["slide"] not in slides]:

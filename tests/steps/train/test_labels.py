@@ -16,6 +16,8 @@ from raystp.expression.labels import Labels
 from raystp.expression.sections import ModelLabels, join_embeddings, load_counts
 from raystp.models.store import load_model
 from raystp.steps.complete.config import CompleteConfig
+from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
+from raystp.steps.evaluate.cases.outcomes import _check_scale
 from raystp.steps.evaluate.predictions import open_models
 from raystp.steps.evaluate.spots import null
 from raystp.steps.evaluate.spots.controls import SECTION_MEAN, control_outcomes, planted_expression
@@ -170,6 +172,15 @@ def test_predictions_of_other_labels_are_not_compared(toy_store: StoragePath) ->
         ConfigError, match="one was trained on labels in log1p CP10k, two on log1p counts; run one eval"
     ):
         open_models([one, two], toy_store.uri)
+
+
+def test_counts_of_cases_are_not_compared_with_labels_in_another_unit(toy_store: StoragePath) -> None:
+    prediction = _predict(toy_store, _train(toy_store, name="one", labels={"totals": "none"}), "a")
+    values: dict[str, Any] = {"targets": "cases", "predictions": ["impute/a"], "cases": {"table": "/none/t.csv"}}
+    values["cases"]["scale"] = "counts"
+    config = CasesEvaluateConfig.of({**values, "run": {"store": toy_store.uri}})
+    with pytest.raises(ConfigError, match="gene_mean was trained on spots with labels in log1p counts: evaluate it on"):
+        _check_scale(config, open_models([prediction], toy_store.uri))
 
 
 def test_a_published_model_keeps_its_labels_and_its_card_names_them(toy_store: StoragePath, tmp_path: Path) -> None:

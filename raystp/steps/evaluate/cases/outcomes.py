@@ -126,6 +126,13 @@ def _check_scale(config: CasesEvaluateConfig, models: list[Prediction]) -> None:
                 f"{config.cases.scale!r}; set the scale that describes the table's values"
             )
             raise ConfigError(msg)
+        labels = one.measured_as.labels
+        if config.cases.scale == "counts" and (labels.totals, labels.log) != ("all", "ln"):
+            msg = (
+                f"cases.scale: counts are scored as log1p CP10k of each case, and {one.name} was trained on spots with "
+                f"labels in {labels.unit}: evaluate it on `targets: spots`, or train it with the default `labels`"
+            )
+            raise ConfigError(msg)
 
 
 def _training_cases(one: Prediction, cases: Mapping[str, Case]) -> tuple[Case, ...]:

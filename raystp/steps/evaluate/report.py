@@ -5,30 +5,24 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-import anndata as ad
-import h5py
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
 from raystp import tables
 from raystp.artifacts import Artifact, Manifest, open_artifact
 from raystp.evaluate.metrics.score import MEAN, ScoreRow
 from raystp.evaluate.report import charts
 from raystp.evaluate.report.document import Report
-from raystp.evaluate.report.parts import ReportChart, ReportFigure, ReportTable
+from raystp.evaluate.report.parts import ReportChart, ReportTable
 from raystp.evaluate.report.score_tables import score_tables
-from raystp.evaluate.report.sections import prediction_figures, uncertainty_figures
-from raystp.evaluate.report.slide_figures import SlideThumbnail
+from raystp.evaluate.report.viewer.content import SlideThumbnail
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.impute.tiles import thumbnail_of
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
 
 _URI_QUERY = re.compile(r"""([a-z][a-z0-9+.-]*://[^"?\s]*)\?[^"\s]*""")
-
-TILES_AT_ONCE = 4096
-"""Tiles whose spread is read at a time."""
 
 
 @dataclass(frozen=True)
@@ -134,42 +128,3 @@ def slide_thumbnail(embed: Artifact, slide: str) -> SlideThumbnail:
 def tile_boxes(table: pa.Table) -> Float64[np.ndarray, "tile 3"]:
     """Return (x, y, side) of the tiles in level-0 px, (x, y) top left."""
     return np.stack([table[name].to_numpy() for name in ("x", "y", "side")], axis=1)
-
-
-def predicted_slide(
-    first: Prediction, embed: Artifact, slide: str, genes: Sequence[str]
-) -> tuple[list[ReportFigure], int]:
-    """Draw the prediction of each tile of a slide and its uncertainty; also return the number of tiles."""
-    panel = first.genes
-    table = first.prediction.table(f"predictions/{slide}.parquet", tables.predictions(len(panel)))
-    boxes, values, thumbnail = tile_boxes(table), tables.matrix(table["expression"]), slide_thumbnail(embed, slide)
-    shown, unit = {gene: values[:, panel.index(gene)] for gene in genes}, first.measured_as.labels.unit
-    figures = prediction_figures(slide, thumbnail, boxes, shown, unit=unit)
-    return figures + slide_uncertainty(first, slide, thumbnail), len(boxes)
-
-
-def slide_uncertainty(first: Prediction, slide: str, thumbnail: SlideThumbnail) -> list[ReportFigure]:
-    """Draw the distance to the reference index and the spread among neighbours; nothing without an index."""
-    prediction, unit = first.prediction, first.measured_as.labels.unit
-    if prediction.manifest.notes.get("output") != "dense" or "index" not in prediction.manifest.inputs:
-        return []
-    with (prediction.path / "anndata" / f"{slide}.h5ad").local() as path, h5py.File(path) as file:
-        obs = ad.io.read_elem(file["obs"])
-        spread = _mean_spread(file)
-    boxes = tile_boxes((prediction.path / "predictions" / f"{slide}.parquet").read_table(["x", "y", "side"]))
-    far = int(obs["far"].sum()) if "far" in obs else 0
-    distance, varied = obs["distance"].to_numpy(), None if spread is None else (spread, unit)
-    return uncertainty_figures(slide, thumbnail, boxes, distance=distance, spread=varied, far=far)
-
-
-def _mean_spread(file: h5py.File) -> Float32[np.ndarray, " tile"] | None:
-    """Return each tile's spread among its neighbours, mean over genes; None if it was not stored."""
-    if "spread" not in file["layers"]:
-        return None
-    stored = file["layers/spread"]
-    layer = ad.io.sparse_dataset(stored) if isinstance(stored, h5py.Group) else stored
-    parts = [
-        layer[first : first + TILES_AT_ONCE].mean(axis=1, dtype=np.float32)
-        for first in range(0, layer.shape[0], TILES_AT_ONCE)
-    ]
-    return np.concatenate([np.ravel(one) for one in parts]) if parts else np.empty(0, np.float32)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from raystp.artifacts import resolve
-from raystp.evaluate.report.slide_figures import SlideThumbnail
+from raystp.evaluate.report.viewer.content import SlideThumbnail
 from raystp.evaluate.report.viewer.scores import gene_scores
 from raystp.expression.sections import load_counts, sections_of
 from raystp.steps.evaluate.predictions import Prediction, open_models

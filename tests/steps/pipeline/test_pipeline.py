@@ -250,7 +250,7 @@ def test_a_cohort_with_labels_of_cases_alone_needs_no_spots_and_ends_with_a_repo
     assert set(done.manifest.inputs) == {"tile", "embed", "train cases", "impute cases", "evaluate"}
     page = (resolve(str(smoke_store), "evaluate/cases", "evaluate").path / "report.html").read_bytes().decode()
     assert "Tested on 1 case of 1 patient" in page
-    assert "Expression on tissue" in page
+    assert '"attention":true' in page
 
 
 def test_trainings_of_cases_and_of_spots_stand_side_by_side_and_spots_are_scored_against() -> None:

@@ -5,13 +5,22 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 
-from raystp.evaluate.report.slide_figures import UNIT, SlideThumbnail
 from raystp.evaluate.report.viewer.scores import GeneIntervals
 from raystp.units import Level0Pixels
 
 MEASURED, PREDICTED, SPREAD = "measured", "predicted", "spread"
+UNIT = "log1p CP10k"
+
+
+@dataclass(frozen=True)
+class SlideThumbnail:
+    """A small image of a slide, and the size of the whole slide that it shows."""
+
+    pixels: UInt8[np.ndarray, "y x 3"]
+    width: Level0Pixels
+    height: Level0Pixels
 
 
 @dataclass(frozen=True)

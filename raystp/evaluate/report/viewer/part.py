@@ -19,13 +19,15 @@ from PIL import Image
 
 from raystp.evaluate.report.interactive import script_json
 from raystp.evaluate.report.parts import ViewerPart
-from raystp.evaluate.report.slide_figures import MARGIN
 from raystp.evaluate.report.viewer.content import MEASURED, PREDICTED, SPREAD, MapContent, MapSlide, ReferenceTile
 from raystp.evaluate.report.viewer.figures import Widgets, viewer_document
 from raystp.evaluate.report.viewer.packing import BUDGET, Packed, pack, packed_floats
 from raystp.tables import ATTENTION_MAP, CONTRIBUTION_MAP
 
 TEMPLATES = Path(__file__).parent / "templates"
+MARGIN = 2.0
+"""Spot diameters (or tile sides) of tissue shown around the outermost spots."""
+
 PALETTES: Mapping[str, Sequence[str]] = {
     "value": Viridis256,
     "error": interp_palette(PuOr11, 255),
@@ -42,6 +44,8 @@ class Layer:
     title: str
     unit: str
     palette: str
+    digits: int = 2
+    """Decimals of a value that is shown."""
 
 
 def viewer(content: MapContent) -> ViewerPart:
@@ -92,8 +96,8 @@ def _layers(content: MapContent) -> list[Layer]:
                 "doubt",
             ),
         ),
-        (ATTENTION_MAP in known, Layer(ATTENTION_MAP, "attention", "share", "value")),
-        (CONTRIBUTION_MAP in known, Layer(CONTRIBUTION_MAP, "contribution", unit, "value")),
+        (ATTENTION_MAP in known, Layer(ATTENTION_MAP, "attention", "share", "value", 5)),
+        (CONTRIBUTION_MAP in known, Layer(CONTRIBUTION_MAP, "contribution", unit, "value", 5)),
     ]
     return [layer for exists, layer in layers if exists]
 

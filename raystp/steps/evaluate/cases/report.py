@@ -5,36 +5,30 @@ from dataclasses import dataclass
 
 from raystp.evaluate.metrics.cases import CASES, CaseOutcome, case_genes_to_show
 from raystp.evaluate.metrics.gene_scores import GeneScores
+from raystp.evaluate.metrics.genes import GeneSets
 from raystp.evaluate.metrics.intervals import FEWEST_UNITS
 from raystp.evaluate.metrics.score import ScoreRow
 from raystp.evaluate.protocols import protocol_of
 from raystp.evaluate.report.document import Report
-from raystp.evaluate.report.parts import ReportSection
-from raystp.evaluate.report.sections import attention_figures, case_gene_charts
-from raystp.expression.sections import embeddings_of
+from raystp.evaluate.report.sections import case_gene_charts
+from raystp.evaluate.report.viewer.part import viewer
 from raystp.steps.evaluate.cases.config import CasesEvaluateConfig
 from raystp.steps.evaluate.cases.controls import GENE_MEAN, RIDGE
 from raystp.steps.evaluate.cases.outcomes import HeldOutCases
 from raystp.steps.evaluate.comparison import ModelComparison
-from raystp.steps.evaluate.maps import map_models
 from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.evaluate.report import (
     failures_of,
     manifests_of,
-    predicted_slide,
     score_charts,
-    slide_thumbnail,
     source_artifacts,
-    tile_boxes,
     training_curves,
     work_done,
 )
+from raystp.steps.evaluate.viewer.content import cases_maps
 
 SLIDES_DRAWN = 3
 """Slides whose maps are drawn; the maps of the others are in the prediction."""
-
-GENES_DRAWN = 2
-"""Genes that are drawn on a slide."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +42,7 @@ class CaseResults:
     notes: Sequence[str]
     comparison: ModelComparison
     genes: Sequence[GeneScores]
+    sets: GeneSets
 
 
 def cases_report(config: CasesEvaluateConfig, models: list[Prediction], results: CaseResults) -> Report:
@@ -76,7 +71,7 @@ def cases_report(config: CasesEvaluateConfig, models: list[Prediction], results:
         footnotes=results.notes,
         charts=charts,
         gene_parts=case_gene_charts(outcome, first.genes, genes),
-        sections=_slides(config, first, held, [first.genes[gene] for gene, _ in genes][:GENES_DRAWN]),
+        viewer=viewer(cases_maps(config, first, _slides(held), shown=[gene for gene, _ in genes], sets=results.sets)),
         curves=training_curves(models),
         work=work_done(models, sources),
         failures=failures_of(sources),
@@ -88,20 +83,10 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _slides(
-    config: CasesEvaluateConfig, first: Prediction, held: HeldOutCases, genes: list[str]
-) -> list[ReportSection]:
-    """Draw a few slides: attention maps if the model has them, else the prediction of each tile."""
-    model = next(iter(map_models([first], config.run.store)), None)
+def _slides(held: HeldOutCases) -> dict[str, str]:
+    """Return the slides that are drawn, each with a note."""
     chosen = [(case, slide) for case in held.cases for slide in case.slides][:SLIDES_DRAWN]
-    sections = []
-    for case, slide in chosen:
-        if model is not None:
-            boxes = tile_boxes(embeddings_of(model.embed, slide))
-            maps = model.predictor.maps(model.features(slide), genes)
-            figures = attention_figures(slide, slide_thumbnail(model.embed, slide), boxes, maps=maps, genes=genes)
-        else:
-            figures, _ = predicted_slide(first, held.embed, slide, genes)
-        note = f"Case {case.name}, patient {case.patient}; only the case's label was measured."
-        sections.append(ReportSection(f"Slide {slide}", figures, note))
-    return sections
+    return {
+        slide: f"Case {case.name}, patient {case.patient}; only the case's label was measured."
+        for case, slide in chosen
+    }

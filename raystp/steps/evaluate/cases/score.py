@@ -38,7 +38,8 @@ def evaluate_cases(config: CasesEvaluateConfig, models: list[Prediction]) -> Eva
     rows += maps.rows
     notes = [f"`{name}` {note}." for name, note in NOTES.items() if name in controls] + maps.lines
     genes = case_gene_scores(scored)
-    report = cases_report(config, models, CaseResults(held, outcomes, rows, notes, comparison, genes))
+    results = CaseResults(held, outcomes, rows, notes, comparison, genes, sets)
+    report = cases_report(config, models, results)
     return Evaluation(
         rows,
         "\n\n".join(one for one in (text, comparison.text) if one),

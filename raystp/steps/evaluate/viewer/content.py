@@ -1,4 +1,4 @@
-"""The maps of an evaluation against measured spots: measured sections first, then slides without measurement."""
+"""The maps of an evaluation: measured sections first, then slides without measurement; or slides of cases."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.genes import GeneSets, genes_to_show, pcc_where_measured
 from raystp.evaluate.metrics.score import SectionOutcome
-from raystp.evaluate.report.viewer.content import MapContent, NearestTiles, ReferenceTile
+from raystp.evaluate.report.viewer.content import MapContent, MapSlide, NearestTiles, ReferenceTile
 from raystp.evaluate.report.viewer.scores import gene_scores
 from raystp.expression.sections import sections_of
 from raystp.missing import column_means
@@ -21,6 +21,7 @@ from raystp.steps.evaluate.viewer.pictures import MOST, ReferenceTiles
 from raystp.steps.evaluate.viewer.slides import MapReader
 from raystp.storage import StoragePath
 
+LABEL_UNIT = "units of the labels"
 BUTTONS = 8
 """Genes that have a button of their own."""
 
@@ -29,9 +30,9 @@ def spots_maps(
     config: EvaluateConfig, spots: Artifact, first: Prediction, *, compared: ComparedSections, sets: GeneSets
 ) -> MapContent:
     """Return the maps of one model: every section that was scored, and every predicted slide without measurement."""
-    store, outcomes, named = StoragePath.of(config.run.store), compared.outcomes[first.name], _named(sets)
-    reference = Reference.of(first, store)
-    reader, read = MapReader(first, store, reference), []
+    reader, outcomes = MapReader.of(first, config.run.store), compared.outcomes[first.name]
+    named = {name: genes for name, genes in sets.items() if name != "all"}
+    read = []
     for name, counts in compared.measured.items():
         rng = np.random.default_rng(config.seed)
         scores = gene_scores(outcomes[name], list(named.values()), rng=rng, draws=config.draws)
@@ -40,16 +41,35 @@ def spots_maps(
         read.append((replace(slide, note=slide.note + warnings), found))
     measured_on = {one["slide"] for one in sections_of(spots).values()}
     read += [reader.predicted(slide) for slide in first.slides if slide not in measured_on]
+    return _content(reader, read, _first(config.genes, first.genes, list(outcomes.values())), named)
+
+
+def cases_maps(
+    config: EvaluateConfig, first: Prediction, notes: Mapping[str, str], *, shown: Sequence[int], sets: GeneSets
+) -> MapContent:
+    """Return the maps of some slides of cases; `notes` is slide -> a note, `shown` the genes that have a button."""
+    reader, read = MapReader.of(first, config.run.store), []
+    for name, note in notes.items():
+        slide, found = reader.predicted(name)
+        read.append((replace(slide, note=f"{slide.note} {note}"), found))
+    return _content(reader, read, shown, {name: genes for name, genes in sets.items() if name != "all"})
+
+
+def _content(
+    reader: MapReader, read: Sequence[tuple[MapSlide, Neighbours | None]], shown: Sequence[int], sets: GeneSets
+) -> MapContent:
+    first = reader.first
     content = MapContent(
         model=first.name,
         slides=[slide for slide, _ in read],
         genes=first.genes,
-        first=_first(config.genes, first.genes, list(outcomes.values())),
+        first=list(shown)[:BUTTONS],
         importance=np.asarray(first.meta["training_variance"]),
-        sets=named,
-        unit=first.measured_as.labels.unit,
+        sets=sets,
+        unit=LABEL_UNIT if first.learned_from_cases else first.measured_as.labels.unit,
     )
-    return content if reference is None else with_references(content, [found for _, found in read], reference, store)
+    found = [neighbours for _, neighbours in read]
+    return content if reader.reference is None else with_references(content, found, reader.reference, reader.store)
 
 
 def with_references(
@@ -79,13 +99,8 @@ def _numbers(rows: Int64[np.ndarray, "spot k"], number: Mapping[int, int]) -> In
     return np.array([number[row] for row in rows.ravel().tolist()], np.int64).reshape(rows.shape)
 
 
-def _named(sets: GeneSets) -> dict[str, Int64[np.ndarray, "_"]]:
-    """Return the gene sets that have a map: all but the whole panel."""
-    return {name: genes for name, genes in sets.items() if name != "all"}
-
-
 def _first(listed: Sequence[str], genes: Sequence[str], outcomes: Sequence[SectionOutcome]) -> list[int]:
     """Return the genes with a button: those of the config, then the highest and the median PCC over the sections."""
     each = np.stack([pcc_where_measured(one.predicted, one.measured)[0] for one in outcomes])
     shown = genes_to_show(column_means(each), genes, listed)
-    return [column for column, _ in sorted(shown, key=lambda one: one[1] != "listed in the config")][:BUTTONS]
+    return [column for column, _ in sorted(shown, key=lambda one: one[1] != "listed in the config")]

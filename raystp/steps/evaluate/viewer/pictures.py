@@ -12,7 +12,7 @@ from PIL import Image
 from raystp import tables
 from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import RaystpError
-from raystp.evaluate.report.slide_figures import SlideThumbnail
+from raystp.evaluate.report.viewer.content import SlideThumbnail
 from raystp.expression.sections import embeddings_of, sections_of
 from raystp.slides.open import open_slide, read_tiles_or_fail
 from raystp.steps.embedding_source import input_folders

@@ -9,8 +9,7 @@ from jaxtyping import Int64
 
 from raystp import tables
 from raystp.evaluate.metrics.score import SectionOutcome
-from raystp.evaluate.report.slide_figures import SlideThumbnail
-from raystp.evaluate.report.viewer.content import MEASURED, PREDICTED, SPREAD, MapSlide
+from raystp.evaluate.report.viewer.content import MEASURED, PREDICTED, SPREAD, MapSlide, SlideThumbnail
 from raystp.evaluate.report.viewer.scores import GeneIntervals
 from raystp.expression.sections import SectionCounts
 from raystp.steps.evaluate.predictions import Prediction
@@ -34,6 +33,11 @@ class MapReader:
     reference: Reference | None
     most_pictures: int = MOST // 3
     """A slide with more tiles has no pictures of them: they are cut from its thumbnail in the browser."""
+
+    @classmethod
+    def of(cls, first: Prediction, store: str) -> "MapReader":
+        """Return the reader of a prediction; open its reference if it has one."""
+        return cls(first, StoragePath.of(store), Reference.of(first, StoragePath.of(store)))
 
     def measured(
         self, counts: SectionCounts, outcome: SectionOutcome, scores: GeneIntervals
@@ -61,7 +65,7 @@ class MapReader:
         boxes = tile_boxes(table)
         slide = MapSlide(
             name=name,
-            note=f"{len(boxes)} tiles of a slide without measurement.",
+            note=f"{len(boxes)} tiles without measurement.",
             thumbnail=self._thumbnail(name),
             shape="square",
             xy=boxes[:, :2] + boxes[:, 2:] / 2,

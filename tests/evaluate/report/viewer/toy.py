@@ -6,7 +6,6 @@ import numpy as np
 from PIL import Image
 
 from raystp.evaluate.metrics.score import SectionOutcome
-from raystp.evaluate.report.slide_figures import SlideThumbnail
 from raystp.evaluate.report.viewer.content import (
     MEASURED,
     PREDICTED,
@@ -15,6 +14,7 @@ from raystp.evaluate.report.viewer.content import (
     MapSlide,
     NearestTiles,
     ReferenceTile,
+    SlideThumbnail,
 )
 from raystp.evaluate.report.viewer.scores import gene_scores
 from raystp.units import Level0Pixels

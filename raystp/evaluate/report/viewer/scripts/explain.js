@@ -60,7 +60,7 @@ const why = async (spot) => {
     text = `The tiles of the reference that look most like this one to the model, and what was measured there.`
   }
   const values = maps.layers.map((layer) => [layer, source.data[layer.name][spot]]).filter(([, value]) => !Number.isNaN(value))
-  const known = values.map(([layer, value]) => `${layer.title} ${value.toFixed(2)}`).join(", ")
+  const known = values.map(([layer, value]) => `${layer.title} ${value.toFixed(layer.digits)}`).join(", ")
   return [element("h3", `Why? ${source.data.name[spot]}`), element("p", `${maps.name}: ${known}.`), element("p", text),
     element("div", "", tiles)]
 }

@@ -140,7 +140,7 @@ const paint = (at, title, columns) => {
   bars[at].title = `${layer.unit}${note}`
   const fill = {fill_color: {field: layer.name, transform: mappers[at]}, fill_alpha: opacity.value}
   for (const drawn of Object.values(shapes)) [drawn.glyph, drawn.selection_glyph].forEach((glyph) => glyph.setv(fill))
-  const rows = maps.layers.filter((one) => columns[one.name]).map((one) => [one.title, `@${one.name}{0.00}`])
+  const rows = maps.layers.filter((one) => columns[one.name]).map((one) => [one.title, `@${one.name}{0.${"0".repeat(one.digits)}}`])
   hovers[at].tooltips = [["", "@name"], ...rows]
 }
 
@@ -165,7 +165,7 @@ const tell = (columns, scores, absent) => {
     }
     const errors = known(columns.error ?? []).map(Math.abs)
     if (errors.length) text.push(`Mean absolute error ${mean(errors).toFixed(2)} ${maps.unit}.`)
-  } else text.push("Nothing was measured on this slide: compare with the scores of the measured sections.")
+  } else text.push("Nothing was measured on this slide, so its map has no score of its own.")
   if (chosen.beyond) {
     const far = columns.far.filter((value) => value > 1).length
     text.push(`${far} of ${spots} are far from the reference${far ? " (outlined)" : ""}.`)

@@ -110,6 +110,12 @@ def test_every_patient_is_tested_once_and_a_second_run_does_only_what_is_missing
     assert row["mean"] == pytest.approx(values.mean(), abs=1e-5)
     assert row["sd"] == pytest.approx(values.std(), abs=1e-5)
     assert "3 folds of whole patients" in done.manifest.notes["summary"]
+    compared = pd.read_csv(done.path.local_path / "comparison.csv")
+    chosen = (compared["model"] == "ridge") & (compared["against"] == "gene_mean") & (compared["genes"] == "all")
+    difference = compared[chosen & (compared["metric"] == "PCC")].iloc[0]
+    assert difference["difference"] == pytest.approx(values.mean(), abs=1e-5)  # the gene mean has PCC 0
+    assert (difference["test"], difference["units"]) == ("sign flips of patients", 3)
+    assert "paired differences, mean over sections" in done.manifest.notes["summary"]
     page = (done.path / "index.html").read_bytes().decode()
     assert all(f"{done.manifest.inputs[f'evaluate fold {number}']}/report.html" in page for number in folds)
     _check_runs(smoke_store, done, [float(value) for value in values])

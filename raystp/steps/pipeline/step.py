@@ -36,6 +36,7 @@ from raystp.storage import StoragePath
 logger = logging.getLogger("raystp")
 
 STEP = "pipeline"
+FOLD_FILES = ("folds.csv", "folds.txt", "comparison.csv")
 CONFIG = PipelineConfig
 
 
@@ -56,6 +57,9 @@ def run(config: PipelineConfig) -> Artifact:
     if page is not None:
         (writer.path / PAGE).write_bytes(page.encode())
         head.append(f"all reports: {writer.path / PAGE}")
+    if folds:
+        files = [*FOLD_FILES, *([PAGE] if page is not None else [])]
+        track_folds(config, writer, scores, found=found, files=files)
     summary = "\n".join([*head, *(f"{role}: {one.path}" for role, one in found.items())])
     notes: dict[str, object] = {"summary": summary}
     if folds:
@@ -70,7 +74,7 @@ def run(config: PipelineConfig) -> Artifact:
 def _write_folds(
     config: PipelineConfig, writer: ArtifactWriter, found: Mapping[str, Artifact], folds: Sequence[Fold]
 ) -> tuple[list[CrossValidatedScore], str]:
-    """Write `folds.csv` and `folds.txt`, log them to MLflow; return the scores and the text."""
+    """Write `folds.csv` and `folds.txt`; return the scores and the text."""
     measured = sections_of(found["spots"]) if "spots" in found else {}
     patients = {name: str(one["patient"]) for name, one in measured.items()}
     evaluations = [found[f"evaluate fold {fold.number}"] for fold in folds]
@@ -87,7 +91,6 @@ def _write_folds(
     (writer.path / "comparison.csv").write_bytes(tables.csv_text(table).encode())
     (writer.path / "folds.csv").write_bytes(folds_csv(scores, numbers).encode())
     (writer.path / "folds.txt").write_bytes(f"{text}\n".encode())
-    track_folds(config, writer, scores, found=found, text=text)
     return scores, text
 
 

@@ -13,7 +13,6 @@ from raystp.steps.pipeline.config import PipelineConfig
 
 logger = logging.getLogger("raystp")
 
-FILES = ("folds.csv", "folds.txt")
 TRACKED_STEPS = ("train", "evaluate")
 """Steps with runs of their own."""
 DATA_STEPS = ("spots", "embed")
@@ -25,25 +24,26 @@ def track_folds(
     scores: Sequence[CrossValidatedScore],
     *,
     found: Mapping[str, Artifact],
-    text: str,
+    files: Sequence[str],
 ) -> None:
     """Log the table of the folds, and show the trainings and evaluations of the folds below this run.
 
-    `found` is role -> artifact of the pipeline; `text` is the table in words.
+    `found` is role -> artifact of the pipeline; the first of the `files` with text describes the run.
     """
     made = list(found.values())
     data = {role: one.manifest.folder for role, one in found.items() if one.manifest.step in DATA_STEPS}
     cohort = (found.get("spots") or next(one for one in made if one.manifest.step == "embed")).manifest.name
-    protocol = next(str(one.manifest.notes["protocol"]) for one in made if one.manifest.step == "impute")
+    held_out = next(str(one.manifest.notes["protocol"]) for one in made if one.manifest.step == "impute")
     tracker = config.run.tracker(cohort)
     run_ref = tracker.run_ref(f"{writer.name}-{writer.fingerprint}", writer.folder)
     with tracked(tracker, run_ref, writer.config) as run:
-        run.set_tags(group_tags(writer.name, protocol))
-        run.describe(f"```\n{text}\n```")
+        run.set_tags(group_tags(writer.name, config.protocol or held_out))
+        for name in [one for one in files if one.endswith(".txt")][:1]:
+            run.describe(f"```\n{(writer.path / name).read_bytes().decode()}```")
         run.log_inputs(data, "cross-validation")
         for step, values in fold_metrics(scores).items():
             run.log_metrics(values, step=step)
-        for name in FILES:
+        for name in files:
             run.log_file(f"{writer.folder}/{name}")
         run.adopt([one.manifest.folder for one in made if one.manifest.step in TRACKED_STEPS])
     if run.undelivered:

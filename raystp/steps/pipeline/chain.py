@@ -1,8 +1,8 @@
 """The steps of a pipeline in order: each reads the artifacts of the steps before it.
 
 The same chain is walked twice: once with the configs alone, so that every fault is found before the first step starts,
-and once with the steps. The steps of a fold may be walked in another process (`steps.pipeline.fold_runs`). Artifacts of
-the pipeline are named `step/name` in its config. Ensembles are trained last.
+and once with the steps. The steps of a fold may be walked in another process (`folds.runs`). Artifacts of the pipeline
+are named `step/name` in its config. Ensembles are trained last.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from raystp.steps.evaluate.config import EvaluateConfig
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.index.config import IndexConfig
 from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble, method_of
-from raystp.steps.pipeline.folds import Fold, check_covariate, check_folds, folds_of, planned_folds
+from raystp.steps.pipeline.folds.fold import Fold, check_covariate, check_folds, folds_of, planned_folds
 from raystp.steps.pipeline.learning_curve import CurvePoint, check_curve, curve_points, planned_points
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.tile.config import TileConfig

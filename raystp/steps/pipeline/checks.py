@@ -12,7 +12,7 @@ from raystp.slides.table import SlideRow, check_slide_table
 from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.encoder_source import spec_of
 from raystp.steps.pipeline.config import PipelineConfig
-from raystp.steps.pipeline.folds import UNKNOWN
+from raystp.steps.pipeline.folds.fold import UNKNOWN
 from raystp.steps.spots.config import SpotsConfig
 from raystp.steps.tile.config import TileConfig
 from raystp.steps.train.spots.config import SpotsTrainConfig

@@ -13,7 +13,7 @@ from raystp.evaluate.report.parts import ReportFigure, ReportPart
 from raystp.evaluate.report.score_tables import with_interval
 from raystp.steps.evaluate.report import score_charts, work_table
 from raystp.steps.impute.tiles import thumbnail_of
-from raystp.steps.pipeline.folds import Fold
+from raystp.steps.pipeline.folds.fold import Fold
 
 SLIDES_SHOWN = 6
 """Thumbnails of a report; the others are in it."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raystp.errors import ConfigError, some
-from raystp.steps.pipeline.config import LearningCurveConfig, PipelineConfig, Values, is_ensemble
-from raystp.steps.pipeline.folds import UNKNOWN, Fold
+from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble
+from raystp.steps.pipeline.folds.config import LearningCurveConfig
+from raystp.steps.pipeline.folds.fold import UNKNOWN, Fold
 
 if TYPE_CHECKING:
     import raystp.artifacts

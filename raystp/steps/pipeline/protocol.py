@@ -15,7 +15,7 @@ from raystp.expression.sections import sections_of
 from raystp.models.methods import METHODS
 from raystp.steps.evaluate.published.checks import gene_counts, sections_in_use
 from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble, method_of, over
-from raystp.steps.pipeline.folds import UNKNOWN, Fold, folds_of, planned_folds
+from raystp.steps.pipeline.folds.fold import UNKNOWN, Fold, folds_of, planned_folds
 
 if TYPE_CHECKING:
     import raystp.artifacts

@@ -27,9 +27,9 @@ from raystp.steps.pipeline.chain import StepChain, check_references, planned_ste
 from raystp.steps.pipeline.checks import check_inputs
 from raystp.steps.pipeline.cohort_page import PAGE, cohort_page
 from raystp.steps.pipeline.config import PipelineConfig, Values
-from raystp.steps.pipeline.fold_runs import STEPS, StepRunner, run_folds
-from raystp.steps.pipeline.fold_table import differences_of_folds, interval_of_folds, scores_of_folds
-from raystp.steps.pipeline.folds import Fold, check_covariate
+from raystp.steps.pipeline.folds.fold import Fold, check_covariate
+from raystp.steps.pipeline.folds.runs import STEPS, StepRunner, run_folds
+from raystp.steps.pipeline.folds.table import differences_of_folds, interval_of_folds, scores_of_folds
 from raystp.steps.pipeline.tracking import track_folds
 from raystp.storage import StoragePath
 

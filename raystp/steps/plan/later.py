@@ -16,7 +16,7 @@ from raystp.slides.table import SlideRow
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.index.config import IndexConfig
-from raystp.steps.pipeline.folds import UNKNOWN
+from raystp.steps.pipeline.folds.fold import UNKNOWN
 from raystp.steps.plan.sample import SlideCost
 from raystp.steps.plan.totals import VECTOR_SHARE, Total, total_of
 from raystp.steps.spots.config import SpotsConfig

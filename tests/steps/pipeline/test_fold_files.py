@@ -10,7 +10,7 @@ from raystp.errors import ConfigError
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.chain import planned_steps
 from raystp.steps.pipeline.config import PipelineConfig
-from raystp.steps.pipeline.fold_files import read_fold_files
+from raystp.steps.pipeline.folds.files import read_fold_files
 from raystp.steps.train.spots.config import SpotsTrainConfig
 
 FIRST = {

@@ -14,7 +14,7 @@ import yaml
 from raystp.artifacts import Artifact
 from raystp.errors import RaystpError
 from raystp.steps.pipeline import step as pipeline
-from raystp.steps.pipeline.fold_runs import folds_at_once, from_folder
+from raystp.steps.pipeline.folds.runs import folds_at_once, from_folder
 from raystp.steps.train.config import TrainConfig
 
 

@@ -12,7 +12,7 @@ from raystp.errors import ConfigError
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.chain import planned_steps
 from raystp.steps.pipeline.config import PipelineConfig
-from raystp.steps.pipeline.folds import Fold, strata_of
+from raystp.steps.pipeline.folds.fold import Fold, strata_of
 
 
 def _config(**changes: Any) -> PipelineConfig:

@@ -16,7 +16,7 @@ from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.chain import planned_steps
 from raystp.steps.pipeline.config import PipelineConfig
-from raystp.steps.pipeline.folds import Fold
+from raystp.steps.pipeline.folds.fold import Fold
 from raystp.steps.pipeline.protocol import protocol_folds
 from raystp.steps.train.spots.config import SpotsTrainConfig
 from raystp.storage import StoragePath

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from raystp.errors import ConfigError, some
 from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble
-from raystp.steps.pipeline.fold_files import FoldFile, read_fold_files
+from raystp.steps.pipeline.folds.files import FoldFile, read_fold_files
 
 if TYPE_CHECKING:
     import raystp.artifacts

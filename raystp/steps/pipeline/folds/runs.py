@@ -22,7 +22,7 @@ from raystp.steps.impute.config import ImputeConfig
 from raystp.steps.index import step as index
 from raystp.steps.pipeline.chain import ScoreInputs, StepChain
 from raystp.steps.pipeline.config import PipelineConfig, Values
-from raystp.steps.pipeline.folds import Fold
+from raystp.steps.pipeline.folds.fold import Fold
 from raystp.steps.spots import step as spots
 from raystp.steps.tile import step as tile
 from raystp.steps.train import step as train

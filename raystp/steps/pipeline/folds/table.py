@@ -17,7 +17,7 @@ from raystp.evaluate.metrics.folds import CrossValidatedScore, Key, fold_scores,
 from raystp.evaluate.metrics.intervals import FEWEST_UNITS, interval_kind
 from raystp.evaluate.metrics.score import MEAN
 from raystp.evaluate.tables import COMPARISON
-from raystp.steps.pipeline.folds import Fold
+from raystp.steps.pipeline.folds.fold import Fold
 
 TOP_OF_OTHERS = f"top-{TOP} (picked on other folds)"
 

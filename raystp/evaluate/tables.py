@@ -16,9 +16,10 @@ COMPARISON = new_schema(
         pa.field("low", pa.float64()),  # paired bootstrap 95 % interval
         pa.field("high", pa.float64()),
         pa.field("p", pa.float64()),  # two-sided; null with fewer than three units
-        pa.field("p_holm", pa.float64()),  # over all comparisons of this metric and gene set
+        pa.field("p_holm", pa.float64()),  # over all of this metric and gene set, apart from controls
         pa.field("test", pa.string(), nullable=False),  # sign flips of patients | bootstrap of blocks within section...
         pa.field("units", pa.int64(), nullable=False),  # patients, sections, blocks or cases that were resampled
+        pa.field("control", pa.bool_(), nullable=False),  # whether the other one is a control
     ],
 )
 

@@ -9,7 +9,7 @@ models' own suggest. `p_values` has the tests.
 A value that one of the two models does not predict is left out for both, and so is a spot that only one has.
 
 Holm's correction is over the comparisons of one metric and one gene set: other metrics and sets of the same comparison
-are views of one question, not further questions.
+are views of one question, not further questions. Comparisons with controls are corrected apart from those of models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,11 +49,13 @@ class PairedDifference:
     p: float | None
     """Two-sided; None with too few units."""
     p_holm: float | None
-    """Corrected for all comparisons of this metric and gene set."""
+    """Corrected for all comparisons of this metric and gene set: of models, or with controls."""
     test: str
     """What was resampled: `sign flips of patients`, `bootstrap of blocks within section`, ..."""
     units: int
     """How many of these."""
+    control: bool = False
+    """Whether the other one is a control."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class ScoredPair:
     units: ComparedUnits
     sections: tuple[Sequence[SetScores], Sequence[SetScores]] = ((), ())
     """The scores of each section, where signs of whole units are flipped."""
+    control: bool = False
+    """Whether the other one is a control."""
 
 
 def units_of(scores: ModelScores) -> ComparedUnits:
@@ -123,8 +127,9 @@ def paired_differences(
             for pair in pairs
             if (one := _difference(pair, (metric, genes), column, where=(*where, section), rng=rng)) is not None
         ]
-        corrected = holm([one.p for one in found])
-        rows += [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
+        for family in ([one for one in found if one.control is control] for control in (False, True)):
+            corrected = holm([one.p for one in family])
+            rows += [replace(one, p_holm=p) for one, p in zip(family, corrected, strict=True)]
     return rows
 
 
@@ -178,7 +183,9 @@ def _difference(
     names = (protocol, panel, pair.model, pair.against, section, genes, metric)
     enough = count >= FEWEST_UNITS
     ends = (low, high) if enough else (None, None)
-    return PairedDifference(*names, difference, *ends, p=p, p_holm=None, test=pair.units.test, units=count)
+    return PairedDifference(
+        *names, difference, *ends, p=p, p_holm=None, test=pair.units.test, units=count, control=pair.control
+    )
 
 
 def _drawn(pair: ScoredPair, at: tuple[int, int]) -> Float64[np.ndarray, " draw"]:

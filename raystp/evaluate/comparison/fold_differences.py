@@ -39,18 +39,25 @@ class FoldParts:
 
 def fold_differences(
     scores: Mapping[str, PartScores],
-    pairs: Sequence[tuple[str, str]],
+    pairs: Mapping[tuple[str, str], bool],
     parts: FoldParts,
     *,
     where: tuple[str, str, str],
     seed: int = 0,
 ) -> list[PairedDifference]:
-    """Return the differences of pairs of models over all parts; `where` is protocol, panel and the row's section."""
+    """Return the differences of pairs of models over all parts; `where` is protocol, panel and the row's section.
+
+    `pairs` is model and other -> whether the other is a control.
+    """
     columns = list(dict.fromkeys(key for one in scores.values() for found in one.values() for key in found))
     sets = list(dict.fromkeys(genes for metric, genes in columns if metric == "PCC"))
-    found = [_pair(scores, pair, parts, sets, seed=seed) for pair in pairs]
+    found = [
+        replace(made, control=control)
+        for pair, control in pairs.items()
+        if (made := _pair(scores, pair, parts, sets, seed=seed)) is not None
+    ]
     return paired_differences(
-        [one for one in found if one is not None],
+        found,
         {name: np.arange(1) for name in sets},
         where=where[:2],
         section=where[2],

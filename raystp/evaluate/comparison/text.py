@@ -59,18 +59,20 @@ def comparison_notes(rows: Sequence[PairedDifference], draws: int) -> list[str]:
     shown = [one for one in rows if one.genes == "all" and one.metric == "PCC"] or list(rows)
     if not shown:
         return []
-    first, count = shown[0], sum(one.p is not None for one in shown)
+    first, count = shown[0], sum(one.p is not None and not one.control for one in shown)
+    controls = sum(one.p is not None and one.control for one in shown)
     notes = ["Differences are paired: both models are scored on the same spots or cases and the same bootstrap draws."]
     if first.units < FEWEST_UNITS:
         notes.append(f"There is no p: {FEWEST_UNITS} units to resample are needed, and there are {first.units}.")
         return notes
     notes.append(
-        f"p: two-sided, {first.test} ({first.units}), corrected by Holm's method for {count} comparisons of each "
-        "metric and gene set."
+        f"p: two-sided, {first.test} ({first.units}), corrected by Holm's method for {_families(count, controls)} "
+        "in each metric and gene set."
     )
     if "within section" in first.test:
         notes.append("It is about the spots of these sections, and not about other sections or patients.")
     floor = smallest_p(first.units)
+    count = max(count, controls)
     limit = count * (floor if first.test.startswith("sign flips") else max(floor, 2 / (1 + draws)))
     if limit > LIKELY:
         remedy = "set a higher `draws`" if limit > count * floor else "compare fewer models, or test on more units"
@@ -78,3 +80,9 @@ def comparison_notes(rows: Sequence[PairedDifference], draws: int) -> list[str]:
             f"With {first.units} units and {draws} draws the lowest corrected p is {min(1.0, limit):.3f}: {remedy}."
         )
     return notes
+
+
+def _families(models: int, controls: int) -> str:
+    """Return how many comparisons p is corrected for, in words."""
+    parts = [(models, "of models"), (controls, "with controls")]
+    return " and apart for ".join(f"{count} comparison{'' if count == 1 else 's'} {of}" for count, of in parts if count)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -81,11 +81,13 @@ def compare_spots(
         name: ComparedModel(name, [scored[one][0] for one in own], [scored[one][1] for one in own])
         for name, own in members.items()
     }
-    pairs = [scorer.pair(entries[one], entries[other]) for one, other in _pairs(models, members)]
+    pairs = [
+        replace(pair, control=control)
+        for one, other, control in _pairs(models, members)
+        if (pair := scorer.pair(entries[one], entries[other])) is not None
+    ]
     label, rng = models[0].label(), np.random.default_rng(config.seed)
-    found = paired_differences(
-        [pair for pair in pairs if pair is not None], sets, where=(label.protocol, label.panel), rng=rng
-    )
+    found = paired_differences(pairs, sets, where=(label.protocol, label.panel), rng=rng)
     return ModelComparison(found, comparison_notes(found, config.draws), seed_scores(rows, seeds))
 
 
@@ -103,8 +105,8 @@ def compare_cases(
         for name, one in scored.items()
     }
     pairs = [
-        case_pair((one, other), (scores[one], scores[other]), list(scored[one].patients))
-        for one, other in _pairs(models, _entries([*scored], {}))
+        replace(case_pair((one, other), (scores[one], scores[other]), list(scored[one].patients)), control=control)
+        for one, other, control in _pairs(models, _entries([*scored], {}))
     ]
     label, rng = models[0].label(), np.random.default_rng(config.seed)
     found = paired_differences(pairs, sets, where=(label.protocol, label.panel), section=CASES, rng=rng)
@@ -118,10 +120,12 @@ def _entries(names: Sequence[str], seeds: Mapping[str, tuple[str, ...]]) -> dict
     return {group_of.get(name, name): seeds.get(group_of.get(name, name), (name,)) for name in names}
 
 
-def _pairs(models: Sequence[Prediction], entries: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+def _pairs(models: Sequence[Prediction], entries: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str, bool]]:
+    """Return what is compared, and whether the second is a control."""
     names = {one.name for one in models}
     own = [name for name, members in entries.items() if members[0] in names]
-    return pairs_to_compare(own, [name for name in entries if name not in own])
+    controls = [name for name in entries if name not in own]
+    return [(one, other, other in controls) for one, other in pairs_to_compare(own, controls)]
 
 
 def _without_seed(one: Prediction, store: str) -> str:

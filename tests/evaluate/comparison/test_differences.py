@@ -205,3 +205,30 @@ def test_models_of_cases_are_compared_on_the_same_draws_of_patients() -> None:
     assert (row.section, row.test, row.units) == (CASES, "bootstrap of patients", 12)
     assert row.difference > 0
     assert row.p == pytest.approx(2 / 301)
+
+
+def test_two_cases_have_no_correlation_and_no_p() -> None:
+    truth = np.arange(12.0).reshape(2, GENES)
+    outcomes = [CaseOutcome(["c0", "c1"], ["p0", "p1"], truth + error, truth) for error in (1.0, 2.0)]
+    scores = [case_scores(one, SETS, rng=np.random.default_rng(0), draws=200) for one in outcomes]
+    pair = case_pair(("a", "b"), (scores[0], scores[1]), ["p0", "p1"])
+    (row,) = paired_differences([pair], SETS, where=("patient", "toy"), section=CASES, rng=np.random.default_rng(0))
+    assert (row.metric, row.difference, row.p, row.units) == ("MSE", 1.0 - 4.0, None, 2)
+    assert "There is no p: 3 units to resample are needed, and there are 2." in comparison_notes([row], 200)
+    assert comparison_text([row]).splitlines()[-1].split() == ["a", "b", "n/a", "n/a", "-3.000", "n/a"]
+
+
+def test_comparisons_with_controls_are_corrected_apart_from_those_of_models() -> None:
+    by_name = {
+        name: model(name, sections(noise, "pqrst")) for name, noise in (("a", 0.5), ("b", 0.8), ("control", 2.0))
+    }
+    pairs = [SCORER.pair(by_name["a"], by_name[other]) for other in ("b", "control")]
+    found = [replace(one, control=one.against == "control") for one in pairs if one is not None]
+    rows = paired_differences(found, SETS, where=("patient", "toy"), rng=np.random.default_rng(0))
+    for other in ("b", "control"):
+        row = pcc_all(rows, "a", other)
+        assert row.p == row.p_holm == 2 / 32
+        assert row.control == (other == "control")
+    assert (
+        "for 1 comparison of models and apart for 1 comparison with controls in each" in comparison_notes(rows, 200)[1]
+    )

@@ -23,7 +23,7 @@ def scores(offset: float) -> Scores:
 
 def compare(ours: Scores, theirs: Scores, parts: FoldParts | None = None) -> list[PairedDifference]:
     found = {"a": ours, "b": theirs}
-    return fold_differences(found, [("a", "b")], FoldParts(PARTS) if parts is None else parts, where=WHERE)
+    return fold_differences(found, {("a", "b"): False}, FoldParts(PARTS) if parts is None else parts, where=WHERE)
 
 
 def test_a_difference_is_over_parts_and_its_p_over_patients() -> None:

@@ -44,14 +44,14 @@ def differences_of_folds(
     `patients` is section -> patient, empty for cases. Nothing for evaluations of an earlier version.
     """
     scores: dict[str, dict[str, dict[tuple[str, str], float]]] = {}
-    pairs: dict[tuple[str, str], None] = {}
+    pairs: dict[tuple[str, str], bool] = {}
     unit_of: dict[str, str] = {}
     where = ("", "", "")
     for one, fold in zip(evaluations, folds, strict=True):
         if not (one.path / "comparison.parquet").exists():
             return []
         for row in one.table("comparison.parquet", COMPARISON).to_pylist():
-            pairs[_whole(row["model"], fold), _whole(row["against"], fold)] = None
+            pairs[_whole(row["model"], fold), _whole(row["against"], fold)] = row["control"]
             where = (row["protocol"], row["panel"], row["section"])
         for row in one.table("scores.parquet", tables.SCORES).to_pylist():
             if row["section"] in patients or row["section"] == CASES:
@@ -60,7 +60,7 @@ def differences_of_folds(
                 values = scores.setdefault(_whole(row["model"], fold), {}).setdefault(part, {})
                 values[row["metric"], row["genes"]] = float(row["value"])
     parts = FoldParts(unit_of, None if patients else "folds")
-    return fold_differences(scores, [*pairs], parts, where=where)
+    return fold_differences(scores, pairs, parts, where=where)
 
 
 def interval_of_folds(folds: Sequence[Fold], patients: Mapping[str, str]) -> str:

@@ -45,7 +45,7 @@ class EvaluateConfig(StepConfig[TrackedRun]):
 
     sets: Annotated[dict[str, str], Location()] = Field(default_factory=dict)
     """Named gene sets, each a file as `panel.file` of `train` reads it: a row of scores for the genes of each that are
-    in the panel."""
+    in the panel. The sets of a GMT have no rows: each can be chosen in the maps of the report."""
 
     planted: Annotated[str | None, Location()] = None
     """Folder with the ground truth of a simulated cohort: its gene sets, and the expected expression of each spot,

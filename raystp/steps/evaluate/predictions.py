@@ -20,6 +20,7 @@ from raystp.expression.genes.panel import read_panel
 from raystp.expression.sections import ModelLabels
 from raystp.models.store import load_model
 from raystp.steps.embedding_source import input_folders, reopen_embeddings
+from raystp.steps.evaluate.viewer.sets import is_gmt
 from raystp.steps.train.retrieval import Retrieval
 from raystp.storage import StoragePath
 
@@ -129,8 +130,8 @@ def gene_sets_of(
 
 
 def sets_of_files(files: Mapping[str, str], known: GeneSets, panel: Sequence[str]) -> dict[str, Int64[np.ndarray, "_"]]:
-    """Return the sets of some files; log how many of their genes are in the panel."""
-    members = {name: read_panel(StoragePath.of(file)) for name, file in files.items()}
+    """Return the sets of some files; log how many of their genes are in the panel. The sets of a GMT have maps only."""
+    members = {name: read_panel(StoragePath.of(file)) for name, file in files.items() if not is_gmt(file)}
     found = named_sets(members, panel)
     for name, genes in members.items():
         if name in known:

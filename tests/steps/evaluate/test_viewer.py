@@ -9,13 +9,15 @@ import pytest
 from PIL import Image
 
 from raystp.artifacts import resolve
+from raystp.errors import ConfigError
 from raystp.evaluate.report.viewer.content import SlideThumbnail
 from raystp.evaluate.report.viewer.scores import gene_scores
 from raystp.expression.sections import load_counts, sections_of
-from raystp.steps.evaluate.predictions import Prediction, open_models
+from raystp.steps.evaluate.predictions import Prediction, open_models, sets_of_files
 from raystp.steps.evaluate.spots.outcomes import compare_sections
 from raystp.steps.evaluate.viewer.nearest import SHOWN, Reference
 from raystp.steps.evaluate.viewer.pictures import SIDE, ReferenceTiles, cut_tiles
+from raystp.steps.evaluate.viewer.sets import gmt_sets
 from raystp.steps.evaluate.viewer.slides import MapReader
 from raystp.storage import StoragePath
 from raystp.units import Level0Pixels
@@ -90,3 +92,20 @@ def test_a_picture_cut_from_a_thumbnail_shows_that_place_and_nothing_outside() -
     assert (tiles[1] == (0, 200, 0)).all()
     assert (tiles[2] == (0, 200, 0)).all()
     assert Image.fromarray(tiles[2]).size == (SIDE, SIDE)
+
+
+def test_sets_of_a_gmt_have_maps_and_no_rows_of_scores(tmp_path: Path) -> None:
+    panel = ["ERBB2", "GRB7", "FASN", "ACTB"]
+    file = tmp_path / "hallmark.gmt"
+    file.write_text("HEG-2\tx\tGRB7\tERBB2\tGRB7\tFASN\nSMALL\tx\tACTB\tTP53\nALL\tx\tACTB\tFASN\tERBB2\tGRB7\n")
+    files = {"hallmark": str(file)}
+    assert sets_of_files(files, {}, panel) == {}
+    found = gmt_sets(files, panel, {"HEG-2": np.array([0, 1])})
+    assert {name: genes.tolist() for name, genes in found.items()} == {
+        "ALL": [3, 2, 0, 1],
+        "hallmark: HEG-2": [1, 0, 2],
+    }
+    with pytest.raises(
+        ConfigError, match=r"sets.hallmark: none of the 3 sets of .* has 3 genes in the panel of 1 genes"
+    ):
+        gmt_sets(files, ["ERBB2"], {})

@@ -1,7 +1,7 @@
 """Arrays as text in the page: values of a gene are steps of its own range, deflated and in base64.
 
 The browser inflates a layer when it is first shown (`DecompressionStream`). A step is 1/254 of a gene's range in the
-slide, or 1/62 where there are many values. The last code is a missing value.
+slide, or 1/62 or 1/30 where there are many values. The last code is a missing value.
 """
 
 import base64
@@ -10,21 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 
 from raystp.evaluate.report.viewer.content import MEASURED, PREDICTED, MapContent
 
 MISSING = 255
 """Code of a value that is missing."""
 
-FINE, COARSE = 254, 62
-"""Steps of a gene's range."""
+STEPS = ((10_000_000, 254), (20_000_000, 62), (None, 30))
+"""Most values of all layers, and the steps of a gene's range up to there."""
 
-COARSE_ABOVE = 10_000_000
-"""Values of all layers above which steps are coarse."""
+FINE = STEPS[0][1]
 
-BUDGET = 10_000_000
-"""Most bytes of all layers in the page."""
+BUDGET = 8_000_000
+"""Most bytes of all layers in the page, so that with Bokeh, pictures and charts it stays below 15 MB."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +54,18 @@ class Packed:
 def pack(content: MapContent, budget: int = BUDGET) -> Packed:
     """Pack all layers, most wanted first: measured and predicted of measured sections, predicted, then the others.
 
-    A layer that does not fit in what is left of the budget has only its first genes, or is left out.
+    Layers of a group that do not fit in what is left of the budget have only their first genes, or are left out.
     """
     values = sum(array.size for slide in content.slides for array in slide.layers.values())
-    steps = FINE if values <= COARSE_ABOVE else COARSE
-    order, packed, left_out = np.asarray(content.order), [], []
-    for number, name in _by_priority(content):
-        array = content.slides[number].layers[name][:, order]
-        text, genes = _fitting(array, steps, budget)
-        if genes < len(order):
-            left_out.append(f"{name} of {content.slides[number].name}: {_counted(genes, len(order))}")
-        if genes:
-            budget -= len(text)
-            packed.append(PackedLayer(number, name, genes, text))
+    steps = next(steps for most, steps in STEPS if most is None or values <= most)
+    order, packed, left_out = np.asarray(content.order), list[PackedLayer](), list[str]()
+    for group in _by_priority(content):
+        layers = _group(content, group, order, steps=steps, budget=budget)
+        budget -= sum(len(one.text) for one in layers)
+        packed += [one for one in layers if one.genes]
+        for one in layers:
+            if one.genes < len(order):
+                left_out.append(f"{one.layer} of {content.slides[one.slide].name}: {_counted(one.genes, len(order))}")
     measured = content.reference_expression
     if measured is None:
         return Packed(packed, steps, left_out)
@@ -95,24 +93,47 @@ def quantise(
     return np.stack([low, step]), np.where(known, codes, MISSING).astype(np.uint8).T
 
 
-def _by_priority(content: MapContent) -> list[tuple[int, str]]:
-    def rank(pair: tuple[int, str]) -> tuple[int, int]:
-        layers = content.slides[pair[0]].layers
-        return (pair[1] not in (MEASURED, PREDICTED)) * 2 + (MEASURED not in layers), pair[0]
+def _by_priority(content: MapContent) -> list[list[tuple[int, str]]]:
+    """Return slide and layer in groups: measured sections, predictions of other slides, all other layers."""
+    every = [(number, name) for number, slide in enumerate(content.slides) for name in slide.layers]
+    measured = {number for number, slide in enumerate(content.slides) if MEASURED in slide.layers}
+    values = [pair for pair in every if pair[1] in (MEASURED, PREDICTED)]
+    groups = [pair for pair in values if pair[0] in measured], [pair for pair in values if pair[0] not in measured]
+    return [*groups, [pair for pair in every if pair not in values]]
 
-    return sorted(((number, name) for number, slide in enumerate(content.slides) for name in slide.layers), key=rank)
+
+def _group(
+    content: MapContent, group: list[tuple[int, str]], order: Int64[np.ndarray, "gene"], *, steps: int, budget: int
+) -> list[PackedLayer]:
+    """Pack some layers; if they do not fit in the budget together, all have the same first genes."""
+
+    def packed(genes: int) -> list[PackedLayer]:
+        arrays = [content.slides[number].layers[name][:, order[:genes]] for number, name in group]
+        texts = [_packed_text(array, steps) if genes else "" for array in arrays]
+        return [PackedLayer(number, name, genes, text) for (number, name), text in zip(group, texts, strict=True)]
+
+    genes = len(order)
+    layers = packed(genes)
+    while genes and (size := sum(len(one.text) for one in layers)) > budget:
+        genes = min(genes - 1, int(genes * 0.98 * budget / size))
+        layers = packed(genes)
+    return layers
 
 
 def _fitting(values: Float[np.ndarray, "spot gene"], steps: int, budget: int) -> tuple[str, int]:
     """Return the text of as many of the first genes as fit, and their number."""
     genes = values.shape[1]
     while genes > 0:
-        scale, codes = quantise(values[:, :genes], steps)
-        text = _text(np.ascontiguousarray(scale, "<f4").tobytes() + np.ascontiguousarray(codes).tobytes())
+        text = _packed_text(values[:, :genes], steps)
         if len(text) <= budget:
             return text, genes
         genes = min(genes - 1, int(genes * 0.98 * budget / len(text)))
     return "", 0
+
+
+def _packed_text(values: Float[np.ndarray, "spot gene"], steps: int) -> str:
+    scale, codes = quantise(values, steps)
+    return _text(np.ascontiguousarray(scale, "<f4").tobytes() + np.ascontiguousarray(codes).tobytes())
 
 
 def _counted(kept: int, of: int) -> str:

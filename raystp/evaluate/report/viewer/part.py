@@ -20,11 +20,15 @@ from PIL import Image
 from raystp.evaluate.report.interactive import script_json
 from raystp.evaluate.report.parts import ViewerPart
 from raystp.evaluate.report.viewer.content import MEASURED, PREDICTED, SPREAD, MapContent, MapSlide, ReferenceTile
+from raystp.evaluate.report.viewer.fewer import with_fewer_pictures
 from raystp.evaluate.report.viewer.figures import Widgets, viewer_document
 from raystp.evaluate.report.viewer.packing import BUDGET, Packed, pack, packed_floats
 from raystp.tables import ATTENTION_MAP, CONTRIBUTION_MAP
 
 TEMPLATES = Path(__file__).parent / "templates"
+PICTURES = 2_000_000
+"""Most bytes of all pictures of tiles, before base64."""
+
 MARGIN = 2.0
 """Spot diameters (or tile sides) of tissue shown around the outermost spots."""
 
@@ -50,6 +54,7 @@ class Layer:
 
 def viewer(content: MapContent) -> ViewerPart:
     """Return the interactive maps of a model's slides."""
+    content, dropped = with_fewer_pictures(content, PICTURES)
     layers, packed = _layers(content), pack(content, BUDGET)
     genes = [content.genes[column] for column in content.order]
     first = [content.genes[column] for column in content.first]
@@ -69,7 +74,7 @@ def viewer(content: MapContent) -> ViewerPart:
         script=Markup(script),
         data=script_json(_page_data(content, layers, packed)),
         stored=stored,
-        left_out=packed.left_out,
+        left_out=[*packed.left_out, *dropped],
         steps=packed.steps,
     )
     return ViewerPart(Markup("<style>{}</style>").format(Markup(style)), Markup(body))

@@ -18,6 +18,7 @@ from raystp.steps.evaluate.predictions import Prediction
 from raystp.steps.evaluate.spots.outcomes import ComparedSections
 from raystp.steps.evaluate.viewer.nearest import Neighbours, Reference
 from raystp.steps.evaluate.viewer.pictures import MOST, ReferenceTiles
+from raystp.steps.evaluate.viewer.sets import gmt_sets
 from raystp.steps.evaluate.viewer.slides import MapReader
 from raystp.storage import StoragePath
 
@@ -31,7 +32,7 @@ def spots_maps(
 ) -> MapContent:
     """Return the maps of one model: every section that was scored, and every predicted slide without measurement."""
     reader, outcomes = MapReader.of(first, config.run.store), compared.outcomes[first.name]
-    named = {name: genes for name, genes in sets.items() if name != "all"}
+    named = _named(config, sets, first.genes)
     read = []
     for name, counts in compared.measured.items():
         rng = np.random.default_rng(config.seed)
@@ -52,7 +53,7 @@ def cases_maps(
     for name, note in notes.items():
         slide, found = reader.predicted(name)
         read.append((replace(slide, note=f"{slide.note} {note}"), found))
-    return _content(reader, read, shown, {name: genes for name, genes in sets.items() if name != "all"})
+    return _content(reader, read, shown, _named(config, sets, first.genes))
 
 
 def _content(
@@ -97,6 +98,11 @@ def with_references(
 
 def _numbers(rows: Int64[np.ndarray, "spot k"], number: Mapping[int, int]) -> Int64[np.ndarray, "spot k"]:
     return np.array([number[row] for row in rows.ravel().tolist()], np.int64).reshape(rows.shape)
+
+
+def _named(config: EvaluateConfig, sets: GeneSets, panel: Sequence[str]) -> dict[str, Int64[np.ndarray, "_"]]:
+    """Return the gene sets that have a map: all that are scored but the whole panel, then those of GMTs."""
+    return {name: genes for name, genes in sets.items() if name != "all"} | gmt_sets(config.sets, panel, sets)
 
 
 def _first(listed: Sequence[str], genes: Sequence[str], outcomes: Sequence[SectionOutcome]) -> list[int]:

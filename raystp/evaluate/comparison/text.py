@@ -70,7 +70,7 @@ def comparison_notes(rows: Sequence[PairedDifference], draws: int) -> list[str]:
         "in each metric and gene set."
     )
     if "within section" in first.test:
-        notes.append("It is about the spots of these sections, and not about other sections or patients.")
+        notes.append("Interval and p are about these sections, and not about other sections or patients.")
     floor = smallest_p(first.units)
     count = max(count, controls)
     limit = count * (floor if first.test.startswith("sign flips") else max(floor, 2 / (1 + draws)))

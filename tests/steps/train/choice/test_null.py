@@ -40,6 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ridge_lowrank": {"choose": {"ridge_lowrank.rank": [None, 2]}},
     "kernel_ridge": {},
     "ridge": {},
+    "hest_ridge": {"hest_ridge": {"pca": 8}, "choose": {"hest_ridge.alpha": ["hest", "cv"]}},
     "knn": {"choose": {"knn.k": [5, 20]}},
 }
 """Method -> a config that trains in no time; methods that are made of others, or ignore the image, have none."""

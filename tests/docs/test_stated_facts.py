@@ -38,7 +38,7 @@ FIELD = re.compile(r"`([a-z]\w*(?:\.[a-z]\w*)+)(?:[:=][^`]*)?`")
 """A dotted name in a page, with or without a value."""
 NO_FIELD = re.compile(
     r"(?:notes|raystp|rs|result)\.\w+"  # keys of manifests and tables, and names of Python
-    r"|.*\.(?:py|csv|txt|md|yaml|json|html|conf|db|parquet|safetensors|npy|h5|qpproj|xenium)"
+    r"|.*\.(?:py|csv|txt|md|yaml|json|html|png|conf|db|parquet|safetensors|npy|h5|qpproj|xenium)"
     r"|without\.section"  # a column of the index, which the user chooses
 )
 

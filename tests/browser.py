@@ -77,7 +77,7 @@ def open_page(chromium: "Browser") -> Iterator[OpenPage]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)  # a busy machine draws a page of 2 MB late
         log.watch(page)
         page.goto(path.resolve().as_uri(), wait_until="load")
         return page

@@ -1,6 +1,6 @@
 """Report of an evaluation against measured spots: scores, and maps of every gene."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from raystp.artifacts import Artifact
@@ -23,6 +23,7 @@ from raystp.steps.evaluate.report import (
     work_done,
 )
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
+from raystp.steps.evaluate.spots.controls import LOG_TOTAL
 from raystp.steps.evaluate.spots.findings import SpotFindings
 from raystp.steps.evaluate.spots.outcomes import ComparedSections
 from raystp.steps.evaluate.viewer.content import spots_maps
@@ -54,7 +55,7 @@ def spots_report(
         title=f"{first.name}: {_title(list(measured))}",
         protocol=protocol_of(first.label().protocol),
         model=first.name,
-        against=REFERENCE if REFERENCE in names else names[-1],
+        against=compared_with(names, {row.model for row in results.rows}),
         trained=_described(spots, first.meta["train"]),
         tested=_described(spots, list(measured)),
         interval=interval_kind([counts.patient for counts in measured.values()]),
@@ -74,6 +75,17 @@ def spots_report(
         failures=failures_of(sources) + [{key: str(value) for key, value in row.items()} for row in lost],
         manifests=manifests_of(sources),
     )
+
+
+def compared_with(models: Sequence[str], scored: Collection[str]) -> str:
+    """Return what the first model is compared with: the reference method, else the last of the other models.
+
+    A model that was evaluated alone is compared with the control that uses no image, where that was scored.
+    """
+    others = list(models[1:])
+    if not others:
+        return LOG_TOTAL if LOG_TOTAL in scored else models[0]
+    return REFERENCE if REFERENCE in others else others[-1]
 
 
 def _title(sections: Sequence[str]) -> str:

@@ -51,7 +51,9 @@ COMPLETIONS = 30
 
 STYLE = """
 .bk-input, .bk-btn, .bk-menu { color: var(--text); background: var(--background); border-color: var(--line); }
-.bk-btn.bk-active, .bk-menu > .bk-active, .bk-menu > :hover { background: var(--accent); color: var(--background); }
+.bk-btn.bk-active { background: var(--accent); color: var(--background); }
+.bk-menu > * { color: var(--text) !important; background: var(--background) !important; }
+.bk-menu > .bk-active, .bk-menu > :hover { background: var(--accent) !important; color: var(--background) !important; }
 label, .bk-slider-title { color: var(--text); }
 """
 """Colours of the page, whose variables reach into the widgets."""

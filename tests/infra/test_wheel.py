@@ -37,7 +37,7 @@ mlflow.set_tracking_uri(sys.argv[1])
 found = mlflow.pyfunc.load_model(sys.argv[2]).predict(pandas.read_parquet(sys.argv[3]))
 expected = anndata.read_h5ad(sys.argv[4])
 assert found.columns.tolist() == expected.var_names.tolist()
-assert len(found) == expected.n_obs > 50
+assert len(found) == expected.n_obs > 9
 print(raystp.__file__, float(numpy.abs(found.to_numpy() - expected.X).max()))
 """
 

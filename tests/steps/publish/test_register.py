@@ -102,14 +102,17 @@ def test_mlflow_loads_the_folder_from_code_and_tensors_and_unpickles_nothing(
 
 @pytest.mark.slow
 def test_a_folder_is_one_version_however_often_it_is_registered(
-    toy_store: StoragePath, artifacts: tuple[Artifact, Artifact], tmp_path: Path
+    toy_store: StoragePath, artifacts: tuple[Artifact, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     out, uri = tmp_path / "published", f"sqlite:///{toy_store.local_path}/mlflow.db"
     loads = "mlflow.pyfunc.load_model('models:/toy-her2st/{}')"
     assert _publish(toy_store, out, register_as="toy-her2st").endswith(f"\nregistered in MLflow: {loads.format(1)}")
     assert _publish(toy_store, out, register_as="toy-her2st").endswith(f"\nregistered before: {loads.format(1)}")
     other = _publish(toy_store, tmp_path / "other", register_as="toy-her2st", licence="MIT")
     assert other.endswith(f"\nregistered in MLflow: {loads.format(2)}")
+    assert list(Path().iterdir()) == []  # MLflow's own default would be a database here
     client = MlflowClient(uri, uri)
     version = client.get_model_version("toy-her2st", "1")
     assert version.tags["raystp.licence"] == "CC-BY-4.0"

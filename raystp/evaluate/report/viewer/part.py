@@ -101,7 +101,7 @@ def _layers(content: MapContent) -> list[Layer]:
                 "doubt",
             ),
         ),
-        (ATTENTION_MAP in known, Layer(ATTENTION_MAP, "attention", "share", "value", 5)),
+        (ATTENTION_MAP in known, Layer(ATTENTION_MAP, "attention weight", "share", "value", 5)),
         (CONTRIBUTION_MAP in known, Layer(CONTRIBUTION_MAP, "contribution", unit, "value", 5)),
     ]
     return [layer for exists, layer in layers if exists]
@@ -145,7 +145,7 @@ def _slide_data(slide: MapSlide, kept: Mapping[str, int]) -> dict[str, object]:
         "scored": slide.scores is not None,
         "nearest": 0 if slide.nearest is None else slide.nearest.tiles.shape[1],
         "pictures": None if slide.pictures is None else [_data_uri(one) for one in slide.pictures],
-        "attention": ATTENTION_MAP in slide.layers,
+        ATTENTION_MAP: ATTENTION_MAP in slide.layers,
     }
 
 

@@ -1,6 +1,8 @@
 """hest-bench's regression, with scikit-learn itself: `StandardScaler`, `PCA` and a `Ridge` without intercept.
 
-Source: HEST-1k (Jaume et al. 2024), `hest.bench`. The features are scaled and reduced in their own float32; without PCA
+Source: HEST-1k (Jaume et al. 2024), `hest.bench`. The features are scaled and reduced in their own float32. That code
+puts the components into a torch tensor, which scikit-learn reads as float64: the ridge on them is in float64 too. A
+ridge in float32 moves the score by 1e-5 to 1e-4, since the penalty is tiny and small components weigh much. Without PCA
 that code scales nothing (`scale: false`). The ridge is `Ridge(solver="lsqr", fit_intercept=False, max_iter=1000,
 random_state=1)` at a tolerance of 1e-4, so a prediction has no level: it is meant for correlations, not for errors. A
 closed form, another seed or another tolerance moves a published score in its third or fourth digit. Stored are plain
@@ -63,10 +65,11 @@ def fit_hest_ridge(
         chosen = {"alphas": np.array(ALPHAS), "cv_pcc": 1 - mse / 2}
     else:
         alpha = 100 / (x.shape[1] * expression.shape[1]) if options.alpha == "hest" else float(options.alpha)
-    weights = np.full((expression.shape[1], x.shape[1]), np.nan, np.float32)
+    weights = np.full((expression.shape[1], x.shape[1]), np.nan, x.dtype)
     for rows, genes in equal_columns(~np.isnan(expression)):
         if len(rows):
-            weights[genes] = _ridge(x[rows], columns(expression, rows, genes), alpha)
+            own = x if len(rows) == len(x) else x[rows]  # a copy may have another memory order, and round otherwise
+            weights[genes] = _ridge(own, _exact(columns(expression, rows, genes)), alpha)
     return {**space.arrays(), **chosen, "weights": weights, "alpha": np.array(alpha)}
 
 
@@ -76,7 +79,7 @@ def predict_hest_ridge(
     """Predict expression, without its level, from features of the same encoder."""
     ridge = Ridge(fit_intercept=False)
     ridge.coef_, ridge.intercept_ = model["weights"], 0.0
-    predicted: Float32[np.ndarray, "query gene"] = ridge.predict(Space.stored(model).apply(features))
+    predicted: np.ndarray = ridge.predict(Space.stored(model).apply(features))
     return predicted.astype(np.float32, copy=False)
 
 
@@ -90,7 +93,7 @@ class Space:
     @classmethod
     def fit(
         cls, features: Float[np.ndarray, "spot feature"], options: HestRidgeOptions
-    ) -> tuple["Space", Float32[np.ndarray, "spot dim"]]:
+    ) -> tuple["Space", Float[np.ndarray, "spot dim"]]:
         """Fit it; also return these features in it, as `fit_transform` does, whose rounding is another.
 
         The number of components is lowered to that of spots or features.
@@ -100,7 +103,7 @@ class Space:
         if options.pca is None:
             return cls(scaler, None), x.astype(np.float32, copy=False)
         pca = PCA(n_components=min(options.pca, *features.shape), random_state=SEED)
-        return cls(scaler, pca), pca.fit_transform(x).astype(np.float32, copy=False)
+        return cls(scaler, pca), _as_tensor(pca.fit_transform(x))
 
     @classmethod
     def stored(cls, model: Arrays) -> "Space":
@@ -114,11 +117,10 @@ class Space:
             pca.mean_, pca.components_ = model["pca_mean"], model["components"]
         return cls(scaler, pca)
 
-    def apply(self, features: Float[np.ndarray, "query feature"]) -> Float32[np.ndarray, "query dim"]:
+    def apply(self, features: Float[np.ndarray, "query feature"]) -> Float[np.ndarray, "query dim"]:
         """Return the features in this space."""
         x = features if self.scaler is None else self.scaler.transform(features)
-        reduced: np.ndarray = x if self.pca is None else self.pca.transform(x)
-        return reduced.astype(np.float32, copy=False)
+        return x.astype(np.float32, copy=False) if self.pca is None else _as_tensor(self.pca.transform(x))
 
     def arrays(self) -> Arrays:
         """Return what is stored, in the types that scikit-learn has them."""
@@ -155,10 +157,24 @@ def _standardised(values: Float[np.ndarray, "spot gene"]) -> Float64[np.ndarray,
     return np.asarray(centred / np.where(deviation > 0, deviation, 1.0))
 
 
+def _exact(labels: Float[np.ndarray, "spot gene"]) -> Float64[np.ndarray, "spot gene"]:
+    """Return labels in float64; log1p of a whole number, stored as float32, is computed again.
+
+    The solver stops at a tolerance, so labels that differ in their eighth digit move a score in its fifth.
+    """
+    whole = np.log1p(np.rint(np.expm1(labels.astype(np.float64))))
+    return np.where(whole.astype(labels.dtype) == labels, whole, labels)
+
+
+def _as_tensor(components: Float[np.ndarray, "spot dim"]) -> Float64[np.ndarray, "spot dim"]:
+    """Return values of float32 as float64, as scikit-learn reads a torch tensor."""
+    return components.astype(np.float32).astype(np.float64)
+
+
 def _ridge(
-    x: Float32[np.ndarray, "spot dim"], y: Float[np.ndarray, "spot gene"], alpha: float
-) -> Float32[np.ndarray, "gene dim"]:
+    x: Float[np.ndarray, "spot dim"], y: Float[np.ndarray, "spot gene"], alpha: float
+) -> Float[np.ndarray, "gene dim"]:
     """Return the coefficients of hest-bench's ridge."""
     ridge = Ridge(solver="lsqr", alpha=alpha, fit_intercept=False, max_iter=1000, random_state=SEED, tol=1e-4)
-    fitted: Float32[np.ndarray, "gene dim"] = np.reshape(ridge.fit(x, y).coef_, (y.shape[1], x.shape[1]))
-    return fitted.astype(np.float32, copy=False)
+    fitted: Float[np.ndarray, "gene dim"] = np.reshape(ridge.fit(x, y).coef_, (y.shape[1], x.shape[1]))
+    return fitted

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
@@ -34,7 +35,9 @@ def _by_scikit_learn(
     """Return what hest-bench's code computes, written from its description."""
     steps = [StandardScaler(), *([PCA(n_components=pca, random_state=1)] if pca else [])]
     space = make_pipeline(*steps)
-    x, q = space.fit_transform(features).astype(np.float32), space.transform(queries).astype(np.float32)
+    x, q = space.fit_transform(features), space.transform(queries)
+    if pca:
+        x, q = torch.Tensor(x), torch.Tensor(q)  # of float32; scikit-learn reads it as float64
     alpha = 100 / (x.shape[1] * labels.shape[1]) if alpha is None else alpha
     ridge = Ridge(solver="lsqr", alpha=alpha, random_state=1, fit_intercept=False, max_iter=1000)
     return np.asarray(ridge.fit(x, labels.astype(np.float64)).predict(q))

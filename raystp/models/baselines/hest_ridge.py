@@ -29,6 +29,9 @@ from raystp.models.method import ModelMeta
 ALPHAS = tuple(float(alpha) for alpha in np.logspace(-2, 6, 17))
 """Candidates of `alpha: cv`, two a decade."""
 
+MOST = 20.0
+"""The largest label that can be log1p of a whole number of counts."""
+
 SEED = 1
 """`random_state` of hest-bench, for PCA and ridge."""
 
@@ -162,7 +165,7 @@ def _exact(labels: Float[np.ndarray, "spot gene"]) -> Float64[np.ndarray, "spot 
 
     The solver stops at a tolerance, so labels that differ in their eighth digit move a score in its fifth.
     """
-    whole = np.log1p(np.rint(np.expm1(labels.astype(np.float64))))
+    whole = np.log1p(np.rint(np.expm1(np.clip(labels, 0, MOST).astype(np.float64))))
     return np.where(whole.astype(labels.dtype) == labels, whole, labels)
 
 

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from raystp.models.baselines.hest_ridge import ALPHAS, fit_hest_ridge, predict_hest_ridge
+from raystp.models.baselines.hest_ridge import ALPHAS, _exact, fit_hest_ridge, predict_hest_ridge
 from raystp.models.baselines.method import HestRidgeOptions
 from raystp.models.methods import open_predictor
 from raystp.models.predictor import DirectPredictor
@@ -83,6 +83,13 @@ def test_without_scaling_the_features_are_regressed_on_as_they_are() -> None:
     expected = ridge.fit(features, labels.astype(np.float64)).predict(queries)
     np.testing.assert_allclose(predict_hest_ridge(arrays, queries), expected, atol=1e-6, rtol=0)
     assert set(arrays) == {"weights", "alpha"}
+
+
+def test_labels_of_whole_counts_are_exact_again_and_others_stay() -> None:
+    counts = np.asarray([[0, 1, 7], [123, 4567, 100_000]], np.float64)
+    np.testing.assert_array_equal(_exact(np.log1p(counts).astype(np.float32)), np.log1p(counts))
+    other = np.asarray([[-1.5, 0.3, 50.0]], np.float32)
+    np.testing.assert_array_equal(_exact(other), other)
 
 
 def test_cross_validation_chooses_a_small_penalty_for_a_line_and_finds_nothing_in_noise() -> None:

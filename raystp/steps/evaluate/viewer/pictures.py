@@ -92,7 +92,7 @@ def _inside(box: tuple[float, float, float, float], image: Image.Image) -> tuple
     """Return the part of a box that is inside the image, at least a pixel wide."""
     left, top = (min(max(low, 0.0), end - 1.0) for low, end in zip(box[:2], image.size, strict=True))
     right, bottom = (
-        min(max(high, low + 1.0), end) for high, low, end in zip(box[2:], (left, top), image.size, strict=True)
+        min(max(high, low + 1.0), float(end)) for high, low, end in zip(box[2:], (left, top), image.size, strict=True)
     )
     return left, top, right, bottom
 

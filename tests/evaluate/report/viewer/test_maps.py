@@ -12,7 +12,7 @@ from PIL import Image
 from raystp.evaluate.report.document import build_report
 from raystp.evaluate.report.viewer.content import MEASURED, PREDICTED, MapContent
 from raystp.evaluate.report.viewer.part import viewer
-from tests.browser import OpenPage
+from tests.browser import NARROW, OpenPage
 from tests.evaluate.report.test_page import HOSTILE, report
 from tests.evaluate.report.viewer.toy import (
     GENES,
@@ -79,7 +79,7 @@ def chosen_slide(page: "Page", name: str) -> None:
     )
 
 
-def test_where_is_erbb2_high_and_do_i_believe_it(tmp_path: Path, open_page: OpenPage) -> None:
+def test_where_is_erbb2_high_and_do_i_believe_it_and_why(tmp_path: Path, open_page: OpenPage) -> None:
     page, one = opened(tmp_path, open_page, content()), outcome()
     choose(page, "ERBB2")
     measured = column(page, "measured")
@@ -108,6 +108,8 @@ def test_where_is_erbb2_high_and_do_i_believe_it(tmp_path: Path, open_page: Open
     choose(page, "HER2 amplicon")
     np.testing.assert_allclose(column(page, "measured"), one.measured[:, :2].mean(axis=1), atol=4 / 500)
     np.testing.assert_array_equal(np.stack([column(page, "x"), column(page, "y")], axis=1), grid())
+    assert len(_tops(page)) == 1  # side by side
+    _check_click(page)
 
 
 def test_the_maps_have_the_orientation_and_the_scale_of_the_slide(tmp_path: Path, open_page: OpenPage) -> None:
@@ -146,8 +148,8 @@ def _moved(page: "Page") -> list[list[float]]:
     return moved
 
 
-def test_a_click_on_a_spot_shows_its_nearest_reference_tiles(tmp_path: Path, open_page: OpenPage) -> None:
-    page = opened(tmp_path, open_page, content())
+def _check_click(page: "Page") -> None:
+    """A click on a spot shows its nearest reference tiles."""
     why = page.locator("#maps-why")
     assert "Click a spot" in why.inner_text()
     choose(page, "ERBB2")
@@ -167,14 +169,16 @@ def test_a_click_on_a_spot_shows_its_nearest_reference_tiles(tmp_path: Path, ope
     assert "Click a spot" in why.inner_text()
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1300, False), (390, True)])
-def test_every_choice_changes_the_maps_and_they_fit_the_window(
-    tmp_path: Path, open_page: OpenPage, width: int, *, dark: bool
-) -> None:
-    page = opened(tmp_path, open_page, content(), width=width, dark=dark)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+def _tops(page: "Page") -> set[int]:
+    """Return the distinct upper edges of the maps, in px."""
     boxes = [one.bounding_box() for one in page.locator(".maps-panels .bk-Figure").all()]
-    assert len({round(box["y"]) for box in boxes if box is not None}) == (1 if width > 1000 else 3)
+    return {round(box["y"]) for box in boxes if box is not None}
+
+
+def test_on_a_dark_telephone_every_choice_changes_the_maps_and_they_fit(tmp_path: Path, open_page: OpenPage) -> None:
+    page = opened(tmp_path, open_page, content(), width=NARROW, dark=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW
+    assert len(_tops(page)) == 3  # one below the other
     page.get_by_role("button", name="GRB7").click()
     page.wait_for_function("document.getElementById('maps-name').textContent.startsWith('GRB7')")
     assert page.get_by_label("Gene or gene set").input_value() == "GRB7"

@@ -86,7 +86,7 @@ def test_the_report_and_its_run_in_mlflow_name_each_other(store: str) -> None:
     client = MlflowClient(f"sqlite:///{store}/mlflow.db")
     experiments = [one.experiment_id for one in client.search_experiments()]
     (run,) = client.search_runs(experiments, f"tags.`raystp.artifact` = '{scored.manifest.folder}'")
-    assert f"MLflow: experiment smoke, run\n{run.info.run_name}." in _report(scored)
+    assert re.search(rf"MLflow</dt><dd>experiment smoke, run\s+{run.info.run_name}</dd>", _report(scored))
     assert run.data.tags["raystp.report"] == str(scored.path / "report.html")
     assert run.data.tags["raystp.protocol"] == "patient"
     assert "report.html" in {one.path for one in client.list_artifacts(run.info.run_id)}

@@ -60,7 +60,8 @@ class Report:
     trained: Sequence[str]
     tested: Sequence[str]
     interval: str
-    """`intervals.interval_kind` of the test sections or cases."""
+    """`intervals.interval_kind` of the test sections or cases; empty for a published protocol, which has its own means
+    and no interval."""
     rows: Sequence[ScoreRow]
     against: str
     """The baseline that the model is compared with."""

@@ -5,6 +5,7 @@ As a value (for the page and the charts), and as aligned text (for the terminal)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from raystp.evaluate.metrics.cases import FEWEST_CASES, TOP_PICKED, WELL_PREDICTED
 from raystp.evaluate.metrics.score import MEAN, ScoreRow
@@ -59,8 +60,8 @@ def _table(rows: list[ScoreRow], section: str, extra: Sequence[Column]) -> Score
 
 
 def with_interval(row: ScoreRow) -> str:
-    """Return a value and its interval, if there is one: `0.187 [0.150, 0.220]`."""
-    return f"{row.value:.3f} {interval_text(row)}".rstrip()
+    """Return a value and its interval, if there is one: `0.187 [0.150, 0.220]`; `n/a` for NaN."""
+    return ABSENT if isnan(row.value) else f"{row.value:.3f} {interval_text(row)}".rstrip()
 
 
 def interval_text(row: ScoreRow) -> str:

@@ -5,6 +5,7 @@ All is computed from the tables below it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from raystp.evaluate.comparison.differences import PairedDifference
 from raystp.evaluate.comparison.text import LIKELY, difference_text, p_text
@@ -73,8 +74,10 @@ def claim_and_reason(
 
 
 def _pcc(rows: Sequence[ScoreRow], model: str, section: str) -> ScoreRow | None:
+    """Return the PCC over all genes; None where there is none, or it is NaN."""
     wanted = (model, section, "all", "PCC")
-    return next((row for row in rows if (row.model, row.section, row.genes, row.metric) == wanted), None)
+    found = (row for row in rows if (row.model, row.section, row.genes, row.metric) == wanted)
+    return next((row for row in found if not isnan(row.value)), None)
 
 
 def _paired_claim(one: PairedDifference) -> str:

@@ -20,7 +20,7 @@ def curve_of(
 ) -> list[LearningCurvePoint]:
     """Return the points of all models: those of the evaluations, and the models themselves.
 
-    Raises ConfigError for an evaluation of other methods or of other test sections.
+    Raises ConfigError for an evaluation of other methods, of other labels or of other test sections.
     """
     if not evaluations:
         return []
@@ -57,6 +57,13 @@ def _of_evaluation(
         msg = (
             f"curve: {evaluation.path} is of the methods {some(methods)}, this evaluation of {some(own)}; give "
             "evaluations of the same methods in the same order"
+        )
+        raise ConfigError(msg)
+    labels = [one.measured_as.labels for one in (others[0], models[0])]
+    if labels[0] != labels[1]:
+        msg = (
+            f"curve: {evaluation.path} is of labels in {labels[0].unit}, this evaluation of {labels[1].unit}; give "
+            "evaluations of models with the same `labels`"
         )
         raise ConfigError(msg)
     for one, other in zip(models, others, strict=True):

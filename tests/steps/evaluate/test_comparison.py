@@ -9,6 +9,7 @@ from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, resolve
 from raystp.errors import ConfigError
 from raystp.evaluate.metrics.gene_scores import GeneScores, genes_table
+from raystp.expression.labels import Labels
 from raystp.models.store import load_model, save_model
 from raystp.steps.evaluate.comparison import seed_groups
 from raystp.steps.evaluate.curve import curve_of
@@ -87,6 +88,14 @@ def test_a_curve_of_other_sections_or_methods_is_refused(toy_store: StoragePath)
     scores = [_scores(one.name, name, 0.5, 0.5, 0.6, 0.8) for one in both for name in ("S3", "mean")]
     with pytest.raises(ConfigError, match="give evaluations of the same methods in the same order"):
         curve_of(both, scores, [_evaluate(toy_store, small, "gene_mean")], toy_store.uri)
+
+
+def test_a_curve_of_other_labels_is_refused(toy_store: StoragePath) -> None:
+    whole = _predict(toy_store, "whole")
+    counts = _predict(toy_store, "counts", meta={"labels": Labels(totals="none").record})
+    scores = [_scores("gene_mean", name, 0.5, 0.5, 0.6, 0.8) for name in ("S3", "mean")]
+    with pytest.raises(ConfigError, match="is of labels in log1p counts, this evaluation of log1p CP10k"):
+        curve_of(_models(toy_store, whole), scores, [_evaluate(toy_store, counts, "gene_mean")], toy_store.uri)
 
 
 def test_an_earlier_evaluation_without_scores_of_genes_names_the_next_command(toy_store: StoragePath) -> None:

@@ -41,7 +41,7 @@ def _fold(store: StoragePath, name: str, test: tuple[str, ...], *, genes: tuple[
 
     Return the reference of the prediction.
     """
-    kind = meta.pop("kind", "gene_mean")
+    kind, shown = meta.pop("kind", "gene_mean"), np.float32(meta.pop("shown", 1.0))
     train = _artifact(store, "train", name, config={"model": kind, **meta.pop("config", {})})
     record: dict[str, Any] = {
         "genes": list(genes),
@@ -60,7 +60,7 @@ def _fold(store: StoragePath, name: str, test: tuple[str, ...], *, genes: tuple[
     for section in test:
         counts = load_counts(resolve(store.uri, "spots/toy", "spots"), section)
         columns = resolve(store.uri, "tile/toy", "tile").table(f"tiles/{section}.parquet", tables.TILES).to_pydict()
-        expression = np.nan_to_num(counts.expression(genes, labels=labels))
+        expression = np.nan_to_num(counts.expression(genes, labels=labels)) * shown
         table = tables.of_columns([*columns.values(), tables.vectors(expression)], tables.predictions(len(genes)))
         (writer.path / "predictions" / f"{section}.parquet").write_table(table)
     writer.finish({}, [], {"slides": list(test), "protocol": "patient", "panel": "four"})
@@ -201,3 +201,53 @@ def test_gene_sets_do_not_go_with_a_protocol() -> None:
         EvaluateConfig.of(
             {"spots": "spots/a", "predictions": ["impute/a"], "protocol": "hest-readme", "sets": {"PAM50": "/p.txt"}}
         )
+
+
+def test_figures_of_the_same_sections_are_not_said_to_be_of_other_data(
+    toy_store: StoragePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bleep-liver tests one of its four sections: the figures are of data with four."""
+    monkeypatch.setitem(PUBLISHED, "bleep-liver", replace(PUBLISHED["bleep-liver"], panel=None, panel_size=4))
+    one = _fold(toy_store, "a-fold1", ("S3",), labels={})
+    text = (_scored(toy_store, [one], "bleep-liver").path / "scores.txt").read_bytes().decode()
+    assert "0.2170" in text
+    assert "do not compare" not in text
+
+
+def test_given_folds_that_do_not_test_each_section_are_named(toy_store: StoragePath) -> None:
+    text = (_scored(toy_store, _folds(toy_store)[:2]).path / "scores.txt").read_bytes().decode()
+    assert "no fold tests 'S3'" in text
+
+
+def test_two_models_of_one_name_are_refused(toy_store: StoragePath) -> None:
+    folds = [*_folds(toy_store, "ridge"), *_folds(toy_store, "b"), *_folds(toy_store, "c", kind="ridge")]
+    with pytest.raises(ConfigError, match="several models have the name 'ridge'"):
+        _scored(toy_store, folds)
+
+
+def test_a_panel_that_ties_made_larger_than_its_size_is_the_protocols(
+    toy_store: StoragePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = replace(PUBLISHED["stem-200"], panel=lambda _: list(reversed(GENES)), panel_size=3)
+    monkeypatch.setitem(PUBLISHED, "stem-200", rule)
+    one = _fold(toy_store, "a-fold1", ("S2",), kind="ridge")
+    artifact = _scored(toy_store, [one], "stem-200")
+    rows = artifact.table("scores.parquet", tables.SCORES).to_pylist()
+    assert [(row["metric"], row["genes"]) for row in rows if row["section"] == "mean"][:2] == [
+        ("PCC", "top-10"),
+        ("PCC", "top-50"),
+    ]
+    page = (artifact.path / "report.html").read_bytes().decode()
+    assert "PCC top-10" in page
+    monkeypatch.setitem(PUBLISHED, "stem-200", replace(rule, panel=lambda _: ["A", "B", "C", "E"]))
+    with pytest.raises(ConfigError, match="the panel has 3 genes, and the models have 4"):
+        _scored(toy_store, [one], "stem-200", name="other")
+
+
+def test_a_report_shows_no_score_where_the_protocol_has_none(toy_store: StoragePath) -> None:
+    """A prediction of 0 is constant: the mean over genes of the published script is NaN."""
+    artifact = _scored(toy_store, [_fold(toy_store, "a-fold1", ("S3",), shown=0.0)])
+    page = (artifact.path / "report.html").read_bytes().decode()
+    assert "nan</td>" not in page
+    assert "bootstrap 95 %" not in page
+    assert "A constant gene has no PCC" in page

@@ -55,10 +55,13 @@ def check_folds(protocol: PublishedProtocol, spots: Artifact, model: FoldedModel
 
 
 def check_panel(protocol: PublishedProtocol, spots: Artifact, genes: Sequence[str]) -> None:
-    """Raise ConfigError unless the panel is the protocol's: of the right size, or the genes of its rule."""
+    """Raise ConfigError unless the panel is the protocol's: of the right size, or the genes of its rule.
+
+    A rule can choose more genes than the size, where some tie.
+    """
     size = protocol.panel_size
     if protocol.panel is None or protocol.given_panel:
-        if size is not None and len(genes) != size:
+        if size is not None and len(genes) != size and not _is_larger_by_rule(protocol, spots, genes):
             msg = f"{protocol.name}: the panel has {size} genes, and the models have {len(genes)}: set panel.file to "
             raise ConfigError(f"{msg}the protocol's list ({protocol.data}), and train again")
         return
@@ -70,6 +73,13 @@ def check_panel(protocol: PublishedProtocol, spots: Artifact, genes: Sequence[st
             f"of which {len(other)} are others ({some(other, 3)}); lacking are {some(lacking, 3)}"
         )
         raise ConfigError(f"{msg}: train with `raystp pipeline --protocol {protocol.name}`, which writes the panel")
+
+
+def _is_larger_by_rule(protocol: PublishedProtocol, spots: Artifact, genes: Sequence[str]) -> bool:
+    """Return whether these are the genes of the protocol's rule, which chose more than its size."""
+    if protocol.panel is None or len(genes) < (protocol.panel_size or 0):
+        return False
+    return set(genes) == set(protocol.panel(gene_counts(protocol, spots)))
 
 
 def gene_counts(protocol: PublishedProtocol, spots: Artifact) -> Mapping[str, GeneCounts]:

@@ -35,7 +35,8 @@ def open_folds(predictions: Sequence[Artifact], store: str) -> list[FoldedModel]
     """Open each prediction's model, and group them by the name before `-fold<number>`.
 
     A model is named by its method, or by its artifacts where several have one method. A name without a number is a
-    model of one fold. Raises ConfigError for a fold that is given twice, and for different panels.
+    model of one fold. Raises ConfigError for a fold that is given twice, for two models of one name, and for different
+    panels.
     """
     groups: dict[str, dict[int, Prediction]] = {}
     methods: dict[str, str] = {}
@@ -57,10 +58,11 @@ def open_folds(predictions: Sequence[Artifact], store: str) -> list[FoldedModel]
     for other in opened[1:]:
         check_comparable(opened[0], other)
     kinds = list(methods.values())
-    return [
-        _folded(name if kinds.count(methods[name]) > 1 else methods[name], dict(sorted(own.items())))
-        for name, own in groups.items()
-    ]
+    names = [name if kinds.count(methods[name]) > 1 else methods[name] for name in groups]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        msg = f"predictions: several models have the name {some(repeated)}; train each with its own `name`"
+        raise ConfigError(msg)
+    return [_folded(name, dict(sorted(own.items()))) for name, own in zip(names, groups.values(), strict=True)]
 
 
 def fold_of(name: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 
 from raystp.artifacts import Artifact
-from raystp.evaluate.metrics.intervals import interval_kind
+from raystp.errors import some
 from raystp.evaluate.metrics.score import ScoreLabel, ScoreRow
 from raystp.evaluate.protocols import EvaluationProtocol
 from raystp.evaluate.published.protocol import FoldOutcome, ProtocolScores, PublishedProtocol
@@ -22,6 +22,8 @@ from raystp.steps.evaluate.report import Evaluation, manifests_of, training_curv
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
 from raystp.storage import StoragePath
 from raystp.versions import installed_version
+
+SIDES = ("train", "validation", "test")
 
 
 def evaluate_published(config: SpotsEvaluateConfig, spots: Artifact, predictions: Sequence[Artifact]) -> Evaluation:
@@ -62,7 +64,8 @@ def _notes(
     first = next(iter(outcomes.values()))
     tested = sorted({one.section for fold in first for one in fold.sections})
     notes = [f"leak: {protocol.leak}", *(f"differs from the publication: {one}" for one in protocol.differs)]
-    if protocol.sections_published is not None and len(tested) != protocol.sections_published:
+    used = {name for one in models[0].folds for side in SIDES for name in one.meta[side]}
+    if protocol.sections_published is not None and len(used) != protocol.sections_published:
         count = protocol.sections_published
         notes.append(
             f"this run tests {len(tested)} sections; the figures are of data with {count}: do not compare them."
@@ -72,6 +75,8 @@ def _notes(
         notes.append(
             f"this run tests {len(tested)} sections of {patients} patients; compare it with the same data only."
         )
+    if protocol.given_folds and (untested := sorted(used - set(tested))):
+        notes.append(f"no fold tests {some(untested)}: the mean is over the folds that were given.")
     if lost := unscored(first):
         listed = ", ".join(f"{name}: {count}" for name, count in lost.items())
         notes.append(f"spots without a prediction are not scored ({listed}).")
@@ -131,7 +136,7 @@ def _report(
         against=REFERENCE if REFERENCE in names else names[-1],
         trained=[f"the other side of each of {len(first.folds)} folds"],
         tested=tested,
-        interval=interval_kind(tested),
+        interval="",
         headline=headline(protocol, scores),
         rows=rows,
         footnotes=notes,

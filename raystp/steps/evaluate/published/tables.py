@@ -93,9 +93,11 @@ def figure_rows(protocol: PublishedProtocol, panel: str) -> list[ScoreRow]:
 
 
 def metric_and_genes(name: str) -> tuple[str, str]:
-    """Return the metric and the gene set of a score's name: `PCC HEG-50` is the PCC of HEG-50."""
+    """Return the metric and the gene set of a score's name: `PCC HEG-50` is the PCC of HEG-50, `PCC-10` of `top-10`."""
     if name.startswith("PCC "):
         return "PCC", name.removeprefix("PCC ")
+    if name.startswith("PCC-"):
+        return "PCC", f"top-{name.removeprefix('PCC-')}"
     return name, "all"
 
 

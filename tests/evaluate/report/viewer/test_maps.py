@@ -12,6 +12,7 @@ from PIL import Image
 from raystp.evaluate.report.document import build_report
 from raystp.evaluate.report.viewer.content import MEASURED, PREDICTED, MapContent
 from raystp.evaluate.report.viewer.part import viewer
+from raystp.evaluate.report.viewer.scores import gene_scores
 from tests.browser import NARROW, OpenPage
 from tests.evaluate.report.test_page import HOSTILE, report
 from tests.evaluate.report.viewer.toy import (
@@ -203,3 +204,13 @@ def test_names_are_text_and_what_was_left_out_is_said(
     assert page.locator("#maps-name").inner_text() == f"{HOSTILE[1]} on {HOSTILE[1]}"
     assert f"predicted of {HOSTILE[0]}: not in this file" in page.locator("#gene-maps").inner_text()
     assert "Left out of this file for its size: measured, predicted, spread." in belief(page)
+
+
+def test_a_set_is_compared_over_the_genes_that_were_measured(tmp_path: Path, open_page: OpenPage) -> None:
+    """ACTB was not measured: its prediction is in neither the predicted mean nor the error."""
+    sets, own = [np.array([0, 3])], outcome()
+    slide = replace(section(), scores=gene_scores(own, sets, rng=np.random.default_rng(0), draws=20))
+    page = opened(tmp_path, open_page, replace(content(slide), sets={"pair": sets[0]}))
+    choose(page, "pair")
+    assert column(page, "predicted") == pytest.approx(own.predicted[:, 0], abs=0.01)
+    assert column(page, "error") == pytest.approx(own.predicted[:, 0] - own.measured[:, 0], abs=0.02)

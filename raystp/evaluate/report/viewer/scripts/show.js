@@ -37,6 +37,12 @@ const meanOf = (columns, spots) =>
     return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : NaN
   })
 
+// Of a set on a measured section: the mean over the genes that the section has measured, as in the measured mean.
+const meanWhereMeasured = (predicted, measured, whole) => {
+  const own = predicted.map((values, gene) => values.map((value, spot) => (Number.isNaN(measured[gene][spot]) ? NaN : value)))
+  return meanOf(own, whole.length).map((value, spot) => (Number.isNaN(value) ? whole[spot] : value))
+}
+
 const percentiles = (values) => {
   const known = values.filter((value) => !Number.isNaN(value)).sort((a, b) => a - b)
   if (!known.length) return [0, 1]
@@ -69,15 +75,18 @@ const turn = ++maps.turn
 
 const show = async () => {
   const columns = {}
+  const single = {}
   const absent = []
   for (const [layer, kept] of Object.entries(chosen.layers)) {
     const held = genes.filter((one) => one < kept)
     if (held.length < genes.length) absent.push(layer)
     if (!held.length) continue
     const parts = await Promise.all(held.map((one) => valuesOf(number, layer, one, spots)))
+    single[layer] = parts
     columns[layer] = parts.length === 1 ? parts[0] : meanOf(parts, spots)
   }
   if (columns.measured && columns.predicted) {
+    if (set) columns.predicted = meanWhereMeasured(single.predicted, single.measured, columns.predicted)
     columns.error = columns.predicted.map((value, spot) => value - columns.measured[spot])
   }
   if (chosen.distance) {

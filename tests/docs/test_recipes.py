@@ -1,6 +1,7 @@
 """Recipes: each reads a folder of the layout that its data set has, and the configs of all its steps are valid."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import pandas as pd
 import pytest
 
 from raystp.artifacts import resolve
+from raystp.cli.arguments import read_command
 from raystp.errors import ConfigError
 from raystp.expression.bulk.tables import read_table
 from raystp.expression.readers.registry import read
 from raystp.expression.readers.source import SectionSource
 from raystp.slides.table import read_slide_table
+from raystp.steps.imports.config import ImportConfig
 from raystp.steps.pipeline import step as pipeline
 from raystp.steps.pipeline.chain import check_references, planned_steps
 from raystp.steps.pipeline.checks import check_inputs
@@ -128,6 +131,16 @@ def test_a_task_of_hest_bench_is_run_with_its_folds_and_its_panel(here: Path) ->
     assert [(one.name, one.split.test) for one in trainings] == [("idc-fold0", ["S1", "S2"]), ("idc-fold1", ["S3"])]
     assert {one.panel.name for one in trainings} == {"hest-bench-IDC"}
     assert steps[-1].predictions == ["impute/idc-fold0", "impute/idc-fold1"]
+
+
+@pytest.mark.parametrize("name", ["hest.yaml", "hest-bench.yaml"])
+def test_the_command_that_a_dry_run_names_writes_the_table_of_the_recipe(name: str, here: Path) -> None:
+    MAKERS[name](here)
+    config = pipeline.CONFIG.load(FOLDER / name, ["run.store=store"])
+    with pytest.raises(ConfigError) as error:
+        next(pipeline.plan(config))
+    command = read_command(shlex.split(str(error.value).split("`")[1])[1:])
+    assert ImportConfig.load(None, command.overrides) == config.data_set()
 
 
 def test_a_dry_run_names_the_command_that_writes_the_slide_table(here: Path) -> None:

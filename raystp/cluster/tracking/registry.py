@@ -14,6 +14,7 @@ import mlflow
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from raystp.cluster.tracking.delivery import RunDelivery, RunRef
 from raystp.cluster.tracking.outbox import silence_mlflow
@@ -72,15 +73,16 @@ def register_model(uri: str, run_ref: RunRef, model: RegisteredModel, inputs: Ma
     `inputs` are what the training has read. Raises Unfinished where the server does not respond, or refuses.
     """
     silence_mlflow()
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         if (known := _known_version(client, model)) is not None:
             return ModelVersionRef(model.name, known, is_new=False)
         run = RunDelivery(uri, run_ref)
         run.deliver([{"kind": "inputs", "values": dict(inputs), "context": "training"}])
         return ModelVersionRef(model.name, _new_version(client, run, model), is_new=True)
     except Exception as error:
-        if not isinstance(error, OSError | mlflow.MlflowException):
+        # A database's own errors, and the lack of its driver, come from MLflow as they are.
+        if not isinstance(error, OSError | ImportError | SQLAlchemyError | mlflow.MlflowException):
             raise
         msg = (
             f"the folder is written, and MLflow did not register it as {model.name!r} ({reason_of(error)}): see that "

@@ -27,6 +27,6 @@ def parts_of(entry: Entry) -> list[Entry]:
 
 
 def reason_of(error: Exception) -> str:
-    """Return an error's first line, without the user and password of a URL."""
-    line = str(error).strip().partition("\n")[0][:160]
-    return f"{type(error).__name__}: {re.sub(r'//[^/@ ]*@', '//', line)}"
+    """Return an error's first line, up to 160 characters, without the user and password of a URL."""
+    line = re.sub(r"//[^/@ ]*@", "//", str(error).strip().partition("\n")[0])
+    return f"{type(error).__name__}: {line[:160]}"

@@ -1,13 +1,14 @@
 """Tags by which MLflow groups runs: the protocol, the fold, and the series of folds that a run belongs to.
 
 A pipeline names the artifacts of its folds `<series>-fold<number>`; artifacts that a user names so are grouped too.
+Folds count from 1, those of split files (hest-bench) from 0.
 """
 
 import re
 
 PROTOCOL_TAG, FOLD_TAG, SERIES_TAG, REPORT_TAG = "raystp.protocol", "raystp.fold", "raystp.series", "raystp.report"
 
-_FOLD = re.compile(r"^(.+)-fold([1-9]\d*)$")
+_FOLD = re.compile(r"^(.+)-fold(0|[1-9]\d*)$")
 
 
 def group_tags(name: str, protocol: str) -> dict[str, str]:

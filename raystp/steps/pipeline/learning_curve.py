@@ -88,7 +88,7 @@ def curve_points(
             f"({some(pool)}); the evaluation of all of them is the last point of the curve"
         )
         raise ConfigError(msg)
-    slides = tuple(str(known[name]["slide"]) for name in test if name in known)
+    slides = tuple(dict.fromkeys(str(known[name]["slide"]) for name in test if name in known))
     orders = {order: shuffled(pool, order) for order in curve.orders}
     return [_point(number, (orders[order][:count], slides), count, order) for number, count, order in _numbered(curve)]
 

@@ -11,6 +11,7 @@ from raystp.digests import digest_of
 from raystp.errors import ConfigError
 from raystp.evaluate.published.protocol import PublishedProtocol
 from raystp.evaluate.published.registry import published_protocol
+from raystp.expression.labels import Labels
 from raystp.expression.sections import sections_of
 from raystp.models.methods import METHODS
 from raystp.steps.evaluate.published.checks import gene_counts, sections_in_use
@@ -64,11 +65,15 @@ def _training_faults(protocol: PublishedProtocol, values: Values) -> list[str]:
     if is_ensemble(values):
         return []
     faults = []
-    for key, wanted in protocol.train.items():
-        other = {field: value for field, value in values[key].items() if value != wanted.get(field)}
+    wanted = {"labels": Labels(**protocol.train.get("labels", {})).record}
+    if (kind := method_of(values)) == protocol.method.get("model"):
+        wanted[kind] = protocol.method[kind]
+    for key, fixed in wanted.items():
+        own = values.get(key)
         faults += [
-            f"{key}.{field}={value}: the protocol's is {wanted.get(field, 'the default')}"
-            for field, value in other.items()
+            f"{key}.{field}={value}: the protocol's is {fixed[field]}"
+            for field, value in (own if isinstance(own, dict) else {}).items()
+            if field in fixed and value != fixed[field]
         ]
     has_file = bool((values.get("panel") or {}).get("file"))
     if protocol.panel is None and not has_file:

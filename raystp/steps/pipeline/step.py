@@ -5,14 +5,16 @@ steps, its name, the store and MLflow's address. Finished steps are not repeated
 where it stopped.
 """
 
+import json
 import logging
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from raystp import tables
-from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact
+from raystp.artifacts import Artifact, ArtifactWriter, create_or_open, open_artifact, without_secrets
 from raystp.cluster.session import session
 from raystp.errors import ConfigError
 from raystp.evaluate.comparison.text import comparison_notes, comparison_text
@@ -22,6 +24,7 @@ from raystp.evaluate.tables import COMPARISON
 from raystp.expression.sections import sections_of
 from raystp.planned import plan_only
 from raystp.steps.failed_slides import TRIED, tried_names
+from raystp.steps.imports.config import OF_TABLES, ImportConfig
 from raystp.steps.imports.tables import write_tables
 from raystp.steps.pipeline.chain import StepChain, check_references, planned_steps
 from raystp.steps.pipeline.checks import check_inputs
@@ -101,6 +104,15 @@ def import_data(config: PipelineConfig) -> None:
         logger.info(f"pipeline: data: {write_tables(data).partition(chr(10))[0]}")
 
 
+def _import_command(data: ImportConfig) -> str:
+    """Return the command that writes the slide table, with the choice of samples: another one writes another table."""
+    words = ["raystp", "import", data.format, without_secrets(data.path), "-o", without_secrets(data.out)]
+    values = data.model_dump(mode="json", include={*data.changed_fields()} & OF_TABLES - {"out"})
+    for name, value in values.items():
+        words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    return shlex.join(words)
+
+
 def warnings_of_all(artifacts: Iterable[Artifact]) -> dict[str, list[str]]:
     """Return the warnings of all steps by slide or section, each once."""
     warnings: dict[str, list[str]] = {}
@@ -115,7 +127,7 @@ def plan(config: PipelineConfig) -> Iterator[str]:
     """Yield a line for each step: what it writes, whether that is done, or which steps it waits for."""
     data = config.data_set()
     if data is not None and not StoragePath.of(config.slides).exists():
-        command = f"raystp import {data.format} {data.path} -o {data.out}"
+        command = _import_command(data)
         msg = f"slides: {config.slides} is not there, and a dry run does not write it: run `{command}` first"
         raise ConfigError(msg)
     planned_steps(config)

@@ -85,6 +85,9 @@ def test_the_source_of_a_dataset_is_its_folder_without_credentials() -> None:
 def test_a_run_outside_a_fold_has_no_fold_and_models_lose_that_of_their_run_only() -> None:
     assert group_tags("her2st", "section") == {"raystp.protocol": "section", "raystp.series": "her2st"}
     assert group_tags("a-fold2-fold10", "patient")["raystp.fold"] == "10"
+    first = {"raystp.protocol": "patient", "raystp.series": "idc", "raystp.fold": "0"}
+    assert group_tags("idc-fold0", "patient") == first  # hest-bench counts its folds from 0
+    assert without_fold("ridge-fold0", "idc-fold0") == "ridge"
     assert without_fold("ridge-fold3", "her2st-fold3") == "ridge"
     assert without_fold("ridge-fold3", "her2st") == "ridge-fold3"
     assert without_fold("ridge", "her2st-fold3") == "ridge"

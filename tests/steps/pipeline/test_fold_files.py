@@ -84,6 +84,9 @@ def test_a_folder_without_split_files_or_with_two_of_one_number_is_refused(tmp_p
 def test_files_leave_nothing_to_choose(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the files of the folds say who is held out: remove `count`, or `files`"):
         _config({"files": str(tmp_path), "count": 3})
+    config = _config({"files": str(tmp_path)})
+    assert config.folds is not None
+    assert _config(config.folds.model_dump(mode="json")).folds == config.folds  # as a dry run writes it
 
 
 def test_folds_by_section_hold_out_sections_under_the_protocol_section() -> None:

@@ -70,6 +70,11 @@ def test_without_a_protocol_the_fingerprint_is_as_before() -> None:
 RIDGE = {"model": "ridge"}
 
 
+def test_a_default_that_is_written_out_contradicts_no_protocol() -> None:
+    stated = {"train": {**RIDGE, "labels": {"totals": "panel", "log": "ln"}}}
+    assert _trainings(_config("triplex-250", **stated)) == _trainings(_config("triplex-250", train=RIDGE))
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "sentence"),
     [
@@ -80,8 +85,14 @@ RIDGE = {"model": "ridge"}
         (
             "triplex-250",
             {"train": {**RIDGE, "labels": {"log": "log10"}}},
-            "labels.log=log10: the protocol's is the def",
+            "labels.log=log10: the protocol's is ln",
         ),
+        (
+            "hest-readme",
+            {"train": {"model": "hest_ridge", "hest_ridge": {"alpha": 5}}},
+            "hest_ridge.alpha=5: the protocol's is hest",
+        ),
+        ("triplex-250", {"train": {**RIDGE, "labels": 3}}, "labels: must be a group of fields"),
         ("triplex-250", {"shared": {"panel": {"variable": 9}}}, "panel: the protocol chooses it from the sections"),
         ("mclstexp-785", {"shared": {}}, r"panel\.file: set it to the protocol's list of 785 genes \(HER2ST"),
     ],

@@ -180,4 +180,8 @@ def test_her2st_goes_from_its_folder_to_the_published_table(ray_session: None, h
     assert "this run tests 4 sections" in text
     (panel,) = (here / "store" / "panels").iterdir()
     assert len(panel.read_text().split()) == 20
+    page = (done.path / "index.html").read_bytes().decode()
+    assert "Protocol triplex-250" in page
+    assert "No known leak" not in page
+    assert f"<span>{', '.join(one.name for one in sections)}</span>" in page  # the protocol's report is of all folds
     assert pipeline.run(config).manifest == done.manifest

@@ -8,9 +8,11 @@ from raystp.evaluate.metrics.cases import CASES
 from raystp.evaluate.metrics.folds import CrossValidatedScore
 from raystp.evaluate.metrics.score import MEAN, ScoreRow
 from raystp.evaluate.protocols import protocol_of
+from raystp.evaluate.published.registry import published_protocol
 from raystp.evaluate.report.cohort import Cohort, ReportLink, build_cohort_page, fold_score_parts, slide_figure
 from raystp.evaluate.report.parts import ReportFigure, ReportPart
 from raystp.evaluate.report.score_tables import with_interval
+from raystp.steps.evaluate.published.score import described
 from raystp.steps.evaluate.report import score_charts, work_table
 from raystp.steps.impute.tiles import thumbnail_of
 from raystp.steps.pipeline.folds.fold import Fold
@@ -22,18 +24,27 @@ PAGE = "index.html"
 
 
 def cohort_page(
-    name: str, found: Mapping[str, Artifact], folds: Sequence[Fold], scores: Sequence[CrossValidatedScore]
+    name: str,
+    found: Mapping[str, Artifact],
+    folds: Sequence[Fold],
+    scores: Sequence[CrossValidatedScore],
+    *,
+    protocol: str | None,
 ) -> str | None:
-    """Return the page; None for a pipeline that evaluates nothing. `scores` are over the folds, if there are any."""
+    """Return the page; None for a pipeline that evaluates nothing. `scores` are over the folds, if there are any.
+
+    `protocol` is the published one, whose description and leak are shown; None for that of the predictions.
+    """
     evaluations = {role: one for role, one in found.items() if one.manifest.step == "evaluate"}
     if not evaluations:
         return None
     by_number = {f"evaluate fold {fold.number}": fold for fold in folds}
-    links = [_link(one, by_number.get(role), found) for role, one in evaluations.items()]
+    slides = list(dict.fromkeys(slide for fold in folds for slide in fold.slides)) or _predicted(found)
+    links = [_link(one, by_number.get(role), found, slides) for role, one in evaluations.items()]
     return build_cohort_page(
         Cohort(
             title=name,
-            protocol=protocol_of(_protocol(found)),
+            protocol=protocol_of(_protocol(found)) if protocol is None else described(published_protocol(protocol)),
             summary=_summary(found, links, folds),
             reports=links,
             scores=_scores(evaluations, scores, folds),
@@ -58,11 +69,16 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _link(evaluation: Artifact, fold: Fold | None, found: Mapping[str, Artifact]) -> ReportLink:
-    """Return the link to an evaluation's report, with its first model's PCC and the slides that it predicts."""
+def _link(
+    evaluation: Artifact, fold: Fold | None, found: Mapping[str, Artifact], all_slides: Sequence[str]
+) -> ReportLink:
+    """Return the link to an evaluation's report, with its first model's PCC and the slides that it predicts.
+
+    An evaluation of no fold is of all slides.
+    """
     rows = _rows(evaluation)
     first = next((row for row in rows if (row.metric, row.genes) == ("PCC", "all")), None)
-    slides = list(fold.slides) if fold is not None else _predicted(found)
+    slides = list(fold.slides if fold is not None else all_slides)
     return ReportLink(
         name=evaluation.manifest.name if fold is None else f"Fold {fold.number}",
         address=f"../../{evaluation.manifest.folder}/report.html",

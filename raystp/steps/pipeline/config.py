@@ -181,11 +181,12 @@ class PipelineConfig(StepConfig[PipelineRun]):
         return self._named(self.embed)
 
     def title_of_folds(self, count: int) -> str:
-        """Return what is held out in so many folds, in words."""
+        """Return what is held out in so many folds, in words, with the published protocol."""
+        under = "" if self.protocol is None else f", protocol {self.protocol}"
         if self.folds is None:
             return f"{count} {'folds' if count > 1 else 'fold'} of the protocol {self.protocol}"
         if self.folds.files is not None:
-            return f"{count} folds as {self.folds.files} states them"
+            return f"{count} folds as {self.folds.files} states them{under}"
         return f"{count} folds of {'one section each' if self.folds.count == 'section' else 'whole patients'}"
 
     def completion(self) -> Values | None:

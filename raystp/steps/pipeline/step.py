@@ -56,7 +56,7 @@ def run(config: PipelineConfig) -> Artifact:
     if folds:
         scores, text = _write_folds(config, writer, found, folds)
         head = [text, *([] if config.protocol is None else ["", *head])]
-    page = cohort_page(config.name, found, folds, scores)
+    page = cohort_page(config.name, found, folds, scores, protocol=config.protocol)
     if page is not None:
         (writer.path / PAGE).write_bytes(page.encode())
         head.append(f"all reports: {writer.path / PAGE}")

@@ -55,6 +55,8 @@ def test_where_split_files_are_is_no_part_of_a_fingerprint(tmp_path: Path) -> No
     values = [_config({"files": str(tmp_path / name)}).fingerprint_values() for name in ("a", "b")]
     assert values[0] == values[1]
     assert values[0]["folds"] == {"files": True}
+    titled = _config({"files": "splits"}, protocol="hest-paper")
+    assert titled.title_of_folds(2) == "2 folds as splits states them, protocol hest-paper"
 
 
 @pytest.mark.parametrize(

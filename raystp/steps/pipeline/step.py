@@ -41,6 +41,10 @@ logger = logging.getLogger("raystp")
 STEP = "pipeline"
 FOLD_FILES = ("folds.csv", "folds.txt", "comparison.csv")
 CONFIG = PipelineConfig
+WEIGHTS = (
+    "A difference is a mean over all sections, the table's mean one over folds: with unequal folds it is not the "
+    "difference of the table's means."
+)
 
 
 def run(config: PipelineConfig) -> Artifact:
@@ -87,7 +91,9 @@ def _write_folds(
     )
     numbers, over = [fold.number for fold in folds], interval_of_folds(folds, patients)
     title = config.title_of_folds(len(folds)) + (f"; 95 % intervals {over}" if over else "")
-    compared = [comparison_text(differences), "\n".join(comparison_notes(differences, DRAWS))] if differences else []
+    sizes = {sum(one["slide"] in fold.slides for one in measured.values()) for fold in folds}
+    notes = [*comparison_notes(differences, DRAWS), *([WEIGHTS] if len(sizes) > 1 else [])]
+    compared = [comparison_text(differences), "\n".join(notes)] if differences else []
     text = "\n\n".join([folds_text(scores, numbers, title), *compared])
     table = tables.of_rows([asdict(one) for one in differences], COMPARISON)
     (writer.path / "comparison.parquet").write_table(table)

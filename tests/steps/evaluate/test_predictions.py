@@ -12,7 +12,13 @@ from raystp.errors import ConfigError, SectionError
 from raystp.expression.sections import SectionCounts, load_counts
 from raystp.models.store import load_model, save_model
 from raystp.steps.evaluate.predictions import Prediction, gene_sets_of, open_models
-from raystp.steps.evaluate.spots.controls import LOG_TOTAL, SECTION_MEAN, control_outcomes, seen_gene_controls
+from raystp.steps.evaluate.spots.controls import (
+    LOG_TOTAL,
+    SECTION_MEAN,
+    control_outcomes,
+    on_predicted_spots,
+    seen_gene_controls,
+)
 from raystp.steps.evaluate.spots.outcomes import predicted_sections, section_outcomes
 from raystp.storage import StoragePath
 
@@ -75,6 +81,20 @@ def test_controls_use_the_measurement_of_the_test_section_and_no_image(toy_store
     assert list(controls) == [LOG_TOTAL, SECTION_MEAN]
     mean = controls[SECTION_MEAN]["S3"]
     np.testing.assert_allclose(mean.predicted, np.repeat(mean.measured.mean(axis=0, keepdims=True), 6, axis=0))
+
+
+def test_controls_are_scored_on_the_spots_of_the_model(toy_store: StoragePath) -> None:
+    (model,) = _opened(toy_store, _predict(toy_store))
+    spots = resolve(toy_store.uri, "spots/toy", "spots")
+    measured = _measured(spots, [model])
+    outcome = section_outcomes(model, measured)["S3"]
+    turned = replace(outcome, measured=outcome.measured[::-1], xy=outcome.xy[::-1])
+    controls = control_outcomes(spots, model, measured, planted=None)
+    for own in (outcome, turned):
+        for one in on_predicted_spots(controls, {"S3": own}).values():
+            np.testing.assert_array_equal(one["S3"].measured, own.measured)
+            np.testing.assert_array_equal(one["S3"].xy, own.xy)
+            assert len(one["S3"].predicted) == 5
 
 
 def test_unseen_genes_are_scored_apart_and_beside_the_mean_of_the_seen(toy_store: StoragePath) -> None:

@@ -58,6 +58,21 @@ def control_outcomes(
     return controls
 
 
+def on_predicted_spots(controls: Outcomes, predicted: Mapping[str, SectionOutcome]) -> Outcomes:
+    """Return the controls on the spots that a model predicts, so that all rows of a table are of the same spots."""
+    return {
+        name: {section: _on(one, predicted[section]) for section, one in sections.items()}
+        for name, sections in controls.items()
+    }
+
+
+def _on(one: SectionOutcome, predicted: SectionOutcome) -> SectionOutcome:
+    """Return the outcome on the other's spots, in their order; spots are matched by their centres."""
+    row = {(x, y): number for number, (x, y) in enumerate(one.xy.tolist())}
+    rows = [row[x, y] for x, y in predicted.xy.tolist()]
+    return replace(one, predicted=one.predicted[rows], measured=one.measured[rows], xy=predicted.xy)
+
+
 def seen_gene_controls(models: list[Prediction], outcomes: Outcomes) -> Outcomes:
     """Return, for each model with unseen genes, a control without gene texts: its mean over the seen genes."""
     controls: Outcomes = {}

@@ -19,7 +19,13 @@ from raystp.steps.evaluate.predictions import Prediction, gene_sets_of
 from raystp.steps.evaluate.reliability import score_reliability
 from raystp.steps.evaluate.report import Evaluation
 from raystp.steps.evaluate.spots.config import SpotsEvaluateConfig
-from raystp.steps.evaluate.spots.controls import NOTES, control_outcomes, planted_expression, seen_gene_controls
+from raystp.steps.evaluate.spots.controls import (
+    NOTES,
+    control_outcomes,
+    on_predicted_spots,
+    planted_expression,
+    seen_gene_controls,
+)
 from raystp.steps.evaluate.spots.findings import SpotFindings
 from raystp.steps.evaluate.spots.null import spot_nulls
 from raystp.steps.evaluate.spots.outcomes import compare_sections
@@ -45,6 +51,7 @@ def evaluate_spots(
     sets = gene_sets_of(models, config.planted, config.sets)
     nulls = spot_nulls(models, spots, tuple(measured), config.permutations, run=config.run)
     controls = control_outcomes(spots, first, measured, planted=config.planted)
+    controls = on_predicted_spots(controls, outcomes[first.name])
     controls |= seen_gene_controls(models, outcomes)
     rows: list[ScoreRow] = []
     scored: dict[str, tuple[Outcomes, ModelScores]] = {}

@@ -130,13 +130,16 @@ def pair_correlations(
 ) -> tuple[Float64[np.ndarray, "gene gene"], Float64[np.ndarray, "gene gene"]]:
     """Return the PCC over spots of each pair of these genes, measured and predicted, each the mean over sections.
 
-    NaN for a gene that no section measured, that is constant, or that sections of few spots alone have.
+    A section in which a pair has no measured PCC is in neither mean. NaN for a gene that no section measured, that is
+    constant, or that sections of few spots alone have.
     """
     found = []
     for one in outcomes.values():
         measured = one.measured[:, columns]
         predicted = np.where(np.isnan(measured), np.nan, one.predicted[:, columns])
-        found.append(np.stack([_correlations(measured), _correlations(predicted)]).ravel())
+        pair = np.stack([_correlations(measured), _correlations(predicted)])
+        pair[1, np.isnan(pair[0])] = np.nan
+        found.append(pair.ravel())
     both = column_means(np.stack(found)).reshape(2, len(columns), len(columns))
     return both[0], both[1]
 

@@ -89,3 +89,10 @@ def test_the_square_has_the_measurement_above_its_diagonal_and_the_prediction_be
 def test_two_genes_have_no_square() -> None:
     outcome = SectionOutcome(np.column_stack([UP, UP]), np.column_stack([UP, DOWN]), XY, "P")
     assert gene_pair_charts(["a", "b"], {"A": outcome}, "m") == []
+
+
+def test_a_section_where_a_gene_was_constant_is_in_neither_mean() -> None:
+    varied = SectionOutcome(np.column_stack([UP, UP]), np.column_stack([UP, DOWN]), XY, "P")
+    constant = SectionOutcome(np.column_stack([UP, BENT]), np.column_stack([UP, np.zeros(4)]), XY, "Q")
+    measured, predicted = pair_correlations({"A": varied, "B": constant}, np.arange(2))
+    np.testing.assert_allclose([measured[0, 1], predicted[0, 1]], [-1.0, 1.0])

@@ -103,6 +103,8 @@ def test_figures_of_other_protocols_are_not_printed(toy_store: StoragePath) -> N
     assert "UNI2-h" not in text
     assert "tests 4 sections; the figures are of data with 36" in text
     assert str(artifact.manifest.notes["summary"]).count("figures are of data with 36") == 1
+    page = (artifact.path / "report.html").read_bytes().decode()
+    assert "3 folds, sd 0.000; the figures published under this protocol are of other data" in page
 
 
 def test_each_gene_has_its_pcc_in_each_fold(toy_store: StoragePath) -> None:

@@ -1,6 +1,6 @@
 """Score the predictions of all folds under a published protocol: checks, scores, tables, report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -64,8 +64,8 @@ def _notes(
     first = next(iter(outcomes.values()))
     tested = sorted({one.section for fold in first for one in fold.sections})
     notes = [f"leak: {protocol.leak}", *(f"differs from the publication: {one}" for one in protocol.differs)]
-    used = {name for one in models[0].folds for side in SIDES for name in one.meta[side]}
-    if protocol.sections_published is not None and len(used) != protocol.sections_published:
+    used = sections_used(models)
+    if is_of_other_data(protocol, used):
         count = protocol.sections_published
         notes.append(
             f"this run tests {len(tested)} sections; the figures are of data with {count}: do not compare them."
@@ -137,7 +137,7 @@ def _report(
         trained=[f"the other side of each of {len(first.folds)} folds"],
         tested=tested,
         interval="",
-        headline=headline(protocol, scores),
+        headline=headline(protocol, scores, other_data=is_of_other_data(protocol, sections_used(models))),
         rows=rows,
         footnotes=notes,
         curves=training_curves(first.folds),
@@ -145,21 +145,36 @@ def _report(
     )
 
 
-def headline(protocol: PublishedProtocol, scores: Mapping[str, ProtocolScores]) -> tuple[str, str]:
-    """Return the best model's score by the protocol's first metric, and the range of the figures published under it."""
+def sections_used(models: Sequence[FoldedModel]) -> set[str]:
+    """Return the sections of all sides of the folds."""
+    return {name for one in models[0].folds for side in SIDES for name in one.meta[side]}
+
+
+def is_of_other_data(protocol: PublishedProtocol, used: Collection[str]) -> bool:
+    """Return whether the published figures are of another number of sections than a run."""
+    return protocol.sections_published is not None and len(used) != protocol.sections_published
+
+
+def headline(
+    protocol: PublishedProtocol, scores: Mapping[str, ProtocolScores], *, other_data: bool = False
+) -> tuple[str, str]:
+    """Return the best model's score by the protocol's first metric, and the range of the figures published under it.
+
+    Figures of other data are not stated beside it.
+    """
     metric = next(iter(next(iter(scores.values())).overall))
     name, best = max(scores.items(), key=lambda one: np.nan_to_num(one[1].overall[metric], nan=-np.inf))
     value = f"{best.overall[metric]:.3f}" if np.isfinite(best.overall[metric]) else "n/a"
     folds = f"{len(best.folds)} folds, sd {best.sd[metric]:.3f}" if len(best.folds) > 1 else "one fold"
     known = sorted((one.values[metric], one.method, one.data) for one in protocol.figures if metric in one.values)
+    claim = f"{name}: {metric} {value} under {protocol.name}"
     if not known:
-        return (
-            f"{name}: {metric} {value} under {protocol.name}",
-            f"{folds}; no figure was published under this protocol.",
-        )
+        return claim, f"{folds}; raystp knows no figure published under this protocol."
+    if other_data:
+        return claim, f"{folds}; the figures published under this protocol are of other data: do not compare them."
     (low, worst, data), (high, top, other) = known[0], known[-1]
     published = f"{low:.3f} ({worst}, {data}) to {high:.3f} ({top}, {other})"
-    return f"{name}: {metric} {value} under {protocol.name}", f"{folds}; published under this protocol: {published}."
+    return claim, f"{folds}; published under this protocol: {published}."
 
 
 def described(protocol: PublishedProtocol) -> EvaluationProtocol:

@@ -193,7 +193,7 @@ class PipelineConfig(StepConfig[PipelineRun]):
         """Return the complete config, with the sections of the first training where it names none."""
         if self.complete is None or not self.models():
             return self.complete
-        split = self.models()[0].get("split") or {}
+        split = group_of(self.models()[0], "split")
         sides = {side: split[side] for side in ("train", "validation") if split.get(side)}
         return {**({"split": sides} if "train" in sides else {}), **self.complete}
 
@@ -257,6 +257,12 @@ def is_ensemble(values: Values) -> bool:
 
 def _shared_with(own: Values, shared: Values) -> Values:
     return {key: value for key, value in shared.items() if key == "split"} if is_ensemble(own) else shared
+
+
+def group_of(values: Values, key: str) -> Values:
+    """Return a group of fields, empty for what is none: the step's own config refuses that."""
+    found = values.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def over(shared: Values, own: Values) -> Values:

@@ -15,7 +15,7 @@ from raystp.expression.labels import Labels
 from raystp.expression.sections import sections_of
 from raystp.models.methods import METHODS
 from raystp.steps.evaluate.published.checks import gene_counts, sections_in_use
-from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble, method_of, over
+from raystp.steps.pipeline.config import PipelineConfig, Values, group_of, is_ensemble, method_of, over
 from raystp.steps.pipeline.folds.fold import UNKNOWN, Fold, folds_of, planned_folds
 
 if TYPE_CHECKING:
@@ -69,13 +69,12 @@ def _training_faults(protocol: PublishedProtocol, values: Values) -> list[str]:
     if (kind := method_of(values)) == protocol.method.get("model"):
         wanted[kind] = protocol.method[kind]
     for key, fixed in wanted.items():
-        own = values.get(key)
         faults += [
             f"{key}.{field}={value}: the protocol's is {fixed[field]}"
-            for field, value in (own if isinstance(own, dict) else {}).items()
+            for field, value in group_of(values, key).items()
             if field in fixed and value != fixed[field]
         ]
-    has_file = bool((values.get("panel") or {}).get("file"))
+    has_file = bool(group_of(values, "panel").get("file"))
     if protocol.panel is None and not has_file:
         faults.append(f"panel.file: set it to the protocol's list of {protocol.panel_size} genes ({protocol.data})")
     if protocol.panel is not None and not protocol.given_panel and values.get("panel"):

@@ -65,6 +65,7 @@ def test_where_split_files_are_is_no_part_of_a_fingerprint(tmp_path: Path) -> No
         ("split: {train: [A]}", r"fold0\.yaml is not a valid split file:\n  split\.test"),
         ("split: {test: [A]}\nmodel: ridge", "model: there is no such field"),
         ("split: [A", "is not YAML"),
+        ("split: {test: [A, B], train: [C, B]}", "has 'B' on two sides of `split`"),
         ("- A", "is no mapping of `split` and `panel`"),
     ],
 )

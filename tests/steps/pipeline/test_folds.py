@@ -72,6 +72,7 @@ def test_folds_are_stratified_by_a_covariate_of_the_slide_table(tmp_path: Path) 
     ("changes", "sentence"),
     [
         ({"train": {"model": "ridge", "split": {"test": ["P"]}}}, r"train cv: split\.test: the folds choose"),
+        ({"train": {"model": "ridge", "split": "P"}}, "split: must be a group of fields"),
         ({"impute": {"slides": ["A"]}}, "impute: slides: each fold predicts the slides of its own patients"),
         ({"complete": {}}, "complete: one completion would be fitted on test patients"),
         (

@@ -94,6 +94,7 @@ def test_a_default_that_is_written_out_contradicts_no_protocol() -> None:
         ),
         ("triplex-250", {"train": {**RIDGE, "labels": 3}}, "labels: must be a group of fields"),
         ("triplex-250", {"shared": {"panel": {"variable": 9}}}, "panel: the protocol chooses it from the sections"),
+        ("mclstexp-785", {"shared": {"panel": "list.txt"}}, r"panel\.file: set it to the protocol's list"),
         ("mclstexp-785", {"shared": {}}, r"panel\.file: set it to the protocol's list of 785 genes \(HER2ST"),
     ],
 )

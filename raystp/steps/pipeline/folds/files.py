@@ -66,6 +66,10 @@ def _read(number: int, path: StoragePath) -> FoldFile:
         msg = f"folds.files: {path} is no mapping of `split` and `panel`"
         raise ConfigError(msg)
     one = validated(_FileConfig, values, f"folds.files: {path}", "split file")
+    train = {*(one.split.train or ())}
+    if twice := sorted(({*one.split.test} & {*one.split.validation, *train}) | ({*one.split.validation} & train)):
+        msg = f"folds.files: {path} has {some(twice)} on two sides of `split`: leave each name on one"
+        raise ConfigError(msg)
     return FoldFile(
         number=number,
         test=tuple(one.split.test),

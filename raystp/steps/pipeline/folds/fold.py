@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raystp.errors import ConfigError, some
-from raystp.steps.pipeline.config import PipelineConfig, Values, is_ensemble
+from raystp.steps.pipeline.config import PipelineConfig, Values, group_of, is_ensemble
 from raystp.steps.pipeline.folds.files import FoldFile, read_fold_files
 
 if TYPE_CHECKING:
@@ -50,12 +50,9 @@ class Fold:
         split |= {} if self.protocol is None else {"protocol": self.protocol}
         has_panel = "panel" in values or is_ensemble(values) or self.panel is None
         panel = {} if has_panel else {"panel": dict(self.panel or {})}
-        return {
-            **values,
-            **panel,
-            "name": self.named(values["name"]),
-            "split": {**(values.get("split") or {}), **split},
-        }
+        own = values.get("split") or {}  # what is no group is refused by the training's own config
+        both = {**own, **split} if isinstance(own, dict) else own
+        return {**values, **panel, "name": self.named(values["name"]), "split": both}
 
     @property
     def role(self) -> str:
@@ -92,7 +89,7 @@ def check_folds(config: PipelineConfig) -> None:
     faults = []
     for one in config.models():
         allowed = () if config.protocol is None else ("validation_block",)
-        given = [key for key in CHOSEN if key not in allowed and (one.get("split") or {}).get(key)]
+        given = [key for key in CHOSEN if key not in allowed and group_of(one, "split").get(key)]
         if given:
             faults.append(f"pipeline: train {one['name']}: split.{given[0]}: the folds choose who is held out")
     if "slides" in config.impute:
@@ -103,7 +100,7 @@ def check_folds(config: PipelineConfig) -> None:
     by_section = folds is not None and folds.files is None and folds.count == "section"
     if by_section and "cases" in targets:
         faults.append("pipeline: folds: `section` holds out measured sections, and a training learns from cases")
-    if by_section and any((one.get("split") or {}).get("protocol") == "patient" for one in config.models()):
+    if by_section and any(group_of(one, "split").get("protocol") == "patient" for one in config.models()):
         faults.append(
             "pipeline: folds: `section` leaves other sections of a patient in training; split.protocol=patient"
         )

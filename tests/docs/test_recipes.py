@@ -183,5 +183,7 @@ def test_her2st_goes_from_its_folder_to_the_published_table(ray_session: None, h
     page = (done.path / "index.html").read_bytes().decode()
     assert "Protocol triplex-250" in page
     assert "No known leak" not in page
-    assert f"<span>{', '.join(one.name for one in sections)}</span>" in page  # the protocol's report is of all folds
+    tested = [slide for fold in done.manifest.notes["folds"].values() for slide in fold["slides"]]
+    assert set(tested) == {one.name for one in sections}
+    assert f"<span>{', '.join(tested)}</span>" in page  # the protocol's report is of all folds
     assert pipeline.run(config).manifest == done.manifest

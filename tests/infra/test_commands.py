@@ -15,6 +15,8 @@ from raystp.cli.arguments import WrongCommandLine, read_command
 from raystp.config import StepConfig
 from raystp.errors import ConfigError
 from raystp.steps import package_of
+from raystp.steps.pipeline.chain import planned_steps
+from raystp.steps.pipeline.config import PipelineConfig
 from tests.conftest import ROOT
 
 Object = dict[str, Any]
@@ -242,9 +244,8 @@ def _step_fault(command: str, named: Mapping[str, Path]) -> str | None:
             return None
         file_or_none = Path(asked.config) if asked.config else None
         config = _load(asked.name, file_or_none, [*asked.overrides])
-        if asked.name == "pipeline":  # its check of paths builds the config of every step
-            paths = ["slides=/slides.csv", "run.store=/store"]
-            _load(asked.name, file_or_none, [*asked.overrides, *paths]).check_absolute()
+        if isinstance(config, PipelineConfig):
+            planned_steps(config)  # builds the config of every step
     except (ConfigError, WrongCommandLine) as error:
         return str(error)
     return None if config.run.store else "no store"

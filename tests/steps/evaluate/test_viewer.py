@@ -24,7 +24,7 @@ from raystp.units import Level0Pixels
 
 
 def opened(store: Path) -> tuple[Prediction, Reference]:
-    (first,) = open_models([resolve(str(store), "impute/smoke", "impute")], str(store))
+    (first,) = open_models([resolve(str(store), "impute/smoke-bleep", "impute")], str(store))
     reference = Reference.of(first, StoragePath.of(store))
     assert reference is not None
     return first, reference

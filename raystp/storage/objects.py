@@ -7,6 +7,7 @@ version of a whole object to a file, then checks its size and checksum.
 import contextlib
 import hashlib
 import io
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -135,11 +136,17 @@ def read_in_parallel(
     One stall timeout covers all of them. The first error is raised at once; a thread that still waits for a byte then
     ends by itself and writes nothing more.
     """
-    stall = StallTimeout(stored.shown, stored.policy)
+    stall, failed = StallTimeout(stored.shown, stored.policy), threading.Event()
 
     def read(span: ByteRange, opened: contextlib.AbstractContextManager[Sink]) -> None:
-        with opened as sink:
-            stored.read(span, sink, version=version, stall=stall)
+        if failed.is_set():  # a refused object is asked for once by each thread, however busy the machine is
+            return
+        try:
+            with opened as sink:
+                stored.read(span, sink, version=version, stall=stall)
+        except BaseException:
+            failed.set()
+            raise
 
     if len(spans) <= 1 or threads <= 1:
         for span, opened in zip(spans, sinks, strict=True):

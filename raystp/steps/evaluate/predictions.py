@@ -15,6 +15,7 @@ from raystp.artifacts import Artifact, open_artifact
 from raystp.errors import ConfigError, some
 from raystp.evaluate.metrics.genes import GeneSets, gene_sets, named_sets
 from raystp.evaluate.metrics.score import ScoreLabel
+from raystp.evaluate.protocols import EvaluationProtocol, protocol_of
 from raystp.expression.genes.names import Aliases
 from raystp.expression.genes.panel import read_panel
 from raystp.expression.sections import ModelLabels
@@ -25,6 +26,8 @@ from raystp.steps.train.retrieval import Retrieval
 from raystp.storage import StoragePath
 
 logger = logging.getLogger("raystp")
+
+GIVEN_PANEL = "The panel is a list that was given: if test sections took part in its choice, the scores have that leak."
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,14 @@ class Prediction:
         """Return the label of this model's rows, or of another model's (such as a control) on the same panel."""
         notes = self.prediction.manifest.notes
         return ScoreLabel(notes["protocol"], notes["panel"], self.name if name is None else name)
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """The protocol of its scores. Its leak says so where the panel is a list that was given."""
+        protocol = protocol_of(self.label().protocol)
+        if (self.model.manifest.config.get("panel") or {}).get("file") is None:
+            return protocol
+        return dataclasses.replace(protocol, leak=f"{GIVEN_PANEL} Apart from this: {protocol.leak}")
 
     def embeddings(self, store: str) -> Artifact:
         """Open the embeddings that were predicted from."""

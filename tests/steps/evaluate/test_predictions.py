@@ -135,6 +135,13 @@ def test_models_of_one_method_are_named_by_their_artifacts(toy_store: StoragePat
     assert [one.name for one in open_models(both, toy_store.uri)] == ["toy", "other"]
 
 
+@pytest.mark.parametrize(("file", "first"), [(None, "No known leak"), ("/bench/var_50genes.json", "The panel is a list")])
+def test_a_given_panel_is_a_leak_that_cannot_be_excluded(toy_store: StoragePath, file: str | None, first: str) -> None:
+    (one,) = _opened(toy_store, _predict(toy_store))
+    manifest = replace(one.model.manifest, config={**one.model.manifest.config, "panel": {"file": file}})
+    assert replace(one, model=replace(one.model, manifest=manifest)).protocol.leak.startswith(first)
+
+
 def test_a_slide_without_measured_spots_cannot_be_scored(toy_store: StoragePath) -> None:
     (model,) = _opened(toy_store, _predict(toy_store, notes={"slides": ["S9"]}))
     with pytest.raises(SectionError, match=r"on a slide that all models predict \(predicted: 'S9'\)"):

@@ -8,7 +8,6 @@ from raystp.evaluate.metrics.gene_scores import GeneScores
 from raystp.evaluate.metrics.genes import GeneSets
 from raystp.evaluate.metrics.intervals import FEWEST_UNITS
 from raystp.evaluate.metrics.score import ScoreRow
-from raystp.evaluate.protocols import protocol_of
 from raystp.evaluate.report.document import Report
 from raystp.evaluate.report.sections import case_gene_charts
 from raystp.evaluate.report.viewer.part import viewer
@@ -55,7 +54,7 @@ def cases_report(config: CasesEvaluateConfig, models: list[Prediction], results:
     charts = score_charts(results.rows, first.name, CASES) if outcome.has_correlation else []
     return Report(
         title=f"{first.name}: {_counted(len(held.cases), 'case')}",
-        protocol=protocol_of(first.label().protocol),
+        protocol=first.protocol,
         model=first.name,
         against=RIDGE if RIDGE in {row.model for row in results.rows} else GENE_MEAN,
         trained=[_counted(len(first.meta["train"]), "case" if first.learned_from_cases else "section")],

@@ -7,7 +7,6 @@ from raystp.artifacts import Artifact
 from raystp.evaluate.metrics.genes import GeneSets
 from raystp.evaluate.metrics.intervals import interval_kind
 from raystp.evaluate.metrics.score import ScoreRow
-from raystp.evaluate.protocols import protocol_of
 from raystp.evaluate.report.document import Report
 from raystp.evaluate.report.gene_charts import gene_pair_charts
 from raystp.evaluate.report.viewer.part import viewer
@@ -53,7 +52,7 @@ def spots_report(
     names, lost = [one.name for one in models], results.compared.failures
     return Report(
         title=f"{first.name}: {_title(list(measured))}",
-        protocol=protocol_of(first.label().protocol),
+        protocol=first.protocol,
         model=first.name,
         against=compared_with(names, {row.model for row in results.rows}),
         trained=_described(spots, first.meta["train"]),

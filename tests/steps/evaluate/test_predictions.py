@@ -135,7 +135,9 @@ def test_models_of_one_method_are_named_by_their_artifacts(toy_store: StoragePat
     assert [one.name for one in open_models(both, toy_store.uri)] == ["toy", "other"]
 
 
-@pytest.mark.parametrize(("file", "first"), [(None, "No known leak"), ("/bench/var_50genes.json", "The panel is a list")])
+@pytest.mark.parametrize(
+    ("file", "first"), [(None, "No known leak"), ("/bench/var_50genes.json", "The panel is a list")]
+)
 def test_a_given_panel_is_a_leak_that_cannot_be_excluded(toy_store: StoragePath, file: str | None, first: str) -> None:
     (one,) = _opened(toy_store, _predict(toy_store))
     manifest = replace(one.model.manifest, config={**one.model.manifest.config, "panel": {"file": file}})

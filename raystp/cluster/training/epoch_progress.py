@@ -38,6 +38,10 @@ class EpochWriter:
         self._written = time.monotonic()
 
 
+_SHOWING = threading.Lock()
+"""The driver and the thread that follows the file both show epochs."""
+
+
 @contextlib.contextmanager
 def epochs_shown(file: StoragePath, epochs: int) -> Iterator[Progress]:
     """Show the epochs that a worker writes to `file`, while the driver waits for the end of the training."""
@@ -55,10 +59,13 @@ def epochs_shown(file: StoragePath, epochs: int) -> Iterator[Progress]:
 
 def show(progress: Progress, done: int, row: EpochRow, *, resumed: int | None = None) -> None:
     """Show that `done` epochs are finished, of which an earlier process finished `resumed`; `row` is the last one."""
-    progress.note = describe(row)
-    progress.before = progress.before if resumed is None else resumed
-    if done > progress.done:
-        progress.add(done - progress.done)
+    with _SHOWING:
+        if done < progress.done:  # read from the file before a later epoch was shown
+            return
+        progress.note = describe(row)
+        progress.before = progress.before if resumed is None else resumed
+        if done > progress.done:
+            progress.add(done - progress.done)
 
 
 def describe(row: EpochRow) -> str:

@@ -68,3 +68,10 @@ def test_a_worker_writes_seldom_and_a_store_that_fails_stops_nothing(tmp_path: P
 
 def test_an_epoch_is_described_by_what_was_measured() -> None:
     assert describe(_row(1, validation_pcc=0.51234)) == "loss 1.5, validation PCC 0.5123"
+
+
+def test_an_epoch_that_is_read_late_changes_nothing() -> None:
+    with Progress("train", 10, "epoch") as progress:
+        show(progress, 8, _row(7))
+        show(progress, 7, _row(6, validation_loss=0.25))
+        assert (progress.done, progress.note) == (8, "loss 1.5")

@@ -70,13 +70,17 @@ class Prediction:
         notes = self.prediction.manifest.notes
         return ScoreLabel(notes["protocol"], notes["panel"], self.name if name is None else name)
 
-    @property
-    def protocol(self) -> EvaluationProtocol:
-        """The protocol of its scores. Its leak says so where the panel is a list that was given."""
+    def protocol(self, measured: int | None = None) -> EvaluationProtocol:
+        """Return the protocol of its scores. Its leak says so where the panel is a list that was given.
+
+        `measured` is the number of genes of the tested sections, if it is known: a list of all of them chooses none.
+        """
         protocol = protocol_of(self.label().protocol)
-        if (self.model.manifest.config.get("panel") or {}).get("file") is None:
+        is_given = (self.model.manifest.config.get("panel") or {}).get("file") is not None
+        if not is_given or (measured is not None and measured <= len(self.genes)):
             return protocol
-        return dataclasses.replace(protocol, leak=f"{GIVEN_PANEL} Apart from this: {protocol.leak}")
+        leak = f"{GIVEN_PANEL} Apart from this: {protocol.leak[0].lower()}{protocol.leak[1:]}"
+        return dataclasses.replace(protocol, leak=leak)
 
     def embeddings(self, store: str) -> Artifact:
         """Open the embeddings that were predicted from."""

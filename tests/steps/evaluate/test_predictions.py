@@ -136,12 +136,19 @@ def test_models_of_one_method_are_named_by_their_artifacts(toy_store: StoragePat
 
 
 @pytest.mark.parametrize(
-    ("file", "first"), [(None, "No known leak"), ("/bench/var_50genes.json", "The panel is a list")]
+    ("file", "measured", "first"),
+    [
+        (None, 5, "No known leak"),
+        ("/bench/var_50genes.json", 5, "The panel is a list"),
+        ("/all_genes.json", 4, "No known leak"),
+    ],
 )
-def test_a_given_panel_is_a_leak_that_cannot_be_excluded(toy_store: StoragePath, file: str | None, first: str) -> None:
+def test_a_given_panel_is_a_leak_that_cannot_be_excluded_unless_it_is_of_all_genes(
+    toy_store: StoragePath, file: str | None, measured: int, first: str
+) -> None:
     (one,) = _opened(toy_store, _predict(toy_store))
     manifest = replace(one.model.manifest, config={**one.model.manifest.config, "panel": {"file": file}})
-    assert replace(one, model=replace(one.model, manifest=manifest)).protocol.leak.startswith(first)
+    assert replace(one, model=replace(one.model, manifest=manifest)).protocol(measured).leak.startswith(first)
 
 
 def test_a_slide_without_measured_spots_cannot_be_scored(toy_store: StoragePath) -> None:

@@ -54,7 +54,7 @@ def cases_report(config: CasesEvaluateConfig, models: list[Prediction], results:
     charts = score_charts(results.rows, first.name, CASES) if outcome.has_correlation else []
     return Report(
         title=f"{first.name}: {_counted(len(held.cases), 'case')}",
-        protocol=first.protocol,
+        protocol=first.protocol(),
         model=first.name,
         against=RIDGE if RIDGE in {row.model for row in results.rows} else GENE_MEAN,
         trained=[_counted(len(first.meta["train"]), "case" if first.learned_from_cases else "section")],

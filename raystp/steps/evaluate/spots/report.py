@@ -52,7 +52,7 @@ def spots_report(
     names, lost = [one.name for one in models], results.compared.failures
     return Report(
         title=f"{first.name}: {_title(list(measured))}",
-        protocol=first.protocol,
+        protocol=first.protocol(max(len(counts.genes) for counts in measured.values())),
         model=first.name,
         against=compared_with(names, {row.model for row in results.rows}),
         trained=_described(spots, first.meta["train"]),

@@ -3,6 +3,7 @@
 All lists and tables of users are read here, so each accepts the same: UTF-8 with or without a byte order mark, UTF-16
 with one ("Unicode text" of Excel), gzip, any line ends; commas, semicolons or tabs; quoted cells; empty rows and
 columns. Other readers, of positions or large matrices, use `decode_text` and `split_header` before their own parser.
+`read_object` reads the JSON of other programs.
 
 Each function takes the class of the error that it raises, which names the file, and the line where there is one.
 """
@@ -11,11 +12,13 @@ import codecs
 import csv
 import gzip
 import io
+import json
 import re
 import zlib
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from raystp.errors import ConfigError, RaystpError, some
 from raystp.storage.path import StoragePath
@@ -238,3 +241,20 @@ def _find_header(lines: list[str], known: Collection[str]) -> tuple[str, int]:
         elif trimmed(line.strip(",;\t\n")) and not line.startswith("#"):
             return separator or find_separator(line.rstrip("\n"), known), number
     return separator or ",", len(lines)
+
+
+def read_object(path: StoragePath, limit: int, error: type[RaystpError]) -> dict[str, Any]:
+    """Return a file of JSON that is an object. Raises `error` for another one, and above `limit` bytes."""
+    size = path.size()
+    if size > limit:
+        msg = f"{path} has {size:,} bytes, and {limit:,} are expected at most; it was not read"
+        raise error(msg)
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as fault:
+        msg = f"{path} is not readable JSON ({type(fault).__name__}): write, copy or download it again"
+        raise error(msg) from None
+    if not isinstance(found, dict):
+        msg = f"{path} holds a JSON {type(found).__name__}, expected an object"
+        raise error(msg)
+    return found

@@ -67,7 +67,7 @@ def sqlite_uri(file: Path) -> str:
     if make_url(plain).database == str(file):
         return plain
     # With the driver's name: for `sqlite:///` alone, MLflow makes the folder of the quoted path.
-    return URL.create("sqlite+pysqlite", database=str(file)).render_as_string()
+    return str(URL.create("sqlite+pysqlite", database=str(file)).render_as_string())
 
 
 class LostRunError(RaystpError):

@@ -47,7 +47,7 @@ class EmbeddedChart:
 def bokeh_script(*, widgets: bool) -> Markup:
     """Return Bokeh's own JavaScript as inline scripts: 1.3 MB, and 0.4 MB more with widgets."""
     components = ["bokeh", "bokeh-widgets"] if widgets else ["bokeh"]
-    resources = Resources(mode="inline", components=components, log_level="warn")  # type: ignore[arg-type]
+    resources = Resources(mode="inline", components=components, log_level="warn")
     return Markup(resources.render_js())
 
 

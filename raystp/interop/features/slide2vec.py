@@ -20,8 +20,8 @@ from raystp.interop.choice import FolderChoice, FoundFiles, SlideFiles
 from raystp.interop.features import arrays, folders
 from raystp.interop.features.saved import read_npz, read_tensor, section_of
 from raystp.interop.features.tiles import TileVectors, Vectors
-from raystp.interop.json_files import read_object
 from raystp.storage import StoragePath
+from raystp.storage.text_files import read_object
 
 TILES, VECTORS = "tiles", "tile_embeddings"
 COORDINATES, GEOMETRY, DESCRIPTION = ".coordinates.npz", ".coordinates.meta.json", ".meta.json"
@@ -60,7 +60,9 @@ def find(folder: StoragePath, choice: FolderChoice) -> FoundFiles:
 def _encoder(files: SlideFiles) -> str | None:
     """Return the encoder that a slide's description names."""
     found = (
-        read_object(files.files["description"], MAX_JSON).get("encoder_name") if "description" in files.files else None
+        read_object(files.files["description"], MAX_JSON, FormatError).get("encoder_name")
+        if "description" in files.files
+        else None
     )
     return found if isinstance(found, str) else None
 
@@ -82,7 +84,7 @@ def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVect
 
     Raises FormatError for embeddings of whole slides, and where vectors and coordinates do not fit each other.
     """
-    described = read_object(files.files["description"], MAX_JSON) if "description" in files.files else {}
+    described = read_object(files.files["description"], MAX_JSON, FormatError) if "description" in files.files else {}
     where = str(files.files["vectors"])
     if described.get("encoder_level") not in (None, "tile"):
         msg = f"{where} has vectors of a whole {described['encoder_level']}, not of tiles: give tile_embeddings/"
@@ -90,7 +92,7 @@ def read(files: SlideFiles, choice: FolderChoice, mpp: float | None) -> TileVect
     vectors, index, notes = _read_vectors(files.files["vectors"])
     corners, tiles = _read_corners(files.files["coordinates"])
     rows = _rows(index, len(vectors), tiles, f"{where} with {files.files['coordinates']}")
-    geometry = read_object(files.files["geometry"], MAX_JSON)
+    geometry = read_object(files.files["geometry"], MAX_JSON, FormatError)
     origin = str(files.files["geometry"])
     tiling, slide = (section_of(geometry, one, files.files["geometry"]) for one in ("tiling", "slide"))
     side = arrays.number_of(tiling, "tile_size_lv0", origin) or arrays.number_of(described, "tile_size_lv0", where)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from raystp.errors import FormatError, some
 from raystp.interop.choice import TableChoice
-from raystp.interop.json_files import read_object
 from raystp.interop.sections.tables import (
     EMPTY,
     Row,
@@ -26,7 +25,7 @@ from raystp.interop.sections.tables import (
     value,
 )
 from raystp.storage import StoragePath
-from raystp.storage.text_files import parse_number
+from raystp.storage.text_files import parse_number, read_object
 
 MPP = "pixel_size_um_estimated"
 MAX_SIDECAR = 1 << 20
@@ -160,7 +159,7 @@ def _mpp(root: StoragePath, record: Row, present: _Present) -> str:
     Raises FormatError for a damaged file, and for um/px that is no number above 0.
     """
     path = root / "metadata" / f"{record['id']}.json"
-    found = read_object(path, MAX_SIDECAR).get(MPP) if record["id"] in present.metadata else None
+    found = read_object(path, MAX_SIDECAR, FormatError).get(MPP) if record["id"] in present.metadata else None
     found, where = (found, str(path)) if found is not None else (record.get(MPP, ""), f"HEST's CSV, {record['id']}")
     if str(found).lower() in EMPTY:
         return ""

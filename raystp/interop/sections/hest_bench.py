@@ -18,10 +18,10 @@ import yaml
 from raystp.errors import FormatError, some
 from raystp.hdf5 import checked_hdf5
 from raystp.interop.choice import TableChoice
-from raystp.interop.json_files import read_object
 from raystp.interop.sections.hest import find_table, patients_of
 from raystp.interop.sections.tables import TableFiles, choose, read_records, slide_table
 from raystp.storage import StoragePath
+from raystp.storage.text_files import read_object
 
 PANELS = ("var_50genes.json", "mean_50genes.json")
 """The panel of a task, by its name in the releases."""
@@ -182,7 +182,7 @@ def _of(fold: BenchFold, names: set[str]) -> BenchFold | None:
 
 
 def _check_panel(path: StoragePath) -> None:
-    genes = read_object(path, MAX_PANEL).get("genes")
+    genes = read_object(path, MAX_PANEL, FormatError).get("genes")
     if not isinstance(genes, list) or not genes or not all(isinstance(gene, str) and gene for gene in genes):
         msg = f'{path} is no panel: expected {{"genes": [names]}}; download it again'
         raise FormatError(msg)

@@ -6,7 +6,7 @@ may come from anybody: it is read with bounds, and refused as a whole for any un
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -15,6 +15,7 @@ from raystp.errors import ModelError
 from raystp.models.methods import METHODS
 from raystp.steps.publish.features import FeatureBlock
 from raystp.storage import StoragePath, is_safe_name
+from raystp.storage.text_files import read_object
 
 CARD = "card.json"
 SCHEMA_VERSION: Literal[1] = 1
@@ -142,7 +143,7 @@ def read_card(folder: StoragePath) -> PublishedCard:
         reason = "has no card.json, so it is not a finished published model" if folder.exists() else "does not exist"
         msg = f"model: {folder} {reason}: give a folder that `raystp publish` wrote, or train/<name>"
         raise ModelError(msg)
-    values = read_json(file, MAX_CARD_BYTES)
+    values = read_object(file, MAX_CARD_BYTES, ModelError)
     version = values.get("schema_version")
     if version != SCHEMA_VERSION:
         msg = (
@@ -157,20 +158,3 @@ def read_card(folder: StoragePath) -> PublishedCard:
         where = ".".join(str(part) for part in first["loc"][:4])
         msg = f"{file} is not a valid card: {where[:200]}: {first['msg'][:300]} ({error.error_count()} wrong fields)"
         raise ModelError(msg) from None
-
-
-def read_json(file: StoragePath, limit: int) -> dict[str, Any]:
-    """Read a JSON object of at most `limit` bytes; raises ModelError for another file."""
-    size = file.size()
-    if size > limit:
-        msg = f"{file} has {size:,} bytes; a published model has at most {limit:,} there"
-        raise ModelError(msg)
-    try:
-        values = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        msg = f"{file} is not JSON ({type(error).__name__}): the file is damaged; copy it again"
-        raise ModelError(msg) from None
-    if not isinstance(values, dict):
-        msg = f"{file} holds a {type(values).__name__}, not a JSON object"
-        raise ModelError(msg)
-    return values

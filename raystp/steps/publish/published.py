@@ -27,10 +27,10 @@ from raystp.steps.publish.card import (
     FileEntry,
     PublishedCard,
     read_card,
-    read_json,
 )
 from raystp.steps.train.reference import open_model
 from raystp.storage import StoragePath
+from raystp.storage.text_files import read_object
 
 HUB = "hf-hub:"
 """Start of a reference to a repository of the hub."""
@@ -117,7 +117,7 @@ def open_published_index(published: PublishedModel) -> ReferenceIndex:
     if published.card.index is None:
         msg = f"{published.folder} is a {published.card.kind} model, which has no reference index"
         raise ModelError(msg)
-    record = read_json(file, MAX_RECORD_BYTES)
+    record = read_object(file, MAX_RECORD_BYTES, ModelError)
     _check_file(published, INDEX_JSON, file)
     try:
         for name in file_names(record["bank"]):
@@ -131,7 +131,7 @@ def _put_index(published: PublishedModel, store: str, model: Artifact) -> Artifa
     index = _artifact(published, store, "index")
     if isinstance(index, Artifact):
         return index
-    record = read_json(published.folder / INDEX_JSON, MAX_RECORD_BYTES)
+    record = read_object(published.folder / INDEX_JSON, MAX_RECORD_BYTES, ModelError)
     _check_file(published, INDEX_JSON, published.folder / INDEX_JSON)
     try:
         description = record["bank"]

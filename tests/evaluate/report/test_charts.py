@@ -34,9 +34,9 @@ def test_scores_are_bars_as_long_as_their_value_in_the_tables_order() -> None:
     assert (data(every)["model"], data(every)["value"]) == (["ridge", "bleep"], [0.2, 0.1])
     assert data(every)["colour"] == [OTHER, ACCENT]
     assert data(every)["interval"] == ["[0.100, 0.300]", "none"]
-    assert every.model.y_range.factors == ["bleep", "ridge"]  # type: ignore[attr-defined]  # from below
+    assert every.model.y_range.factors == ["bleep", "ridge"]  # from below
     assert data(highest)["model"] == ["ridge"]  # bleep has no score there
-    limits = [(chart.model.x_range.start, chart.model.x_range.end) for chart in (every, highest)]  # type: ignore[attr-defined]
+    limits = [(chart.model.x_range.start, chart.model.x_range.end) for chart in (every, highest)]
     assert limits[0] == limits[1]
 
 
@@ -74,7 +74,7 @@ def test_pairs_of_genes_are_correlated_as_their_columns_are_and_missing_genes_ar
 def test_the_square_has_the_measurement_above_its_diagonal_and_the_prediction_below() -> None:
     measured, predicted = np.column_stack([UP, DOWN, BENT]), np.column_stack([UP, UP + BENT, BENT])
     square, points = gene_pair_charts(["a", "b", "c"], {"A": SectionOutcome(predicted, measured, XY, "P")}, "m")
-    place = {gene: at for at, gene in enumerate(square.model.x_range.factors)}  # type: ignore[attr-defined]
+    place = {gene: at for at, gene in enumerate(square.model.x_range.factors)}
     cells = data(square)
     assert len(cells["x"]) == 6
     for x, y, kind, shown, is_measured, is_predicted in zip(

@@ -50,7 +50,7 @@ def written(folder: Path, content: Report) -> Path:
 def test_a_chart_is_drawn_and_the_page_loads_nothing(tmp_path: Path, open_page: OpenPage) -> None:
     page = open_page(written(tmp_path, report(charts=[chart()], comparison=[ReportTable("Pairs", ["a"], [["1"]])])))
     page.wait_for_selector("#chart-0 .bk-Figure")
-    assert page.locator("#chart-0").bounding_box()["height"] == pytest.approx(200, abs=30)  # type: ignore[index]
+    assert page.locator("#chart-0").bounding_box()["height"] == pytest.approx(200, abs=30)
     assert page.get_by_role("cell", name="1").is_visible()
 
 

@@ -11,8 +11,8 @@ import torch
 
 from raystp.errors import FormatError
 from raystp.interop.features.saved import read_npz, read_tensor
-from raystp.interop.json_files import read_object
 from raystp.storage import StoragePath
+from raystp.storage.text_files import read_object
 
 
 class _Spy:
@@ -106,7 +106,7 @@ def test_a_description_is_a_small_object(tmp_path: Path) -> None:
     for text, message in (("[1]", "holds a JSON list, expected an object"), ("{", "is not readable JSON")):
         path.write_text(text)
         with pytest.raises(FormatError, match=message):
-            read_object(StoragePath.of(path), 16 << 20)
+            read_object(StoragePath.of(path), 16 << 20, FormatError)
     path.write_text(json.dumps({"a": "x" * (17 << 20)}))
     with pytest.raises(FormatError, match="16,777,216 are expected at most; it was not read"):
-        read_object(StoragePath.of(path), 16 << 20)
+        read_object(StoragePath.of(path), 16 << 20, FormatError)

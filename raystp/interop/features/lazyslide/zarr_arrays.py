@@ -19,8 +19,8 @@ from zarr.storage import LocalStore
 from raystp.errors import FormatError
 from raystp.hdf5 import max_declared_bytes
 from raystp.interop.features.arrays import check_rows
-from raystp.interop.json_files import read_object
 from raystp.storage import StoragePath
+from raystp.storage.text_files import read_object
 
 MAX_METADATA = 1 << 20
 MAX_FILES = 1_000_000
@@ -76,7 +76,7 @@ def attributes_of(path: StoragePath) -> dict[str, Any]:
     """Return the attributes of a group or array, of zarr 3 (`zarr.json`) or 2 (`.zattrs`); {} where it has none."""
     for name in ("zarr.json", ".zattrs"):
         if (path / name).exists():
-            found = read_object(path / name, MAX_METADATA)
+            found = read_object(path / name, MAX_METADATA, FormatError)
             found = found.get("attributes", {}) if name == "zarr.json" else found
             if not isinstance(found, dict):
                 msg = f"{path / name} has attributes that are no JSON object: damaged"
@@ -88,7 +88,7 @@ def attributes_of(path: StoragePath) -> dict[str, Any]:
 def is_array(folder: Path) -> bool:
     """Return whether a folder is an array, and not a group or nothing."""
     if (folder / "zarr.json").is_file():
-        return read_object(StoragePath.of(folder / "zarr.json"), MAX_METADATA).get("node_type") == "array"
+        return read_object(StoragePath.of(folder / "zarr.json"), MAX_METADATA, FormatError).get("node_type") == "array"
     return (folder / ".zarray").is_file()
 
 
@@ -98,7 +98,7 @@ def read_numbers(folder: Path, where: str) -> np.ndarray:
     if file is None:
         msg = f"{where} is no zarr array: it has no zarr.json and no .zarray"
         raise FormatError(msg)
-    _check(read_object(StoragePath.of(file), MAX_METADATA), folder, where)
+    _check(read_object(StoragePath.of(file), MAX_METADATA, FormatError), folder, where)
     try:
         opened = zarr.open_array(LocalStore(folder, read_only=True), mode="r")
         return np.asarray(opened[...])

@@ -61,7 +61,7 @@ def column(page: "Page", name: str) -> np.ndarray:
 
 
 def belief(page: "Page") -> str:
-    return page.locator("#maps-belief").inner_text()
+    return str(page.locator("#maps-belief").inner_text())
 
 
 def pixels_of(page: "Page", at: int, colour: tuple[int, int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ STAMP  := $(VENV)/installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults check docs clean
+.PHONY: help demo test test-faults fuzz check docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: $(STAMP)  ## the tests, a process for each core; one of them runs those th
 
 test-faults: $(STAMP)  ## the long tests: every fault and every job, for real; outside CI
 	@$(BIN)/python -m pytest -m faults
+
+fuzz: $(STAMP)  ## 10^6 changed files to all readers of foreign files; OUT=FILE, ARGS="--executions N --target NAME"
+	@$(BIN)/python -m tests.security.fuzz.run $(if $(OUT),--out $(OUT)) $(ARGS)
 
 bench-%: $(STAMP)  ## bench-read, -embed, -s3, -scale, -plan, -train, -serve, -sections: figures side by side; OUT=FILE, ARGS=...
 	@$(BIN)/python infra/benchmarks/bench_$*.py $(if $(OUT),--out $(OUT)) $(ARGS)

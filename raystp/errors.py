@@ -96,9 +96,14 @@ LONGEST = 200
 """Characters of a value in a message."""
 
 
+def quoted(value: str) -> str:
+    """Return a value in quotes for a message; a long one is cut."""
+    return repr(value if len(value) <= LONGEST else f"{value[:LONGEST]}...")
+
+
 def some(values: list[str], limit: int = 5) -> str:
     """Return up to `limit` values for a message, and the number of the others; long values are cut."""
-    shown = ", ".join(repr(value if len(value) <= LONGEST else f"{value[:LONGEST]}...") for value in values[:limit])
+    shown = ", ".join(quoted(value) for value in values[:limit])
     return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"
 
 

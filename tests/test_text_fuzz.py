@@ -133,7 +133,7 @@ TOKENS = [
 ]
 
 
-def _mutated(content: bytes, rng: np.random.Generator) -> bytes:
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
     """Return the content after one to four changes: bytes, pieces, lines, tokens, or its encoding."""
     for _ in range(rng.integers(1, 5)):
         at, to = sorted(rng.integers(0, len(content) + 1, 2).tolist())
@@ -176,7 +176,7 @@ def _check(folder: Path, name: str, rng: np.random.Generator, times: int) -> Non
     file.write_bytes(valid)
     assert len(read(file)) > 0
     for number in range(times):
-        content = _mutated(valid, rng)
+        content = mutated(valid, rng)
         file.write_bytes(content)
         message = _outcome(read, file)
         refused += bool(message)

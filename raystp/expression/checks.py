@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from raystp.errors import SectionError, some
+from raystp.expression.sparse import check_sparse
 from raystp.storage import is_safe_name
 from raystp.units import is_plausible
 
@@ -86,7 +87,7 @@ def check_counts(adata: ad.AnnData, origin: str) -> None:
         msg = f"{origin} holds its counts as {kind}, the schema has CSR float32: create the section with make_section"
         raise SectionError(msg)
     try:
-        counts.check_format(full_check=True)
+        check_sparse(counts)
     except ValueError as error:
         msg = f"{origin} has a damaged count matrix: {error}"
         raise SectionError(msg) from None

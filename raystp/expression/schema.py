@@ -18,6 +18,7 @@ from jaxtyping import Float64, Shaped
 from raystp.errors import SectionError
 from raystp.expression.checks import check_counts, check_label, check_names, check_positions
 from raystp.expression.normalise import CountArray
+from raystp.expression.sparse import check_sparse
 from raystp.hdf5 import checked_hdf5
 from raystp.storage import StoragePath
 
@@ -117,7 +118,11 @@ def read_h5ad(path: StoragePath) -> ad.AnnData:
     """Read any h5ad file into memory after a check of its header; raises SectionError where it cannot be read."""
     with checked_hdf5(path, SectionError) as local:
         try:
-            return ad.read_h5ad(local)
+            adata = ad.read_h5ad(local)
+            raw = None if adata.raw is None else adata.raw.X
+            for matrix in (adata.X, raw, *adata.layers.values(), *adata.obsm.values()):
+                check_sparse(matrix)
+            return adata
         except Exception as error:  # a damaged file makes anndata raise almost anything
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             msg = f"{path} is not an h5ad file that anndata can read ({reason})"

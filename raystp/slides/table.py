@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raystp.artifacts import resolve
-from raystp.errors import ConfigError, some
+from raystp.errors import ConfigError, quoted, some
 from raystp.slides.inputs.ids import barcode_patient, slide_ids
 from raystp.slides.inputs.listing import FoundSlides, find_slides, is_patch_name, is_pattern, is_slide_name
 from raystp.slides.inputs.qupath import is_project, read_project
@@ -218,11 +218,11 @@ def _row(where: str, cells: Mapping[str, str], base: StoragePath) -> SlideRow:
     section = optional["section"] or cells["slide"]
     for name in (cells["slide"], section):
         if not is_safe_name(name):
-            msg = f"{where}: {name!r} is not a valid id; use up to 128 letters, digits, '.', '_' and '-'"
+            msg = f"{where}: {quoted(name)} is not a valid id; use up to 128 letters, digits, '.', '_' and '-'"
             raise ConfigError(msg)
     layout, counts = optional["layout"], optional["counts"]
     if bool(layout) != bool(counts):
-        msg = f"{where}: set both `layout` and `counts`, or neither; got {layout!r} and {counts!r}"
+        msg = f"{where}: set both `layout` and `counts`, or neither; got {quoted(layout)} and {quoted(counts)}"
         raise ConfigError(msg)
     return SlideRow(
         slide=cells["slide"],
@@ -252,10 +252,10 @@ def _number(cells: Mapping[str, str], column: str, where: str) -> float | None:
     number = parse_number(re.sub(rf"\s*{_UNITS[column]}$", "", text, flags=re.IGNORECASE))
     if number is None or not 0 < number < float("inf"):
         unit = {"mpp": "um/px", "spot_px": "px"}.get(column, "um")
-        msg = f"{where}: {column} is {text!r}; expected a number above 0, such as 0.5, in {unit}"
+        msg = f"{where}: {column} is {quoted(text)}; expected a number above 0, such as 0.5, in {unit}"
         raise ConfigError(msg)
     if column == "mpp" and not _MPP_RANGE[0] <= number <= _MPP_RANGE[1]:
-        msg = f"{where}: mpp is {text!r}; expected um/px from {_MPP_RANGE[0]} to {_MPP_RANGE[1]:g}: are these nm?"
+        msg = f"{where}: mpp is {quoted(text)}; expected um/px from {_MPP_RANGE[0]} to {_MPP_RANGE[1]:g}: are these nm?"
         raise ConfigError(msg)
     return number
 

@@ -252,7 +252,7 @@ class StoragePath:
         """Turn an error of the operating system or the store into a StorageError with this path."""
         try:
             yield
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, UnicodeEncodeError) as error:  # a name with half of a surrogate pair
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             reason = re.sub(r".*Detail: \[errno \d+\] ", "", reason)  # Arrow names the file once more
             msg = f"cannot {verb} {self}: {reason.replace(self.uri, str(self))}"

@@ -26,6 +26,8 @@ from raystp.storage.path import StoragePath
 MAX_TEXT = 1 << 32
 """Bytes of text at most, unzipped: a small gzip file can hold any number of them."""
 
+_PIECE = 1 << 20
+
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 _MARKS = {  # UTF-32 before UTF-16: its mark begins with that of UTF-16
@@ -161,7 +163,7 @@ def decode_text(content: bytes, where: str, error: type[RaystpError] = ConfigErr
     """
     try:
         if content.startswith(_GZIP):
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_TEXT + 1)
+            content = _unzipped(content)
     except (OSError, EOFError, zlib.error) as fault:
         msg = f"{where} cannot be read as text ({type(fault).__name__}: {fault}): the gzip file is damaged"
         raise error(msg) from None
@@ -184,6 +186,18 @@ def decode_text(content: bytes, where: str, error: type[RaystpError] = ConfigErr
         msg = f"{where} cannot be read as text: it has NUL characters, as UTF-16 without a mark has; save it as UTF-8"
         raise error(msg)
     return text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+
+
+def _unzipped(content: bytes) -> bytes:
+    """Return the start of a gzip file's content, more than `MAX_TEXT` bytes where it has more.
+
+    It is read in pieces: `read(n)` allocates n bytes at once, also for a file of some bytes.
+    """
+    unzipped = io.BytesIO()
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        while unzipped.tell() <= MAX_TEXT and (piece := file.read(_PIECE)):
+            unzipped.write(piece)
+    return unzipped.getvalue()
 
 
 def split_header(text: str, known: Collection[str] = ()) -> tuple[list[str], str, str]:

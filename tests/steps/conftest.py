@@ -117,9 +117,8 @@ def _model(store: StoragePath) -> None:
     save_model(artifact.path, "gene_mean", fit_gene_mean(np.log1p(counts_of("S1"))), meta)
 
 
-@pytest.fixture(scope="session")
-def made_store(tmp_path_factory: pytest.TempPathFactory) -> StoragePath:
-    store = StoragePath.of(tmp_path_factory.mktemp("toy") / "store")
+def make_store(store: StoragePath) -> StoragePath:
+    """Write `spots/toy`, `tile/toy`, `embed/toy` and `train/toy` into a store; return it."""
     sections = {
         slide: {"patient": patient, "slide": slide, "mpp": MPP, "spots": 6, "genes": 4, "notes": {}}
         for slide, patient in PATIENTS.items()
@@ -130,6 +129,11 @@ def made_store(tmp_path_factory: pytest.TempPathFactory) -> StoragePath:
     _embeddings(store, _tiles(store))
     _model(store)
     return store
+
+
+@pytest.fixture(scope="session")
+def made_store(tmp_path_factory: pytest.TempPathFactory) -> StoragePath:
+    return make_store(StoragePath.of(tmp_path_factory.mktemp("toy") / "store"))
 
 
 @pytest.fixture

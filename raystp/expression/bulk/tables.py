@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from raystp.errors import SectionError, some
 from raystp.expression.bulk.text import read_text_columns
 from raystp.expression.schema import read_h5ad
+from raystp.expression.sparse import to_dense
 from raystp.storage import StoragePath
 
 TEXT = (".csv", ".tsv", ".txt")
@@ -56,9 +57,13 @@ def _read_h5ad(path: StoragePath) -> BulkTable:
     if adata.X is None:
         msg = f"{path} has no X: expected the values of cases x genes there"
         raise SectionError(msg)
-    values = adata.X.toarray() if sp.issparse(adata.X) else np.asarray(adata.X)
+    try:
+        values = np.asarray(to_dense(adata.X) if sp.issparse(adata.X) else adata.X, np.float64)
+    except (ValueError, TypeError) as error:
+        msg = f"{path} has an X that is not read: {error}"
+        raise SectionError(msg) from None
     cases, genes = ([str(name) for name in axis] for axis in (adata.obs_names, adata.var_names))
-    return BulkTable(cases, genes, values.astype(np.float64))
+    return BulkTable(cases, genes, values)
 
 
 def _read_parquet(path: StoragePath) -> list[tuple[str, pd.Series]]:

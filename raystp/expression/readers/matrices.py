@@ -14,6 +14,7 @@ from raystp.expression.readers.files.folders import Found, find_role, refuse_pac
 from raystp.expression.readers.files.values import single
 from raystp.expression.readers.source import SectionSource
 from raystp.expression.section_checks.genes import GENE_EXPRESSION
+from raystp.expression.sparse import csr_of
 from raystp.hdf5 import checked_hdf5, max_declared_bytes
 from raystp.storage import StoragePath
 from raystp.storage.text_files import decode_text
@@ -83,8 +84,7 @@ def _read_h5(found: Found, origin: str) -> CountMatrix:
             features = group["features"]
             genes, spots = (int(length) for length in group["shape"][:])
             # Stored by columns of genes x spots, which is the same as rows of spots x genes.
-            counts = sp.csr_matrix((group["data"][:], group["indices"][:], group["indptr"][:]), shape=(spots, genes))
-            counts.check_format(full_check=True)
+            counts = csr_of(group["data"][:], group["indices"][:], group["indptr"][:], shape=(spots, genes))
             columns = [_strings(features[name]) for name in ("name", "id", "feature_type")]
             chemistry = str(single(file.attrs.get("chemistry_description", "")))
             return _matrix(found, counts, _strings(group["barcodes"]), columns, chemistry=chemistry)

@@ -58,15 +58,16 @@ def _read_parquet(path: StoragePath, origin: str) -> Cells:
     path.size()
     try:
         table = path.read_table()
-    except (ValueError, OSError) as error:  # pyarrow's errors are of these classes
-        msg = f"{origin}: {path} is not {WHAT}: {error}"
+        stored = [column.to_pylist() for column in table.columns]  # fails for text that is not UTF-8
+    except (ValueError, OSError, OverflowError) as error:  # pyarrow's errors are of these classes
+        msg = f"{origin}: {path} is not {WHAT}: {str(error).partition(chr(10))[0]}"
         raise SectionError(msg) from None
     names = ["barcode" if name.startswith("__index_level") else name.casefold() for name in table.column_names]
     absent = [name for name in COLUMNS if name not in names]
     if absent:
         msg = f"{origin}: {path} is not {WHAT}: it has no column {some(absent)}; it has {some(names, 8)}"
         raise SectionError(msg)
-    columns = [table.column(names.index(name)).to_pylist() for name in COLUMNS]
+    columns = [stored[names.index(name)] for name in COLUMNS]
     return Cells(
         list(COLUMNS), [["" if cell is None else str(cell) for cell in row] for row in zip(*columns, strict=True)]
     )

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from raystp.storage import StoragePath
 NUMBERS = "fiu"
 """numpy's kinds of dtypes that are numbers."""
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, ValueError, RuntimeError)
 _NPY_VERSIONS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -76,13 +74,15 @@ def _of_numbers(tensor: Any, path: StoragePath) -> np.ndarray:
 
 def _check_archive(local: Path, path: StoragePath) -> None:
     """Raise FormatError unless a file is a zip archive as torch writes it, whose parts are stored as they are."""
-    if not zipfile.is_zipfile(local):
-        msg = f"{path} is no tensor as torch 1.6 and later save it; load and save it once more where you trust it"
-        raise FormatError(msg)
     try:
+        if not zipfile.is_zipfile(local):
+            msg = f"{path} is no tensor as torch 1.6 and later save it; load and save it once more where you trust it"
+            raise FormatError(msg)
         with zipfile.ZipFile(local) as archive:
             parts = archive.infolist()
-    except _DAMAGED as error:
+    except FormatError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- a damaged archive makes zipfile raise almost anything
         msg = f"{path} is a damaged archive: {error}"
         raise FormatError(msg) from None
     packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
@@ -118,7 +118,9 @@ def _archive(local: Path, path: StoragePath) -> Any:
     try:
         with zipfile.ZipFile(local) as archive:
             yield archive
-    except (*_DAMAGED, EOFError) as error:
+    except FormatError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- a damaged archive makes zipfile and its codecs raise almost anything
         msg = f"{path} is not a readable npz file: {type(error).__name__}: {error}"
         raise FormatError(msg) from None
 

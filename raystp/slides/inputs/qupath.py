@@ -8,7 +8,7 @@ The format is QuPath's own and has no published page: this was written without a
 
 import json
 from collections.abc import Mapping
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from raystp.errors import ConfigError, some
 from raystp.slides.inputs.ids import slide_ids
@@ -101,7 +101,7 @@ def _uri(image: object, where: str) -> tuple[str, list[str]]:
 
 def _place(uri: str, former: str, base: StoragePath) -> str:
     """Return where an image is: its own path, else the same place relative to the moved project, else beside it."""
-    parts = urlsplit(uri)
+    parts = _split(uri)
     if parts.scheme not in ("", "file"):
         return uri
     path = _local(parts.path)
@@ -118,8 +118,16 @@ def _folder_of(uri: object) -> str:
     """Return the former folder of a project with a slash at its end; empty where the file does not state it."""
     if not isinstance(uri, str):
         return ""
-    folder = _local(urlsplit(uri).path).rpartition("/")[0]
+    folder = _local(_split(uri).path).rpartition("/")[0]
     return f"{folder}/" if folder else ""
+
+
+def _split(uri: str) -> SplitResult:
+    """Return the parts of a URI; a text that is none, such as `file://[`, is a path."""
+    try:
+        return urlsplit(uri)
+    except ValueError:
+        return SplitResult("", "", uri, "", "")
 
 
 def _local(path: str) -> str:

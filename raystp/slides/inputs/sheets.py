@@ -21,8 +21,6 @@ MAX_BYTES = 1 << 30
 """Bytes of a workbook or parquet file at most, unpacked."""
 
 _PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, pa.ArrowException)
-"""What openpyxl and pyarrow raise for a damaged file."""
 
 
 def read_sheet(path: StoragePath, *, known: Collection[str] = ()) -> TextTable:
@@ -48,14 +46,14 @@ def _read_parquet(path: StoragePath, known: Collection[str]) -> TextTable:
             schema: pa.Schema = file.schema_arrow
             plain = [one.name for one in schema if not pa.types.is_nested(one.type) and not _is_binary(one.type)]
             table = file.read(columns=[name for name in plain if not name.startswith("__index_level_")])
-    except _DAMAGED as error:
+            columns = [column.to_pylist() for column in table.columns]  # fails for text that is not UTF-8
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, pa.ArrowException) as error:
         raise _damaged(path, "parquet file", error) from None
     odd = [name for name in schema.names if name not in plain and name.lower() in known]
     if odd:
         msg = f"{path}: the column {some(odd)} has lists, structs or bytes; a cell of a slide table is text or a number"
         raise ConfigError(msg)
-    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    return _as_text(path, [str(name) for name in table.column_names], rows)
+    return _as_text(path, [str(name) for name in table.column_names], zip(*columns, strict=True))
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -79,7 +77,9 @@ def _read_workbook(path: StoragePath) -> TextTable:
                 sheets = [[tuple(row) for row in sheet.iter_rows(values_only=True)] for sheet in book.worksheets]
             finally:
                 book.close()
-    except _DAMAGED as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- a damaged one makes zipfile, its codecs and openpyxl raise almost anything
         raise _damaged(path, "Excel workbook", error) from None
     rows = next((one for one in sheets if any(_cell(cell) for row in one for cell in row)), [])
     header = next((number for number, row in enumerate(rows) if any(_cell(cell) for cell in row)), 0)

@@ -17,7 +17,7 @@ CORNERS, NAMES = np.array([[4, 8], [60, 8], [4, 64]]), ["b", "c", "a"]
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
-def _file(folder: Path, **changes: Any) -> Path:
+def hest_embeddings(folder: Path, **changes: Any) -> Path:
     """Write a file as the page of the format describes it."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {"embeddings": VECTORS, "coords": CORNERS, "barcodes": np.array(NAMES, object)[:, None], **changes}
@@ -35,7 +35,7 @@ def _read(folder: Path, choice: FolderChoice = FolderChoice(), mpp: float | None
 
 
 def test_a_file_of_the_bench_gives_vectors_corners_and_spots_and_a_side_of_112_um(tmp_path: Path) -> None:
-    found = _read(_file(tmp_path / "uni_v1"))
+    found = _read(hest_embeddings(tmp_path / "uni_v1"))
     np.testing.assert_array_equal(found.vectors, VECTORS)
     assert found.boxes.tolist() == [[x, y, 224.0] for x, y in CORNERS.tolist()]
     assert found.spots == ("b", "c", "a")
@@ -43,7 +43,7 @@ def test_a_file_of_the_bench_gives_vectors_corners_and_spots_and_a_side_of_112_u
 
 
 def test_another_side_is_stated_in_px_or_um(tmp_path: Path) -> None:
-    folder = _file(tmp_path / "uni_v1")
+    folder = hest_embeddings(tmp_path / "uni_v1")
     assert set(_read(folder, FolderChoice(side_px=300.0), None).boxes[:, 2]) == {300.0}
     assert set(_read(folder, FolderChoice(side_um=56.0)).boxes[:, 2]) == {112.0}
     with pytest.raises(FormatError, match=r"carry no um/px: give the slide table .*; missing for 'S1'"):
@@ -51,10 +51,10 @@ def test_another_side_is_stated_in_px_or_um(tmp_path: Path) -> None:
 
 
 def test_the_encoder_is_the_name_of_the_folder(tmp_path: Path) -> None:
-    _file(tmp_path / "uni_v1")
+    hest_embeddings(tmp_path / "uni_v1")
     assert HEST.find(StoragePath.of(tmp_path), FolderChoice()).encoder == "uni_v1"
     assert HEST.find(StoragePath.of(tmp_path / "uni_v1"), FolderChoice()).encoder == "uni_v1"
-    _file(tmp_path / "conch")
+    hest_embeddings(tmp_path / "conch")
     with pytest.raises(FormatError, match="has embeddings of 'conch', 'uni_v1': choose one with encoder_name="):
         HEST.find(StoragePath.of(tmp_path), FolderChoice())
     assert HEST.find(StoragePath.of(tmp_path), FolderChoice(encoder="conch")).encoder == "conch"
@@ -81,11 +81,11 @@ def test_a_file_that_is_incomplete_is_refused_with_what_is_wrong(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(FormatError, match=message):
-        _read(_file(tmp_path / "uni_v1", **changes))
+        _read(hest_embeddings(tmp_path / "uni_v1", **changes))
 
 
 def test_a_written_file_reads_back_and_has_equal_bytes(tmp_path: Path) -> None:
-    tiles = replace(_read(_file(tmp_path / "uni_v1")), encoder="tiny", attributes={"artifact": "embed/x"})
+    tiles = replace(_read(hest_embeddings(tmp_path / "uni_v1")), encoder="tiny", attributes={"artifact": "embed/x"})
     out = [StoragePath.of(tmp_path / name) for name in ("first", "second")]
     assert [list(HEST.write(tiles, folder)) for folder in out] == [[], []]
     first, second = (tmp_path / name / "tiny" / "S1.h5" for name in ("first", "second"))
@@ -100,6 +100,6 @@ def test_a_written_file_reads_back_and_has_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_tiles_without_spots_cannot_be_joined_and_are_not_written(tmp_path: Path) -> None:
-    tiles = replace(_read(_file(tmp_path / "uni_v1")), spots=None)
+    tiles = replace(_read(hest_embeddings(tmp_path / "uni_v1")), spots=None)
     with pytest.raises(FormatError, match="has 3 tiles and 0 spots: hest-bench joins by name"):
         HEST.write(tiles, StoragePath.of(tmp_path / "out"))

@@ -115,7 +115,7 @@ def _check(metadata: dict[str, Any], folder: Path, where: str) -> None:
         grid = metadata.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", metadata.get("chunks"))
         chunk = math.prod(int(length) for length in grid) * dtype.itemsize
         codecs = set(_codecs(metadata))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         msg = f"{where} has metadata that are no array of numbers ({type(error).__name__}: {error})"
         raise FormatError(msg) from None
     if dtype.kind not in NUMBERS:

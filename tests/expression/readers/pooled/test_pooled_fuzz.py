@@ -68,7 +68,7 @@ TARGETS: dict[str, tuple[str, Change]] = {
 }
 
 
-def _sound(layout: str, folder: Path, *, by_cells: bool) -> SectionSource:
+def sound_source(layout: str, folder: Path, *, by_cells: bool) -> SectionSource:
     if layout == "visium_hd":
         hd_files.write_bins(folder / "sound", hd_files.Bins())
         return hd_files.source_of(folder / "work", pool_um=40.0)
@@ -96,7 +96,7 @@ def _outcome(source: SectionSource, label: str) -> str:
 def fuzz(folder: Path, file: str, seeds: range) -> Counter[str]:
     """Read the files with a fault per seed; return how often each outcome came."""
     layout, change = TARGETS[file]
-    source = _sound(layout, folder, by_cells=file in {"cells.parquet", "cell_feature_matrix.h5"})
+    source = sound_source(layout, folder, by_cells=file in {"cells.parquet", "cell_feature_matrix.h5"})
     outcomes: Counter[str] = Counter()
     for seed in seeds:
         shutil.rmtree(folder / "work", ignore_errors=True)

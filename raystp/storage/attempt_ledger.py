@@ -1,40 +1,49 @@
 """The attempt ledger: a marker is written before risky work and removed when the work ends, with or without an error.
 
-A marker that stays means that the process crashed. After `MAX_CRASHES` of them the work is refused.
+A marker that stays means that the process crashed. After `MAX_CRASHES` of them the work is refused. In an object store
+an attempt without a crash costs two requests: put-if-absent and removal.
 """
 
 import json
 import os
 import socket
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from raystp.errors import StorageError
 from raystp.storage.path import StoragePath
 
 MAX_CRASHES = 3
 """After this many crashes, work is refused."""
 
+SUFFIX = ".json"
+
 
 @dataclass(frozen=True)
 class AttemptLedger:
-    """The markers of one artifact's work: a folder for each item, named by its id."""
+    """The markers of one artifact's work: a file for each item, named by its id, with the number of its attempts."""
 
     path: StoragePath
 
     def begin(self, item: str) -> str:
         """Write a marker and return ""; after `MAX_CRASHES` crashes, return the host of the last one instead."""
-        folder = self.path / item
-        markers = folder.names()
-        if len(markers) >= MAX_CRASHES:
-            return str(json.loads((folder / markers[-1]).read_bytes())["host"])
-        marker = {"host": socket.gethostname(), "process": os.getpid()}
-        (folder / f"{time.time_ns():020d}.json").write_bytes(json.dumps(marker).encode())
+        file = self._file(item)
+        if file.write_new(_marker(1)):
+            return ""
+        crashed = _read(file)
+        if crashed["attempts"] >= MAX_CRASHES:
+            return str(crashed["host"])
+        file.write_bytes(_marker(crashed["attempts"] + 1))
         return ""
 
     def end(self, item: str) -> None:
-        """Remove an item's markers."""
-        (self.path / item).remove()
+        """Remove an item's marker."""
+        self._file(item).remove_file()
+
+    def items(self) -> set[str]:
+        """Return the items that have a marker."""
+        return {name.removesuffix(SUFFIX) for name in self.path.names() if name.endswith(SUFFIX)}
 
     def clear(self) -> None:
         """Remove all markers, so that refused work is tried again."""
@@ -42,7 +51,22 @@ class AttemptLedger:
 
     def remove_finished(self, done: Iterable[str]) -> None:
         """Remove the markers of finished items, left by processes that died between commit and removal."""
-        finished = set(done)
-        for item in self.path.names():
-            if item in finished:
-                (self.path / item).remove()
+        for item in self.items().intersection(done):
+            self.end(item)
+
+    def _file(self, item: str) -> StoragePath:
+        return self.path / f"{item}{SUFFIX}"
+
+
+def _marker(attempts: int) -> bytes:
+    return json.dumps({"host": socket.gethostname(), "process": os.getpid(), "attempts": attempts}).encode()
+
+
+def _read(file: StoragePath) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_bytes())
+    except StorageError:
+        if file.is_file():
+            raise
+        return {"attempts": 0}  # another driver's process has just ended the same item
+    return found

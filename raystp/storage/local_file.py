@@ -67,6 +67,10 @@ class LocalFile:
             return "folder"
         return "file" if found == pafs.FileType.File else None
 
+    def is_file(self) -> bool:
+        """Return whether there is a file."""
+        return self.kind() == "file"
+
     def names(self) -> list[str]:
         """Return the sorted names in the folder, without unfinished files; empty if there is no folder."""
         found = _FILES.get_file_info(pafs.FileSelector(str(self.path), recursive=False, allow_not_found=True))
@@ -114,6 +118,10 @@ class LocalFile:
             _FILES.delete_dir(str(self.path))
         elif kind == "file":
             _FILES.delete_file(str(self.path))
+
+    def remove_file(self) -> None:
+        """Remove the file, if it is there."""
+        self.path.unlink(missing_ok=True)
 
     def put_new(self, content: bytes) -> bool:
         """Write a temporary file, then link it to the name, which fails if the name exists; synced to disk."""

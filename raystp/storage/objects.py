@@ -90,6 +90,10 @@ class StoredObject(Protocol):
         """Return what is there; None if nothing is."""
         ...
 
+    def is_file(self) -> bool:
+        """Return whether there is an object, with one request."""
+        ...
+
     def names(self) -> list[str]:
         """Return the sorted names in the folder; empty if there is no folder."""
         ...
@@ -116,6 +120,10 @@ class StoredObject(Protocol):
 
     def remove(self) -> None:
         """Remove the object or the folder, if it is there."""
+        ...
+
+    def remove_file(self) -> None:
+        """Remove the object, if it is there, with one request."""
         ...
 
     def read(self, span: ByteRange, sink: Sink, *, version: str | None, stall: StallTimeout) -> None:

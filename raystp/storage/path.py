@@ -101,6 +101,11 @@ class StoragePath:
         """Return whether there is a file or folder."""
         return self._kind() is not None
 
+    def is_file(self) -> bool:
+        """Return whether there is a file; in an object store one request, where `exists` may take two."""
+        with self._named("look up"):
+            return self.stored_object().is_file()
+
     def is_folder(self) -> bool:
         """Return whether there is a folder."""
         return self._kind() == "folder"
@@ -231,6 +236,11 @@ class StoragePath:
         """Remove the file or folder if it exists."""
         with self._named("remove"):
             self.stored_object().remove()
+
+    def remove_file(self) -> None:
+        """Remove the file if it exists; in an object store one request, where `remove` takes two."""
+        with self._named("remove"):
+            self.stored_object().remove_file()
 
     def check_writable(self, name: str = "store", field: str = "run.store") -> None:
         """Raise StorageError, with the reason and the field that names it, if this folder is not writable."""

@@ -7,6 +7,7 @@ A message shows a status and a code, and no other text of the store, its headers
 what it was sent, secrets too.
 """
 
+import contextlib
 import re
 import tempfile
 import uuid
@@ -83,16 +84,23 @@ class RemoteObject:
 
     def kind(self) -> Kind | None:
         """Return what is there; a folder is there if an object is in it."""
+        if not self.address.key or self.is_file():
+            return "file" if self.address.key else "folder"
 
         def look() -> Kind | None:
-            try:
-                if self.address.key:
-                    obstore.head(self.opened.store, self.address.key)
-                    return "file"
-            except FileNotFoundError:
-                first = obstore.list(self.opened.store, f"{self.address.key}/", chunk_size=1)
-                return "folder" if next(iter(first), None) else None
-            return "folder"
+            first = obstore.list(self.opened.store, f"{self.address.key}/", chunk_size=1)
+            return "folder" if next(iter(first), None) else None
+
+        return self._retry("look up", look)
+
+    def is_file(self) -> bool:
+        """Return whether the object is there, with one request."""
+
+        def look() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                obstore.head(self.opened.store, self._key)
+                return True
+            return False
 
         return self._retry("look up", look)
 
@@ -151,6 +159,15 @@ class RemoteObject:
                 obstore.delete(store, found or key)
             except FileNotFoundError:
                 return
+
+        self._once("remove", remove)
+
+    def remove_file(self) -> None:
+        """Remove the object, if it is there, with one request."""
+
+        def remove() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                obstore.delete(self.opened.transfers, self._key)
 
         self._once("remove", remove)
 

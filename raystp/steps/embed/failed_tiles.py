@@ -23,7 +23,7 @@ def write_failed_tiles(artifact: StoragePath, unit: str, failed: Reasons) -> Non
     if failed:
         file.write_bytes(json.dumps(sorted(failed.items())).encode())
     else:
-        file.remove()
+        file.remove_file()
 
 
 def units_with_failed_tiles(artifact: StoragePath) -> set[str]:

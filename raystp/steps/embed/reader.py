@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float64
 
 from raystp.cluster.streams.units import Pixels, ReadTiles, WorkUnit
@@ -41,6 +42,24 @@ def open_tiled(name: str, tiled: SlideTiles, cache: NodeCache | None) -> Slide:
         msg = f"slide {name!r} ({path}) was replaced after it was tiled: run `raystp tile` again"
         raise SlideError(msg)
     return open_slide(name, path, given_mpp=tiled.mpp, cache=cache)
+
+
+class TileTables:
+    """The table of tiles that was read last; a copy in another process starts empty. For one thread."""
+
+    def __init__(self) -> None:
+        self._path: StoragePath | None = None
+        self._table = pa.table({})
+
+    def __reduce__(self) -> "tuple[type[TileTables], tuple[()]]":
+        """Pickle nothing of the table."""
+        return TileTables, ()
+
+    def read(self, path: StoragePath) -> pa.Table:
+        """Return the table of that path."""
+        if path != self._path:
+            self._table, self._path = path.read_table(), path
+        return self._table
 
 
 class UnitReader:

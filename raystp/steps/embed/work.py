@@ -3,7 +3,7 @@
 import io
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOpti
 from raystp.errors import EncoderError
 from raystp.steps.embed.failed_tiles import write_failed_tiles
 from raystp.steps.embed.outputs import EncoderOutput, commit_record, commit_unit
-from raystp.steps.embed.reader import SlideTiles, UnitReader
+from raystp.steps.embed.reader import SlideTiles, TileTables, UnitReader
 from raystp.storage import StoragePath
 from raystp.storage.attempt_ledger import MAX_CRASHES, AttemptLedger
 from raystp.storage.node_cache import NodeCache
@@ -48,6 +48,8 @@ class EmbedWork:
     """Whether Ray gives each encoder a GPU, which torch must see too."""
     again: frozenset[str] = frozenset()
     """Committed units with failed tiles that are computed and committed again."""
+    tables: TileTables = field(default_factory=TileTables, compare=False, repr=False)
+    """Of this process: units of a slide mostly follow each other."""
 
     @property
     def attempts(self) -> AttemptLedger:
@@ -60,8 +62,9 @@ class EmbedWork:
 
     def remove_stale_attempts(self) -> None:
         """Remove the markers of committed units, and of starts."""
-        starts = {name for name in self.attempts.path.names() if name.startswith(START)}
-        self.attempts.remove_finished(self.committed() | starts)
+        if left := self.attempts.items():
+            starts = {name for name in left if name.startswith(START)}
+            self.attempts.remove_finished(self.committed() | starts)
 
     def committed(self) -> set[str]:
         """Return the names of the units that are committed for every encoder."""
@@ -70,7 +73,7 @@ class EmbedWork:
 
     def is_committed(self, unit: WorkUnit) -> bool:
         """Return whether a unit has a commit record for every encoder, and is not to be committed again."""
-        return unit.unit not in self.again and all(commit_record(output, unit).exists() for output in self.outputs)
+        return unit.unit not in self.again and all(commit_record(output, unit).is_file() for output in self.outputs)
 
     def begin(self, unit: WorkUnit) -> str:
         """Write a marker before any decoder runs; return an error message after `MAX_CRASHES` crashes, else ""."""
@@ -131,7 +134,7 @@ class EmbedWork:
 
     def commit(self, unit: WorkUnit, batches: Sequence[Encoded], failed: Mapping[int, str]) -> None:
         """Write a unit's tables for each encoder, then its commit record. An existing table or record is kept."""
-        tiles = (self.tiles / "tiles" / f"{unit.slide}.parquet").read_table().slice(unit.first, unit.rows)
+        tiles = self.tables.read(self.tiles / "tiles" / f"{unit.slide}.parquet").slice(unit.first, unit.rows)
         tiles = tiles.filter(pa.array([row not in failed for row in range(unit.rows)], pa.bool_()))
         for output in self.outputs:
             write_failed_tiles(output.path, unit.unit, failed)

@@ -156,10 +156,8 @@ def test_a_unit_that_crashed_three_workers_is_skipped_until_retry_failed(
 ) -> None:
     config = _config(smoke_store, tmp_path / "store", encoders=1)
     folder = tmp_path / "store" / reference.manifest.folder
-    markers = folder / "attempts" / "patient-B.00001"
-    markers.mkdir(parents=True)
-    for number in range(3):
-        (markers / f"{number}.json").write_text('{"host": "node-7", "process": 1}')
+    (folder / "attempts").mkdir(parents=True)
+    (folder / "attempts" / "patient-B.00001.json").write_text('{"host": "node-7", "process": 1, "attempts": 3}')
     lacking = embed.run(config)
     (row,) = [row for row in lacking.failures().to_pylist() if row["slide"] != "damaged"]
     assert (row["slide"], row["stage"]) == ("patient-B", "embed")

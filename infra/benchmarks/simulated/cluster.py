@@ -1,0 +1,65 @@
+"""Ray nodes on this machine, in a process of their own that ends when its stdin closes.
+
+    python -m simulated.cluster NODES CPUS
+
+It prints the address and the process ids of the GCS and of the raylets, as JSON.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+STORE_BYTES = 200 << 20
+START_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster."""
+
+    address: str
+    gcs: int
+    raylets: list[int]
+
+
+@contextmanager
+def running(nodes: int, cpus: int) -> Iterator[Cluster]:
+    """Run a cluster of `nodes` raylets with `cpus` logical CPUs each."""
+    manager = subprocess.Popen(
+        [sys.executable, "-m", "simulated.cluster", str(nodes), str(cpus)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield Cluster(**json.loads(cast("Any", manager.stdout).readline()))
+    finally:
+        manager.communicate(timeout=START_TIMEOUT_S)
+
+
+def main() -> None:
+    """Start the nodes, print their processes, wait for the end of stdin."""
+    from ray.cluster_utils import Cluster as RayCluster  # noqa: PLC0415 -- only this process needs Ray
+
+    nodes, cpus = int(sys.argv[1]), int(sys.argv[2])
+    cluster: Any = RayCluster()
+    for number in range(nodes):
+        head = {"include_dashboard": False} if number == 0 else {}
+        cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES, wait=False, **head)
+    cluster.wait_for_nodes(START_TIMEOUT_S)
+    found = cluster.list_all_nodes()
+    raylets = [node.all_processes["raylet"][0].process.pid for node in found]
+    gcs = cluster.head_node.all_processes["gcs_server"][0].process.pid
+    sys.stdout.write(f"{json.dumps({'address': cluster.address, 'gcs': gcs, 'raylets': raylets})}\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,8 @@ import torch
 
 from raystp.encoders.card import CLIP, HALF, IMAGENET
 from raystp.encoders.families import _torchvision
-from raystp.encoders.normalise import PixelNormaliser
+from raystp.encoders.normalise import COMPILED_AFTER, PixelNormaliser
+from raystp.encoders.normalise_loop import compiled_loop
 
 CPU = torch.device("cpu")
 
@@ -89,3 +90,32 @@ def test_threads_do_not_overwrite_each_other() -> None:
         thread.join()
     for brightness, pixels in results.items():
         np.testing.assert_allclose(pixels, by_hand(tiles // 2 + brightness), atol=1e-6)
+
+
+def test_the_compiled_loop_has_the_bits_of_torch() -> None:
+    for colours in (IMAGENET, HALF, CLIP):
+        normalise = normaliser(8, 1, colours)
+        loop = compiled_loop(normalise._scale, normalise._shift)
+        if loop is None:
+            pytest.skip("torch and numba differ by rounding on this processor: torch's loop is used")
+        lines = np.random.default_rng(1).integers(0, 256, (99, 24), dtype=np.uint8)
+        found = np.empty((99, 24), np.float32)
+        loop(lines, normalise._scale.numpy(), normalise._shift.numpy(), found)
+        expected = torch.addcmul(normalise._shift, torch.from_numpy(lines), normalise._scale)
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=0)
+
+
+def test_no_value_changes_once_the_compiled_loop_is_used() -> None:
+    tiles, normalise = random_tiles(COMPILED_AFTER // 4, 8), normaliser(8, COMPILED_AFTER)
+    results = [normalise(tiles).clone() for _ in range(6)]
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=0, atol=0)
+
+
+def test_the_compiled_loop_reads_the_arrays_of_ray_and_slices() -> None:
+    normalise = normaliser(8, COMPILED_AFTER)
+    normalise(random_tiles(COMPILED_AFTER, 8))
+    tiles = random_tiles(6, 8)
+    tiles.flags.writeable = False
+    for part in (tiles, tiles[:0], tiles[::2], tiles[::-1]):
+        np.testing.assert_allclose(normalise(part), by_hand(part), atol=1e-6)

@@ -3,9 +3,12 @@
 Pixel i of an image covers [i, i + 1) along its axis. A box with a whole corner and the output's size is copied. Any
 other box is filtered with a triangle (Pillow's BILINEAR), which reaches one source pixel or one output pixel to each
 side, whichever is larger. The filter antialiases and never overshoots. It reads beyond the box, so neighbouring tiles
-agree at their shared edge.
+agree at their shared edge. It filters rows first and then columns, and rounds to whole values after each.
+
+The first tiles of a process are resampled by Pillow, later ones by a faster kernel (`triangle`) to the same values.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +30,14 @@ LEVEL_ROUNDING = 1e-3
 
 BLOCK_SIDE = 4096
 """Source pixels along one axis of a block of a thumbnail."""
+
+PILLOW_TILES = 512
+"""Tiles of a process that Pillow resamples, in about the time in which numba is imported and its code loaded."""
+
+LEAST_SIDE = 16
+"""Rows and columns below which Pillow is used: the kernel works on blocks of 16."""
+
+_resampled = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -101,12 +112,41 @@ def resample(
     source: UInt8[np.ndarray, "height width 3"], box: Box, columns: int, rows: int
 ) -> UInt8[np.ndarray, "row col 3"]:
     """Return the part of `source` in `box` (in its pixels, inside it) as `columns` x `rows` px."""
+    image = np.empty((rows, columns, 3), np.uint8)
+    resample_into(image, source, box)
+    return image
+
+
+def resample_into(image: UInt8[np.ndarray, "row col 3"], source: UInt8[np.ndarray, "height width 3"], box: Box) -> None:
+    """Fill `image` with the part of `source` in `box` (in its pixels, inside it)."""
+    rows, columns = image.shape[:2]
     if box.is_crop(columns, rows):
         left, top = int(box.left), int(box.top)
-        return np.ascontiguousarray(source[top : top + rows, left : left + columns])
-    edges = (box.left, box.top, box.right, box.bottom)
+        image[:] = source[top : top + rows, left : left + columns]
+        return
+    source = np.ascontiguousarray(source)
+    if _fits_kernel(image, source, box) and next(_resampled) >= PILLOW_TILES:
+        from raystp.slides.readers.triangle import compiled_filter  # noqa: PLC0415 -- numba takes half a second
+
+        compiled_filter()(source, (box.left, box.top, box.right, box.bottom), image)
+    else:
+        image[:] = resample_with_pillow(source, box, columns, rows)
+
+
+def _fits_kernel(image: UInt8[np.ndarray, "row col 3"], source: UInt8[np.ndarray, "height width 3"], box: Box) -> bool:
+    (height, width), (_, columns) = source.shape[:2], image.shape[:2]
+    is_inside = box.left >= 0 and box.top >= 0 and box.right <= width and box.bottom <= height
+    return is_inside and min(height, width, columns) >= LEAST_SIDE and image.strides[1:] == (3, 1)
+
+
+def resample_with_pillow(
+    source: UInt8[np.ndarray, "height width 3"], box: Box, columns: int, rows: int
+) -> UInt8[np.ndarray, "row col 3"]:
+    """Return the same as `resample`, by Pillow; each axis in one call, because from Pillow 13 on the order varies."""
+    height = source.shape[0]
     image = Image.fromarray(np.ascontiguousarray(source))
-    return np.array(image.resize((columns, rows), Image.Resampling.BILINEAR, box=edges))
+    narrow = image.resize((columns, height), Image.Resampling.BILINEAR, box=(box.left, 0, box.right, height))
+    return np.array(narrow.resize((columns, rows), Image.Resampling.BILINEAR, box=(0, box.top, columns, box.bottom)))
 
 
 def square_box(where: str, corner: tuple[float, float], side: float, tile_px: int) -> Box:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from raystp.slides.readers.resample import WHITE, Box, Window, resample
+from raystp.slides.readers.resample import WHITE, Box, Window, resample_into
 from raystp.slides.tiled.levels import Level
 from raystp.slides.tiled.read_plan import CopyRect, ReadPlan
 
@@ -101,7 +101,7 @@ class ResampledOutputs:
             buffer = self._buffers.pop(target, None)
         box = self._regions[target].box
         if buffer is not None and box is not None:
-            self._tiles[target] = resample(buffer, box, self._tiles.shape[2], self._tiles.shape[1])
+            resample_into(self._tiles[target], buffer, box)
 
 
 def _is_inside(region: Window, level: Level) -> bool:

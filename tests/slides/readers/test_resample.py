@@ -11,7 +11,8 @@ from jaxtyping import Float64
 from PIL import Image
 
 from raystp.slides.open import open_slide, read_tiles
-from raystp.slides.readers.resample import WHITE, Box, resample, wide_window
+from raystp.slides.readers.resample import WHITE, Box, resample, resample_into, resample_with_pillow, wide_window
+from raystp.slides.readers.triangle import LEAST, compiled_filter
 from raystp.slides.tiled.slide import TiledSlide
 from raystp.storage import StoragePath
 from raystp.units import TilePixels
@@ -44,6 +45,34 @@ def test_resampling_is_a_triangle_filter_within_rounding(box: Box, columns: int,
     expected = np.einsum("ph,hwc,qw->pqc", down, source.astype(float), across)
     # Rounded to whole values after the rows and again after the columns: twice a half, and the last bits of a float.
     assert np.abs(resample(source, box, columns, rows) - expected).max() <= 1.0 + 1e-9
+
+
+def test_the_kernel_gives_pillows_bytes() -> None:
+    rng = np.random.default_rng(0)
+    for number in range(200):
+        width, height = rng.integers(LEAST, 200, 2).tolist()
+        columns, rows = int(rng.integers(LEAST, 150)), int(rng.integers(1, 150))
+        if number % 4 == 0:
+            columns, rows = width, height  # one source pixel for each, at a shifted place
+        source = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        if number % 3 == 0:
+            source = np.where(source > 127, 255, 0).astype(np.uint8)
+        across, down = rng.uniform(0.5, width), rng.uniform(0.5, height)
+        left, top = rng.uniform(0, width - across), rng.uniform(0, height - down)
+        image = np.zeros((rows, columns + 2, 3), np.uint8)[:, 1:-1]
+        compiled_filter()(source, (left, top, left + across, top + down), image)
+        expected = resample_with_pillow(source, Box(left, top, left + across, top + down), columns, rows)
+        np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("side", [9, 15, 16, 17, 40])
+def test_images_of_any_size_and_memory_are_resampled(side: int) -> None:
+    source = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    box = Box(20.3, 15.7, 62.1, 57.5)
+    strided, turned = np.zeros((side, side, 5), np.uint8)[..., 1:4], np.zeros((3, side, side), np.uint8).T
+    for image in (strided, turned):
+        resample_into(image, source, box)
+        np.testing.assert_array_equal(image, resample_with_pillow(source, box, side, side))
 
 
 def test_the_window_has_all_pixels_that_a_box_needs() -> None:

@@ -21,9 +21,9 @@ from raystp.index.description import VERSION, VERSION_WITH_UNMEASURED, IndexDesc
 from raystp.index.expression.indexed import IndexedExpression, rows_in
 from raystp.index.expression.measured import MeasuredGenes
 from raystp.index.reference import read_rows
-from raystp.index.search import exact, faiss_gpu, faiss_lists, score
+from raystp.index.search import exact, faiss_gpu, faiss_lists, over_shards, score
 from raystp.index.search.kinds import LISTED, Kind, SearchParams
-from raystp.index.search.merge import SearchResult, incomplete, merge_top_k
+from raystp.index.search.merge import PartResult, SearchResult, best_of, incomplete, merge_top_k, part_of
 from raystp.index.search.score import Distance, Metric
 from raystp.index.shard import IndexShard, open_shard, shard_on_gpu
 from raystp.storage import StoragePath
@@ -63,22 +63,42 @@ class ReferenceIndex(IndexedExpression):
         Raises:
             ModelError: k exceeds the (allowed) rows, dimensions differ, or a query is zero or not finite.
         """
-        prepared = self._prepare(queries, k, allowed)
-        params = params or self.params
+        part = self.search_part(queries, k, allowed=allowed, params=params)
+        scores, rows = best_of(part.scores, part.rows, k)
+        short = incomplete(rows)
+        if self.is_whole and short.any():
+            scores[short], rows[short] = self.search_exactly(queries[short], k, allowed=allowed)
+        return scores, rows
+
+    def search_part(
+        self,
+        queries: Float32[np.ndarray, "query joint"],
+        k: int,
+        *,
+        allowed: Bool[np.ndarray, "row"] | None = None,
+        params: SearchParams | None = None,
+    ) -> PartResult:
+        """Return the candidates of the open shards, which `merge_parts` merges with those of the others.
+
+        Raises as `search` does.
+        """
+        prepared, params = self._prepare(queries, k, allowed), params or self.params
+        masks = [_part(allowed, shard) for shard in self.shards]
         if self._compares_every_row(allowed):
-            return self._search_exactly(prepared, k, allowed)
+            return part_of(self._search_exactly(prepared, k, allowed))
+        if self.kind == "hnsw":
+            found = zip(self.shards, masks, strict=True)
+            parts = [shard.search(prepared, k, params=params, allowed=mask) for shard, mask in found]
+            return part_of(merge_top_k(parts, k))
         probes = None
         if self.centroids is not None:
             probes = exact.top_k(self.centroids, prepared, min(params.nprobe, len(self.centroids)), metric=self.metric)
-        parts = [
-            shard.search(prepared, k, params=params, probes=probes, allowed=_part(allowed, shard))
-            for shard in self.shards
-        ]
-        scores, rows = merge_top_k(parts, k)
-        short = incomplete(rows)
-        if self.is_whole and short.any():
-            scores[short], rows[short] = self._search_exactly(prepared[short], k, allowed)
-        return scores, rows
+        job = over_shards.ListSearch(self.shards, self.kind, self.metric, params, masks)
+        return over_shards.search(job, prepared, k, probes)
+
+    def candidates_wanted(self, k: int, params: SearchParams | None = None) -> int:
+        """Return how many candidates of the whole index `merge_parts` chooses, by their approximate scores."""
+        return over_shards.candidates_wanted(self.kind, k, params or self.params)
 
     def search_exactly(
         self, queries: Float32[np.ndarray, "query joint"], k: int, *, allowed: Bool[np.ndarray, "row"] | None = None
@@ -180,8 +200,9 @@ class ReferenceIndex(IndexedExpression):
         return score.prepare(queries, self.metric, "query")
 
     def _compares_every_row(self, allowed: np.ndarray | None) -> bool:
-        if self.kind == "exact":
-            return all(shard.index is None for shard in self.shards)  # otherwise a GPU finds the candidates
+        on_gpu = any(shard.on_gpu for shard in self.shards)
+        if self.kind == "exact" or (on_gpu and allowed is not None):
+            return not on_gpu or allowed is not None  # a GPU finds the candidates, but only among all rows
         return self.kind == "hnsw" and allowed is not None and bool(allowed.mean() < _FEW_ALLOWED)
 
     def _search_exactly(self, prepared: np.ndarray, k: int, allowed: np.ndarray | None) -> SearchResult:

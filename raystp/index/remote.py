@@ -18,7 +18,7 @@ from raystp.index.all_rows import RowSums, RowWeighting, mean_and_variance, merg
 from raystp.index.description import IndexDescription
 from raystp.index.expression.measured import MeasuredGenes
 from raystp.index.open import ReferenceIndex, open_reference_index
-from raystp.index.search.merge import SearchResult, incomplete, merge_top_k
+from raystp.index.search.merge import PartResult, SearchResult, incomplete, merge_parts, merge_top_k
 from raystp.index.search.score import Distance, check_k, count_allowed
 from raystp.storage import StoragePath
 
@@ -49,9 +49,9 @@ class ShardGroup:
 
     index: ReferenceIndex
 
-    def nearest(self, queries: Queries, k: int, allowed: Allowed) -> SearchResult:
+    def nearest(self, queries: Queries, k: int, allowed: Allowed) -> PartResult:
         """Search these shards as their kind does."""
-        return self.index.search(queries, k, allowed=allowed)
+        return self.index.search_part(queries, k, allowed=allowed)
 
     def nearest_exactly(self, queries: Queries, k: int, allowed: Allowed) -> SearchResult:
         """Search these shards, comparing every row."""
@@ -93,9 +93,13 @@ class RemoteIndex:
         return self.head.rows
 
     def search(self, queries: Queries, k: int, *, allowed: Allowed = None) -> SearchResult:
-        """Search every group and merge by (-score, row); raise ModelError as `ReferenceIndex.search` does."""
+        """Search every group and merge; raise ModelError as `ReferenceIndex.search` does.
+
+        One call per group: each scores its own candidates exactly, and those of the whole index are then chosen.
+        """
         self._check(k, allowed)
-        scores, rows = merge_top_k(self.shards.call("nearest", queries, k, allowed), k)
+        parts = self.shards.call("nearest", queries, k, allowed)
+        scores, rows = merge_parts(parts, self.head.candidates_wanted(k), k)
         short = incomplete(rows)
         if short.any():
             scores[short], rows[short] = self.search_exactly(queries[short], k, allowed=allowed)

@@ -16,17 +16,13 @@ from raystp.index.description import FileRecord, IndexDescription, ShardRecord
 from raystp.index.expression.forms import ExpressionRows
 from raystp.index.expression.shard import open_expression
 from raystp.index.search import exact, faiss_gpu, faiss_lists, score
-from raystp.index.search.exact import Candidates
-from raystp.index.search.faiss_lists import Probes
 from raystp.index.search.kinds import LISTED, Kind, SearchParams
 from raystp.index.search.merge import SearchResult, empty_result
 from raystp.index.search.score import Metric
 from raystp.storage import StoragePath
 
-_SLACK = 16
-"""Candidates fetched beyond k from lists of float32 rows."""
 _MIN_FETCHED = 32
-"""Candidates fetched at least, before `k_factor`: among the very nearest rows the order of codes means little."""
+"""Candidates fetched at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,20 +50,22 @@ class IndexShard:
         k: int,
         *,
         params: SearchParams,
-        probes: Probes | None,
         allowed: Bool[np.ndarray, "row"] | None,
     ) -> SearchResult:
-        """Return the best k of the candidates; `allowed` is the mask over the shard's own rows."""
-        if self.index is None or (self.on_gpu and allowed is not None):
+        """Return the best k of a graph's candidates, or of all rows; `allowed` is the mask over the shard's own rows.
+
+        Lists are searched over all shards at once (`search.over_shards`).
+        """
+        if self.index is None:
             return self.search_exactly(prepared, k, allowed=allowed)
         if allowed is not None and allowed.all():
             allowed = None
         if allowed is not None and not allowed.any():
             return empty_result(len(prepared), k)
-        if self.kind in {"exact", "ivf"}:
-            return self._numbered(self._search_complete(prepared, k, params=params, probes=probes, allowed=allowed))
         fetched = min(max(k, _MIN_FETCHED) * params.k_factor, len(self.vectors))
-        candidates = self._candidates(prepared, fetched, params=params, probes=probes, allowed=allowed)
+        candidates = faiss_lists.find_candidates(
+            self.index, prepared, fetched, params=params, probes=None, allowed=allowed
+        )
         return self._numbered(score.best_candidates(self.vectors, prepared, candidates, k, metric=self.metric))
 
     def search_exactly(
@@ -75,45 +73,6 @@ class IndexShard:
     ) -> SearchResult:
         """Return the best k of all rows."""
         return self._numbered(exact.top_k(self.vectors, prepared, k, metric=self.metric, allowed=allowed))
-
-    def _search_complete(
-        self,
-        prepared: Float32[np.ndarray, "query joint"],
-        k: int,
-        *,
-        params: SearchParams,
-        probes: Probes | None,
-        allowed: Bool[np.ndarray, "row"] | None,
-    ) -> SearchResult:
-        """Return the best k of all rows in the probed lists; fetch more candidates where these may not suffice."""
-        best, left = empty_result(len(prepared), k), np.arange(len(prepared))
-        fetched = min(k + _SLACK, len(self.vectors))
-        while len(left):
-            own_probes = None if probes is None else (probes[0][left], probes[1][left])
-            queries, complete = prepared[left], fetched == len(self.vectors)
-            candidates = self._candidates(queries, fetched, params=params, probes=own_probes, allowed=allowed)
-            scores, rows, unsure = exact.settle(
-                self.vectors, queries, candidates, k, metric=self.metric, complete=complete
-            )
-            best[0][left], best[1][left] = scores, rows
-            left, fetched = left[unsure], min(8 * fetched, len(self.vectors))
-        return best
-
-    def _candidates(
-        self,
-        prepared: Float32[np.ndarray, "query joint"],
-        fetched: int,
-        *,
-        params: SearchParams,
-        probes: Probes | None,
-        allowed: Bool[np.ndarray, "row"] | None,
-    ) -> Candidates:
-        assert self.index is not None  # otherwise every row is compared
-        if self.on_gpu and fetched <= faiss_gpu.MAX_CANDIDATES:
-            return faiss_gpu.find_candidates(self.index, prepared, fetched, params.nprobe)
-        if self.on_gpu and self.kind == "exact":
-            return exact.top_k(self.vectors, prepared, fetched, metric=self.metric)
-        return faiss_lists.find_candidates(self.index, prepared, fetched, params=params, probes=probes, allowed=allowed)
 
     def _numbered(self, found: SearchResult) -> SearchResult:
         scores, rows = found

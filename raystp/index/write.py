@@ -1,8 +1,8 @@
 """Write an index: a plan that all shards share, each shard by itself, then the description of the whole.
 
 `plan_index`, `write_shard_files` and `describe` may run in different processes, on any machine that can write the
-folder; `write_reference_index` does all three here. For the kinds `exact` and `ivf`, results do not depend on the
-number of shards.
+folder; `write_reference_index` does all three here. For all kinds but `hnsw`, results do not depend on the number of
+shards.
 """
 
 from collections.abc import Sequence

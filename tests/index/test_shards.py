@@ -28,7 +28,7 @@ def shard_of(reference: Any, metric: Metric, first: int = 0) -> IndexShard:
 
 def search_shard(shard: IndexShard, queries: Any, k: int, allowed: Any = None) -> Any:
     prepared = prepare(queries, shard.metric, "query")
-    return shard.search(prepared, k, params=SearchParams(), probes=None, allowed=allowed)
+    return shard.search(prepared, k, params=SearchParams(), allowed=allowed)
 
 
 def by_shards(reference: Any, queries: Any, k: int, *, shards: int, metric: Metric) -> Any:

@@ -27,6 +27,8 @@ PER_LIST = 64
 _LINKS, _EF_CONSTRUCTION = 32, 80
 """Of a graph: links per row, and the size of the candidate queue while rows are added."""
 _KMEANS_ITERATIONS = 10
+_MARK = 1 << 40
+"""Added to a row's number in the index, so that it differs from a row's number in the shard being searched."""
 
 
 def train(
@@ -90,11 +92,46 @@ def find_candidates(
     allowed: Bool[np.ndarray, "row"] | None,
 ) -> Candidates:
     """Return each query's candidates: from the probed lists, or from a graph search where there are no probes."""
-    selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+    selector = _selector(allowed)
     if probes is None:
         search_params = faiss.SearchParametersHNSW(efSearch=max(params.ef, fetched), sel=selector)
         return as_candidates(index, *index.search(prepared, fetched, params=search_params))
-    return as_candidates(index, *_search_preassigned(index, prepared, fetched, probes=probes, selector=selector))
+    found = np.empty((len(prepared), fetched), np.float32), np.empty((len(prepared), fetched), np.int64)
+    _search_preassigned(index, prepared, probes, selector=selector, into=found)
+    return as_candidates(index, *found)
+
+
+class CandidateHeap:
+    """The best candidates of each query so far, which the lists of one shard after another are added to.
+
+    FAISS fills the heap in place; a heap of its own per shard takes twice as long for 8 shards.
+    """
+
+    def __init__(self, queries: int, fetched: int, metric: Metric) -> None:
+        self._negative = metric == "l2"
+        self._values = np.full((queries, fetched), np.inf if self._negative else -np.inf, np.float32)
+        self._rows = np.full((queries, fetched), -1, np.int64)
+
+    def add(
+        self,
+        index: Any,
+        prepared: Float32[np.ndarray, "query joint"],
+        probes: Probes,
+        *,
+        first: int,
+        allowed: Bool[np.ndarray, "row"] | None,
+    ) -> None:
+        """Add the rows in the probed lists of a shard, whose first row in the index is `first`."""
+        index.parallel_mode = index.PARALLEL_MODE_NO_HEAP_INIT
+        selector = _selector(allowed)
+        _search_preassigned(index, prepared, probes, selector=selector, into=(self._values, self._rows))
+        new = (self._rows >= 0) & (self._rows < _MARK)
+        np.add(self._rows, first + _MARK, out=self._rows, where=new)
+
+    def candidates(self) -> Candidates:
+        """Return approximate scores and rows of the index, in no order."""
+        scores = -self._values if self._negative else self._values
+        return scores, np.where(self._rows >= 0, self._rows - _MARK, -1)
 
 
 def as_candidates(index: _faiss.Index, values: np.ndarray, rows: np.ndarray) -> Candidates:
@@ -106,22 +143,27 @@ def as_candidates(index: _faiss.Index, values: np.ndarray, rows: np.ndarray) -> 
 
 def _search_preassigned(
     index: Any,
-    prepared: np.ndarray,
-    fetched: int,
+    prepared: Float32[np.ndarray, "query joint"],
+    probes: Probes,
     *,
-    probes: tuple[np.ndarray, np.ndarray],
     selector: _faiss.IDSelector | None,
-) -> tuple[np.ndarray, np.ndarray]:
+    into: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Search the probed lists and write FAISS's values and rows."""
+    values, rows = into
     scores, lists = (np.ascontiguousarray(part) for part in probes)
     if index.metric_type == faiss.METRIC_L2:
         scores = -scores
-    values = np.empty((len(prepared), fetched), np.float32)
-    rows = np.empty((len(prepared), fetched), np.int64)
+    prepared = np.ascontiguousarray(prepared)
     params = faiss.SearchParametersIVF(nprobe=lists.shape[1], sel=selector)
     x, assigned, distances, out, labels = (faiss.swig_ptr(array) for array in (prepared, lists, scores, values, rows))
     # The wrapper of this method takes no parameters (faiss 1.15), so the wrapped method is called.
-    index.search_preassigned_c(len(prepared), x, fetched, assigned, distances, out, labels, False, params)  # noqa: FBT003
-    return values, rows
+    sizes = len(prepared), values.shape[1]
+    index.search_preassigned_c(sizes[0], x, sizes[1], assigned, distances, out, labels, False, params)  # noqa: FBT003
+
+
+def _selector(allowed: Bool[np.ndarray, "row"] | None) -> Any:
+    return None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
 
 
 def _subvectors(joint: int) -> int:

@@ -100,6 +100,27 @@ def score_pairs(reference, queries, row, query, squared, scores, start, end):
 
 
 @no_type_check
+def score_rows(reference, queries, rows, first, squared, scores, start, end):
+    """Score each query's rows of the index that are in the reference, which begins with row `first`."""
+    sums, values = np.empty(_LANES, np.float64), np.empty(queries.shape[1], np.float64)
+    size, fetched, count = reference.shape[1], rows.shape[1], reference.shape[0]
+    flat, own = reference.ravel(), np.empty(rows.shape[1], np.int64)
+    for query in range(start, end):
+        values[:] = queries[query]
+        inside = 0
+        for at in range(fetched):
+            if 0 <= rows[query, at] - first < count:
+                own[inside] = at
+                inside += 1
+        for number in range(inside):
+            coming = rows[query, own[min(number + _AHEAD, inside - 1)]] - first
+            for ahead in range(0, size, _LINE):
+                fetch(flat, coming * size + ahead)
+            at = own[number]
+            scores[query, at] = _pair_score(values, reference[rows[query, at] - first], squared, sums)
+
+
+@no_type_check
 def best_candidates(reference, queries, near, rows, floor, squared, scores, found, start, end):
     """Score each query's candidates and write the best k by (-score, row), missing ones as -inf and -1.
 

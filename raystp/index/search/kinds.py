@@ -24,6 +24,9 @@ KINDS: tuple[Kind, ...] = ("exact", "ivf", "ivfsq", "ivfpq", "hnsw")
 LISTED: tuple[Kind, ...] = ("ivf", "ivfsq", "ivfpq")
 """Kinds whose shards share one quantizer."""
 
+CODED: tuple[Kind, ...] = ("ivfsq", "ivfpq")
+"""Kinds whose lists have rows in fewer bits, so that candidates have approximate scores."""
+
 EXACT_BELOW = 100_000
 """Rows below which `auto` chooses exact: a query takes 0.3 ms there on two cores, and lists save little."""
 

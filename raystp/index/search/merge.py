@@ -5,6 +5,7 @@ with fewer than k rows also gives k columns.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -22,6 +23,50 @@ SearchResult = tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"
 def empty_result(queries: int, k: int) -> SearchResult:
     """Return a result without any neighbour."""
     return np.full((queries, k), -np.inf, np.float32), np.full((queries, k), NO_ROW, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class PartResult:
+    """The candidates of some shards, from which the result of all shards is chosen."""
+
+    near: Float32[np.ndarray, "query candidate"]
+    """Scores by which the candidates of all shards are chosen: approximate where the lists have codes."""
+    scores: Float32[np.ndarray, "query candidate"]
+    """Exact scores."""
+    rows: Int64[np.ndarray, "query candidate"]
+    """Rows of the index; -1 for a missing candidate."""
+
+    def write(self, queries: Int64[np.ndarray, "query"], part: "PartResult") -> None:
+        """Write the candidates of these queries, of which there may be fewer."""
+        for own, new in ((self.near, part.near), (self.scores, part.scores), (self.rows, part.rows)):
+            own[queries, : new.shape[1]] = new
+
+
+def empty_part(queries: int, candidates: int) -> PartResult:
+    """Return a part without any candidate."""
+    scores, rows = empty_result(queries, candidates)
+    return PartResult(scores.copy(), scores, rows)
+
+
+def part_of(result: SearchResult) -> PartResult:
+    """Return a result by exact scores as a part."""
+    return PartResult(result[0], *result)
+
+
+def merge_parts(parts: Sequence[PartResult], wanted: int, k: int) -> SearchResult:
+    """Return the best k by (-exact score, row) of the `wanted` candidates with the best (-approximate score, row).
+
+    The order of the parts does not matter, nor how the shards are divided among them.
+    """
+    if len(parts) == 1:
+        return best_of(parts[0].scores, parts[0].rows, k)
+    near, rows = merge_top_k([(part.near, part.rows) for part in parts], wanted)
+    last, last_row = near[:, -1:], np.where(rows[:, -1:] < 0, _MAX_ROW, rows[:, -1:])
+    found = []
+    for part in parts:
+        chosen = (part.near > last) | ((part.near == last) & (part.rows <= last_row))
+        found.append((part.scores, np.where(chosen, part.rows, NO_ROW)))
+    return merge_top_k(found, k)
 
 
 def merge_top_k(parts: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> SearchResult:

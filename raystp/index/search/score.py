@@ -77,6 +77,20 @@ def score_pairs(
     return scores
 
 
+def score_rows(
+    reference: Float32[np.ndarray, "row joint"],
+    queries: Float32[np.ndarray, "query joint"],
+    rows: Int64[np.ndarray, "query candidate"],
+    scores: Float32[np.ndarray, "query candidate"],
+    *,
+    first: int,
+    metric: Metric,
+) -> None:
+    """Write each query's scores of those of its `rows` that are in the reference, whose own first row is `first`."""
+    arguments = (_read_only(reference), _read_only(queries), np.ascontiguousarray(rows), first, metric == "l2", scores)
+    kernels.run_over(kernels.score_rows, len(rows), arguments, values=rows.size * reference.shape[1])
+
+
 def best_candidates(
     reference: Float32[np.ndarray, "row joint"],
     queries: Float32[np.ndarray, "query joint"],

@@ -13,7 +13,7 @@ from raystp.index.open import open_reference_index
 from raystp.index.reference import ReferenceRows
 from raystp.index.search import exact
 from raystp.index.search.kinds import EXACT_BELOW, KINDS, IndexParams, Kind, SearchParams, choose_kind
-from raystp.index.search.merge import incomplete, merge_top_k
+from raystp.index.search.merge import incomplete, merge_parts, merge_top_k
 from raystp.index.search.score import METRICS, Metric
 from raystp.index.write import write_reference_index
 from raystp.storage import StoragePath
@@ -41,7 +41,7 @@ def test_found_rows_have_their_exact_score_and_order(tmp_path: Path, kind: Kind,
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", ["exact", "ivf"])
+@pytest.mark.parametrize("kind", ["exact", *LISTED])
 def test_any_number_of_shards_gives_the_same_results(tmp_path: Path, kind: Kind, metric: Metric) -> None:
     one, _ = make_index(tmp_path / "1", kind, shards=1, metric=metric)
     params = SearchParams(nprobe=3)
@@ -50,7 +50,7 @@ def test_any_number_of_shards_gives_the_same_results(tmp_path: Path, kind: Kind,
         assert_same(many.search(QUERIES, 10, params=params), one.search(QUERIES, 10, params=params))
 
 
-@pytest.mark.parametrize("kind", ["exact", "ivf"])
+@pytest.mark.parametrize("kind", ["exact", *LISTED])
 def test_ties_and_duplicates_do_not_depend_on_shards(tmp_path: Path, kind: Kind) -> None:
     random = np.random.default_rng(0)
     whole = random.integers(1, 4, (600, 4)).astype(np.float32)  # 81 vectors, each about 7 times
@@ -64,7 +64,7 @@ def test_ties_and_duplicates_do_not_depend_on_shards(tmp_path: Path, kind: Kind)
             folder, write_reference_index(folder, spots, shards=shards, metric="l2", params=params)
         )
         results.append(index.search(whole[:50], 20, params=SearchParams(nprobe=2)))
-        complete.append(index.search(whole[:50], 20, params=SearchParams(nprobe=8)))
+        complete.append(index.search(whole[:50], 20, params=SearchParams(nprobe=8, k_factor=30)))
     truth = exact.search(whole, whole[:50], 20, metric="l2")
     for result, full in zip(results, complete, strict=True):
         assert_same(result, results[0])
@@ -146,6 +146,38 @@ def test_a_missed_target_is_recorded(tmp_path: Path) -> None:
         assert description["below_target"]
         assert description["sentence"].endswith("not reached with the largest search parameters")
     assert description["effort"]["k_factor"] == 32 or not description["below_target"]
+
+
+@pytest.mark.parametrize("kind", [*LISTED, "exact"])
+def test_shards_divided_among_processes_find_what_one_shard_finds(tmp_path: Path, kind: Kind) -> None:
+    one, _ = make_index(tmp_path / "1", kind, shards=1)
+    many, description = make_index(tmp_path / "5", kind, shards=5)
+    params = SearchParams(nprobe=3)
+    for allowed in (None, one.rows_without(["patient-B"])):
+        parts = [
+            open_reference_index(StoragePath.of(tmp_path / "5"), description, only=only).search_part(
+                QUERIES, 10, allowed=allowed, params=params
+            )
+            for only in ([0, 2], [1, 4], [3])
+        ]
+        merged = merge_parts(parts, many.candidates_wanted(10, params), 10)
+        assert_same(merged, one.search(QUERIES, 10, allowed=allowed, params=params))
+        assert_same(merged, many.search(QUERIES, 10, allowed=allowed, params=params))
+
+
+def test_equal_rows_at_the_end_of_the_candidates_are_chosen_by_number(tmp_path: Path) -> None:
+    # 40 candidates are wanted of 300 rows with one and the same code: FAISS keeps any of them, in any order.
+    equal = np.repeat(vectors(1, seed=8), 300, axis=0)
+    names = [str(row) for row in range(300)]
+    spots = ReferenceRows(equal, np.zeros((300, 1), np.float32), ["g"], names, names, names)
+    for shards in (1, 4):
+        folder = StoragePath.of(tmp_path / str(shards))
+        params = IndexParams(kind="ivfsq", k=20, lists=4)
+        index = open_reference_index(
+            folder, write_reference_index(folder, spots, shards=shards, metric="l2", params=params)
+        )
+        rows = index.search(equal[:3], 40, params=SearchParams(nprobe=4))[1]
+        assert rows.tolist() == [list(range(40))] * 3
 
 
 def test_the_parts_of_an_index_give_the_results_of_the_whole(tmp_path: Path) -> None:

@@ -96,16 +96,21 @@ def save_state(folder: StoragePath, state: TrainState) -> None:
     _write(folder, "state", content, fields)
 
 
+def checkpoint_damage(folder: StoragePath) -> str:
+    """Return what is wrong with a checkpoint's files, or nothing if they are whole; never raises ModelError."""
+    try:
+        _read_state(folder)
+    except ModelError as error:
+        return str(error)
+    return ""
+
+
 def load_state(folder: StoragePath, state: TrainState) -> None:
     """Restore a checkpoint into a state that was started with the same model and options.
 
     Raises ModelError if a file is missing or damaged, or if the checkpoint is of another model.
     """
-    content, fields = _read(folder, "state")
-    try:
-        tensors = safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise _damaged(folder / "state.safetensors", error) from None
+    tensors, fields = _read_state(folder)
     try:
         state.model.load_state_dict(_with_prefix(tensors, "model/"))
     except RuntimeError as error:
@@ -120,6 +125,14 @@ def load_state(folder: StoragePath, state: TrainState) -> None:
     state.epoch, state.best = fields["epoch"], _with_prefix(tensors, "best/")
     state.best_epoch, state.best_value = fields["best_epoch"], fields["best_value"]
     state.best_is_poor = fields.get("best_is_poor", False)
+
+
+def _read_state(folder: StoragePath) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    content, fields = _read(folder, "state")
+    try:
+        return safetensors.torch.load(content), fields
+    except safetensors.SafetensorError as error:
+        raise _damaged(folder / "state.safetensors", error) from None
 
 
 def _write(folder: StoragePath, name: str, content: bytes, fields: Mapping[str, object]) -> None:

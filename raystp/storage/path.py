@@ -145,10 +145,15 @@ class StoragePath:
         with self._named("write"):
             self.stored_object().write_file(write)
 
-    def read_table(self, columns: list[str] | None = None) -> pa.Table:
-        """Read a parquet file."""
+    def read_table(
+        self, columns: list[str] | None = None, check: Callable[[pa.Schema, int], None] | None = None
+    ) -> pa.Table:
+        """Read a parquet file; `check` gets its schema and number of rows before a value is read."""
         with self._named("read"), self.open() as file:
-            return pq.read_table(file, columns=columns)
+            parquet = pq.ParquetFile(file, pre_buffer=True)
+            if check is not None:
+                check(parquet.schema_arrow, parquet.metadata.num_rows)
+            return parquet.read(columns)
 
     def read_schema(self) -> pa.Schema:
         """Read only the schema of a parquet file."""

@@ -46,6 +46,10 @@ class Nodes:
             "none of these processes is on a worker node"
         )
 
+    def kill_any(self, number: int) -> bool:
+        """Kill all processes of the worker node of that number, modulo their count; return whether there was one."""
+        return self._send(f"kill_number {number}") == "done"
+
     def add(self) -> None:
         """Add a node."""
         assert self._send("add") == "done"
@@ -82,7 +86,7 @@ def _manage() -> None:
     cluster: Any = Cluster()
     options = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
     for line in sys.stdin:
-        command, *processes = line.split()
+        command, *numbers = line.split()
         if command == "start":
             cluster.add_node(include_dashboard=False, _system_config=HEALTH, wait=False, **options)
             cluster.add_node(wait=False, **options)
@@ -94,14 +98,22 @@ def _manage() -> None:
             cluster.wait_for_nodes(START_TIMEOUT_S)
             reply = "done"
         else:
-            raylets = {_parent(int(process)) for process in processes}
-            found = [node for node in cluster.worker_nodes if _raylet(node) in raylets]
+            found = _nodes_of(cluster, command, [int(number) for number in numbers])
             for node in found[:1]:
                 cluster.remove_node(node, allow_graceful=False)
             reply = "done" if found else "none"
         sys.stdout.write(f"{reply}\n")
         sys.stdout.flush()
     cluster.shutdown()
+
+
+def _nodes_of(cluster: Any, command: str, numbers: list[int]) -> list[Any]:
+    """Return the worker nodes that run these processes, or the one of a number."""
+    nodes: list[Any] = sorted(cluster.worker_nodes, key=_raylet)
+    if command == "kill_number":
+        return [nodes[numbers[0] % len(nodes)]] if nodes else []
+    raylets = {_parent(process) for process in numbers}
+    return [node for node in nodes if _raylet(node) in raylets]
 
 
 def _raylet(node: Any) -> int:

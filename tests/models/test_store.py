@@ -17,7 +17,7 @@ from raystp.models.bleep.model import seeded_bleep
 from raystp.models.bleep.options import BleepOptions
 from raystp.models.methods import METHODS, open_predictor
 from raystp.models.predictor import ContrastivePredictor, DirectPredictor
-from raystp.models.store import load_model, load_state, save_model, save_state
+from raystp.models.store import checkpoint_damage, load_model, load_state, save_model, save_state
 from raystp.models.training.fit import TrainState
 from raystp.models.training.options import FitOptions
 from raystp.models.training.tower import attach_tower
@@ -186,3 +186,15 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     save_state(folder, _state())
     with pytest.raises(ModelError, match="is of another model"):
         load_state(folder, _state(width=5))
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+def test_a_checkpoint_that_is_cut_off_is_found_and_a_whole_one_is_not(tmp_path: Path, name: str) -> None:
+    folder = StoragePath.of(tmp_path / "state")
+    save_state(folder, _state())
+    assert not checkpoint_damage(folder)
+    file = tmp_path / "state" / name
+    file.write_bytes(file.read_bytes()[:-20])
+    assert name in checkpoint_damage(folder)
+    file.unlink()
+    assert f"has no {name}" in checkpoint_damage(folder)

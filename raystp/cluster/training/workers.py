@@ -2,18 +2,22 @@
 
 The work is a `WorkerTask`. Each worker gets a `Worker`: its rank, how to gather rows of all ranks with gradient, how to
 wrap a network so that gradients are averaged, and where to save checkpoints.
+
+Rank 0 chooses the checkpoint to resume from, among those in the store. Ray's own choice is not used: its list of
+checkpoints is one file, which a kill can leave empty, and it does not notice a checkpoint whose files are damaged.
 """
 
 import contextlib
 import contextvars
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import ray.tune
 import torch
@@ -32,6 +36,15 @@ Values: TypeAlias = dict[str, Any]
 
 HISTORY = "history"
 """Key of a report with all epochs so far, as JSON."""
+
+IsWhole: TypeAlias = Callable[[StoragePath], bool]
+"""Whether a checkpoint's files are all there and undamaged; it logs what is wrong."""
+
+CHECKPOINT = "checkpoint_"
+"""Start of the names that Ray gives to the folders of checkpoints."""
+
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray's list of a training's checkpoints. Ray ends a training whose list is damaged, or names a lost checkpoint."""
 
 RESTARTS = 2
 """How often the group of workers is restarted before the training fails."""
@@ -72,6 +85,8 @@ class Worker:
     device: torch.device
     in_sweep: bool = False
     """Whether every epoch is reported to a sweep."""
+    checkpoints: StoragePath | None = None
+    """The folder with the training's checkpoints."""
 
     def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
         """Move a network to this worker's device; with several workers, average its gradients over them."""
@@ -85,9 +100,11 @@ class Worker:
         dist.all_reduce(values, op=dist.ReduceOp.SUM)
         return values / self.world
 
-    def resume(self) -> contextlib.AbstractContextManager[Path | None]:
-        """Yield the folder of the last checkpoint, or None without one."""
-        return _folder(ray.train.get_checkpoint())
+    def resume(self, is_whole: IsWhole) -> contextlib.AbstractContextManager[StoragePath | None]:
+        """Yield the folder of the last checkpoint that is whole, or None without one; the same on every rank."""
+        name: str | None = _last_whole(self.checkpoints, is_whole) if self.rank == 0 else None
+        name = ray.train.collective.broadcast_from_rank_zero(name) if self.world > 1 else name
+        return contextlib.nullcontext(self.checkpoints / name if self.checkpoints and name else None)
 
     def report(self, metrics: Values, folder: Path | None) -> None:
         """Report metrics and an optional checkpoint folder, which rank 0 wrote.
@@ -113,9 +130,9 @@ class Worker:
 class TrialWorker(Worker):
     """The only process of a sweep's trial; it reports to Ray Tune and resumes from Tune's checkpoints."""
 
-    def resume(self) -> contextlib.AbstractContextManager[Path | None]:
-        """Yield the folder of the trial's last checkpoint, or None without one."""
-        return _folder(ray.tune.get_checkpoint())
+    def resume(self, is_whole: IsWhole) -> contextlib.AbstractContextManager[StoragePath | None]:
+        """Yield the folder of the trial's last checkpoint, or None without one that is whole."""
+        return _folder(ray.tune.get_checkpoint(), is_whole)
 
     def report(self, metrics: Values, folder: Path | None) -> None:
         """Report metrics and an optional checkpoint to the sweep, which may stop the trial here."""
@@ -125,7 +142,7 @@ class TrialWorker(Worker):
 class LoneWorker(Worker):
     """The only process of a training that reports nothing and keeps no checkpoint: it needs no Ray."""
 
-    def resume(self) -> contextlib.AbstractContextManager[Path | None]:
+    def resume(self, is_whole: IsWhole) -> contextlib.AbstractContextManager[StoragePath | None]:  # noqa: ARG002 -- the base class's signature
         """Yield None: such a training starts from its beginning."""
         return contextlib.nullcontext()
 
@@ -133,13 +150,20 @@ class LoneWorker(Worker):
         """Report nothing."""
 
 
+def _last_whole(folder: StoragePath | None, is_whole: IsWhole) -> str | None:
+    """Return the name of the last checkpoint that is whole; Ray names them by the time of their report."""
+    names = [] if folder is None else [name for name in folder.names() if name.startswith(CHECKPOINT)]
+    return next((name for name in sorted(names, reverse=True) if folder and is_whole(folder / name)), None)
+
+
 @contextlib.contextmanager
-def _folder(checkpoint: Checkpoint | None) -> Iterator[Path | None]:
+def _folder(checkpoint: Checkpoint | None, is_whole: IsWhole) -> Iterator[StoragePath | None]:
     if checkpoint is None:
         yield None
         return
-    with checkpoint.as_directory() as folder:
-        yield Path(folder)
+    with checkpoint.as_directory() as local:
+        folder = StoragePath.of(local)
+        yield folder if is_whole(folder) else None
 
 
 _HOST: contextvars.ContextVar[Literal["driver", "trial", "process"]] = contextvars.ContextVar("host", default="driver")
@@ -207,9 +231,10 @@ def train(task: WorkerTask, resources: TrainResources, *, folder: StoragePath, n
         kind = LoneWorker if is_in_process() else TrialWorker
         return task(kind(0, 1, torch.device("cuda" if resources.gpus_per_worker else "cpu")))
     check_resources(cpus=resources.cpus_per_worker, gpus=resources.gpus_per_worker)
+    (folder / name / SNAPSHOT).remove()  # the workers find the checkpoints without it
     trainer = TorchTrainer(
         _run,  # type: ignore[arg-type]  # Ray's annotation does not allow a return value
-        train_loop_config={"task": task, "in_sweep": _HOST.get() == "trial"},
+        train_loop_config={"task": task, "in_sweep": _HOST.get() == "trial", "checkpoints": folder / name},
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
@@ -239,7 +264,9 @@ def _callbacks() -> list[Any]:
 def _run(config: Values) -> Values:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
-    worker = Worker(context.get_world_rank(), context.get_world_size(), device, config["in_sweep"])
+    worker = Worker(
+        context.get_world_rank(), context.get_world_size(), device, config["in_sweep"], config["checkpoints"]
+    )
     task: WorkerTask = config["task"]
     return task(worker)
 

@@ -1,5 +1,7 @@
 """Read the embeddings of a slide, and match its tiles by place with those of other embeddings."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64, Int64
@@ -7,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from raystp import tables
 from raystp.artifacts import Artifact
-from raystp.errors import ArtifactError, ConfigError
+from raystp.errors import ArtifactError, ConfigError, some
 from raystp.storage import StoragePath
 from raystp.units import tile_centres
 
@@ -16,16 +18,46 @@ SAME_PLACE = 1.5
 
 
 def read_embeddings(embed: Artifact, slide: str) -> pa.Table:
-    """Return the committed embeddings of a slide, its units in order; raises ArtifactError where it has none."""
+    """Return the committed embeddings of a slide, its units in order.
+
+    Raises ArtifactError where it has none, and for a file that is not of these embeddings, that has more rows than all
+    of them, or that holds a vector that is not finite. A file is checked by its header before a value is read.
+    """
     precision = embed.manifest.notes["precision"]
     folder, units = units_of(embed, slide)
     if not units:
         return tables.embeddings(1, precision=precision).empty_table()
-    parts = [(folder / f"{unit}.parquet").read_table() for unit in units]
-    dim = parts[0].schema.field("vector").type.list_size
-    for unit, part in zip(units, parts, strict=True):
-        tables.check(part.schema, tables.embeddings(dim, precision=precision), str(folder / f"{unit}.parquet"))
-    return pa.concat_tables(parts)
+    read = _UnitReader(precision, embed.manifest.rows.get("tiles"))
+    table = pa.concat_tables([read(folder / f"{unit}.parquet") for unit in units])
+    bad = np.flatnonzero(~np.isfinite(tables.matrix(table["vector"])).all(axis=1))
+    if len(bad):
+        tiles = some([str(tile) for tile in table["tile"].take(bad).to_pylist()])
+        msg = (
+            f"{folder} has {len(bad)} vectors that are not finite (tiles {tiles}): the files are damaged or were "
+            f"changed; remove {embed.path} and run `raystp embed` again"
+        )
+        raise ArtifactError(msg)
+    return table
+
+
+@dataclass
+class _UnitReader:
+    """Reads the files of a slide's units, all with vectors of the first one's length."""
+
+    precision: str
+    most_rows: int | None
+    dim: int | None = None
+
+    def __call__(self, file: StoragePath) -> pa.Table:
+        def check(schema: pa.Schema, rows: int) -> None:
+            if self.dim is None and "vector" in schema.names:
+                self.dim = getattr(schema.field("vector").type, "list_size", None)
+            tables.check(schema, tables.embeddings(self.dim or 1, precision=self.precision), str(file))
+            if self.most_rows is not None and rows > self.most_rows:
+                msg = f"{file} has {rows} rows, and all embeddings together have {self.most_rows}: another file"
+                raise ArtifactError(msg)
+
+        return file.read_table(check=check)
 
 
 def match_places(first: pa.Table, other: pa.Table) -> Int64[np.ndarray, "tile"]:

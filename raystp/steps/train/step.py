@@ -222,6 +222,7 @@ def _train(config: TrainConfig, writer: ArtifactWriter, plan: TrainPlan) -> tupl
             progress.total = len(rows)  # fewer than planned, where the validation stopped it
             show(progress, len(rows), chosen)
             progress.note = f"epoch {chosen['epoch']} is kept: {describe(chosen)}"
+    _warn(answer["damaged"])
     _warn(answer["untracked"])
     _warn(_above_gene_mean(chosen))
     return rows, chosen

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +15,8 @@ from raystp.cluster.tracking.run_logger import RunLogger
 from raystp.cluster.tracking.tags import group_tags
 from raystp.cluster.training.epoch_progress import EpochWriter
 from raystp.cluster.training.workers import HISTORY, Worker, gather
-from raystp.models.store import MODEL_FILES, load_state, save_model, save_state
+from raystp.errors import StorageError
+from raystp.models.store import MODEL_FILES, checkpoint_damage, load_state, save_model, save_state
 from raystp.models.training.fit import TrainState, fit
 from raystp.models.training.options import FitOptions
 from raystp.models.training.plan import RankLayout
@@ -24,6 +24,9 @@ from raystp.models.training.setup import TrainSetup, start
 from raystp.steps.train.choice.record import chosen_sentence
 from raystp.steps.train.plan import Learner
 from raystp.storage import StoragePath
+
+EPOCHS_FILE = "epochs.json"
+"""File of a checkpoint with the rows of all epochs so far."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,13 @@ class TrainWork:
     def __call__(self, worker: Worker) -> dict[str, Any]:
         """Train all epochs; rank 0 writes the model.
 
-        Returns the rows of the epochs table, the chosen epoch, and a message about what MLflow did not receive.
+        Returns the rows of the epochs table, the chosen epoch, and messages about damaged checkpoints and about what
+        MLflow did not receive.
         """
         setup = self.learner.prepare(worker)
         state = start(setup, self.fit)
         state.ddp = worker.wrap(setup.model) if worker.world > 1 else None
-        rows = _resume(state, worker)
+        rows, damage = _resume(state, worker)
         ranks = _ranks(state, worker, split=self.split_batches)
         loop = fit(state, setup.train, self.fit, validation=setup.validation, ranks=ranks, score=setup.score)
         tracker = self.tracker if worker.rank == 0 else NO_TRACKING
@@ -76,7 +80,7 @@ class TrainWork:
                 )
                 for name in MODEL_FILES:
                     run.log_file(f"{self.run_ref.identity}/{name}", "model")
-        return {"epochs": rows, "chosen": chosen, "untracked": run.undelivered}
+        return {"epochs": rows, "chosen": chosen, "damaged": damage, "untracked": run.undelivered}
 
     def _report(self, state: TrainState, worker: Worker, rows: list[dict[str, Any]]) -> None:
         """Report an epoch, with a checkpoint every `checkpoint_every` epochs.
@@ -92,7 +96,7 @@ class TrainWork:
         with worker.temporary_folder() as folder:
             if worker.rank == 0:
                 save_state(StoragePath.of(folder), state)
-                (folder / "epochs.json").write_text(json.dumps(rows), encoding="utf-8")
+                (folder / EPOCHS_FILE).write_text(json.dumps(rows), encoding="utf-8")
             worker.report(numbers, folder)
 
 
@@ -132,10 +136,31 @@ def _log(run: RunLogger, row: dict[str, Any]) -> None:
     run.log_metrics({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
 
 
-def _resume(state: TrainState, worker: Worker) -> list[dict[str, Any]]:
-    with worker.resume() as folder:
-        if folder is None:
-            return []
-        load_state(StoragePath.of(folder), state)
-        rows: list[dict[str, Any]] = json.loads(Path(folder / "epochs.json").read_text(encoding="utf-8"))
-        return rows
+def _resume(state: TrainState, worker: Worker) -> tuple[list[dict[str, Any]], str]:
+    """Restore the last checkpoint that is whole; return the rows of its epochs, and a message about damaged ones."""
+    damaged: list[str] = []
+
+    def is_whole(folder: StoragePath) -> bool:
+        damage = checkpoint_damage(folder) or _damaged_rows(folder)
+        damaged.extend([damage.partition("; ")[0]] if damage else [])
+        return not damage
+
+    with worker.resume(is_whole) as folder:
+        rows = [] if folder is None else _read_rows(folder)
+        if folder is not None:
+            load_state(folder, state)
+    message = f"damaged checkpoints were not used ({'; '.join(damaged)}): {len(rows)} epochs were kept"
+    return rows, message if damaged else ""
+
+
+def _damaged_rows(folder: StoragePath) -> str:
+    try:
+        _read_rows(folder)
+    except (StorageError, ValueError) as error:
+        return f"{folder / EPOCHS_FILE} cannot be read ({error})"
+    return ""
+
+
+def _read_rows(folder: StoragePath) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((folder / EPOCHS_FILE).read_bytes())
+    return rows

@@ -83,7 +83,7 @@ class MapReader:
             found = self.reference.neighbours(name, rows)
             boxes = tile_boxes(self._predictions(name))[rows]
             if len(rows) <= self.most_pictures:
-                slide = replace(slide, pictures=tile_pictures(self.first.embeddings(str(self.store)), name, boxes))
+                slide = replace(slide, pictures=tile_pictures(self.first.embeddings(self.store.uri), name, boxes))
         layers = {**slide.layers, **stored.layers}
         if found is not None:
             layers.setdefault(SPREAD, found.spread)
@@ -91,7 +91,7 @@ class MapReader:
         return slide, found
 
     def _thumbnail(self, slide: str) -> SlideThumbnail:
-        return slide_thumbnail(self.first.embeddings(str(self.store)), slide)
+        return slide_thumbnail(self.first.embeddings(self.store.uri), slide)
 
     def _predictions(self, slide: str) -> pa.Table:
         return self.first.prediction.table(f"predictions/{slide}.parquet", tables.predictions(len(self.first.genes)))

@@ -3,8 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from raystp import tables
 from raystp.artifacts import Artifact, resolve
 from raystp.models.store import load_model
 from raystp.steps.impute import step as impute
 from raystp.steps.train import step as train
 from raystp.steps.train.config import TrainConfig
+from tests.faults.training.runs import BLEEP, EPOCHS, checkpoints, epochs_of, start_training, training
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
-EPOCHS = 6
 MODELS: dict[str, dict[str, Any]] = {
-    "driver": {"model": "bleep", "bleep": {"dim": 16, "dropout": 0.1}},
+    "driver": BLEEP,
     # Split over two workers, so without dropout, whose random masks depend on their number.
     "worker": {"model": "nh2st", "nh2st": {"dim": 16, "heads": 2, "dropout": 0.0}},
 }
@@ -36,23 +32,7 @@ RUNS: dict[str, dict[str, Any]] = {"driver": {}, "worker": {"workers": 2, "gathe
 
 
 def _config(store: Path, victim: str, **run: Any) -> TrainConfig:
-    values = {
-        "name": f"killed-{victim}",
-        "spots": "spots/smoke",
-        "embeddings": "embed/smoke",
-        "panel": {"variable": 30},
-        "split": {"test": ["patient-C"], "validation": ["patient-B"]},
-        "fit": {
-            "epochs": EPOCHS,
-            "batch_size": 16,
-            "accumulate_batches": 1,
-            "lr": 1e-4,
-            "select": "best",
-            "patience": None,
-        },
-        **MODELS[victim],
-    }
-    return train.CONFIG.of({**values, "run": {"store": str(store), "checkpoint_every": 1, **run}})
+    return training(store, f"killed-{victim}", MODELS[victim], **run)
 
 
 @dataclass(frozen=True)
@@ -72,8 +52,8 @@ def killed(
     """Kill one process of a training after its first checkpoint; start it again if that was the driver."""
     victim, folder = request.param, tmp_path_factory.mktemp("killed")
     config = _config(smoke_store, victim, address=ray.get_runtime_context().gcs_address, **RUNS[victim])
-    driver = _started(config, folder)
-    while not (checkpoints := _checkpoints(smoke_store, victim)):
+    driver = start_training(config, folder)
+    while not (found_before := checkpoints(smoke_store, f"killed-{victim}")):
         assert driver.poll() is None, (folder / "log.txt").read_text()
         time.sleep(0.01)
     if victim == "driver":
@@ -86,22 +66,10 @@ def killed(
         found = resolve(str(smoke_store), f"train/killed-{victim}", "train")
     sources = {key: resolve(str(smoke_store), f"{step}/smoke", step).path.uri for key, step in STEPS.items()}
     alone = _config(folder, victim, tracking="none").model_copy(update=sources)
-    return KilledTraining(found, train.run(alone), len(checkpoints))
+    return KilledTraining(found, train.run(alone), len(found_before))
 
 
 STEPS = {"spots": "spots", "embeddings": "embed"}
-
-
-def _started(config: TrainConfig, folder: Path) -> "subprocess.Popen[bytes]":
-    file = folder / "train.yaml"
-    file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
-    with (folder / "log.txt").open("wb") as log:
-        command = [sys.executable, "-m", "raystp.cli", "train", "--config", str(file)]
-        return subprocess.Popen(command, stdout=log, stderr=log)
-
-
-def _checkpoints(store: Path, victim: str) -> list[Path]:
-    return list((store / "train").glob(f"killed-{victim}-*/training/*/checkpoint_*"))
 
 
 def _workers() -> list[int]:
@@ -119,11 +87,6 @@ def _parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def _epochs(artifact: Artifact) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = artifact.table("epochs.parquet", tables.EPOCHS).to_pylist()
-    return rows
-
-
 def _runs(store: Path, artifact: Artifact) -> list[Run]:
     client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
     experiments = [one.experiment_id for one in client.search_experiments()]
@@ -131,10 +94,10 @@ def _runs(store: Path, artifact: Artifact) -> list[Run]:
     return [one for one in client.search_runs(experiments) if one.info.run_name == named]
 
 
-def test_a_training_resumes_after_a_kill_with_the_same_epochs(killed: KilledTraining) -> None:
+def test_a_training_resumes_after_a_kill_with_the_sameepochs_of(killed: KilledTraining) -> None:
     assert 0 < killed.resumed_at < EPOCHS
     assert killed.found.manifest.fingerprint == killed.expected.manifest.fingerprint
-    found, expected = _epochs(killed.found), _epochs(killed.expected)
+    found, expected = epochs_of(killed.found), epochs_of(killed.expected)
     assert [row["epoch"] for row in found] == list(range(EPOCHS))
     for name in ("train_loss", "validation_loss", "validation_pcc"):
         assert [row[name] for row in found] == pytest.approx([row[name] for row in expected], abs=1e-4)
@@ -144,7 +107,7 @@ def test_a_training_resumes_after_a_kill_with_the_same_epochs(killed: KilledTrai
 def test_mlflow_has_one_finished_run_with_every_epoch_once(killed: KilledTraining, smoke_store: Path) -> None:
     (run,) = _runs(smoke_store, killed.found)
     assert run.info.status == "FINISHED"
-    client, rows = MlflowClient(f"sqlite:///{smoke_store / 'mlflow.db'}"), _epochs(killed.found)
+    client, rows = MlflowClient(f"sqlite:///{smoke_store / 'mlflow.db'}"), epochs_of(killed.found)
     for name in ("train_loss", "validation_loss"):
         points = client.get_metric_history(run.info.run_id, name)
         assert sorted((one.step, one.value) for one in points) == [(row["epoch"], row[name]) for row in rows]

@@ -69,6 +69,20 @@ def test_killing_an_encoder_repeats_at_most_one_unit(seed: int, case: EmbedCase)
 
 
 @faults
+@pytest.mark.parametrize("seed", range(5))
+def test_a_hundred_kills_in_five_runs_lose_no_row_and_repeat_at_most_a_unit_each(seed: int, case: EmbedCase) -> None:
+    rng, kills = np.random.default_rng([100, seed]), 20
+    units = rng.permutation([f"{slide}.{unit:05d}" for slide in SLIDES for unit in range(UNITS)])[:kills]
+    traps = [Trap("kill", str(rng.choice(STAGES)), unit=unit, start=int(rng.integers(4))) for unit in units.tolist()]
+    plan = case.plan(*traps)
+    driver = case.drivers.run("embed", case.config(), plan)
+    assert driver.process.exitcode == DONE, driver.output
+    assert len(plan.triggered()) == kills
+    assert count_starts(plan) <= ALL + kills
+    check_same(case, plan)
+
+
+@faults
 @pytest.mark.parametrize("readers", [0, 1], ids=["inside", "separate"])
 @pytest.mark.parametrize("how", ["kill", "exit", "abort", "segfault", "leave"])
 def test_after_any_kind_of_crash_the_unit_is_committed_once(how: str, readers: int, case: EmbedCase) -> None:

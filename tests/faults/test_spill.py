@@ -49,7 +49,12 @@ def test_pixels_cross_a_small_object_store_without_a_spill_disk(tmp_path: Path) 
     )
     table = cohort.table(tmp_path / "slides.csv", {"large": str(slide)})
     tile = {"slides": table, "tile_um": 112, "tile_px": TILE_PX, "min_tissue": 0.0, "focus_tiles": 0}
-    plan: dict[str, Any] = {"tile": tile, "stores": {"inside": 0, "separate": 1}, "folder": str(tmp_path), "spill": str(spill)}
+    plan: dict[str, Any] = {
+        "tile": tile,
+        "stores": {"inside": 0, "separate": 1},
+        "folder": str(tmp_path),
+        "spill": str(spill),
+    }
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     shell = ["unshare", "--map-root-user", "--mount", "sh", "-c", ON_A_FULL_DISK, "sh", str(spill)]
     ran = subprocess.run(

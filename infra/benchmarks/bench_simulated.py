@@ -64,8 +64,8 @@ def simulate(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return all figures of a run."""
     counts = {f"slide-{number:05d}": tiles for number, tiles in enumerate(tile_counts(options.slides, options.seed))}
     units = len(plan_units(counts, UNIT_TILES))
-    with _endpoint(folder) as port:
-        store = StoragePath(f"s3://cohort/store?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1")
+    with endpoint(folder) as port:
+        store = store_at(port)
         began = time.monotonic()
         tiles = make_tiles(store, options.slides, options.seed)
         made = f"made in {time.monotonic() - began:.0f} s"
@@ -109,7 +109,7 @@ def _arguments(options: argparse.Namespace, store: StoragePath, tiles: StoragePa
 
 
 @contextmanager
-def _endpoint(folder: Path) -> Iterator[int]:
+def endpoint(folder: Path) -> Iterator[int]:
     """Run the S3 endpoint in a process of its own; yield its port."""
     command = [sys.executable, "-m", "simulated.endpoint", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -118,6 +118,11 @@ def _endpoint(folder: Path) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait()
+
+
+def store_at(port: int) -> StoragePath:
+    """Return the store in the endpoint."""
+    return StoragePath(f"s3://cohort/store?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1")
 
 
 def _requests(port: int) -> dict[str, int]:

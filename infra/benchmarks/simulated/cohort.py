@@ -25,8 +25,8 @@ def tile_counts(slides: int, seed: int) -> list[int]:
     return [max(1, round(one * TILES / SLIDES / mean)) for one in drawn.tolist()]
 
 
-def make_tiles(store: StoragePath, slides: int, seed: int) -> Artifact:
-    """Write the artifact `tile/simulated`."""
+def make_tiles(store: StoragePath, slides: int, seed: int, *, with_tables: bool = True) -> Artifact:
+    """Write the artifact `tile/simulated`; the driver of `embed` reads no table of tiles."""
     counts = tile_counts(slides, seed)
     writer = ArtifactWriter(store / "tile" / "simulated-000000000000", "tile", "simulated", "0" * 12, {}, {})
     names = [f"slide-{number:05d}" for number in range(slides)]
@@ -35,7 +35,7 @@ def make_tiles(store: StoragePath, slides: int, seed: int) -> Artifact:
         (writer.path / "tiles" / f"{name}.parquet").write_table(_tiles(name, count))
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(write, names, counts):
+        for _ in pool.map(write, names if with_tables else (), counts):
             pass
     rows = [
         {

@@ -51,9 +51,14 @@ class Series(threading.Thread):
             "units": self.units,
             "before": self.before,
             "cpu_s": time.process_time(),
-            "private_mb": used["RssAnon"],
+            "private_mb": private_mb(),
             "shared_mb": used["RssShmem"],
         }
+
+
+def private_mb() -> float:
+    """Return the memory of this process that no other shares, in MB."""
+    return dict(_status())["RssAnon"]
 
 
 def _status() -> Iterator[tuple[str, float]]:

@@ -27,15 +27,12 @@ from ray.data import ActorPoolStrategy
 from raystp.cluster.native_stderr import without_line
 from raystp.cluster.session import check_resources
 from raystp.cluster.streams.tile_actors import EncodePart, EncodeUnit, JoinParts, ReadUnit
-from raystp.cluster.streams.units import StreamResources, UnitReceipt, UnitWork, WorkUnit
+from raystp.cluster.streams.units import StreamResources, UnitReceipt, UnitWork, WorkUnit, blocks_of
 from raystp.errors import of_text
 
 RESTART_WARNING = b"constructor arguments in the object store and max_restarts > 0"
 
 JOIN_THREADS = 4
-
-MAX_BLOCKS = 10_000
-"""Most blocks that Ray's driver has to hold and schedule. In a larger plan a block has several units."""
 
 
 def stream(
@@ -75,7 +72,8 @@ def _rows(plan: "ray.data.Dataset") -> Iterator[dict[str, Any]]:
 
 def build_plan(work: UnitWork, units: list[WorkUnit], resources: StreamResources) -> "ray.data.Dataset":
     """Return the lazy Ray Data plan: one pool of actors, or a pool of readers and a pool of encoders."""
-    source = ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=min(len(units), MAX_BLOCKS))
+    most = resources.encoders if isinstance(resources.encoders, int) else resources.encoders[1]
+    source = ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=blocks_of(len(units), most))
     encoders: dict[str, Any] = {
         "batch_size": 1,
         "compute": _pool(resources.encoders, len(units)),

@@ -8,6 +8,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 Pixels = UInt8[np.ndarray, "tile pixel pixel 3"]
+MAX_BLOCKS, BLOCKS_PER_ENCODER = 10_000, 8
+"""Blocks that Ray's driver has to hold and schedule: in a larger plan a block has several units. A cluster of many
+encoders gets more blocks, since with a few for each encoder the last ones leave most of them idle."""
+
 Encoded = tuple[Float[np.ndarray, "_ _"], ...]
 """What is stored of the same tiles: one array for each stored column, each of its own length and precision."""
 
@@ -100,3 +104,8 @@ class StreamResources:
     gpus_per_encoder: float = 0.0
     deadline_s: float = 600.0
     """Time limit for reading a batch; a process that exceeds it is killed."""
+
+
+def blocks_of(units: int, encoders: int) -> int:
+    """Return the number of blocks for so many units and actors."""
+    return min(units, max(MAX_BLOCKS, BLOCKS_PER_ENCODER * encoders))

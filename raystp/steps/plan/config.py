@@ -1,7 +1,7 @@
 """Configuration of `raystp plan`: a pipeline, and what is known of rates and prices."""
 
 import warnings
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -9,6 +9,45 @@ from raystp.config import Config, Location
 from raystp.steps.run.config import RunCommandConfig
 
 Rate = Annotated[float, Field(gt=0)]
+
+
+class ClusterConfig(Config):
+    """A cluster that does not exist yet: `nodes` gives a section of the plan, all else is assumed."""
+
+    nodes: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Numbers of nodes, as `[4,64,1000]`; empty for no such section."""
+
+    gpus: int = Field(default=4, ge=0)
+    """GPUs of a node. With 0 an encoder has two CPUs."""
+
+    cpus: int = Field(default=32, ge=1)
+    """Logical CPUs of a node."""
+
+    tiles_per_gpu_s: Rate = 125.0
+    """Where `rate` has none for an encoder and this machine no GPU. The most that users report of `uni_v2`."""
+
+    request_ms: float = Field(default=30.0, ge=0)
+    """Latency of a request to the object store."""
+
+    network_gbit: float = Field(default=10.0, gt=0)
+    """Of a node."""
+
+    genes: int = Field(default=19_000, ge=1)
+    k: int = Field(default=50, ge=1)
+    """Genes of the maps, and neighbours of a tile."""
+
+    index_rows: int = Field(default=1_000_000, ge=1)
+    index_dim: int = Field(default=256, ge=1)
+    """Of the reference index, which each node of `impute` reads."""
+
+    @property
+    def encoders_per_node(self) -> int:
+        """Actors of the encoder on a node."""
+        return self.gpus or max(1, self.cpus // 2)
+
+    def assumptions(self) -> dict[str, Any]:
+        """Return all fields but `nodes`, as plain values."""
+        return self.model_dump(mode="json", exclude={"nodes"})
 
 
 with warnings.catch_warnings():
@@ -41,6 +80,9 @@ with warnings.catch_warnings():
         prices: Annotated[str | None, Location()] = None
         """A YAML file of prices in dollars: `get_per_1000`, `put_per_1000`, `read_per_gb`, `stored_per_gb_month`,
         `cpu_hour`, `gpu_hour`."""
+
+        cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+        """Numbers of nodes for which `embed` is planned, and what is assumed of a node."""
 
         json: bool = False  # type: ignore[assignment]  # see above
         """Print JSON."""

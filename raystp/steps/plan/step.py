@@ -19,6 +19,7 @@ from raystp.steps.embed.config import EmbedConfig
 from raystp.steps.encoder_source import dim_of, spec_of
 from raystp.steps.pipeline.chain import planned_steps
 from raystp.steps.pipeline.config import PipelineConfig
+from raystp.steps.plan.capacity import planned_capacity
 from raystp.steps.plan.config import PlanConfig, Prices
 from raystp.steps.plan.later import LaterPlan
 from raystp.steps.plan.rates import encoder_rate
@@ -42,8 +43,8 @@ TOKEN_BYTES = 2
 """Of a value of the spatial tokens, before compression."""
 READS_OF_TILE = 8
 """Requests for a slide's header, its coarsest level and the id of its content, about."""
-WRITES_OF_TILE, WRITES_OF_UNIT = 4, 2
-"""Objects that `tile` writes for a slide, and `embed` for a work unit: a file and its commit record."""
+WRITES_OF_TILE, WRITES_OF_UNIT = 4, 3
+"""Objects that `tile` writes for a slide, and `embed` for a work unit: a marker, a file and its commit record."""
 
 
 def run(config: PlanConfig) -> Printed:
@@ -83,6 +84,9 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
     main = costs[first.name]
     later, not_planned = _later(steps, rows, main, planned)
     problems = {cost.row.slide: cost.problem for cost in main if cost.problem}
+    on_cluster = (
+        {"cluster": planned_capacity(len(rows), planned, config.cluster, prices)} if config.cluster.nodes else {}
+    )
     return {
         "slides": len(rows),
         "sampled": len(chosen),
@@ -91,6 +95,7 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
         "steps": [_plain(step) for step in planned],
         "later": later,
         "not_planned": not_planned,
+        **on_cluster,
     }
 
 
@@ -172,6 +177,9 @@ def _embed(
         "dim": dim,
         "value_bytes": PRECISION_BYTES[embed.precision],
         "tiles": tiles,
+        "units": units,
+        "tiles_per_s": rate.tiles_per_s,
+        "is_gpu": rate.is_gpu,
         "read": total(sizes, costs, lambda one: reads * (one.opening_bytes + one.read_bytes)),
         "written": tiles.scaled(dim * PRECISION_BYTES[embed.precision] * VECTOR_SHARE + tokens * TOKEN_BYTES),
         "cpu_hours": Total(0.0) if rate.is_gpu else hours,

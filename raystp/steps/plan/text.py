@@ -31,6 +31,8 @@ def plan_text(plan: dict[str, Any]) -> str:
         head = ["then", "rows", "genes", "reads", "writes", "as neighbours"]
         lines += ["", *_table([head, *(_later(one) for one in plan["later"])])]
         lines += ["", *(f"{one['step']}: {one['unknown']}" for one in plan["later"] if one["unknown"])]
+    if plan.get("cluster"):
+        lines += ["", *cluster_lines(plan["cluster"])]
     if plan["not_planned"]:
         lines += ["", f"not planned: {', '.join(plan['not_planned'])}"]
     for slide, problem in list(plan["problems"].items())[:SHOWN]:
@@ -38,6 +40,32 @@ def plan_text(plan: dict[str, Any]) -> str:
     if len(plan["problems"]) > SHOWN:
         lines.append(f"and {len(plan['problems']) - SHOWN} more")
     return "\n".join(lines) + "\n"
+
+
+def cluster_lines(found: dict[str, Any]) -> list[str]:
+    """Return a column for each number of nodes, the sizes of the results, and what is assumed."""
+    rows = found["nodes"]
+    names = {
+        "encoders": lambda one: f"{one['encoders']:,}",
+        "hours": lambda one: f"{one['hours']:.3g}",
+        "driver, memory": lambda one: f"{one['driver_mb']:,.0f} MB",
+        "driver, of a core": lambda one: f"{one['driver_share']:.2g}",
+        "GCS, memory": lambda one: f"{one['gcs_mb']:,.0f} MB",
+        "tasks/s": lambda one: f"{one['tasks_per_s']:.3g}",
+        "PUTs and lists": lambda one: f"{one['puts']:,.0f}",
+        "PUTs/s": lambda one: f"{one['puts_per_s']:.3g}",
+        "GETs": lambda one: f"{one['gets']:,.0f}",
+        "slides, bytes/s": lambda one: _bytes_of(one["read_bytes_per_s"]),
+        "index, sent to nodes": lambda one: _bytes_of(one["index_bytes"]),
+        "dollars": lambda one: f"{one['dollars']:,.2f}",
+    }
+    lines = _table(
+        [["nodes", *(f"{one['nodes']:,}" for one in rows)]] + [[name, *map(of, rows)] for name, of in names.items()]
+    )
+    sizes = ", ".join(f"{name} {_bytes_of(size)}" for name, size in found["outputs"].items())
+    lines += ["", f"results: {sizes}"]
+    lines += [f"assumed: {', '.join(f'{name} {value:g}' for name, value in found['assumed'].items())}"]
+    return lines + [f"{one['nodes']:,} nodes: {limit}" for one in rows for limit in one["limits"]]
 
 
 def _later(one: dict[str, Any]) -> list[str]:
@@ -59,10 +87,14 @@ def _number(total: dict[str, float] | str | None) -> str:
 
 
 def _bytes(total: dict[str, float]) -> str:
-    value, unit = total["value"], 0
+    return _bytes_of(total["value"]) + _interval(total)
+
+
+def _bytes_of(value: float) -> str:
+    unit = 0
     while value >= 1000 and unit < len(UNITS) - 1:  # noqa: PLR2004 -- decimal units
         value, unit = value / 1000, unit + 1
-    return f"{value:.3g} {UNITS[unit]}{_interval(total)}"
+    return f"{value:.3g} {UNITS[unit]}"
 
 
 def _interval(total: dict[str, float]) -> str:

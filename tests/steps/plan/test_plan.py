@@ -163,10 +163,14 @@ def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.Captur
     _slide(tmp_path / "a.tif", 4)
     shutil.copy(tmp_path / "a.tif", tmp_path / "b.tif")
     words = ["plan", str(tmp_path), "tile.tile_um=32", "tile.tile_px=64", "rate={tiny: 100}", "sample=2"]
-    assert cli.main([*words, "json=true"]) == 0
-    assert json.loads(capsys.readouterr().out)["slides"] == 2
-    assert cli.main(words) == 0
+    assert cli.main([*words, "json=true", "cluster.nodes=[1,2]", "cluster.gpus=0", "cluster.cpus=2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["slides"] == 2
+    assert [(one["nodes"], one["encoders"]) for one in found["cluster"]["nodes"]] == [(1, 1), (2, 2)]
+    assert found["cluster"]["outputs"]["dense float32"] == found["steps"][1]["tiles"]["value"] * 19_000 * 4
+    assert cli.main([*words, "cluster.nodes=[4]"]) == 0
     out = capsys.readouterr().out
     assert "2 slides" in out
     assert "embed/default" in out
     assert "100 tiles/s, given" in out
+    assert "assumed: gpus 4" in out

@@ -1,0 +1,216 @@
+"""What `embed` of a cohort, and the maps of it, ask of a cluster of so many nodes.
+
+The constants of the driver, of Ray's head and of the requests are measured by `make bench-capacity`, which compares
+this model with runs; docs/capacity.md has the figures. What belongs to a cluster (GPUs, rates, latency) is assumed, in
+`ClusterConfig`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raystp.cluster.streams.units import blocks_of
+from raystp.steps.plan.config import ClusterConfig, Prices
+
+DRIVER_MB, DRIVER_MB_PER_UNIT, DRIVER_MB_PER_BLOCK = 235.0, 0.0009, 0.004
+"""Private memory of the driver: with all imports, and what a work unit and a block of them add."""
+DRIVER_S_PER_UNIT, DRIVER_S_PER_BLOCK = 0.0003, 0.005
+"""CPU-seconds of the driver while units run."""
+GCS_MB, GCS_MB_PER_ENCODER, GCS_S_PER_BLOCK = 30.0, 0.1, 0.001
+"""Memory of Ray's GCS without a run and for each actor; its CPU-seconds for each block."""
+START_S = 10.0
+"""From the command to the first unit, besides the encoder's own start."""
+
+PUTS_OF_UNIT, HEADS_OF_UNIT, DELETES_OF_UNIT = 3, 1, 2
+"""Marker, vectors, commit record; look-up of the record; marker and failed tiles of an earlier attempt."""
+REQUESTS_OF_TABLE = 3
+"""HEAD and two ranges, for a slide's table of tiles in the process that has its units."""
+PAGE = 1_000
+"""Names of one request of a list."""
+
+NEIGHBOUR_BYTES, TILE_BYTES = 6, 48
+"""A neighbour's row and weight; other columns of a tile."""
+PUTS_PER_S = 3_500
+"""Writes a second that S3 promises for one prefix."""
+LEAST_BLOCKS = 4
+"""With fewer blocks for each encoder, the last ones leave much of the cluster idle."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Totals of a cohort's plan."""
+
+    slides: int
+    tiles: float
+    units: int
+    read_bytes: float
+    """Of the slides, for all tiles."""
+    gets: float
+    """Ranges of the slides."""
+    vector_bytes: float
+    """Stored vectors of all encoders."""
+    encoders: int = 1
+    """Encoders of one pass."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """A run of `embed` on a cluster."""
+
+    nodes: int
+    encoders: int
+    """Actors."""
+    blocks: int
+    running_s: float
+    """From the first unit's start to the last one's end."""
+    driver_mb: float
+    driver_share: float
+    """CPU of the driver, of one core."""
+    gcs_mb: float
+    gcs_share: float
+    """CPU of the GCS, of one core, for its tasks."""
+    puts: float
+    """With lists, as S3 counts."""
+    gets: float
+    """With HEAD."""
+    deletes: float
+
+    @property
+    def seconds(self) -> float:
+        """The whole run."""
+        return START_S + self.running_s
+
+    @property
+    def tasks_per_s(self) -> float:
+        """Blocks a second."""
+        return self.blocks / self.seconds
+
+
+def load_of(cohort: Cohort, nodes: int, cluster: ClusterConfig, tile_s: float) -> Load:
+    """Return the load of a run; `tile_s` is what one encoder's actor takes for a tile, of all encoders of a pass."""
+    encoders = min(nodes * cluster.encoders_per_node, cohort.units)
+    blocks = blocks_of(cohort.units, encoders)
+    serial = HEADS_OF_UNIT * cohort.encoders + PUTS_OF_UNIT - 2 + DELETES_OF_UNIT + 2 * cohort.encoders
+    unit_s = cohort.tiles / cohort.units * tile_s + serial * cluster.request_ms / 1000
+    running_s = math.ceil(blocks / encoders) * cohort.units / blocks * unit_s
+    seconds = START_S + running_s
+    return Load(
+        nodes=nodes,
+        encoders=encoders,
+        blocks=blocks,
+        running_s=running_s,
+        driver_mb=DRIVER_MB + DRIVER_MB_PER_UNIT * cohort.units + DRIVER_MB_PER_BLOCK * blocks,
+        driver_share=(DRIVER_S_PER_UNIT * cohort.units + DRIVER_S_PER_BLOCK * blocks) / seconds,
+        gcs_mb=GCS_MB + GCS_MB_PER_ENCODER * encoders,
+        gcs_share=GCS_S_PER_BLOCK * blocks / seconds,
+        puts=float(cohort.units * (PUTS_OF_UNIT - 2 + 2 * cohort.encoders) + 2 * math.ceil(cohort.units / PAGE)),
+        gets=cohort.gets
+        + cohort.units * HEADS_OF_UNIT * cohort.encoders
+        + REQUESTS_OF_TABLE * _tables(cohort, encoders, blocks),
+        deletes=float(cohort.units * DELETES_OF_UNIT),
+    )
+
+
+def _tables(cohort: Cohort, encoders: int, blocks: int) -> float:
+    """Return how often a slide's table of tiles is read: once by each process that gets some of its blocks.
+
+    The blocks of a slide go to processes as if by chance: n of them reach E (1 - (1 - 1/E)^n) of E processes.
+    """
+    blocks_of_slide = 1 + (cohort.units / cohort.slides - 1) * blocks / cohort.units
+    return float(cohort.slides * encoders * (1 - (1 - 1 / encoders) ** blocks_of_slide))
+
+
+def dollars_of(load: Load, prices: Prices, cluster: ClusterConfig) -> float:
+    """Return the price of the run's requests and nodes, without storage."""
+    hours = load.seconds / 3600 * load.nodes
+    nodes = hours * (cluster.gpus * prices.gpu_hour + cluster.cpus * prices.cpu_hour)
+    return load.puts / 1000 * prices.put_per_1000 + load.gets / 1000 * prices.get_per_1000 + nodes
+
+
+def outputs_of(cohort: Cohort, cluster: ClusterConfig) -> dict[str, float]:
+    """Return the bytes of each form of the cohort's results, before compression of dense values."""
+    return {
+        "vectors": cohort.vector_bytes,
+        "neighbours": cohort.tiles * (cluster.k * NEIGHBOUR_BYTES + TILE_BYTES),
+        "dense float16": cohort.tiles * cluster.genes * 2.0,
+        "dense float32": cohort.tiles * cluster.genes * 4.0,
+    }
+
+
+def limits_of(cohort: Cohort, load: Load, cluster: ClusterConfig) -> list[str]:
+    """Return what such a run strains, as sentences with what to do."""
+    found = []
+    per_node = cohort.read_bytes / load.seconds / load.nodes
+    if per_node > cluster.network_gbit * 1e9 / 8:
+        found.append(
+            f"slides are read at {per_node / 1e9:.2g} GB/s a node, and its network has {cluster.network_gbit:g} Gbit/s"
+        )
+    if load.puts / load.seconds > PUTS_PER_S:
+        found.append(
+            f"{load.puts / load.seconds:,.0f} writes a second, and S3 promises {PUTS_PER_S:,} for one prefix: larger "
+            "`unit_tiles`"
+        )
+    if load.blocks < LEAST_BLOCKS * load.encoders:
+        found.append(
+            f"{load.blocks / load.encoders:.1f} blocks of units for each encoder: the last ones leave many idle; "
+            "smaller `unit_tiles`, or fewer nodes"
+        )
+    busy = 0.5
+    if load.driver_share > busy:
+        found.append(f"the driver takes {load.driver_share:.0%} of a core: larger `unit_tiles`")
+    return found
+
+
+def planned_capacity(
+    slides: int, steps: Sequence[Mapping[str, Any]], cluster: ClusterConfig, prices: Prices
+) -> dict[str, Any] | None:
+    """Return the capacity section of a plan, for the first pass of `embed` in it; None for a plan without tiles."""
+    passes = [one for one in steps if one["step"].startswith("embed/")]
+    if not passes or passes[0]["tiles"].value <= 0:
+        return None
+    first = [one for number, one in enumerate(passes) if not number or not one["read"].value]
+    cohort = Cohort(
+        slides,
+        first[0]["tiles"].value,
+        math.ceil(first[0]["units"].value),
+        first[0]["read"].value,
+        first[0]["reads"].value,
+        sum(one["written"].value for one in first),
+        len(first),
+    )
+    return capacity(cohort, cluster, prices, sum(1 / _rate(one, cluster) for one in first))
+
+
+def _rate(step: Mapping[str, Any], cluster: ClusterConfig) -> float:
+    """Return the tiles that one actor encodes a second: as planned, if it is the rate of the cluster's devices."""
+    planned = step["tiles_per_s"]
+    if planned is not None and step["is_gpu"] == bool(cluster.gpus):
+        return float(planned)
+    return cluster.tiles_per_gpu_s
+
+
+def capacity(cohort: Cohort, cluster: ClusterConfig, prices: Prices, tile_s: float) -> dict[str, Any]:
+    """Return the loads for each number of nodes, and the bytes of the results, as plain JSON values."""
+    rows = []
+    for nodes in cluster.nodes:
+        load = load_of(cohort, nodes, cluster, tile_s)
+        rows.append(
+            {
+                "nodes": nodes,
+                "encoders": load.encoders,
+                "hours": load.seconds / 3600,
+                "driver_mb": load.driver_mb,
+                "driver_share": load.driver_share,
+                "gcs_mb": load.gcs_mb,
+                "tasks_per_s": load.tasks_per_s,
+                "puts": load.puts,
+                "gets": load.gets,
+                "puts_per_s": load.puts / load.seconds,
+                "read_bytes_per_s": cohort.read_bytes / load.seconds,
+                "index_bytes": nodes * cluster.index_rows * 4.0 * cluster.index_dim,
+                "dollars": dollars_of(load, prices, cluster),
+                "limits": limits_of(cohort, load, cluster),
+            }
+        )
+    return {"nodes": rows, "outputs": outputs_of(cohort, cluster), "assumed": cluster.assumptions()}

@@ -1,22 +1,24 @@
 """An encoder and its inference: uint8 tiles in, float32 rows out.
 
-Tiles are sent to the device as uint8 and normalised there (normalise.py). The number of tiles per forward pass is given
-or found (batches.py). Precision changes the result. The batch, the memory layout of the weights and torch.compile do
-not: they change a float32 row by less than 1e-5.
+Tiles are sent to the device as uint8 (transfer.py) and normalised there (normalise.py). The number of tiles per forward
+pass is given or found (batches.py). Precision changes the result. The batch, the memory layout of the weights and
+torch.compile do not: they change a float32 row by less than 1e-5.
 """
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, UInt8
 from torch import nn
 
 from raystp.encoders import batches
 from raystp.encoders.batches import Batch
 from raystp.encoders.normalise import PixelNormaliser
+from raystp.encoders.transfer import Rows, Tiles, Transfer, transfer_to
 from raystp.errors import EncoderError
 from raystp.units import MicronsPerPixel, TilePixels
 
@@ -89,6 +91,8 @@ class InferenceOptions:
     """Store weights in channels-last order, like the pixels: faster on a GPU, for convolutional networks."""
     compiler: str | None = None
     """Backend of torch.compile, say `inductor`: takes a minute once, then passes are faster on a GPU."""
+    half_rows: bool = False
+    """Return rows as float16, rounded on the device: half of the bytes are copied back."""
 
 
 DEFAULT_OPTIONS = InferenceOptions()
@@ -102,7 +106,7 @@ def encode(
     precision: Precision = "float32",
     batch: Batch = None,
     options: InferenceOptions = DEFAULT_OPTIONS,
-) -> Float32[np.ndarray, "tile dim"]:
+) -> Float[np.ndarray, "tile dim"]:
     """Return the encoder's row for each RGB tile, in the order of the tiles.
 
     Moves the network to `device` and leaves it there in eval mode, with the memory layout and compilation of `options`.
@@ -134,10 +138,21 @@ class BatchEncoder:
     ) -> None:
         batches.check_batch(batch)
         self._encoder, self._precision, self._batch = encoder, precision, batch
-        self._forward = _ForwardPass(encoder, torch.device(device), options)
+        self._dtype = torch.float16 if options.half_rows else torch.float32
+        target = torch.device(device)
+        self._transfer = transfer_to(target)
+        self._forward = _ForwardPass(encoder, target, options, self._transfer)
 
-    def __call__(self, tiles: UInt8[np.ndarray, "tile pixel pixel 3"]) -> Float32[np.ndarray, "tile dim"]:
+    def __call__(self, tiles: UInt8[np.ndarray, "tile pixel pixel 3"]) -> Float[np.ndarray, "tile dim"]:
         """Return the rows of `encode`; raises the same errors."""
+        return self.start(tiles)()
+
+    def start(self, tiles: Tiles) -> Callable[[], Rows]:
+        """Begin to encode; return a function that waits for the rows of these tiles, and raises for nan and infinity.
+
+        On a GPU this returns before the rows are computed, so that the next tiles are read and sent meanwhile. The
+        memory of `tiles` may be used again at once. Raises the other errors of `encode`.
+        """
         encoder, forward, precision = self._encoder, self._forward, self._precision
         _check_tiles(encoder, tiles)
         with torch.inference_mode(), _precision_context(forward.device, precision):
@@ -145,36 +160,37 @@ class BatchEncoder:
                 self._batch, encoder.network, forward.device, precision=precision, try_pass=forward.pass_black_tiles
             )
             rows, fitted = forward.rows(tiles, step)
+            fetch = self._transfer.fetched(rows.to(self._dtype))
         if fitted < step:
             batches.lower_fitted(encoder.network, forward.device, precision, fitted)
-        return _check_rows(encoder, rows.cpu().numpy(), precision)
+        return lambda: _check_rows(encoder, fetch(), precision)
 
 
 class _ForwardPass:
     """A network on its device, and the buffer of its input."""
 
-    def __init__(self, encoder: Encoder, device: torch.device, options: InferenceOptions) -> None:
+    def __init__(self, encoder: Encoder, device: torch.device, options: InferenceOptions, transfer: Transfer) -> None:
         self.device = device
-        self._encoder = encoder
+        self._encoder, self._transfer = encoder, transfer
         self._normaliser: PixelNormaliser | None = None
+        self._most = 0  # tiles of the largest call so far
         # Outside inference mode: parameters moved in inference mode could never be trained again.
         self._network = encoder.network.to(device).eval()
         if options.channels_last:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's types
         if options.compiler is not None and self._network._compiled_call_impl is None:
-            self._network.compile(backend=options.compiler)
+            self._network.compile(backend=options.compiler, dynamic=False)
         # A compiled network is compiled again for each batch size, so it gets full batches only.
         self._full_batches = options.compiler is not None
 
-    def rows(
-        self, tiles: UInt8[np.ndarray, "tile pixel pixel 3"], step: int
-    ) -> tuple[Float32[torch.Tensor, "tile dim"], int]:
-        """Return a row per tile, on the device, and the number of tiles per pass that fitted: `step` or fewer."""
+    def rows(self, tiles: Tiles, step: int) -> tuple[Float[torch.Tensor, "tile dim"], int]:
+        """Return a float32 row per tile, on the device, and the tiles per pass that fitted: `step` or fewer."""
         rows = torch.empty((len(tiles), self._encoder.dim), dtype=torch.float32, device=self.device)
-        start = 0
+        self._most, start = max(self._most, len(tiles)), 0
         while start < len(tiles):
             part = tiles[start : start + step]
-            capacity = step if self._full_batches else min(step, len(tiles))
+            # The last call of a unit is small: its passes use a part of the same buffer.
+            capacity = min(step, self._most)
             outputs = self._try_pass(part, capacity)
             if outputs is None:
                 self._normaliser = None  # its buffer is released before the batch is halved
@@ -187,16 +203,18 @@ class _ForwardPass:
     def pass_black_tiles(self, count: int) -> None:
         """Pass `count` black tiles; raises torch.OutOfMemoryError where they do not fit."""
         side = self._encoder.tile_px
-        self._pass(np.zeros((count, side, side, 3), dtype=np.uint8), count)
+        tiles = torch.zeros((count, side, side, 3), dtype=torch.uint8, device=self.device)
+        self._network(self._normalised(tiles, count))
 
-    def _try_pass(
-        self, part: UInt8[np.ndarray, "tile pixel pixel 3"], capacity: int
-    ) -> Float[torch.Tensor, "tile dim"] | None:
+    def _try_pass(self, part: Tiles, capacity: int) -> Float[torch.Tensor, "tile dim"] | None:
         """Return a row for each of these tiles, or None where memory was too small."""
         try:
-            outputs, count = self._pass(part, capacity)
+            with self._transfer.sent(part) as tiles:
+                pixels = self._normalised(tiles, capacity)
+            outputs: torch.Tensor = self._network(pixels)
         except torch.OutOfMemoryError:
             return None
+        count = len(pixels)
         if outputs.shape != (count, self._encoder.dim):
             msg = (
                 f"encoder '{self._encoder.name}' returned {tuple(outputs.shape)} for {count} tiles, expected "
@@ -205,16 +223,15 @@ class _ForwardPass:
             raise EncoderError(msg)
         return outputs[: len(part)]
 
-    def _pass(self, part: UInt8[np.ndarray, "tile pixel pixel 3"], capacity: int) -> tuple[torch.Tensor, int]:
-        """Pass tiles through the network; return its output and the number of tiles in it."""
+    def _normalised(self, tiles: UInt8[torch.Tensor, "tile pixel pixel 3"], capacity: int) -> torch.Tensor:
+        """Return the network's input: the tiles of the device, or the whole buffer that holds them first."""
         if self._normaliser is None or self._normaliser.capacity != capacity:
             encoder, self._normaliser = self._encoder, None  # the old buffer is released before a new one is allocated
             self._normaliser = PixelNormaliser(
                 encoder.mean, encoder.std, side=encoder.tile_px, capacity=capacity, device=self.device
             )
-        pixels = self._normaliser(part)
-        pixels = self._normaliser.whole_buffer() if self._full_batches else pixels
-        return self._network(pixels), len(pixels)
+        pixels = self._normaliser.normalise(tiles)
+        return self._normaliser.whole_buffer() if self._full_batches else pixels
 
 
 def _precision_context(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
@@ -236,8 +253,8 @@ def _check_tiles(encoder: Encoder, tiles: np.ndarray) -> None:
 
 
 def _check_rows(
-    encoder: Encoder, rows: Float32[np.ndarray, "tile dim"], precision: Precision
-) -> Float32[np.ndarray, "tile dim"]:
+    encoder: Encoder, rows: Float[np.ndarray, "tile dim"], precision: Precision
+) -> Float[np.ndarray, "tile dim"]:
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         hint = "use float32" if precision != "float32" else "its weights are damaged, or it expects other pixels"

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
+from raystp.encoders.transfer import as_tensor
+
 COMPILED_AFTER = 16_384
 """Tiles after which a CPU normalises with the compiled loop."""
 
@@ -59,9 +61,17 @@ class PixelNormaliser:
         object.__setattr__(self, "_buffer", buffer)
 
     def __call__(self, tiles: UInt8[np.ndarray, "tile pixel pixel 3"]) -> Float32[torch.Tensor, "tile 3 pixel pixel"]:
-        """Normalise up to `capacity` tiles; the result is an NCHW view of memory in the order of the tiles (NHWC)."""
-        # torch accepts neither read-only arrays (Arrow's and Ray's are) nor negative strides: those are copied.
-        pixels = torch.from_numpy(np.require(tiles, requirements=("C", "W"))).to(self.device).view(-1, 3 * self.side)
+        """Normalise up to `capacity` tiles of the host, as `normalise` does."""
+        return self.normalise(as_tensor(tiles).to(self.device))
+
+    def normalise(
+        self, tiles: UInt8[torch.Tensor, "tile pixel pixel 3"]
+    ) -> Float32[torch.Tensor, "tile 3 pixel pixel"]:
+        """Normalise up to `capacity` tiles of the device.
+
+        The result is an NCHW view of memory in the order of the tiles (NHWC).
+        """
+        pixels = tiles.reshape(-1, 3 * self.side)
         normalised = self._buffer[: len(pixels)]
         if (loop := self._compiled(len(tiles))) is not None:
             loop(pixels.numpy(), self._scale.numpy(), self._shift.numpy(), normalised.numpy())

@@ -7,10 +7,11 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import ray
@@ -23,11 +24,17 @@ from raystp.cluster.streams.units import (
     UnitReceipt,
     UnitWork,
     WorkUnit,
+    starter,
 )
 from raystp.errors import ClusterError, RaystpError, failure_reason, to_text
 
 Batch: TypeAlias = dict[str, np.ndarray]
 Rows: TypeAlias = dict[str, list[object]]
+
+Result = TypeVar("Result")
+
+ENCODED_AHEAD = 2
+"""Batches under way on the device while the next is read; their rows wait in its memory."""
 
 EXIT_HUNG = 70
 """Exit status of a process that was killed because a read hung."""
@@ -68,7 +75,7 @@ class EncodeUnit:
 
     def _make(self) -> None:
         self._read = self._work.make_reader(2 * self._resources.threads + 2)
-        self._encode = self._work.make_encoder()
+        self._start_encoding = starter(self._work.make_encoder())
 
     def __call__(self, batch: Batch) -> Rows:
         """Turn a batch of one unit into its receipt."""
@@ -93,20 +100,24 @@ class EncodeUnit:
         try:
             encoded: list[Encoded] = []
             failed: dict[int, str] = {}
+            started: deque[Callable[[], Encoded]] = deque()
             for tiles in self._batches(unit):
-                encoded.append(self._timed_encode(tiles.pixels))
+                started.append(self._timed(self._start_encoding, tiles.pixels))
                 failed |= tiles.failed
+                if len(started) > ENCODED_AHEAD:
+                    encoded.append(self._timed(started.popleft()))
+            encoded += [self._timed(finish) for finish in started]
             self._work.commit(unit, encoded, failed)
         except Exception as caught:  # noqa: BLE001 -- one unit's fault does not end the others
             error = failure_reason(caught)
         self._work.end(unit)
         return error
 
-    def _timed_encode(self, pixels: Pixels) -> Encoded:
+    def _timed(self, function: Callable[..., Result], *arguments: Pixels) -> Result:
         start = time.monotonic()
-        encoded = self._encode(pixels)
+        result = function(*arguments)
         self._encoded_s += time.monotonic() - start
-        return encoded
+        return result
 
     def _batches(self, unit: WorkUnit) -> Iterator[ReadTiles]:
         """Yield a unit's batches in order; each thread reads one batch ahead of the encoder."""

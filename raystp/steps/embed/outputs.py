@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float32
+from jaxtyping import Float
 
 from raystp import tables
 from raystp.cluster.streams.units import Encoded, WorkUnit
@@ -57,7 +57,7 @@ class EncoderOutput:
         features = with_features(encoder, self.features)
         return features if self.tokens is None else with_tokens(features, self.tokens.side, trunk=encoder.network)
 
-    def split(self, rows: Float32[np.ndarray, "tile value"], scales: int) -> Encoded:
+    def split(self, rows: Float[np.ndarray, "tile value"], scales: int) -> Encoded:
         """Return the vectors, and the tokens as float16, of places with `scales` adjacent rows each.
 
         Raises EncoderError for tokens beyond the range of float16.

@@ -3,7 +3,7 @@
 import io
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 
 from raystp.cluster.streams.units import Encoded, Pixels, WorkUnit
 from raystp.encoders.batches import Batch
-from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOptions, Precision
+from raystp.encoders.encoder import DEFAULT_OPTIONS, BatchEncoder, InferenceOptions, Precision, stored_precision
 from raystp.errors import EncoderError
 from raystp.steps.embed.failed_tiles import write_failed_tiles
 from raystp.steps.embed.outputs import EncoderOutput, commit_record, commit_unit
@@ -24,6 +24,29 @@ from raystp.units import TilePixels
 
 START = "start-"
 """Prefix of the markers of processes that make their encoder."""
+
+
+@dataclass(frozen=True, eq=False)
+class UnitEncoder:
+    """Encodes tiles for each output; implements `cluster`'s `StartsEarly`."""
+
+    outputs: tuple[EncoderOutput, ...]
+    encoders: tuple[BatchEncoder, ...]
+    scales: int
+
+    def __call__(self, tiles: Pixels) -> Encoded:
+        """Return what is stored of these tiles; raises EncoderError, as `BatchEncoder`."""
+        return self.start(tiles)()
+
+    def start(self, tiles: Pixels) -> Callable[[], Encoded]:
+        """Begin to encode, on a GPU without waiting; return a function that waits for what is stored."""
+        started = [encoder.start(tiles) for encoder in self.encoders]
+
+        def finish() -> Encoded:
+            pairs = zip(self.outputs, started, strict=True)
+            return tuple(column for output, rows in pairs for column in output.split(rows(), self.scales))
+
+        return finish
 
 
 @dataclass(frozen=True)
@@ -108,7 +131,7 @@ class EmbedWork:
         return UnitReader(self.tiles, self.slides, self.tile_px, cache=self.cache, buffers=buffers, scales=self.scales)
 
     def make_encoder(self) -> Callable[[Pixels], Encoded]:
-        """Build the encoders, on this process's GPU or on the CPU.
+        """Build a `UnitEncoder`, on this process's GPU or on the CPU.
 
         Raises EncoderError for an encoder that cannot be built, and for a GPU that torch does not see.
         """
@@ -119,18 +142,15 @@ class EmbedWork:
                 "device there: install a driver and a torch for this GPU, or set run.gpus_per_encoder=0 for the CPU"
             )
             raise EncoderError(msg)
+        # What is stored as float16 is copied from the device as float16.
+        options = replace(self.options, half_rows=stored_precision(self.precision) == "float16")
         encoders = [
             BatchEncoder(
-                output.build(), device=device, precision=self.precision, batch=self.pass_tiles, options=self.options
+                output.build(), device=device, precision=self.precision, batch=self.pass_tiles, options=options
             )
             for output in self.outputs
         ]
-
-        def encode(tiles: Pixels) -> Encoded:
-            pairs = zip(self.outputs, encoders, strict=True)
-            return tuple(column for output, one in pairs for column in output.split(one(tiles), self.scales))
-
-        return encode
+        return UnitEncoder(self.outputs, tuple(encoders), self.scales)
 
     def commit(self, unit: WorkUnit, batches: Sequence[Encoded], failed: Mapping[int, str]) -> None:
         """Write a unit's tables for each encoder, then its commit record. An existing table or record is kept."""

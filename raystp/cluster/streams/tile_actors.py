@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import ray
 
+from raystp.cluster.streams.encode_ahead import encode_ahead, starter
 from raystp.cluster.streams.units import (
     Encoded,
     Pixels,
@@ -24,17 +24,12 @@ from raystp.cluster.streams.units import (
     UnitReceipt,
     UnitWork,
     WorkUnit,
-    starter,
 )
 from raystp.errors import ClusterError, RaystpError, failure_reason, to_text
 
 Batch: TypeAlias = dict[str, np.ndarray]
 Rows: TypeAlias = dict[str, list[object]]
-
 Result = TypeVar("Result")
-
-ENCODED_AHEAD = 2
-"""Batches under way on the device while the next is read; their rows wait in its memory."""
 
 EXIT_HUNG = 70
 """Exit status of a process that was killed because a read hung."""
@@ -100,22 +95,22 @@ class EncodeUnit:
         try:
             encoded: list[Encoded] = []
             failed: dict[int, str] = {}
-            started: deque[Callable[[], Encoded]] = deque()
-            for tiles in self._batches(unit):
-                started.append(self._timed(self._start_encoding, tiles.pixels))
-                failed |= tiles.failed
-                if len(started) > ENCODED_AHEAD:
-                    encoded.append(self._timed(started.popleft()))
-            encoded += [self._timed(finish) for finish in started]
+            for columns, reasons in encode_ahead(self._batches(unit), self._timed_start):
+                encoded.append(columns)
+                failed |= reasons
             self._work.commit(unit, encoded, failed)
         except Exception as caught:  # noqa: BLE001 -- one unit's fault does not end the others
             error = failure_reason(caught)
         self._work.end(unit)
         return error
 
-    def _timed(self, function: Callable[..., Result], *arguments: Pixels) -> Result:
+    def _timed_start(self, pixels: Pixels) -> Callable[[], Encoded]:
+        finish = self._timed(lambda: self._start_encoding(pixels))
+        return lambda: self._timed(finish)
+
+    def _timed(self, function: Callable[[], Result]) -> Result:
         start = time.monotonic()
-        result = function(*arguments)
+        result = function()
         self._encoded_s += time.monotonic() - start
         return result
 

@@ -80,7 +80,10 @@ class UnitWork(Protocol):
         """Build a function that reads tiles [start, stop) of a unit; it may reuse a batch after `buffers` more."""
 
     def make_encoder(self) -> Callable[[Pixels], Encoded]:
-        """Build a function from tiles to what is stored of them, on this process's device; may be a `StartsEarly`."""
+        """Build a function from tiles to what is stored of them, on this process's device.
+
+        It may have `encode_ahead.StartsEarly`.
+        """
 
     def commit(self, unit: WorkUnit, batches: Sequence[Encoded], failed: Mapping[int, str]) -> None:
         """Commit a whole unit atomically: what is stored of its tiles, batch by batch, without the failed ones."""
@@ -90,26 +93,6 @@ class UnitWork(Protocol):
 
     def commit_parts(self, unit: WorkUnit, parts: int) -> None:
         """Commit a unit from its parts, and remove them."""
-
-
-@runtime_checkable
-class StartsEarly(Protocol):
-    """An encoder that computes while the next tiles are read."""
-
-    def start(self, tiles: Pixels) -> Callable[[], Encoded]:
-        """Begin to encode; return a function that waits for the result. `tiles` may be overwritten at once."""
-
-
-def starter(encode: Callable[[Pixels], Encoded]) -> Callable[[Pixels], Callable[[], Encoded]]:
-    """Return the `start` of an encoder; one without it computes at once."""
-    if isinstance(encode, StartsEarly):
-        return encode.start
-
-    def start(tiles: Pixels) -> Callable[[], Encoded]:
-        encoded = encode(tiles)
-        return lambda: encoded
-
-    return start
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ START = "start-"
 
 @dataclass(frozen=True, eq=False)
 class UnitEncoder:
-    """Encodes tiles for each output; implements `cluster`'s `StartsEarly`."""
+    """Encodes tiles for each output; has `cluster`'s `StartsEarly`."""
 
     outputs: tuple[EncoderOutput, ...]
     encoders: tuple[BatchEncoder, ...]

@@ -2,9 +2,10 @@
 
 An HDF5 header can declare any size, link to other files, or hold opaque objects. A declared size is accepted up to
 1000 times the file's own size (gzip compresses zeros by that much) plus 1 GiB. HDF5 decompresses a chunk as a whole,
-also for one row of it, so no chunk may have more than 1 GiB. Links to other files and object types
-are rejected, and so are links to a name that is not there. The caller gives the class of the error: SectionError for
-measured sections, SlideError for image patches, ArtifactError for imported features.
+also for one row of it, so no chunk may have more than 1 GiB. A string is stored once and may be referred to by each
+cell, so lengths of strings are added up. Links to other files and object types are rejected, and so are links to a name
+that is not there. The caller gives the class of the error: SectionError for measured sections, SlideError for image
+patches, FormatError for imported features.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import h5py
 import numpy as np
 
 from raystp.errors import RaystpError
+from raystp.hdf5_texts import text_bytes
 from raystp.storage import StoragePath
 
 MAX_EXPANSION = 1000
@@ -40,19 +42,20 @@ def checked_hdf5(path: StoragePath, error: type[RaystpError]) -> Iterator[Path]:
 def check_hdf5(file: Path, origin: str, error: type[RaystpError]) -> None:
     """Raise `error`, whose message begins with `origin`, if the header of a local HDF5 file is not safe."""
     size = file.stat().st_size
+    limit = max_declared_bytes(size)
     try:
         with h5py.File(file, "r") as opened:
             outside = opened.visititems_links(_fault_of_link)  # before any is followed: a soft link may lead through it
             if outside is not None:
                 raise _UnsafeError(outside)
             declared = sum(_declared_bytes(dataset) for dataset in _datasets(opened, set()))
+            declared += sum(text_bytes(file, dataset, limit) for dataset in _datasets(opened, set()))
     except _UnsafeError as fault:
         msg = f"{origin} {fault}"
         raise error(msg) from None
     except Exception as fault:  # noqa: BLE001 -- a damaged file makes h5py raise almost anything
         msg = f"{origin} is not a readable HDF5 file: {type(fault).__name__}: {str(fault).partition(chr(10))[0]}"
         raise error(msg) from None
-    limit = max_declared_bytes(size)
     if declared > limit:
         msg = (
             f"{origin} declares {declared} bytes of data in a file of {size} bytes, beyond the limit of "

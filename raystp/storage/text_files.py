@@ -24,7 +24,11 @@ from raystp.errors import ConfigError, RaystpError, some
 from raystp.storage.path import StoragePath
 
 MAX_TEXT = 1 << 32
-"""Bytes of text at most, unzipped: a small gzip file can hold any number of them."""
+"""Bytes of text at most, unzipped."""
+
+MAX_EXPANSION = 200
+TEXT_ALLOWANCE = 1 << 28
+"""A gzip file may unpack to so many times its size, and so many bytes more; gzip itself expands up to 1032 times."""
 
 _PIECE = 1 << 20
 
@@ -161,14 +165,16 @@ def decode_text(content: bytes, where: str, error: type[RaystpError] = ConfigErr
     Raises `error` for an encoding that is not UTF-8, and is not UTF-16 or UTF-32 with a mark; also for other formats,
     and for more than `MAX_TEXT` bytes.
     """
+    limit = MAX_TEXT
     try:
         if content.startswith(_GZIP):
-            content = _unzipped(content)
+            limit = min(MAX_TEXT, TEXT_ALLOWANCE + MAX_EXPANSION * len(content))
+            content = _unzipped(content, limit)
     except (OSError, EOFError, zlib.error) as fault:
         msg = f"{where} cannot be read as text ({type(fault).__name__}: {fault}): the gzip file is damaged"
         raise error(msg) from None
-    if len(content) > MAX_TEXT:
-        msg = f"{where} holds over {MAX_TEXT >> 20:,} MiB of text: a damaged or hostile file; it was not read"
+    if len(content) > limit:
+        msg = f"{where} holds over {limit >> 20:,} MiB of text: a damaged or hostile file; it was not read"
         raise error(msg)
     other = next((name for start, name in _OTHER_FORMATS.items() if content.startswith(start)), None)
     if other is not None:
@@ -188,14 +194,14 @@ def decode_text(content: bytes, where: str, error: type[RaystpError] = ConfigErr
     return text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
 
 
-def _unzipped(content: bytes) -> bytes:
-    """Return the start of a gzip file's content, more than `MAX_TEXT` bytes where it has more.
+def _unzipped(content: bytes, limit: int) -> bytes:
+    """Return the start of a gzip file's content, more than `limit` bytes where it has more.
 
     It is read in pieces: `read(n)` allocates n bytes at once, also for a file of some bytes.
     """
     unzipped = io.BytesIO()
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        while unzipped.tell() <= MAX_TEXT and (piece := file.read(_PIECE)):
+        while unzipped.tell() <= limit and (piece := file.read(_PIECE)):
             unzipped.write(piece)
     return unzipped.getvalue()
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pydantic_core
 from jaxtyping import Float32
 
 from raystp.cluster.serving.asgi import RequestRefused
@@ -120,8 +121,8 @@ def _field_offset(buffer: bytes, table: int, field: int) -> int:
 
 def _options(metadata: Mapping[bytes, bytes], query: Mapping[str, str]) -> dict[str, object]:
     try:
-        options = json.loads(metadata.get(OPTIONS, b"{}"))
-    except (ValueError, RecursionError):
+        options = pydantic_core.from_json(metadata.get(OPTIONS, b"{}"))  # refuses half of a surrogate pair
+    except ValueError:
         raise RequestRefused(400, "the schema's metadata `raystp` is not JSON") from None
     if not isinstance(options, dict):
         raise RequestRefused(422, "the schema's metadata `raystp` is not a JSON object of options")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raystp.cluster.serving.asgi import RequestRefused
 from raystp.config_fields.values import NeighbourCount
-from raystp.errors import RaystpError, some
+from raystp.errors import LONGEST, RaystpError, some
 
 MAX_ERRORS_SHOWN = 5
 
@@ -218,9 +218,14 @@ def _parse(model: type[M], content: bytes) -> M:
         if errors[0]["type"] == "json_invalid":
             reason = errors[0]["msg"].removeprefix("Invalid JSON: ")
             raise RequestRefused(400, f"the body is not JSON: {reason}") from None
-        shown = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in errors[:MAX_ERRORS_SHOWN]]
+        shown = [f"{_where(one['loc'])}: {one['msg'][:LONGEST]}" for one in errors[:MAX_ERRORS_SHOWN]]
         more = f"; and {len(errors) - len(shown)} more" if len(errors) > len(shown) else ""
         raise RequestRefused(422, "; ".join(shown) + more) from None
+
+
+def _where(places: tuple[int | str, ...]) -> str:
+    """Return the field of a fault; an unknown field has its sender's name, of any length."""
+    return ".".join(map(str, places))[:LONGEST] or "the body"
 
 
 def _matrix(rows: list[list[float]]) -> Float32[np.ndarray, "tile feature"]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Float32
 
 from raystp.errors import EncoderError, some
+from raystp.parquet import read_foreign_parquet
 from raystp.storage import StoragePath
 from raystp.storage.text_files import read_list
 
@@ -81,7 +81,7 @@ def read_table_text(path: StoragePath, *, names: StoragePath | None = None) -> T
 
 
 def _parse_parquet(content: bytes) -> Table:
-    table = pq.read_table(pa.BufferReader(content), columns=["gene", "vector"])
+    table = read_foreign_parquet(pa.BufferReader(content), len(content), lambda _: ["gene", "vector"])
     return [str(gene) for gene in table["gene"].to_pylist()], np.array(table["vector"].to_pylist(), dtype=np.float32)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import scipy.sparse as sp
 from jaxtyping import Float64
 
@@ -13,6 +12,7 @@ from raystp.errors import SectionError, some
 from raystp.expression.bulk.text import read_text_columns
 from raystp.expression.schema import read_h5ad
 from raystp.expression.sparse import to_dense
+from raystp.parquet import read_foreign_parquet
 from raystp.storage import StoragePath
 
 TEXT = (".csv", ".tsv", ".txt")
@@ -67,8 +67,9 @@ def _read_h5ad(path: StoragePath) -> BulkTable:
 
 
 def _read_parquet(path: StoragePath) -> list[tuple[str, pd.Series]]:
-    with path.local() as local:
-        table = pq.ParquetFile(local).read()  # columns by number: a name may occur twice
+    size = path.size()
+    with path.open() as opened:
+        table = read_foreign_parquet(opened, size)  # columns by number: a name may occur twice
     return [(str(name), column.to_pandas()) for name, column in zip(table.column_names, table.columns, strict=True)]
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from raystp.errors import SectionError, some
 from raystp.expression.readers.files.delimited import Cells, read_cells, to_numbers
 from raystp.expression.section_checks.raw import RawPlaces
+from raystp.parquet import read_foreign_parquet
 from raystp.storage import StoragePath
 
 COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
@@ -55,11 +56,12 @@ def _with_header(path: StoragePath, origin: str) -> Cells:
 
 
 def _read_parquet(path: StoragePath, origin: str) -> Cells:
-    path.size()
+    size = path.size()
     try:
-        table = path.read_table()
-        stored = [column.to_pylist() for column in table.columns]  # fails for text that is not UTF-8
-    except (ValueError, OSError, OverflowError) as error:  # pyarrow's errors are of these classes
+        with path.open() as opened:
+            table = read_foreign_parquet(opened, size)
+        stored = [column.to_pylist() for column in table.columns]
+    except (ValueError, OSError, KeyError, OverflowError) as error:  # pyarrow's errors are of these classes
         msg = f"{origin}: {path} is not {WHAT}: {str(error).partition(chr(10))[0]}"
         raise SectionError(msg) from None
     names = ["barcode" if name.startswith("__index_level") else name.casefold() for name in table.column_names]

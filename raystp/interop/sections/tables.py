@@ -5,6 +5,7 @@ Slides and counts stay where they are; the table names them by absolute paths or
 
 import csv
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ def read_records(path: StoragePath, separator: str | None = None) -> list[dict[s
         msg = f"{path} has the column {some(repeated)} more than once: rename or remove one"
         raise FormatError(msg)
     return [
-        {name: " ".join(cell.split()) for name, cell in zip(names, line, strict=False) if name}
+        {name: " ".join(cell.split()) for name, cell in itertools.zip_longest(names, line, fillvalue="") if name}
         for line in lines
         if any(cell.strip() for cell in line)
     ]

@@ -19,7 +19,7 @@ import shapely.geometry
 from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
-from raystp.errors import SlideError
+from raystp.errors import LONGEST, SlideError, quoted
 from raystp.slides.coordinates import Area
 
 AREAL = ("Polygon", "MultiPolygon")
@@ -146,7 +146,7 @@ def _features(parsed: object, where: str) -> list[Mapping[str, object]]:
     elif kind == "Feature":
         features = [parsed]
     if not isinstance(features, list) or not all(isinstance(one, dict) and "geometry" in one for one in features):
-        found = f"a {kind!r}" if kind else f"JSON of type {type(parsed).__name__}"
+        found = f"a {quoted(str(kind))}" if kind else f"JSON of type {type(parsed).__name__}"
         msg = f"{where} is not GeoJSON but {found}; expected a FeatureCollection of polygons, as QuPath exports it"
         raise SlideError(msg)
     return list(_with_children(features, where))
@@ -210,7 +210,7 @@ def _polygons(geometry: object, where: str) -> Iterator[BaseGeometry]:
         elif isinstance(one, dict) and kind in AREAL:
             yield _polygon(one, where)
         elif one is not None and kind not in WITHOUT_AREA:
-            msg = f"{where} has a geometry of type {kind!r}; allowed are Polygon and MultiPolygon"
+            msg = f"{where} has a geometry of type {quoted(str(kind))}; allowed are Polygon and MultiPolygon"
             raise SlideError(msg)
 
 
@@ -239,8 +239,10 @@ def _polygon(geometry: Mapping[str, object], where: str) -> BaseGeometry:
 
 def _check_size(about: object, where: str, width: int, height: int) -> None:
     if isinstance(about, dict) and (about.get("width"), about.get("height")) != (width, height):
-        msg = (
-            f"{where} was made for slide {about.get('slide')!r} of {about.get('width')} x {about.get('height')} px, "
-            f"this one is {width} x {height} px: it is another slide's mask"
-        )
+        of = f"{quoted(str(about.get('slide')))} of {_short(about, 'width')} x {_short(about, 'height')} px"
+        msg = f"{where} was made for slide {of}, this one is {width} x {height} px: it is another slide's mask"
         raise SlideError(msg)
+
+
+def _short(about: Mapping[str, object], name: str) -> str:
+    return str(about.get(name))[:LONGEST]

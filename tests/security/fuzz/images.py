@@ -122,16 +122,16 @@ def _masks() -> list[bytes]:
 
 
 TARGETS = (
-    *(Target(f"TIFF header: {base}", "TIFF headers", _header(base), 2) for base in BASES),
+    *(Target(f"TIFF header: {base}", "TIFF headers", _header(base), 4) for base in BASES),
     *(Target(f"slide: {base}", "TIFF headers", _slide(base), 0) for base in BASES),
-    Target("OME-XML", "TIFF headers", of_bytes(known(OME.encode()), change_bytes, _ome), 8),
+    Target("OME-XML", "TIFF headers", of_bytes(known(OME.encode()), change_bytes, _ome), 30),
     Target("slide.png", "TIFF headers", of_file("a.png", lambda: _flat("PNG"), change_bytes, _open_flat)),
     Target("slide.jpg", "TIFF headers", of_file("a.jpg", lambda: _flat("JPEG"), change_bytes, _open_flat)),
-    Target("tissue mask", "GeoJSON", of_bytes(_masks, change_json, _mask), 8),
+    Target("tissue mask", "GeoJSON", of_bytes(_masks, change_json, _mask), 30),
     Target(
         "outlines of other tools",
         "GeoJSON",
         of_bytes(lambda: _masks()[:1], change_json, lambda content: outlines(content, "x")),
-        6,
+        20,
     ),
 )

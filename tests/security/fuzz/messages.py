@@ -16,7 +16,7 @@ from raystp.steps.publish.card import CARD
 from raystp.steps.publish.published import open_published, open_published_index, open_published_model
 from raystp.storage import StoragePath
 from tests.security.fuzz.changes import change_bytes, change_json
-from tests.security.fuzz.target import Execute, Prepare, Target, of_bytes
+from tests.security.fuzz.target import Execute, Prepare, Target, known, of_bytes
 from tests.steps.conftest import make_store
 from tests.steps.publish.published import add_index
 
@@ -25,6 +25,7 @@ REQUESTS = (
     {"slide": "S1", "region": {"x": 0.0, "y": 10.0, "tiles": [2, 2], "tile_um": 16.0}, "without": ["P1"]},
     {"pixels": ["aGVsbG8="], "spread": True, "neighbours": True, "k": "all"},
 )
+OPTIONS = json.dumps({"k": 3, "genes": ["A", "B"], "weights": "softmax", "without": ["P1"]}).encode()
 URIS = (
     b"s3://bucket/folder/file.svs?endpoint=http://127.0.0.1:9&region=x",
     b"az://container/a b.svs",
@@ -37,13 +38,18 @@ def _requests() -> list[bytes]:
     return [json.dumps(one).encode() for one in REQUESTS]
 
 
-def _arrow() -> list[bytes]:
+def _arrow(options: bytes) -> bytes:
     column = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype=np.float32)), 4)
-    table = pa.table({"features": column}).replace_schema_metadata({b"raystp": json.dumps({"k": 3}).encode()})
+    table = pa.table({"features": column}).replace_schema_metadata({b"raystp": options})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return [bytes(sink.getvalue())]
+    return bytes(sink.getvalue())
+
+
+def _change_arrow(options: bytes, rng: np.random.Generator) -> bytes:
+    """Change the options in the metadata, or any byte of the stream."""
+    return _arrow(change_json(options, rng)) if rng.random() < 0.3 else change_bytes(_arrow(options), rng)
 
 
 def _published(name: str, read: Callable[[Path], object]) -> Prepare:
@@ -96,10 +102,15 @@ TARGETS = (
         "request as JSON",
         "requests",
         of_bytes(_requests, change_json, from_json),
-        12,
+        20,
     ),
-    Target("request as Arrow", "requests", of_bytes(_arrow, change_bytes, lambda content: from_arrow(content, {})), 12),
-    Target("paths and URIs", "requests", of_bytes(lambda: URIS, change_bytes, _address), 12),
+    Target(
+        "request as Arrow",
+        "requests",
+        of_bytes(known(OPTIONS), _change_arrow, lambda content: from_arrow(content, {})),
+        20,
+    ),
+    Target("paths and URIs", "requests", of_bytes(lambda: URIS, change_bytes, _address), 10),
     Target("card.json", "published models", _published(CARD, _model), 2),
     Target("model.json", "published models", _published("model.json", _model), 2),
     Target("model.safetensors", "published models", _published("model.safetensors", _signed_model), 4),

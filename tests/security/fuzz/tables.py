@@ -101,18 +101,18 @@ def _places(file: Path) -> object:
 TEXT = _either(mutated, mutate_text)
 TARGETS = (
     *(
-        Target(name, "slide tables", of_file(name, known(FILES[name][0]), _either(mutated, change_bytes), _slides), 8)
+        Target(name, "slide tables", of_file(name, known(FILES[name][0]), _either(mutated, change_bytes), _slides), 20)
         for name in SLIDE_TABLES
     ),
     Target("slides.parquet", "slide tables", of_file("slides.parquet", _parquet, change_bytes, _slides), 3),
     Target("slides.xlsx", "slide tables", of_file("slides.xlsx", _workbook, change_zip, _slides)),
-    Target("project.qpproj", "slide tables", of_file("project.qpproj", _project, change_json, _slides), 4),
+    Target("project.qpproj", "slide tables", of_file("project.qpproj", _project, change_json, _slides), 8),
     *(
         Target(name, "lists and tables", of_file(name, known(content), mutated, read), 2)
         for name, (content, read) in FILES.items()
         if name not in SLIDE_TABLES
     ),
-    Target("tissue_positions.csv", "position files", of_file("positions.csv", _positions, TEXT, _places), 8),
+    Target("tissue_positions.csv", "position files", of_file("positions.csv", _positions, TEXT, _places), 16),
     Target(
         "tissue_positions.parquet", "position files", of_file("a.parquet", _stored_places, change_bytes, _places), 3
     ),

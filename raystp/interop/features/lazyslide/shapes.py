@@ -10,9 +10,9 @@ from jaxtyping import Float64
 from shapely.errors import ShapelyError
 
 from raystp.errors import FormatError, some
-from raystp.hdf5 import max_declared_bytes
 from raystp.interop.features.arrays import check_rows
 from raystp.interop.features.lazyslide.zarr_arrays import local_folder
+from raystp.parquet import read_foreign_parquet
 from raystp.storage import StoragePath
 
 FILE = "shapes.parquet"
@@ -41,11 +41,12 @@ def read_shapes(path: StoragePath, key: str) -> Shapes:
             msg = f"{path} has no {FILE}: it is of an older SpatialData; open and save it once with spatialdata"
             raise FormatError(msg)
         try:
-            with pq.ParquetFile(file) as opened:
-                _check(opened.metadata, file.stat().st_size, str(path))
-                there = set(opened.schema_arrow.names)
-                table = opened.read(columns=[name for name in ("geometry", key) if name in there])
-        except (pa.ArrowException, OSError) as error:
+            there = set(pq.read_schema(file).names)
+            check_rows(pq.read_metadata(file).num_rows, str(path))
+            with pa.OSFile(str(file)) as opened:
+                wanted = [name for name in ("geometry", key) if name in there]
+                table = read_foreign_parquet(opened, file.stat().st_size, lambda _: wanted)
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             msg = f"{path / FILE} is not readable: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise FormatError(msg) from None
     if "geometry" not in there:
@@ -53,15 +54,6 @@ def read_shapes(path: StoragePath, key: str) -> Shapes:
         raise FormatError(msg)
     ids = table[key].to_numpy() if key in there else np.arange(table.num_rows)
     return Shapes(ids, _outlines(table["geometry"], str(path / FILE)))
-
-
-def _check(metadata: pq.FileMetaData, size: int, where: str) -> None:
-    check_rows(metadata.num_rows, where)
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    declared = sum(group.total_byte_size for group in groups)
-    if declared > max_declared_bytes(size):
-        msg = f"{where} declares {declared} bytes of data in a file of {size}: damaged or hostile; not read"
-        raise FormatError(msg)
 
 
 def _outlines(column: pa.ChunkedArray, where: str) -> np.ndarray:

@@ -14,6 +14,9 @@ MAX_CHARACTERS = 16 << 20
 
 MAX_PLANES = 4096
 
+MAX_IMAGES = 256
+"""Pictures that are looked at, as many as directories of a TIFF."""
+
 MAX_DIGITS = 12
 
 _RGB_COLOURS = (0xFF0000, 0x00FF00, 0x0000FF)
@@ -78,8 +81,8 @@ def read_ome(description: str) -> list[OmeImage]:
         raise ValueError(msg) from None
     images: list[OmeImage] = []
     next_directory = 0
-    for element in _named(root, "Image"):
-        for pixels in _named(element, "Pixels"):
+    for element in _named(root, "Image")[:MAX_IMAGES]:
+        for pixels in _named(element, "Pixels")[:1]:  # the schema has one
             image = _image(element.get("Name", ""), pixels, next_directory)
             images.append(image)
             next_directory += len(image.directories)
@@ -116,10 +119,10 @@ def _directories(parts: list[ET.Element], planes: int, next_directory: int) -> t
     if not any("IFD" in part.attrib for part in parts):
         return tuple(range(next_directory, next_directory + planes))
     found: dict[int, int] = {}
-    for part in parts:
+    for part in parts[:MAX_PLANES]:
         first, count = _whole(part.get("IFD", "0")), _whole(part.get("PlaneCount", "1"))
         plane = _whole(part.get("FirstC", "0")) + _whole(part.get("FirstZ", "0")) + _whole(part.get("FirstT", "0"))
-        found |= {plane + k: first + k for k in range(min(count, planes))}
+        found |= {plane + k: first + k for k in range(min(count, planes - len(found)))}
     return tuple(found[plane] for plane in sorted(found))
 
 

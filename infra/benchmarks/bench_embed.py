@@ -15,7 +15,6 @@ import json
 import math
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +26,18 @@ import numpy as np
 import torch
 from bench_embed_scales import ScaleRow, run_scales
 from bench_embed_slide import SIDE, make_slide, run_tile, tile_corners
+from bench_embed_table import (
+    BATCHES,
+    LOADER_BATCHES,
+    PEERS,
+    Case,
+    Row,
+    print_batches,
+    print_goals,
+    print_parts,
+    print_row,
+    say,
+)
 from bench_embed_watch import WatchedRun, watch
 
 from raystp.artifacts import Artifact
@@ -42,18 +53,6 @@ MIN_UNITS = 4
 
 
 @dataclass(frozen=True)
-class Case:
-    """An encoder, and the number of tiles for it."""
-
-    name: str
-    encoder: dict[str, Any]
-    tiles: int
-    slow_tiles: int
-    unit_tiles: int
-    goals: dict[str, float]
-
-
-@dataclass(frozen=True)
 class Variant:
     """One variant to measure: script, Python, and settings."""
 
@@ -66,7 +65,7 @@ class Variant:
     @property
     def embeds_all(self) -> bool:
         """Whether it embeds all tiles."""
-        return self.name in {"raystp", "plain"}
+        return self.name in {"raystp", "plain", BATCHES}
 
 
 LOADERS = (
@@ -77,24 +76,12 @@ LOADERS = (
 OURS = Variant("raystp", "raystp")
 # Ray gives an actor as many threads as it has CPUs: the plain loop's processes have one, too.
 PLAIN = Variant("plain", "plain", environment={"OMP_NUM_THREADS": "1"})
-PEERS = ("lazyslide", "tiatoolbox", "trident")
-
-
-@dataclass(frozen=True)
-class Row:
-    """The result of one run."""
-
-    case: str
-    variant: str
-    tiles: int
-    per_s: float
-    """Tiles per second, without the first and the last unit."""
-    per_cpu_s: float
-    first_s: float
-    """Seconds from the call to the first unit, without the start of Ray and imports."""
-    max_difference: float
-    """Largest difference from raystp's vectors, relative to their largest value."""
-    version: str = ""
+WITHOUT_NETWORK = (
+    Variant(BATCHES, "batches", environment={"OMP_NUM_THREADS": "1"}),
+    Variant(f"{LOADER_BATCHES}, 2 workers", "loader_batches", settings={"workers": 2, "torch_threads": 1}),
+    Variant(f"{LOADER_BATCHES}, 1 worker", "loader_batches", settings={"workers": 1, "torch_threads": 1}),
+)
+PARTS = Variant("parts", "parts", environment={"OMP_NUM_THREADS": "1"})
 
 
 def main() -> None:
@@ -148,12 +135,6 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     return [case for case in (tiny, deep) if case.name in options.cases]
 
 
-def say(line: str) -> None:
-    """Print a line immediately."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
 def run_case(case: Case, folder: Path, options: argparse.Namespace) -> list[Row]:
     """Run every variant, and print the results and which goals are met."""
     folder.mkdir()
@@ -170,7 +151,20 @@ def run_case(case: Case, folder: Path, options: argparse.Namespace) -> list[Row]
             rows.append(row)
             print_row(row)
     print_goals(case, rows)
-    return rows
+    return [*rows, *_without_network(job, case, folder, rows)]
+
+
+def _without_network(job: dict[str, Any], case: Case, folder: Path, rows: list[Row]) -> list[Row]:
+    """Run the loops without a network, and print the parts of a tile's time; both for the first case only."""
+    if case.name != "tiny":
+        return []
+    found = [row for one in WITHOUT_NETWORK if (row := run_variant(one, job, case, folder)) is not None]
+    for row in found:
+        print_row(row)
+    print_batches(found)
+    if not _run(PARTS, job, folder).status:
+        print_parts(json.loads((folder / "parts.json").read_text(encoding="utf-8"))["parts"], rows)
+    return found
 
 
 def _variants(options: argparse.Namespace) -> Iterator[Variant]:
@@ -217,29 +211,33 @@ def _job(case: Case, slide: Path, tiles: Artifact, actors: int) -> dict[str, Any
 
 def run_variant(variant: Variant, job: dict[str, Any], case: Case, folder: Path) -> Row | None:
     """Run one variant in a process of its own; print a failure and return None."""
+    run = _run(variant, job, folder)
+    if run.status:
+        say(f"  {variant.name} failed: {run.output}")
+        return None
+    return _row(variant, case, run, folder / variant.script)
+
+
+def _run(variant: Variant, job: dict[str, Any], folder: Path) -> WatchedRun:
     for name in ("embed", "plain"):
         shutil.rmtree(folder / "store" / name, ignore_errors=True)
-    out = folder / variant.script
     arguments = {
         **job,
         **variant.settings,
-        "out": str(out),
+        "out": str(folder / variant.script),
         "corners": str(folder / ("corners.npy" if variant.embeds_all else "first.npy")),
     }
     (folder / "job.json").write_text(json.dumps(arguments), encoding="utf-8")
     script = HERE / ("bench_embed_peers.py" if variant.name in PEERS else "bench_embed_runs.py")
     command = [variant.python, str(script), variant.script, str(folder / "job.json")]
-    run = watch(command, variant.environment, TIMEOUT_S)
-    if run.status:
-        say(f"  {variant.name} failed: {run.output}")
-        return None
-    return _row(variant, case, run, out)
+    return watch(command, variant.environment, TIMEOUT_S)
 
 
 def _row(variant: Variant, case: Case, run: WatchedRun, out: Path) -> Row:
     record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     vectors = np.load(out.with_suffix(".npy"))
-    ours = np.load(out.parent / "raystp.npy", mmap_mode="r")[: len(vectors)]
+    reference = "batches.npy" if variant in WITHOUT_NETWORK else "raystp.npy"
+    ours = np.load(out.parent / reference, mmap_mode="r")[: len(vectors)]
     times, done = (
         np.array([entry[0] for entry in record["progress"]]),
         np.cumsum([entry[1] for entry in record["progress"]]),
@@ -259,41 +257,6 @@ def _row(variant: Variant, case: Case, run: WatchedRun, out: Path) -> Row:
         else float("nan"),
         version=record.get("version", ""),
     )
-
-
-def print_row(row: Row) -> None:
-    """Print the result of one run."""
-    agree = "equal" if row.max_difference == 0 else f"differ by {row.max_difference:.1e} of the largest value"
-    name = f"{row.variant} {row.version}".strip()
-    say(f"  {name:<40}{row.per_s:>9.0f}{row.per_cpu_s:>9.0f}{row.first_s:>10.1f} s  {agree}")
-
-
-def print_goals(case: Case, rows: list[Row]) -> None:
-    """Print raystp's rate relative to the others', and whether the goals are met."""
-    ours, plain = ([row for row in rows if row.variant == name] for name in ("raystp", "plain"))
-    if not ours:
-        return
-    for measure, words in (("per_cpu_s", "per CPU-second"), ("per_s", "in wall clock")):
-        mine = statistics.median(getattr(row, measure) for row in ours)
-        if plain:
-            pairs = zip(ours, plain, strict=False)
-            _print_ratio(
-                f"x the plain loop's rate with Ray, {words}",
-                statistics.median(getattr(a, measure) / getattr(b, measure) for a, b in pairs),
-                0.95,
-            )
-        loops = [getattr(row, measure) for row in rows if row.variant.startswith("DataLoader")]
-        if loops:
-            _print_ratio(f"x the best DataLoader loop, {words}", mine / max(loops), case.goals[measure])
-        for row in rows:
-            if row.variant in PEERS:
-                _print_ratio(f"x {row.variant}, {words}", mine / getattr(row, measure), 1.0)
-    first = statistics.median(row.first_s for row in ours)
-    say(f"  cold start, with a running Ray: {first:.1f} s to the first unit of {case.unit_tiles} tiles (goal 5)")
-
-
-def _print_ratio(words: str, ratio: float, goal: float) -> None:
-    say(f"  {ratio:6.2f} {words} (goal {goal:g}{'' if ratio >= goal else ', MISSED'})")
 
 
 if __name__ == "__main__":

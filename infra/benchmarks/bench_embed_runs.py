@@ -1,6 +1,9 @@
 """Embed tiles with raystp on Ray, with the same units in a plain loop, or with a DataLoader; each in its own process.
 
-    python bench_embed_runs.py raystp|plain|loader JOB.json
+    python bench_embed_runs.py raystp|plain|loader|batches|loader_batches|parts JOB.json
+
+`batches` and `loader_batches` read and normalise the same batches without a network, with raystp's reader and with the
+DataLoader; their vectors are a few pixels of each tile. `parts` measures the parts of a tile's time.
 
 Write the vectors, in the order of the tiles, and the times at which tiles were finished. A unit is finished when its
 commit record exists, a batch of the DataLoader when it has passed the network.
@@ -11,12 +14,13 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from bench_embed_parts import measure_parts
 from bench_embed_peers import Job, Preprocess, TimedNetwork
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,8 +28,10 @@ from raystp import tables
 from raystp.artifacts import resolve
 from raystp.cluster.session import session
 from raystp.cluster.streams.tile_actors import EncodeUnit
-from raystp.cluster.streams.units import StreamResources, WorkUnit
+from raystp.cluster.streams.units import Encoded, Pixels, StreamResources, WorkUnit
+from raystp.encoders.batches import DEFAULT_BATCH
 from raystp.encoders.families import _torchvision
+from raystp.encoders.normalise import PixelNormaliser
 from raystp.encoders.registry import describe
 from raystp.steps.embed import step as embed
 from raystp.steps.embed.outputs import EncoderOutput
@@ -38,6 +44,9 @@ from raystp.units import TilePixels
 
 Result = tuple[Any, dict[str, Any]]
 """Vectors, and times."""
+
+SAMPLED, SAMPLED_DIM = 56, 48
+"""Without a network, every 56th row and column of a tile of 224 px is stored: 4 x 4 pixels of 3 colours."""
 
 
 def raystp(job: Job) -> Result:
@@ -60,18 +69,64 @@ def raystp(job: Job) -> Result:
 
 def plain(job: Job) -> Result:
     """Run the same units with the same reader, encoder and commit, one after the other, without Ray."""
+    return _plain(job, EmbedWork)
+
+
+def batches(job: Job) -> Result:
+    """Read and normalise the same units, and store some pixels of each tile; as `plain`, without a network."""
+    return _plain(job, SampleWork)
+
+
+@dataclass(frozen=True)
+class SampleWork(EmbedWork):
+    """The work on a unit without a network."""
+
+    def make_encoder(self) -> Callable[[Pixels], Encoded]:
+        """Build a function that normalises tiles, and returns some pixels of each."""
+        encoder = self.outputs[0].source.build()
+        options: dict[str, Any] = {"side": encoder.tile_px, "device": torch.device("cpu")}
+        normalise = PixelNormaliser(encoder.mean, encoder.std, capacity=DEFAULT_BATCH, **options)
+
+        def encode(tiles: Pixels) -> Encoded:
+            parts = [normalise(tiles[at : at + DEFAULT_BATCH]) for at in range(0, len(tiles), DEFAULT_BATCH)]
+            return (np.concatenate([_sampled(part) for part in parts]),)
+
+        return encode
+
+
+def _sampled(pixels: torch.Tensor) -> np.ndarray:
+    """Return 48 numbers of each normalised tile."""
+    return pixels[:, :, ::SAMPLED, ::SAMPLED].flatten(1).numpy().copy()
+
+
+def parts(job: Job) -> Result:
+    """Measure the parts of a tile's time."""
+    work, units = _work(job, EmbedWork)
+    return np.empty((0, 0), np.float32), {
+        "began": 0.0,
+        "progress": [],
+        "parts": measure_parts(work, units, job["batch"]),
+    }
+
+
+def _work(job: Job, kind: type[EmbedWork]) -> tuple[EmbedWork, list[WorkUnit]]:
     target = StoragePath(job["store"]) / "plain"
     tiles = resolve(job["store"], job["tiles"], "tile")
     slides = tiles.table("slides.parquet", tables.SLIDES).to_pylist()
     source = source_of(EncoderConfig(**job["encoder"]), job["store"])
-    work = EmbedWork(
+    dim = describe(source.spec).dim if kind is EmbedWork else SAMPLED_DIM
+    work = kind(
         tiles=tiles.path,
-        outputs=(EncoderOutput(target, source, describe(source.spec).dim),),
+        outputs=(EncoderOutput(target, source, dim),),
         slides={slide["slide"]: SlideTiles(slide["path"], slide["mpp"], slide["content"]) for slide in slides},
         tile_px=TilePixels(int(tiles.manifest.notes["pixels"])),
         precision="float32",
     )
-    units = embed.plan_units({slide["slide"]: slide["tiles"] for slide in slides}, job["unit_tiles"])
+    return work, embed.plan_units({slide["slide"]: slide["tiles"] for slide in slides}, job["unit_tiles"])
+
+
+def _plain(job: Job, kind: type[EmbedWork]) -> Result:
+    work, units = _work(job, kind)
     resources = StreamResources(encoders=1, batch_tiles=job["batch"], threads=1)
     context = multiprocessing.get_context("spawn")
     next_unit = context.Value("i", 0)
@@ -82,7 +137,7 @@ def plain(job: Job) -> Result:
         process.start()
     for process in processes:
         process.join()
-    return _committed(target, began)
+    return _committed(work.outputs[0].path, began)
 
 
 def _units_in_turn(work: EmbedWork, resources: StreamResources, units: list[WorkUnit], next_unit: Any) -> None:
@@ -132,18 +187,37 @@ class Regions(Dataset[torch.Tensor]):
 
 def loader(job: Job) -> Result:
     """Run the usual loop: Dataset, DataLoader, network."""
+    return _loader(job, TimedNetwork(job))
+
+
+class Samples(TimedNetwork):
+    """In the place of a network: some pixels of each tile."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return 48 numbers of each tile."""
+        self.progress.append((time.time(), len(pixels)))
+        return torch.from_numpy(_sampled(pixels))
+
+
+def loader_batches(job: Job) -> Result:
+    """Run the usual loop without a network."""
+    return _loader(job, Samples(job))
+
+
+def _loader(job: Job, network: TimedNetwork) -> Result:
     _torchvision.make_importable()
     if job["torch_threads"]:
         torch.set_num_threads(job["torch_threads"])
-    network = TimedNetwork(job)
     began = time.time()
     with torch.inference_mode():
-        batches = DataLoader(Regions(job), batch_size=job["batch"], num_workers=job["workers"])
-        vectors = [network(pixels).numpy() for pixels in batches]
+        read = DataLoader(Regions(job), batch_size=job["batch"], num_workers=job["workers"])
+        vectors = [network(pixels).numpy() for pixels in read]
     return np.concatenate(vectors), {"began": began, "progress": network.progress}
 
 
-RUNS: dict[str, Callable[[Job], Result]] = {"raystp": raystp, "plain": plain, "loader": loader}
+RUNS: dict[str, Callable[[Job], Result]] = {
+    one.__name__: one for one in (raystp, plain, loader, batches, loader_batches, parts)
+}
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ from bench_embed_table import (
 from bench_embed_watch import WatchedRun, watch
 
 from raystp.artifacts import Artifact
+from raystp.cluster.memory import KEPT_BYTES
 from raystp.encoders.registry import build
 from raystp.steps.encoder_source import spec_of
 from raystp.steps.input_config import EncoderConfig
@@ -68,10 +69,13 @@ class Variant:
         return self.name in {"raystp", "plain", BATCHES}
 
 
+KEPT = {f"MALLOC_{name}_THRESHOLD_": str(KEPT_BYTES) for name in ("TRIM", "MMAP")}
+"""What raystp sets in its own processes, see `cluster/memory.py`."""
 LOADERS = (
     Variant("DataLoader, 2 workers", "loader", settings={"workers": 2}),
     Variant("DataLoader, 1 worker", "loader", settings={"workers": 1}),
     Variant("DataLoader, 2 workers, 1 torch thread", "loader", settings={"workers": 2, "torch_threads": 1}),
+    Variant("the same, freed memory kept", "loader", settings={"workers": 2, "torch_threads": 1}, environment=KEPT),
 )
 OURS = Variant("raystp", "raystp")
 # Ray gives an actor as many threads as it has CPUs: the plain loop's processes have one, too.

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench_embed_parts import REPLACED
-
 PEERS = ("lazyslide", "tiatoolbox", "trident")
 BATCHES, LOADER_BATCHES = "raystp, no network", "DataLoader, no network"
 """Variants that read and normalise, and have no network."""
@@ -70,7 +68,7 @@ def print_goals(case: Case, rows: list[Row]) -> None:
                 statistics.median(getattr(a, measure) / getattr(b, measure) for a, b in pairs),
                 0.95,
             )
-        loops = [getattr(row, measure) for row in rows if row.variant.startswith("DataLoader")]
+        loops = [getattr(row, measure) for row in rows if row.variant.startswith(("DataLoader", "the same"))]
         if loops:
             _print_ratio(f"x the best DataLoader loop, {words}", mine / max(loops), case.goals[measure])
         for row in rows:
@@ -94,17 +92,21 @@ def print_batches(rows: Sequence[Row]) -> None:
         _print_ratio(f"x the best DataLoader loop without a network, {words}", mine / best, BATCH_GOALS[measure])
 
 
-def print_parts(parts: Mapping[str, float], rows: Sequence[Row]) -> None:
+def print_parts(parts: Mapping[str, Mapping[str, float]], rows: Sequence[Row]) -> None:
     """Print the CPU microseconds of each part of a tile's time, and what whole runs take beyond them."""
-    say("  CPU microseconds per tile, one thread:")
-    for part, microseconds in parts.items():
-        say(f"  {microseconds:9.1f} {part}")
-    known = sum(value for part, value in parts.items() if part != REPLACED)
+    before, after = parts["before"], parts["after"]
+    say("  CPU microseconds per tile, one thread: before, and with the compiled loop and kept memory")
+    for part in after:
+        say(f"  {before[part]:9.1f}{after[part]:9.1f} {part}")
+    known = sum(after.values())
+    say(f"  {sum(before.values()):9.1f}{known:9.1f} all of these")
     plain, ours = (_microseconds(rows, name) for name in ("plain", "raystp"))
     if plain and ours:
-        say(f"  {plain - known:9.1f} the plain loop beyond these: threads, queues, two processes on shared caches")
-        say(f"  {ours - plain:9.1f} Ray: raystp beyond the plain loop")
-        say(f"  {ours:9.1f} raystp, all")
+        say(
+            f"  {'':9}{plain - known:9.1f} the plain loop beyond these: threads, queues, two processes on shared caches"
+        )
+        say(f"  {'':9}{ours - plain:9.1f} Ray: raystp beyond the plain loop")
+        say(f"  {'':9}{ours:9.1f} raystp")
 
 
 def _microseconds(rows: Sequence[Row], variant: str) -> float:

@@ -15,6 +15,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import ray
 
+from raystp.cluster.memory import keep_freed_memory
 from raystp.cluster.streams.encode_ahead import encode_ahead, starter
 from raystp.cluster.streams.units import (
     Encoded,
@@ -47,6 +48,7 @@ class _Start:
     def __init__(self, work: UnitWork, make: Callable[[], None]) -> None:
         process = ray.get_runtime_context().get_actor_id() or ""
         self.fatal = ""
+        keep_freed_memory()
         try:
             if refusal := work.begin_start(process):
                 self.fatal = to_text(ClusterError(refusal))

@@ -1,0 +1,34 @@
+"""A process that keeps freed memory gets no pages from the kernel for arrays of the same size."""
+
+import subprocess
+import sys
+
+import pytest
+
+ARRAYS = """
+import resource, sys
+import numpy as np
+from raystp.cluster.memory import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "keep" else None
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [np.ones(1_000_000, np.float32) for _ in range(4)]
+    del arrays
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+found = [faults() for _ in range(4)]
+print(kept, found[-1])
+"""
+
+
+def _run(word: str) -> tuple[str, int]:
+    command = [sys.executable, "-c", ARRAYS, word]
+    kept, faults = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return kept, int(faults)
+
+
+def test_arrays_of_the_same_size_get_the_memory_of_the_freed_ones() -> None:
+    kept, faults = _run("keep")
+    if kept == "False":
+        pytest.skip("this C library has no mallopt")
+    assert faults < 100  # of 3,900 pages
+    assert _run("default")[1] > 1000

@@ -17,11 +17,10 @@ ROOT = Path(__file__).parents[2]
 STORE_BYTES = 100 << 20
 START_TIMEOUT_S = 120.0
 """For the start of all nodes on a busy machine."""
-HEALTH = {
-    # Detect a killed raylet after 1.5 s instead of 15 s.
-    "health_check_period_ms": 500,
-    "health_check_failure_threshold": 3,
-}
+STARTS = 3
+"""How often a node is started: Ray ends the start of one that takes longer than 30 s."""
+HEALTH_PERIOD_MS, MISSED = 500, 3
+"""A raylet is lost after so many missed health checks: after 1.5 s, in place of Ray's 15 s."""
 
 
 @dataclass
@@ -65,10 +64,13 @@ class Nodes:
         return str(stdout.readline().strip())
 
 
-def start_nodes(environment: dict[str, str]) -> Nodes:
-    """Start three nodes in the background; their workers get this environment and can import `tests`."""
+def start_nodes(environment: dict[str, str], missed: int = MISSED) -> Nodes:
+    """Start three nodes in the background; their workers get this environment and can import `tests`.
+
+    A node is lost after `missed` health checks; on a busy machine a living one misses some.
+    """
     manager = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.nodes"],
+        [sys.executable, "-m", "tests.faults.nodes", str(missed)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -79,22 +81,23 @@ def start_nodes(environment: dict[str, str]) -> Nodes:
     return Nodes(manager)
 
 
-def _manage() -> None:
+def _manage(missed: int) -> None:
     """Manage the nodes: a command per line on stdin, a reply per line on stdout."""
     from ray.cluster_utils import Cluster  # noqa: PLC0415 -- the tests' own process needs no Ray
 
     cluster: Any = Cluster()
     options = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
+    health = {"health_check_period_ms": HEALTH_PERIOD_MS, "health_check_failure_threshold": missed}
     for line in sys.stdin:
         command, *numbers = line.split()
         if command == "start":
-            cluster.add_node(include_dashboard=False, _system_config=HEALTH, wait=False, **options)
-            cluster.add_node(wait=False, **options)
-            cluster.add_node(wait=False, **options)
+            _start(cluster, include_dashboard=False, _system_config=health, **options)
+            _start(cluster, **options)
+            _start(cluster, **options)
             cluster.wait_for_nodes(START_TIMEOUT_S)
             reply = cluster.address
         elif command == "add":
-            cluster.add_node(wait=False, **options)
+            _start(cluster, **options)
             cluster.wait_for_nodes(START_TIMEOUT_S)
             reply = "done"
         else:
@@ -105,6 +108,18 @@ def _manage() -> None:
         sys.stdout.write(f"{reply}\n")
         sys.stdout.flush()
     cluster.shutdown()
+
+
+def _start(cluster: Any, **options: Any) -> None:
+    """Start a node; the first is the head."""
+    for left in reversed(range(STARTS)):
+        try:
+            cluster.add_node(wait=False, **options)
+        except Exception:  # Ray's own class for a start that takes too long
+            if not left:
+                raise
+        else:
+            return
 
 
 def _nodes_of(cluster: Any, command: str, numbers: list[int]) -> list[Any]:
@@ -129,4 +144,4 @@ def _parent(process: int) -> int:
 
 
 if __name__ == "__main__":
-    _manage()
+    _manage(int(sys.argv[1]))

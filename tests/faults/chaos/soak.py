@@ -34,10 +34,12 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "secret",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+MISSED_CHECKS = 12
+"""Health checks, one each 0.5 s, after which a node is lost: many, since all nodes share the machine."""
 ATTEMPTS = 40
 """How often the driver of one pipeline is started at most."""
-HANG_S = 400.0
-"""A driver that takes longer hangs; without faults the whole pipeline takes a quarter of it."""
+HANG_S = 900.0
+"""A driver that takes longer hangs; without faults the whole pipeline takes two minutes on two idle cores."""
 
 
 @dataclass
@@ -98,7 +100,7 @@ def prepared(folder: Path) -> Iterator[Soak]:
     """Start the cluster and the store, and draw the cohort."""
     os.environ.update(CREDENTIALS)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # moto's line for each request
-    nodes = start_nodes(CREDENTIALS)
+    nodes = start_nodes(CREDENTIALS, MISSED_CHECKS)
     try:
         with s3.running() as store:
             slides = draw_cohort(StoragePath.of(folder / "cohort"), store.path("cohort"))

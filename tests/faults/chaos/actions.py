@@ -15,7 +15,6 @@ import numpy as np
 from tests.faults.nodes import Nodes
 from tests.faults.s3 import FaultyStore
 
-MEAN_PAUSE_S = 5.0
 KINDS = {"worker": 0.45, "store": 0.3, "node": 0.1, "driver": 0.15}
 """Kind of fault -> its share of all faults."""
 NODE_AWAY_S = 2.0
@@ -40,6 +39,8 @@ class Chaos:
     nodes: Nodes
     store: FaultyStore
     rng: np.random.Generator
+    pause_s: float
+    """Mean time between two faults."""
     driver: "subprocess.Popen[bytes] | None" = None
     """The driver of the pipeline; the one to kill."""
     counts: Counter[str] = field(default_factory=Counter)
@@ -59,7 +60,7 @@ class Chaos:
             self.store.clear()
 
     def _run(self) -> None:
-        while not self.stop.wait(float(self.rng.exponential(MEAN_PAUSE_S))):
+        while not self.stop.wait(float(self.rng.exponential(self.pause_s))):
             kind = str(self.rng.choice(list(KINDS), p=list(KINDS.values())))
             if getattr(self, f"_{kind}")():
                 self.counts[kind] += 1

@@ -36,6 +36,8 @@ CREDENTIALS = {
 }
 MISSED_CHECKS = 12
 """Health checks, one each 0.5 s, after which a node is lost: many, since all nodes share the machine."""
+FAULTS, MIN_PAUSE_S = 25, 4.0
+"""Faults in the time that the pipeline takes without them, and the least mean time between two."""
 ATTEMPTS = 40
 """How often the driver of one pipeline is started at most."""
 HANG_S = 900.0
@@ -118,7 +120,8 @@ def soak(folder: Path, seconds: float, seed: int) -> list[PipelineRun]:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             name = f"run-{len(runs)}"
-            chaos = Chaos(whole.nodes, whole.store, np.random.default_rng([seed, len(runs)]))
+            rng = np.random.default_rng([seed, len(runs)])
+            chaos = Chaos(whole.nodes, whole.store, rng, max(MIN_PAUSE_S, runs[0].seconds / FAULTS))
             with chaos.running():
                 run = whole.pipeline(name, chaos)
             run.faults = dict(chaos.counts)

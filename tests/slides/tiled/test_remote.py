@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.fs as pafs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float64
 from moto.server import ThreadedMotoServer
@@ -183,12 +183,14 @@ def test_neighbours_are_fetched_together_and_others_are_not() -> None:
     assert [span.count for span in coalesce([0, 100, 200], [100, 100, 100], max_span=250)] == [200, 100]
 
 
+@settings(deadline=None)  # the same
 @given(byte_ranges)
 def test_at_most_an_eighth_more_is_fetched_than_requested(ranges: list[tuple[int, int]]) -> None:
     offsets, counts = [offset for offset, _ in ranges], [count for _, count in ranges]
     assert sum(span.count for span in coalesce(offsets, counts)) <= 1.125 * sum(counts)
 
 
+@settings(deadline=None)  # no test of this machine's speed
 @given(st.binary(max_size=300), st.lists(st.tuples(st.integers(0, 2), st.integers(-40, 320), st.integers(-1, 90))))
 def test_a_header_file_behaves_like_a_file(content: bytes, reads: list[tuple[int, int, int]]) -> None:
     class Memory:

@@ -22,6 +22,7 @@ from simulated import cluster as clusters
 from simulated.cohort import SLIDES, TILES, make_tiles, tile_counts
 
 from raystp.cluster.streams.units import MAX_BLOCKS
+from raystp.steps.embed.config import EmbedRun
 from raystp.steps.embed.step import plan_units
 from raystp.steps.plan.capacity import Cohort, Load, capacity, load_of
 from raystp.steps.plan.config import ClusterConfig, Prices
@@ -57,6 +58,7 @@ def _nodes(nodes: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     slides = _slides_of(options.units * nodes)
     cohort = _cohort(slides)
     wanted = argparse.Namespace(slides=slides, kills=0, factor=1.0, encoders=nodes, nodes=nodes, sample=0, seed=0)
+    wanted.batch_tiles = EmbedRun().batch_tiles
     wanted.tile_ms = 1000 * options.unit_s * cohort.units / cohort.tiles
     with tempfile.TemporaryDirectory(prefix="capacity-") as name:
         found = simulate(wanted, Path(name))

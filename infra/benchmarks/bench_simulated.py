@@ -103,7 +103,7 @@ def simulate(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _arguments(options: argparse.Namespace, store: StoragePath, tiles: StoragePath, address: str) -> dict[str, Any]:
-    run = {"store": store.uri, "address": address, "encoders": options.encoders, "batch_tiles": UNIT_TILES // 2}
+    run = {"store": store.uri, "address": address, "encoders": options.encoders, "batch_tiles": options.batch_tiles}
     config = {"tiles": tiles.uri, "name": "simulated", "unit_tiles": UNIT_TILES, "run": run}
     return {"config": config, "tile_s": options.tile_ms / 1000 / options.factor}
 
@@ -143,6 +143,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--tile-ms", type=float, default=0.6, help="of the encoder, measured for `tiny` on one core")
     parser.add_argument("--factor", type=float, default=50.0, help="by which a tile is faster than that")
+    parser.add_argument("--batch-tiles", type=int, default=UNIT_TILES // 2)
     parser.add_argument("--encoders", type=int, default=4)
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--sample", type=int, default=2_000, help="units whose files are read at the end")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 STORE_BYTES = 200 << 20
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 400.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,11 @@ def running(nodes: int, cpus: int) -> Iterator[Cluster]:
         text=True,
     )
     try:
-        yield Cluster(**json.loads(cast("Any", manager.stdout).readline()))
+        line = cast("Any", manager.stdout).readline()
+        if not line:
+            msg = f"the {nodes} Ray nodes did not start"
+            raise RuntimeError(msg)
+        yield Cluster(**json.loads(line))
     finally:
         manager.communicate(timeout=START_TIMEOUT_S)
 

@@ -13,12 +13,13 @@ from typing import Any
 from raystp.cluster.streams.units import blocks_of
 from raystp.steps.plan.config import ClusterConfig, Prices
 
-DRIVER_MB, DRIVER_MB_PER_UNIT, DRIVER_MB_PER_BLOCK = 235.0, 0.0009, 0.004
+DRIVER_MB, DRIVER_MB_PER_UNIT, DRIVER_MB_PER_BLOCK = 258.0, 0.0006, 0.0055
 """Private memory of the driver: with all imports, and what a work unit and a block of them add."""
-DRIVER_S_PER_UNIT, DRIVER_S_PER_BLOCK = 0.0003, 0.005
-"""CPU-seconds of the driver while units run."""
-GCS_MB, GCS_MB_PER_ENCODER, GCS_S_PER_BLOCK = 30.0, 0.1, 0.001
-"""Memory of Ray's GCS without a run and for each actor; its CPU-seconds for each block."""
+DRIVER_S_PER_UNIT, DRIVER_S_PER_BLOCK, DRIVER_SHARE_PER_BLOCK = 0.0003, 0.0035, 6.3e-6
+"""CPU-seconds of the driver for a unit and a block that has run. The share of a core for each block of the plan: every
+five seconds Ray Data pickles its statistics of all blocks."""
+GCS_MB, GCS_MB_PER_ENCODER, GCS_MB_PER_BLOCK, GCS_TASKS = 30.0, 0.1, 0.0045, 100_000
+"""Memory of Ray's GCS without a run, for each actor, and for each of the last tasks, whose events it keeps."""
 START_S = 10.0
 """From the command to the first unit, besides the encoder's own start."""
 
@@ -26,6 +27,8 @@ PUTS_OF_UNIT, HEADS_OF_UNIT, DELETES_OF_UNIT = 3, 1, 2
 """Marker, vectors, commit record; look-up of the record; marker and failed tiles of an earlier attempt."""
 REQUESTS_OF_TABLE = 3
 """HEAD and two ranges, for a slide's table of tiles in the process that has its units."""
+PUTS_OF_RUN, GETS_OF_RUN, DELETES_OF_RUN = 8, 10, 3
+"""To open the tiles and the artifact, and to finish it. Each encoder's start has a marker besides."""
 PAGE = 1_000
 """Names of one request of a list."""
 
@@ -68,8 +71,6 @@ class Load:
     driver_share: float
     """CPU of the driver, of one core."""
     gcs_mb: float
-    gcs_share: float
-    """CPU of the GCS, of one core, for its tasks."""
     puts: float
     """With lists, as S3 counts."""
     gets: float
@@ -95,20 +96,22 @@ def load_of(cohort: Cohort, nodes: int, cluster: ClusterConfig, tile_s: float) -
     unit_s = cohort.tiles / cohort.units * tile_s + serial * cluster.request_ms / 1000
     running_s = math.ceil(blocks / encoders) * cohort.units / blocks * unit_s
     seconds = START_S + running_s
+    puts = cohort.units * (PUTS_OF_UNIT - 2 + 2 * cohort.encoders)
     return Load(
         nodes=nodes,
         encoders=encoders,
         blocks=blocks,
         running_s=running_s,
         driver_mb=DRIVER_MB + DRIVER_MB_PER_UNIT * cohort.units + DRIVER_MB_PER_BLOCK * blocks,
-        driver_share=(DRIVER_S_PER_UNIT * cohort.units + DRIVER_S_PER_BLOCK * blocks) / seconds,
-        gcs_mb=GCS_MB + GCS_MB_PER_ENCODER * encoders,
-        gcs_share=GCS_S_PER_BLOCK * blocks / seconds,
-        puts=float(cohort.units * (PUTS_OF_UNIT - 2 + 2 * cohort.encoders) + 2 * math.ceil(cohort.units / PAGE)),
-        gets=cohort.gets
+        driver_share=DRIVER_SHARE_PER_BLOCK * blocks
+        + (DRIVER_S_PER_UNIT * cohort.units + DRIVER_S_PER_BLOCK * blocks) / seconds,
+        gcs_mb=GCS_MB + GCS_MB_PER_ENCODER * encoders + GCS_MB_PER_BLOCK * min(blocks, GCS_TASKS),
+        puts=float(puts + PUTS_OF_RUN + encoders + 2 * math.ceil(cohort.units / PAGE)),
+        gets=GETS_OF_RUN
+        + cohort.gets
         + cohort.units * HEADS_OF_UNIT * cohort.encoders
         + REQUESTS_OF_TABLE * _tables(cohort, encoders, blocks),
-        deletes=float(cohort.units * DELETES_OF_UNIT),
+        deletes=float(DELETES_OF_RUN + encoders + cohort.units * DELETES_OF_UNIT),
     )
 
 

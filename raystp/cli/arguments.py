@@ -29,7 +29,10 @@ ACTIONS: dict[str, Action] = {
 SHORT_FLAGS = {"-o": "--out"}
 """Short flag -> the flag that it stands for, in the commands with a field of that name."""
 
-OWN_FLAGS = ("--config", "--set", *ACTIONS)
+LOG_FORMATS = ("text", "json")
+"""How messages are printed on stderr."""
+
+OWN_FLAGS = ("--config", "--set", "--log-format", *ACTIONS)
 """Flags of every step; no config may have a field of such a name."""
 
 BOOLEANS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "none"})
@@ -54,6 +57,8 @@ class Command:
     """The YAML file."""
     overrides: tuple[str, ...] = ()
     """`key=value`, in the order given."""
+    log_format: str = "text"
+    """One of `LOG_FORMATS`."""
     words: tuple[str, ...] = ()
     """Of a tool: the words after its name."""
 
@@ -98,6 +103,7 @@ class _StepWords:
         self.step, self.kind = step, kind
         self.action: Action = "run"
         self.config: str | None = None
+        self.log_format = "text"
         self.overrides: list[str] = []
         self.flags: list[tuple[str, str]] = []
         """Key and flag as given, to be checked when all values are known."""
@@ -117,12 +123,17 @@ class _StepWords:
             else:
                 self._single(word)
         self._check_flags()
-        return Command(self.step, self.action, self.config, tuple(self.overrides))
+        return Command(self.step, self.action, self.config, tuple(self.overrides), self.log_format)
 
     def _flag(self, word: str, left: list[str]) -> None:
         flag, equals, text = word.partition("=")
         if flag == "--config":
             self.config = text if equals else _value_of(flag, left, "FILE")
+        elif flag == "--log-format":
+            self.log_format = text if equals else _value_of(flag, left, "text or json")
+            if self.log_format not in LOG_FORMATS:
+                msg = f"--log-format {self.log_format!r} is unknown; use {' or '.join(LOG_FORMATS)}"
+                raise WrongCommandLine(msg)
         elif flag == "--set":
             override = text if equals else _value_of(flag, left, "FIELD=VALUE")
             if "=" not in override:

@@ -7,7 +7,6 @@ import io
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,13 +28,11 @@ from raystp.cli.result import (
 )
 from raystp.cli.template import template
 from raystp.cli.tools.listing import tool_text, versions
+from raystp.cluster import json_logs
 from raystp.cluster.environment import explain
 from raystp.errors import ClusterError, RaystpError, describe_exception, unwrapped
 from raystp.steps import package_of
 from raystp.steps.printed import Printed
-
-TRACEBACK_FRAMES = 5
-"""Frames that are printed of an unexpected exception."""
 
 UNEXPECTED = "This is a fault of raystp or of a library, not of the command: please report it with the lines above"
 
@@ -112,7 +109,8 @@ def _run(command: Command) -> int:
 
 def _step_and_config(command: Command) -> tuple[Any, Any]:
     """Return a step's module and its config; a submitted job has no relative path in it."""
-    importlib.import_module("raystp.cluster.progress").log_to_console()
+    formatter = json_logs.JsonFormatter(command.name) if command.log_format == "json" else None
+    importlib.import_module("raystp.cluster.progress").log_to_console(formatter)
     step: Any = importlib.import_module(f"{package_of(command.name)}.step")
     config = step.CONFIG.load(command.config, command.overrides)
     if importlib.import_module("raystp.cluster.session").is_submitted():
@@ -139,9 +137,8 @@ def _failed(step: str, error: BaseException) -> int:
     if not isinstance(error, RaystpError):
         explained = explain(error)
         if explained is None:
-            sys.stderr.write("".join(traceback.format_exception(error, limit=-TRACEBACK_FRAMES)))
             message = f"{describe_exception(error)}. {UNEXPECTED}"
-            print_error(message)
+            print_error(message, unexpected=error)
             return ended(step, FAILED, error=name, message=message)
         name, message = ClusterError.__name__, explained
     print_error(f"{name}: {message}")

@@ -16,6 +16,7 @@ OWN = """\
 of every step:
   --config FILE       YAML file; only what differs from the defaults
   --set FIELD=VALUE   the same as --FIELD VALUE or FIELD=VALUE, by the dotted name of the config
+  --log-format json   print messages as JSON, a line each, on stderr and in the logs of Ray's workers
   --help, --help-all  this list, or the fields of all parts
   --template          print a commented YAML file of all fields
   --dry-run           print the whole config, what is read and written, and what is done; compute nothing

@@ -6,14 +6,23 @@ stderr where a person reads either of the two.
 
 import contextlib
 import json
+import logging
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from raystp.cluster import json_logs
+
 if TYPE_CHECKING:
     import raystp.artifacts  # imports pyarrow, which `--help` does not need
     import raystp.steps.printed
+
+logger = logging.getLogger("raystp")
+
+TRACEBACK_FRAMES = 5
+"""Frames that are printed of an unexpected exception."""
 
 SHOWN_FAILURES = 20
 """Failures in the JSON summary, one of each slide; the artifact's failures table has all of them."""
@@ -106,8 +115,16 @@ def ended(step: str, status: int, **facts: object) -> int:
     return status
 
 
-def print_error(text: str) -> None:
-    """Print an error for a person, unless its only reader is a program, which gets it in the JSON line."""
+def print_error(text: str, unexpected: BaseException | None = None) -> None:
+    """Print an error for a person, unless its only reader is a program, which gets it in the JSON line.
+
+    Of an `unexpected` exception the last frames are printed too. With `--log-format json` the error is a record.
+    """
+    if json_logs.are_on(logger):
+        logger.error(text, exc_info=unexpected)
+        return
+    if unexpected is not None:
+        sys.stderr.write("".join(traceback.format_exception(unexpected, limit=-TRACEBACK_FRAMES)))
     if sys.stderr.isatty() or sys.stdout.isatty():
         sys.stderr.write(f"{text}\n")
 

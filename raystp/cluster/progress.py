@@ -10,6 +10,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from raystp.cluster import json_logs
+from raystp.cluster.metrics import StepMetrics, step_metrics
 from raystp.errors import tracebacks
 
 LINE_INTERVAL_S = 30.0
@@ -21,13 +23,16 @@ class Progress:
     """Count finished work: `with Progress("embed", total, "tile") as progress: progress.add(64)`."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
-        self.label, self.total, self.unit, self.done, self.failures = label, total, unit, 0, 0
+        self.label, self.total, self.unit = label, total, unit
+        self.done = self.failures = 0
         self._start = self._last = time.monotonic()
         self.before = 0
         """How many of `done` an earlier process finished: they do not count for the rate."""
         self.note = ""
         """Further text at the end of a line or of the bar."""
-        self._bar = tqdm(total=total, desc=label, unit=unit, leave=False) if sys.stderr.isatty() else None
+        self._metrics: StepMetrics | None = None
+        shown = sys.stderr.isatty() and not json_logs.are_on(logger)
+        self._bar = tqdm(total=total, desc=label, unit=unit, leave=False) if shown else None
 
     def __enter__(self) -> "Progress":
         return self
@@ -44,12 +49,27 @@ class Progress:
         """Count `count` units as finished, of which `failed` failed."""
         self.done += count
         self.failures += failed
+        self._count(count, failed)
         if self._bar is not None:
             self._bar.set_postfix_str(self.note, refresh=False)
             self._bar.update(count)
         elif time.monotonic() - self._last >= LINE_INTERVAL_S:
             self._last = time.monotonic()
             self._line()
+
+    def add_earlier(self, count: int) -> None:
+        """Count units that an earlier process finished: they do not count for the rate."""
+        self.before += count
+        self.done += count
+        self._count(0, 0)
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def _count(self, count: int, failed: int) -> None:
+        """Count in the metrics, once this process is connected to Ray."""
+        self._metrics = self._metrics or step_metrics(self.label, self.unit, self.total)
+        if self._metrics is not None:
+            self._metrics.add(count, done=self.done, failed=failed)
 
     @property
     def seconds(self) -> float:
@@ -66,7 +86,7 @@ class Progress:
             text += f", {self.failures} failed"
         if self.note:
             text += f"; {self.note}"
-        logger.info(text)
+        logger.info(text, extra={"step": self.label})
 
 
 class ConsoleHandler(logging.Handler):
@@ -84,9 +104,15 @@ class ConsoleHandler(logging.Handler):
             self.handleError(record)
 
 
-def log_to_console() -> None:
-    """Print the messages of raystp on stderr, from level INFO, without tracebacks; repeated calls have no effect."""
-    if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
-        logger.addHandler(ConsoleHandler())
+def log_to_console(formatter: logging.Formatter | None = None) -> None:
+    """Print the messages of raystp on stderr, from level INFO, without tracebacks; repeated calls add no handler.
+
+    `formatter` makes the lines; without it they are the plain messages.
+    """
+    handler = next((one for one in logger.handlers if isinstance(one, ConsoleHandler)), None)
+    if handler is None:
+        handler = ConsoleHandler()
+        logger.addHandler(handler)
+    handler.setFormatter(formatter)
     logger.setLevel(logging.INFO)
     tracebacks.setLevel(logging.CRITICAL)

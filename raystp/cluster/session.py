@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray.data import DataContext
 
+from raystp.cluster import json_logs
 from raystp.cluster.environment import explain_start, explain_token
 from raystp.cluster.native_stderr import Recording, recorded
 from raystp.errors import ClusterError, ConfigError
@@ -84,7 +85,7 @@ def _connect(address: str) -> None:
     try:
         check_reachable(address)
         with recorded() as native:  # Ray repeats a refused token there for half a minute, and not in its exception
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=_worker_logs())
     except Exception as error:
         reason = " ".join(str(error).split())
         if "ersion mismatch" in reason:
@@ -117,10 +118,16 @@ def _start() -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            runtime_env=_worker_logs(),
         )
     except Exception as error:
         ray.shutdown()  # of what has started already
         raise ClusterError(explain_start(error)) from error
+
+
+def _worker_logs() -> dict[str, str] | None:
+    """Return the environment in which workers write JSON to their logs, if this process does."""
+    return {"worker_process_setup_hook": json_logs.WORKER_HOOK} if json_logs.are_on(logger) else None
 
 
 def is_submitted() -> bool:

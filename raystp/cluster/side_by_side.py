@@ -14,6 +14,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.queue import Queue
 
+from raystp.cluster import json_logs
 from raystp.cluster.session import is_local_ray, joined
 from raystp.cluster.streams.tasks import RETRIES, as_finished
 from raystp.errors import ClusterError, RaystpError, own_error
@@ -97,7 +98,10 @@ class _QueueHandler(logging.Handler):
 @contextlib.contextmanager
 def _sent(label: str, queue: Queue) -> Iterator[None]:
     """Send the messages of this process to the driver, and write them to this process's log."""
-    handlers, level = [_QueueHandler(label, queue), logging.StreamHandler()], logger.level
+    handlers: list[logging.Handler] = [_QueueHandler(label, queue)]
+    if not json_logs.are_on(logger):  # then this worker has a handler already
+        handlers.append(logging.StreamHandler())
+    level = logger.level
     for handler in handlers:
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)

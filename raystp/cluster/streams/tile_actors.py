@@ -16,6 +16,7 @@ import numpy as np
 import ray
 
 from raystp.cluster.memory import keep_freed_memory
+from raystp.cluster.metrics import EncoderMetrics
 from raystp.cluster.streams.encode_ahead import encode_ahead, starter
 from raystp.cluster.streams.units import (
     Encoded,
@@ -69,6 +70,7 @@ class EncodeUnit:
         self._start = _Start(work, self._make)
         self._waited_s = self._encoded_s = 0.0
         self._threads = ThreadPoolExecutor(resources.threads)
+        self._metrics = EncoderMetrics()
 
     def _make(self) -> None:
         self._read = self._work.make_reader(2 * self._resources.threads + 2)
@@ -84,6 +86,7 @@ class EncodeUnit:
         except Exception as caught:  # noqa: BLE001 -- from the store
             error = failure_reason(caught)
         rows = 0 if error else unit.rows
+        self._metrics.add(tiles=rows, failed=bool(error), waited_s=self._waited_s, busy_s=self._encoded_s)
         receipt = UnitReceipt(unit.unit, unit.slide, rows, error, self._waited_s, self._encoded_s, fatal)
         return {key: [value] for key, value in asdict(receipt).items()}
 
@@ -207,13 +210,16 @@ class JoinParts:
 
     def __init__(self, work: "list[ray.ObjectRef[UnitWork]]") -> None:
         self._work = ray.get(work[0])
+        self._metrics = EncoderMetrics()
 
     def join(self, unit: WorkUnit, parts: int) -> str:
         """Commit a unit from its parts; return an error message, or an empty string."""
         try:
             self._work.commit_parts(unit, parts)
         except Exception as error:  # noqa: BLE001 -- one unit's fault does not end the others
+            self._metrics.add(tiles=0, failed=True)
             return failure_reason(error)
+        self._metrics.add(tiles=unit.rows, failed=False)
         return ""
 
 

@@ -196,7 +196,7 @@ def _stream(work: EmbedWork, units: list[WorkUnit], run: EmbedRun) -> _StreamOut
     outcome, complete = _StreamOutcome(), sum(not count for count in left.values())
     remaining = [unit for unit in units if unit.unit not in done]
     with session(run.address), Progress(STEP, sum(rows.values()), "tile") as progress:
-        progress.add(sum(unit.rows for unit in units if unit.unit in done))
+        progress.add_earlier(sum(unit.rows for unit in units if unit.unit in done))
         resources = _resources(run)
         work = replace(work, on_gpu=resources.gpus_per_encoder > 0)
         for receipt in stream(work, remaining, resources, outcome.set_operators):

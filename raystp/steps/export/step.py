@@ -46,7 +46,7 @@ def run(config: ExportConfig) -> Artifact:
     slides, failures = _export(config, tasks)
     for one in slides:
         for note in one.notes:
-            logger.info(f"  {one.slide}: {note}")
+            logger.info(f"  {one.slide}: {note}", extra={"slide": one.slide})
     _write_tables(config, inputs["artifact"], slides, out)
     notes: dict[str, Any] = {
         "format": config.format,

@@ -86,7 +86,7 @@ def run(config: ImportConfig) -> Artifact | str:
         failures += lacking
     for one in kept:
         for note in one["notes"]:
-            logger.info(f"  {one['slide']}: {note}")
+            logger.info(f"  {one['slide']}: {note}", extra={"slide": one["slide"]})
     sides = _check_sides(kept, config)
     if isinstance(tiles, ArtifactWriter):
         _finish_tiles(tiles, kept, failures, sides=sides, form=form)

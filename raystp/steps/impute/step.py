@@ -213,7 +213,7 @@ def _unpredicted(task: SlideTask, rows: Mapping[str, int], *, genes: int) -> dic
                 "the gene; raise k, or add sections that measured it to the index"
             )
             warnings[slide] = [warning]
-            logger.warning(f"  {slide}: {warning}")
+            logger.warning(f"  {slide}: {warning}", extra={"slide": slide})
     return warnings
 
 

@@ -58,7 +58,7 @@ def run(config: TileConfig) -> Artifact:
     copies = _add_copies(slides, contents)
     for one in slides:
         for warning in one["warnings"]:
-            logger.warning(f"  {one['slide']}: {warning}")
+            logger.warning(f"  {one['slide']}: {warning}", extra={"slide": one["slide"]})
     columns = [{**one, "content": contents[one["slide"]]} for one in slides]
     (draft.path / "slides.parquet").write_table(tables.of_rows(columns, tables.SLIDES))
     rows_written = {"slides": len(slides), "tiles": sum(one["tiles"] for one in slides)}

@@ -1,0 +1,67 @@
+"""Log records as JSON, one object per line, for a program that collects the logs of many nodes.
+
+    {"time": "2026-11-30T18:21:52.123456+00:00", "level": "INFO", "logger": "raystp", "step": "embed",
+     "message": "embed: 96 of 96 tiles in 1.2 s, 80.0 tiles/s"}
+
+`slide` is there where a record states it, `traceback` where it has an exception. The driver prints such lines on
+stderr; Ray's workers write them to their own log files.
+"""
+
+import datetime as dt
+import json
+import logging
+import sys
+from pathlib import Path
+
+WORKER_HOOK = "raystp.cluster.json_logs.log_as_json"
+"""What Ray calls in each new worker."""
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object; `step` is the command, or the step whose code wrote the record."""
+
+    def __init__(self, command: str = "") -> None:
+        super().__init__()
+        self._command = command
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        entry: dict[str, str] = {
+            "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="microseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "step": self._step(record),
+            "message": record.getMessage().strip(),
+        }
+        if slide := record.__dict__.get("slide"):
+            entry["slide"] = str(slide)
+        if record.exc_info and record.exc_info[1] is not None:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+    def _step(self, record: logging.LogRecord) -> str:
+        stated = record.__dict__.get("step")
+        return str(stated) if stated else step_of(record.pathname) or self._command
+
+
+def step_of(path: str) -> str:
+    """Return the step whose package a source file is in, "" for any other file."""
+    parts = Path(path).parts
+    if "steps" not in parts[:-2]:
+        return ""
+    return parts[parts.index("steps") + 1]
+
+
+def are_on(logger: logging.Logger) -> bool:
+    """Return whether this process writes the logger's records as JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logger.handlers)
+
+
+def log_as_json() -> None:
+    """Write the messages of raystp in this worker as JSON on its stderr, which is Ray's log file of the worker."""
+    logger = logging.getLogger("raystp")
+    if not are_on(logger):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter())
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)

@@ -110,4 +110,4 @@ def gpu_memory() -> int:
 def _increase(metric: "Counter", value: float, tags: dict[str, str] | None = None) -> None:
     """Add to a counter; Ray refuses an increase by 0, so a counter has no series before its first event."""
     if value > 0:
-        metric.inc(value, tags=tags)
+        metric.inc(value, tags=tags or {})

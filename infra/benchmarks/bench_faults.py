@@ -6,7 +6,6 @@ row keeps its entry until it is run again. All rows take about an hour on two id
 
 import argparse
 import datetime as dt
-import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from faults.rows import ROWS, FaultRow
 
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("faults.md")
+RULE = "|---|---|---|---|---|---|---|"
 HEAD = "| row | fault | tests | outcome | date | commit | seconds |"
 
 
@@ -28,16 +28,26 @@ class Outcome:
 
     counts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    seen: set[tuple[str, str]] = field(default_factory=set)
+    """Files with the parts of names of which a test was run."""
 
     def add(self, file: Path, row: FaultRow) -> None:
         """Add the tests of a row that a JUnit file reports."""
         for case in ET.parse(file).getroot().iter("testcase"):
             name, path = str(case.get("name")), str(case.get("classname")).replace(".", "/") + ".py"
-            parts = next((parts for test, parts in row.tests.items() if path.endswith(test)), None)
-            if parts is not None and (not parts or any(part in name for part in parts)):
-                faults = [kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None]
-                self.counts[{"skipped": "skipped"}.get(faults[0], "failed") if faults else "passed"] += 1
-                self.seconds += float(case.get("time") or 0)
+            test = next((test for test in row.tests if path.endswith(test)), "")
+            parts = [part for part in row.tests.get(test) or ("",) if part in name]
+            if not test or not parts:
+                continue
+            self.seen |= {(test, part) for part in parts}
+            faults = [kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None]
+            self.counts[{"skipped": "skipped"}.get(faults[0], "failed") if faults else "passed"] += 1
+            self.seconds += float(case.get("time") or 0)
+
+    def not_run(self, row: FaultRow) -> list[str]:
+        """Return the tests of the row of which none was run."""
+        wanted = [(file, part) for file, parts in row.tests.items() for part in parts or ("",)]
+        return [part or f"`{file.removeprefix('tests/')}`" for file, part in wanted if (file, part) not in self.seen]
 
 
 def run(row: FaultRow) -> Outcome:
@@ -55,11 +65,17 @@ def run(row: FaultRow) -> Outcome:
 
 def line(row: FaultRow, outcome: Outcome, commit: str) -> str:
     """Return a row of the table."""
-    files = {file.removeprefix("tests/"): ", ".join(parts) for file, parts in row.tests.items()}
-    tests = "; ".join(f"`{file}` ({parts})" if parts else f"`{file}`" for file, parts in files.items())
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.counts.items(), reverse=True))
+    if left := outcome.not_run(row):
+        counts += f"; not run: {', '.join(left)}"
     day = dt.datetime.now(dt.UTC).date()
-    return f"| {row.number} | {row.fault} | {tests} | {counts} | {day} | {commit} | {outcome.seconds:.0f} |"
+    return f"{start_of(row)} {tests_of(row)} | {counts} | {day} | {commit} | {outcome.seconds:.0f} |"
+
+
+def tests_of(row: FaultRow) -> str:
+    """Return the files of a row's tests, with parts of their names."""
+    files = {file.removeprefix("tests/"): ", ".join(parts) for file, parts in row.tests.items()}
+    return "; ".join(f"`{file}` ({parts})" if parts else f"`{file}`" for file, parts in files.items())
 
 
 def checked_out() -> str:
@@ -68,16 +84,21 @@ def checked_out() -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def enter(row: FaultRow, entry: str) -> None:
-    """Replace or add a row's entry in the table."""
-    text = TABLE.read_text(encoding="utf-8")
-    start = f"| {row.number} | {row.fault} |"
-    pattern = re.compile(rf"^{re.escape(start)}.*$", re.MULTILINE)
-    if pattern.search(text):
-        TABLE.write_text(pattern.sub(lambda _: entry, text), encoding="utf-8")
-        return
-    rows = text.index("\n\n", text.index(HEAD))
-    TABLE.write_text(f"{text[:rows]}\n{entry}{text[rows:]}", encoding="utf-8")
+def start_of(row: FaultRow) -> str:
+    """Return the cells by which a row's entry is found."""
+    return f"| {row.number} | {row.fault} |"
+
+
+def enter(entry: str) -> None:
+    """Replace a row's entry in the table; rows that were never run say so."""
+    before, _, rest = TABLE.read_text(encoding="utf-8").partition(HEAD)
+    lines, _, after = rest.partition("\n\n")
+    known = [*lines.splitlines(), entry]
+    table = [RULE]
+    for one in ROWS:
+        found = [line for line in known if line.startswith(start_of(one))]
+        table.append(found[-1] if found else f"{start_of(one)} {tests_of(one)} | not run yet | | | |")
+    TABLE.write_text(before + HEAD + "\n" + "\n".join(table) + "\n\n" + after, encoding="utf-8")
 
 
 def main() -> None:
@@ -95,7 +116,7 @@ def main() -> None:
             outcome.add(file, row)
         outcome = outcome if given.xml else run(row)
         if outcome.counts:
-            enter(row, line(row, outcome, given.commit or checked_out()))
+            enter(line(row, outcome, given.commit or checked_out()))
             sys.stdout.write(f"{row.number} {row.fault}: {dict(outcome.counts)} in {outcome.seconds:.0f} s\n")
 
 

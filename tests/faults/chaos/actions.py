@@ -18,6 +18,8 @@ from tests.faults.s3 import FaultyStore
 KINDS = {"worker": 0.45, "store": 0.3, "node": 0.1, "driver": 0.15}
 """Kind of fault -> its share of all faults."""
 NODE_AWAY_S = 2.0
+MOST = 60
+"""Faults of one pipeline; after them it may end undisturbed, however slow the machine is."""
 STORE_FAULTS: list[tuple[str, int, str]] = [
     ("status", 500, "GET"),
     ("status", 503, "GET"),
@@ -60,7 +62,7 @@ class Chaos:
             self.store.clear()
 
     def _run(self) -> None:
-        while not self.stop.wait(float(self.rng.exponential(self.pause_s))):
+        while self.counts.total() < MOST and not self.stop.wait(float(self.rng.exponential(self.pause_s))):
             kind = str(self.rng.choice(list(KINDS), p=list(KINDS.values())))
             if getattr(self, f"_{kind}")():
                 self.counts[kind] += 1

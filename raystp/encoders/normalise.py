@@ -65,14 +65,15 @@ class PixelNormaliser:
         return self.normalise(as_tensor(tiles).to(self.device))
 
     def normalise(
-        self, tiles: UInt8[torch.Tensor, "tile pixel pixel 3"]
+        self, tiles: UInt8[torch.Tensor, "tile pixel pixel 3"], *, keep: bool = False
     ) -> Float32[torch.Tensor, "tile 3 pixel pixel"]:
-        """Normalise up to `capacity` tiles of the device.
+        """Normalise up to `capacity` tiles of the device; with `keep` any number, to memory of their own.
 
         The result is an NCHW view of memory in the order of the tiles (NHWC).
         """
         pixels = tiles.reshape(-1, 3 * self.side)
-        normalised = self._buffer[: len(pixels)]
+        kept = torch.empty(pixels.shape, dtype=torch.float32, device=self.device) if keep else self._buffer
+        normalised = kept[: len(pixels)]
         if (loop := self._compiled(len(tiles))) is not None:
             loop(pixels.numpy(), self._scale.numpy(), self._shift.numpy(), normalised.numpy())
             return self._as_nchw(normalised)

@@ -202,7 +202,8 @@ class OverlappedTransfer:
 
     def _new_slot(self, shape: tuple[int, ...]) -> _Slot:
         engine = self._engine
-        host, device = engine.pinned(shape, torch.uint8), engine.empty(shape, torch.uint8)
+        with torch.inference_mode(mode=False):  # its tensors could not be written to outside that mode
+            host, device = engine.pinned(shape, torch.uint8), engine.empty(shape, torch.uint8)
         slot = _Slot(host, device, engine.event(), engine.event())
         # The allocator may have given memory that queued computations still use.
         slot.used.record(engine.computing())

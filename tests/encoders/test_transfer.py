@@ -10,6 +10,7 @@ from torch import nn
 
 from raystp.encoders import encoder as encoders
 from raystp.encoders.encoder import BatchEncoder, Encoder, InferenceOptions, encode
+from raystp.encoders.normalise import PixelNormaliser
 from raystp.encoders.transfer import SLOTS, OverlappedTransfer, Transfer
 from raystp.errors import EncoderError
 from raystp.units import TilePixels
@@ -133,3 +134,24 @@ def test_a_fault_is_raised_by_the_call_whose_tiles_have_it(monkeypatch: pytest.M
         with pytest.raises(EncoderError, match="expects RGB tiles of 4 x 4 px"):
             batch_encoder.start(np.zeros((2, 5, 5, 3), np.uint8))
         assert good().shape == (3, 3)
+
+
+def test_tiles_that_a_gradient_needs_are_kept_while_later_ones_are_sent() -> None:
+    normaliser = PixelNormaliser((0.5,) * 3, (0.25,) * 3, side=SIDE, capacity=0, device=torch.device("cpu"))
+    with RaceDetector() as detector:
+        transfer = OverlappedTransfer(detector)
+        kept = []
+        for tiles in calls():
+            with transfer.sent(tiles) as sent:
+                kept.append(normaliser.normalise(sent, keep=True))
+    assert not detector.races
+    for pixels, tiles in zip(kept, calls(), strict=True):
+        np.testing.assert_allclose(pixels.permute(0, 2, 3, 1), (tiles / 255 - 0.5) / 0.25, atol=1e-5)
+
+
+def test_a_transfer_that_began_in_inference_mode_is_used_outside_it() -> None:
+    with RaceDetector() as detector:
+        transfer = OverlappedTransfer(detector)
+        for mode in (True, False, True, False):
+            with torch.inference_mode(mode), transfer.sent(calls()[0]) as sent:
+                np.testing.assert_array_equal(sent.numpy(), calls()[0])

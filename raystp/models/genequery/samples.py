@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from raystp.errors import ModelError, some
+from raystp.models.training.samples import to_device
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class SectionGenes:
 
     def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[Tensor, ...]:
         """Return the arguments of `GeneQuery.forward`: features and expression of all spots, the mask, and the gene."""
-        chosen = torch.from_numpy(self.samples[rows]).to(self.mask.device)
+        chosen = to_device(self.samples[rows], self.mask.device)
         section, gene = chosen // self.expression.shape[1], chosen % self.expression.shape[1]
         return self.features[section], self.expression[section, gene], self.mask[section], gene
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from raystp.models.mclstexp.options import MclstexpOptions
 from raystp.models.predictor import SpotSections
-from raystp.models.training.samples import check_finite
+from raystp.models.training.samples import check_finite, to_device
 from raystp.units import tile_centres
 
 
@@ -59,7 +59,7 @@ class SectionSpots:
 
     def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[Tensor, ...]:
         """Return the arguments of `Mclstexp.forward`; the context has rows of its own, not one per sample."""
-        chosen = torch.from_numpy(rows).to(self.group.device)
+        chosen = to_device(rows, self.group.device)
         pairs = self.features[chosen], self.expression[chosen], self.places[chosen]
         if not self.context:
             return pairs

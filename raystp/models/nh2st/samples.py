@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from raystp.errors import ModelError
-from raystp.models.training.samples import check_finite
+from raystp.models.training.samples import check_finite, to_device
 
 _ROWS = 4096
 """Rows whose neighbourhoods are averaged at a time: limits the memory."""
@@ -57,7 +57,7 @@ class NeighbourSamples:
 
     def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[Tensor, ...]:
         """Return the arguments of `Nh2st.forward`: features and expression of spot and nodes, and the mask."""
-        chosen = torch.from_numpy(rows).to(self.rows.device)
+        chosen = to_device(rows, self.rows.device)
         near = self.rows[chosen]
         return (
             self.features[chosen],

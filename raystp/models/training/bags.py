@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from raystp.errors import ModelError, some
+from raystp.models.training.samples import to_device
 
 Tiles = Callable[[int, Int64[np.ndarray, "tile"] | None], Float[np.ndarray, "tile feature"]]
 """Number of a bag, and rows of its tiles (None: all) -> their features, in that order."""
@@ -97,7 +98,7 @@ class BagSamples:
         for number, bag in enumerate(bags):
             features[number, : len(bag)], mask[number, : len(bag)] = bag, 1.0
         labels = np.ascontiguousarray(self.labels[rows], dtype=np.float32)
-        one, two, three = (torch.from_numpy(part).to(self.device) for part in (features, mask, labels))
+        one, two, three = (to_device(part, self.device) for part in (features, mask, labels))
         return one, two, three
 
     def sample_tiles(self, per_bag: int = 1000) -> Float[np.ndarray, "tile feature"]:

@@ -3,21 +3,24 @@
 A method makes its samples as for cached features. From pixels, each tile's features are one value: its number in the
 table of spots, from 1 on, so that padding (0) is no tile. So any method can say which tiles a batch needs, its
 neighbours and bags among them. Each tile is read and encoded once per batch, however often the batch names it.
+
+Numbers are read from the device once, when an epoch starts: in a step that would wait for the step before.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from raystp.models.training.bags import BagSamples
-from raystp.models.training.samples import Prefetching, SampleSet
+from raystp.models.training.samples import Prefetching, SampleSet, to_device
 
 Rows = Int64[np.ndarray, " _"]
+NamedRows = tuple[Int64[np.ndarray, "..."], ...]
+"""The rows of the tiles at each position of a model's arguments that has tiles; -1 is padding."""
 
 
 @runtime_checkable
@@ -63,6 +66,8 @@ class TileSamples:
     inputs: tuple[int, ...]
     """Which of the samples' values are features."""
     tiles: TileSource
+    _numbers: dict[bytes, NamedRows] = field(default_factory=dict, repr=False)
+    """Samples -> the rows at each of `inputs`, of the batches that are prefetched and not used yet."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -71,20 +76,26 @@ class TileSamples:
         """Start an epoch of the samples, and begin to read its tiles."""
         if isinstance(self.samples, Prefetching):
             self.samples.prefetch(parts, epoch)
-        self.tiles.prefetch([self._rows(self.samples.at(part)) for part in parts], epoch)
+        self._numbers = {part.tobytes(): self._read_numbers(self.samples.at(part)) for part in parts}
+        self.tiles.prefetch([_needed(self._numbers[part.tobytes()]) for part in parts], epoch)
 
     def at(self, rows: Int64[np.ndarray, "sample"]) -> tuple[Tensor, ...]:
         """Return the arguments of a model with a tower: pixels, then the samples' own with numbers of these pixels."""
         own = list(self.samples.at(rows))
-        needed = self._rows(tuple(own))
-        for position in self.inputs:
-            numbers = rows_of(own[position].cpu().numpy())
+        named = self._numbers.pop(rows.tobytes(), ()) or self._read_numbers(tuple(own))
+        needed = _needed(named)
+        for position, numbers in zip(self.inputs, named, strict=True):
             found = np.where(numbers >= 0, np.searchsorted(needed, numbers) + 1, 0)
-            own[position] = torch.from_numpy(found.astype(np.int64)).to(own[position].device)
+            own[position] = to_device(found.astype(np.int64), own[position].device)
         return (self.tiles(needed), *own)
 
-    def _rows(self, values: tuple[Tensor, ...]) -> Rows:
-        """Return the rows of all tiles that these samples name, rising."""
-        named = np.concatenate([rows_of(values[position].cpu().numpy()).ravel() for position in self.inputs])
-        rows: Rows = np.unique(named[named >= 0])
-        return rows
+    def _read_numbers(self, values: tuple[Tensor, ...]) -> NamedRows:
+        """Return the rows at each of `inputs`; waits for the device."""
+        return tuple(rows_of(values[position].cpu().numpy()) for position in self.inputs)
+
+
+def _needed(named: NamedRows) -> Rows:
+    """Return the rows of all tiles that some samples name, rising."""
+    every = np.concatenate([rows.ravel() for rows in named])
+    rows: Rows = np.unique(every[every >= 0])
+    return rows

@@ -16,6 +16,7 @@ from raystp.encoders.augment.options import Augmentation
 from raystp.encoders.augment.tiles import augment_tiles
 from raystp.encoders.encoder import Encoder
 from raystp.encoders.normalise import PixelNormaliser
+from raystp.encoders.transfer import Transfer, transfer_to
 from raystp.expression.training_set import SpotTable
 from raystp.slides.open import Slide, read_tiles
 from raystp.steps.embed.reader import SlideTiles, open_tiled
@@ -85,6 +86,26 @@ class AugmentedRows:
         return augment_tiles(self.read(rows), rows, self.options, seed=self.seed, epoch=self.epoch)
 
 
+@dataclass(frozen=True)
+class _DeviceSide:
+    """Copies tiles to the trainer's device, on a GPU under the step before, and normalises them there."""
+
+    transfer: Transfer
+    normaliser: PixelNormaliser
+
+    @classmethod
+    def of(cls, encoder: Encoder, side: TilePixels, device: torch.device) -> "_DeviceSide":
+        """Return the copies for an encoder; made once, since constants of a normaliser are copied to the device."""
+        return cls(
+            transfer_to(device), PixelNormaliser(encoder.mean, encoder.std, side=side, capacity=0, device=device)
+        )
+
+    def __call__(self, tiles: Tiles) -> Float[torch.Tensor, "tile 3 pixel pixel"]:
+        """Return the tiles in memory of their own: the gradient needs them until the end of the step."""
+        with self.transfer.sent(tiles) as sent:
+            return self.normaliser.normalise(sent, keep=True)
+
+
 @dataclass
 class EncoderTiles:
     """Tiles for an encoder that is trained: a `TileSource`."""
@@ -99,6 +120,7 @@ class EncoderTiles:
     """Processes that read tiles; None reads them in a thread of the trainer, while it computes."""
     _epoch: int = 0
     _prefetched: Iterator[tuple[Rows, torch.Tensor]] = field(default_factory=lambda: iter(()))
+    _device_side: "_DeviceSide | None" = None
 
     def prefetch(self, parts: Sequence[Rows], epoch: int) -> None:
         """Start to read an epoch's tiles, in this order."""
@@ -111,10 +133,9 @@ class EncoderTiles:
     def __call__(self, rows: Rows) -> Float[torch.Tensor, "tile 3 pixel pixel"]:
         """Return normalised tiles, augmented if `augment` is set."""
         tiles = self._pixels(rows)
-        # A new buffer for each batch, since the gradient still needs the last one.
-        encoder, side = self.encoder, tiles.shape[1]
-        normalise = PixelNormaliser(encoder.mean, encoder.std, side=side, capacity=len(tiles), device=self.device)
-        return normalise(tiles.numpy())
+        if self._device_side is None:
+            self._device_side = _DeviceSide.of(self.encoder, TilePixels(tiles.shape[1]), self.device)
+        return self._device_side(tiles.numpy())
 
     def _pixels(self, rows: Rows) -> UInt8[torch.Tensor, "_ pixel pixel 3"]:
         for part, pixels in self._prefetched:

@@ -97,6 +97,8 @@ class BuildParams(TypedDict):
     lists: int | None
     seed: int
     form: Form
+    prefer: NotRequired[str]
+    """Absent for `build`."""
 
 
 class Change(TypedDict):

@@ -171,7 +171,7 @@ def describe(
         "why": plan.reason,
         "joint": plan.joint,
         "genes": list(genes),
-        "want": cast("BuildParams", asdict(plan.params)),
+        "want": _build_params(plan.params),
         "lists": plan.lists,
         "quantizer": plan.quantizer,
         "shards": list(shards),
@@ -235,22 +235,32 @@ def plan_of(description: IndexDescription) -> IndexPlan:
     )
 
 
+def _build_params(params: IndexParams) -> BuildParams:
+    """Return the parameters as stored; `prefer` is left out at its default, which earlier versions do not know."""
+    values = asdict(params)
+    if params.prefer == IndexParams.prefer:
+        del values["prefer"]
+    return cast("BuildParams", values)
+
+
 def _auto_failed(description: IndexDescription) -> bool:
     """Return whether `auto` chose a kind that misses its target, or that needs so many lists that it saves nothing."""
     if description["want"]["kind"] != "auto":
         return False
-    return bool(description["below_target"] or _LIST_COST * description["effort"]["nprobe"] > description["lists"])
+    many = description["kind"] in LISTED and _LIST_COST * description["effort"]["nprobe"] > description["lists"]
+    return bool(description["below_target"] or many)
 
 
 def _make_exact(folder: StoragePath, description: IndexDescription) -> IndexDescription:
     """Delete the files of an approximate kind and return the description of an exact index."""
     kind, nprobe, sentence = description["kind"], description["effort"]["nprobe"], description["sentence"]
+    reason = f"{kind} needs {nprobe} of {description['lists']} lists" if kind in LISTED else f"{kind} misses its target"
     for name in files.file_names([description["quantizer"], [shard["index"] for shard in description["shards"]]]):
         (folder / name).remove()
     return {
         **description,
         "kind": "exact",
-        "why": f"auto: exact, because {kind} needs {nprobe} of {description['lists']} lists: {sentence}",
+        "why": f"auto: exact, because {reason}: {sentence}",
         "quantizer": None,
         "lists": 0,
         "effort": {},

@@ -60,6 +60,10 @@ class IndexConfig(StepConfig[IndexRun]):
     """How neighbours are found. `exact` compares every row; the others compare a part of them. `auto` is exact below
     100,000 rows; the manifest states the reason for its choice."""
 
+    prefer: Literal["build", "speed", "bytes"] = "build"
+    """What `kind=auto` looks for from 100,000 rows on: the shortest build (`ivfsq`), the fastest search (`hnsw` below
+    300,000 rows, else `ivfsq`), or the fewest bytes (`ivfpq`)."""
+
     recall: float = Field(default=0.99, gt=0, le=1)
     """Share of the true neighbours that an approximate kind must find, as measured when the index is built."""
 
@@ -109,5 +113,7 @@ class IndexConfig(StepConfig[IndexRun]):
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed; the table of cases counts by its digest."""
         values = super().fingerprint_values()
+        if self.prefer == "build":  # absent at its default, so that earlier indexes are found
+            del values["prefer"]
         cases = values.pop("cases")  # absent from the fingerprint of an index of spots, as before the field existed
         return values if cases is None or self.cases is None else {**values, "cases": self.cases.fingerprint_values()}

@@ -166,7 +166,9 @@ def _build(
 ) -> IndexDescription:
     """Plan the index, write each shard in a task of its own, and describe the whole."""
     rows, joint = sum(len(section.spots) for section in sections), sections[0].joint
-    params = IndexParams(kind=config.kind, recall=config.recall, k=config.recall_k, form=config.expression)
+    params = IndexParams(
+        kind=config.kind, recall=config.recall, k=config.recall_k, form=config.expression, prefer=config.prefer
+    )
     sample = _sample(sections, sample_rows(rows, params))
     plan = plan_index(writer.path, *sample, rows=rows, metric=config.metric or "cosine", params=params)
     shards = _write_shards(config, writer, plan, sections=sections, row_bytes=4 * (joint + len(genes)))

@@ -241,6 +241,22 @@ def test_auto_records_its_reason(tmp_path: Path) -> None:
         choose_kind(10, IndexParams(kind="auto", recall=2.0))
 
 
+def test_auto_follows_what_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {
+        (prefer, rows): choose_kind(rows, IndexParams(kind="auto", prefer=prefer))[0]
+        for prefer in ("build", "speed", "bytes")
+        for rows in (1000, 100_000, 10**6)
+    }
+    assert [chosen["build", rows] for rows in (1000, 100_000, 10**6)] == ["exact", "ivfsq", "ivfsq"]
+    assert [chosen["speed", rows] for rows in (1000, 100_000, 10**6)] == ["exact", "hnsw", "ivfsq"]
+    assert [chosen["bytes", rows] for rows in (1000, 100_000, 10**6)] == ["exact", "ivfpq", "ivfpq"]
+    monkeypatch.setattr("raystp.index.search.kinds.EXACT_BELOW", 100)
+    _, description = make_index(tmp_path, "auto", prefer="speed")  # type: ignore[arg-type]  # chosen by the index
+    assert description["kind"] == "hnsw"
+    assert description["want"]["prefer"] == "speed"
+    assert "prefer" not in make_index(tmp_path / "exact", "exact")[1]["want"]
+
+
 def test_auto_stays_exact_where_lists_save_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raystp.index.search.kinds.EXACT_BELOW", 100)
     noise = np.random.default_rng(3).standard_normal((ROWS, JOINT), dtype=np.float32)

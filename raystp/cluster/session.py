@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data import DataContext
 
 from raystp.cluster import json_logs
 from raystp.cluster.environment import explain_start, explain_token
@@ -65,14 +64,21 @@ def session(address: str | None = None) -> Iterator[None]:
 def joined(*, is_local: bool) -> Iterator[None]:
     """Make this process, which is connected to Ray, ready for steps; `is_local` says that raystp started this Ray."""
     started = _STARTED_HERE.set(is_local)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False  # the steps print their own progress
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:
         _STARTED_HERE.reset(started)
+
+
+def ray_data() -> Any:
+    """Return the module `ray.data`, set to print nothing. It is imported here: that takes a second."""
+    from ray import data  # noqa: PLC0415 -- a few slides do not need it
+
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False  # the steps print their own progress
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return data
 
 
 def is_local_ray() -> bool:

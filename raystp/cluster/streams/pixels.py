@@ -10,10 +10,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 import torch
 from jaxtyping import Int64, UInt8
-from ray.data import ActorPoolStrategy
+
+from raystp.cluster.session import ray_data
 
 Rows = Int64[np.ndarray, " _"]
 PREFETCH = 2
@@ -52,7 +52,8 @@ def pixel_stream(
 ) -> Iterator[UInt8[torch.Tensor, "_ pixel pixel 3"]]:
     """Yield the pixels of each batch of rows, in order; all batches have equal size, but the last may be smaller."""
     size = len(batches[0])
-    source = ray.data.from_arrow([pa.table({"row": rows}) for rows in batches])
+    data = ray_data()
+    source = data.from_arrow([pa.table({"row": rows}) for rows in batches])
     # This dataset's own context: another stream of this process may need another order.
     source.context.execution_options.preserve_order = True
     source.context.enable_progress_bars = False
@@ -60,7 +61,7 @@ def pixel_stream(
         _ReadActor,
         fn_constructor_args=(read,),
         batch_size=size,
-        compute=ActorPoolStrategy(size=readers.count),
+        compute=data.ActorPoolStrategy(size=readers.count),
         num_cpus=readers.cpus,
     )
     for batch in stream.iter_torch_batches(batch_size=size, prefetch_batches=PREFETCH, dtypes=None):

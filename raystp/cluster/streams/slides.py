@@ -11,9 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import ray
-import ray.data
 
-from raystp.cluster.session import check_resources
+from raystp.cluster.session import check_resources, ray_data
 from raystp.errors import failure_reason
 
 
@@ -54,7 +53,7 @@ def map_slides(work: SlideWork, slides: list[str], resources: SlideResources) ->
     if not slides:
         return
     check_resources(cpus=resources.cpus, gpus=resources.gpus)
-    source = ray.data.from_items([{"slide": slide} for slide in slides], override_num_blocks=len(slides))
+    source = ray_data().from_items([{"slide": slide} for slide in slides], override_num_blocks=len(slides))
     # Tasks rather than actors: Ray reuses their processes, with all imported modules, for what runs next.
     function: Any = _process  # Ray's types do not allow further arguments
     plan = source.map_batches(

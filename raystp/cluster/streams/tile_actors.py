@@ -47,7 +47,8 @@ class _Start:
     """
 
     def __init__(self, work: UnitWork, make: Callable[[], None]) -> None:
-        process = ray.get_runtime_context().get_actor_id() or ""
+        context = ray.get_runtime_context()
+        process = context.get_actor_id() or context.get_task_id() or ""  # a retried task keeps its id
         self.fatal = ""
         keep_freed_memory()
         try:
@@ -89,6 +90,10 @@ class EncodeUnit:
         self._metrics.add(tiles=rows, failed=bool(error), waited_s=self._waited_s, busy_s=self._encoded_s)
         receipt = UnitReceipt(unit.unit, unit.slide, rows, error, self._waited_s, self._encoded_s, fatal)
         return {key: [value] for key, value in asdict(receipt).items()}
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False)
 
     def _run(self, unit: WorkUnit) -> str:
         """Commit a unit; return an error message, or an empty string."""

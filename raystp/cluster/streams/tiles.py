@@ -5,6 +5,8 @@ default the encoder's actor reads the pixels: threads keep batches of uint8 tile
 `readers` > 0 a separate pool of CPU actors sends bounded parts of a unit through the object store instead (for slow
 codecs, or GPU nodes with few CPUs). Both give the same rows.
 
+Where an actor would have a single unit, each unit is a plain task instead (`unit_tasks.py`).
+
 The work on a unit is a `UnitWork`; this module knows no slides and no encoders. Any exception becomes a receipt with
 its reason, and the stream continues. After a crash, or after a hanging read is killed, Ray retries without limit;
 `UnitWork.begin` counts attempts and rejects the unit after three. Ray's own retry limit cannot be used: it counts a
@@ -18,17 +20,19 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-import ray.data
-from ray.data import ActorPoolStrategy
 
 from raystp.cluster.native_stderr import without_line
-from raystp.cluster.session import check_resources
+from raystp.cluster.session import check_resources, ray_data
 from raystp.cluster.streams.tile_actors import EncodePart, EncodeUnit, JoinParts, ReadUnit
+from raystp.cluster.streams.unit_tasks import run_units, suits_tasks
 from raystp.cluster.streams.units import StreamResources, UnitReceipt, UnitWork, WorkUnit, blocks_of
 from raystp.errors import of_text
+
+if TYPE_CHECKING:
+    from ray.data import ActorPoolStrategy, Dataset
 
 RESTART_WARNING = b"constructor arguments in the object store and max_restarts > 0"
 
@@ -46,6 +50,9 @@ def stream(
     if not units:
         return
     check_resources(cpus=resources.cpus_per_encoder, gpus=resources.gpus_per_encoder)
+    if suits_tasks(units, resources):
+        yield from run_units(work, units, resources)
+        return
     plan = build_plan(work, units, resources)
     if resources.readers == 0:
         for row in _rows(plan):
@@ -55,7 +62,7 @@ def stream(
     on_stats(plan.stats())
 
 
-def _rows(plan: "ray.data.Dataset") -> Iterator[dict[str, Any]]:
+def _rows(plan: "Dataset") -> Iterator[dict[str, Any]]:
     """Yield the plan's rows; raise the error of a row that ends the run.
 
     Ray warns on stderr that an actor cannot be restarted once the arguments of its constructor are lost. Here the
@@ -70,10 +77,11 @@ def _rows(plan: "ray.data.Dataset") -> Iterator[dict[str, Any]]:
         yield row
 
 
-def build_plan(work: UnitWork, units: list[WorkUnit], resources: StreamResources) -> "ray.data.Dataset":
+def build_plan(work: UnitWork, units: list[WorkUnit], resources: StreamResources) -> "Dataset":
     """Return the lazy Ray Data plan: one pool of actors, or a pool of readers and a pool of encoders."""
+    data = ray_data()
     most = resources.encoders if isinstance(resources.encoders, int) else resources.encoders[1]
-    source = ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=blocks_of(len(units), most))
+    source: Dataset = data.from_items([asdict(unit) for unit in units], override_num_blocks=blocks_of(len(units), most))
     encoders: dict[str, Any] = {
         "batch_size": 1,
         "compute": _pool(resources.encoders, len(units)),
@@ -92,15 +100,16 @@ def build_plan(work: UnitWork, units: list[WorkUnit], resources: StreamResources
     return parts.map_batches(EncodePart, fn_constructor_args=(work,), **encoders)
 
 
-def _pool(size: int | tuple[int, int], units: int) -> ActorPoolStrategy:
+def _pool(size: int | tuple[int, int], units: int) -> "ActorPoolStrategy":
     """Return a pool of this size, or of [min, max]; no more actors than units start."""
+    strategy: type[ActorPoolStrategy] = ray_data().ActorPoolStrategy
     if isinstance(size, int):
-        return ActorPoolStrategy(size=min(size, units))
+        return strategy(size=min(size, units))
     least, most = min(size[0], units), min(size[1], units)
-    return ActorPoolStrategy(min_size=least, max_size=most, initial_size=least)
+    return strategy(min_size=least, max_size=most, initial_size=least)
 
 
-def _join_parts(work: UnitWork, units: dict[str, WorkUnit], plan: "ray.data.Dataset") -> Iterator[UnitReceipt]:
+def _join_parts(work: UnitWork, units: dict[str, WorkUnit], plan: "Dataset") -> Iterator[UnitReceipt]:
     """Join each unit once all its parts are written; yield its receipt as soon as it is committed."""
     # It reserves no CPU: the encoders may hold all of them until the last part is encoded.
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": JOIN_THREADS}

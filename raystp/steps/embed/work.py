@@ -50,6 +50,47 @@ class UnitEncoder:
 
 
 @dataclass(frozen=True)
+class BuiltEncoders:
+    """What the encoders of a work are made from. Those of a CPU are kept for the next work of this process.
+
+    The next slide of a notebook often has the same encoders, and Ray gives it the same process.
+    """
+
+    outputs: tuple[EncoderOutput, ...]
+    device: str
+    precision: Precision
+    batch: Batch
+    options: InferenceOptions
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """All that an encoder depends on; the identity of its weights is in its source."""
+        parts = [(output.source, output.dim, output.features, output.tokens) for output in self.outputs]
+        return (*parts, self.device, self.precision, self.batch, self.options)
+
+    def encoders(self) -> tuple[BatchEncoder, ...]:
+        """Build the encoders, or return those of the last work of this process; raises EncoderError."""
+        if self.key in _LAST:
+            return _LAST[self.key]
+        _LAST.clear()  # before others are built: two sets may not fit into memory
+        # What is stored as float16 is copied from the device as float16.
+        options = replace(self.options, half_rows=stored_precision(self.precision) == "float16")
+        found = tuple(
+            BatchEncoder(
+                output.build(), device=self.device, precision=self.precision, batch=self.batch, options=options
+            )
+            for output in self.outputs
+        )
+        if self.device == "cpu":
+            _LAST[self.key] = found
+        return found
+
+
+_LAST: dict[tuple[object, ...], tuple[BatchEncoder, ...]] = {}
+"""Encoders of the last work of this process."""
+
+
+@dataclass(frozen=True)
 class EmbedWork:
     """Everything an actor needs to embed a unit: names, paths and configs. Implements `cluster`'s `UnitWork`.
 
@@ -142,15 +183,8 @@ class EmbedWork:
                 "device there: install a driver and a torch for this GPU, or set run.gpus_per_encoder=0 for the CPU"
             )
             raise EncoderError(msg)
-        # What is stored as float16 is copied from the device as float16.
-        options = replace(self.options, half_rows=stored_precision(self.precision) == "float16")
-        encoders = [
-            BatchEncoder(
-                output.build(), device=device, precision=self.precision, batch=self.pass_tiles, options=options
-            )
-            for output in self.outputs
-        ]
-        return UnitEncoder(self.outputs, tuple(encoders), self.scales)
+        built = BuiltEncoders(self.outputs, device, self.precision, self.pass_tiles, self.options)
+        return UnitEncoder(self.outputs, built.encoders(), self.scales)
 
     def commit(self, unit: WorkUnit, batches: Sequence[Encoded], failed: Mapping[int, str]) -> None:
         """Write a unit's tables for each encoder, then its commit record. An existing table or record is kept."""

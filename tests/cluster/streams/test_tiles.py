@@ -153,8 +153,9 @@ def test_separate_readers_are_their_own_operator(capsys: pytest.CaptureFixture[s
         StreamResources(encoders=2, batch_tiles=7, threads=2),
         StreamResources(encoders=1, batch_tiles=7, threads=1, readers=2),
         StreamResources(encoders=2, batch_tiles=64, threads=1, readers=1),
+        StreamResources(encoders=5, batch_tiles=7, threads=2),
     ],
-    ids=["one encoder", "two encoders", "two separate readers", "two encoders, one reader"],
+    ids=["one encoder", "two encoders", "two separate readers", "two encoders, one reader", "a task for each unit"],
 )
 def test_any_resources_commit_the_same_rows_and_a_failed_unit_is_a_receipt_with_its_message(
     resources: StreamResources, tmp_path: Path
@@ -168,9 +169,9 @@ def test_any_resources_commit_the_same_rows_and_a_failed_unit_is_a_receipt_with_
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("readers", [0, 1], ids=["inside", "separate"])
-def test_a_unit_is_retried_after_a_crash_and_committed_once(readers: int, tmp_path: Path) -> None:
-    resources = StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers)
+@pytest.mark.parametrize(("encoders", "readers"), [(1, 0), (1, 1), (4, 0)], ids=["inside", "separate", "tasks"])
+def test_a_unit_is_retried_after_a_crash_and_committed_once(encoders: int, readers: int, tmp_path: Path) -> None:
+    resources = StreamResources(encoders=encoders, batch_tiles=7, threads=1, readers=readers)
     receipts = list(stream(Numbers(tmp_path), [FATAL, *UNITS], resources))
     assert (tmp_path / "crashed").exists()
     _check_committed(tmp_path, receipts, [FATAL, *UNITS], failed=[])
@@ -205,19 +206,21 @@ class NoEncoder(Numbers):
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
-    ("error", "expected", "readers"),
+    ("error", "expected", "pools"),
     [
-        (EncoderError("the weights: are gated"), EncoderError("the weights: are gated"), 0),
-        (ZeroDivisionError("x"), ClusterError("ZeroDivisionError: x"), 0),
-        (ZeroDivisionError("x"), ClusterError("ZeroDivisionError: x"), 1),
-        (None, ClusterError("the encoder crashed its process"), 0),
+        (EncoderError("the weights: are gated"), EncoderError("the weights: are gated"), (1, 0)),
+        (ZeroDivisionError("x"), ClusterError("ZeroDivisionError: x"), (1, 0)),
+        (ZeroDivisionError("x"), ClusterError("ZeroDivisionError: x"), (1, 1)),
+        (None, ClusterError("the encoder crashed its process"), (1, 0)),
+        (None, ClusterError("the encoder crashed its process"), (3, 0)),
     ],
-    ids=["an error", "an unexpected exception", "separate readers", "a crash"],
+    ids=["an error", "an unexpected exception", "separate readers", "a crash", "a crash of tasks"],
 )
 def test_an_encoder_that_cannot_be_made_ends_the_run_with_its_own_error(
-    error: Exception | None, expected: Exception, readers: int, tmp_path: Path
+    error: Exception | None, expected: Exception, pools: tuple[int, int], tmp_path: Path
 ) -> None:
-    resources = StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers)
+    encoders, readers = pools
+    resources = StreamResources(encoders=encoders, batch_tiles=7, threads=1, readers=readers)
     with pytest.raises(type(expected), match=rf"^{expected}( \(raystp/cluster/streams/tile_actors\.py:\d+\))?$"):
         list(stream(NoEncoder(tmp_path, error), UNITS, resources))
     assert not (tmp_path / "log.txt").exists()
@@ -225,11 +228,15 @@ def test_an_encoder_that_cannot_be_made_ends_the_run_with_its_own_error(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.faults)], ids=["inside", "separate"])
+@pytest.mark.parametrize(
+    ("encoders", "readers"),
+    [(1, 0), pytest.param(1, 1, marks=pytest.mark.faults), pytest.param(5, 0, marks=pytest.mark.faults)],
+    ids=["inside", "separate", "tasks"],
+)
 def test_a_unit_that_always_crashes_or_hangs_is_rejected_and_the_others_are_committed(
-    readers: int, tmp_path: Path
+    encoders: int, readers: int, tmp_path: Path
 ) -> None:
-    resources = StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers, deadline_s=0.5)
+    resources = StreamResources(encoders=encoders, batch_tiles=7, threads=1, readers=readers, deadline_s=0.5)
     receipts = list(stream(Numbers(tmp_path), [DEADLY, UNITS[0], HANGING, *UNITS[1:]], resources))
     refused = [UnitReceipt(unit.unit, unit.slide, 0, f"{unit.slide} is refused") for unit in (DEADLY, HANGING)]
     _check_committed(tmp_path, receipts, UNITS, failed=refused)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def _nodes(nodes: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="capacity-") as name:
         found = simulate(wanted, Path(name))
     cluster = ClusterConfig(gpus=1, request_ms=_request_ms())
-    model = load_of(cohort, nodes, cluster, wanted.tile_ms / 1000)
+    waited_s = wanted.batch_tiles * wanted.tile_ms / 1000 / 2  # the simulated reader takes half of the encoder's time
+    model = load_of(replace(cohort, first_batch_s=waited_s), nodes, cluster, wanted.tile_ms / 1000)
     running = [line for line in found["series"] if line["units"]]
     first, last = running[0], next(line for line in running if line["units"] == running[-1]["units"])
     rate = (last["units"] - first["units"]) / (last["time"] - first["time"])

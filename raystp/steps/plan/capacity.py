@@ -55,6 +55,8 @@ class Cohort:
     """Stored vectors of all encoders."""
     encoders: int = 1
     """Encoders of one pass."""
+    first_batch_s: float = 0.0
+    """Reading of a unit's first batch, for which its encoder waits; little with the default of `run.batch_tiles`."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def load_of(cohort: Cohort, nodes: int, cluster: ClusterConfig, tile_s: float) -
     encoders = min(nodes * cluster.encoders_per_node, cohort.units)
     blocks = blocks_of(cohort.units, encoders)
     serial = HEADS_OF_UNIT * cohort.encoders + PUTS_OF_UNIT - 2 + DELETES_OF_UNIT + 2 * cohort.encoders
-    unit_s = cohort.tiles / cohort.units * tile_s + serial * cluster.request_ms / 1000
+    unit_s = cohort.tiles / cohort.units * tile_s + serial * cluster.request_ms / 1000 + cohort.first_batch_s
     running_s = math.ceil(blocks / encoders) * cohort.units / blocks * unit_s
     seconds = START_S + running_s
     puts = cohort.units * (PUTS_OF_UNIT - 2 + 2 * cohort.encoders)

@@ -45,6 +45,8 @@ def missing() -> str:
         return f"no {', '.join(absent)} here: install Debian's iproute2, util-linux and mount"
     if os.getuid() != 0:
         return "only root may make network namespaces"
+    if Path(__file__).resolve().is_relative_to("/tmp"):
+        return "the checkout is in /tmp, and each machine has a /tmp of its own"
     probe = ["unshare", "--net", "--uts", "--pid", "--fork", "--mount", "ip", "link", "add", "probe", "type", "bridge"]
     made = subprocess.run(probe, capture_output=True, text=True, check=False)
     return "" if made.returncode == 0 else f"this kernel makes no namespaces with a bridge: {made.stderr.strip()}"
@@ -52,34 +54,64 @@ def missing() -> str:
 
 @dataclass
 class Machine:
-    """A machine that runs, or that has lost its power."""
+    """A machine, with or without power; its address and its files stay the same."""
 
     name: str
     address: str
-    port: str
-    """Its end of the cable at the bridge, an interface of the host."""
+    bridge: str
+    number: int
     folder: Path
-    init: "subprocess.Popen[bytes]"
-    link: Link | None
+    quality: LinkQuality | None
+    """Of its cable; None for an ordinary one."""
+    init: "subprocess.Popen[bytes] | None" = None
+    link: Link | None = None
 
     @property
-    def home(self) -> Path:
-        """Its home folder, as the host sees it."""
-        return self.folder / "tmp" / "home"
+    def port(self) -> str:
+        """Its end of the cable at the bridge, an interface of the host."""
+        return f"{self.bridge}p{self.number}"
 
-    def command(self, *words: str) -> list[str]:
-        """Return the command that runs these words inside the machine."""
-        children = Path(f"/proc/{self.init.pid}/task/{self.init.pid}/children").read_text().split()
-        return ["nsenter", "-t", children[0], "--net", "--uts", "--pid", "--mount", "--", *words]
+    def boot(self) -> None:
+        """Start the first process, and connect the machine to the bridge."""
+        (self.folder / "tmp" / "home").mkdir(parents=True, exist_ok=True)
+        (self.folder / "tmp" / "booted").unlink(missing_ok=True)
+        (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
+        setup = INIT.format(shared=SHARED_MEMORY, folder=self.folder, name=self.name)
+        spaces = ["--net", "--uts", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
+        self.init = subprocess.Popen(["unshare", *spaces, "sh", "-ec", setup], stdin=subprocess.PIPE)
+        _wait_for(self.folder / "tmp" / "booted")
+        self._connect()
+
+    def _connect(self) -> None:
+        """Put one end of the cable into the machine's namespace, and the other at the bridge."""
+        process, inside = self._process(), f"{self.bridge}m{self.number}"
+        if self.quality is None:
+            _ip("link", "add", self.port, "type", "veth", "peer", "name", inside, "netns", process)
+        else:
+            self.link = start_link(self.port, inside, self.quality)
+            _ip("link", "set", inside, "netns", process)
+        for words in (
+            ("link", "set", "lo", "up"),
+            ("link", "set", inside, "name", "eth0"),
+            ("addr", "add", f"{self.address}/24", "dev", "eth0"),
+            ("link", "set", "eth0", "up"),
+        ):
+            subprocess.run(["nsenter", "-t", process, "--net", "ip", *words], check=True)
+        _ip("link", "set", self.port, "master", self.bridge, "up")
+
+    def _process(self) -> str:
+        """Return the id of the machine's first process, as the host sees it."""
+        assert self.init is not None, f"{self.name} has no power"
+        return Path(f"/proc/{self.init.pid}/task/{self.init.pid}/children").read_text().split()[0]
 
     def run(
         self, *words: str, environment: Mapping[str, str], timeout_s: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside the machine and return what it printed."""
-        values = {**os.environ, "HOME": "/tmp/home", "TMPDIR": "/tmp", **environment}
+        spaces = ["--net", "--uts", "--pid", "--mount"]
         return subprocess.run(
-            self.command(*words),
-            env=values,
+            ["nsenter", "-t", self._process(), *spaces, "--", *words],
+            env={**os.environ, "HOME": "/tmp/home", "TMPDIR": "/tmp", **environment},
             cwd="/",
             capture_output=True,
             stdin=subprocess.DEVNULL,
@@ -98,12 +130,15 @@ class Machine:
 
     def power_off(self) -> None:
         """End all processes of the machine at once; its files in /tmp stay."""
+        if self.init is None:
+            return
         self.init.kill()
         self.init.communicate()
-        if self.link is not None:
-            self.link.close()
-        else:
+        if self.link is None:
             subprocess.run(["ip", "link", "del", self.port], capture_output=True, check=False)
+        else:
+            self.link.close()
+        self.init = self.link = None
 
 
 @dataclass
@@ -114,52 +149,30 @@ class Network:
     subnet: str
     """The first three numbers of all addresses."""
     folder: Path
-    machines: dict[str, Machine] = field(default_factory=dict)
+    machines: list[Machine] = field(default_factory=list)
+    added: int = 0
 
     @property
     def host(self) -> str:
         """Address of the host for the machines."""
         return f"{self.subnet}.1"
 
-    def boot(self, name: str, quality: LinkQuality | None = None) -> Machine:
-        """Start a machine, or one that lost its power again: with the same address and files.
-
-        With a quality, its cable is a slow link in user space.
-        """
-        number = list(self.machines).index(name) if name in self.machines else len(self.machines)
-        folder = self.folder / name
-        (folder / "tmp" / "home").mkdir(parents=True, exist_ok=True)
-        (folder / "tmp" / "booted").unlink(missing_ok=True)
-        address = f"{self.subnet}.{number + 2}"
-        (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n")
-        setup = INIT.format(shared=SHARED_MEMORY, folder=folder, name=name)
-        spaces = ["--net", "--uts", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
-        init = subprocess.Popen(["unshare", *spaces, "sh", "-ec", setup], stdin=subprocess.PIPE)
-        _wait_for(folder / "tmp" / "booted")
-        port = f"{self.bridge}p{number}"
-        link = None if quality is None else start_link(port, f"{self.bridge}m{number}", quality)
-        machine = Machine(name, address, port, folder, init, link)
-        self._connect(machine)
-        self.machines[name] = machine
+    def add(self, name: str, quality: LinkQuality | None = None) -> Machine:
+        """Start a new machine; with a quality, its cable is a slow link in user space."""
+        self.added += 1
+        address = f"{self.subnet}.{self.added + 1}"
+        folder = self.folder / f"{self.added}"
+        machine = Machine(name, address, self.bridge, self.added, folder, quality)
+        self.machines.append(machine)
+        machine.boot()
         return machine
 
-    def _connect(self, machine: Machine) -> None:
-        """Put one end of the machine's cable into its namespace, and the other at the bridge."""
-        process = machine.command()[2]
-        inside = f"{self.bridge}m"
-        if machine.link is None:
-            _ip("link", "add", machine.port, "type", "veth", "peer", "name", inside, "netns", process)
-        else:
-            inside = machine.link.right
-            _ip("link", "set", inside, "netns", process)
-        for words in (
-            ("link", "set", "lo", "up"),
-            ("link", "set", inside, "name", "eth0"),
-            ("addr", "add", f"{machine.address}/24", "dev", "eth0"),
-            ("link", "set", "eth0", "up"),
-        ):
-            subprocess.run(["nsenter", "-t", process, "--net", "ip", *words], check=True)
-        _ip("link", "set", machine.port, "master", self.bridge, "up")
+    def remove_all(self) -> None:
+        """Switch off all machines, and delete their files."""
+        for machine in self.machines:
+            machine.power_off()
+            shutil.rmtree(machine.folder, ignore_errors=True)
+        self.machines.clear()
 
 
 @contextlib.contextmanager
@@ -175,8 +188,7 @@ def open_network(number: int = 0) -> Iterator[Network]:
         _ip("link", "set", bridge, "up")
         yield network
     finally:
-        for machine in network.machines.values():
-            machine.power_off()
+        network.remove_all()
         _ip("link", "del", bridge)
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -55,7 +55,7 @@ def _trips(machine: Machine, other: Machine, *, timeout_s: float = 10.0, count: 
 
 
 def test_machines_reach_each_other_and_nothing_else(network: Network) -> None:
-    one, other = network.boot("one"), network.boot("other")
+    one, other = network.add("one"), network.add("other")
     assert one.run("hostname", environment={}).stdout == "one\n"
     assert one.run("ip", "route", environment={}).stdout.startswith(f"{network.subnet}.0/24 dev eth0")
     assert "booted" in one.run("ls", "/tmp", environment={}).stdout
@@ -67,7 +67,7 @@ def test_machines_reach_each_other_and_nothing_else(network: Network) -> None:
 
 
 def test_a_machine_that_is_cut_off_is_reached_again_once_it_is_connected(network: Network) -> None:
-    one, other = network.boot("one"), network.boot("other")
+    one, other = network.add("one"), network.add("other")
     _serve(other)
     assert _trips(one, other)
     other.cut()
@@ -76,19 +76,18 @@ def test_a_machine_that_is_cut_off_is_reached_again_once_it_is_connected(network
     assert _trips(one, other)
 
 
-def test_a_machine_boots_again_with_its_address_and_files(network: Network) -> None:
-    one = network.boot("one")
+def test_a_machine_boots_again_with_its_files(network: Network) -> None:
+    one = network.add("one")
     one.run("touch", "/tmp/kept", environment={})
     one.power_off()
-    again = network.boot("one")
-    assert again.address == one.address
-    assert again.run("ls", "/tmp/kept", environment={}).returncode == 0
+    one.boot()
+    assert one.run("ls", "/tmp/kept", environment={}).returncode == 0
 
 
 def test_a_slow_link_delays_each_way_and_loses_frames(network: Network) -> None:
-    one, other = network.boot("one"), network.boot("other", LinkQuality(DELAY_S, LOSS))
+    one, other = network.add("one"), network.add("other", LinkQuality(DELAY_S, LOSS))
     _serve(other)
     trips = _trips(one, other, count=100)
     assert len(trips) == 100  # TCP repairs what is lost
-    assert 2 * DELAY_S <= statistics.median(trips) < 2 * DELAY_S + 0.01
-    assert max(trips) > 4 * DELAY_S  # a frame was lost and sent again
+    assert min(trips) >= 2 * DELAY_S
+    assert statistics.median(trips) < max(trips) / 2  # a frame was lost and sent again

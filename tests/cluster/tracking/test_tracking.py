@@ -52,6 +52,7 @@ def _fail_after_an_epoch(tracker: Tracker) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unhurried")
 def test_a_resumed_training_continues_its_run(tmp_path: Path) -> None:
     tracker = _sqlite(tmp_path)
     uri = str(tracker.uri)

@@ -107,7 +107,7 @@ def gpu_memory() -> int:
     return sum(int(torch.cuda.memory_allocated(number)) for number in range(torch.cuda.device_count()))
 
 
-def _increase(metric: "Counter", value: float, tags: dict[str, str] | None = None) -> None:
+def _increase(metric: "Counter", value: int | float, tags: dict[str, str] | None = None) -> None:
     """Add to a counter; Ray refuses an increase by 0, so a counter has no series before its first event."""
     if value > 0:
         metric.inc(value, tags=tags or {})

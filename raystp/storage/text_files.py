@@ -12,7 +12,6 @@ import codecs
 import csv
 import gzip
 import io
-import json
 import re
 import zlib
 from collections import Counter
@@ -20,7 +19,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from raystp.errors import ConfigError, RaystpError, some
+import pydantic_core
+
+from raystp.errors import LONGEST, ConfigError, RaystpError, some
 from raystp.storage.path import StoragePath
 
 MAX_TEXT = 1 << 32
@@ -270,9 +271,9 @@ def read_object(path: StoragePath, limit: int, error: type[RaystpError]) -> dict
         msg = f"{path} has {size:,} bytes, and {limit:,} are expected at most; it was not read"
         raise error(msg)
     try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as fault:
-        msg = f"{path} is not readable JSON ({type(fault).__name__}): write, copy or download it again"
+        found = pydantic_core.from_json(path.read_bytes())  # refuses half of a surrogate pair, which no table stores
+    except ValueError as fault:
+        msg = f"{path} is not readable JSON ({str(fault)[:LONGEST]}): write, copy or download it again"
         raise error(msg) from None
     if not isinstance(found, dict):
         msg = f"{path} holds a JSON {type(found).__name__}, expected an object"

@@ -6,11 +6,12 @@ relative to the project's former folder, which `uri` names; then a file of the i
 The format is QuPath's own and has no published page: this was written without a file of each version.
 """
 
-import json
 from collections.abc import Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from raystp.errors import ConfigError, some
+import pydantic_core
+
+from raystp.errors import LONGEST, ConfigError, some
 from raystp.slides.inputs.ids import slide_ids
 from raystp.slides.inputs.schemes import Adopted
 from raystp.storage import StoragePath
@@ -72,9 +73,10 @@ def _parse(path: StoragePath) -> Mapping[str, object]:
         msg = f"{path} has {path.size():,} bytes, a QuPath project has {MAX_BYTES:,} at most; it was not read"
         raise ConfigError(msg)
     try:
-        project = json.loads(decode_text(path.read_bytes(), str(path), ConfigError))
-    except (ValueError, RecursionError) as error:
-        msg = f"{path} is not a QuPath project: it is no JSON ({type(error).__name__}); save it again in QuPath"
+        # It refuses half of a surrogate pair, which no table stores.
+        project = pydantic_core.from_json(decode_text(path.read_bytes(), str(path), ConfigError))
+    except ValueError as error:
+        msg = f"{path} is not a QuPath project: it is no JSON ({str(error)[:LONGEST]}); save it again in QuPath"
         raise ConfigError(msg) from None
     if not isinstance(project, dict):
         msg = (

@@ -110,6 +110,9 @@ class StepConfig(Config, Generic[R]):
     @classmethod
     def read_values(cls, path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, object]:
         """Return the plain values of a YAML file and overrides; raises ConfigError where they cannot be read."""
+        if path is not None and "://" in str(path):  # not shown: it may have a key
+            msg = "--config names an address, and a config is a file on this machine: download it first"
+            raise ConfigError(msg)
         values = read_yaml(Path(path), cls) if path is not None else {}
         draft = copy.deepcopy(values)  # an override may choose the class that a later or earlier one belongs to
         for override in overrides:

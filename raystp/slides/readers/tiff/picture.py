@@ -1,6 +1,7 @@
 """Which picture of a TIFF is the slide: the largest one, with the levels below it and its own um/px.
 
-A TIFF may hold a label, a macro image and a thumbnail in any order, each in a directory of its own. Coarser levels are
+A TIFF may hold a label, a macro image and a thumbnail in any order, each in a directory of its own. A label may have
+the patient's name, and a macro image shows the label: neither is the slide, even the largest. Coarser levels are
 SubIFDs of the largest picture, or directories marked as reduced that have its shape. OME-XML may say that three grey
 directories are the red, green and blue of one picture. Scanners with rules of their own are not described here.
 """
@@ -21,6 +22,9 @@ MPP_TOLERANCE = 0.05
 
 _MASK = 4
 """Bit of NewSubfileType: a transparency mask of another picture."""
+
+_MACRO = 9
+"""NewSubfileType of Aperio's macro image."""
 
 Directories = tuple[tifffile.TiffPage, ...]
 """One picture: one directory, or one for each of red, green and blue."""
@@ -50,7 +54,8 @@ class Picture:
 def choose_picture(pages: Sequence[tifffile.TiffPage]) -> Picture:
     """Return the largest picture among a file's directories (at least one)."""
     ome, warnings = _ome_image(pages)
-    first = max(pages, key=lambda page: (page.imagewidth * page.imagelength, -page.index))
+    slides = [page for page in pages if not is_label_or_macro(page)]
+    first = max(slides or pages, key=lambda page: (page.imagewidth * page.imagelength, -page.index))
     if ome is not None:
         first = next((page for page in pages[min(ome.directories) :] if _size(page) == (ome.width, ome.height)), first)
     if ome is not None and _size(first) != (ome.width, ome.height):
@@ -79,6 +84,15 @@ def choose_picture(pages: Sequence[tifffile.TiffPage]) -> Picture:
         )
         warnings = (*warnings, note)
     return Picture(levels, others, stack, ome.mpp, ome, warnings)
+
+
+def is_label_or_macro(page: tifffile.TiffPage) -> bool:
+    """Return whether a directory is marked as a label or a macro image, as Aperio marks them.
+
+    The macro image has NewSubfileType 9, and the second line of either description begins with its name.
+    """
+    lines = page.description.splitlines()[1:2] if page.description.startswith("Aperio") else []
+    return page.subfiletype == _MACRO or any(line.lower().startswith(("label ", "macro ")) for line in lines)
 
 
 def _ome_image(pages: Sequence[tifffile.TiffPage]) -> tuple[OmeImage | None, tuple[str, ...]]:
@@ -110,7 +124,8 @@ def _levels(
     first = planes[0]
     below = list(zip(*(sub_directories(page) for page in planes), strict=False))
     if len(planes) == 1:
-        reduced = [page for page in pages if page is not first and "NewSubfileType" in page.tags and page.is_reduced]
+        others = [page for page in pages if page is not first and not is_label_or_macro(page)]
+        reduced = [page for page in others if "NewSubfileType" in page.tags and page.is_reduced]
         below += [(page,) for page in reduced]
     coarser = [level for level in below if all(_is_level_of(page, first) for page in level)]
     sizes: dict[int, Directories] = {}

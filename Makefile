@@ -9,7 +9,7 @@ STAMP  := $(VENV)/installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults fuzz check docs clean
+.PHONY: help demo test test-faults fuzz audit sbom check docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,14 @@ test-faults: $(STAMP)  ## the long tests: every fault and every job, for real; o
 
 fuzz: $(STAMP)  ## 10^6 changed files to all readers of foreign files; OUT=FILE, ARGS="--executions N --target NAME"
 	@$(BIN)/python -m tests.security.fuzz.run $(if $(OUT),--out $(OUT)) $(ARGS)
+
+audit:  ## known vulnerabilities of the pinned packages; a package that the advisory service does not know is an error
+	@$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install -q 'pip-audit>=2.10,<3'
+	@$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints-cpu.txt
+
+sbom: $(STAMP)  ## what is installed, as CycloneDX, in sbom.cdx.json; OUT=FILE
+	@$(PYTHON) -m venv $(VENV)/sbom && $(VENV)/sbom/bin/pip install -q 'cyclonedx-bom>=7.5,<8'
+	@$(VENV)/sbom/bin/cyclonedx-py environment --output-reproducible --of JSON -o $(or $(OUT),sbom.cdx.json) $(BIN)/python
 
 bench-%: $(STAMP)  ## bench-read, -embed, -s3, -scale, -plan, -train, -serve, -sections: figures side by side; OUT=FILE, ARGS=...
 	@$(BIN)/python infra/benchmarks/bench_$*.py $(if $(OUT),--out $(OUT)) $(ARGS)

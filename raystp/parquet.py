@@ -46,7 +46,10 @@ def read_foreign_parquet(
                 msg = "it has text with a delta encoding: save it with the encoding PLAIN or DICTIONARY"
                 raise ValueError(msg) from None
             raise
-    _check(sum(_text_bytes(column) for column in table.columns), size, limit)
+    try:
+        _check(sum(_text_bytes(column) for column in table.columns), size, limit)
+    except IndexError as error:  # of pyarrow: an index beyond its dictionary
+        raise ValueError(str(error)) from None
     plain = [column.cast(column.type.value_type) if _is_coded(column.type) else column for column in table.columns]
     decoded = pa.Table.from_arrays(plain, names=table.column_names)
     decoded.validate(full=True)

@@ -59,7 +59,11 @@ def read_records(path: StoragePath, separator: str | None = None) -> list[dict[s
         msg = f"{path} has {size >> 20:,} MiB, a table of samples has up to {MAX_TABLE_BYTES >> 20}; it was not read"
         raise FormatError(msg)
     text = decode_text(path.read_bytes(), str(path), FormatError)
-    reader = csv.reader(io.StringIO(text), delimiter=separator or split_header(text)[1])
+    try:
+        reader = csv.reader(io.StringIO(text), delimiter=separator or split_header(text)[1])
+    except ValueError as fault:
+        msg = f"{path} is not a table: {fault}"
+        raise FormatError(msg) from None
     try:
         header, *lines = list(reader) or [[]]
     except csv.Error as fault:

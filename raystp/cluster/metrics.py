@@ -39,12 +39,15 @@ class StepMetrics:
     """What a driver counts of one step."""
 
     def __init__(self, step: str, unit: str, total: int) -> None:
-        self._tags = {"step": step, "unit": unit}
-        gauge("step_planned", STEP_TAGS).set(total, tags=self._tags)
+        self._tags, self._total = {"step": step, "unit": unit}, total
         self.add(0, done=0)
 
     def add(self, count: int, *, done: int, failed: int = 0) -> None:
-        """Count units that this run has finished, of which `failed` failed; `done` are finished in total."""
+        """Count units that this run has finished, of which `failed` failed; `done` are finished in total.
+
+        Ray reports a gauge only after it was set, so both are set each time.
+        """
+        gauge("step_planned", STEP_TAGS).set(self._total, tags=self._tags)
         gauge("step_done", STEP_TAGS).set(done, tags=self._tags)
         for name, value in (("step_finished", count), ("step_failed", failed)):
             _increase(counter(name, STEP_TAGS), value, self._tags)

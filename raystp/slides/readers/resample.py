@@ -8,7 +8,6 @@ agree at their shared edge. It filters rows first and then columns, and rounds t
 The first tiles of a process are resampled by Pillow, later ones by a faster kernel (`triangle`) to the same values.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from raystp.errors import SlideError
+from raystp.slides.readers.kernels import LateKernel
 
 WHITE = 255
 """The value of all pixels outside a slide."""
@@ -32,12 +32,24 @@ BLOCK_SIDE = 4096
 """Source pixels along one axis of a block of a thumbnail."""
 
 PILLOW_TILES = 512
-"""Tiles of a process that Pillow resamples, in about the time in which numba is imported and its code loaded."""
+"""Tiles of a process that Pillow resamples, in about the time that loading the kernel takes."""
 
 LEAST_SIDE = 16
 """Rows and columns below which Pillow is used: the kernel works on blocks of 16."""
 
-_resampled = itertools.count()
+Filter = Callable[
+    [UInt8[np.ndarray, "height width 3"], tuple[float, float, float, float], UInt8[np.ndarray, "row col 3"]], None
+]
+"""Fills an image from a source and a box in it: left, top, right, bottom. Rows of both may have any distance."""
+
+
+def _load() -> Filter:
+    from raystp.slides.readers.triangle import load_filter  # noqa: PLC0415 -- it imports numba
+
+    return load_filter()
+
+
+FILTER = LateKernel(_load, after=PILLOW_TILES)
 
 
 @dataclass(frozen=True)
@@ -125,12 +137,11 @@ def resample_into(image: UInt8[np.ndarray, "row col 3"], source: UInt8[np.ndarra
         image[:] = source[top : top + rows, left : left + columns]
         return
     source = np.ascontiguousarray(source)
-    if _fits_kernel(image, source, box) and next(_resampled) >= PILLOW_TILES:
-        from raystp.slides.readers.triangle import compiled_filter  # noqa: PLC0415 -- numba takes half a second
-
-        compiled_filter()(source, (box.left, box.top, box.right, box.bottom), image)
-    else:
+    kernel = FILTER.use() if _fits_kernel(image, source, box) else None
+    if kernel is None:
         image[:] = resample_with_pillow(source, box, columns, rows)
+    else:
+        kernel(source, (box.left, box.top, box.right, box.bottom), image)
 
 
 def _fits_kernel(image: UInt8[np.ndarray, "row col 3"], source: UInt8[np.ndarray, "height width 3"], box: Box) -> bool:

@@ -4,29 +4,19 @@
 Weights and arithmetic are those of Pillow's `Resample.c`: corners in float32, a triangle in float64, weights rounded to
 22 fractional bits, rows filtered first and rounded to bytes. A vector holds the same value of 16 rows. So source rows
 are transposed in blocks of 16 x 16 bytes, filtered, and transposed back. The columns are then filtered as they are.
-
-The kernel releases the GIL. It is compiled in seconds, and then loaded from numba's cache in a fraction of a second.
-Where no folder can be written, each process compiles it again.
 """
 
-import functools
-from collections.abc import Callable
 from typing import cast, no_type_check
 
 import numpy as np
-from jaxtyping import UInt8
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-Filter = Callable[
-    [UInt8[np.ndarray, "height width 3"], tuple[float, float, float, float], UInt8[np.ndarray, "row col 3"]], None
-]
-"""Fills an image from a source and a box in it: left, top, right, bottom. Rows of both may have any distance."""
-
-LEAST = 16
-"""The source has at least this many rows and columns, and the image as many columns."""
+from raystp.slides.readers.kernels import compiled
+from raystp.slides.readers.resample import LEAST_SIDE as LEAST
+from raystp.slides.readers.resample import Filter
 
 _BITS = 22
 _BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -148,13 +138,8 @@ def _filter(source, edges, image):
             _weigh(at, row_bytes, taps_y[y], weights, image.ctypes.data + y * image.strides[0] + column)
 
 
-@functools.cache
-def compiled_filter() -> Filter:
-    """Return the filter, compiled, or loaded from the cache of an earlier process."""
+def load_filter() -> Filter:
+    """Return the filter, compiled or loaded."""
     source, image = types.Array(types.uint8, 3, "A", readonly=True), types.Array(types.uint8, 3, "A")
     edges = types.UniTuple(types.float64, 4)  # type: ignore[no-untyped-call]  # numba has no types
-    signature = types.void(source, edges, image)
-    try:
-        return cast("Filter", njit(signature, cache=True, nogil=True)(_filter))
-    except (RuntimeError, OSError):  # no folder that numba can write, or a full disk
-        return cast("Filter", njit(signature, nogil=True)(_filter))
+    return cast("Filter", compiled(_filter, types.void(source, edges, image)))

@@ -22,6 +22,9 @@ Shape = tuple[int, int, int]
 ALIGNMENT, OFFSET = 32, 8
 """A buffer starts `OFFSET` bytes past a multiple of `ALIGNMENT`."""
 
+ROOM = 16
+"""New memory for a region is larger by this part: regions of one size differ by a pixel or two."""
+
 
 class BufferPool:
     """Buffers of about `limit` bytes in total. Threads may share it."""
@@ -37,12 +40,12 @@ class BufferPool:
         with self._lock:
             self._limit = max(self._limit, limit)
 
-    def take_cached(self, keys: list[Key]) -> list[UInt8[np.ndarray, "height width 3"] | None]:
-        """Return the buffers that hold these tiles, None for each tile without one; the caller returns them."""
+    def take_cached(self, level: int, tiles: list[int]) -> list[UInt8[np.ndarray, "height width 3"] | None]:
+        """Return the buffers that hold a level's tiles, None for each tile without one; the caller returns them."""
         if not self._cached:
-            return [None] * len(keys)
+            return [None] * len(tiles)
         with self._lock:
-            return [self._cached.pop(key, None) for key in keys]
+            return [self._cached.pop((level, tile), None) for tile in tiles]
 
     def take(self, shape: Shape) -> UInt8[np.ndarray, "height width 3"]:
         """Return a buffer of a shape with any content; of several free ones the last returned, still in CPU cache."""
@@ -75,6 +78,40 @@ class BufferPool:
         """Release all memory."""
         with self._lock:
             self._cached.clear()
+            self._free.clear()
+            self._bytes = 0
+
+
+class RegionBuffers:
+    """Memory of regions that are resampled, about `limit` bytes of it kept for the next ones. Threads may share it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._bytes = limit, 0
+        self._free: list[UInt8[np.ndarray, " byte"]] = []
+        self._lock = threading.Lock()
+
+    def take(self, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+        """Return memory with any content; of several free ones the last returned, still in CPU cache."""
+        size = height * width * 3
+        with self._lock:
+            memory = self._free.pop() if self._free else np.empty(0, np.uint8)
+            self._bytes -= memory.nbytes
+        if memory.nbytes < size:
+            memory = np.empty(size + size // ROOM, np.uint8)
+        return memory[:size].reshape(height, width, 3)
+
+    def give_back(self, buffer: UInt8[np.ndarray, "height width 3"]) -> None:
+        """Return the memory of a region; its content is no longer needed."""
+        memory = buffer.base
+        assert isinstance(memory, np.ndarray)  # of `take`
+        with self._lock:
+            if self._bytes + memory.nbytes <= self._limit:
+                self._bytes += memory.nbytes
+                self._free.append(memory)
+
+    def clear(self) -> None:
+        """Release all memory."""
+        with self._lock:
             self._free.clear()
             self._bytes = 0
 

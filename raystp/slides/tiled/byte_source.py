@@ -141,8 +141,9 @@ class LocalSource:
         except OSError as error:
             msg = f"{where} cannot be opened: {error.strerror}"
             raise SlideError(msg) from None
-        self.version = self._current_version()
-        self.size = os.fstat(self._file).st_size
+        self._opened_as = self._current()
+        self.size, changed_ns = self._opened_as
+        self.version = f"{self.size} bytes of {changed_ns}"
 
     def fetch(self, offsets: Sequence[int], counts: Sequence[int]) -> list[memoryview]:
         """Return the bytes of each range; see `ByteSource`."""
@@ -157,7 +158,7 @@ class LocalSource:
         except OSError as error:
             msg = f"{self._where} cannot be read: {error.strerror}"
             raise SlideError(msg) from None
-        if self._current_version() != self.version:
+        if self._current() != self._opened_as:
             raise replaced_error(self._where)
         for (offset, count), content in zip(reads, contents, strict=True):
             if len(content) != count:
@@ -173,9 +174,10 @@ class LocalSource:
             os.close(self._file)
         self._file = -1
 
-    def _current_version(self) -> str:
+    def _current(self) -> tuple[int, int]:
+        """Return the size and the modification time, in ns, of the file that has the path now."""
         try:
             stat = self._path.stat()
         except OSError:
             raise replaced_error(self._where) from None
-        return f"{stat.st_size} bytes of {stat.st_mtime_ns}"
+        return stat.st_size, stat.st_mtime_ns

@@ -35,6 +35,8 @@ class Windows:
 
 def merged(parts: Sequence[Windows]) -> Windows:
     """Return the windows of several reads, in the order of their targets."""
+    if len(parts) == 1 and (np.diff(parts[0].target) >= 0).all():
+        return parts[0]
     fields = ("target", "left", "top", "width", "height")
     columns = [np.concatenate([np.empty(0, np.int64), *(getattr(part, field) for part in parts)]) for field in fields]
     return Windows(*columns).part(np.argsort(columns[0], kind="stable"))
@@ -54,7 +56,9 @@ def needed_again(
     level: Level, row: Int64[np.ndarray, " tile"], column: Int64[np.ndarray, " tile"], ahead: Ahead
 ) -> Bool[np.ndarray, " tile"]:
     """Return which stored tiles, given by row and column, later windows need or the next call probably needs."""
-    needed = np.isin(row * level.across + column, stored_tiles(level, ahead.later))
+    needed = np.zeros(len(row), np.bool_)
+    if len(ahead.later.target):
+        needed |= np.isin(row * level.across + column, stored_tiles(level, ahead.later))
     bottom, right = (row + 1) * level.tile_height, (column + 1) * level.tile_width
     for windows in _sizes(ahead.call):
         needed |= _in_next_windows(windows, bottom, right)
@@ -120,6 +124,9 @@ def _closest(starts: Lengths, otherwise: int) -> int:
 
 def _sizes(windows: Windows) -> Iterator[Windows]:
     """Yield the windows of each size."""
+    if len(windows.height) and windows.height.max() <= SAME_SIZE * windows.height.min():
+        yield windows
+        return
     heights = np.unique(windows.height)
     starts = np.flatnonzero(heights[1:] > SAME_SIZE * heights[:-1]) + 1
     size = np.searchsorted(heights[starts], windows.height, side="right")

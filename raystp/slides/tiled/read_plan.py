@@ -12,9 +12,6 @@ from jaxtyping import Int64
 from raystp.slides.tiled.levels import Level
 from raystp.slides.tiled.read_again import Ahead, Windows, needed_again, tiles_under
 
-CopyRect = tuple[int, int, int, int, int, int, int, int, int]
-"""Target; its rows from and to, columns from and to; the stored tile's rows from and to, columns from and to."""
-
 
 @dataclass(frozen=True)
 class ReadPlan:
@@ -22,7 +19,8 @@ class ReadPlan:
 
     tiles: list[int]
     starts: list[int]
-    rects: list[CopyRect]
+    rects: Int64[np.ndarray, "rect 9"]
+    """Target; its rows from and to, columns from and to; the stored tile's rows from and to, columns from and to."""
     is_whole: list[bool]
     """Whether all of the stored tile is copied, once."""
     needed_again: list[bool]
@@ -42,11 +40,11 @@ def make_read_plan(level: Level, windows: Windows, ahead: Ahead) -> ReadPlan:
     copied = (down[1] - down[0]) * (right[1] - right[0])
     again = needed_again(level, row[starts], column[starts], ahead)
     area = level.tile_width * level.tile_height
-    rects = [values.tolist() for values in (windows.target[window], *down[:2], *right[:2], *down[2:], *right[2:])]
+    rects = (windows.target[window], *down[:2], *right[:2], *down[2:], *right[2:])
     return ReadPlan(
         tiles=tile[starts].tolist(),
         starts=[*starts.tolist(), len(window)],
-        rects=list(zip(*rects, strict=True)),
+        rects=np.stack(rects, axis=1),
         is_whole=((np.diff(starts, append=len(window)) == 1) & (copied[starts] == area)).tolist(),
         needed_again=again.tolist(),
     )

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from tifffile import PHOTOMETRIC
 
 from raystp.errors import RaystpError
@@ -23,7 +23,7 @@ from raystp.slides.tiled.byte_source import ByteSource
 from raystp.slides.tiled.decoders.tiles import StoredTile, tile_decoder
 from raystp.slides.tiled.levels import Level
 from raystp.slides.tiled.read_ahead import cancelling_pool, prefetched
-from raystp.slides.tiled.read_plan import CopyRect, ReadPlan
+from raystp.slides.tiled.read_plan import ReadPlan
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 
@@ -65,10 +65,10 @@ class Failures:
         with self.lock:
             self.reasons[target] = min(self.reasons.get(target, (tile, reason)), (tile, reason))
 
-    def before(self, rects: list[CopyRect]) -> bool:
+    def before(self, targets: list[int]) -> bool:
         """Return whether a target before all of these has failed."""
         with self.lock:
-            return min(self.reasons) < min(rect[0] for rect in rects)
+            return min(self.reasons) < min(targets)
 
 
 @runtime_checkable
@@ -79,8 +79,8 @@ class OutputBuffers(Protocol):
         """Return a target's memory to decode a tile into; None unless it has the tile's shape and is contiguous."""
         ...
 
-    def copy(self, rects: list[CopyRect], stored: Pixels) -> None:
-        """Copy parts of a stored tile to their targets."""
+    def copy(self, first: int, last: int, stored: Pixels) -> None:
+        """Copy rectangles [first, last) of the plan from a stored tile to their targets."""
         ...
 
     def finish_part(self, target: int) -> None:
@@ -114,7 +114,7 @@ class LevelReader:
             SlideError, StorageError: the bytes cannot be read at all.
         """
         offsets, counts = self.level.offsets[plan.tiles], self.level.counts[plan.tiles]
-        read = _PlanRead(self, plan, outputs, options, offsets, counts)
+        read = _PlanRead(self, plan, outputs, options, offsets.tolist(), counts.tolist())
         in_parallel = options.threads > 1 and len(plan.tiles) > DECODE_TILES
         with contextlib.ExitStack() as stack:
             pool = stack.enter_context(cancelling_pool(options.threads)) if in_parallel else None
@@ -139,8 +139,8 @@ class _PlanRead:
     plan: ReadPlan
     outputs: OutputBuffers
     options: ReadOptions
-    offsets: Int64[np.ndarray, " planned_tile"]
-    counts: Int64[np.ndarray, " planned_tile"]
+    offsets: list[int]
+    counts: list[int]
     failures: Failures = field(default_factory=Failures)
 
     def batches(self) -> list[tuple[int, int]]:
@@ -152,17 +152,17 @@ class _PlanRead:
 
     def load(self, first: int, last: int) -> FetchedTiles:
         """Return tiles [first, last) of the plan with their bytes."""
-        keys = [(self.reader.level.number, tile) for tile in self.plan.tiles[first:last]]
-        offsets, counts = self.offsets[first:last].tolist(), self.counts[first:last].tolist()
-        buffers = self.reader.pool.take_cached(keys)
+        level, tiles = self.reader.level.number, self.plan.tiles[first:last]
+        offsets, counts = self.offsets[first:last], self.counts[first:last]
+        buffers = self.reader.pool.take_cached(level, tiles)
         missing = [number for number, buffer in enumerate(buffers) if buffer is None and counts[number]]
-        contents: list[StoredTile] = [_NO_BYTES] * len(keys)
+        contents: list[StoredTile] = [_NO_BYTES] * len(tiles)
         try:
             fetched = self._fetch(first, missing, offsets, counts)
         except RaystpError:
-            for key, buffer in zip(keys, buffers, strict=True):
+            for tile, buffer in zip(tiles, buffers, strict=True):
                 if buffer is not None:
-                    self.reader.pool.give_back(buffer, key)
+                    self.reader.pool.give_back(buffer, (level, tile))
             raise
         for number, content in zip(missing, fetched, strict=True):
             contents[number] = content
@@ -189,21 +189,22 @@ class _PlanRead:
         spare: Pixels | None = None
         for number in range(part, min(part + DECODE_TILES, len(fetched.buffers))):
             index, buffer = fetched.first + number, fetched.buffers[number]
-            tile, rects = plan.tiles[index], plan.rects[plan.starts[index] : plan.starts[index + 1]]
+            tile, first, last = plan.tiles[index], plan.starts[index], plan.starts[index + 1]
             if buffer is None:
-                if self.failures.reasons and not self.options.every and self.failures.before(rects):
+                if self.failures.reasons and not self.options.every and self.failures.before(self._targets(index)):
                     continue
                 if reader.in_place and plan.is_whole[index]:
-                    direct = self.outputs.direct_buffer(rects[0][0], reader.shape)
+                    target = int(plan.rects[first, 0])
+                    direct = self.outputs.direct_buffer(target, reader.shape)
                     if direct is not None:
-                        if self._decode(tile, fetched.contents[number], direct, rects):
-                            self.outputs.finish_part(rects[0][0])
+                        if self._decode(index, fetched.contents[number], direct):
+                            self.outputs.finish_part(target)
                         continue
                 buffer = pool.take(reader.shape) if spare is None else spare
                 spare = buffer
-                if not self._decode(tile, fetched.contents[number], buffer, rects):
+                if not self._decode(index, fetched.contents[number], buffer):
                     continue
-            self.outputs.copy(rects, buffer)
+            self.outputs.copy(first, last, buffer)
             key = (reader.level.number, tile)
             if plan.needed_again[index] and key not in (self.options.damaged or ()):  # white is never cached
                 pool.give_back(buffer, key)
@@ -213,19 +214,26 @@ class _PlanRead:
         if spare is not None:
             pool.give_back(spare, None)
 
-    def _decode(self, tile: int, content: StoredTile, pixels: Pixels, rects: list[CopyRect]) -> bool:
-        """Decode a tile, and return whether that succeeded; record a failure for its targets."""
+    def _targets(self, index: int) -> list[int]:
+        """Return the targets of a tile of the plan."""
+        first, last = self.plan.starts[index : index + 2]
+        targets: list[int] = self.plan.rects[first:last, 0].tolist()
+        return targets
+
+    def _decode(self, index: int, content: StoredTile, pixels: Pixels) -> bool:
+        """Decode a tile of the plan, and return whether that succeeded; record a failure for its targets."""
         if not content:
             pixels.fill(WHITE)
             return True
         try:
             self.reader.decode(content, pixels)
         except ValueError as error:
+            tile = self.plan.tiles[index]
             if self.options.damaged is not None:
                 pixels.fill(WHITE)
                 self.options.damaged[self.reader.level.number, tile] = str(error)
                 return True
-            for rect in rects:
-                self.failures.add(rect[0], tile, str(error))
+            for target in self._targets(index):
+                self.failures.add(target, tile, str(error))
             return False
         return True

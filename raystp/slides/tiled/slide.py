@@ -6,7 +6,6 @@ level 0. At a coarser level with a fractional downsample OpenSlide shifts its re
 reader does not.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,15 +19,15 @@ from raystp.slides.readers.resample import (
     MAX_REGION,
     WHITE,
     Box,
-    check_region,
     coarsest_level,
     shrink_image,
-    source_window,
     square_box,
 )
-from raystp.slides.tiled.buffers import BufferPool
+from raystp.slides.tiled.buffers import BufferPool, RegionBuffers
 from raystp.slides.tiled.open import TiledFile
-from raystp.slides.tiled.outputs import CropOutputs, ResampledOutputs, SourceRegion
+from raystp.slides.tiled.outputs.crops import CropOutputs
+from raystp.slides.tiled.outputs.regions import SlideLevels, SourceRegion
+from raystp.slides.tiled.outputs.resampled import Regions, ResampledOutputs
 from raystp.slides.tiled.read_again import Ahead, Windows, band_bytes, merged, stored_tiles
 from raystp.slides.tiled.read_plan import ReadPlan, make_read_plan
 from raystp.slides.tiled.reader import LevelReader, OutputBuffers, ReadOptions
@@ -64,11 +63,13 @@ class TiledSlide:
         self._resources = context.resources
         self._downsamples = [level.downsample for level in levels]
         self._pool = BufferPool(POOL_BYTES[0])
+        self._region_buffers = RegionBuffers(REGION_BYTES // 2)
         self._readers = [LevelReader(level, file.source, self._pool) for level in levels]
         self._source = file.source
         self._is_open = True
         self.name, self.vendor = context.name, file.pyramid.vendor
         self.width, self.height = levels[0].width, levels[0].height
+        self._levels = SlideLevels(self._where, self.width, self.height, self._downsamples)
         self.mpp, self.mpp_from, self.own_mpp = context.scale.mpp, context.scale.source, context.scale.own
         self.bounds, self.warnings, self.empty = context.bounds, context.warnings, context.empty
         self.damaged: list[DamagedRegion] = []
@@ -104,15 +105,13 @@ class TiledSlide:
         """Fill `tiles`; return the reason for each tile that fails, at least for the first one."""
         tile_px = tiles.shape[1]
         is_crop = self._crops(boxes, tile_px)
-        regions: dict[int, SourceRegion | None] = {}
+        reads = [self._crops_read(tiles, boxes, is_crop)] if is_crop.any() else []
         faults: dict[int, str] = {}
-        for tile in np.flatnonzero(~is_crop).tolist():
-            x, y, side = boxes[tile].tolist()
-            try:
-                regions[tile] = self._source_region(square_box(self._where, (x, y), side, tile_px), tile_px, tile_px)
-            except SlideError as error:
-                faults[tile] = str(error)
-        reads = [self._crops_read(tiles, boxes, is_crop), *self._resampled_reads(tiles, regions)]
+        if not is_crop.all():
+            others = np.flatnonzero(~is_crop).tolist()
+            regions, reasons = self._levels.source_regions(boxes[others], tile_px)
+            reads += self._resampled_reads(tiles, {others[number]: source for number, source in regions.items()})
+            faults = {others[number]: reason for number, reason in reasons.items()}
         return faults | self._fill_all(reads, options)
 
     def prefetch(self, boxes: Float64[np.ndarray, "tile 3"], tile_px: int) -> None:
@@ -126,12 +125,10 @@ class TiledSlide:
     def stored_ranges(self, boxes: Float64[np.ndarray, "tile 3"], tile_px: int) -> tuple[list[int], list[int]]:
         """Return offset and length of each stored tile that the boxes need, once; nothing for an impossible box."""
         corners: dict[int, list[tuple[int, int, int, int]]] = {}
-        for x, y, side in boxes.tolist():
-            with contextlib.suppress(SlideError):
-                source = self._source_region(square_box(self._where, (x, y), side, tile_px), tile_px, tile_px)
-                if source is not None:
-                    region = source.region
-                    corners.setdefault(source.level, []).append((region.left, region.top, region.width, region.height))
+        for source in self._levels.source_regions(boxes, tile_px)[0].values():
+            if source is not None:
+                region = source.region
+                corners.setdefault(source.level, []).append((region.left, region.top, region.width, region.height))
         offsets, counts = [], []
         for number, found in corners.items():
             level = self._readers[number].level
@@ -167,6 +164,7 @@ class TiledSlide:
         """Release the source of bytes and the buffers."""
         self._is_open = False
         self._pool.clear()
+        self._region_buffers.clear()
         self._resources.close()
 
     def __enter__(self) -> "TiledSlide":
@@ -179,22 +177,11 @@ class TiledSlide:
         self, box: Box, columns: int, rows: int, options: ReadOptions = ONE_THREAD
     ) -> UInt8[np.ndarray, "row col 3"]:
         tiles = np.empty((1, rows, columns, 3), np.uint8)
-        reads = list(self._resampled_reads(tiles, {0: self._source_region(box, columns, rows)}))
+        reads = list(self._resampled_reads(tiles, {0: self._levels.source_region(box, columns, rows)}))
         for reason in self._fill_all(reads, options).values():
             raise SlideError(reason)
         image: UInt8[np.ndarray, "row col 3"] = tiles[0]
         return image
-
-    def _source_region(self, box: Box, columns: int, rows: int) -> SourceRegion | None:
-        """Return the level and the region that a box needs, None if the box is outside the slide."""
-        number = coarsest_level(self._downsamples, min(box.width / columns, box.height / rows))
-        inner = box.scaled(1.0 / self._downsamples[number])
-        region = source_window(inner, columns, rows)
-        if not box.touches(self.width, self.height):
-            return None
-        check_region(self._where, box, region)
-        is_crop = inner.is_crop(columns, rows)
-        return SourceRegion(number, region, None if is_crop else inner.moved(-float(region.left), -float(region.top)))
 
     def _crops(self, boxes: Float64[np.ndarray, "tile 3"], tile_px: int) -> Bool[np.ndarray, " tile"]:
         """Return which boxes are crops of level 0; computed for all at once, which is cheaper."""
@@ -216,7 +203,7 @@ class TiledSlide:
         left, top, side = boxes[target].astype(np.int64).T
         is_partly_outside = (left < 0) | (top < 0) | (left + side > self.width) | (top + side > self.height)
         tiles[target[is_partly_outside]] = WHITE
-        return _LevelRead(0, Windows(target, left, top, side, side), lambda _: CropOutputs(tiles))
+        return _LevelRead(0, Windows(target, left, top, side, side), partial(CropOutputs, tiles))
 
     def _resampled_reads(
         self, tiles: UInt8[np.ndarray, "tile row col 3"], regions: Mapping[int, SourceRegion | None]
@@ -230,7 +217,9 @@ class TiledSlide:
             corners = [(tile, r.left, r.top, r.width, r.height) for tile, r in zip(part, areas, strict=True)]
             windows = Windows(*np.array(corners, np.int64).T)
             level = self._readers[number].level
-            yield _LevelRead(number, windows, partial(ResampledOutputs, tiles, part, level))
+            yield _LevelRead(
+                number, windows, partial(ResampledOutputs, tiles, Regions(level, part, self._region_buffers))
+            )
 
     def _parts(self, regions: list[tuple[int, SourceRegion]]) -> Iterator[dict[int, SourceRegion]]:
         """Yield the regions in parts of one level each, in the order of its rows of tiles."""

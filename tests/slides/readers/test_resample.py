@@ -12,7 +12,7 @@ from PIL import Image
 
 from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.readers.resample import WHITE, Box, resample, resample_into, resample_with_pillow, wide_window
-from raystp.slides.readers.triangle import LEAST, compiled_filter
+from raystp.slides.readers.triangle import LEAST, load_filter
 from raystp.slides.tiled.slide import TiledSlide
 from raystp.storage import StoragePath
 from raystp.units import TilePixels
@@ -48,7 +48,7 @@ def test_resampling_is_a_triangle_filter_within_rounding(box: Box, columns: int,
 
 
 def test_the_kernel_gives_pillows_bytes() -> None:
-    rng = np.random.default_rng(0)
+    rng, kernel = np.random.default_rng(0), load_filter()
     for number in range(200):
         width, height = rng.integers(LEAST, 200, 2).tolist()
         columns, rows = int(rng.integers(LEAST, 150)), int(rng.integers(1, 150))
@@ -60,7 +60,7 @@ def test_the_kernel_gives_pillows_bytes() -> None:
         across, down = rng.uniform(0.5, width), rng.uniform(0.5, height)
         left, top = rng.uniform(0, width - across), rng.uniform(0, height - down)
         image = np.zeros((rows, columns + 2, 3), np.uint8)[:, 1:-1]
-        compiled_filter()(source, (left, top, left + across, top + down), image)
+        kernel(source, (left, top, left + across, top + down), image)
         expected = resample_with_pillow(source, Box(left, top, left + across, top + down), columns, rows)
         np.testing.assert_array_equal(image, expected)
 

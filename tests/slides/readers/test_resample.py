@@ -11,8 +11,16 @@ from jaxtyping import Float64
 from PIL import Image
 
 from raystp.slides.open import open_slide, read_tiles
-from raystp.slides.readers.resample import WHITE, Box, resample, resample_into, resample_with_pillow, wide_window
-from raystp.slides.readers.triangle import LEAST, load_filter
+from raystp.slides.readers.resample import (
+    LEAST_SIDE,
+    WHITE,
+    Box,
+    resample,
+    resample_into,
+    resample_with_pillow,
+    wide_window,
+)
+from raystp.slides.readers.triangle import load_filter
 from raystp.slides.tiled.slide import TiledSlide
 from raystp.storage import StoragePath
 from raystp.units import TilePixels
@@ -50,8 +58,8 @@ def test_resampling_is_a_triangle_filter_within_rounding(box: Box, columns: int,
 def test_the_kernel_gives_pillows_bytes() -> None:
     rng, kernel = np.random.default_rng(0), load_filter()
     for number in range(200):
-        width, height = rng.integers(LEAST, 200, 2).tolist()
-        columns, rows = int(rng.integers(LEAST, 150)), int(rng.integers(1, 150))
+        width, height = rng.integers(LEAST_SIDE, 200, 2).tolist()
+        columns, rows = int(rng.integers(LEAST_SIDE, 150)), int(rng.integers(1, 150))
         if number % 4 == 0:
             columns, rows = width, height  # one source pixel for each, at a shifted place
         source = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)

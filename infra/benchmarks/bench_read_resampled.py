@@ -17,6 +17,8 @@ from bench_read_turns import (
     take_turns,
     without_kernels,
 )
+from bench_readers import Tiles
+from jaxtyping import UInt8
 
 from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.readers.opened import SlideContext
@@ -49,7 +51,7 @@ def run_resampled(name: str, path: Path, *, tiles: int, rounds: int) -> dict[str
     streams = streams_under(level, path, boxes.astype(np.int64))
     works: dict[str, Work] = {
         "limit": lambda: decode_all(level, streams),
-        "resize": lambda: [resample_into(tile, window, box) for tile in tiles_out],
+        "resize": partial(resample_all, tiles_out, window, box),
         "raystp": read,
         "first": partial(without_kernels, read),
         "openslide": with_pillow,
@@ -77,6 +79,12 @@ def run_resampled(name: str, path: Path, *, tiles: int, rounds: int) -> dict[str
         f"{found['share_of_resize']:.0%} of the time is the filter\n"
     )
     return found
+
+
+def resample_all(tiles: Tiles, window: UInt8[np.ndarray, "height width 3"], box: Box) -> None:
+    """Resample the same window to all tiles."""
+    for tile in tiles:
+        resample_into(tile, window, box)
 
 
 def with_openslide(path: Path) -> OpenSlideSlide:

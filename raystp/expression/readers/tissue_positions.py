@@ -1,6 +1,7 @@
 """Read a table of Space Ranger's tissue positions: CSV of version 1 (no header) or 2, R's export, or parquet."""
 
 import numpy as np
+import pyarrow as pa
 
 from raystp.errors import SectionError, some
 from raystp.expression.readers.files.delimited import Cells, read_cells, to_numbers
@@ -61,7 +62,7 @@ def _read_parquet(path: StoragePath, origin: str) -> Cells:
         with path.open() as opened:
             table = read_foreign_parquet(opened, size)
         stored = [column.to_pylist() for column in table.columns]
-    except (ValueError, OSError, KeyError, OverflowError) as error:  # pyarrow's errors are of these classes
+    except (pa.ArrowException, ValueError, OSError, KeyError, OverflowError) as error:
         msg = f"{origin}: {path} is not {WHAT}: {str(error).partition(chr(10))[0]}"
         raise SectionError(msg) from None
     names = ["barcode" if name.startswith("__index_level") else name.casefold() for name in table.column_names]

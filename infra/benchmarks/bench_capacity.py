@@ -25,7 +25,7 @@ from simulated.cohort import SLIDES, TILES, make_tiles, tile_counts
 from raystp.cluster.streams.units import MAX_BLOCKS
 from raystp.steps.embed.config import EmbedRun
 from raystp.steps.embed.step import plan_units
-from raystp.steps.plan.capacity import Cohort, Load, capacity, load_of
+from raystp.steps.plan.capacity import CohortSize, Load, capacity, load_of
 from raystp.steps.plan.config import ClusterConfig, Prices
 from raystp.steps.plan.text import cluster_lines
 from raystp.storage import StoragePath
@@ -80,7 +80,7 @@ def _nodes(nodes: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def _rate(load: Load, cohort: Cohort) -> float:
+def _rate(load: Load, cohort: CohortSize) -> float:
     return cohort.units / load.running_s
 
 
@@ -102,10 +102,10 @@ def _slides_of(units: int) -> int:
     return SLIDES
 
 
-def _cohort(slides: int) -> Cohort:
+def _cohort(slides: int) -> CohortSize:
     counts = tile_counts(slides, 0)
     units = len(plan_units(dict(zip(map(str, range(slides)), counts, strict=True)), UNIT_TILES))
-    return Cohort(slides, float(sum(counts)), units, read_bytes=0.0, gets=0.0, vector_bytes=0.0)
+    return CohortSize(slides, float(sum(counts)), units, read_bytes=0.0, gets=0.0, vector_bytes=0.0)
 
 
 def _request_ms() -> float:
@@ -139,7 +139,7 @@ def _drivers() -> list[dict[str, Any]]:
 def _whole() -> dict[str, Any]:
     """Return the model of the whole cohort."""
     units = _cohort(SLIDES).units
-    cohort = Cohort(SLIDES, TILES, units, TILES * READ_BYTES_OF_TILE, TILES / TILES_OF_GET, TILES * VECTOR_BYTES)
+    cohort = CohortSize(SLIDES, TILES, units, TILES * READ_BYTES_OF_TILE, TILES / TILES_OF_GET, TILES * VECTOR_BYTES)
     cluster = ClusterConfig(nodes=(4, 64, 1000))
     assert units > MAX_BLOCKS
     return capacity(cohort, cluster, PRICES, 1 / cluster.tiles_per_gpu_s)

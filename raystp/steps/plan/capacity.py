@@ -41,7 +41,7 @@ LEAST_BLOCKS = 4
 
 
 @dataclass(frozen=True)
-class Cohort:
+class CohortSize:
     """Totals of a cohort's plan."""
 
     slides: int
@@ -90,7 +90,7 @@ class Load:
         return self.blocks / self.seconds
 
 
-def load_of(cohort: Cohort, nodes: int, cluster: ClusterConfig, tile_s: float) -> Load:
+def load_of(cohort: CohortSize, nodes: int, cluster: ClusterConfig, tile_s: float) -> Load:
     """Return the load of a run; `tile_s` is what one encoder's actor takes for a tile, of all encoders of a pass."""
     encoders = min(nodes * cluster.encoders_per_node, cohort.units)
     blocks = blocks_of(cohort.units, encoders)
@@ -117,7 +117,7 @@ def load_of(cohort: Cohort, nodes: int, cluster: ClusterConfig, tile_s: float) -
     )
 
 
-def _tables(cohort: Cohort, encoders: int, blocks: int) -> float:
+def _tables(cohort: CohortSize, encoders: int, blocks: int) -> float:
     """Return how often a slide's table of tiles is read: once by each process that gets some of its blocks.
 
     The blocks of a slide go to processes as if by chance: n of them reach E (1 - (1 - 1/E)^n) of E processes.
@@ -133,7 +133,7 @@ def dollars_of(load: Load, prices: Prices, cluster: ClusterConfig) -> float:
     return load.puts / 1000 * prices.put_per_1000 + load.gets / 1000 * prices.get_per_1000 + nodes
 
 
-def outputs_of(cohort: Cohort, cluster: ClusterConfig) -> dict[str, float]:
+def outputs_of(cohort: CohortSize, cluster: ClusterConfig) -> dict[str, float]:
     """Return the bytes of each form of the cohort's results, before compression of dense values."""
     return {
         "vectors": cohort.vector_bytes,
@@ -143,7 +143,7 @@ def outputs_of(cohort: Cohort, cluster: ClusterConfig) -> dict[str, float]:
     }
 
 
-def limits_of(cohort: Cohort, load: Load, cluster: ClusterConfig) -> list[str]:
+def limits_of(cohort: CohortSize, load: Load, cluster: ClusterConfig) -> list[str]:
     """Return what such a run strains, as sentences with what to do."""
     found = []
     per_node = cohort.read_bytes / load.seconds / load.nodes
@@ -175,7 +175,7 @@ def planned_capacity(
     if not passes or passes[0]["tiles"].value <= 0:
         return None
     first = [one for number, one in enumerate(passes) if not number or not one["read"].value]
-    cohort = Cohort(
+    cohort = CohortSize(
         slides,
         first[0]["tiles"].value,
         math.ceil(first[0]["units"].value),
@@ -195,7 +195,7 @@ def _rate(step: Mapping[str, Any], cluster: ClusterConfig) -> float:
     return cluster.tiles_per_gpu_s
 
 
-def capacity(cohort: Cohort, cluster: ClusterConfig, prices: Prices, tile_s: float) -> dict[str, Any]:
+def capacity(cohort: CohortSize, cluster: ClusterConfig, prices: Prices, tile_s: float) -> dict[str, Any]:
     """Return the loads for each number of nodes, and the bytes of the results, as plain JSON values."""
     rows = []
     for nodes in cluster.nodes:

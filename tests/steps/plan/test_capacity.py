@@ -15,7 +15,7 @@ from raystp.steps.plan.capacity import (
     PUTS_OF_UNIT,
     REQUESTS_OF_TABLE,
     START_S,
-    Cohort,
+    CohortSize,
     limits_of,
     load_of,
     outputs_of,
@@ -24,7 +24,7 @@ from raystp.steps.plan.config import ClusterConfig
 from raystp.units import TilePixels
 from tests.faults import s3
 
-LARGEST = Cohort(28_664, 295.3e6, 158_707, 3e12, 2e7, 1.5e12)
+LARGEST = CohortSize(28_664, 295.3e6, 158_707, 3e12, 2e7, 1.5e12)
 FREE = ClusterConfig(request_ms=0)
 
 
@@ -50,7 +50,7 @@ def test_a_cluster_of_many_encoders_gets_more_blocks_and_says_where_they_are_too
     assert blocks_of(10**6, 4) == MAX_BLOCKS
     assert blocks_of(10**6, 4000) == 32_000
     assert limits_of(LARGEST, load_of(LARGEST, 64, FREE, 1 / 125), FREE) == []
-    few = Cohort(100, 1e6, 500, 0.0, 0.0, 0.0)
+    few = CohortSize(100, 1e6, 500, 0.0, 0.0, 0.0)
     (sentence,) = limits_of(few, load_of(few, 64, FREE, 1 / 125), FREE)
     assert sentence.startswith("2.0 blocks of units for each encoder")
 

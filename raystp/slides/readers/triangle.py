@@ -82,6 +82,18 @@ def _weigh(context, source, step, taps, weights, target):
     return types.void(_address, _address, types.int64, _address, _address), emit
 
 
+@intrinsic
+@no_type_check
+def _keep_until_here(context, first, second, third):
+    """Use arrays whose addresses were taken: numba frees an array after its last use, and an address is no use."""
+
+    @no_type_check
+    def emit(context, builder, signature, given):
+        return context.get_dummy_value()
+
+    return types.void(first, second, third), emit
+
+
 @no_type_check
 def _axis(start, stop, outputs, length):
     """Return each output pixel's first source pixel, the number of source pixels, and their weights."""
@@ -136,6 +148,7 @@ def _filter(source, edges, image):
             column = min(column, row_bytes - _BLOCK)  # noqa: PLW2901 -- the same
             at = narrow_at + (first_y[y] - above) * row_bytes + column
             _weigh(at, row_bytes, taps_y[y], weights, image.ctypes.data + y * image.strides[0] + column)
+    _keep_until_here(turned, turned_image, narrow)
 
 
 def load_filter() -> Filter:

@@ -73,6 +73,15 @@ def test_the_kernel_gives_pillows_bytes() -> None:
         np.testing.assert_array_equal(image, expected)
 
 
+def test_the_kernel_keeps_its_own_memory_until_it_is_done() -> None:
+    # Freed memory of more than 32 MB goes back to the system at once: an access would end the process.
+    source = np.random.default_rng(0).integers(0, 256, (6000, 900, 3), dtype=np.uint8)
+    image = np.empty((600, 2100, 3), np.uint8)
+    edges = (0.3, 0.2, 899.1, 5999.5)
+    load_filter()(source, edges, image)
+    np.testing.assert_array_equal(image, resample_with_pillow(source, Box(*edges), 2100, 600))
+
+
 @pytest.mark.parametrize("side", [9, 15, 16, 17, 40])
 def test_images_of_any_size_and_memory_are_resampled(side: int) -> None:
     source = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)

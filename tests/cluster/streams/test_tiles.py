@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raystp.cluster.streams import tiles as tile_stream
+from raystp.cluster.streams import units as work_units
 from raystp.cluster.streams.tiles import build_plan, stream
 from raystp.cluster.streams.units import Encoded, Pixels, ReadTiles, StreamResources, UnitReceipt, WorkUnit
 from raystp.errors import ClusterError, EncoderError, SlideError
@@ -182,7 +182,8 @@ def test_a_unit_is_retried_after_a_crash_and_committed_once(encoders: int, reade
 def test_a_unit_committed_before_a_crash_is_not_computed_again(
     readers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tile_stream, "MAX_BLOCKS", 2)  # so that a block has several units
+    for name in ("MAX_BLOCKS", "BLOCKS_PER_ENCODER"):
+        monkeypatch.setattr(work_units, name, 2)  # so that a block has several units
     Numbers(tmp_path).commit(UNITS[0], [(_numbers(UNITS[0]),)], {})
     receipts = list(
         stream(Numbers(tmp_path), UNITS, StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers))

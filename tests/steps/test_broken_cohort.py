@@ -68,7 +68,7 @@ BROKEN: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "glass": (_glass, "tissue"),
     "logarithms": (_logarithms, "raw counts"),
     "mirrored": (_mirrored, "mirror"),
-    "odd-file": (_odd_file, "X is not a matrix of numbers"),
+    "odd-file": (_odd_file, "ends of rows do not lead from 0"),
 }
 """Slide -> how it is broken, and a part of the reason."""
 

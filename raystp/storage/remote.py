@@ -2,13 +2,9 @@
 
 An object's version is its ETag. obstore's own retries have no deadline for a whole object, so reads and put-if-absent
 go without them: `retry` repeats those requests and counts all of them against one `StallTimeout`.
-
-A message shows a status and a code, and no other text of the store, its headers or the URL: a store may repeat there
-what it was sent, secrets too.
 """
 
 import contextlib
-import re
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -18,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import obstore
 import pyarrow as pa
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from raystp.errors import StorageError
 from raystp.storage import aws
@@ -26,6 +22,7 @@ from raystp.storage.endpoint import ObjectAddress, parse_uri
 from raystp.storage.local_file import TEMPORARY
 from raystp.storage.objects import ByteRange, Kind, ObjectInfo, RangeFile, Sink, replaced
 from raystp.storage.retry import RETRY_POLICY, RetryPolicy, StallTimeout, TransientError, retry
+from raystp.storage.store_errors import BEYOND_END, CHANGED, is_other_range, response, translate
 from raystp.storage.stores import OpenStore, open_store
 
 if TYPE_CHECKING:
@@ -37,15 +34,6 @@ PART_BYTES, PARTS = 8 << 20, 9_000
 """Least bytes of a part of an upload, and most parts; stores accept 10,000."""
 UPLOADS = 4
 """Parts uploaded at once; with more, each of them may time out on a slow network."""
-
-CHANGED, BEYOND_END = 412, 416
-
-_STATUS = re.compile(r"returned non-2xx status code: (\d{3})")
-_CODE = re.compile(r"<Code>([A-Z][A-Za-z]{1,63})</Code>")
-_BROKEN = re.compile(r"kind: (Connect|Timeout|Interrupted|Request|Decode|Unknown)\b")
-_OTHER_RANGE = re.compile(r"source: (NotPartial|UnexpectedRange|ParseContentRange|NoContentRange)")
-_TRANSIENT_STATUS = {408, 429}
-_TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestTimeTooSkewed"}
 
 T = TypeVar("T")
 
@@ -181,7 +169,7 @@ class RemoteObject:
             try:
                 obstore.put(self.opened.store, self._key, content, mode="create", attributes={WRITER: writer})
             except AlreadyExistsError as error:
-                if _response(error)[0] == CHANGED and attempts == 1:
+                if response(error)[0] == CHANGED and attempts == 1:
                     return False
                 return self._is_written_by(writer)
             return True
@@ -221,9 +209,9 @@ class RemoteObject:
         except PreconditionError:
             raise replaced(self.shown, str(version)) from None
         except BaseError as error:
-            if _response(error)[0] == BEYOND_END:
+            if response(error)[0] == BEYOND_END:
                 raise self._too_short(span) from None
-            if _OTHER_RANGE.search(str(error)):
+            if is_other_range(error):
                 msg = f"bytes {span.offset} to {span.end} were requested, and the store sent another range"
                 raise TransientError(msg) from None
             raise
@@ -250,7 +238,7 @@ class RemoteObject:
             try:
                 return attempt()
             except (BaseError, FileNotFoundError) as error:
-                raise _translate(error, action) from None
+                raise translate(error, action) from None
 
         return retry(once, action, policy=self.policy, stall=stall or StallTimeout(self.shown, self.policy))
 
@@ -260,7 +248,7 @@ class RemoteObject:
         try:
             work()
         except (BaseError, FileNotFoundError) as error:
-            found = _translate(error, action)
+            found = translate(error, action)
             raise found if isinstance(found, StorageError) else StorageError(f"cannot {action}: {found}") from None
 
     def _version(self, meta: "ObjectMeta") -> str:
@@ -277,31 +265,3 @@ def open_object(uri: str, shown: str, policy: RetryPolicy) -> RemoteObject:
     """Return the object of an `s3://`, `gs://` or `az://` URI; raises StorageError if it cannot be opened."""
     address = parse_uri(uri, shown)
     return RemoteObject(shown, address, open_store(address.endpoint, address.bucket, policy), policy)
-
-
-def _response(error: Exception) -> tuple[int, str]:
-    """Return the status and code of a store's response; 0 where there was none."""
-    status, code = _STATUS.search(str(error)), _CODE.search(str(error))
-    return int(status[1]) if status else 0, code[1] if code else ""
-
-
-def _translate(error: Exception, action: str) -> TransientError | StorageError:
-    """Return the error for an exception of obstore: transient, or with the whole sentence."""
-    status, code = _response(error)
-    shown = f"{status} {code}".rstrip()
-    broken = _BROKEN.search(str(error))
-    if status >= 500 or status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:  # noqa: PLR2004 -- 5xx
-        return TransientError(f"the store answered {shown}")
-    if status in {401, 403}:
-        reason = f"the store refuses it ({shown}); these credentials lack the permission, or the object is absent"
-    elif isinstance(error, FileNotFoundError):
-        reason = f"not found ({shown})"
-    elif status:
-        reason = f"the store answered {shown}"
-    elif isinstance(error, UnauthenticatedError):
-        reason = "the credentials cannot be loaded"
-    elif broken:
-        return TransientError(f"the connection broke or timed out ({broken[1]})")
-    else:
-        reason = type(error).__name__
-    return StorageError(f"cannot {action}: {reason}")

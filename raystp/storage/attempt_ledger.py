@@ -9,7 +9,8 @@ import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from raystp.errors import StorageError
 from raystp.storage.path import StoragePath
@@ -18,6 +19,17 @@ MAX_CRASHES = 3
 """After this many crashes, work is refused."""
 
 SUFFIX = ".json"
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """The attempts of one item that did not end, and the host of the last one."""
+
+    attempts: int
+    host: str
+
+
+_MARKER = TypeAdapter(_Marker)
 
 
 @dataclass(frozen=True)
@@ -32,9 +44,9 @@ class AttemptLedger:
         if file.write_new(_marker(1)):
             return ""
         crashed = _read(file)
-        if crashed["attempts"] >= MAX_CRASHES:
-            return str(crashed["host"])
-        file.write_bytes(_marker(crashed["attempts"] + 1))
+        if crashed.attempts >= MAX_CRASHES:
+            return crashed.host
+        file.write_bytes(_marker(crashed.attempts + 1))
         return ""
 
     def end(self, item: str) -> None:
@@ -62,11 +74,12 @@ def _marker(attempts: int) -> bytes:
     return json.dumps({"host": socket.gethostname(), "process": os.getpid(), "attempts": attempts}).encode()
 
 
-def _read(file: StoragePath) -> dict[str, Any]:
+def _read(file: StoragePath) -> _Marker:
     try:
-        found: dict[str, Any] = json.loads(file.read_bytes())
+        return _MARKER.validate_json(file.read_bytes())
+    except ValidationError:
+        return _Marker(1, "an unknown host")  # a loss of power can leave an empty file: it is one crash at least
     except StorageError:
         if file.is_file():
             raise
-        return {"attempts": 0}  # another driver's process has just ended the same item
-    return found
+        return _Marker(0, "")  # another driver's process has just ended the same item

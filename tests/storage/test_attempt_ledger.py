@@ -1,6 +1,9 @@
 """The attempt ledger: work that crashed too often is refused, and finished work leaves no marker."""
 
+import socket
 from pathlib import Path
+
+import pytest
 
 from raystp.storage import StoragePath
 from raystp.storage.attempt_ledger import MAX_CRASHES, AttemptLedger
@@ -37,6 +40,14 @@ def test_attempts_of_one_item_in_many_processes_are_all_counted(tmp_path: Path) 
     assert ledgers[0].begin("one") != ""
     ledgers[1].end("one")
     assert [ledger.begin("one") for ledger in ledgers] == [""] * MAX_CRASHES
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"host": 1', b'{"attempts": "x", "host": "a"}'])
+def test_a_damaged_marker_is_one_crash(content: bytes, tmp_path: Path) -> None:
+    ledger = AttemptLedger(StoragePath.of(tmp_path / "attempts"))
+    (ledger.path / "one.json").write_bytes(content)
+    assert [ledger.begin("one") for _ in range(MAX_CRASHES - 1)] == [""] * (MAX_CRASHES - 1)
+    assert ledger.begin("one") == socket.gethostname()
 
 
 def test_an_attempt_without_a_crash_costs_two_requests(proxied: StoragePath, proxy: Proxy) -> None:

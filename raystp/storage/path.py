@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raystp.errors import StorageError
+from raystp.errors import StorageError, some
 from raystp.storage.local_file import LocalFile
 from raystp.storage.objects import THREADS, ByteRange, Kind, StoredObject, download, read_in_parallel
 from raystp.storage.retry import RETRY_POLICY, RetryPolicy
@@ -148,11 +148,18 @@ class StoragePath:
     def read_table(
         self, columns: list[str] | None = None, check: Callable[[pa.Schema, int], None] | None = None
     ) -> pa.Table:
-        """Read a parquet file; `check` gets its schema and number of rows before a value is read."""
+        """Read a parquet file; `check` gets its schema and number of rows before a value is read.
+
+        Raises StorageError for a column of `columns` that the file does not have.
+        """
         with self._named("read"), self.open() as file:
             parquet = pq.ParquetFile(file, pre_buffer=True)
             if check is not None:
                 check(parquet.schema_arrow, parquet.metadata.num_rows)
+            names = parquet.schema_arrow.names
+            if absent := [name for name in columns or () if name not in names]:  # pyarrow leaves these out
+                msg = f"cannot read {self}: it has no column {some(absent)}; its columns are {some(names)}"
+                raise StorageError(msg)
             return parquet.read(columns)
 
     def read_schema(self) -> pa.Schema:

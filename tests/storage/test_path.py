@@ -56,6 +56,14 @@ def test_a_table_is_read_back_with_its_label(folder: StoragePath) -> None:
     assert file.read_table(["reason"]).column_names == ["reason"]
 
 
+def test_a_column_that_a_table_does_not_have_is_an_error_with_those_that_it_has(folder: StoragePath) -> None:
+    path = folder / "rows.parquet"
+    path.write_table(pa.table({"tile": [3], "x": [1.5]}))
+    assert path.read_table(["x"]).column_names == ["x"]
+    with pytest.raises(StorageError, match=r"rows\.parquet: it has no column 'y'; its columns are 'tile', 'x'$"):
+        path.read_table(["tile", "y"])
+
+
 def test_a_failed_write_keeps_the_old_content_and_leaves_no_other_file(folder: StoragePath) -> None:
     file = folder / "model.bin"
     file.write_bytes(b"old")

@@ -271,7 +271,8 @@ def read_object(path: StoragePath, limit: int, error: type[RaystpError]) -> dict
         msg = f"{path} has {size:,} bytes, and {limit:,} are expected at most; it was not read"
         raise error(msg)
     try:
-        found = pydantic_core.from_json(path.read_bytes())  # refuses half of a surrogate pair, which no table stores
+        # It refuses half of a surrogate pair, which no table stores.
+        found = pydantic_core.from_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except ValueError as fault:
         msg = f"{path} is not readable JSON ({str(fault)[:LONGEST]}): write, copy or download it again"
         raise error(msg) from None

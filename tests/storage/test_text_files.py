@@ -9,7 +9,14 @@ import pytest
 
 from raystp.errors import ConfigError, SectionError
 from raystp.storage import StoragePath, text_files
-from raystp.storage.text_files import find_separator, parse_number, read_list, read_text_lines, read_text_table
+from raystp.storage.text_files import (
+    find_separator,
+    parse_number,
+    read_list,
+    read_object,
+    read_text_lines,
+    read_text_table,
+)
 
 TABLE = 'id,näme,n\nA,"x,y;z\tü",1\n\n,,\nB,w,\n'
 """Quoted separators, umlauts, an empty line, an empty row, and an empty cell."""
@@ -75,6 +82,10 @@ def test_damage_is_named_with_its_line_by_the_callers_error(tmp_path: Path, cont
     for error in (ConfigError, SectionError):
         with pytest.raises(error, match=message):
             read_text_table(_file(tmp_path, content), error=error)
+
+
+def test_json_with_a_byte_order_mark_is_the_same_object(tmp_path: Path) -> None:
+    assert read_object(_file(tmp_path, b'\xef\xbb\xbf{"mpp": 0.5}'), 100, ConfigError) == {"mpp": 0.5}
 
 
 def test_an_empty_file_is_a_table_without_columns(tmp_path: Path) -> None:

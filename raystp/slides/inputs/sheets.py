@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raystp.errors import LONGEST, ConfigError, some
+from raystp.errors import LONGEST, ConfigError, RaystpError, some
 from raystp.parquet import read_foreign_parquet
 from raystp.storage import StoragePath
 from raystp.storage.text_files import TextTable, as_table, read_text_table, trimmed
@@ -87,7 +87,7 @@ def _read_workbook(path: StoragePath) -> TextTable:
                 sheets = [list(_rows_of(sheet, path)) for sheet in book.worksheets]
             finally:
                 book.close()
-    except ConfigError:
+    except RaystpError:  # of the size, or of the store
         raise
     except Exception as error:  # noqa: BLE001 -- a damaged one makes zipfile, its codecs and openpyxl raise almost anything
         raise _damaged(path, "Excel workbook", error) from None

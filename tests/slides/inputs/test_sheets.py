@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raystp.errors import ConfigError
+from raystp.errors import ConfigError, StorageError
 from raystp.slides.inputs import sheets
 from raystp.slides.table import SlideRow, read_slide_table
 from raystp.storage import StoragePath
@@ -82,6 +82,19 @@ def test_a_workbook_is_the_csv(tmp_path: Path) -> None:
     (tmp_path / "b.xlsx").write_bytes((tmp_path / "a.xlsx").read_bytes()[:200])
     with pytest.raises(ConfigError, match=r"b\.xlsx cannot be read as Excel workbook"):
         _rows(tmp_path / "b.xlsx")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openpyxl") is None, reason="openpyxl is not installed")
+def test_a_store_that_fails_is_no_damaged_workbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.xlsx").write_bytes(b"PK\x03\x04")
+
+    def local(_: StoragePath) -> None:
+        msg = "cannot read s3://bucket/a.xlsx: the store answered 503"
+        raise StorageError(msg)
+
+    monkeypatch.setattr(StoragePath, "local", local)
+    with pytest.raises(StorageError, match=r"^cannot read s3://bucket/a.xlsx: the store answered 503$"):
+        sheets.read_sheet(StoragePath.of(tmp_path / "a.xlsx"))
 
 
 @pytest.mark.parametrize(

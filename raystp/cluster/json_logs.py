@@ -10,11 +10,15 @@ stderr; Ray's workers write them to their own log files.
 import datetime as dt
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 
 WORKER_HOOK = "raystp.cluster.json_logs.log_as_json"
 """What Ray calls in each new worker."""
+
+_STEP = re.compile(r".*/raystp/(?:steps/(\w+)/)?")
+"""The step of a file, whatever folders the package is in, which differ between nodes."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -46,10 +50,8 @@ class JsonFormatter(logging.Formatter):
 
 def step_of(path: str) -> str:
     """Return the step whose package a source file is in, "" for any other file."""
-    parts = Path(path).parts
-    if "steps" not in parts[:-2]:
-        return ""
-    return parts[parts.index("steps") + 1]
+    step = _STEP.match(Path(path).as_posix())
+    return (step[1] or "") if step else ""
 
 
 def are_on(logger: logging.Logger) -> bool:

@@ -55,6 +55,9 @@ def test_a_record_of_a_steps_code_states_that_step() -> None:
     assert json_logs.step_of("/opt/raystp/steps/evaluate/spots/score.py") == "evaluate"
     assert json_logs.step_of("/opt/raystp/steps/failed_slides.py") == ""
     assert json_logs.step_of("/opt/raystp/storage/local_file.py") == ""
+    for folder in ("/data/steps/v1/lib", "/data/raystp/steps/lib"):
+        assert json_logs.step_of(f"{folder}/raystp/cluster/progress.py") == ""
+        assert json_logs.step_of(f"{folder}/raystp/steps/embed/work.py") == "embed"
 
 
 def test_an_error_is_an_object_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ for. Without Ray, nothing is counted. `docs/observability.md` lists the names.
 
 import functools
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,20 +55,21 @@ class StepMetrics:
 
 
 class EncoderMetrics:
-    """What the process of an encoder counts."""
+    """What the process of an encoder counts. Threads may share it."""
 
     def __init__(self) -> None:
-        self._read = bytes_read()
+        self._read, self._lock = bytes_read(), threading.Lock()
 
     def add(self, *, tiles: int, failed: bool, waited_s: float = 0.0, busy_s: float = 0.0) -> None:
         """Count a work unit, and what this process has read and holds by now."""
-        read = bytes_read()
+        with self._lock:
+            before, self._read = self._read, bytes_read()
+            read = self._read - before
         _increase(counter("units_failed" if failed else "units_committed"), 1)
         _increase(counter("tiles_embedded"), tiles)
         _increase(counter("encoder_waited_seconds"), waited_s)
         _increase(counter("encoder_busy_seconds"), busy_s)
-        _increase(counter("read_bytes"), read - self._read)
-        self._read = read
+        _increase(counter("read_bytes"), read)
         gauge("gpu_memory_bytes").set(gpu_memory())
 
 

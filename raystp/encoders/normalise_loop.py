@@ -34,7 +34,7 @@ def _compile() -> Loop:
     # `contract` allows the fused multiply-add, which torch's own loop uses too.
     try:
         return cast("Loop", njit(signature, cache=True, nogil=True, fastmath={"contract"})(multiply_add))
-    except (RuntimeError, OSError):  # no folder that numba can write, or a full disk
+    except Exception:  # noqa: BLE001 -- no folder to write, a full disk, or a cached file that is damaged in any way
         return cast("Loop", njit(signature, nogil=True, fastmath={"contract"})(multiply_add))
 
 

@@ -3,8 +3,8 @@
 Importing numba and loading compiled code takes about half a CPU-second. Until a kernel has been asked for often enough
 to make up for it, its caller does the same work without it, to the same values.
 
-Compiled code is cached beside its source or in the user's cache. Where neither can be written, each process compiles it
-again, in some seconds.
+Compiled code is cached beside its source or in the user's cache. Where neither can be written, or a cached file is
+damaged, each process compiles it again, in some seconds.
 """
 
 import threading
@@ -46,6 +46,6 @@ def compiled(function: Callable[..., None], signature: Any) -> Callable[..., Non
 
     try:
         kernel: Callable[..., None] = njit(signature, cache=True, nogil=True)(function)
-    except (RuntimeError, OSError):  # no folder that numba can write, or a full disk
+    except Exception:  # noqa: BLE001 -- no folder to write, a full disk, or a cached file that is damaged in any way
         kernel = njit(signature, nogil=True)(function)
     return kernel

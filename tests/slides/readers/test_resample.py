@@ -12,6 +12,7 @@ from PIL import Image
 
 from raystp.slides.open import open_slide, read_tiles
 from raystp.slides.readers.resample import (
+    FILTER,
     LEAST_SIDE,
     WHITE,
     Box,
@@ -84,10 +85,11 @@ def test_the_kernel_keeps_its_own_memory_until_it_is_done() -> None:
 
 @pytest.mark.parametrize("side", [9, 15, 16, 17, 40])
 def test_images_of_any_size_and_memory_are_resampled(side: int) -> None:
+    FILTER.load()  # otherwise Pillow resamples all of them
     source = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     box = Box(20.3, 15.7, 62.1, 57.5)
     strided, turned = np.zeros((side, side, 5), np.uint8)[..., 1:4], np.zeros((3, side, side), np.uint8).T
-    for image in (strided, turned):
+    for image in (strided, turned, np.zeros((side, side, 3), np.uint8)):
         resample_into(image, source, box)
         np.testing.assert_array_equal(image, resample_with_pillow(source, box, side, side))
 

@@ -12,7 +12,10 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt`, as in `malloc.h`."""
 
 KEPT_BYTES = 1 << 29
-"""Most freed memory that a process keeps; a larger array gets memory of its own, and returns it."""
+"""Freed memory at the end of the heap that a process keeps at most; a larger array gets memory of its own."""
+
+DOCUMENTED_BYTES = 1 << 25
+"""The largest MMAP_THRESHOLD that mallopt(3) documents; a C library may refuse more."""
 
 
 def keep_freed_memory() -> bool:
@@ -23,4 +26,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # musl has no `mallopt`
         return False
-    return all(mallopt(parameter, KEPT_BYTES) == 1 for parameter in (MMAP_THRESHOLD, TRIM_THRESHOLD))
+    is_trimmed_late = mallopt(TRIM_THRESHOLD, KEPT_BYTES) == 1
+    return is_trimmed_late and any(mallopt(MMAP_THRESHOLD, size) == 1 for size in (KEPT_BYTES, DOCUMENTED_BYTES))

@@ -1,9 +1,13 @@
 """A process that keeps freed memory gets no pages from the kernel for arrays of the same size."""
 
+import ctypes
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from raystp.cluster import memory
 
 ARRAYS = """
 import resource, sys
@@ -32,3 +36,23 @@ def test_arrays_of_the_same_size_get_the_memory_of_the_freed_ones() -> None:
         pytest.skip("this C library has no mallopt")
     assert faults < 100  # of 3,900 pages
     assert _run("default")[1] > 1000
+
+
+def test_a_library_that_refuses_a_large_threshold_gets_the_largest_documented_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings: dict[int, int] = {}
+
+    def mallopt(parameter: int, value: int) -> int:
+        if parameter == memory.MMAP_THRESHOLD and value > memory.DOCUMENTED_BYTES:
+            return 0
+        settings[parameter] = value
+        return 1
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    assert memory.keep_freed_memory()
+    assert settings == {
+        memory.TRIM_THRESHOLD: memory.KEPT_BYTES,
+        memory.MMAP_THRESHOLD: memory.DOCUMENTED_BYTES,
+    }

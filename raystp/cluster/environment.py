@@ -62,6 +62,13 @@ def _explain_ray_error(error: BaseException) -> str | None:
     """Return the sentence for an error of Ray itself, such as a node or an actor that is lost."""
     if not type(error).__module__.startswith("ray."):
         return None
+    if type(error).__name__ == "OutOfDiskError":
+        return (
+            "the object store of a Ray node is full, and so is the disk that it spills to "
+            f"({ray_folder()}/ray, unless the cluster sets object_spilling_directory): free some space there, or set "
+            "run.readers=0, which sends no pixels through the object store; finished work is kept, and the same "
+            "command continues from there"
+        )
     return f"Ray failed ({describe_exception(error)}); finished work is kept, and the same command continues from there"
 
 

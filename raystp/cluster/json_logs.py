@@ -34,18 +34,20 @@ class JsonFormatter(logging.Formatter):
             "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="microseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "step": self._step(record),
+            "step": self._command,
             "message": record.getMessage().strip(),
+            **stated_by(record),
         }
-        if slide := record.__dict__.get("slide"):
-            entry["slide"] = str(slide)
         if record.exc_info and record.exc_info[1] is not None:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)
 
-    def _step(self, record: logging.LogRecord) -> str:
-        stated = record.__dict__.get("step")
-        return str(stated) if stated else step_of(record.pathname) or self._command
+
+def stated_by(record: logging.LogRecord) -> dict[str, str]:
+    """Return the `step` and the `slide` of a record, each only if it states one; its source file states a step."""
+    stated = {name: str(record.__dict__.get(name) or "") for name in ("step", "slide")}
+    stated["step"] = stated["step"] or step_of(record.pathname)
+    return {name: value for name, value in stated.items() if value}
 
 
 def step_of(path: str) -> str:

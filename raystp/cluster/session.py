@@ -77,7 +77,11 @@ def ray_data() -> Any:
     context = data.DataContext.get_current()
     context.enable_progress_bars = False  # the steps print their own progress
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    their_logger = logging.getLogger("ray.data")
+    their_logger.setLevel(logging.ERROR)
+    for handler in their_logger.handlers:
+        if isinstance(handler, logging.StreamHandler):  # not their log file
+            handler.setLevel(logging.CRITICAL)  # an error is raised too
     return data
 
 

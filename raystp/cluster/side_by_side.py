@@ -15,9 +15,10 @@ from ray.exceptions import RayError
 from ray.util.queue import Queue
 
 from raystp.cluster import json_logs
+from raystp.cluster.environment import explain
 from raystp.cluster.session import is_local_ray, joined
 from raystp.cluster.streams.tasks import RETRIES, as_finished
-from raystp.errors import ClusterError, RaystpError, own_error
+from raystp.errors import ClusterError, RaystpError, own_error, unwrapped
 
 logger = logging.getLogger("raystp")
 
@@ -68,7 +69,8 @@ def _result_or_error(function: Callable[[Item], Result], item: Item) -> Result |
     try:
         return function(item)
     except Exception as error:  # noqa: BLE001 -- one part's fault does not stop the others
-        return own_error(error)
+        explained = None if isinstance(unwrapped(error), RaystpError) else explain(error)
+        return ClusterError(explained) if explained else own_error(error)
 
 
 def _crashed(label: str) -> ClusterError:
@@ -79,7 +81,7 @@ def _crashed(label: str) -> ClusterError:
 
 
 class _QueueHandler(logging.Handler):
-    """Send each message of raystp to the driver, as its level and its text."""
+    """Send each message of raystp to the driver: its level, its text, and the step and the slide that it states."""
 
     def __init__(self, label: str, queue: Queue) -> None:
         super().__init__()
@@ -90,7 +92,8 @@ class _QueueHandler(logging.Handler):
         if record.name != logger.name:  # tracebacks stay in the log of this process
             return
         try:
-            self._queue.put_nowait((record.levelno, f"{self._label}: {self.format(record)}"))
+            text = f"{self._label}: {self.format(record)}"
+            self._queue.put_nowait((record.levelno, text, json_logs.stated_by(record)))
         except RayError:
             self.handleError(record)
 
@@ -136,5 +139,5 @@ def _follow(queue: Queue, stop: threading.Event) -> None:
 
 
 def _print(queue: Queue) -> None:
-    for level, text in queue.get_nowait_batch(queue.qsize()):
-        logger.log(level, text)
+    for level, text, stated in queue.get_nowait_batch(queue.qsize()):
+        logger.log(level, text, extra=stated)

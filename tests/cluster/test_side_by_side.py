@@ -4,10 +4,11 @@ import logging
 import os
 
 import pytest
+from ray.exceptions import OutOfDiskError
 
 from raystp.cluster.progress import Progress
 from raystp.cluster.side_by_side import run_parts
-from raystp.errors import ModelError
+from raystp.errors import ClusterError, ModelError
 
 logger = logging.getLogger("raystp")
 
@@ -32,6 +33,17 @@ def test_parts_in_this_process_keep_their_order_and_one_fails_alone() -> None:
     assert isinstance(found[1][1], ModelError)
 
 
+def _full(_: int) -> None:
+    msg = "Local disk is full"
+    raise OutOfDiskError(msg)
+
+
+def test_a_part_that_ray_ends_has_the_sentence_of_its_error() -> None:
+    ((_, error),) = run_parts(_full, {"fold 1": 1}, at_once=1)
+    assert isinstance(error, ClusterError)
+    assert "run.readers=0" in str(error)
+
+
 @pytest.mark.ray
 def test_parts_in_tasks_have_the_same_results_and_their_messages_are_printed_under_their_names(
     ray_session: None,  # noqa: ARG001 -- Ray must be up
@@ -47,5 +59,6 @@ def test_parts_in_tasks_have_the_same_results_and_their_messages_are_printed_und
         assert result[1] != os.getpid()
     assert isinstance(found["fold 2"], ModelError)
     assert str(found["fold 2"]) == "0 has no tenfold"
+    assert {record.__dict__["step"] for record in caplog.records} == {"steps"}
     lines = [record.getMessage() for record in caplog.records]
     assert all(any(line.startswith(f"{label}: steps: 2 of 2 steps in ") for line in lines) for label in PARTS)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Float32
 
-from raystp.errors import EncoderError, some
+from raystp.errors import EncoderError, RaystpError, some
 from raystp.parquet import read_foreign_parquet
 from raystp.storage import StoragePath
 from raystp.storage.text_files import read_list
@@ -69,7 +69,7 @@ def read_table_text(path: StoragePath, *, names: StoragePath | None = None) -> T
     content = path.read_bytes()
     try:
         genes, rows = readers[suffix](content)
-    except EncoderError:
+    except RaystpError:  # of the symbols, or of their file
         raise
     except Exception as error:  # noqa: BLE001 -- a damaged file may raise anything in numpy, zlib or Arrow
         msg = f"{path} cannot be read as a table of gene texts ({type(error).__name__}: {error})"

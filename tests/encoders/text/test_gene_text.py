@@ -19,7 +19,7 @@ from raystp.encoders.text import language_model
 from raystp.encoders.text.hashed import GeneTextEncoder, HashedText, RandomText, WeightedText
 from raystp.encoders.text.language_model import pool, read_model_text
 from raystp.encoders.text.table import TableText, read_table_text
-from raystp.errors import EncoderError
+from raystp.errors import EncoderError, StorageError
 from raystp.storage import StoragePath
 
 TEXTS = {
@@ -220,3 +220,10 @@ def test_a_symbol_used_as_text_has_its_own_row_and_changes_no_other() -> None:
     rows = hashing.encode(corpus)
     assert np.array_equal(rows[:2], refusing.encode({gene: corpus[gene] for gene in "AB"}))
     assert np.allclose(np.linalg.norm(rows, axis=1), 1)
+
+
+def test_absent_symbols_of_rows_are_an_error_with_their_own_path(tmp_path: Path) -> None:
+    rows, names = _npy(tmp_path)
+    names.remove_file()
+    with pytest.raises(StorageError, match=r"^cannot read .*names\.txt: No such file"):
+        read_table_text(rows, names=names)

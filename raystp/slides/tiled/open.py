@@ -14,10 +14,11 @@ import numpy as np
 import openslide
 from jaxtyping import Float64
 
+from raystp.errors import SlideError
 from raystp.slides.readers.checks import SlideFacts
 from raystp.slides.readers.headers import checked_tiff, kind_of_bytes
 from raystp.slides.readers.tiff.facts import empty_tiles, facts_of_tiff
-from raystp.slides.readers.tiff.picture import choose_picture
+from raystp.slides.readers.tiff.picture import choose_picture, is_label_or_macro
 from raystp.slides.tiled.byte_source import ByteSource, LocalSource
 from raystp.slides.tiled.decoders.tiles import has_expected_colours
 from raystp.slides.tiled.levels import Level, Pyramid, find_pyramid, is_other_vendor, plain_pyramid
@@ -58,11 +59,17 @@ def read_header(where: str, file: Path | io.RawIOBase) -> TiffHeader | None:
     """Return what a TIFF's directories state; None for an NDPI, whose directories are Hamamatsu's own.
 
     Raises:
-        SlideError: the header is damaged; no decoder may open such a file.
+        SlideError: the header is damaged, and no decoder may open such a file; or it has no picture but labels.
     """
     with checked_tiff(where, file) as pages:
         if not pages:
             return None
+        if all(is_label_or_macro(page) for page in pages):
+            msg = (
+                f"{where} has only a label or a macro image, which may have the patient's name: it was not read; "
+                "export the slide again with its scan"
+            )
+            raise SlideError(msg)
         picture = choose_picture(pages)
         is_other = is_other_vendor(pages[0])
         return TiffHeader(

@@ -223,6 +223,14 @@ def test_the_largest_picture_is_the_slide_and_the_others_are_named(tmp_path: Pat
         assert [size in warning and "300 x 200 px is the slide" in warning for warning in slide.warnings] == [True]
 
 
+@pytest.mark.parametrize("layout", ["tiled", "remote", "openslide", "flat", "remote_flat"])
+@pytest.mark.parametrize("kind", ["label", "macro"])
+def test_a_file_with_no_picture_but_a_label_is_refused(tmp_path: Path, kind: str, layout: str) -> None:
+    options = {"description": f"Aperio Image Library v12.0.15\r\n{kind} {WIDTH}x{HEIGHT}", "metadata": None}
+    with pytest.raises(SlideError, match="has only a label or a macro image, which may have the patient's name"):
+        open_slide("A1", write(tmp_path, LAYOUTS[layout], [(LABEL, options)]), given_mpp=0.5)
+
+
 def _half_um(pixels: np.ndarray) -> dict[str, Any]:
     """Return OME's um/px: 0.5 for the large picture, 9 for any other."""
     mpp = 0.5 if pixels.shape == IMAGE.shape else 9.0

@@ -25,7 +25,8 @@ os.environ.update(ENVIRONMENT)
 
 import pytest  # noqa: E402 -- whatever is imported from here on reads the environment
 from xdist.remote import Producer  # noqa: E402
-from xdist.scheduler import LoadFileScheduling  # noqa: E402
+
+from tests.scheduler import OneRay  # noqa: E402
 
 pytest_plugins = ["tests.browser"]
 STORE_BYTES = 300 << 20
@@ -47,19 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)  # unknown with `-p no:xdist`
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneRay:
     return OneRay(config, log)
-
-
-class OneRay(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist ships no types
-    """Send all files with tests that start Ray to one process, which has one Ray for them, and any other file to any.
-
-    Groups of pytest-xdist would say the same; pytest-xdist 3.8 loses them with pytest 9.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        return "ray" if "mark.ray" in (ROOT / file).read_text() else file
 
 
 @pytest.fixture

@@ -43,7 +43,11 @@ ENVIRONMENT = {
 """Of all processes: the endpoint, the nodes and Ray's workers, the drivers."""
 
 UNIT_TILES = 2048
-FAULTS = ("records_lost", "records_doubled", "files_lost", "files_doubled", "noted_lost", "noted_doubled", "read_wrong")
+FAULTS = (
+    *(f"{kind}_{fault}" for kind in ("records", "files", "noted") for fault in ("lost", "doubled")),
+    *("rows_wrong", "read_wrong", "markers_left", "failures"),
+)
+"""Counts of a finished run that must be 0."""
 
 
 def main() -> None:
@@ -56,7 +60,8 @@ def main() -> None:
     _say(f"records lost {figures['verified']['records_lost']}, doubled {figures['verified']['records_doubled']}")
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    if any(figures["verified"][name] for name in FAULTS):
+    if found := {name: figures["verified"][name] for name in FAULTS if figures["verified"][name]}:
+        _say(f"FAULTS: {found}")
         sys.exit(1)
 
 
@@ -92,6 +97,7 @@ def simulate(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         **{key: getattr(options, key) for key in ("slides", "kills", "factor", "tile_ms", "encoders", "nodes", "seed")},
         "kill_at": plan.kill_at,
+        "killed_at": series.killed_at,
         "seconds": series.seconds,
         "recomputed": sum(again.values()) - len(again),
         "requests": requests,

@@ -8,6 +8,7 @@ It prints the address and the process ids of the GCS and of the raylets, as JSON
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,21 +30,33 @@ class Cluster:
 @contextmanager
 def running(nodes: int, cpus: int) -> Iterator[Cluster]:
     """Run a cluster of `nodes` raylets with `cpus` logical CPUs each."""
-    manager = subprocess.Popen(
-        [sys.executable, "-m", "simulated.cluster", str(nodes), str(cpus)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    with tempfile.TemporaryFile("w+") as errors:
+        manager = subprocess.Popen(
+            [sys.executable, "-m", "simulated.cluster", str(nodes), str(cpus)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            line = cast("Any", manager.stdout).readline()
+            if not line:
+                errors.seek(0)
+                msg = f"the {nodes} Ray nodes of {cpus} CPUs did not start: {errors.read()[-2000:]}"
+                raise RuntimeError(msg)
+            yield Cluster(**json.loads(line))
+        finally:
+            _end(manager)
+
+
+def _end(manager: "subprocess.Popen[str]") -> None:
+    """Let the manager stop its nodes; kill it if it takes too long."""
     try:
-        line = cast("Any", manager.stdout).readline()
-        if not line:
-            msg = f"the {nodes} Ray nodes did not start"
-            raise RuntimeError(msg)
-        yield Cluster(**json.loads(line))
-    finally:
         manager.communicate(timeout=START_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        manager.kill()
+        manager.wait()
+        raise
 
 
 def main() -> None:

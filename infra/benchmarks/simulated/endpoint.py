@@ -1,6 +1,6 @@
 """A small S3 server for benchmarks with millions of requests: one process, objects in one file, lists from memory.
 
-    python infra/benchmarks/simulated/endpoint.py FOLDER
+    PYTHONPATH=infra/benchmarks python -m simulated.endpoint FOLDER
 
 It prints its port on stdout, and its counts of requests as JSON at `GET /-/requests`. It knows what raystp sends: PUT
 (put-if-absent too), GET of ranges, HEAD, DELETE, deletion of many, lists of a page each, uploads in parts. It checks no
@@ -166,7 +166,10 @@ class Service:
         return Answer(206, self.store.read(found, int(first), until), own)
 
     def _delete(self, key: str, asked: dict[str, str], headers: Mapping[str, str], body: bytes) -> Answer:  # noqa: ARG002 -- as the others
-        self.store.remove(key)
+        if "uploadId" in asked:
+            self.store.parts[asked["uploadId"]].clear()  # an upload that its client gave up
+        else:
+            self.store.remove(key)
         return Answer(204)
 
     def _post(self, key: str, asked: dict[str, str], headers: Mapping[str, str], body: bytes) -> Answer:

@@ -37,6 +37,8 @@ class Series:
     """With `run`, the number of the driver's run, and the memory of Ray's own processes in MB."""
     seconds: list[float] = field(default_factory=list)
     """Of each run."""
+    killed_at: list[int] = field(default_factory=list)
+    """Committed units at each kill."""
 
 
 def kill_places(units: int, kills: int, seed: int) -> list[int]:
@@ -46,16 +48,25 @@ def kill_places(units: int, kills: int, seed: int) -> list[int]:
 
 
 def run(plan: Plan, cluster: Cluster) -> Series:
-    """Run until the end; each run but the last ends with SIGKILL. Raises RuntimeError if the driver fails."""
+    """Run until the end; each run but the last ends with SIGKILL.
+
+    Raises RuntimeError if the driver fails, or ends before it could be killed.
+    """
     series = Series()
     for number, at in enumerate([*plan.kill_at, plan.units + 1]):
         began = time.monotonic()
-        _run_once(plan, cluster, series, number=number, at=at)
+        killed_at = _run_once(plan, cluster, series, number=number, at=at)
         series.seconds.append(time.monotonic() - began)
+        if killed_at is not None:
+            series.killed_at.append(killed_at)
+        elif at <= plan.units:
+            msg = f"the driver finished all {plan.units} units before its kill at {at}: set --factor lower"
+            raise RuntimeError(msg)
     return series
 
 
-def _run_once(plan: Plan, cluster: Cluster, series: Series, *, number: int, at: int) -> None:
+def _run_once(plan: Plan, cluster: Cluster, series: Series, *, number: int, at: int) -> int | None:
+    """Run the driver once; return the committed units at which it was killed, None where it ended by itself."""
     file, log = plan.folder / f"series-{number}.jsonl", plan.folder / f"driver-{number}.log"
     file.touch()
     arguments = {**plan.arguments, "series": str(file)}
@@ -67,14 +78,15 @@ def _run_once(plan: Plan, cluster: Cluster, series: Series, *, number: int, at: 
                 time.sleep(POLL_S)
                 for line in _complete(lines):
                     series.lines.append({"run": number, **line, **_memory(cluster)})
-                    if line["before"] + line["units"] >= at:
-                        return
+                    if process.poll() is None and line["before"] + line["units"] >= at:
+                        return int(line["before"] + line["units"])
         finally:
             process.kill()
             process.wait()
         if process.returncode:
             msg = f"the driver exited with status {process.returncode}: {log.read_text()[-3000:]}"
             raise RuntimeError(msg)
+    return None
 
 
 def _complete(lines: Any) -> list[dict[str, Any]]:

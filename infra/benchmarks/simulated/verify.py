@@ -33,7 +33,7 @@ def verified(artifact: Artifact, counts: dict[str, int], unit_tiles: int, sample
         "units": len(units),
         "tiles": sum(counts.values()),
         "rows_of_records": sum(rows),
-        "wrong_rows": sum(row != units[unit].rows for unit, row in zip(records, rows, strict=True) if unit in units),
+        "rows_wrong": sum(row != units[unit].rows for unit, row in zip(records, rows, strict=True) if unit in units),
         "records_lost": len(units.keys() - set(records)),
         "records_doubled": _doubled(records) + len(set(records) - units.keys()),
         "files_lost": len(units.keys() - set(files)),

@@ -19,12 +19,12 @@ SIDE_PX = 2
 
 @dataclass(frozen=True)
 class SimulatedWork(EmbedWork):
-    """Sleeps for each tile that is read or encoded; notes each unit that is computed in a file of its process."""
+    """Sleeps for each tile that is read or encoded; notes each unit that is computed to its end."""
 
     tile_s: float = 0.0
     """Of the encoder, for each tile. The reader takes half of it, beside the encoder."""
     notes: str = ""
-    """Folder of the files of computed units."""
+    """Folder of the files of computed units, one for each process."""
 
     @classmethod
     def of(cls, work: EmbedWork, tile_s: float, notes: str) -> "SimulatedWork":

@@ -166,7 +166,10 @@ def _without_network(job: dict[str, Any], case: Case, folder: Path, rows: list[R
     for row in found:
         print_row(row)
     print_batches(found)
-    if not _run(PARTS, job, folder).status:
+    run = _run(PARTS, job, folder)
+    if run.status:
+        say(f"  {PARTS.name} failed: {run.output}")
+    else:
         print_parts(json.loads((folder / "parts.json").read_text(encoding="utf-8"))["parts"], rows)
     return found
 

@@ -106,7 +106,7 @@ def run_turns(folder: Path, tiles: int, turns: int) -> Iterator[Span]:
                 yield Span(step, turn, start, time.time())
                 vectors.append(embeddings_of(embedded, slide.stem)["vector"])
             if not vectors[0].equals(vectors[1]):
-                say(f"turn {turn}: the vectors of actors and tasks DIFFER")
+                sys.exit(f"turn {turn}: the vectors of actors and tasks differ")
 
 
 def _embed(tiles: Artifact, store: Path, step: str) -> Artifact:

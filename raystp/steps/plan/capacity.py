@@ -126,11 +126,12 @@ def _tables(cohort: CohortSize, encoders: int, blocks: int) -> float:
     return float(cohort.slides * encoders * (1 - (1 - 1 / encoders) ** blocks_of_slide))
 
 
-def dollars_of(load: Load, prices: Prices, cluster: ClusterConfig) -> float:
-    """Return the price of the run's requests and nodes, without storage."""
+def dollars_of(cohort: CohortSize, load: Load, prices: Prices, cluster: ClusterConfig) -> float:
+    """Return the price of the run's requests, nodes and bytes of slides, without storage."""
     hours = load.seconds / 3600 * load.nodes
     nodes = hours * (cluster.gpus * prices.gpu_hour + cluster.cpus * prices.cpu_hour)
-    return load.puts / 1000 * prices.put_per_1000 + load.gets / 1000 * prices.get_per_1000 + nodes
+    read = cohort.read_bytes / 1e9 * prices.read_per_gb
+    return load.puts / 1000 * prices.put_per_1000 + load.gets / 1000 * prices.get_per_1000 + nodes + read
 
 
 def outputs_of(cohort: CohortSize, cluster: ClusterConfig) -> dict[str, float]:
@@ -214,7 +215,7 @@ def capacity(cohort: CohortSize, cluster: ClusterConfig, prices: Prices, tile_s:
                 "puts_per_s": load.puts / load.seconds,
                 "read_bytes_per_s": cohort.read_bytes / load.seconds,
                 "index_bytes": nodes * cluster.index_rows * 4.0 * cluster.index_dim,
-                "dollars": dollars_of(load, prices, cluster),
+                "dollars": dollars_of(cohort, load, prices, cluster),
                 "limits": limits_of(cohort, load, cluster),
             }
         )

@@ -46,11 +46,13 @@ class Chaos:
     driver: "subprocess.Popen[bytes] | None" = None
     """The driver of the pipeline; the one to kill."""
     counts: Counter[str] = field(default_factory=Counter)
+    broken: list[BaseException] = field(default_factory=list)
+    """Why the thread ended early."""
     stop: threading.Event = field(default_factory=threading.Event)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Cause faults until the end of the context."""
+        """Cause faults until the end of the context. Raises what ended the thread before it."""
         self.stop.clear()
         thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
@@ -60,8 +62,17 @@ class Chaos:
             self.stop.set()
             thread.join()
             self.store.clear()
+        if self.broken:
+            msg = f"after {self.counts.total()} faults no further one was caused"
+            raise RuntimeError(msg) from self.broken[0]
 
     def _run(self) -> None:
+        try:
+            self._cause_faults()
+        except Exception as error:  # noqa: BLE001 -- raised in the thread of the pipeline
+            self.broken.append(error)
+
+    def _cause_faults(self) -> None:
         while self.counts.total() < MOST and not self.stop.wait(float(self.rng.exponential(self.pause_s))):
             kind = str(self.rng.choice(list(KINDS), p=list(KINDS.values())))
             if getattr(self, f"_{kind}")():

@@ -116,6 +116,9 @@ def soak(folder: Path, seconds: float, seed: int) -> list[PipelineRun]:
     with prepared(folder) as whole:
         expected = whole.store.path("expected")
         runs = [whole.pipeline("expected", None)]
+        if runs[0].exits != [0]:
+            msg = f"the pipeline without faults ended with {runs[0].exits}: {runs[0].errors}"
+            raise RuntimeError(msg)
         print(f"without faults: {len(artifacts(expected))} artifacts in {runs[0].seconds:g} s", flush=True)  # noqa: T201 -- a command's output
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -139,7 +142,7 @@ def _line(run: PipelineRun) -> str:
 
 
 def main() -> None:
-    """Soak for some minutes; exit with 1 if a run differs."""
+    """Soak for some minutes; exit with 1 if a run differs, or never ends well."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -154,8 +157,10 @@ def main() -> None:
         given.out.write_text(json.dumps([asdict(run) for run in runs], indent=1))
     faults = sum((Counter(run.faults) for run in runs), Counter[str]())
     lost = sum(len(run.differences) for run in runs)
-    print(f"{len(runs) - 1} pipelines, {faults.total()} faults {dict(faults)}, {lost} differences")  # noqa: T201 -- a command's output
-    sys.exit(1 if lost else 0)
+    unfinished = sum(run.exits[-1] != 0 for run in runs)
+    total = f"{len(runs) - 1} pipelines, {faults.total()} faults {dict(faults)}"
+    print(f"{total}, {lost} differences, {unfinished} that never ended well")  # noqa: T201 -- a command's output
+    sys.exit(1 if lost or unfinished else 0)
 
 
 if __name__ == "__main__":

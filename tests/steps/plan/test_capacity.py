@@ -16,11 +16,12 @@ from raystp.steps.plan.capacity import (
     REQUESTS_OF_TABLE,
     START_S,
     CohortSize,
+    dollars_of,
     limits_of,
     load_of,
     outputs_of,
 )
-from raystp.steps.plan.config import ClusterConfig
+from raystp.steps.plan.config import ClusterConfig, Prices
 from raystp.units import TilePixels
 from tests.faults import s3
 
@@ -43,6 +44,21 @@ def test_twice_the_nodes_take_half_the_hours_and_the_same_requests() -> None:
     assert one.encoders == 20
     assert one.running_s == pytest.approx(295.3e6 / 125 / 20, rel=0.01)
     assert one.seconds == one.running_s + START_S
+
+
+def test_the_dollars_of_a_run_have_each_price_that_is_given() -> None:
+    cluster = ClusterConfig(gpus=2, cpus=10)
+    load = load_of(LARGEST, 3, cluster, 1 / 125)
+    amounts = {
+        "get_per_1000": load.gets / 1000,
+        "put_per_1000": load.puts / 1000,
+        "read_per_gb": LARGEST.read_bytes / 1e9,
+        "gpu_hour": 3 * 2 * load.seconds / 3600,
+        "cpu_hour": 3 * 10 * load.seconds / 3600,
+    }
+    assert {*amounts, "stored_per_gb_month"} == {*Prices.model_fields}
+    for name, amount in amounts.items():
+        assert dollars_of(LARGEST, load, Prices(**{name: 2.0}), cluster) == pytest.approx(2 * amount)
 
 
 def test_a_cluster_of_many_encoders_gets_more_blocks_and_says_where_they_are_too_few() -> None:

@@ -43,7 +43,7 @@ sbom: $(STAMP)  ## what is installed, as CycloneDX, in sbom.cdx.json; OUT=FILE
 	@$(PYTHON) -m venv $(VENV)/sbom && $(VENV)/sbom/bin/pip install -q 'cyclonedx-bom>=7.5,<8'
 	@$(VENV)/sbom/bin/cyclonedx-py environment --output-reproducible --of JSON -o $(or $(OUT),sbom.cdx.json) $(BIN)/python
 
-bench-%: $(STAMP)  ## bench-read, -embed, -s3, -scale, -plan, -train, -serve, -sections: figures side by side; OUT=FILE, ARGS=...
+bench-%: $(STAMP)  ## bench-read, -embed and all others of infra/benchmarks/README.md: figures side by side; OUT=FILE, ARGS=...
 	@$(BIN)/python infra/benchmarks/bench_$*.py $(if $(OUT),--out $(OUT)) $(ARGS)
 
 check: $(STAMP)  ## format, lint, types, import contracts

@@ -3,7 +3,7 @@
     python infra/benchmarks/bench_capacity.py [--units 36] [--unit-s 1.5]
 
 Each number of nodes is a run of `bench_simulated.py` on as many raylets of this machine, with one encoder each and
-`--units` work units for each encoder, which sleep for `--unit-s`. The driver of 287, 2,866 and 28,664 slides runs until
+`--units` work units for each encoder, which sleep for `--unit-s`. The driver of 286, 2,866 and 28,664 slides runs until
 its first unit would start. At the end the model is printed for the whole cohort on 4, 64 and 1,000 nodes.
 """
 
@@ -138,8 +138,8 @@ def _drivers() -> list[dict[str, Any]]:
 
 def _whole() -> dict[str, Any]:
     """Return the model of the whole cohort."""
-    units = _cohort(SLIDES).units
-    cohort = CohortSize(SLIDES, TILES, units, TILES * READ_BYTES_OF_TILE, TILES / TILES_OF_GET, TILES * VECTOR_BYTES)
+    units, tiles = _cohort(SLIDES).units, float(TILES)
+    cohort = CohortSize(SLIDES, tiles, units, tiles * READ_BYTES_OF_TILE, tiles / TILES_OF_GET, tiles * VECTOR_BYTES)
     cluster = ClusterConfig(nodes=(4, 64, 1000))
     assert units > MAX_BLOCKS
     return capacity(cohort, cluster, PRICES, 1 / cluster.tiles_per_gpu_s)

@@ -242,8 +242,7 @@ def _step_fault(command: str, named: Mapping[str, Path]) -> str | None:
         asked = read_command(words)
         if asked.name in cli.TOOLS or asked.action == "help":
             return None
-        file_or_none = Path(asked.config) if asked.config else None
-        config = _load(asked.name, file_or_none, [*asked.overrides])
+        config = _load(asked.name, Path(asked.config) if asked.config else None, [*asked.overrides])
         if isinstance(config, PipelineConfig) and not (config.folds and config.folds.files):  # split files are read
             planned_steps(config)  # builds the config of every step
     except (ConfigError, WrongCommandLine) as error:

@@ -3,7 +3,8 @@
 An HDF5 header can declare any size, link to other files, or hold opaque objects. A declared size is accepted up to
 1000 times the file's own size (gzip compresses zeros by that much) plus 1 GiB. HDF5 decompresses a chunk as a whole,
 also for one row of it, so no chunk may have more than 1 GiB. A string is stored once and may be referred to by each
-cell, so lengths of strings are added up. Links to other files and object types are rejected, and so are links to a name
+cell, so lengths of strings are added up, and no attribute may have more than 4096 of them unless they are bounded by
+the size of the file. Links to other files and object types are rejected, and so are links to a name
 that is not there. The caller gives the class of the error: SectionError for measured sections, SlideError for image
 patches, FormatError for imported features.
 """
@@ -23,6 +24,8 @@ from raystp.storage import StoragePath
 MAX_EXPANSION = 1000
 ALLOWANCE = 1 << 30
 """Bytes that any file may declare, and that a chunk may have."""
+MAX_ATTRIBUTE_TEXTS = 1 << 12
+"""Strings of an attribute: as many references as the header of an object, which has 64 kB, can hold."""
 
 
 def max_declared_bytes(file_size: int) -> int:
@@ -48,8 +51,12 @@ def check_hdf5(file: Path, origin: str, error: type[RaystpError]) -> None:
             outside = opened.visititems_links(_fault_of_link)  # before any is followed: a soft link may lead through it
             if outside is not None:
                 raise _UnsafeError(outside)
-            declared = sum(_declared_bytes(dataset) for dataset in _datasets(opened, set()))
-            declared += sum(text_bytes(file, dataset, limit) for dataset in _datasets(opened, set()))
+            found = [opened, *_objects(opened, set())]
+            datasets = [one for one in found if isinstance(one, h5py.Dataset)]
+            for one in found:
+                _check_attributes(one, size, limit)
+            declared = sum(_declared_bytes(dataset) for dataset in datasets)
+            declared += sum(text_bytes(file, dataset, limit) for dataset in datasets)
     except _UnsafeError as fault:
         msg = f"{origin} {fault}"
         raise error(msg) from None
@@ -74,7 +81,8 @@ def _fault_of_link(name: str, link: object) -> str | None:
     return f"links to another file at '/{name}' ({link.filename}): such links are not followed"
 
 
-def _datasets(group: h5py.Group, visited: set[int]) -> Iterator[h5py.Dataset]:
+def _objects(group: h5py.Group, visited: set[int]) -> Iterator[h5py.Group | h5py.Dataset]:
+    """Yield the groups and datasets below a group, each once."""
     for name in group:
         item = group[name]
         address = h5py.h5o.get_info(item.id).addr
@@ -82,9 +90,20 @@ def _datasets(group: h5py.Group, visited: set[int]) -> Iterator[h5py.Dataset]:
             continue
         visited.add(address)
         if isinstance(item, h5py.Group):
-            yield from _datasets(item, visited)
+            yield item
+            yield from _objects(item, visited)
         elif isinstance(item, h5py.Dataset):
             yield item
+
+
+def _check_attributes(item: h5py.Group | h5py.Dataset, size: int, limit: int) -> None:
+    for name in item.attrs:
+        stored = item.attrs.get_id(name)
+        cells = math.prod(stored.shape or ())
+        if stored.dtype.hasobject and cells > MAX_ATTRIBUTE_TEXTS and cells * size > limit:
+            where = f"the attribute '{name}' of '{item.name}'"
+            msg = f"has {cells} strings in {where}, at most {MAX_ATTRIBUTE_TEXTS} are read"
+            raise _UnsafeError(msg)
 
 
 def _declared_bytes(dataset: h5py.Dataset) -> int:

@@ -2,13 +2,14 @@
 
 HDF5 stores such a string once, in a heap, and in each cell a reference: its length in 4 bytes, the heap's address and a
 number. Many cells may refer to one string, so 70 kB may hold 12 GB of them. HDF5 reads no more than the length of the
-reference, and fails where the string has another. References are read here as plain bytes.
+reference, and fails where the string has another. References are read here as plain bytes. Cells without a reference,
+of a part that was never written, have the dataset's fill value.
 Format: https://docs.hdfgroup.org/hdf5/v1_14/_f_m_t3.html ("Variable-Length Data").
 """
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -39,24 +40,37 @@ def text_bytes(file: Path, dataset: h5py.Dataset, limit: int) -> int:
 def _lengths(file: Path, dataset: h5py.Dataset) -> Iterator[int]:
     """Yield the bytes of the strings of one part after another."""
     reference = 8 + dataset.file.id.get_create_plist().get_sizes()[0]
-    stored, cells = dataset.id.get_create_plist(), math.prod(dataset.shape)
+    stored, cells, filled = dataset.id.get_create_plist(), math.prod(dataset.shape), 0
     is_whole = dataset.dtype.names is None and stored.get_layout() == h5py.h5d.CONTIGUOUS
     if is_whole:
         offset = dataset.id.get_offset()
+        filled = cells if offset is None else 0
         with file.open("rb") as opened:
             opened.seek(offset or 0)
-            for first in range(0, cells if offset is not None else 0, CELLS):
+            for first in range(0, cells - filled, CELLS):
                 yield _sum(opened.read(min(CELLS, cells - first) * reference), reference)
     elif dataset.dtype.names is None and stored.get_layout() == h5py.h5d.CHUNKED and _is_gzip(stored):
-        size = math.prod(dataset.chunks) * reference
-        for number in range(dataset.id.get_num_chunks()):
-            chunk = dataset.id.get_chunk_info(number)
+        of_chunk, written = math.prod(dataset.chunks), _written_chunks(dataset)
+        whole = math.prod(-(-side // own) for side, own in zip(dataset.shape, dataset.chunks, strict=True))
+        filled = max(0, whole - len(written)) * of_chunk
+        for chunk in written:
             _, content = dataset.id.read_direct_chunk(chunk.chunk_offset)
-            yield _sum(_unpacked(content, stored, chunk.filter_mask, size, reference=reference), reference)
+            yield _sum(
+                _unpacked(content, stored, chunk.filter_mask, of_chunk * reference, reference=reference), reference
+            )
     else:
         rows = max(1, SLAB * len(dataset) // cells) if dataset.shape else 1
         for first in range(0, len(dataset) if dataset.shape else 0, rows):
             yield _length(dataset[first : first + rows])
+    if filled:
+        yield filled * len(dataset.fillvalue)
+
+
+def _written_chunks(dataset: h5py.Dataset) -> Sequence[h5py.h5d.StoreInfo]:
+    """Return the chunks that are in the file: to ask for one after another by its number takes n^2 steps."""
+    found: list[h5py.h5d.StoreInfo] = []
+    dataset.id.chunk_iter(found.append)
+    return found
 
 
 def _is_gzip(stored: h5py.h5p.PropDCID) -> bool:

@@ -133,6 +133,35 @@ def test_strings_that_rows_share_count_as_often_as_they_are_read(tmp_path: Path,
         check_hdf5(tmp_path / "a.h5", "a.h5", SectionError)
 
 
+@pytest.mark.parametrize("options", [{}, {"chunks": (1000,)}, {"chunks": (1000,), "compression": "gzip"}])
+def test_a_long_fill_value_counts_for_each_cell_that_was_never_written(
+    tmp_path: Path, options: dict[str, object]
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("s", (200_000,), h5py.string_dtype(), fillvalue="x" * 60_000, **options)
+    with bounded(), pytest.raises(SectionError, match=r"a.h5 declares 1200\d+ bytes of data in a file of \d+ bytes"):
+        check_hdf5(tmp_path / "a.h5", "a.h5", SectionError)
+
+
+def test_an_attribute_of_many_strings_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        file.create_group("obs").attrs.create("column-order", ["x" * 300] * 5000, dtype=h5py.string_dtype())
+    with pytest.raises(
+        SectionError, match=r"a.h5 has 5000 strings in the attribute 'column-order' of '/obs', at most 4096"
+    ):
+        check_hdf5(tmp_path / "a.h5", "a.h5", SectionError)
+
+
+def test_strings_in_very_small_chunks_are_added_up_in_time(tmp_path: Path) -> None:
+    rows = 20_000
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("s", (rows,), h5py.string_dtype(), chunks=(1,))[:] = ["x" * 300] * rows
+    with bounded():
+        check_hdf5(tmp_path / "a.h5", "a.h5", SectionError)
+        with h5py.File(tmp_path / "a.h5") as file:
+            assert text_bytes(tmp_path / "a.h5", file["s"], 300 * rows) == 300 * rows
+
+
 def test_the_bytes_of_strings_are_those_that_are_read(tmp_path: Path) -> None:
     texts = np.array([f"cell {'x' * (number % 7)}" for number in range(1000)], object)
     kinds: dict[str, dict[str, object]] = {
@@ -148,11 +177,16 @@ def test_the_bytes_of_strings_are_those_that_are_read(tmp_path: Path) -> None:
         record = np.zeros(1000, np.dtype([("n", "i4"), ("text", h5py.string_dtype())]))
         record["text"] = texts
         file["record"] = record
+        for name in ("filled", "partly"):
+            stored = file.create_dataset(name, (1000,), h5py.string_dtype(), chunks=(100,), fillvalue=texts[0])
+            texts_of_few = 300 if name == "partly" else 0
+            stored[:texts_of_few] = "x" * len(texts[0])
         file["empty"] = np.zeros(0, h5py.string_dtype())
     expected = sum(map(len, texts))
     with h5py.File(tmp_path / "a.h5") as file:
         found = {name: text_bytes(tmp_path / "a.h5", file[name], 10_000) for name in file}
     assert found.pop("empty") == 0
+    assert found.pop("filled") == found.pop("partly") == 1000 * len(texts[0])
     assert set(found.values()) == {expected}
 
 

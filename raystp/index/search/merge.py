@@ -37,8 +37,13 @@ class PartResult:
     """Rows of the index; -1 for a missing candidate."""
 
     def write(self, queries: Int64[np.ndarray, "query"], part: "PartResult") -> None:
-        """Write the candidates of these queries, of which there may be fewer."""
-        for own, new in ((self.near, part.near), (self.scores, part.scores), (self.rows, part.rows)):
+        """Replace the candidates of these queries by others, of which there may be fewer."""
+        for own, new, missing in (
+            (self.near, part.near, -np.inf),
+            (self.scores, part.scores, -np.inf),
+            (self.rows, part.rows, NO_ROW),
+        ):
+            own[queries] = missing
             own[queries, : new.shape[1]] = new
 
 

@@ -20,6 +20,35 @@ def repeated(names: tuple[str, ...], rows: int = 200_000, length: int = 100_000)
     return sink.getvalue()
 
 
+def repeated_beside(names: tuple[str, ...], numbers: tuple[str, ...]) -> bytes:
+    """The same with columns of zeros beside the texts."""
+    texts = pq.read_table(io.BytesIO(repeated(names)), read_dictionary=list(names))
+    sink = io.BytesIO()
+    zeros = dict.fromkeys(numbers, pa.array(np.zeros(texts.num_rows, np.int64)))
+    pq.write_table(pa.table({**dict(zip(names, texts.columns, strict=True)), **zeros}), sink, store_schema=False)
+    return sink.getvalue()
+
+
+def long_list(rows: int) -> bytes:
+    """A table of genes whose vectors have 10^8 values in all."""
+    ends = np.linspace(0, 10**8, rows + 1).astype(np.int32)
+    vectors = pa.ListArray.from_arrays(pa.array(ends), pa.array(np.zeros(10**8, np.int8)))
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"gene": [f"G{row}" for row in range(rows)], "vector": vectors}), sink)
+    return sink.getvalue()
+
+
+def texts_in(kind: pa.DataType) -> bytes:
+    """A table of one column of this type with 20 GB of text, of which a file has 100 kB."""
+    one = pa.array([["x" * 100_000]], pa.list_(pa.string())) if pa.types.is_list(kind) else pa.array([b"x" * 100_000])
+    column = pa.chunked_array([one.cast(kind)] * 20_000)
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, pa.schema({"a": kind})) as writer:
+        for start in range(0, len(column), 2000):
+            writer.write_table(pa.table({"a": column[start : start + 2000]}))
+    return sink.getvalue()
+
+
 def many_rows(names: tuple[str, ...]) -> bytes:
     """A parquet file of 10^9 rows by its footer."""
     sink = io.BytesIO()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from raystp.encoders.text.table import read_table_text
@@ -21,9 +22,14 @@ from raystp.errors import RaystpError, SectionError, SlideError
 from raystp.expression.bulk.labels import read_bulk
 from raystp.expression.genes.panel import read_panel
 from raystp.expression.readers.tissue_positions import COLUMNS, read_tissue_positions
+from raystp.expression.readers.visium_hd.bins import COLUMNS as BIN_COLUMNS
+from raystp.expression.readers.visium_hd.bins import read_squares
+from raystp.expression.readers.xenium.cells import COLUMNS as CELL_COLUMNS
+from raystp.expression.readers.xenium.cells import place_cells
 from raystp.hdf5 import check_hdf5
 from raystp.hdf5_texts import text_bytes
 from raystp.models.store import load_model
+from raystp.parquet import read_foreign_parquet
 from raystp.slides.open import open_slide
 from raystp.slides.readers.tiff.ome import MAX_IMAGES, MAX_PLANES, read_ome
 from raystp.slides.table import read_slide_table
@@ -83,6 +89,40 @@ def test_a_small_file_that_claims_ten_to_the_ninth_is_one_error(claim: str, tmp_
     with bounded(), pytest.raises(RaystpError) as caught:
         read(file)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("read", "texts", "numbers"),
+    [
+        (lambda path: read_squares(path, "section 'S1'", 2), BIN_COLUMNS[:1], BIN_COLUMNS[1:]),
+        (lambda path: place_cells(path, "section 'S1'", 50.0), CELL_COLUMNS[:1], CELL_COLUMNS[1:]),
+    ],
+    ids=["Visium HD", "Xenium"],
+)
+def test_a_text_that_each_row_of_a_batch_repeats_is_not_repeated_in_memory(
+    read: Callable[[StoragePath], object], texts: tuple[str, ...], numbers: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "a.parquet").write_bytes(claims.repeated_beside(texts, numbers))
+    with bounded(), pytest.raises(SectionError, match=r"bytes of text from [\d,]+: a damaged or hostile file"):
+        read(StoragePath.of(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("rows", [1, 50])
+def test_a_list_of_many_values_is_not_read(rows: int, tmp_path: Path) -> None:
+    content = claims.long_list(rows)
+    assert len(content) < 1 << 20
+    (tmp_path / "a.parquet").write_bytes(content)
+    with bounded(), pytest.raises(RaystpError, match=r"unpacks to 1,2\d\d,\d+,\d+ bytes .* a damaged or hostile file"):
+        _vectors(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.large_binary(), pa.binary_view(), pa.binary(100_000), pa.list_(pa.string())], ids=str
+)
+def test_text_of_any_type_is_added_up_or_refused(kind: pa.DataType) -> None:
+    content = claims.texts_in(kind)
+    with bounded(), pytest.raises(ValueError, match=r"damaged or hostile file|text in a list or struct"):
+        read_foreign_parquet(pa.BufferReader(content), len(content))
 
 
 def test_a_model_whose_header_claims_more_than_its_file_is_one_error(tmp_path: Path) -> None:

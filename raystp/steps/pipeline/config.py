@@ -133,9 +133,9 @@ class PipelineConfig(StepConfig[PipelineRun]):
     def fingerprint_values(self) -> dict[str, Any]:
         """Return what is computed, without `folds`, `protocol` and `learning_curve` where there are none.
 
-        A data set counts by the slides and sections of its table, as any other table.
+        A data set counts by the slides and sections of its table, as any other table. A step's `run` does not count.
         """
-        values = super().fingerprint_values()
+        values = _without_runs(super().fingerprint_values())
         values.pop("folds")
         values.pop("data")
         if self.protocol is None:
@@ -143,6 +143,10 @@ class PipelineConfig(StepConfig[PipelineRun]):
         if self.learning_curve is None:
             values.pop("learning_curve")
         return values if self.folds is None else {**values, "folds": self.folds.computed_values()}
+
+    def manifest_values(self) -> dict[str, object]:
+        """Return the config as the manifest stores it, without any `run`."""
+        return _without_runs(super().manifest_values())
 
     def data_set(self) -> ImportConfig | None:
         """Return the import of the data set; raises ConfigError where `slides` is not the table that it writes."""
@@ -253,6 +257,17 @@ def is_ensemble(values: Values) -> bool:
     """Say whether a training combines finished models."""
     method = METHODS.get(method_of(values))
     return method is not None and method.combines_models
+
+
+def _without_runs(values: Values) -> Values:
+    """Return values without the `run` of each step's config."""
+    return {name: _without_run(value) for name, value in values.items()}
+
+
+def _without_run(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_run(one) for one in value]
+    return {key: one for key, one in value.items() if key != "run"} if isinstance(value, dict) else value
 
 
 def _shared_with(own: Values, shared: Values) -> Values:

@@ -74,7 +74,7 @@ class World:
         """Path -> content of what the pipeline on one node wrote."""
         printed, _ = self.one_node.communicate(timeout=ONE_NODE_TIMEOUT_S)
         assert self.one_node.returncode == 0, printed
-        return content(self.store.objects("one"))
+        return content(self.store.objects("one"), self.store.location("one"))
 
     @property
     def units(self) -> int:

@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
 from moto.server import ThreadedMotoServer
 
 from tests.faults.cohort import VARIES
@@ -31,7 +34,11 @@ class Store:
 
     def uri(self, path: str) -> str:
         """Return the URI of a path, as raystp's configs take it."""
-        return f"s3://{BUCKET}/{path}?scheme=http&endpoint_override={self.endpoint}&region=us-east-1"
+        return f"{self.location(path)}?scheme=http&endpoint_override={self.endpoint}&region=us-east-1"
+
+    def location(self, path: str) -> str:
+        """Return what raystp shows of a path's URI."""
+        return f"s3://{BUCKET}/{path}"
 
     def upload(self, folder: Path, prefix: str) -> None:
         for file in sorted(folder.rglob("*")):
@@ -65,16 +72,27 @@ def committed(paths: Iterable[str]) -> list[str]:
     return [path for path in paths if path.startswith("embed/") and "/commits/" in path]
 
 
-def content(objects: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return the results in a store: path -> bytes, or the values of a manifest that do not describe the run itself.
+RANDOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""Names of a page's elements, drawn anew for each page."""
+NUMBER = re.compile(r"\d+(?:[.:]\d+)*(?: ?(?:us|ms|s|min|h)\b)?")
 
-    Attempt markers and the folders that other tools mark with empty objects are no results.
+
+def content(objects: Mapping[str, bytes], location: str) -> dict[str, Any]:
+    """Return the results in a store: path -> bytes; without the store's own `location` and durations.
+
+    Pages state times and rates, so they are compared without numbers: these are in other files. Attempt markers and the
+    folders that other tools mark with empty objects are no results.
     """
     found: dict[str, Any] = {}
     for path, value in objects.items():
         if path.endswith("manifest.json"):
-            values = json.loads(value)
+            values = json.loads(value.decode().replace(location, "store"))
             found[path] = {key: one for key, one in values.items() if key not in VARIES}
+            values.get("notes", {}).get("score", {}).pop("seconds", None)
+        elif path.endswith(".html"):
+            found[path] = NUMBER.sub("0", RANDOM_ID.sub("id", value.decode().replace(location, "store")))
+        elif path.endswith("epochs.parquet"):
+            found[path] = pq.read_table(pa.BufferReader(value)).drop_columns("seconds").to_pylist()
         elif value and "/attempts/" not in path:
             found[path] = value
     return found

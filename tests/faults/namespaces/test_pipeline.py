@@ -32,7 +32,7 @@ LATE_S = 20.0
 
 def check_same(world: World, name: str) -> None:
     """The results in the store `name` are those of one node, byte for byte; manifests without times and versions."""
-    found = content(world.store.objects(name))
+    found = content(world.store.objects(name), world.store.location(name))
     assert sorted(found) == sorted(world.oracle)
     for path, value in world.oracle.items():
         assert found[path] == value, path

@@ -48,7 +48,8 @@ def start_training(config: TrainConfig, folder: Path) -> "subprocess.Popen[bytes
 
 def checkpoints(store: Path, name: str) -> list[Path]:
     """Return the folders of a training's checkpoints, the oldest first."""
-    return sorted((store / "train").glob(f"{name}-*/training/*/checkpoint_*"))
+    found = (store / "train").glob(f"{name}-*/training/*/checkpoint_*")
+    return sorted(one for one in found if one.is_dir())  # Ray's list of checkpoints has such a name, too
 
 
 def epochs_of(artifact: Artifact) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ class Interrupted:
         """Put the training back to where it was killed; return its folder of checkpoints, and these."""
         shutil.rmtree(self.folder)
         shutil.copytree(self.copy, self.folder)
-        found = sorted(self.folder.glob("training/*/checkpoint_*"))
+        found = checkpoints(self.folder.parents[1], NAME)
         return found[0].parent, found
 
 

@@ -149,3 +149,16 @@ def _check_runs(store: Path, done: Artifact, values: list[float]) -> None:
 
 def _times(store: Path, folders: dict[str, str]) -> dict[str, int]:
     return {role: (store / folder / "manifest.json").stat().st_mtime_ns for role, folder in folders.items()}
+
+
+def test_resources_of_a_step_change_no_fingerprint_and_stand_in_no_manifest() -> None:
+    split = {"split": {"test": ["P"]}}
+    plain = _config(train=split, tile=[{}, {"side_um": 56}], embed={})
+    store = "s3://bucket/store"
+    other = _config(
+        train={**split, "run": {"workers": 2}},
+        tile=[{"run": {"store": store}}, {"side_um": 56, "run": {"store": store}}],
+        embed={"run": {"encoders": 4, "store": store}},
+    )
+    assert other.fingerprint_values() == plain.fingerprint_values()
+    assert other.manifest_values() == plain.manifest_values()

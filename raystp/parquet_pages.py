@@ -48,7 +48,7 @@ def _of_column(source: pa.NativeFile, described: dict[int, Any]) -> int:
             msg = f"a page has {header[STORED]} bytes and {values} values"
             raise ValueError(msg)
         at += parser.at + header[STORED]
-    return max(values, described[VALUES])
+    return max(values, int(described[VALUES]))
 
 
 class _Compact:

@@ -1,5 +1,6 @@
 """How pytest-xdist spreads the tests over its workers, and what it does with those of a worker that dies."""
 
+import contextlib
 from typing import Any
 
 from xdist.scheduler import LoadFileScheduling
@@ -14,6 +15,11 @@ class OneRay(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist ships no
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
         return "ray" if "mark.ray" in (self.config.rootpath / file).read_text(encoding="utf-8") else file
+
+    def _assign_work_unit(self, node: Any) -> None:
+        """Send a file to a worker. One that has just died, unknown to pytest-xdist, has it until `remove_node`."""
+        with contextlib.suppress(OSError):
+            super()._assign_work_unit(node)
 
     def remove_node(self, node: Any) -> str | None:
         """Give the unfinished files of a worker to others; return the test in which it died, which is not run again.

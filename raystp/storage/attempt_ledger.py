@@ -4,6 +4,7 @@ A marker that stays means that the process crashed. After `MAX_CRASHES` of them 
 an attempt without a crash costs two requests: put-if-absent and removal.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -50,8 +51,9 @@ class AttemptLedger:
         return ""
 
     def end(self, item: str) -> None:
-        """Remove an item's marker."""
-        self._file(item).remove_file()
+        """Remove an item's marker; one that cannot be removed stays, and counts as a crash."""
+        with contextlib.suppress(StorageError):
+            self._file(item).remove_file()
 
     def items(self) -> set[str]:
         """Return the items that have a marker."""

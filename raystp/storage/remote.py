@@ -21,7 +21,7 @@ from raystp.storage import aws
 from raystp.storage.endpoint import ObjectAddress, parse_uri
 from raystp.storage.local_file import TEMPORARY
 from raystp.storage.objects import ByteRange, Kind, ObjectInfo, RangeFile, Sink, replaced
-from raystp.storage.retry import RETRY_POLICY, RetryPolicy, StallTimeout, TransientError, retry
+from raystp.storage.retry import RETRY_POLICY, RetryPolicy, StallTimeout, TransientError, UnreachableError, retry
 from raystp.storage.store_errors import BEYOND_END, CHANGED, is_other_range, response, translate
 from raystp.storage.stores import OpenStore, open_store
 
@@ -34,6 +34,9 @@ PART_BYTES, PARTS = 8 << 20, 9_000
 """Least bytes of a part of an upload, and most parts; stores accept 10,000."""
 UPLOADS = 4
 """Parts uploaded at once; with more, each of them may time out on a slow network."""
+
+_ANSWERED: set[str] = set()
+"""Servers that have answered this process."""
 
 T = TypeVar("T")
 
@@ -233,23 +236,36 @@ class RemoteObject:
     def _retry(self, verb: str, attempt: Callable[[], T], stall: StallTimeout | None = None) -> T:
         """Repeat `attempt` after transient failures; turn every other failure into a StorageError."""
         action = f"{verb} {self.shown}"
-
-        def once() -> T:
-            try:
-                return attempt()
-            except (BaseError, FileNotFoundError) as error:
-                raise translate(error, action) from None
-
-        return retry(once, action, policy=self.policy, stall=stall or StallTimeout(self.shown, self.policy))
+        stall = stall or StallTimeout(self.shown, self.policy)
+        return retry(lambda: self._attempt(attempt, action), action, policy=self.policy, stall=stall)
 
     def _once(self, verb: str, work: Callable[[], None]) -> None:
-        """Do what obstore itself retries; turn a failure into a StorageError."""
+        """Do what obstore itself retries, for less than a network is cut; turn a failure into a StorageError."""
         action = f"{verb} {self.shown}"
+
+        def attempt() -> None:
+            try:
+                self._attempt(work, action)
+            except UnreachableError:
+                raise
+            except TransientError as error:
+                msg = f"cannot {action}: {error}"
+                raise StorageError(msg) from None
+
+        retry(attempt, action, policy=self.policy, stall=StallTimeout(self.shown, self.policy))
+
+    def _attempt(self, work: Callable[[], T], action: str) -> T:
+        """Do something once, and note that the store answers."""
+        server = self.opened.server
         try:
-            work()
+            found = work()
         except (BaseError, FileNotFoundError) as error:
-            found = translate(error, action)
-            raise found if isinstance(found, StorageError) else StorageError(f"cannot {action}: {found}") from None
+            failure = translate(error, action, answered=server in _ANSWERED)
+            if response(error)[0]:
+                _ANSWERED.add(server)
+            raise failure from None
+        _ANSWERED.add(server)
+        return found
 
     def _version(self, meta: "ObjectMeta") -> str:
         if not meta["e_tag"]:

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from raystp.errors import StorageError
 
+MAX_PAUSE_S = 5.0
+"""The longest pause between two attempts."""
 WINDOW_STEPS = 16
 """The window of the average rate moves in this many steps, so it is at most 1 / WINDOW_STEPS longer than configured."""
 
@@ -22,6 +24,10 @@ T = TypeVar("T")
 
 class TransientError(Exception):
     """An attempt failed in a manner that another attempt may not; its text is the reason."""
+
+
+class UnreachableError(TransientError):
+    """A store that answered before cannot be reached: its network is cut, for some seconds or for good."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class RetryPolicy:
     rate_window_s: float = 30.0
     """The rate is averaged over this time."""
     retries: int = 3
-    """Attempts after the first, for 5xx responses, timeouts and broken connections."""
+    """Attempts after the first, for 5xx responses, timeouts and broken connections. A store that answered this process
+    before, and cannot be reached now, is tried until the stall timeout."""
     backoff_s: float = 0.5
     """The longest pause before the first retry; it doubles at each."""
 
@@ -110,18 +117,20 @@ class StallTimeout:
 def retry(attempt: Callable[[], T], action: str, *, policy: RetryPolicy, stall: StallTimeout) -> T:
     """Return the result of `attempt`, repeated after each TransientError; `action` is as in `read s3://bucket/key`.
 
-    Raises StorageError after the last attempt, or where the next one would begin after the stall timeout.
+    An UnreachableError does not count against the number of attempts. Raises StorageError after the last attempt, or
+    where the next one would begin after the stall timeout.
     """
     failed = 0
     while True:
         stall.check()
-        pause_s = policy.backoff_s * 2**failed * random.uniform(0.5, 1.0)
+        pause_s = min(policy.backoff_s * 2 ** min(failed, 16), MAX_PAUSE_S) * random.uniform(0.5, 1.0)
         try:
             return attempt()
         except TransientError as error:
             failed += 1
             idle_s = stall.idle_s()
-            if failed > policy.retries or idle_s + pause_s >= policy.stall_timeout_s:
+            is_last = failed > policy.retries and not isinstance(error, UnreachableError)
+            if is_last or idle_s + pause_s >= policy.stall_timeout_s:
                 attempts = "1 attempt" if failed == 1 else f"{failed} attempts"
                 msg = f"cannot {action}: {error}; gave up after {attempts} and {idle_s:.1f} s without a byte"
                 raise StorageError(msg) from None

@@ -9,7 +9,7 @@ import re
 from obstore.exceptions import UnauthenticatedError
 
 from raystp.errors import StorageError
-from raystp.storage.retry import TransientError
+from raystp.storage.retry import TransientError, UnreachableError
 
 CHANGED, BEYOND_END = 412, 416
 
@@ -32,8 +32,11 @@ def is_other_range(error: Exception) -> bool:
     return _OTHER_RANGE.search(str(error)) is not None
 
 
-def translate(error: Exception, action: str) -> TransientError | StorageError:
-    """Return the error for an exception of obstore: transient, or with the whole sentence."""
+def translate(error: Exception, action: str, *, answered: bool) -> TransientError | StorageError:
+    """Return the error for an exception of obstore: transient, or with the whole sentence.
+
+    `answered` says whether the store has answered this process before.
+    """
     status, code = response(error)
     shown = f"{status} {code}".rstrip()
     broken = _BROKEN.search(str(error))
@@ -48,7 +51,8 @@ def translate(error: Exception, action: str) -> TransientError | StorageError:
     elif isinstance(error, UnauthenticatedError):
         reason = "the credentials cannot be loaded"
     elif broken:
-        return TransientError(f"the connection broke or timed out ({broken[1]})")
+        kind = UnreachableError if answered and broken[1] == "Connect" else TransientError
+        return kind(f"the connection broke or timed out ({broken[1]})")
     else:
         reason = type(error).__name__
     return StorageError(f"cannot {action}: {reason}")

@@ -31,6 +31,7 @@ LIMIT_S = 300.0
 """Of a run that takes seconds."""
 
 
+@pytest.mark.faults  # about 1 of 10 runs hangs after the death of its worker, in pytest-xdist 3.8 or execnet
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_test_that_kills_its_worker_fails_once_and_every_other_test_runs(tmp_path: Path, workers: int) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)

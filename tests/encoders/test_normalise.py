@@ -1,15 +1,12 @@
 """Laws of the fused normalisation: torchvision's values, for any batch, in the memory layout of the tiles."""
 
 import threading
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
 
-from raystp.encoders import normalise_loop
 from raystp.encoders.card import CLIP, HALF, IMAGENET
 from raystp.encoders.families import _torchvision
 from raystp.encoders.normalise import COMPILED_AFTER, PixelNormaliser
@@ -106,19 +103,6 @@ def test_the_compiled_loop_has_the_bits_of_torch() -> None:
         loop(lines, normalise._scale.numpy(), normalise._shift.numpy(), found)
         expected = torch.addcmul(normalise._shift, torch.from_numpy(lines), normalise._scale)
         torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("ending", ["nbi", "nbc"])
-def test_a_damaged_cached_loop_is_compiled_again(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    normalise_loop._compile.__wrapped__()
-    files = [*tmp_path.rglob(f"*.{ending}")]
-    assert files
-    for file in files:
-        file.write_bytes(b"")
-    lines, out = np.full((1, 2), 3, np.uint8), np.empty((1, 2), np.float32)
-    normalise_loop._compile.__wrapped__()(lines, np.array([2, 4], np.float32), np.array([0, 1], np.float32), out)
-    assert out.tolist() == [[6, 13]]
 
 
 def test_no_value_changes_once_the_compiled_loop_is_used() -> None:

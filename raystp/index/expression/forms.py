@@ -136,7 +136,7 @@ class DenseExpression:
         columns = self.shape[1] if genes is None else len(picked)
         if genes is not None and not columns:
             return np.zeros((len(sums.rows), 0), np.float32)
-        run = kernels.compiled(kernel, bits.dtype)
+        run = kernels.compiled_for(kernel, bits.dtype)
         return run_over_queries(run, sums, (bits, picked), mean, columns=columns, values_per_row=columns)
 
 
@@ -192,7 +192,7 @@ class SparseExpression:
 
     def _share(self, kernel: Kernel, sums: NeighbourSums, genes: Genes, *mean: np.ndarray) -> np.ndarray:
         bits = self.values if self.values.dtype == np.float32 else self.values.view(np.uint16)
-        run = kernels.compiled(kernel, bits.dtype, self.columns.dtype)
+        run = kernels.compiled_for(kernel, bits.dtype, self.columns.dtype)
         values_per_row = len(self.values) // max(1, self.shape[0])
         stored: tuple[np.ndarray, ...] = (bits, self.columns, self.starts)
         if genes is None:

@@ -15,14 +15,16 @@ again (a second per kernel).
 
 import functools
 from collections.abc import Callable
-from typing import cast, no_type_check
+from typing import no_type_check
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
+
+from raystp.compiled import compiled
 
 Kernel = Callable[..., None]
 
@@ -209,7 +211,9 @@ def sparse_spread(weights, rows, first, values, columns, starts, slots, mean, st
 
 
 @functools.cache
-def compiled(kernel: Kernel, values: "np.dtype[np.generic]", columns: "np.dtype[np.generic] | None" = None) -> Kernel:
+def compiled_for(
+    kernel: Kernel, values: "np.dtype[np.generic]", columns: "np.dtype[np.generic] | None" = None
+) -> Kernel:
     """Return a kernel compiled for expression of these types."""
     number, integer = types.float32, types.int64
     stored = number if values == np.float32 else types.uint16
@@ -221,10 +225,7 @@ def compiled(kernel: Kernel, values: "np.dtype[np.generic]", columns: "np.dtype[
         arrays = [_read_only(stored, 1), _read_only(column, 1), _read_only(integer, 1), _read_only(types.int32, 1)]
     mean = [_read_only(number, 2)] if kernel in {dense_spread, sparse_spread} else []
     signature = types.void(*neighbours, *arrays, *mean, integer, integer, types.Array(number, 2, "C"))
-    try:
-        return cast("Kernel", njit(signature, cache=True, nogil=True, fastmath={"contract", "nsz"})(kernel))
-    except (RuntimeError, OSError):  # no folder that numba can write, or a full disk
-        return cast("Kernel", njit(signature, nogil=True, fastmath={"contract", "nsz"})(kernel))
+    return compiled(kernel, signature, fastmath={"contract", "nsz"})
 
 
 def _read_only(dtype: types.Type, dimensions: int) -> types.Array:

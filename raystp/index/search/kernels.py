@@ -9,15 +9,16 @@ as the separate operations do, because their product is exact.
 
 import functools
 import itertools
-from typing import cast, no_type_check
+from typing import no_type_check
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import njit, typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
+from raystp.compiled import compiled
 from raystp.index.expression.kernels import Kernel, fetch
 from raystp.index.search import threads
 
@@ -157,17 +158,14 @@ _pair_score = njit(pair_score)
 
 
 @functools.cache
-def compiled(kernel: Kernel) -> Kernel:
-    """Return the compiled kernel, from the cache of an earlier process where there is one."""
-    try:
-        return cast("Kernel", njit(nogil=True, cache=True)(kernel))
-    except (RuntimeError, OSError):  # no folder that numba can write
-        return cast("Kernel", njit(nogil=True)(kernel))
+def compiled_for(kernel: Kernel, arguments: tuple[types.Type, ...]) -> Kernel:
+    """Return a kernel compiled for arguments of these types."""
+    return compiled(kernel, arguments)
 
 
 def run_over(kernel: Kernel, lines: int, arguments: tuple[object, ...], *, values: int) -> None:
     """Run a kernel over all lines, divided among the search's threads; `values` numbers are read in total."""
     parts = 1 if values < _ONE_THREAD_BELOW else min(threads.count(), lines)
     bounds = np.linspace(0, lines, parts + 1).astype(int).tolist()
-    run = compiled(kernel)
+    run = compiled_for(kernel, (*map(typeof, arguments), types.int64, types.int64))
     threads.run_each(lambda part: run(*arguments, *part), list(itertools.pairwise(bounds)))

@@ -2,14 +2,11 @@
 
 Importing numba and loading compiled code takes about half a CPU-second. Until a kernel has been asked for often enough
 to make up for it, its caller does the same work without it, to the same values.
-
-Compiled code is cached beside its source or in the user's cache. Where neither can be written, or a cached file is
-damaged, each process compiles it again, in some seconds.
 """
 
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 Kernel = TypeVar("Kernel")
 
@@ -38,14 +35,3 @@ class LateKernel(Generic[Kernel]):
             if self._kernel is None:
                 self._kernel = self._load()
             return self._kernel
-
-
-def compiled(function: Callable[..., None], signature: Any) -> Callable[..., None]:
-    """Return a function compiled for one signature, or loaded from the cache; it releases the GIL."""
-    from numba import njit  # noqa: PLC0415 -- half a second, and only a process with much to do needs it
-
-    try:
-        kernel: Callable[..., None] = njit(signature, cache=True, nogil=True)(function)
-    except Exception:  # noqa: BLE001 -- no folder to write, a full disk, or a cached file that is damaged in any way
-        kernel = njit(signature, nogil=True)(function)
-    return kernel

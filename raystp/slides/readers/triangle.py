@@ -14,7 +14,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from raystp.slides.readers.kernels import compiled
+from raystp.compiled import compiled
 from raystp.slides.readers.resample import LEAST_SIDE as LEAST
 from raystp.slides.readers.resample import Filter
 

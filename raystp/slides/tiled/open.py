@@ -59,7 +59,7 @@ def read_header(where: str, file: Path | io.RawIOBase) -> TiffHeader | None:
     """Return what a TIFF's directories state; None for an NDPI, whose directories are Hamamatsu's own.
 
     Raises:
-        SlideError: the header is damaged, and no decoder may open such a file; or it has no picture but labels.
+        SlideError: the header is damaged, and no decoder may open such a file; or labels are its only pictures.
     """
     with checked_tiff(where, file) as pages:
         if not pages:

@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from raystp.slides.readers.kernels import compiled
+from raystp.compiled import compiled
 from raystp.slides.tiled.outputs.copies import CopyKernel
 
 _LINE = 64  # bytes of a line of the cache

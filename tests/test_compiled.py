@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numba import types
 
-from raystp.slides.readers.kernels import compiled
+from raystp.compiled import compiled
 
 
 def double(values: np.ndarray) -> None:

@@ -40,8 +40,24 @@ tracebacks = logging.getLogger("raystp.tracebacks")
 """Tracebacks of unexpected exceptions. A Ray worker writes them to its log; the command line does not print them."""
 
 
+MAX_LINE, KEPT_END = 2_000, 500
+"""Characters of a line in a message, and of its end, which stay: a damaged file may have a name of 10^5."""
+
+
 class RaystpError(Exception):
     """Base class: `except RaystpError` catches the errors that raystp raises on purpose, and no others."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(_with_short_lines(part) if isinstance(part, str) else part for part in parts))
+
+
+def _with_short_lines(message: str) -> str:
+    """Return a message whose long lines have no middle."""
+    if len(message) <= MAX_LINE:
+        return message
+    lines = message.split("\n")
+    kept = MAX_LINE - KEPT_END
+    return "\n".join(f"{line[:kept]}...{line[-KEPT_END:]}" if len(line) > MAX_LINE else line for line in lines)
 
 
 class ConfigError(RaystpError):

@@ -7,10 +7,12 @@ import pytest
 
 from raystp import errors, units
 from raystp.errors import (
+    MAX_LINE,
     ClusterError,
     ModelError,
     RaystpError,
     SlideError,
+    StorageError,
     failure_as_reason,
     failure_reason,
     of_text,
@@ -108,3 +110,13 @@ def test_the_decorated_work_returns_its_result_or_the_reason() -> None:
 def test_an_end_of_the_process_is_not_a_failure(error: type[BaseException]) -> None:
     with pytest.raises(error):
         _interrupted(error)
+
+
+def test_a_long_line_of_a_message_loses_its_middle() -> None:
+    error = StorageError(f"cannot read /{'9' * 100_000}/end: the file has no such name\n  the next line")
+    first, second = str(error).split("\n")
+    assert len(first) <= MAX_LINE + len("...")
+    assert first.startswith("cannot read /999")
+    assert first.endswith("/end: the file has no such name")
+    assert second == "  the next line"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -109,6 +109,7 @@ def _drive(words: list[str], log: Path, environment: dict[str, str], plan: Fault
     from tests.faults.sabotage import trapped  # noqa: PLC0415 -- the same
 
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process inherits that it is ignored
     with log.open("ab", buffering=0) as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)

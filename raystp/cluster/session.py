@@ -77,10 +77,12 @@ def ray_data() -> Any:
     context = data.DataContext.get_current()
     context.enable_progress_bars = False  # the steps print their own progress
     context.print_on_execution_start = False
+    from ray._private.log import PlainRayHandler  # noqa: PLC0415 -- the same
+
     their_logger = logging.getLogger("ray.data")
     their_logger.setLevel(logging.ERROR)
     for handler in their_logger.handlers:
-        if isinstance(handler, logging.StreamHandler):  # not their log file
+        if isinstance(handler, PlainRayHandler):  # what prints; not their log file, nor the handler of another
             handler.setLevel(logging.CRITICAL)  # an error is raised too
     return data
 

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from jaxtyping import Num
 
 MAX_DENSE_BYTES = 16 << 30
-"""Bytes of a matrix that is made dense: 10^5 cases of 20,000 genes in float64."""
+"""Bytes in float64 of a matrix that is made dense: 10^5 cases of 20,000 genes."""
 
 
 def csr_of(
@@ -38,7 +38,7 @@ def check_sparse(matrix: object) -> None:
 def to_dense(matrix: sp.spmatrix) -> Num[np.ndarray, "row column"]:
     """Return a sparse matrix as an array; raises ValueError for one that is too large, or whose index is wrong."""
     check_sparse(matrix)
-    needed = math.prod(matrix.shape) * matrix.dtype.itemsize
+    needed = math.prod(matrix.shape) * max(8, matrix.dtype.itemsize)  # whole numbers are made float64 later
     if needed > MAX_DENSE_BYTES:
         msg = f"its shape {matrix.shape} needs {needed:,} bytes, and {MAX_DENSE_BYTES:,} are allowed"
         raise ValueError(msg)
@@ -51,7 +51,7 @@ def _check(values: np.ndarray, minor: np.ndarray, ends: np.ndarray, shape: tuple
         raise ValueError(msg)
     stored = min(len(values), len(minor))
     ordered = ends.astype(np.int64)  # above 2^63 it is negative, and not in order
-    is_ordered = len(ordered) == shape[0] + 1 and ordered[0] == 0 and bool((ordered[1:] >= ordered[:-1]).all())
+    is_ordered = len(ordered) == shape[0] + 1 > 0 and ordered[0] == 0 and bool((ordered[1:] >= ordered[:-1]).all())
     if not is_ordered or len(values) != len(minor) or ordered[-1] > stored:
         msg = f"its {len(ends)} ends of rows do not lead from 0 to at most {stored} values in the shape {shape}"
         raise ValueError(msg)

@@ -32,6 +32,8 @@ STORE_FAULTS: list[tuple[str, int, str]] = [
 """Kind, status or byte, and method of the next few requests."""
 MAX_TIMES = 3
 """Requests in a row that fail; a client retries more often."""
+NO_WORK = (b"ray::IDLE", b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")
+"""A node ends with its agents, and the head is not to be lost: its driver cannot continue."""
 
 
 @dataclass
@@ -111,7 +113,7 @@ def workers(manager: int) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (folder / "cmdline").read_bytes()
-            is_busy = command.startswith(b"ray::") and not command.startswith(b"ray::IDLE")
+            is_busy = command.startswith(b"ray::") and not command.startswith(NO_WORK)
             if is_busy and parent(parent(int(folder.name))) == manager:
                 found.append(int(folder.name))
     return sorted(found)

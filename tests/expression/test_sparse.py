@@ -60,3 +60,13 @@ def test_an_index_of_numbers_with_fractions_is_an_error() -> None:
 def test_a_small_file_of_a_large_shape_is_not_made_dense() -> None:
     with pytest.raises(ValueError, match=r"its shape \(1000000, 1000000\) needs 8,000,000,000,000 bytes"):
         to_dense(sp.csr_matrix((10**6, 10**6)))
+
+
+def test_whole_numbers_count_as_the_float64_that_they_become() -> None:
+    with pytest.raises(ValueError, match=r"its shape \(100000, 100000\) needs 80,000,000,000 bytes"):
+        to_dense(sp.csr_matrix((10**5, 10**5), dtype=np.int8))
+
+
+def test_a_shape_below_zero_is_an_error() -> None:
+    with pytest.raises(ValueError, match="its 0 ends of rows do not lead from 0"):
+        csr_of(np.ones(0), np.zeros(0, np.int32), np.zeros(0, np.int32), (-1, 4))

@@ -5,13 +5,17 @@ this model with runs; docs/capacity.md has the figures. What belongs to a cluste
 `ClusterConfig`.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raystp.cluster.streams.units import blocks_of
+from raystp.errors import ConfigError
 from raystp.steps.plan.config import ClusterConfig, Prices
+
+logger = logging.getLogger("raystp")
 
 DRIVER_MB, DRIVER_MB_PER_UNIT, DRIVER_MB_PER_BLOCK = 258.0, 0.0006, 0.0055
 """Private memory of the driver: with all imports, and what a work unit and a block of them add."""
@@ -171,9 +175,13 @@ def limits_of(cohort: CohortSize, load: Load, cluster: ClusterConfig) -> list[st
 def planned_capacity(
     slides: int, steps: Sequence[Mapping[str, Any]], cluster: ClusterConfig, prices: Prices
 ) -> dict[str, Any] | None:
-    """Return the capacity section of a plan, for the first pass of `embed` in it; None for a plan without tiles."""
+    """Return the capacity section of a plan, for the first pass of `embed` in it; None, with a warning, without tiles.
+
+    Raises ConfigError for nodes without GPUs where nobody knows how fast a CPU encodes.
+    """
     passes = [one for one in steps if one["step"].startswith("embed/")]
     if not passes or passes[0]["tiles"].value <= 0:
+        logger.warning(f"cluster.nodes: {'no tile is planned' if passes else 'no `embed` is planned'}: no such section")
         return None
     first = [one for number, one in enumerate(passes) if not number or not one["read"].value]
     cohort = CohortSize(
@@ -193,7 +201,11 @@ def _rate(step: Mapping[str, Any], cluster: ClusterConfig) -> float:
     planned = step["tiles_per_s"]
     if planned is not None and step["is_gpu"] == bool(cluster.gpus):
         return float(planned)
-    return cluster.tiles_per_gpu_s
+    if cluster.gpus:
+        return cluster.tiles_per_gpu_s
+    name, known = step["encoder"], "only the rate of a GPU is known" if step["is_gpu"] else step["rate"]
+    msg = f"cluster.gpus=0: how many tiles a second a CPU encodes with '{name}' is not known ({known}); "
+    raise ConfigError(f"{msg}pass gpu=false and rate.{name}=TILES_PER_S of one CPU")
 
 
 def capacity(cohort: CohortSize, cluster: ClusterConfig, prices: Prices, tile_s: float) -> dict[str, Any]:

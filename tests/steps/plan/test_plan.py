@@ -159,6 +159,22 @@ def test_a_warning_about_the_slides_is_given_once(tmp_path: Path, caplog: pytest
     assert sum("1 of 1 slides have no `patient`" in one.message for one in caplog.records) == 1
 
 
+def test_nodes_without_gpus_need_the_rate_of_a_cpu(tmp_path: Path) -> None:
+    _slide(tmp_path / "a.tif", 4)
+    nodes = {"nodes": [4], "gpus": 0}
+    with pytest.raises(
+        ConfigError, match=r"'tiny' is not known \(only the rate of a GPU is known\); pass gpu=false and"
+    ):
+        _plan(tmp_path, cluster=nodes, gpu=True)
+    assert _plan(tmp_path, cluster=nodes)["cluster"]["nodes"][0]["encoders"] == 64
+
+
+def test_nodes_for_slides_without_tiles_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _slide(tmp_path / "a.tif", 0)
+    assert _plan(tmp_path, cluster={"nodes": [4]})["cluster"] is None
+    assert "cluster.nodes: no tile is planned: no such section" in caplog.text
+
+
 def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _slide(tmp_path / "a.tif", 4)
     shutil.copy(tmp_path / "a.tif", tmp_path / "b.tif")

@@ -9,7 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
@@ -102,19 +102,35 @@ class RemoteObject:
             found = obstore.list_with_delimiter(self.opened.store, f"{self.address.key}/" if self.address.key else None)
             return [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
 
-        names = {path.rstrip("/").rpartition("/")[2] for path in self._retry("list", look)}
+        found = self._retry("list", look)
+        names = {path.rstrip("/").rpartition("/")[2] for path in found if path != self.address.key}
         return sorted(name for name in names if not name.startswith(TEMPORARY))
 
     def files(self) -> list[str]:
-        """Return the keys of all objects below the folder, relative to it."""
+        """Return the keys of all objects below the folder, relative to it, without those that stand for a folder."""
         prefix = f"{self.address.key}/" if self.address.key else ""
 
-        def look() -> list[str]:
+        def look() -> list[tuple[str, int]]:
             listed = obstore.list(self.opened.store, prefix or None, chunk_size=1000)
-            return [meta["path"].removeprefix(prefix) for chunk in listed for meta in chunk]
+            return [(meta["path"], meta["size"]) for chunk in listed for meta in chunk]
 
         found = self._retry("list", look)
-        return [name for name in found if name and not name.rpartition("/")[2].startswith(TEMPORARY)]
+        names = {path for path, size in found if size}
+        empty = {path for path, _ in found} - names
+        folders = {self.address.key, *(str(one) for path in names if empty for one in PurePosixPath(path).parents)}
+        names |= {path for path in empty - folders if self._is_object(path)}
+        return [path.removeprefix(prefix) for path in names if not path.rpartition("/")[2].startswith(TEMPORARY)]
+
+    def _is_object(self, path: str) -> bool:
+        """Return whether an empty object has this key, and not the key with a slash, as other tools mark a folder."""
+
+        def look() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                obstore.head(self.opened.store, path)
+                return True
+            return False
+
+        return self._retry("look up", look)
 
     def open(self) -> pa.NativeFile:
         """Open the object for random access: each read is a request, or some in parallel."""

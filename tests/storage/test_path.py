@@ -250,6 +250,20 @@ def test_files_are_listed_to_any_depth(folder: StoragePath) -> None:
     assert (folder / "x").files() == ["a/c d", "a/e/f#g", "b"]
 
 
+def test_an_object_that_stands_for_a_folder_is_no_file(bucket: StoragePath) -> None:
+    folder = bucket / "x"
+    for name in ("a/b/file", "a/empty"):
+        (folder / name).write_bytes(b"1" if name == "a/b/file" else b"")
+    arguments = folder.for_ray()
+    for name in ("", "/a", "/a/b", "/a/none"):
+        arguments["storage_filesystem"].create_dir(f"{arguments['storage_path']}{name}")
+    assert folder.files() == ["a/b/file", "a/empty"]
+    assert (folder / "a").files() == ["b/file", "empty"]
+    assert folder.names() == ["a"]
+    assert (folder / "a").names() == ["b", "empty", "none"]
+    assert (folder / "a" / "none").files() == (folder / "a" / "none").names() == []
+
+
 def test_slides_below_a_prefix_and_of_a_glob_are_opened_by_their_headers(
     bucket: StoragePath, pyramid_file: Path
 ) -> None:

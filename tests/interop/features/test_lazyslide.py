@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raystp.errors import FormatError
+from raystp.errors import FormatError, StorageError
 from raystp.interop.choice import FolderChoice
 from raystp.interop.features.lazyslide import find, read
 from raystp.interop.features.tiles import TileVectors
@@ -139,6 +139,16 @@ def test_each_trap_has_its_sentence(tmp_path: Path, change: Any, message: str) -
         _read(tmp_path)
     assert message in str(raised.value)
     assert str(maker.store) in str(raised.value)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_name_that_no_file_can_have_is_an_error(tmp_path: Path, zarr_format: int) -> None:
+    maker = LazySlide(tmp_path, zarr_format=zarr_format)
+    maker.write()
+    file = maker.table / ("zarr.json" if zarr_format == 3 else ".zattrs")
+    file.write_text(file.read_text().replace('"tile_id"', f'"{"ü" * 200}"'))
+    with pytest.raises(StorageError, match="File name too long"):
+        _read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_nodes_without_gpus_need_the_rate_of_a_cpu(tmp_path: Path) -> None:
         ConfigError, match=r"'tiny' is not known \(only the rate of a GPU is known\); pass gpu=false and"
     ):
         _plan(tmp_path, cluster=nodes, gpu=True)
-    assert _plan(tmp_path, cluster=nodes)["cluster"]["nodes"][0]["encoders"] == 64
+    assert _plan(tmp_path, cluster=nodes)["cluster"]["nodes"][0]["nodes"] == 4
 
 
 def test_nodes_for_slides_without_tiles_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

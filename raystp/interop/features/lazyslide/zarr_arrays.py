@@ -87,18 +87,20 @@ def attributes_of(path: StoragePath) -> dict[str, Any]:
 
 def is_array(folder: Path) -> bool:
     """Return whether a folder is an array, and not a group or nothing."""
-    if (folder / "zarr.json").is_file():
-        return read_object(StoragePath.of(folder / "zarr.json"), MAX_METADATA, FormatError).get("node_type") == "array"
-    return (folder / ".zarray").is_file()
+    path = StoragePath.of(folder)  # an error for a name that no file can have
+    if (path / "zarr.json").exists():
+        return read_object(path / "zarr.json", MAX_METADATA, FormatError).get("node_type") == "array"
+    return (path / ".zarray").exists()
 
 
 def read_numbers(folder: Path, where: str) -> np.ndarray:
     """Return an array of numbers. Raises FormatError for other types and codecs, and for sizes beyond its files."""
-    file = next((folder / name for name in ("zarr.json", ".zarray") if (folder / name).is_file()), None)
+    path = StoragePath.of(folder)
+    file = next((path / name for name in ("zarr.json", ".zarray") if (path / name).exists()), None)
     if file is None:
         msg = f"{where} is no zarr array: it has no zarr.json and no .zarray"
         raise FormatError(msg)
-    _check(read_object(StoragePath.of(file), MAX_METADATA, FormatError), folder, where)
+    _check(read_object(file, MAX_METADATA, FormatError), folder, where)
     try:
         opened = zarr.open_array(LocalStore(folder, read_only=True), mode="r")
         return np.asarray(opened[...])

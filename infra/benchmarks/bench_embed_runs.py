@@ -137,6 +137,9 @@ def _plain(job: Job, kind: type[EmbedWork]) -> Result:
         process.start()
     for process in processes:
         process.join()
+    if any(process.exitcode for process in processes):
+        msg = f"processes of the plain loop ended with {[process.exitcode for process in processes]}"
+        raise RuntimeError(msg)
     return _committed(work.outputs[0].path, began)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
 import tifffile
 
 from raystp.errors import SlideError
@@ -94,7 +95,7 @@ def checked_tiff(where: str, file: Path | io.RawIOBase) -> Iterator[list[tifffil
         SlideError: the directories are not possible for this file, or the caller fails to read them.
     """
     try:
-        with tifffile.TiffFile(cast("Path | BinaryIO", file)) as tiff:
+        with np.errstate(over="ignore"), tifffile.TiffFile(cast("Path | BinaryIO", file)) as tiff:
             pages = directories(tiff)
             subs = [sub for page in pages for sub in sub_directories(page)]
             faults = ((page.index, _fault(page, tiff.filehandle.size)) for page in (*pages, *subs))
@@ -141,11 +142,16 @@ def _fault(page: tifffile.TiffPage, size: int) -> str | None:
     odd = next((name for name in _WHOLE_NUMBERS if not isinstance(getattr(page, name), int)), None)
     if odd is not None:
         return f"has {str(getattr(page, odd))[:40]!r} for its {odd}, which is a whole number"
+    if min(page.imagewidth, page.imagelength) < 1:
+        return f"has {page.imagewidth} x {page.imagelength} px"
     parts = _tile_fault(page) if page.is_tiled else _strip_fault(page)
     if parts is not None:
         return parts
     if len(page.dataoffsets) != len(page.databytecounts):
         return f"has {len(page.dataoffsets)} offsets for {len(page.databytecounts)} byte counts"
+    least = min((*page.dataoffsets, *page.databytecounts), default=0)
+    if least < 0:
+        return f"has an offset or a byte count of {least}, which is below 0"
     end = max((o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True) if n), default=0)
     return f"reaches to byte {end} of a file of {size} bytes: the file was cut off" if end > size else None
 

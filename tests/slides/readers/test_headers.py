@@ -54,6 +54,26 @@ def test_a_tile_beyond_the_files_end_is_refused(slide_file: Path) -> None:
     refused(slide_file, "cut off")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("TileOffsets", "has an offset or a byte count of -30, which is below 0"),
+        ("TileByteCounts", "has an offset or a byte count of -30, which is below 0"),
+        ("ImageWidth", "has -30 x 300 px"),
+        ("ImageLength", "has 500 x -30 px"),
+    ],
+)
+def test_a_number_below_0_is_refused(slide_file: Path, name: str, message: str) -> None:
+    with tifffile.TiffFile(slide_file) as tiff:
+        tag = tiff.pages.first.tags[name]
+    content = bytearray(slide_file.read_bytes())
+    content[tag.offset + 2 : tag.offset + 4] = struct.pack("<H", tifffile.DATATYPE.SLONG)
+    where = tag.offset + 8 if tag.count == 1 else tag.valueoffset  # a single number stands in the tag
+    content[where : where + 4] = struct.pack("<i", -30)
+    slide_file.write_bytes(content)
+    refused(slide_file, message)
+
+
 @pytest.mark.parametrize("content", [b"", b"II*\x00", b"II*\x00\xff\xff\xff\x7f", b"II*\x00\x08\x00\x00\x00\xff\xff"])
 def test_a_header_without_a_directory_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tiff").write_bytes(content)

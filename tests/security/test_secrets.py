@@ -5,6 +5,10 @@ service: `tests/steps/serve`, `tests/cluster/serving/test_guard.py`. A cluster's
 """
 
 import logging
+import os
+import subprocess
+import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import pytest
 
 from raystp import cli
 from raystp.storage import StoragePath
+from tests.conftest import ROOT
 
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
@@ -29,6 +34,7 @@ CREDENTIALS = (
 )
 CANARY = "CANARY"
 NOWHERE = "endpoint=http://127.0.0.1:9"
+TRACKING = "http://userCANARY:passwordCANARY@127.0.0.1:9"
 STORE = f"s3://keyCANARY:secretCANARY@bucket/store?{NOWHERE}&sig=queryCANARY"
 
 
@@ -61,6 +67,8 @@ COMMANDS: dict[str, list[str]] = {
     "inspection of a store that is away": ["inspect", STORE],
     "a model that is away": ["publish", f"model={STORE}", "out=FOLDER", "run.store=FOLDER"],
     "a config of a store": ["tile", "--config", STORE],
+    "a plan for a store": ["plan", "slides=TABLE", f"run.store={STORE}"],
+    "the doctor of a store": ["doctor", f"run.store={STORE}", f"run.tracking={TRACKING}"],
 }
 
 
@@ -80,6 +88,28 @@ def test_no_command_shows_a_credential(
     files = "".join(path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert [line for line in (shown + files).splitlines() if CANARY in line] == []
     assert len(out + err) > 20
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_no_file_of_a_run_holds_a_credential(tmp_path: Path) -> None:
+    """The artifacts, reports, MLflow's records and files, and the logs of Ray's head, nodes and workers."""
+    with tempfile.TemporaryDirectory(prefix="ray") as sessions:  # Ray's sockets need a short path
+        words = [sys.executable, "-m", "raystp.cli", "demo", "--config", str(ROOT / "conf" / "demo" / "smoke.yaml")]
+        done = subprocess.run(
+            [*words, f"run.store={tmp_path / 'store'}"],
+            env=os.environ | {"RAY_TMPDIR": sessions},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        files = [file for folder in (tmp_path, Path(sessions)) for file in folder.rglob("*") if file.is_file()]
+        assert {"mlflow.db", "report.html", "manifest.json", "gcs_server.out"} <= {file.name for file in files}
+        assert [file for file in files if CANARY.encode() in file.read_bytes()] == []
+    assert CANARY not in done.stdout + done.stderr
 
 
 def test_no_traceback_shows_a_credential(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import datetime as dt
 import importlib
 import io
+import logging
 import signal
 import sys
 import threading
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no step
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a slide is a sentence of raystp
     words = sys.argv[1:] if arguments is None else arguments
     step = words[0] if words else ""
     try:

@@ -95,7 +95,9 @@ def open_local(opening: Opening, path: Path) -> AnySlide:
         return _open_plain_tiff(opening, path, header)
     image = open_image(where, path, kind)
     if image is None:
-        msg = f"{where} is not a slide: its format is unknown to OpenSlide and is not JPEG, PNG or TIFF"
+        cut = "begins as a TIFF, and has no image where its header says: it was cut off; copy the slide again"
+        other = "is not a slide: its format is unknown to OpenSlide and is not JPEG, PNG or TIFF"
+        msg = f"{where} {cut if kind == 'tiff' else other}"
         raise SlideError(msg)
     return FlatSlide(image, opening.context(image.facts))
 

@@ -36,6 +36,8 @@ CANARY = "CANARY"
 NOWHERE = "endpoint=http://127.0.0.1:9"
 TRACKING = "http://userCANARY:passwordCANARY@127.0.0.1:9"
 STORE = f"s3://keyCANARY:secretCANARY@bucket/store?{NOWHERE}&sig=queryCANARY"
+AWAY = "s3://bucket/store?scheme=http&endpoint_override=127.0.0.1:9&region=us-east-1"
+"""A valid address, to which the credentials of the environment would be sent."""
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +70,10 @@ COMMANDS: dict[str, list[str]] = {
     "a model that is away": ["publish", f"model={STORE}", "out=FOLDER", "run.store=FOLDER"],
     "a config of a store": ["tile", "--config", STORE],
     "a plan for a store": ["plan", "slides=TABLE", f"run.store={STORE}"],
+    "a store that does not answer": ["tile", "slides=TABLE", f"run.store={AWAY}"],
+    "slides of a store that does not answer": ["slides", f"slides={AWAY}"],
+    "a plan of slides that do not answer": ["plan", AWAY, f"run.store={AWAY}"],
+    "the doctor of a store that does not answer": ["doctor", f"run.store={AWAY}"],
     "the doctor of a store": ["doctor", f"run.store={STORE}", f"run.tracking={TRACKING}"],
 }
 

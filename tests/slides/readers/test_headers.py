@@ -1,3 +1,4 @@
+import logging
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,15 @@ def test_a_number_below_0_is_refused(slide_file: Path, name: str, message: str) 
 def test_a_header_without_a_directory_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tiff").write_bytes(content)
     refused(tmp_path / "a.tiff", "")
+
+
+def test_a_file_that_ends_before_its_directories_was_cut_off(
+    slide_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "tifffile")
+    content = slide_file.read_bytes()
+    slide_file.write_bytes(content[:4] + struct.pack("<I", len(content)) + content[8:])  # scanners write them last
+    refused(slide_file, "begins as a TIFF, and has no image where its header says: it was cut off")
 
 
 @pytest.mark.parametrize("tiled", [True, False])

@@ -101,13 +101,13 @@ def enter(entry: str) -> None:
     TABLE.write_text(before + HEAD + "\n" + "\n".join(table) + "\n\n" + after, encoding="utf-8")
 
 
-def main() -> None:
-    """Run the chosen rows, and enter each as soon as it is done."""
+def main() -> int:
+    """Run the chosen rows, and enter each as soon as it is done; return 1 if a test failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", nargs="*", help="numbers of rows, say P1 S3")
     parser.add_argument("--xml", type=Path, help="folder with JUnit files of earlier runs")
     parser.add_argument("--commit", help="the commit of these runs; the default is the one that is checked out")
-    given = parser.parse_args()
+    given, failed = parser.parse_args(), 0
     for row in ROWS:
         if given.rows and row.number not in given.rows:
             continue
@@ -115,10 +115,12 @@ def main() -> None:
         for file in sorted(given.xml.glob("*.xml")) if given.xml else ():
             outcome.add(file, row)
         outcome = outcome if given.xml else run(row)
+        failed += outcome.counts["failed"]
         if outcome.counts:
             enter(line(row, outcome, given.commit or checked_out()))
             sys.stdout.write(f"{row.number} {row.fault}: {dict(outcome.counts)} in {outcome.seconds:.0f} s\n")
+    return int(failed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,8 +1,7 @@
 """Keep freed memory in a process that computes the same again and again.
 
 glibc returns memory at the top of its heap to the kernel once twice the largest freed array is free. A forward pass on
-a CPU frees a few arrays of megabytes, so each pass would get all its pages from the kernel again: 88 page faults a tile
-for `tiny`, a third of the network's time.
+a CPU frees a few arrays of megabytes, so each pass would get all its pages from the kernel again.
 """
 
 import ctypes

@@ -1,9 +1,8 @@
 """Normalise pixels: uint8 tiles in, (tile / 255 - mean) / std out, in one multiply-add on the encoder's device.
 
 Tiles are sent as uint8, a quarter of float32's bytes. On a CPU, one tile at a time is processed, so that it stays in
-the cache, and a buffer is reused: 16,000 tiles of 224 px per CPU-second, 40,000 to 80,000 with the compiled loop. With
-torchvision's two steps per tile it is 7,800, and 3,000 with the same steps on whole batches. The result is
-channels-last: tiles have this memory layout already, and convolutions are fastest in it.
+the cache, and a buffer is reused. torchvision's two steps per tile take longer, and longer still on whole batches. The
+result is channels-last: tiles have this memory layout already, and convolutions are fastest in it.
 
 The compiled loop takes .7 CPU-seconds to load, as many as it saves on 16,000 tiles. It is loaded after so many tiles,
 and only used where it gives the same bits as torch.

@@ -4,8 +4,8 @@ A buffer belongs to one reader at a time, or to the pool. A buffer with a tile t
 its content until its memory is needed. The one returned longest ago is reused first.
 
 The start address matters. libjpeg-turbo writes rows that start at a multiple of 32 bytes past the processor's cache.
-Decoding is then 6 % slower, and copying from the buffer takes three times as long. TIFF tiles are a multiple of 16 px
-wide. So no row is at such a multiple in a buffer that starts 8 bytes past one.
+Decoding is then slower, and so is copying from the buffer. TIFF tiles are a multiple of 16 px wide. So no row is at
+such a multiple in a buffer that starts 8 bytes past one.
 """
 
 import threading

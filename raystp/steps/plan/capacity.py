@@ -177,7 +177,7 @@ def planned_capacity(
 ) -> dict[str, Any] | None:
     """Return the capacity section of a plan, for the first pass of `embed` in it; None, with a warning, without tiles.
 
-    Raises ConfigError for nodes without GPUs where nobody knows how fast a CPU encodes.
+    Raises ConfigError for nodes without GPUs where it is not known how fast a CPU encodes.
     """
     passes = [one for one in steps if one["step"].startswith("embed/")]
     if not passes or passes[0]["tiles"].value <= 0:

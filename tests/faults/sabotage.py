@@ -88,6 +88,7 @@ def _while_written(trap: Trap) -> Iterator[None]:
         return
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_DISK_BYTES, before[1]))
+    sys.dont_write_bytecode = True  # of a module that is first imported here half would be written
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ import pathlib, resource, sys
 from raystp.errors import StorageError
 from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
+sys.dont_write_bytecode = True  # the limit would leave half of a compiled module, which cannot be imported
 if sys.argv[3] == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -143,7 +143,7 @@ def _fault(page: tifffile.TiffPage, size: int) -> str | None:
     if odd is not None:
         return f"has {str(getattr(page, odd))[:40]!r} for its {odd}, which is a whole number"
     if min(page.imagewidth, page.imagelength) < 1:
-        return f"has {page.imagewidth} x {page.imagelength} px"
+        return f"is {page.imagewidth} x {page.imagelength} px, allowed is 1 or more"
     parts = _tile_fault(page) if page.is_tiled else _strip_fault(page)
     if parts is not None:
         return parts

@@ -60,8 +60,8 @@ def test_a_tile_beyond_the_files_end_is_refused(slide_file: Path) -> None:
     [
         ("TileOffsets", "has an offset or a byte count of -30, which is below 0"),
         ("TileByteCounts", "has an offset or a byte count of -30, which is below 0"),
-        ("ImageWidth", "has -30 x 300 px"),
-        ("ImageLength", "has 500 x -30 px"),
+        ("ImageWidth", "is -30 x 300 px, allowed is 1 or more"),
+        ("ImageLength", "is 500 x -30 px, allowed is 1 or more"),
     ],
 )
 def test_a_number_below_0_is_refused(slide_file: Path, name: str, message: str) -> None:

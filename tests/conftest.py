@@ -92,8 +92,10 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def smoke_store(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 -- Ray must be up
     """A store in which the smoke demo has run. It is for all tests: add under names of your own, or copy it."""
-    from raystp.steps.demo import step as demo  # noqa: PLC0415 -- imports Ray
+    from raystp.cluster.session import joined  # noqa: PLC0415 -- imports Ray
+    from raystp.steps.demo import step as demo  # noqa: PLC0415 -- the same
 
     store = tmp_path_factory.mktemp("smoke") / "demo"
-    demo.run(demo.CONFIG.load(ROOT / "conf" / "demo" / "smoke.yaml", [f"run.store={store}"]))
+    with joined(is_local=True):  # as for a user of one machine
+        demo.run(demo.CONFIG.load(ROOT / "conf" / "demo" / "smoke.yaml", [f"run.store={store}"]))
     return store

@@ -12,7 +12,7 @@ from raystp.errors import StorageError
 from raystp.storage import StoragePath
 from raystp.storage.node_cache import NodeCache
 from tests.storage.conftest import CANARY
-from tests.storage.fake_stores import FakeStore, running
+from tests.storage.fake_stores import FakeStore, Stored, running
 
 CONTENT = np.random.default_rng(5).bytes(100_000)
 
@@ -80,6 +80,18 @@ def test_a_folder_holds_what_was_written_until_it_is_removed(remote: StoragePath
     assert (remote.names(), remote.exists()) == ([], False)
     with pytest.raises(StorageError, match=r"cannot look up \S+://bucket/folder/empty: not found .404"):
         (remote / "empty").read_bytes()
+
+
+def test_objects_that_stand_for_folders_are_not_files(remote: StoragePath, server: FakeStore) -> None:
+    """Consoles write `folder/`; Azure with a hierarchical namespace lists `folder` itself, empty."""
+    (remote / "a" / "b" / "file").write_bytes(b"content")
+    (remote / "a" / "empty").write_bytes(b"")
+    for key in ("/bucket/folder/", "/bucket/folder/a/", "/bucket/folder/a/b", "/bucket/folder/none/"):
+        server.objects[key] = Stored(b"", {})
+    assert remote.files() == ["a/b/file", "a/empty"]
+    assert (remote / "a").files() == ["b/file", "empty"]
+    assert (remote / "none").files() == []
+    assert (remote.names(), (remote / "a").names()) == (["a", "none"], ["b", "empty"])
 
 
 def test_a_large_object_is_uploaded_in_parts(remote: StoragePath, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -5,7 +5,7 @@ default the encoder's actor reads the pixels: threads keep batches of uint8 tile
 `readers` > 0 a separate pool of CPU actors sends bounded parts of a unit through the object store instead (for slow
 codecs, or GPU nodes with few CPUs). Both give the same rows.
 
-Where an actor would have a single unit, each unit is a plain task instead (`unit_tasks.py`).
+On one machine, and where an actor would have a single unit, each unit is a plain task instead (`unit_tasks.py`).
 
 The work on a unit is a `UnitWork`; this module knows no slides and no encoders. Any exception becomes a receipt with
 its reason, and the stream continues. After a crash, or after a hanging read is killed, Ray retries without limit;

@@ -1,6 +1,7 @@
 """Images of a slide for checking by eye: thumbnail, mask, and an overview of tissue, pen marks and tiles."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
@@ -46,8 +47,10 @@ def write_images(
             np.asarray(small), _at_size(tissue.mask, small), boxes, area=tissue.area, pen=_at_size(tissue.pen, small)
         ),
     }
-    for kind, picture in images.items():
-        _write(folder / kind / f"{slide.name}.png", picture)
+    files = [folder / kind / f"{slide.name}.png" for kind in images]
+    with ThreadPoolExecutor(len(files)) as threads:  # Pillow compresses without Python's lock
+        for _ in threads.map(_write, files, images.values()):
+            pass
     geojson = to_geojson(tissue.regions, slide=slide.name, width=slide.width, height=slide.height, area=tissue.area)
     (folder / "masks" / f"{slide.name}.geojson").write_bytes(geojson)
 

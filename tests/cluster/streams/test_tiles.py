@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raystp.cluster.session import joined
+from raystp.cluster.streams import tiles as tile_stream
 from raystp.cluster.streams import units as work_units
 from raystp.cluster.streams.tiles import build_plan, stream
 from raystp.cluster.streams.units import Encoded, Pixels, ReadTiles, StreamResources, UnitReceipt, WorkUnit
@@ -243,6 +245,36 @@ def test_a_unit_that_always_crashes_or_hangs_is_rejected_and_the_others_are_comm
     _check_committed(tmp_path, receipts, UNITS, failed=refused)
     left = {path.parent.name for path in (tmp_path / "attempts").glob("*/*")}
     assert left == {DEADLY.unit, HANGING.unit}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_on_one_machine_units_are_plain_tasks_and_commit_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tile_stream, "build_plan", None)  # Ray Data must not be used
+    resources = StreamResources(encoders=2, batch_tiles=7, threads=2)
+    with joined(is_local=True):
+        receipts = list(stream(Numbers(tmp_path), [BROKEN, FATAL, *UNITS], resources))
+    failed = [UnitReceipt(BROKEN.unit, BROKEN.slide, 0, MESSAGE)]
+    _check_committed(tmp_path, receipts, [FATAL, *UNITS], failed=failed)
+
+
+@dataclass(frozen=True)
+class Counted(Numbers):
+    """Work that notes each encoder that is made, by its process."""
+
+    def make_encoder(self) -> Callable[[Pixels], Encoded]:
+        (self.folder / f"made-{os.getpid()}-{time.time_ns()}").touch()
+        return super().make_encoder()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_process_of_plain_tasks_makes_its_encoder_once(tmp_path: Path) -> None:
+    units = [WorkUnit(f"one.{number}", "one", number, 1) for number in range(12)]
+    with joined(is_local=True):
+        list(stream(Counted(tmp_path), units, StreamResources(encoders=2, batch_tiles=7, threads=1)))
+    made = [path.name.split("-")[1] for path in tmp_path.glob("made-*")]
+    assert len(set(made)) == len(made) < len(units)
 
 
 def test_without_units_nothing_runs(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from bench_embed_table import (
     BATCHES,
     LOADER_BATCHES,
     PEERS,
+    RAY_DATA,
     Case,
     Row,
     print_batches,
@@ -66,7 +67,7 @@ class Variant:
     @property
     def embeds_all(self) -> bool:
         """Whether it embeds all tiles."""
-        return self.name in {"raystp", "plain", BATCHES}
+        return self.name in {"raystp", "plain", RAY_DATA, BATCHES}
 
 
 KEPT = {f"MALLOC_{name}_THRESHOLD_": str(KEPT_BYTES) for name in ("TRIM", "MMAP")}
@@ -78,6 +79,7 @@ LOADERS = (
     Variant("the same, freed memory kept", "loader", settings={"workers": 2, "torch_threads": 1}, environment=KEPT),
 )
 OURS = Variant("raystp", "raystp")
+BY_RAY_DATA = Variant(RAY_DATA, "by_ray_data")
 # Ray gives an actor as many threads as it has CPUs: the plain loop's processes have one, too.
 PLAIN = Variant("plain", "plain", environment={"OMP_NUM_THREADS": "1"})
 WITHOUT_NETWORK = (
@@ -185,7 +187,7 @@ def _variants(options: argparse.Namespace) -> Iterator[Variant]:
     others = [*LOADERS, *given]
     share = math.ceil(len(others) / options.turns)
     for turn in range(options.turns):
-        yield from (OURS, PLAIN, *others[turn * share : (turn + 1) * share])
+        yield from (OURS, BY_RAY_DATA, PLAIN, *others[turn * share : (turn + 1) * share])
 
 
 def _job(case: Case, slide: Path, tiles: Artifact, actors: int) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Embed tiles with raystp on Ray, with the same units in a plain loop, or with a DataLoader; each in its own process.
 
-    python bench_embed_runs.py raystp|plain|loader|batches|loader_batches|parts JOB.json
+    python bench_embed_runs.py raystp|by_ray_data|plain|loader|batches|loader_batches|parts JOB.json
+
+`raystp` runs units as on one machine; `by_ray_data` by the actors of Ray Data, as on a cluster.
 
 `batches` and `loader_batches` read and normalise the same batches without a network, with raystp's reader and with the
 DataLoader; their vectors are a few pixels of each tile. `parts` measures the parts of a tile's time.
@@ -17,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -27,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from raystp import tables
 from raystp.artifacts import resolve
 from raystp.cluster.session import session
+from raystp.cluster.streams import tiles as tile_stream
 from raystp.cluster.streams.tile_actors import EncodeUnit
 from raystp.cluster.streams.units import Encoded, Pixels, StreamResources, WorkUnit
 from raystp.encoders.batches import DEFAULT_BATCH
@@ -65,6 +69,12 @@ def raystp(job: Job) -> Result:
         artifact = embed.run(config)
     vectors, times = _committed(artifact.path, began)
     return vectors, {**times, "ray_s": began - started}
+
+
+def by_ray_data(job: Job) -> Result:
+    """Run `raystp embed` by actors of Ray Data."""
+    with patch.object(tile_stream, "suits_tasks", return_value=False):
+        return raystp(job)
 
 
 def plain(job: Job) -> Result:
@@ -219,7 +229,7 @@ def _loader(job: Job, network: TimedNetwork) -> Result:
 
 
 RUNS: dict[str, Callable[[Job], Result]] = {
-    one.__name__: one for one in (raystp, plain, loader, batches, loader_batches, parts)
+    one.__name__: one for one in (raystp, by_ray_data, plain, loader, batches, loader_batches, parts)
 }
 
 

@@ -27,8 +27,8 @@ from bench_train_memory import lines, measure
 from bench_train_plain import MakeBatches, array_batches, loader_batches, plain_loop
 
 from raystp.cluster.session import session
-from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import NO_TRACKING
+from raystp.cluster.tracking.runs import RunRef
 from raystp.cluster.training.workers import TrainResources, train
 from raystp.models.training.options import FitOptions
 from raystp.steps.train.work import TrainWork

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from raystp.models.training.options import FeatureScaling
@@ -16,6 +15,8 @@ def standardiser(
     features: Float[np.ndarray, "spot feature"],
 ) -> tuple[Float[np.ndarray, "feature"], Float[np.ndarray, "feature"]]:
     """Return the mean and the standard deviation of each feature; a constant feature has deviation 1."""
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 -- imports scipy.stats: a second
+
     scaler = StandardScaler().fit(features.astype(np.float64))
     return scaler.mean_, scaler.scale_
 
@@ -36,6 +37,8 @@ def scale_features(
     A row may consist of `tokens`, one after the other; each channel then has one mean and one deviation for all.
     Where the first layer reads one token at a time, the norm of about 1 is that of a token.
     """
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 -- the same
+
     scaler = StandardScaler()
     for start in range(0, len(features), _ROWS):
         part = features[start : start + _ROWS].astype(np.float64)

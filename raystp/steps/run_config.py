@@ -31,14 +31,14 @@ class TrackedRun(RunConfig):
 
     def tracker(self, cohort: str) -> "raystp.cluster.tracking.outbox.Tracker":
         """Return the tracker of a cohort's runs; raise ConfigError for a remote store without `tracking`."""
-        from raystp.cluster.tracking.outbox import Tracker  # noqa: PLC0415 -- imports MLflow
-        from raystp.storage import StoragePath  # noqa: PLC0415 -- imports pyarrow
+        from raystp.cluster.tracking.outbox import Tracker  # noqa: PLC0415 -- imports pyarrow
+        from raystp.storage import StoragePath  # noqa: PLC0415 -- the same
 
         return Tracker(self._uri(), self.experiment or cohort, StoragePath.of(self.store))
 
     def _uri(self) -> str | None:
-        from raystp.cluster.tracking.delivery import sqlite_uri  # noqa: PLC0415 -- imports MLflow
-        from raystp.storage import StoragePath  # noqa: PLC0415 -- imports pyarrow
+        from raystp.cluster.tracking.runs import sqlite_uri  # noqa: PLC0415 -- imports pyarrow
+        from raystp.storage import StoragePath  # noqa: PLC0415 -- the same
 
         store = StoragePath.of(self.store)
         if self.tracking is not None:

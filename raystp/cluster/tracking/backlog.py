@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from raystp.cluster.tracking.delivery import Entry, RunRef
+from raystp.cluster.tracking.runs import Entry, RunRef
 from raystp.errors import StorageError
 from raystp.storage import StoragePath
 

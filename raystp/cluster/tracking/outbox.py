@@ -12,13 +12,17 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from raystp.cluster.tracking.backlog import backlog_file, kept_runs, read_backlog, write_backlog
-from raystp.cluster.tracking.delivery import Entry, LostRunError, RunDelivery, RunRef
 from raystp.cluster.tracking.rejections import is_rejection, parts_of, reason_of
 from raystp.cluster.tracking.run_logger import RunLogger
+from raystp.cluster.tracking.runs import Entry, LostRunError, RunRef
 from raystp.errors import RaystpError
 from raystp.storage import StoragePath
+
+if TYPE_CHECKING:
+    from raystp.cluster.tracking.delivery import RunDelivery
 
 logger = logging.getLogger("raystp")
 
@@ -159,6 +163,8 @@ class Outbox:
         return True
 
     def _send(self, run_ref: RunRef, entries: list[Entry]) -> None:
+        from raystp.cluster.tracking.delivery import RunDelivery  # noqa: PLC0415 -- MLflow: a second, in this thread
+
         if run_ref.identity not in self._deliveries:
             self._deliveries[run_ref.identity] = RunDelivery(str(self._tracker.uri), run_ref)
             self._pages[run_ref.identity] = self._deliveries[run_ref.identity].page

@@ -16,10 +16,11 @@ from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
-from raystp.cluster.tracking.delivery import RunDelivery, RunRef
+from raystp.cluster.tracking.delivery import RunDelivery
 from raystp.cluster.tracking.outbox import silence_mlflow
 from raystp.cluster.tracking.pyfunc import FOLDER, MODEL_CODE, MODEL_FILE, TablePredictor
 from raystp.cluster.tracking.rejections import reason_of
+from raystp.cluster.tracking.runs import RunRef
 from raystp.errors import Unfinished
 
 logger = logging.getLogger("raystp")

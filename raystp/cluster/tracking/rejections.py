@@ -2,7 +2,7 @@
 
 import re
 
-from raystp.cluster.tracking.delivery import Entry
+from raystp.cluster.tracking.runs import Entry
 from raystp.errors import RaystpError
 
 REJECTIONS = frozenset(

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from raystp.cluster.tracking.delivery import Entry, RunRef
+from raystp.cluster.tracking.runs import Entry, RunRef
 
 PAGE_TIMEOUT_S = 5.0
 """How long a report waits for the address of its run."""

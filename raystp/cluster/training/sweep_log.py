@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any
 
 from raystp.cluster.progress import Progress
-from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import Outbox, Tracker, silence_mlflow
 from raystp.cluster.tracking.run_logger import RunLogger, flat
+from raystp.cluster.tracking.runs import RunRef
 from raystp.cluster.training.trials import Overrides, Report, Trial
 from raystp.digests import digest_of
 

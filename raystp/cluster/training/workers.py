@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+import ray
 import ray.train
 import ray.train.collective
 import ray.train.torch
@@ -232,9 +233,11 @@ def train(task: WorkerTask, resources: TrainResources, *, folder: StoragePath, n
         return task(kind(0, 1, torch.device("cuda" if resources.gpus_per_worker else "cpu")))
     check_resources(cpus=resources.cpus_per_worker, gpus=resources.gpus_per_worker)
     (folder / name / SNAPSHOT).remove()  # the workers find the checkpoints without it
+    # By reference: Ray's controller reads the config too, and would import all that the task needs.
+    reference = ray.put(task)
     trainer = TorchTrainer(
         _run,  # type: ignore[arg-type]  # Ray's annotation does not allow a return value
-        train_loop_config={"task": task, "in_sweep": _HOST.get() == "trial", "checkpoints": folder / name},
+        train_loop_config={"task": [reference], "in_sweep": _HOST.get() == "trial", "checkpoints": folder / name},
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
@@ -267,7 +270,7 @@ def _run(config: Values) -> Values:
     worker = Worker(
         context.get_world_rank(), context.get_world_size(), device, config["in_sweep"], config["checkpoints"]
     )
-    task: WorkerTask = config["task"]
+    task: WorkerTask = ray.get(config["task"][0])
     return task(worker)
 
 

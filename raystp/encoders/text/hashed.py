@@ -12,7 +12,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 
 from raystp.errors import EncoderError, some
 
@@ -55,6 +54,8 @@ class HashedText:
 
     def encode(self, texts: Mapping[str, str]) -> Float32[np.ndarray, "gene dim"]:
         """Return a row per gene; raises EncoderError for a text without words."""
+        from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415 -- imports scipy.stats: a second
+
         check_texts(texts)
         words = HashingVectorizer(n_features=self.dim, ngram_range=NGRAMS, token_pattern=WORD, norm="l2")
         return _check_rows(texts, words.transform(texts.values()).toarray().astype(np.float32))
@@ -81,6 +82,8 @@ class WeightedText:
         The corpus may contain all known genes, since texts are not measurements. Raises EncoderError where no word is
         left.
         """
+        from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 -- the same
+
         check_texts(corpus)
         vectorizer = CountVectorizer(ngram_range=NGRAMS, token_pattern=WORD, binary=True)
         try:
@@ -113,6 +116,8 @@ class WeightedText:
 
     def encode(self, texts: Mapping[str, str]) -> Float32[np.ndarray, "gene dim"]:
         """Return a row per gene; raises EncoderError for a text without words of the corpus, unless `hash_rest`."""
+        from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 -- the same
+
         check_texts(texts)
         vectorizer = CountVectorizer(vocabulary=self.words, ngram_range=NGRAMS, token_pattern=WORD)
         rows = vectorizer.transform(texts.values()).toarray() * self.weights

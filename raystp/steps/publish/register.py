@@ -3,9 +3,9 @@
 import importlib.metadata
 
 from raystp.artifacts import Artifact
-from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.pyfunc import tile_signature
 from raystp.cluster.tracking.registry import ModelVersionRef, RegisteredModel, register_model
+from raystp.cluster.tracking.runs import RunRef
 from raystp.cluster.tracking.tags import PROTOCOL_TAG
 from raystp.steps.embedding_source import neighbour_means_of
 from raystp.steps.publish.card import PublishedCard

@@ -16,8 +16,8 @@ from raystp import tables
 from raystp.artifacts import Artifact, ArtifactWriter, create_or_open
 from raystp.cluster.progress import Progress
 from raystp.cluster.session import session
-from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import Tracker, tracked
+from raystp.cluster.tracking.runs import RunRef
 from raystp.cluster.training.epoch_progress import describe, epochs_shown, show
 from raystp.cluster.training.parallel import map_trainings
 from raystp.cluster.training.workers import TrainResources, is_hosted, is_in_process, train

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from raystp.cluster.tracking.delivery import RunRef
 from raystp.cluster.tracking.outbox import NO_TRACKING, Tracker, tracked
 from raystp.cluster.tracking.run_logger import RunLogger
+from raystp.cluster.tracking.runs import RunRef
 from raystp.cluster.tracking.tags import group_tags
 from raystp.cluster.training.epoch_progress import EpochWriter
 from raystp.cluster.training.workers import HISTORY, Worker, gather

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowException
 
-from raystp.cluster.tracking.delivery import RunRef, sqlite_uri
 from raystp.cluster.tracking.pyfunc import TablePredictor, tile_signature
 from raystp.cluster.tracking.registry import RegisteredModel, register_model
 from raystp.cluster.tracking.rejections import reason_of
+from raystp.cluster.tracking.runs import RunRef, sqlite_uri
 from raystp.errors import Unfinished
 from raystp.storage import StoragePath
 

@@ -11,9 +11,10 @@ from mlflow.tracking import MlflowClient
 
 from raystp.cluster.tracking import outbox as tracking
 from raystp.cluster.tracking.backlog import backlog_file
-from raystp.cluster.tracking.delivery import LONG_VALUES, sqlite_uri
+from raystp.cluster.tracking.delivery import LONG_VALUES
 from raystp.cluster.tracking.outbox import Tracker, send, tracked
 from raystp.cluster.tracking.run_logger import RunLogger
+from raystp.cluster.tracking.runs import sqlite_uri
 from raystp.errors import StorageError
 from raystp.storage import StoragePath
 from tests.cluster.conftest import FaultyProxy

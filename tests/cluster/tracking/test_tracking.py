@@ -10,9 +10,10 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from raystp.cluster.tracking import outbox as tracking
-from raystp.cluster.tracking.delivery import RunDelivery, RunRef
+from raystp.cluster.tracking.delivery import RunDelivery
 from raystp.cluster.tracking.outbox import Tracker, send, tracked
 from raystp.cluster.tracking.run_logger import RunLogger
+from raystp.cluster.tracking.runs import RunRef
 from raystp.storage import StoragePath
 from tests.cluster.conftest import FaultyProxy
 

@@ -60,7 +60,7 @@ def main() -> None:
     for row in figures["rows"]:
         _say(
             f"run {row['run']}, {row['slides']:>9,.0f} slides: {row['seconds']:.0f} s and {row['driver_cpu_s']:.0f} "
-            f"CPU-s of the driver for {figures['step']:,}; driver {row['private_mb']:.0f} MB, GCS {row['gcs_mb']:.0f} MB"
+            f"CPU-s of driver for {figures['step']:,}; driver {row['private_mb']:.0f} MB, GCS {row['gcs_mb']:.0f} MB"
         )
     _say(f"records lost {figures['verified']['records_lost']}, doubled {figures['verified']['records_doubled']}")
     if options.out:

@@ -20,6 +20,7 @@ from raystp.cluster.metrics import EncoderMetrics
 from raystp.cluster.streams.encode_ahead import encode_ahead, starter
 from raystp.cluster.streams.units import (
     Encoded,
+    HoldsFile,
     Pixels,
     ReadTiles,
     StreamResources,
@@ -92,8 +93,10 @@ class EncodeUnit:
         return {key: [value] for key, value in asdict(receipt).items()}
 
     def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown(wait=False)
+        """End the threads, and close the slide that is open."""
+        self._threads.shutdown(wait=False)  # no read is under way between units
+        if not self._start.fatal and isinstance(self._read, HoldsFile):
+            self._read.close()
 
     def _run(self, unit: WorkUnit) -> str:
         """Commit a unit; return an error message, or an empty string."""

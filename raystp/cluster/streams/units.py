@@ -52,6 +52,14 @@ class UnitReceipt:
 
 
 @runtime_checkable
+class HoldsFile(Protocol):
+    """A reader of units with an open slide."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+@runtime_checkable
 class UnitWork(Protocol):
     """The work on a unit.
 
@@ -77,7 +85,10 @@ class UnitWork(Protocol):
         """Remove the record of starts: the reader and the encoder are made, or cannot be made."""
 
     def make_reader(self, buffers: int) -> Callable[[WorkUnit, int, int], ReadTiles]:
-        """Build a function that reads tiles [start, stop) of a unit; it may reuse a batch after `buffers` more."""
+        """Build a function that reads tiles [start, stop) of a unit; it may reuse a batch after `buffers` more.
+
+        It may have `HoldsFile`.
+        """
 
     def make_encoder(self) -> Callable[[Pixels], Encoded]:
         """Build a function from tiles to what is stored of them, on this process's device.

@@ -107,6 +107,13 @@ class UnitReader:
         lost = [(place - start) * count + scale for place in reasons for scale in range(count)]
         return ReadTiles(np.delete(pixels, lost, axis=0), reasons)
 
+    def close(self) -> None:
+        """Close the current slide; the next unit opens its own."""
+        with self._lock:
+            if self._slide is not None:
+                self._slide.close()
+            self._slide = self._unit = None
+
     def _next_buffer(self, count: int) -> Pixels:
         with self._lock:
             buffer = self._buffers.popleft()

@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raystp.cluster.session import joined
-from raystp.cluster.streams import tiles as tile_stream
 from raystp.cluster.streams import units as work_units
 from raystp.cluster.streams.tiles import build_plan, stream
 from raystp.cluster.streams.units import Encoded, Pixels, ReadTiles, StreamResources, UnitReceipt, WorkUnit
@@ -121,7 +119,7 @@ def _numbers(unit: WorkUnit) -> np.ndarray:
     return np.stack([number, number**2], axis=1)
 
 
-def _check_committed(
+def check_committed(
     folder: Path, receipts: list[UnitReceipt], units: list[WorkUnit], *, failed: list[UnitReceipt]
 ) -> None:
     """Each unit has one receipt and was committed once, with its rows in order; the failed ones were not committed."""
@@ -167,7 +165,7 @@ def test_any_resources_commit_the_same_rows_and_a_failed_unit_is_a_receipt_with_
     reason = r"IndexError: index 70 is out of bounds for axis 0 with size 0 \(raystp/cluster/streams/\w+\.py:\d+\)"
     assert re.fullmatch(reason, odd)
     failed = [UnitReceipt(BROKEN.unit, BROKEN.slide, 0, MESSAGE), UnitReceipt(ODD.unit, ODD.slide, 0, odd)]
-    _check_committed(tmp_path, receipts, UNITS, failed=failed)
+    check_committed(tmp_path, receipts, UNITS, failed=failed)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -176,7 +174,7 @@ def test_a_unit_is_retried_after_a_crash_and_committed_once(encoders: int, reade
     resources = StreamResources(encoders=encoders, batch_tiles=7, threads=1, readers=readers)
     receipts = list(stream(Numbers(tmp_path), [FATAL, *UNITS], resources))
     assert (tmp_path / "crashed").exists()
-    _check_committed(tmp_path, receipts, [FATAL, *UNITS], failed=[])
+    check_committed(tmp_path, receipts, [FATAL, *UNITS], failed=[])
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -190,7 +188,7 @@ def test_a_unit_committed_before_a_crash_is_not_computed_again(
     receipts = list(
         stream(Numbers(tmp_path), UNITS, StreamResources(encoders=1, batch_tiles=7, threads=1, readers=readers))
     )
-    _check_committed(tmp_path, receipts, UNITS, failed=[])
+    check_committed(tmp_path, receipts, UNITS, failed=[])
 
 
 @dataclass(frozen=True)
@@ -242,39 +240,9 @@ def test_a_unit_that_always_crashes_or_hangs_is_rejected_and_the_others_are_comm
     resources = StreamResources(encoders=encoders, batch_tiles=7, threads=1, readers=readers, deadline_s=0.5)
     receipts = list(stream(Numbers(tmp_path), [DEADLY, UNITS[0], HANGING, *UNITS[1:]], resources))
     refused = [UnitReceipt(unit.unit, unit.slide, 0, f"{unit.slide} is refused") for unit in (DEADLY, HANGING)]
-    _check_committed(tmp_path, receipts, UNITS, failed=refused)
+    check_committed(tmp_path, receipts, UNITS, failed=refused)
     left = {path.parent.name for path in (tmp_path / "attempts").glob("*/*")}
     assert left == {DEADLY.unit, HANGING.unit}
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_on_one_machine_units_are_plain_tasks_and_commit_the_same_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tile_stream, "build_plan", None)  # Ray Data must not be used
-    resources = StreamResources(encoders=2, batch_tiles=7, threads=2)
-    with joined(is_local=True):
-        receipts = list(stream(Numbers(tmp_path), [BROKEN, FATAL, *UNITS], resources))
-    failed = [UnitReceipt(BROKEN.unit, BROKEN.slide, 0, MESSAGE)]
-    _check_committed(tmp_path, receipts, [FATAL, *UNITS], failed=failed)
-
-
-@dataclass(frozen=True)
-class Counted(Numbers):
-    """Work that notes each encoder that is made, by its process."""
-
-    def make_encoder(self) -> Callable[[Pixels], Encoded]:
-        (self.folder / f"made-{os.getpid()}-{time.time_ns()}").touch()
-        return super().make_encoder()
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_a_process_of_plain_tasks_makes_its_encoder_once(tmp_path: Path) -> None:
-    units = [WorkUnit(f"one.{number}", "one", number, 1) for number in range(12)]
-    with joined(is_local=True):
-        list(stream(Counted(tmp_path), units, StreamResources(encoders=2, batch_tiles=7, threads=1)))
-    made = [path.name.split("-")[1] for path in tmp_path.glob("made-*")]
-    assert len(set(made)) == len(made) < len(units)
 
 
 def test_without_units_nothing_runs(tmp_path: Path) -> None:

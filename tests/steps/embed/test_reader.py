@@ -1,5 +1,6 @@
 """Reading a unit's tiles: boxes and pixels are of one slide, also after an error, and of the file that was tiled."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from raystp.steps.embed.reader import SlideTiles, UnitReader
 from raystp.steps.train.spots.pixels import TileRows
 from raystp.storage import StoragePath
 from raystp.units import TilePixels
+from tests.slides.conftest import write_pyramid
 
 SIDE = 16
 
@@ -42,6 +44,24 @@ def test_after_an_error_the_boxes_of_the_slide_before_are_not_used(
     _write_tiles(folder, "B", 60.0)
     tissue = reader(WorkUnit("B.0", "B", 0, 1), 0, 1).pixels
     assert (glass.mean(), tissue.mean()) == pytest.approx((240, 130), abs=1)
+
+
+def test_a_closed_reader_holds_no_file_and_reads_again(tmp_path: Path) -> None:
+    path = write_pyramid(tmp_path / "A.tif", np.full((300, 500, 3), 77, np.uint8))
+    folder = StoragePath.of(tmp_path / "tiles")
+    _write_tiles(folder, "A", 32.0)
+    reader = UnitReader(folder, {"A": _tiled(path)}, TilePixels(SIDE), cache=None, buffers=2)
+    unit = WorkUnit("A.0", "A", 0, 1)
+    for _ in range(2):
+        assert reader(unit, 0, 1).pixels.mean() == pytest.approx(77, abs=1)
+        assert str(path) in _open_files()
+        reader.close()
+        assert str(path) not in _open_files()
+    reader.close()
+
+
+def _open_files() -> list[str]:
+    return [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
 
 
 def test_a_training_from_pixels_refuses_a_slide_that_was_replaced_after_tiling(
